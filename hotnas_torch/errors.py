@@ -1,0 +1,29 @@
+"""The library's own exceptions; each also derives from the built-in a caller would catch."""
+
+__all__ = [
+    "ArchitectureError",
+    "ConvergenceWarning",
+    "GramFileError",
+    "HotnasError",
+    "SolverError",
+]
+
+
+class HotnasError(Exception):
+    """Base of every error that this library defines."""
+
+
+class ArchitectureError(HotnasError, ValueError):
+    """A cell, network, string or encoded row that describes no valid architecture."""
+
+
+class GramFileError(HotnasError, ValueError):
+    """A result file that is truncated, foreign, or belongs to another computation."""
+
+
+class SolverError(HotnasError, RuntimeError):
+    """A solver item ended without a usable result and the caller asked to be told."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver stopped at its iteration limit; the result is feasible but not certified."""
