@@ -1,0 +1,1 @@
+"""Readable torch texts of every op: the specification that the compiled core is held to."""

@@ -1,0 +1,229 @@
+"""Exact optimal transport of a batch of small problems, by shortest augmenting paths.
+
+This is the specification of the compiled op of the same name. Every item of the batch has its own masses, its own
+sequence of paths and its own result; what stands beside it in the batch changes nothing.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["CONVERGED", "INFEASIBLE", "MAX_ITER", "NONFINITE", "transport"]
+
+# Status codes of every solver of the library.
+CONVERGED = 0
+MAX_ITER = 1
+NONFINITE = 2
+INFEASIBLE = 3
+
+
+def transport(
+    cost: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    r"""Minimise :math:`\langle C, T \rangle` over the couplings T of ``a`` and ``b``.
+
+    Successive shortest paths on the residual graph (Dijkstra on reduced costs): the first row that still has supply
+    sends mass along the cheapest path to a column that still has demand, until no supply is left. Support edges are
+    explored before other edges of equal length, which keeps the support a forest: the plan is a vertex of the
+    transport polytope with at most n + m - 1 non-zeros, also when costs tie.
+
+    Args:
+        cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never used for the plan.
+        a: Row masses, shape (B, n), non-negative. Zero weight removes the row.
+        b: Column masses, shape (B, m), with the same sum as ``a``.
+
+    Returns:
+        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n) and ``g`` (B, m) with f_i + g_j <= C_ij where at
+        most one of the two nodes has zero weight, and equality on the support (a zero-weight node gets the largest
+        dual that the positive nodes of the other side allow, which makes it the one-sided derivative of the
+        objective in that weight; 0 where there is none); ``iterations`` (B,) int32, the number of augmenting paths;
+        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN throughout.
+
+    Complexity:
+        O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per item.
+
+    Reference:
+        R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,
+        Computing 38, 1987; R. Ahuja, T. Magnanti, J. Orlin, Network Flows, 1993, section 9.7.
+    """
+    batch, n, m = cost.shape
+    rows, columns = a > 0, b > 0
+    active = rows[:, :, None] & columns[:, None, :]
+    used_cost = torch.where(active, cost, torch.zeros_like(cost))
+    status = _feasibility(used_cost, a, b)
+    solvable = status == CONVERGED
+
+    supply = torch.where(rows & solvable[:, None], a, torch.zeros_like(a))
+    demand = torch.where(columns & solvable[:, None], b, torch.zeros_like(b))
+    # Differences of masses that are equal in exact arithmetic leave a few units in the last place: these are no mass.
+    largest = torch.maximum(_amax(supply), _amax(demand))
+    negligible = 8 * torch.finfo(cost.dtype).eps * largest
+
+    plan = torch.zeros_like(cost)
+    f, g = torch.zeros_like(a), torch.zeros_like(b)
+    if n and m:
+        # Feasible duals to start from: every column's cheapest row.
+        blocked = torch.where(active, used_cost, torch.full_like(cost, torch.inf))
+        g = _finite_or_zero(blocked.amin(1)) * solvable[:, None]
+        f = _finite_or_zero((blocked - g[:, None, :]).amin(2)) * solvable[:, None]
+    iterations = torch.zeros(batch, dtype=torch.int32, device=cost.device)
+
+    for _ in range(4 * (n + m) * (n + m)):
+        unfinished = (supply > negligible[:, None]).any(1) & (demand > negligible[:, None]).any(1)
+        items = unfinished.nonzero().squeeze(1)
+        if items.numel() == 0:
+            break
+        plan[items], supply[items], demand[items], f[items], g[items] = _augment(
+            used_cost[items],
+            columns[items],
+            plan[items],
+            supply[items],
+            demand[items],
+            f[items],
+            g[items],
+            negligible[items],
+        )
+        iterations[items] += 1
+    unfinished = (supply > negligible[:, None]).any(1) & (demand > negligible[:, None]).any(1)
+    status = torch.where(unfinished, torch.full_like(status, MAX_ITER), status)
+
+    f, g = _extend_to_zero_weights(cost, rows, columns, f, g)
+    objective = (plan * used_cost).sum((1, 2))
+    failed = ~solvable
+    return (
+        _nan_where(failed, plan),
+        _nan_where(failed, objective),
+        _nan_where(failed, f),
+        _nan_where(failed, g),
+        iterations,
+        status,
+    )
+
+
+def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return per item NONFINITE, INFEASIBLE (negative or unequal masses) or, so far, CONVERGED."""
+    total_a, total_b = a.sum(1), b.sum(1)
+    finite = cost.isfinite().all(2).all(1) & total_a.isfinite() & total_b.isfinite()
+    # Loose enough for masses that were rounded when they were normalised.
+    slack = torch.finfo(cost.dtype).eps ** 0.5 * torch.maximum(total_a, total_b)
+    balanced = (a >= 0).all(1) & (b >= 0).all(1) & ((total_a - total_b).abs() <= slack)
+    status = torch.full((cost.shape[0],), CONVERGED, dtype=torch.int32, device=cost.device)
+    status = torch.where(balanced, status, torch.full_like(status, INFEASIBLE))
+    return torch.where(finite, status, torch.full_like(status, NONFINITE))
+
+
+def _augment(
+    cost: Tensor,
+    columns: Tensor,
+    plan: Tensor,
+    supply: Tensor,
+    demand: Tensor,
+    f: Tensor,
+    g: Tensor,
+    negligible: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Send mass along one shortest path from the first row with supply; every item must have one."""
+    batch, n, m = cost.shape
+    item = torch.arange(batch, device=cost.device)
+    infinity = torch.full_like(g, torch.inf)
+    support = plan > 0
+    # Support edges are tight and no edge is negative; rounding must not say otherwise.
+    reduced = (cost - f[:, :, None] - g[:, None, :]).clamp_min(0)
+    reduced = torch.where(support, torch.zeros_like(reduced), reduced)
+    reduced = torch.where(columns[:, None, :], reduced, torch.full_like(reduced, torch.inf))
+
+    source = (supply > negligible[:, None]).int().argmax(1)
+    in_tree = torch.zeros_like(f, dtype=torch.bool)
+    in_tree[item, source] = True
+    row_distance = torch.zeros_like(f)
+    row_parent = torch.zeros_like(
+        f, dtype=torch.int64
+    )  # the column from which the path enters the row
+    distance = reduced[item, source]
+    column_parent = source[:, None].expand(batch, m).clone()
+    linked = support[item, source]  # reached over a support edge
+    settled = torch.zeros_like(g, dtype=torch.bool)
+    sink = torch.zeros_like(source)
+    searching = torch.ones_like(source, dtype=torch.bool)
+
+    for _ in range(m):
+        open_distance = torch.where(settled, infinity, distance)
+        nearest = open_distance.amin(1)
+        # Among the nearest, support edges first: a whole tree of the support is explored before the path leaves
+        # it, so a path never closes a cycle in the support. Then the lowest index.
+        rank = torch.where(open_distance == nearest[:, None], 1 - linked.int(), 2)
+        column = rank.argmin(1)
+        sink = torch.where(searching, column, sink)
+        searching = searching & (demand[item, column] <= negligible)
+        if not searching.any():
+            break
+        settled[item, column] |= searching
+        new_rows = support[item, :, column] & ~in_tree & searching[:, None]
+        in_tree |= new_rows
+        row_distance = torch.where(new_rows, nearest[:, None], row_distance)
+        row_parent = torch.where(new_rows, column[:, None], row_parent)
+
+        through = torch.where(new_rows[:, :, None], reduced, torch.full_like(reduced, torch.inf))
+        shortest, via = (through + nearest[:, None, None]).min(1)
+        closer = (shortest < distance) & ~settled
+        distance = torch.where(closer, shortest, distance)
+        column_parent = torch.where(closer, via, column_parent)
+        link = support & new_rows[:, :, None]
+        newly_linked = link.any(1) & ~settled
+        distance = torch.where(newly_linked, nearest[:, None], distance)
+        column_parent = torch.where(newly_linked, link.int().argmax(1), column_parent)
+        linked |= newly_linked
+
+    length = distance[item, sink][:, None]
+    f = f + torch.where(in_tree, length - row_distance, torch.zeros_like(f))
+    g = g - torch.where(settled, length - distance, torch.zeros_like(g))
+
+    # The path back from the sink: +1 where it adds mass, -1 where it takes mass back.
+    direction = torch.zeros_like(plan)
+    column, walking = sink, torch.ones_like(searching)
+    while walking.any():
+        row = column_parent[item, column]
+        direction[item, row, column] += walking.to(plan.dtype)
+        walking = walking & (row != source)
+        previous = row_parent[item, row]
+        direction[item, row, previous] -= walking.to(plan.dtype)
+        column = torch.where(walking, previous, column)
+
+    taken = direction < 0
+    amount = torch.where(taken, plan, torch.full_like(plan, torch.inf)).amin((1, 2))
+    amount = torch.minimum(amount, torch.minimum(supply[item, source], demand[item, sink]))
+    plan = plan + direction * amount[:, None, None]
+    exhausted = taken & (plan <= negligible[:, None, None])
+    plan = torch.where(exhausted, torch.zeros_like(plan), plan)
+    supply, demand = supply.clone(), demand.clone()
+    supply[item, source] -= amount
+    demand[item, sink] -= amount
+    return plan, supply, demand, f, g
+
+
+def _extend_to_zero_weights(
+    cost: Tensor, rows: Tensor, columns: Tensor, f: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give zero-weight nodes the largest dual that the positive nodes of the other side allow."""
+    if cost.numel() == 0:
+        return f, g
+    infinity = torch.full_like(cost, torch.inf)
+    allowed_f = torch.where(columns[:, None, :], cost - g[:, None, :], infinity).amin(2)
+    allowed_g = torch.where(rows[:, :, None], cost - f[:, :, None], infinity).amin(1)
+    return (
+        torch.where(rows, f, _finite_or_zero(allowed_f)),
+        torch.where(columns, g, _finite_or_zero(allowed_g)),
+    )
+
+
+def _amax(values: Tensor) -> Tensor:
+    """Return the largest entry of each row, 0 for rows without entries."""
+    return values.amax(1) if values.shape[1] else values.new_zeros(values.shape[0])
+
+
+def _finite_or_zero(values: Tensor) -> Tensor:
+    return torch.where(values.isfinite(), values, torch.zeros_like(values))
+
+
+def _nan_where(failed: Tensor, values: Tensor) -> Tensor:
+    mask = failed.reshape(-1, *[1] * (values.dim() - 1))
+    return torch.where(mask, torch.full_like(values, torch.nan), values)
