@@ -1,0 +1,87 @@
+"""Loads the compiled core, or says why there is none.
+
+The core is one library of torch operators (namespace ``hotnas``), without Python symbols.
+Everything it computes also exists as torch code in `hotnas_torch.ops.reference`, so its absence
+costs speed and never a feature.
+
+Three environment variables steer it:
+
+- ``HOTNAS_NO_EXT=1`` at install time: do not compile it.
+- ``HOTNAS_DISABLE_EXT=1`` at run time: do not load it.
+- ``HOTNAS_REQUIRE_EXT=1``: its absence is an error, at install time and at import.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+
+from hotnas_torch.errors import HotnasError
+
+__all__ = ["ISA_NAMES", "MissingExtensionError", "instruction_set", "loaded", "path", "reason"]
+
+ISA_NAMES = ("baseline", "avx2", "avx512")
+"""Names of the instruction sets by the code that ``torch.ops.hotnas.cpu_isa()`` returns."""
+
+_TRUTHY = frozenset({"1", "true", "on", "yes", "y", "t"})
+
+
+class MissingExtensionError(HotnasError, ImportError):
+    """The compiled core is required by ``HOTNAS_REQUIRE_EXT`` and was not loaded."""
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in _TRUTHY
+
+
+def _absence(package: Path) -> str:
+    """Why the installed package holds no library: the installer's own note when it left one."""
+    note = package / "_no_ext.txt"
+    if note.is_file():
+        return f"hotnas_torch/_C.so is not installed: {note.read_text(encoding='utf-8').strip()}"
+    return (
+        "hotnas_torch/_C.so is not installed: it was not compiled (in a source checkout:"
+        " `make ext`; elsewhere: reinstall with HOTNAS_REQUIRE_EXT=1 to see what fails)"
+    )
+
+
+def _load() -> tuple[Path | None, str]:
+    """Load the library and return its path, or None and the reason."""
+    if _is_set("HOTNAS_DISABLE_EXT"):
+        return None, "HOTNAS_DISABLE_EXT is set"
+    # By the import system and not beside __file__: an editable install keeps the library elsewhere.
+    spec = importlib.util.find_spec("hotnas_torch._C")
+    if spec is None or spec.origin is None:
+        return None, _absence(Path(__file__).parent)
+    try:
+        torch.ops.load_library(spec.origin)
+    except (OSError, RuntimeError) as error:
+        return None, (
+            f"{spec.origin} does not load with torch {torch.__version__}: {error}"
+            " (it needs torch >= 2.13; rebuild it against the torch that is installed)"
+        )
+    return Path(spec.origin), ""
+
+
+path, reason = _load()
+"""Path of the loaded library or None; the reason, which is empty when it is loaded."""
+
+loaded = path is not None
+"""Whether ``torch.ops.hotnas`` has the compiled operators."""
+
+if not loaded and _is_set("HOTNAS_REQUIRE_EXT"):
+    raise MissingExtensionError(
+        f"HOTNAS_REQUIRE_EXT is set but the compiled core of hotnas_torch is not there: {reason}."
+    )
+
+
+def instruction_set() -> str | None:
+    """Name the vector instructions that the compiled core chose on this processor.
+
+    Returns:
+        One of `ISA_NAMES`, or None without the compiled core (or with one too old to tell).
+    """
+    if not loaded or not hasattr(torch.ops.hotnas, "cpu_isa"):
+        return None
+    return ISA_NAMES[int(torch.ops.hotnas.cpu_isa())]
