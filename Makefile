@@ -1,0 +1,86 @@
+# `make run` shows the library at work, `make test` tests it; both set up what they need in .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+NETWORKS ?= 2000
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+BUILD := build/dev
+DEPS := $(VENV)/.deps-stamp
+# One thread each: the test processes share the processors among themselves.
+TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
+CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+.PHONY: help setup run test test-slow bench lint format ext clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run        distances between $(NETWORKS) NAS-Bench-201 networks, with heat map and tree, into runs/'
+	@echo 'make test       the test suite (make test-slow: all of it)'
+	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
+	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
+	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
+	@echo 'make setup      only the environment in $(VENV); PYTHON=python3.12 chooses the interpreter'
+
+run: setup
+	$(BIN)/hotnas gram --space nasbench201 --num $(NETWORKS) --seed 0 --output runs/nasbench201
+
+test: setup
+	$(PYTEST)
+
+test-slow: setup
+	$(PYTEST) -m "not cuda or cuda"
+
+bench: setup
+	$(BIN)/python -m benchmarks --output runs/bench
+
+lint: $(DEPS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(DEPS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+setup: $(DEPS) ext
+
+# --- environment ------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first, and by our own script: the dependencies of the project then find it there.
+$(DEPS): pyproject.toml tools/install_torch.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
+	$(BIN)/python tools/install_torch.py '$(TORCH)'
+	HOTNAS_NO_EXT=1 $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# --- compiled core ----------------------------------------------------------------------------------
+# Always asked, as ninja knows best what has changed; a second with nothing to do.
+
+ifeq ($(HOTNAS_NO_EXT),1)
+ext: $(DEPS)
+	@echo 'HOTNAS_NO_EXT=1: the compiled core is not built'
+else ifeq ($(shell command -v $(CXX)),)
+ext: $(DEPS)
+	@echo 'no C++ compiler ($(CXX)) on the path: hotnas_torch will run without its compiled core'
+	@test -z '$(HOTNAS_REQUIRE_EXT)'
+else
+ext: $(DEPS) $(BUILD)/build.ninja
+	@$(BIN)/cmake --build $(BUILD)
+	@$(BIN)/cmake --install $(BUILD) --prefix . --component hotnas_torch > $(BUILD)/install.log
+endif
+
+$(BUILD)/build.ninja: $(DEPS)
+	CXX='$(CXX)' $(BIN)/cmake -S csrc -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	  -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DHOTNAS_TESTING=ON -DHOTNAS_WERROR=ON
+
+clean:
+	rm -rf build dist runs hotnas_torch/_C.so

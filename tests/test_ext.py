@@ -1,0 +1,185 @@
+"""Loading of the compiled core: present, absent, disabled, required, broken; how it is built."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hotnas_torch as ht
+from hotnas_torch import _ext
+
+ROOT = Path(__file__).parent.parent
+PRINT_STATE = "from hotnas_torch import _ext; print(_ext.loaded, _ext.reason, sep='|')"
+
+
+def run_python(code: str, path: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, where the core has not been loaded yet."""
+    steering = {"HOTNAS_DISABLE_EXT", "HOTNAS_REQUIRE_EXT"}
+    inherited = {name: value for name, value in os.environ.items() if name not in steering}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**inherited, "PYTHONPATH": str(path), **variables},
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def uncompiled(tmp_path: Path) -> Path:
+    """A folder to import the package from, with its loader and without its library."""
+    package = tmp_path / "hotnas_torch"
+    package.mkdir()
+    for name in ("_ext.py", "errors.py"):
+        shutil.copy(ROOT / "hotnas_torch" / name, package)
+    (package / "__init__.py").write_text("")
+    return tmp_path
+
+
+@pytest.mark.ext
+def test_the_core_loads_and_names_its_instructions() -> None:
+    assert _ext.path is not None
+    assert _ext.path.name == "_C.so"
+    assert _ext.reason == ""
+    assert _ext.instruction_set() in _ext.ISA_NAMES
+
+
+def test_disabling_is_honoured_and_stated() -> None:
+    result = run_python(PRINT_STATE, HOTNAS_DISABLE_EXT="1")
+    assert result.stdout.strip() == "False|HOTNAS_DISABLE_EXT is set", result.stderr
+
+
+def test_absence_is_stated_with_the_remedy(uncompiled: Path) -> None:
+    result = run_python(PRINT_STATE, uncompiled)
+    assert result.stdout.startswith("False|hotnas_torch/_C.so is not installed"), result.stderr
+    assert "make ext" in result.stdout
+
+
+def test_the_installers_reason_is_passed_on(uncompiled: Path) -> None:
+    (uncompiled / "hotnas_torch" / "_no_ext.txt").write_text("the compiler was on holiday\n")
+    result = run_python(PRINT_STATE, uncompiled)
+    assert result.stdout.strip().endswith("is not installed: the compiler was on holiday")
+
+
+def test_a_library_that_does_not_load_is_stated(uncompiled: Path) -> None:
+    (uncompiled / "hotnas_torch" / "_C.so").write_bytes(b"no library")
+    result = run_python(PRINT_STATE, uncompiled)
+    assert result.stdout.startswith("False|"), result.stderr
+    assert "does not load with torch" in result.stdout
+
+
+def test_a_required_core_that_is_absent_fails_the_import(uncompiled: Path) -> None:
+    result = run_python(PRINT_STATE, uncompiled, HOTNAS_REQUIRE_EXT="1")
+    assert result.returncode == 1
+    assert "MissingExtensionError: HOTNAS_REQUIRE_EXT is set" in result.stderr
+    assert issubclass(_ext.MissingExtensionError, ImportError)
+
+
+def test_requiring_and_disabling_contradict_each_other() -> None:
+    result = run_python(PRINT_STATE, HOTNAS_REQUIRE_EXT="1", HOTNAS_DISABLE_EXT="1")
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("HOTNAS_DISABLE_EXT is set.")
+
+
+@pytest.mark.ext
+def test_the_library_tells_nothing_about_where_it_was_built() -> None:
+    assert _ext.path is not None
+    assert str(ROOT).encode() not in _ext.path.read_bytes()
+
+
+@pytest.mark.ext
+def test_instruction_sets_share_no_function(build_dir: Path) -> None:
+    # A weak symbol in the objects of two instruction sets is one function in the library: the linker
+    # keeps whichever comes first, and a processor without AVX-512 may meet AVX-512 code.
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("no nm (binutils) to read object files with")
+    definitions: dict[str, set[str]] = {}
+    for unit in ("kernels_baseline", "kernels_avx2", "kernels_avx512"):
+        objects = list((build_dir / "CMakeFiles" / f"{unit}.dir").rglob("*.o"))
+        if unit == "kernels_baseline":
+            assert objects, f"no object files of {unit} in {build_dir}"
+        for path in objects:
+            listing = subprocess.run(
+                [nm, "--defined-only", "--format=posix", str(path)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            # W: weak function, V: weak object, u: unique object; the rest are local or strong.
+            for name, kind, *_ in (line.split() for line in listing.splitlines()):
+                if kind in "WVu":
+                    definitions.setdefault(name, set()).add(unit)
+    shared = sorted(name for name, units in definitions.items() if len(units) > 1)
+    assert shared == []
+
+
+def test_show_config_tells_what_is_there() -> None:
+    config = ht.show_config()
+    text = str(config)
+    assert repr(config) == text
+    assert config.versions["hotnas_torch"] == ht.__version__
+    for name, version in config.versions.items():
+        assert name in text
+        assert version in text
+    if _ext.loaded:
+        assert config.extension == str(_ext.path)
+        assert config.instruction_set in _ext.ISA_NAMES
+    else:
+        assert config.extension is None
+        assert config.extension_reason in text
+
+
+def test_the_reason_is_part_of_show_config() -> None:
+    code = "import hotnas_torch as ht; print(ht.show_config())"
+    result = run_python(code, HOTNAS_DISABLE_EXT="1")
+    assert "compiled core  no: HOTNAS_DISABLE_EXT is set" in result.stdout, result.stderr
+
+
+def test_torch_is_found_without_importing_it() -> None:
+    """What CMake is told is the torch of this environment."""
+    result = subprocess.run(
+        [sys.executable, "-I", str(ROOT / "csrc" / "find_torch.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    version, include, library = result.stdout.strip().split(";")
+    torch = importlib.util.find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    assert Path(include) == Path(torch.origin).parent / "include"
+    assert (Path(include) / "torch" / "csrc" / "stable" / "library.h").is_file()
+    assert Path(library).is_dir()
+    assert version == ht.show_config().versions["torch"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("__version__ = '2.12.1+cu126'\n", "torch 2.12.1+cu126 is older than 2.13"),
+        ("version = 1\n", "does not state torch's version"),
+        (None, "torch is not installed"),
+    ],
+)
+def test_an_unsuitable_torch_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
+    path = tmp_path / "site"
+    path.mkdir()
+    if content is not None:
+        (path / "torch").mkdir()
+        (path / "torch" / "__init__.py").write_text("")
+        (path / "torch" / "version.py").write_text(content)
+    result = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "csrc" / "find_torch.py")],
+        env={"PYTHONPATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert expected in result.stderr

@@ -1,0 +1,139 @@
+"""Who may import whom: dependencies inside the package point one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
+
+# What each part may import of the package, besides itself. A part that is not named here fails the
+# test: say where it belongs.
+BASE = {"errors", "_version", "_ext"}
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "_version": set(),
+    "_ext": {"errors"},
+    "_show_config": BASE,
+    "ops.reference": set(),
+    "ops": BASE | {"ops.reference"},
+    "ot": BASE | {"ops"},
+    "arch": {"errors"},
+    "spaces": {"errors", "arch"},
+    "metrics": BASE | {"ops", "ot", "arch", "spaces"},
+    "plot": BASE | {"ot", "arch", "spaces", "metrics"},
+    "cli": BASE | {"_show_config", "ot", "arch", "spaces", "metrics", "plot"},
+    "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},
+}
+# Third-party packages that only some parts may import.
+CONFINED = {
+    "gpytorch": set(),
+    "botorch": set(),
+    "linear_operator": set(),
+    "matplotlib": {"plot"},
+    "networkx": {"plot"},
+    "tqdm": {"metrics", "cli"},
+}
+# Unpickling runs whatever a file says; `random` is global state; both have no place here.
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}
+
+
+def part_of(module: str) -> str:
+    """The key of LAYERS that a dotted module name below the package belongs to."""
+    if module == "":
+        return "__init__"
+    candidates = [part for part in LAYERS if module == part or module.startswith(part + ".")]
+    return max(candidates, key=len, default=module.split(".")[0])
+
+
+def module_name(path: Path) -> str:
+    """Dotted name below the package, "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(source: str) -> list[tuple[int, str]]:
+    """Line and dotted name of everything imported anywhere, also inside functions.
+
+    `from hotnas_torch.a import b` counts as `hotnas_torch.a.b`, which may be a module.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            base = node.module or ""
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return found
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What a module imports and must not."""
+    part = part_of(module)
+    if part not in LAYERS:
+        return [f"{module}: {part} has no place in LAYERS"]
+    found = []
+    for line, name in imported(source):
+        top, _, below = name.partition(".")
+        if top == "hotnas_torch":
+            target = part_of(below)
+            if target not in LAYERS[part] and target != part:
+                found.append(f"{module}:{line}: {part} must not import {target} ({name})")
+        elif top in FORBIDDEN:
+            found.append(f"{module}:{line}: {top} has no place in this library")
+        elif top in CONFINED and part not in CONFINED[top]:
+            found.append(f"{module}:{line}: {part} must not import {top}")
+        elif part == "ops.reference" and top not in {"torch", "math", "typing", "collections"}:
+            found.append(f"{module}:{line}: the reference imports torch alone, not {top}")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=module_name)
+def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+    assert violations(module_name(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_no_module_is_a_drawer_of_odds_and_ends() -> None:
+    stems = {path.stem.strip("_") for path in PACKAGE.rglob("*.py")}
+    assert stems.isdisjoint({"utils", "util", "helpers", "misc", "common"})
+
+
+def test_the_layers_have_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(LAYERS):
+        ready = {part for part, below in LAYERS.items() if part not in done and below <= done}
+        assert ready, f"a cycle among {sorted(set(LAYERS) - done)}"
+        done |= ready
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("arch.cell", "from hotnas_torch.ot import fgw", "arch must not import ot"),
+        ("arch.cell", "def f():\n    import hotnas_torch.ops.fgw", "arch must not import ops"),
+        ("ot.fgw", "from hotnas_torch import metrics", "ot must not import metrics"),
+        ("ops.reference.fgw", "from hotnas_torch.ops import fgw", "must not import ops "),
+        ("ops.reference.fgw", "import numpy as np", "torch alone"),
+        ("ops.reference.fgw", "from hotnas_torch.errors import SolverError", "import errors"),
+        ("ot.fgw", "from hotnas_torch import HOTNN", "ot must not import HOTNN"),
+        ("ot.fgw", "import hotnas_torch", "ot must not import __init__"),
+        ("metrics.hotnn", "import matplotlib.pyplot as plt", "must not import matplotlib"),
+        ("metrics.gram_file", "import pickle", "no place"),
+        ("helpers", "", "no place in LAYERS"),
+    ],
+)
+def test_a_violation_is_found(module: str, source: str, expected: str) -> None:
+    (found,) = violations(module, source)
+    assert expected in found
+
+
+def test_what_is_allowed_passes() -> None:
+    source = (
+        "import torch\nfrom hotnas_torch import _ext\nfrom hotnas_torch.ops.reference import fgw"
+    )
+    assert violations("ops.fgw", source) == []
+    assert (
+        violations("ops.reference.fgw", "from hotnas_torch.ops.reference.transport import solve")
+        == []
+    )
