@@ -74,7 +74,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The published benchmark tables: ``$HOTNAS_DATA``, else ``shared/data`` beside the checkout."""
+    """Published benchmark tables: ``$HOTNAS_DATA``, else ``shared/data`` beside the checkout."""
     named = os.environ.get("HOTNAS_DATA")
     folder = Path(named) if named else ROOT.parent / "shared" / "data"
     if not folder.is_dir():

@@ -94,8 +94,8 @@ def test_the_library_tells_nothing_about_where_it_was_built() -> None:
 
 @pytest.mark.ext
 def test_instruction_sets_share_no_function(build_dir: Path) -> None:
-    # A weak symbol in the objects of two instruction sets is one function in the library: the linker
-    # keeps whichever comes first, and a processor without AVX-512 may meet AVX-512 code.
+    # A weak symbol in the objects of two instruction sets is one function in the library: the
+    # linker keeps whichever comes first, and a processor without AVX-512 may meet AVX-512 code.
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm (binutils) to read object files with")
