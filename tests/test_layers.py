@@ -36,16 +36,7 @@ CONFINED = {
     "tqdm": {"metrics", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
-FORBIDDEN: set[str] = {
-    "pickle",
-    "cPickle",
-    "dill",
-    "cloudpickle",
-    "joblib",
-    "marshal",
-    "shelve",
-    "random",
-}
+FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}
 # The reference is the specification: torch code that stands on nothing else.
 REFERENCE_IMPORTS = {"torch"} | sys.stdlib_module_names
 
