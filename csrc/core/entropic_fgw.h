@@ -1,0 +1,110 @@
+// Entropic fused Gromov-Wasserstein: a Sinkhorn problem per outer step, the quartic term contracted on
+// the fly. With grad F(T) = (1 - alpha) cost + alpha B(T):
+//   mirror descent   T+ = Sinkhorn(grad F(T)):                   a fixed point minimises F + epsilon H
+//   proximal point   T+ = Sinkhorn(grad F(T) - epsilon log T):   epsilon is a step size, no entropy bias
+// Duals are carried from one inner problem to the next. Stops when sum |T+ - T| <= tol.
+// Complexity: O(n^2 m^2) per outer step for B of a dense coupling.
+#pragma once
+
+#include "pair_cost.h"
+#include "sinkhorn.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+template <class T>
+struct EntropicFgwWork {
+  Structures<T> c;
+  SinkhornWork<T> sinkhorn;
+  Vertex<T> plan;                 // dense, as a list
+  T *cost, *grad, *log_plan;      // (n, ld)
+};
+
+template <class T>
+HN_HD EntropicFgwWork<T> take_entropic_fgw(Arena& arena, const Shape& s) {
+  EntropicFgwWork<T> w{};
+  const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
+  w.c = take_structures<T>(arena, s);
+  w.sinkhorn = take_sinkhorn<T>(arena, s);
+  w.plan = {arena.take<int>(1), arena.take<int>(matrix), arena.take<int>(matrix),
+            arena.take<T>(matrix)};
+  w.cost = arena.take<T>(matrix);
+  w.grad = arena.take<T>(matrix);
+  w.log_plan = arena.take<T>(matrix);
+  return w;
+}
+
+template <class T>
+struct EntropicFgwResult {
+  T residual;
+  int iterations;
+  bool converged, finite;
+};
+
+/// Expects log masses in w.sinkhorn; leaves log_plan and the last inner duals.
+template <Loss L, Pairs P, class G, class T>
+HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const EntropicFgwWork<T>& w,
+                                        T alpha, T epsilon, bool proximal, T tol, int max_iter,
+                                        T inner_tol, int inner_max_iter) {
+  using Var = typename G::template Var<T>;
+  const T inverse = 1 / epsilon;
+  for (int i = g.begin(); i < s.n; i += g.step()) w.sinkhorn.f[i] = 0;
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    g.store(w.sinkhorn.g + j0, G::splat(T(0)));
+    for (int i = 0; i < s.n; ++i)
+      g.store(w.log_plan + i * s.ld + j0,
+              G::splat(w.sinkhorn.log_a[i]) + g.load(w.sinkhorn.log_b + j0));
+  }
+  g.sync();
+  int count = 0;
+  for (int i = 0; i < s.n; ++i)
+    for (int j = 0; j < s.m; ++j, ++count)
+      if (g.leader()) {
+        w.plan.row[count] = i;
+        w.plan.col[count] = j;
+        w.plan.mass[count] = ScalarLanes::exp(w.log_plan[i * s.ld + j]);
+      }
+  if (g.leader()) *w.plan.count = count;
+  g.sync();
+  EntropicFgwResult<T> result{0, 0, false, true};
+  while (result.iterations < max_iter) {
+    pair_cost<L, P>(g, s, w.c, w.plan, w.grad);
+    for (int e = 0; e < s.n * s.ld; e += G::width) {
+      Var value = G::splat(1 - alpha) * g.load(w.cost + e) + G::splat(alpha) * g.load(w.grad + e);
+      if (proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);
+      g.store(w.grad + e, value);
+    }
+    g.sync();
+    const SinkhornResult<T> inner =
+        sinkhorn(g, s, w.sinkhorn, w.grad, epsilon, inner_tol, inner_max_iter);
+    ++result.iterations;
+    result.finite = inner.finite;
+    if (!inner.finite) return result;
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const Var dual = g.load(w.sinkhorn.g + j0);
+      for (int i = 0; i < s.n; ++i) {
+        const Var cost = g.load(w.grad + i * s.ld + j0);
+        g.store(w.log_plan + i * s.ld + j0,
+                (G::splat(w.sinkhorn.f[i]) + dual - cost) * G::splat(inverse));
+      }
+    }
+    g.sync();
+    T moved = 0;
+    for (int t = g.begin(); t < count; t += g.step()) {
+      const T now = ScalarLanes::exp(w.log_plan[w.plan.row[t] * s.ld + w.plan.col[t]]);
+      const T change = now - w.plan.mass[t];
+      moved += change < 0 ? -change : change;
+      w.plan.mass[t] = now;
+    }
+    result.residual = g.total(moved);
+    g.sync();
+    result.finite = result.residual - result.residual == 0;
+    if (!result.finite) return result;
+    if (result.residual <= tol) {
+      result.converged = true;
+      return result;
+    }
+  }
+  return result;
+}
+
+}  // namespace hotnas::HOTNAS_ISA

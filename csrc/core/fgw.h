@@ -1,0 +1,440 @@
+// Fused Gromov-Wasserstein by fully corrective conditional gradient.
+//
+// The coupling is kept as a convex combination of a few atoms: the start and the vertices found so
+// far. B is linear, so with B_a = B(V_a) stored, the objective on the atoms is a small quadratic
+// form in the weights, F(w) = (1 - alpha) lin.w + alpha/2 w'Qw with Q_ab = <B_a, V_b>, and the
+// exact pairwise steps that re-balance the weights cost O(atoms) each and no transport problem.
+// One outer iteration: gradient from the atoms, one exact transport problem (warm duals), one sparse
+// B. Its price is O((n + m) n m); plain conditional gradient needs ten times the iterations.
+// Duality gap <grad F(T), T - V> of the last transport problem is the stopping rule.
+#pragma once
+
+#include "pair_cost.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+struct FgwStops {
+  double tol;
+  int max_iter;
+};
+
+enum class Status : int { converged = 0, max_iter = 1, nonfinite = 2, infeasible = 3 };
+
+template <class T>
+struct FgwResult {
+  T objective, gap;
+  int iterations;
+  Status status;
+};
+
+template <class T>
+struct FgwWork {
+  Structures<T> c;
+  TransportWork<T> transport;
+  Vertex<T> dense;          // room for a coupling without zeros
+  Vertex<T> found;          // the vertex at hand
+  T *a, *b;                 // masses in units
+  T *cost, *grad;           // (n, ld)
+  T *anchor, *plan;         // start coupling; best plan so far, (n, ld)
+  T *f, *g;                 // duals of the best plan
+  int atoms, ldk;           // slots; slot 0 is the anchor
+  T* pair;                  // B_a, (atoms, n, ld)
+  int *count, *row, *col;   // vertices of slots 1.., (atoms), (atoms, capacity)
+  T* mass;
+  int capacity;
+  T *weight, *linear, *slope;  // (ldk)
+  T* form;                     // Q, (atoms, ldk)
+};
+
+/// Slots kept before atoms are merged into the anchor; beyond these, re-balancing rarely uses more.
+HN_HD int atom_slots(const Shape& s) { return s.n + s.m <= 20 ? 16 : 32; }
+
+template <class T>
+HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
+  FgwWork<T> w{};
+  const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
+  w.c = take_structures<T>(arena, s);
+  w.transport = take_transport<T>(arena, s);
+  w.found = take_vertex<T>(arena, s);
+  const std::size_t full = static_cast<std::size_t>(s.n) * s.m;
+  w.dense = {arena.take<int>(1), arena.take<int>(full), arena.take<int>(full), arena.take<T>(full)};
+  w.a = arena.take<T>(s.n);
+  w.b = arena.take<T>(s.ld);
+  w.cost = arena.take<T>(matrix);
+  w.grad = arena.take<T>(matrix);
+  w.anchor = arena.take<T>(matrix);
+  w.plan = arena.take<T>(matrix);
+  w.f = arena.take<T>(s.n);
+  w.g = arena.take<T>(s.ld);
+  w.atoms = atom_slots(s);
+  w.ldk = round_up(w.atoms, width);
+  w.capacity = s.assignment ? s.n : s.n * s.m;
+  w.pair = arena.take<T>(matrix * w.atoms);
+  w.count = arena.take<int>(w.atoms);
+  w.row = arena.take<int>(static_cast<std::size_t>(w.capacity) * w.atoms);
+  w.col = arena.take<int>(static_cast<std::size_t>(w.capacity) * w.atoms);
+  w.mass = arena.take<T>(static_cast<std::size_t>(w.capacity) * w.atoms);
+  w.weight = arena.take<T>(w.ldk);
+  w.linear = arena.take<T>(w.ldk);
+  w.slope = arena.take<T>(w.ldk);
+  w.form = arena.take<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
+  return w;
+}
+
+template <Loss L, Pairs P, class G, class T>
+class Fgw {
+  using Var = typename G::template Var<T>;
+  static constexpr T huge = Limits<T>::huge;
+
+ public:
+  /// unit: mass of one unit of a and b, so that unit * sum(a) = 1.
+  HN_HD Fgw(const G& g, const Shape& s, const FgwWork<T>& w, T alpha, T unit, FgwStops stops)
+      : g_(g), s_(s), w_(w), transport_(g, s, w.transport), alpha_(alpha), unit_(unit),
+        stops_(stops) {
+    best_.objective = huge;
+    best_.gap = huge;
+    best_.iterations = 0;
+    best_.status = Status::infeasible;
+  }
+
+  HN_HD const FgwResult<T>& best() const { return best_; }
+
+  /// Start from the vertex that is cheapest under `cost` (n, ld).
+  HN_HD void start_cheapest(const T* cost) {
+    transport_.cold(cost);
+    transport_.solve(cost, w_.a, w_.b);
+    ++best_.iterations;
+    transport_.extract(w_.found, unit_);
+    start_vertex();
+  }
+
+  /// Start from the order-preserving coupling (north-west corner rule).
+  HN_HD void start_ordered() {
+    if (g_.leader()) {
+      int t = 0, i = 0, j = 0;
+      T left_row = w_.a[0], left_col = w_.b[0];
+      while (i < s_.n && j < s_.m) {
+        const T moved = left_row < left_col ? left_row : left_col;
+        if (moved > 0) {
+          w_.dense.row[t] = i;
+          w_.dense.col[t] = j;
+          w_.dense.mass[t++] = moved * unit_;
+        }
+        left_row -= moved;
+        left_col -= moved;
+        // advance the exhausted side; at the last row or column the other side takes the rest
+        if (left_row <= left_col && i + 1 < s_.n) {
+          left_row = w_.a[++i];
+        } else if (j + 1 < s_.m) {
+          left_col = w_.b[++j];
+        } else if (i + 1 < s_.n) {
+          left_row = w_.a[++i];
+        } else {
+          break;
+        }
+      }
+      *w_.dense.count = t;
+    }
+    g_.sync();
+    transport_.cold(w_.cost);
+    descend_from(w_.dense);
+  }
+
+  /// Start from a dense coupling (n, ld) in masses.
+  HN_HD void start_dense(const T* plan) {
+    if (g_.leader()) {
+      int t = 0;
+      for (int i = 0; i < s_.n; ++i)
+        for (int j = 0; j < s_.m; ++j)
+          if (plan[i * s_.ld + j] > 0) {
+            w_.dense.row[t] = i;
+            w_.dense.col[t] = j;
+            w_.dense.mass[t++] = plan[i * s_.ld + j];
+          }
+      *w_.dense.count = t;
+    }
+    g_.sync();
+    transport_.cold(w_.cost);
+    descend_from(w_.dense);
+  }
+
+  /// Cost whose cheapest vertex matches nodes of like position and like mean structure.
+  HN_HD void signature(T* out) const {
+    T* own = w_.slope;  // scratch: at least ldk; one value per row is needed at a time
+    (void)own;
+    for (int i = 0; i < s_.n; ++i) {
+      T out_mean = 0, in_mean = 0;
+      for (int k = 0; k < s_.n; ++k) {
+        if (P != Pairs::all && k == i) continue;
+        if (P != Pairs::ordered || k > i) out_mean += w_.a[k] * unit_ * w_.c.cx[i * s_.n + k];
+        if (P != Pairs::ordered || k < i) in_mean += w_.a[k] * unit_ * w_.c.cx[k * s_.n + i];
+      }
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        Var out_other = G::splat(T(0)), in_other = G::splat(T(0));
+        const auto column = g_.template index<T>(j0);
+        for (int l = 0; l < s_.m; ++l) {
+          const auto at = G::template splat_int<T>(l);
+          const Var mass = G::splat(w_.b[l] * unit_), none = G::splat(T(0));
+          const Var leaving = g_.load(w_.c.cyt + l * s_.ld + j0);
+          const Var entering = g_.load(w_.c.cy + l * s_.ld + j0);
+          if constexpr (P == Pairs::all) {
+            out_other += mass * leaving;
+            in_other += mass * entering;
+          } else if constexpr (P == Pairs::directed) {
+            const Var apart = G::select(column == at, none, mass);
+            out_other += apart * leaving;
+            in_other += apart * entering;
+          } else {
+            out_other += G::select(column < at, mass, none) * leaving;
+            in_other += G::select(column > at, mass, none) * entering;
+          }
+        }
+        const Var gap = G::abs(G::splat(out_mean) - out_other) + G::abs(G::splat(in_mean) - in_other);
+        const Var cost = g_.load(w_.cost + i * s_.ld + j0);
+        g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_) * gap);
+      }
+    }
+    g_.sync();
+  }
+
+ private:
+  HN_HD void start_vertex() { descend_from(w_.found); }
+
+  /// <matrix, V> for an (n, ld) matrix.
+  HN_HD T inner(const T* matrix, const Vertex<T>& v) const {
+    T sum = 0;
+    const int count = *v.count;
+    for (int t = 0; t < count; ++t) sum += v.mass[t] * matrix[v.row[t] * s_.ld + v.col[t]];
+    return sum;
+  }
+
+  HN_HD void descend_from(const Vertex<T>& start) {
+    const int matrix = s_.n * s_.ld;
+    for (int e = 0; e < matrix; e += G::width) g_.store(w_.anchor + e, G::splat(T(0)));
+    for (int e = 0; e < w_.atoms * w_.ldk; e += G::width) g_.store(w_.form + e, G::splat(T(0)));
+    for (int e = 0; e < w_.ldk; e += G::width) {
+      g_.store(w_.weight + e, G::splat(T(0)));
+      g_.store(w_.linear + e, G::splat(T(0)));
+    }
+    g_.sync();
+    const int count = *start.count;
+    for (int t = g_.begin(); t < count; t += g_.step())
+      w_.anchor[start.row[t] * s_.ld + start.col[t]] = start.mass[t];
+    pair_cost<L, P>(g_, s_, w_.c, start, w_.pair);
+    g_.sync();
+    const T linear = inner(w_.cost, start), quadratic = inner(w_.pair, start);
+    g_.sync();
+    if (g_.leader()) {
+      w_.weight[0] = 1;
+      w_.linear[0] = linear;
+      w_.form[0] = quadratic;
+    }
+    g_.sync();
+    descend();
+  }
+
+  /// slope_a = d F / d w_a for the atoms in use and slot `also`, huge elsewhere.
+  HN_HD void slopes(int also) const {
+    for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+      Var sum = G::splat(T(0));
+      for (int b = 0; b < w_.atoms; ++b) {
+        const T weight = w_.weight[b];
+        if (weight > 0) sum += G::splat(weight) * g_.load(w_.form + b * w_.ldk + a0);
+      }
+      const Var slope = G::splat(1 - alpha_) * g_.load(w_.linear + a0) + G::splat(alpha_) * sum;
+      const auto used = (g_.load(w_.weight + a0) > G::splat(T(0))) |
+                        (g_.template index<T>(a0) == G::template splat_int<T>(also));
+      g_.store(w_.slope + a0, G::select(used, slope, G::splat(huge)));
+    }
+    g_.sync();
+  }
+
+  HN_HD void gradient() const {
+    const int matrix = s_.n * s_.ld;
+    for (int e = 0; e < matrix; e += G::width) {
+      Var sum = G::splat(1 - alpha_) * g_.load(w_.cost + e);
+      for (int a = 0; a < w_.atoms; ++a) {
+        const T weight = w_.weight[a];
+        if (weight > 0) sum += G::splat(alpha_ * weight) * g_.load(w_.pair + a * matrix + e);
+      }
+      g_.store(w_.grad + e, sum);
+    }
+    g_.sync();
+  }
+
+  HN_HD Vertex<T> slot(int a) const {
+    const std::size_t at = static_cast<std::size_t>(a) * w_.capacity;
+    return {w_.count + a, w_.row + at, w_.col + at, w_.mass + at};
+  }
+
+  /// A slot that holds no weight; merges everything into the anchor when all are taken.
+  HN_HD int free_slot() const {
+    for (int a = 1; a < w_.atoms; ++a)
+      if (w_.weight[a] == 0) return a;
+    merge();
+    return 1;
+  }
+
+  HN_HD void current_plan(T* out) const {
+    const int matrix = s_.n * s_.ld;
+    const Var weight = G::splat(w_.weight[0]);
+    for (int e = 0; e < matrix; e += G::width)
+      g_.store(out + e, weight * g_.load(w_.anchor + e));
+    g_.sync();
+    for (int a = 1; a < w_.atoms; ++a) {
+      const T share = w_.weight[a];
+      if (!(share > 0)) continue;
+      const Vertex<T> v = slot(a);
+      const int count = *v.count;
+      // rows and columns of one vertex are distinct places, so lanes do not meet
+      for (int t = g_.begin(); t < count; t += g_.step())
+        out[v.row[t] * s_.ld + v.col[t]] += share * v.mass[t];
+      g_.sync();
+    }
+  }
+
+  HN_HD void merge() const {
+    const int matrix = s_.n * s_.ld;
+    current_plan(w_.anchor);
+    for (int e = 0; e < matrix; e += G::width) {
+      Var sum = G::splat(T(0));
+      for (int a = 0; a < w_.atoms; ++a) {
+        const T weight = w_.weight[a];
+        if (weight > 0) sum += G::splat(weight) * g_.load(w_.pair + a * matrix + e);
+      }
+      g_.store(w_.pair + e, sum);
+    }
+    T linear = 0, quadratic = 0;
+    for (int a = 0; a < w_.atoms; ++a) {
+      const T weight = w_.weight[a];
+      if (!(weight > 0)) continue;
+      linear += weight * w_.linear[a];
+      for (int b = 0; b < w_.atoms; ++b)
+        quadratic += weight * w_.weight[b] * w_.form[a * w_.ldk + b];
+    }
+    g_.sync();
+    for (int a = 1 + g_.begin(); a < w_.atoms; a += g_.step()) w_.weight[a] = 0;
+    if (g_.leader()) {
+      w_.weight[0] = 1;
+      w_.linear[0] = linear;
+      w_.form[0] = quadratic;
+    }
+    g_.sync();
+  }
+
+  /// Exact pairwise steps on the weights until their own gap is a tenth of the outer one.
+  HN_HD void rebalance(int fresh, T enough) const {
+    int used = 1;
+    for (int a = 0; a < w_.atoms; ++a) used += w_.weight[a] > 0;
+    slopes(fresh);
+    for (int step = 0; step < 4 * used; ++step) {
+      Var low = G::splat(2 * huge), high = G::splat(2 * huge);
+      auto low_at = g_.template index<T>(0), high_at = low_at;
+      for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+        const auto at = g_.template index<T>(a0);
+        const Var slope = g_.load(w_.slope + a0);
+        const Var held = G::select(g_.load(w_.weight + a0) > G::splat(T(0)), -slope, G::splat(huge));
+        low_at = G::select(slope < low, at, low_at);
+        low = G::min(low, slope);
+        high_at = G::select(held < high, at, high_at);
+        high = G::min(high, held);
+      }
+      const MinAt<T> up = g_.template min_at<T>(low, low_at);
+      const MinAt<T> down = g_.template min_at<T>(high, high_at);
+      const T local = -down.value - up.value;
+      if (!(local > 0) || (step > 0 && local <= enough)) break;
+      const T* form_up = w_.form + up.index * w_.ldk;
+      const T* form_down = w_.form + down.index * w_.ldk;
+      const T curvature =
+          alpha_ * (form_up[up.index] + form_down[down.index] - 2 * form_up[down.index]);
+      const T most = w_.weight[down.index], gained = w_.weight[up.index];
+      const T exact = curvature > 0 ? local / curvature : huge;
+      const T moved = exact < most ? exact : most;
+      g_.sync();
+      if (g_.leader()) {
+        w_.weight[up.index] = gained + moved;
+        w_.weight[down.index] = exact < most ? most - moved : T(0);
+      }
+      const Var scale = G::splat(alpha_ * moved);
+      for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+        const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
+        g_.store(w_.slope + a0, g_.load(w_.slope + a0) + scale * change);
+      }
+      g_.sync();
+    }
+  }
+
+  HN_HD void descend() {
+    FgwResult<T> now{huge, huge, 0, Status::max_iter};
+    for (int it = 0;; ++it) {
+      slopes(0);
+      T on_plan = 0, linear = 0;
+      for (int a = 0; a < w_.atoms; ++a) {
+        const T weight = w_.weight[a];
+        if (weight > 0) {
+          on_plan += weight * w_.slope[a];
+          linear += weight * w_.linear[a];
+        }
+      }
+      now.objective = T(0.5) * ((1 - alpha_) * linear + on_plan);
+      if (it == stops_.max_iter) break;
+      gradient();
+      const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
+      ++now.iterations;
+      if (!complete) {
+        now.status = Status::infeasible;
+        break;
+      }
+      const int fresh = free_slot();
+      const Vertex<T> v = slot(fresh);
+      transport_.extract(v, unit_);
+      const T on_vertex = inner(w_.grad, v);
+      now.gap = on_plan - on_vertex;
+      const T size = now.objective < 0 ? -now.objective : now.objective;
+      const T terms = (on_plan < 0 ? -on_plan : on_plan) + (on_vertex < 0 ? -on_vertex : on_vertex);
+      if (!(now.gap > T(stops_.tol) * size + 8 * Limits<T>::epsilon * terms)) {
+        now.status = now.gap == now.gap ? Status::converged : Status::nonfinite;
+        break;
+      }
+      add_atom(fresh, v);
+      rebalance(fresh, T(0.1) * now.gap);
+    }
+    best_.iterations += now.iterations;
+    if (now.objective < best_.objective) {
+      best_.objective = now.objective;
+      best_.gap = now.gap;
+      best_.status = now.status;
+      current_plan(w_.plan);
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
+      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
+      g_.sync();
+    }
+  }
+
+  HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
+    const int matrix = s_.n * s_.ld;
+    pair_cost<L, P>(g_, s_, w_.c, v, w_.pair + fresh * matrix);
+    g_.sync();
+    const T linear = inner(w_.cost, v);
+    for (int b = 0; b < w_.atoms; ++b) {
+      if (!(w_.weight[b] > 0) && b != fresh) continue;
+      const T cross = inner(w_.pair + b * matrix, v);
+      if (g_.leader()) {
+        w_.form[fresh * w_.ldk + b] = cross;
+        w_.form[b * w_.ldk + fresh] = cross;
+      }
+    }
+    if (g_.leader()) w_.linear[fresh] = linear;
+    g_.sync();
+  }
+
+  const G& g_;
+  const Shape& s_;
+  const FgwWork<T>& w_;
+  Transport<G, T> transport_;
+  T alpha_, unit_;
+  FgwStops stops_;
+  FgwResult<T> best_;
+};
+
+}  // namespace hotnas::HOTNAS_ISA

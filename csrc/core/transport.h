@@ -1,0 +1,352 @@
+// Exact optimal transport between two small discrete measures, by successive shortest augmenting
+// paths with duals (Dijkstra on reduced costs, one dense row relaxed across the lanes at a time).
+//
+// min <cost, T>  over  T >= 0, T 1 = a, T' 1 = b;   u_i + v_j <= cost_ij, equality where T_ij > 0.
+//
+// Any v is a valid start, so the duals of a neighbouring problem make a warm start: in conditional
+// gradient the cost changes little between calls and few paths remain to be searched. Equal sizes
+// with uniform masses are the assignment problem: one row per column, no flow matrix.
+// Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
+#pragma once
+
+#include "arena.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+/// Sizes of a problem after rows and columns without mass were removed.
+struct Shape {
+  int n, m;     // rows, columns
+  int ld, ldn;  // m and n rounded up to the lane width
+  bool assignment;
+};
+
+/// A sparse coupling: mass[t] moves from row[t] to col[t].
+template <class T>
+struct Vertex {
+  int* count;
+  int* row;
+  int* col;
+  T* mass;
+};
+
+template <class T>
+HN_HD Vertex<T> take_vertex(Arena& arena, const Shape& s) {
+  const std::size_t most = s.assignment ? s.n : static_cast<std::size_t>(s.n) * s.m;
+  return {arena.take<int>(1), arena.take<int>(most), arena.take<int>(most), arena.take<T>(most)};
+}
+
+template <class T>
+struct TransportWork {
+  T *u, *v;                           // duals, (n), (ld)
+  T *supply, *demand;                 // what is still to be moved, (n), (ld)
+  T *reach, *price;                   // path length to each open column; v, or -huge when closed
+  LaneInt<T>* via;                    // row before each column
+  T *row_dist, *col_dist, *labelled;  // (n), (ld), (ldn)
+  int *before, *rows, *cols;          // column before each row; search order
+  T* flow;                            // (m, ldn), column-major; general masses
+  int *row_of_col, *col_of_row;       // assignment
+};
+
+template <class T>
+HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
+  TransportWork<T> w{};
+  w.u = arena.take<T>(s.n);
+  w.v = arena.take<T>(s.ld);
+  w.supply = arena.take<T>(s.n);
+  w.demand = arena.take<T>(s.ld);
+  w.reach = arena.take<T>(s.ld);
+  w.price = arena.take<T>(s.ld);
+  w.via = arena.take<LaneInt<T>>(s.ld);
+  w.row_dist = arena.take<T>(s.n);
+  w.col_dist = arena.take<T>(s.ld);
+  w.labelled = arena.take<T>(s.ldn);
+  w.before = arena.take<int>(s.n);
+  w.rows = arena.take<int>(s.ldn + s.n);
+  w.cols = arena.take<int>(s.ld);
+  if (s.assignment) {
+    w.row_of_col = arena.take<int>(s.ld);
+    w.col_of_row = arena.take<int>(s.n);
+  } else {
+    w.flow = arena.take<T>(static_cast<std::size_t>(s.m) * s.ldn);
+  }
+  return w;
+}
+
+template <class G, class T>
+class Transport {
+  using Var = typename G::template Var<T>;
+  using Int = typename G::template Int<T>;
+  static constexpr T huge = Limits<T>::huge;
+
+ public:
+  HN_HD Transport(const G& g, const Shape& s, const TransportWork<T>& w) : g_(g), s_(s), w_(w) {}
+
+  /// Augmenting paths searched so far: what the cheapest arcs alone could not match.
+  HN_HD int paths() const { return paths_; }
+
+  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
+  HN_HD void cold(const T* cost) const {
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var least = g_.load(cost + j0);
+      for (int i = 1; i < s_.n; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
+      g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
+    }
+    g_.sync();
+  }
+
+  /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
+  /// Returns false when mass was left that no column could take (totals differ).
+  HN_HD bool solve(const T* cost, const T* a, const T* b) {
+    T slack = 0;
+    if (s_.assignment) {
+      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
+    } else {
+      T total = 0;
+      for (int i = 0; i < s_.n; ++i) total += a[i];
+      slack = 4 * Limits<T>::epsilon * total;
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.supply[i] = a[i];
+      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
+      const int cells = s_.m * s_.ldn;
+      for (int e = 0; e < cells; e += G::width) g_.store(w_.flow + e, G::splat(T(0)));
+    }
+    g_.sync();
+    take_tight(cost);
+    bool complete = true;
+    for (int row = 0; row < s_.n; ++row) {
+      if (s_.assignment) {
+        if (w_.col_of_row[row] < 0) complete &= augment(cost, row, slack);
+      } else {
+        while (w_.supply[row] > slack) {
+          if (!augment(cost, row, slack)) {
+            complete = false;
+            break;
+          }
+        }
+      }
+    }
+    return complete;
+  }
+
+  /// The coupling as a list; unit converts integer units of mass into masses.
+  HN_HD void extract(const Vertex<T>& out, T unit) const {
+    if (s_.assignment) {
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) {
+        out.row[i] = i;
+        out.col[i] = w_.col_of_row[i];
+        out.mass[i] = unit;
+      }
+      if (g_.leader()) *out.count = s_.n;
+    } else {
+      int count = 0;
+      for (int j = 0; j < s_.m; ++j) {
+        const int from = count;
+        for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
+          const auto moved = g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0));
+          count = g_.template append<T>(moved, i0, w_.rows, count - from) + from;
+          // rows is scratch of one column: at most n entries
+        }
+        g_.sync();
+        for (int t = from + g_.begin(); t < count; t += g_.step()) {
+          const int i = w_.rows[t - from];
+          out.row[t] = i;
+          out.col[t] = j;
+          out.mass[t] = w_.flow[j * s_.ldn + i] * unit;
+        }
+        g_.sync();
+      }
+      if (g_.leader()) *out.count = count;
+    }
+    g_.sync();
+  }
+
+ private:
+  /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
+  HN_HD void take_tight(const T* cost) const {
+    for (int i = 0; i < s_.n; ++i) {
+      const T* row = cost + i * s_.ld;
+      Var best = g_.load(row) - g_.load(w_.v);
+      Int at = g_.template index<T>(0);
+      for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
+        const Var reduced = g_.load(row + j0) - g_.load(w_.v + j0);
+        at = G::select(reduced < best, g_.template index<T>(j0), at);
+        best = G::min(best, reduced);
+      }
+      const MinAt<T> least = g_.template min_at<T>(best, at);
+      if (s_.assignment) {
+        const bool free = w_.row_of_col[least.index] < 0;
+        g_.sync();
+        if (g_.leader()) {
+          w_.u[i] = least.value;
+          w_.col_of_row[i] = free ? least.index : -1;
+          if (free) w_.row_of_col[least.index] = i;
+        }
+      } else {
+        const T supply = w_.supply[i], demand = w_.demand[least.index];
+        const T moved = supply < demand ? supply : demand;
+        g_.sync();
+        if (g_.leader()) {
+          w_.u[i] = least.value;
+          w_.supply[i] = supply - moved;
+          w_.demand[least.index] = demand - moved;
+          w_.flow[least.index * s_.ldn + i] = moved;
+        }
+      }
+      g_.sync();
+    }
+  }
+
+  /// Path lengths to the open columns through row i at distance mu; the nearest open column.
+  HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
+    const Var base = G::splat(w_.u[i] - mu);
+    const T* row = cost + i * s_.ld;
+    const Int me = G::template splat_int<T>(i);
+    Var best = G::splat(2 * huge);
+    Int at = g_.template index<T>(0);
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var through = g_.load(row + j0) - base - g_.load(w_.price + j0);
+      Var reach = g_.load(w_.reach + j0);
+      g_.store(w_.via + j0, G::select(through < reach, me, g_.load(w_.via + j0)));
+      reach = G::min(reach, through);
+      g_.store(w_.reach + j0, reach);
+      at = G::select(reach < best, g_.template index<T>(j0), at);
+      best = G::min(best, reach);
+    }
+    return g_.template min_at<T>(best, at);
+  }
+
+  /// The nearest open column once more, after one was closed without opening a row.
+  HN_HD MinAt<T> nearest() const {
+    Var best = g_.load(w_.reach);
+    Int at = g_.template index<T>(0);
+    for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
+      const Var reach = g_.load(w_.reach + j0);
+      at = G::select(reach < best, g_.template index<T>(j0), at);
+      best = G::min(best, reach);
+    }
+    return g_.template min_at<T>(best, at);
+  }
+
+  /// Sends what one shortest path from `source` can carry.
+  HN_HD bool augment(const T* cost, int source, T slack) {
+    ++paths_;
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      g_.store(w_.reach + j0, G::splat(huge));
+      g_.store(w_.price + j0, g_.load(w_.v + j0));
+    }
+    if (!s_.assignment) {
+      for (int i0 = 0; i0 < s_.ldn; i0 += G::width) g_.store(w_.labelled + i0, G::splat(T(0)));
+      g_.sync();
+    }
+    if (g_.leader()) {
+      w_.rows[0] = source;
+      w_.row_dist[source] = 0;
+      w_.before[source] = -1;
+      if (!s_.assignment) w_.labelled[source] = 1;
+    }
+    g_.sync();
+    int num_rows = 1, num_cols = 0, scanned = 0, sink = -1;
+    T mu = 0;
+    while (sink < 0) {
+      MinAt<T> next;
+      if (scanned < num_rows) {
+        while (scanned < num_rows) next = relax(cost, w_.rows[scanned++], mu);
+      } else {
+        next = nearest();
+      }
+      if (next.value > huge / 2) return false;  // every column is closed
+      mu = next.value > mu ? next.value : mu;
+      const int j = next.index;
+      if (s_.assignment ? w_.row_of_col[j] < 0 : w_.demand[j] > slack) {
+        sink = j;
+        break;
+      }
+      g_.sync();
+      if (g_.leader()) {
+        w_.cols[num_cols] = j;
+        w_.col_dist[j] = mu;
+        w_.price[j] = -huge;
+        w_.reach[j] = huge;
+      }
+      ++num_cols;
+      if (s_.assignment) {
+        const int i = w_.row_of_col[j];
+        if (g_.leader()) {
+          w_.rows[num_rows] = i;
+          w_.row_dist[i] = mu;
+          w_.before[i] = j;
+        }
+        ++num_rows;
+      } else {
+        const int from = num_rows;
+        for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
+          const auto fresh = (g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0))) &
+                             (g_.load(w_.labelled + i0) == G::splat(T(0)));
+          num_rows = g_.template append<T>(fresh, i0, w_.rows, num_rows);
+        }
+        g_.sync();
+        for (int t = from + g_.begin(); t < num_rows; t += g_.step()) {
+          const int i = w_.rows[t];
+          w_.row_dist[i] = mu;
+          w_.before[i] = j;
+          w_.labelled[i] = 1;
+        }
+      }
+      g_.sync();
+    }
+    for (int t = g_.begin(); t < num_rows; t += g_.step()) {
+      const int i = w_.rows[t];
+      w_.u[i] += mu - w_.row_dist[i];
+    }
+    for (int t = g_.begin(); t < num_cols; t += g_.step()) {
+      const int j = w_.cols[t];
+      w_.v[j] -= mu - w_.col_dist[j];
+    }
+    if (s_.assignment)
+      flip(source, sink);
+    else
+      push(source, sink);
+    g_.sync();
+    return true;
+  }
+
+  HN_HD void flip(int source, int sink) const {
+    if (!g_.leader()) return;
+    for (int j = sink;;) {
+      const int i = static_cast<int>(w_.via[j]);
+      w_.row_of_col[j] = i;
+      const int next = w_.col_of_row[i];
+      w_.col_of_row[i] = j;
+      if (i == source) break;
+      j = next;
+    }
+  }
+
+  HN_HD void push(int source, int sink) const {
+    if (!g_.leader()) return;
+    T moved = w_.supply[source] < w_.demand[sink] ? w_.supply[source] : w_.demand[sink];
+    for (int j = sink;;) {
+      const int i = static_cast<int>(w_.via[j]);
+      if (i == source) break;
+      j = w_.before[i];
+      const T held = w_.flow[j * s_.ldn + i];
+      moved = held < moved ? held : moved;
+    }
+    w_.supply[source] -= moved;
+    w_.demand[sink] -= moved;
+    for (int j = sink;;) {
+      const int i = static_cast<int>(w_.via[j]);
+      w_.flow[j * s_.ldn + i] += moved;
+      if (i == source) break;
+      j = w_.before[i];
+      w_.flow[j * s_.ldn + i] -= moved;
+    }
+  }
+
+  const G& g_;
+  const Shape& s_;
+  const TransportWork<T>& w_;
+  int paths_ = 0;
+};
+
+}  // namespace hotnas::HOTNAS_ISA
