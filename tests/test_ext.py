@@ -1,6 +1,5 @@
 """Loading of the compiled core: present, absent, disabled, required, broken; how it is built."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import hotnas_torch as ht
 from hotnas_torch import _ext
@@ -17,12 +17,14 @@ PRINT_STATE = "from hotnas_torch import _ext; print(_ext.loaded, _ext.reason, se
 
 
 def run_python(code: str, path: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter, where the core has not been loaded yet."""
+    """Run code in a fresh interpreter that imports the package from `path`."""
     steering = {"HOTNAS_DISABLE_EXT", "HOTNAS_REQUIRE_EXT"}
     inherited = {name: value for name, value in os.environ.items() if name not in steering}
+    site = Path(torch.__file__).parents[1]
     return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**inherited, "PYTHONPATH": str(path), **variables},
+        # -S: an editable install would put the source tree first otherwise.
+        [sys.executable, "-S", "-c", code],
+        env={**inherited, "PYTHONPATH": f"{path}{os.pathsep}{site}", **variables},
         cwd=path,
         capture_output=True,
         text=True,
@@ -150,10 +152,7 @@ def test_torch_is_found_without_importing_it() -> None:
         check=True,
     )
     version, include, library = result.stdout.strip().split(";")
-    torch = importlib.util.find_spec("torch")
-    assert torch is not None
-    assert torch.origin is not None
-    assert Path(include) == Path(torch.origin).parent / "include"
+    assert Path(include) == Path(torch.__file__).parent / "include"
     assert (Path(include) / "torch" / "csrc" / "stable" / "library.h").is_file()
     assert Path(library).is_dir()
     assert version == ht.show_config().versions["torch"]
