@@ -1,0 +1,51 @@
+"""Search spaces: published sets of networks, each with its edits, strings, rows and costs."""
+
+from typing import Any
+
+from hotnas_torch.spaces.base import SearchSpace
+from hotnas_torch.spaces.darts import DARTS, Genotype
+from hotnas_torch.spaces.nasbench101 import NASBench101
+from hotnas_torch.spaces.nasbench201 import NASBench201
+from hotnas_torch.spaces.nasbench_macro import NASBenchMacro
+from hotnas_torch.spaces.pooling import Pooling
+from hotnas_torch.spaces.subset import Subset
+from hotnas_torch.spaces.transnas_macro import TransNASMacro
+
+__all__ = [
+    "DARTS",
+    "Genotype",
+    "NASBench101",
+    "NASBench201",
+    "NASBenchMacro",
+    "Pooling",
+    "SearchSpace",
+    "Subset",
+    "TransNASMacro",
+    "get",
+]
+
+_SPACES: dict[str, type[SearchSpace]] = {
+    space.name: space
+    for space in (NASBench101, NASBench201, TransNASMacro, DARTS, NASBenchMacro, Pooling)
+}
+
+
+def get(name: str, **options: Any) -> SearchSpace:
+    """Builds a search space by its name.
+
+    Args:
+        name: ``"nasbench101"``, ``"nasbench201"``, ``"transnas_macro"``, ``"darts"``,
+            ``"nasbench_macro"`` or ``"pooling"``.
+        **options: The space's own options, for example ``contract_skip=True``.
+
+    Raises:
+        ValueError: Unknown name; the message lists the known ones.
+        TypeError: An option that the space does not have.
+
+    Example:
+        >>> get("pooling").size()
+        36
+    """
+    if name not in _SPACES:
+        raise ValueError(f"name must be one of {', '.join(map(repr, _SPACES))}, got {name!r}.")
+    return _SPACES[name](**options)

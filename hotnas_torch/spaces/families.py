@@ -1,0 +1,57 @@
+"""Default operation trees: operations grouped into families, similar ones close together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from hotnas_torch.arch import OperationTree
+
+__all__ = ["SIMILAR_HEIGHT", "family_tree"]
+
+SIMILAR_HEIGHT = 0.05
+"""Half the cost of exchanging two similar operations: the HOTNAS poster prints Conv3-Conv1 0.1."""
+
+_RELATED_HEIGHT = 0.2
+_ROOT = "operation"
+_ROOT_HEIGHT = 1.0
+
+Families: TypeAlias = "Mapping[str, Families | None]"
+
+
+def family_tree(families: Families) -> OperationTree:
+    """Builds the tree in which operations of one family are close and all others 2 apart.
+
+    Every leaf is at depth 1 below the root, so the cost of exchanging two operations is twice the
+    height of their lowest common ancestor: 0.1 inside a family (height 0.05), 0.4 between the
+    sub-families of a family (height 0.2), 2 otherwise. These are path lengths in a tree, hence the
+    operation cost D of HOTNAS, with the values of its poster.
+
+    Args:
+        families: Name -> None for an operation, or -> its members for a family; at most two levels
+            of families. All names distinct.
+
+    Example:
+        >>> tree = family_tree({"conv": {"conv1": None, "conv3": None}, "skip": None})
+        >>> tree.labels, round(tree.distance_matrix().max().item(), 6)
+        (('conv1', 'conv3', 'skip'), 2.0)
+    """
+    parents: dict[str, str | None] = {_ROOT: None}
+    lengths: dict[str, float] = {}
+
+    def add(name: str, members: Families | None, parent: str, parent_height: float) -> None:
+        height = _height(members)
+        parents[name] = parent
+        lengths[name] = parent_height - height
+        for member, below in (members or {}).items():
+            add(member, below, name, height)
+
+    for name, members in families.items():
+        add(name, members, _ROOT, _ROOT_HEIGHT)
+    return OperationTree(parents, lengths)
+
+
+def _height(members: Families | None) -> float:
+    if members is None:
+        return 0.0
+    return SIMILAR_HEIGHT if all(below is None for below in members.values()) else _RELATED_HEIGHT
