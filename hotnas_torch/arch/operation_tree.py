@@ -65,6 +65,12 @@ class OperationTree:
         self._set_labels(tuple(node for node in parents if node not in inner))
         self._set_lengths([lengths[node] for node in self._edges], self._edges)
         self._crossed = self._crossed_edges()
+        self._paths = torch.zeros(
+            len(self._labels), len(self._labels), len(self._edges), dtype=torch.float64
+        )
+        for i, row in enumerate(self._crossed):
+            for j, path in enumerate(row):
+                self._paths[i, j, path] = 1.0
 
     @classmethod
     def from_matrix(
@@ -305,13 +311,7 @@ class OperationTree:
         ]
 
     def _distances(self, lengths: Tensor) -> Tensor:
-        paths = torch.zeros(
-            len(self._labels), len(self._labels), len(self._edges), dtype=lengths.dtype
-        )
-        for i, row in enumerate(self._crossed):
-            for j, path in enumerate(row):
-                paths[i, j, path] = 1.0
-        return paths.to(lengths.device) @ lengths
+        return self._paths.to(lengths) @ lengths
 
 
 class _CostMatrix(OperationTree):
@@ -340,7 +340,7 @@ class _CostMatrix(OperationTree):
 
     @property
     def parents(self) -> dict[str, str | None]:
-        """Raises: there is no tree."""
+        """Not available for a matrix: raises ArchitectureError."""
         raise ArchitectureError("parents: these operation costs are a matrix, without a tree.")
 
     def to_json(self) -> dict[str, Any]:
