@@ -1,9 +1,11 @@
 """Loading of the compiled core: present, absent, disabled, required, broken; how it is built."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -13,34 +15,38 @@ import hotnas_torch as ht
 from hotnas_torch import _ext
 
 ROOT = Path(__file__).parent.parent
-PRINT_STATE = "from hotnas_torch import _ext; print(_ext.loaded, _ext.reason, sep='|')"
 
 
-def run_python(code: str, path: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter that imports the package from `path`."""
-    steering = {"HOTNAS_DISABLE_EXT", "HOTNAS_REQUIRE_EXT"}
-    inherited = {name: value for name, value in os.environ.items() if name not in steering}
-    site = Path(torch.__file__).parents[1]
+@pytest.fixture(autouse=True)
+def _unsteered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests set the variables that steer loading themselves."""
+    monkeypatch.delenv("HOTNAS_DISABLE_EXT", raising=False)
+    monkeypatch.delenv("HOTNAS_REQUIRE_EXT", raising=False)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package's folder, where the loader looks and finds only what the test puts there."""
+    library = tmp_path / "_C.so"
+
+    def find_spec(name: str) -> ModuleSpec | None:
+        assert name == "hotnas_torch._C"
+        return ModuleSpec(name, None, origin=str(library)) if library.exists() else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(_ext, "__file__", str(tmp_path / "_ext.py"))
+    return tmp_path
+
+
+def import_package(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Import the package in a fresh interpreter, where nothing has been loaded yet."""
     return subprocess.run(
-        # -S: an editable install would put the source tree first otherwise.
-        [sys.executable, "-S", "-c", code],
-        env={**inherited, "PYTHONPATH": f"{path}{os.pathsep}{site}", **variables},
-        cwd=path,
+        [sys.executable, "-c", "import hotnas_torch as ht; print(ht.show_config())"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-@pytest.fixture
-def uncompiled(tmp_path: Path) -> Path:
-    """A folder to import the package from, with its loader and without its library."""
-    package = tmp_path / "hotnas_torch"
-    package.mkdir()
-    for name in ("_ext.py", "errors.py"):
-        shutil.copy(ROOT / "hotnas_torch" / name, package)
-    (package / "__init__.py").write_text("")
-    return tmp_path
 
 
 @pytest.mark.ext
@@ -51,41 +57,52 @@ def test_the_core_loads_and_names_its_instructions() -> None:
     assert _ext.instruction_set() in _ext.ISA_NAMES
 
 
-def test_disabling_is_honoured_and_stated() -> None:
-    result = run_python(PRINT_STATE, HOTNAS_DISABLE_EXT="1")
-    assert result.stdout.strip() == "False|HOTNAS_DISABLE_EXT is set", result.stderr
+def test_absence_is_stated_with_the_remedy(package: Path) -> None:
+    path, reason = _ext._load()
+    assert path is None
+    assert reason.startswith("hotnas_torch/_C.so is not installed")
+    assert "make ext" in reason
 
 
-def test_absence_is_stated_with_the_remedy(uncompiled: Path) -> None:
-    result = run_python(PRINT_STATE, uncompiled)
-    assert result.stdout.startswith("False|hotnas_torch/_C.so is not installed"), result.stderr
-    assert "make ext" in result.stdout
+def test_the_installers_reason_is_passed_on(package: Path) -> None:
+    (package / "_no_ext.txt").write_text("the compiler was on holiday\n")
+    assert _ext._load() == (
+        None,
+        "hotnas_torch/_C.so is not installed: the compiler was on holiday",
+    )
 
 
-def test_the_installers_reason_is_passed_on(uncompiled: Path) -> None:
-    (uncompiled / "hotnas_torch" / "_no_ext.txt").write_text("the compiler was on holiday\n")
-    result = run_python(PRINT_STATE, uncompiled)
-    assert result.stdout.strip().endswith("is not installed: the compiler was on holiday")
+def test_a_library_that_does_not_load_is_stated(package: Path) -> None:
+    (package / "_C.so").write_bytes(b"no library")
+    path, reason = _ext._load()
+    assert path is None
+    assert f"{package / '_C.so'} does not load with torch {torch.__version__}" in reason
 
 
-def test_a_library_that_does_not_load_is_stated(uncompiled: Path) -> None:
-    (uncompiled / "hotnas_torch" / "_C.so").write_bytes(b"no library")
-    result = run_python(PRINT_STATE, uncompiled)
-    assert result.stdout.startswith("False|"), result.stderr
-    assert "does not load with torch" in result.stdout
+@pytest.mark.parametrize("value", ["1", "true", "ON"])
+def test_disabling_is_honoured_and_stated(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HOTNAS_DISABLE_EXT", value)
+    assert _ext._load() == (None, "HOTNAS_DISABLE_EXT is set")
 
 
-def test_a_required_core_that_is_absent_fails_the_import(uncompiled: Path) -> None:
-    result = run_python(PRINT_STATE, uncompiled, HOTNAS_REQUIRE_EXT="1")
+@pytest.mark.ext
+@pytest.mark.parametrize("value", ["", "0", "off"])
+def test_a_false_value_does_not_disable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HOTNAS_DISABLE_EXT", value)
+    assert _ext._load() == (_ext.path, "")
+
+
+def test_a_disabled_core_is_told_by_show_config() -> None:
+    result = import_package(HOTNAS_DISABLE_EXT="1")
+    assert "compiled core  no: HOTNAS_DISABLE_EXT is set" in result.stdout, result.stderr
+
+
+def test_a_required_core_that_is_absent_fails_the_import() -> None:
+    result = import_package(HOTNAS_REQUIRE_EXT="1", HOTNAS_DISABLE_EXT="1")
     assert result.returncode == 1
     assert "MissingExtensionError: HOTNAS_REQUIRE_EXT is set" in result.stderr
-    assert issubclass(_ext.MissingExtensionError, ImportError)
-
-
-def test_requiring_and_disabling_contradict_each_other() -> None:
-    result = run_python(PRINT_STATE, HOTNAS_REQUIRE_EXT="1", HOTNAS_DISABLE_EXT="1")
-    assert result.returncode == 1
     assert result.stderr.strip().endswith("HOTNAS_DISABLE_EXT is set.")
+    assert issubclass(_ext.MissingExtensionError, ImportError)
 
 
 @pytest.mark.ext
@@ -135,12 +152,6 @@ def test_show_config_tells_what_is_there() -> None:
     else:
         assert config.extension is None
         assert config.extension_reason in text
-
-
-def test_the_reason_is_part_of_show_config() -> None:
-    code = "import hotnas_torch as ht; print(ht.show_config())"
-    result = run_python(code, HOTNAS_DISABLE_EXT="1")
-    assert "compiled core  no: HOTNAS_DISABLE_EXT is set" in result.stdout, result.stderr
 
 
 def test_torch_is_found_without_importing_it() -> None:
