@@ -26,7 +26,7 @@ def _unsteered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package's folder, where the loader looks and finds only what the test puts there."""
+    """The folder where the loader looks, which holds only what the test puts there."""
     library = tmp_path / "_C.so"
 
     def find_spec(name: str) -> ModuleSpec | None:
