@@ -1,1 +1,1 @@
-"""Batched optimal-transport ops: one module per op, each with a compiled core and a torch text of the same."""
+"""Batched optimal-transport ops, each with a compiled core and a torch text of the same."""

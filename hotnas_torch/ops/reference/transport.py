@@ -1,7 +1,8 @@
 """Exact optimal transport of a batch of small problems, by shortest augmenting paths.
 
-This is the specification of the compiled op of the same name. Every item of the batch has its own masses, its own
-sequence of paths and its own result; what stands beside it in the batch changes nothing.
+This is the specification of the compiled op of the same name. Every item of the batch has its own
+masses, its own sequence of paths and its own result; what stands beside it in the batch changes
+nothing.
 """
 
 import torch
@@ -21,29 +22,34 @@ def transport(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Minimise :math:`\langle C, T \rangle` over the couplings T of ``a`` and ``b``.
 
-    Successive shortest paths on the residual graph (Dijkstra on reduced costs): the first row that still has supply
-    sends mass along the cheapest path to a column that still has demand, until no supply is left. Support edges are
-    explored before other edges of equal length, which keeps the support a forest: the plan is a vertex of the
-    transport polytope with at most n + m - 1 non-zeros, also when costs tie.
+    Successive shortest paths on the residual graph (Dijkstra on reduced costs): the first row that
+    still has supply sends mass along the cheapest path to a column that still has demand, until no
+    supply is left. Support edges are explored before other edges of equal length, which keeps the
+    support a forest: the plan is a vertex of the transport polytope with at most n + m - 1
+    non-zeros, also when costs tie.
 
     Args:
-        cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never used for the plan.
+        cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never
+            used for the plan.
         a: Row masses, shape (B, n), non-negative. Zero weight removes the row.
         b: Column masses, shape (B, m), with the same sum as ``a``.
 
     Returns:
-        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n) and ``g`` (B, m) with f_i + g_j <= C_ij where at
-        most one of the two nodes has zero weight, and equality on the support (a zero-weight node gets the largest
-        dual that the positive nodes of the other side allow, which makes it the one-sided derivative of the
-        objective in that weight; 0 where there is none); ``iterations`` (B,) int32, the number of augmenting paths;
-        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN throughout.
+        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n) and ``g`` (B, m) with f_i + g_j
+        <= C_ij where at most one of the two nodes has zero weight, and equality on the support (a
+        zero-weight node gets the largest dual that the positive nodes of the other side allow,
+        which makes it the one-sided derivative of the objective in that weight; 0 where there is
+        none); ``iterations`` (B,) int32, the number of augmenting paths; ``status`` (B,) int32.
+        Items with status NONFINITE or INFEASIBLE are NaN throughout.
 
     Complexity:
-        O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per item.
+        O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per
+        item.
 
     Reference:
-        R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,
-        Computing 38, 1987; R. Ahuja, T. Magnanti, J. Orlin, Network Flows, 1993, section 9.7.
+        R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear
+        assignment problems, Computing 38, 1987; R. Ahuja, T. Magnanti, J. Orlin, Network Flows,
+        1993, section 9.7.
     """
     batch, n, m = cost.shape
     rows, columns = a > 0, b > 0
@@ -54,7 +60,8 @@ def transport(
 
     supply = torch.where(rows & solvable[:, None], a, torch.zeros_like(a))
     demand = torch.where(columns & solvable[:, None], b, torch.zeros_like(b))
-    # Differences of masses that are equal in exact arithmetic leave a few units in the last place: these are no mass.
+    # Differences of masses that are equal in exact arithmetic leave a few units in the last place:
+    # these are no mass.
     largest = torch.maximum(_amax(supply), _amax(demand))
     negligible = 8 * torch.finfo(cost.dtype).eps * largest
 
@@ -121,8 +128,8 @@ def _augment(
     g: Tensor,
     negligible: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Send mass along one shortest path from the first row with supply; every item must have one."""
-    batch, n, m = cost.shape
+    """Send mass along one shortest path from the first row with supply (every item has one)."""
+    batch, m = g.shape
     item = torch.arange(batch, device=cost.device)
     infinity = torch.full_like(g, torch.inf)
     support = plan > 0
@@ -148,8 +155,8 @@ def _augment(
     for _ in range(m):
         open_distance = torch.where(settled, infinity, distance)
         nearest = open_distance.amin(1)
-        # Among the nearest, support edges first: a whole tree of the support is explored before the path leaves
-        # it, so a path never closes a cycle in the support. Then the lowest index.
+        # Among the nearest, support edges first: a whole tree of the support is explored before the
+        # path leaves it, so a path never closes a cycle in the support. Then the lowest index.
         rank = torch.where(open_distance == nearest[:, None], 1 - linked.int(), 2)
         column = rank.argmin(1)
         sink = torch.where(searching, column, sink)
