@@ -1,0 +1,8 @@
+"""``python -m hotnas_torch`` is the command ``hotnas``."""
+
+import sys
+
+from hotnas_torch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Unique cells as solver-ready tensors, and the distances of chosen pairs of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
+from hotnas_torch.metrics.pairwise import SolveLog, distinct_pairs
+from hotnas_torch.ops import cell_distances
+
+__all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
+
+LOSS_L1 = 0
+PAIR_SETS = {"all": 0, "directed": 1, "ordered": 2}
+"""Codes of the solver's pair sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSettings:
+    """What the fused solver needs to know beside the tables.
+
+    Attributes:
+        alpha: Weight of the pairwise term, 1 - lam.
+        pairs: "directed" or "ordered".
+        literal: Whether the node cost is multiplied as Eq. 9 prints it.
+        num_starts: Starts per pair, the best objective kept.
+        tol: Relative duality gap at which a pair is finished.
+        max_iter: Largest number of transports per start.
+        backend: "auto", "ext" or "torch".
+    """
+
+    alpha: float
+    pairs: str
+    literal: bool
+    num_starts: int
+    tol: float
+    max_iter: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class _SizeClass:
+    """Tensors of the cells that have one number of nodes: no padding, so no padded work."""
+
+    start: int
+    labels: Tensor
+    features: Tensor
+    struct: Tensor
+    weights: Tensor
+
+
+def unique_cells(cells: Sequence[Cell]) -> tuple[list[Cell], list[int]]:
+    """Canonical, distinct cells in the order that fixes which cell of a pair gives the rows.
+
+    Args:
+        cells: Any cells; isomorphic ones count once.
+
+    Returns:
+        The canonical forms sorted by (number of nodes, key), and the position in that list of
+        every given cell. Two cells are ordered alike in every list that holds both, which is what
+        makes their distance the same to the bit wherever it is computed.
+    """
+    # Spaces hand out shared cell objects, so most of a long list is settled by identity.
+    by_identity = {id(cell): cell for cell in cells}
+    by_key = {cell.key: cell.canonical() for cell in by_identity.values()}
+    order = sorted(by_key, key=lambda key: (by_key[key].num_nodes, key))
+    position = {key: index for index, key in enumerate(order)}
+    by_object = {identity: position[cell.key] for identity, cell in by_identity.items()}
+    return [by_key[key] for key in order], [by_object[id(cell)] for cell in cells]
+
+
+def pair_costs(
+    labels: Tensor,
+    lengths: Tensor,
+    reachable: Tensor,
+    label_cost: Tensor,
+    eps: Tensor | float,
+    unreachable: Tensor | float,
+) -> Tensor:
+    """Costs between the nodes of one cell (Eq. 6), finite where no information flows.
+
+    Args:
+        labels: Operation of every node, shape (U, n), int64.
+        lengths: Path lengths of every node, shape (U, n, 6).
+        reachable: Whether a directed path leads from the row's to the column's node, (U, n, n).
+        label_cost: eps times the operation costs, shape (L, L).
+        eps: Share of the operation cost, in [0, 1].
+        unreachable: Cost where no path leads from i to k.
+
+    Returns:
+        eps * D(o_i, o_k) + (1 - eps) * H(s_i, s_k) where k is reachable from i, `unreachable`
+        elsewhere, 0 on the diagonal; shape (U, n, n).
+    """
+    operation = label_cost[labels[:, :, None], labels[:, None, :]]
+    location = torch.cdist(lengths, lengths, p=1.0) / lengths.shape[-1]
+    cost = operation + (1 - eps) * location
+    limit = torch.as_tensor(unreachable, dtype=cost.dtype, device=cost.device)
+    cost = torch.where(reachable, cost, limit)
+    diagonal = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
+    return cost.masked_fill(diagonal, 0.0)
+
+
+class CellTables:
+    """Unique cells with everything that a distance between two of them needs.
+
+    Args:
+        cells: Canonical, distinct cells sorted by size, as `unique_cells` returns them.
+        tree: Operation tree that knows every label.
+        eps: Share of the operation cost in node and pair costs.
+        max_nodes: Nodes of the space's largest cell, where path lengths are raw; None normalises
+            path lengths by the cell's longest path.
+        unreachable: Pair cost where no path leads from one node to the other.
+        settings: Solver settings.
+        dtype: float32 or float64.
+        device: Where the tensors live.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        tree: OperationTree,
+        eps: Tensor | float,
+        max_nodes: int | None,
+        unreachable: Tensor | float,
+        settings: SolverSettings,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.cells = list(cells)
+        self.settings = settings
+        self.log = SolveLog(settings.max_iter)
+        sizes = [cell.num_nodes for cell in self.cells]
+        self._sizes = torch.tensor(sizes, dtype=torch.int64)
+        self._dtype, self._device = dtype, device
+        self.label_cost = eps * tree.distance_matrix(dtype=dtype, device=device)
+        self._classes: dict[int, _SizeClass] = {}
+        for size in sorted(set(sizes)):
+            start = sizes.index(size)
+            batch = ArchitectureBatch.from_cells(
+                self.cells[start : start + sizes.count(size)],
+                tree,
+                max_nodes=max_nodes,
+                device=device,
+                dtype=dtype,
+            )
+            lengths = batch.path_lengths(normalize=max_nodes is None)
+            struct = pair_costs(
+                batch.labels, lengths, batch.reachability(), self.label_cost, eps, unreachable
+            )
+            features = (1 - eps) * lengths / lengths.shape[-1]
+            self._classes[size] = _SizeClass(start, batch.labels, features, struct, batch.weights)
+
+    def operation_cost(self, row: int, col: int) -> Tensor:
+        """Operation share of the node cost (Eq. 4) between two cells, shape (n, m)."""
+        x, i = self._locate(row)
+        y, j = self._locate(col)
+        return self.label_cost[x.labels[i][:, None], y.labels[j]]
+
+    def location_cost(self, row: int, col: int) -> Tensor:
+        """Location share of the node cost (Eq. 4) between two cells, shape (n, m)."""
+        x, i = self._locate(row)
+        y, j = self._locate(col)
+        return torch.cdist(x.features[i], y.features[j], p=1.0)
+
+    def linear_factor(self, row: int, col: int) -> Tensor:
+        """What the node cost is multiplied by: ones, or (n-1-i)(m-1-j) as Eq. 9 prints it."""
+        n, m = self.cells[row].num_nodes, self.cells[col].num_nodes
+        if not self.settings.literal:
+            return torch.ones(n, m, dtype=self._dtype, device=self._device)
+        later_x = torch.arange(n - 1, -1, -1, dtype=self._dtype, device=self._device)
+        later_y = torch.arange(m - 1, -1, -1, dtype=self._dtype, device=self._device)
+        return later_x[:, None] * later_y
+
+    def struct(self, index: int) -> Tensor:
+        """Pair costs of one cell, shape (n, n)."""
+        table, position = self._locate(index)
+        return table.struct[position]
+
+    def _locate(self, index: int) -> tuple[_SizeClass, int]:
+        table = self._classes[self.cells[index].num_nodes]
+        return table, index - table.start
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Distances between chosen cells.
+
+        Args:
+            rows: Positions of cells, shape (r,), int64 on the CPU.
+            cols: Positions of cells, shape (c,), int64 on the CPU.
+
+        Returns:
+            Distances, shape (r, c); 0 where both positions are equal. An unordered pair that the
+            block contains twice is solved once.
+        """
+        small, large, expand = distinct_pairs(rows, cols, len(self.cells))
+        return expand(self.solve(small, large))
+
+    def solve(self, small: Tensor, large: Tensor) -> Tensor:
+        """Distances of pairs of positions, `small` giving the rows of the coupling.
+
+        Args:
+            small: Positions, shape (P,), int64 on the CPU.
+            large: Positions, shape (P,), int64 on the CPU, larger than `small` item by item.
+
+        Returns:
+            Distances, shape (P,), on the CPU.
+
+        Raises:
+            SolverError: A pair ended without a finite value.
+        """
+        values = torch.zeros(small.shape, dtype=self._dtype)
+        sizes_x, sizes_y = self._sizes[small], self._sizes[large]
+        combined = sizes_x * (int(self._sizes.max()) + 1) + sizes_y
+        for combination in torch.unique(combined).tolist():
+            members = torch.nonzero(combined == combination).squeeze(1)
+            n, m = int(sizes_x[members[0]]), int(sizes_y[members[0]])
+            values[members] = self._solve_class(n, m, small[members], large[members])
+        return values
+
+    def _solve_class(self, n: int, m: int, small: Tensor, large: Tensor) -> Tensor:
+        x, y, settings = self._classes[n], self._classes[m], self.settings
+        objective, gap, _, status = cell_distances(
+            x.labels,
+            x.features,
+            x.struct,
+            x.weights,
+            y.labels,
+            y.features,
+            y.struct,
+            y.weights,
+            self.label_cost,
+            (small - x.start).to(self._device),
+            (large - y.start).to(self._device),
+            settings.alpha,
+            LOSS_L1,
+            PAIR_SETS[settings.pairs],
+            int(settings.literal),
+            settings.num_starts,
+            x.struct.new_empty((0, n, m)),
+            settings.tol,
+            settings.max_iter,
+            backend=settings.backend,
+        )
+        self.log.add(objective, gap, status)
+        # Rounding may leave the objective of a perfect match a hair below zero.
+        return objective.clamp_min(0.0).cpu()

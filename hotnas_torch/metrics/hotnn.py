@@ -1,0 +1,452 @@
+"""HOTNN: the distance between networks."""
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hotnas_torch import ot
+from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.metrics.cell_tables import CellTables, unique_cells
+from hotnas_torch.metrics.gram_file import GramWriter, finished_gram
+from hotnas_torch.metrics.ifgw import IFGW, cell_tile_edge
+from hotnas_torch.metrics.matching import NetworkMatching
+from hotnas_torch.metrics.network_tables import (
+    CellCosts,
+    NetworkTables,
+    NetworkWeights,
+    network_state,
+    unique_networks,
+)
+from hotnas_torch.metrics.pairwise import MEMORY_BUDGET, Progress, TileStore, fill, tile_edge
+from hotnas_torch.metrics.parameters import (
+    Scalar,
+    check_items,
+    choice,
+    fraction,
+    refuse_gradients,
+)
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["HOTNN"]
+
+SPACE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "transnas_macro": {"eta": 0.3, "zeta": 0.6},
+    "nasbench_macro": {"eta": 0.95, "zeta": 0.0, "mass": "uniform"},
+}
+"""Defaults by the name of a space, chosen by how well distances predict its published table."""
+
+_NETWORK_TILE = 512
+
+
+class HOTNN:
+    """Hierarchical optimal transport distance between networks.
+
+    The distance of two networks is the least cost of a coupling of their cells, which carry masses
+    proportional to their output channels, under the cost::
+
+        (1 - eta) * ((1 - zeta) * iFGW + zeta * |state difference|) + eta * |position difference|
+
+    where the position of a cell is its longest path from the network's input over that to the
+    output, and its state the mean of two coordinates: cumulative log2 channel width and log2
+    resolution relative to the network's input, scaled to [0, 1] for the space. With zeta = 0 this
+    is the distance of the paper. An object is configured once and called on lists of networks.
+
+    Args:
+        space: Search space; supplies the operation tree, the scale of the state, the size that
+            `unreachable` needs, and defaults of eta, zeta and mass where better ones are known.
+        tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
+        lam: Weight of the node term inside a cell, see `IFGW`.
+        eps: Share of operations against places inside a cell, see `IFGW`.
+        eta: Share of the position, in [0, 1]; None takes the space's default, else 0.5.
+        zeta: Share of the state against the inside of cells, in [0, 1]; None takes the space's
+            default, else 0.5, and 0 without a space or a scale.
+        mass: ``"channels"`` (paper) or ``"uniform"``; None takes the space's default.
+        state_scale: Divisors of the two state coordinates; None takes the space's.
+        pairs: See `IFGW`.
+        linear_term: See `IFGW`.
+        normalize: See `IFGW`.
+        unreachable: See `IFGW`.
+        max_nodes: See `IFGW`.
+        num_starts: See `IFGW`.
+        tol: See `IFGW`.
+        max_iter: See `IFGW`.
+        preset: ``"paper"`` sets everything as printed: ordered pairs, the literal linear term, raw
+            path lengths, zeta = 0, channel masses. Arguments that are passed win over the preset.
+        device: Where the tables live and the solvers run; results are on it too.
+        dtype: float32 or float64; None takes torch's default.
+        backend: ``"auto"`` (compiled where possible), ``"ext"`` or ``"torch"``.
+        memory_budget: Bytes that may be held beside the result. The table of cell distances is
+            kept if it fits; otherwise each tile of network pairs computes the part that it needs.
+
+    Attributes:
+        ifgw: The `IFGW` between the cells.
+
+    Raises:
+        TypeError: An argument of the wrong kind; the message names it.
+        ValueError: An argument out of range; the message names it.
+
+    Complexity: one iFGW per pair of distinct cells, one transport per pair of networks; pairs of
+        networks that each repeat one cell share a transport per pair of skeletons.
+
+    Reference: Yang, Liu, Xu, "HOTNAS: Hierarchical Optimal Transport for Neural Architecture
+        Search", CVPR 2023, Eq. 10-13.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.TransNASMacro()
+        >>> nets = space.sample(4, generator=torch.Generator().manual_seed(0))
+        >>> distances = ht.HOTNN(space=space)(nets)
+        >>> distances.shape, float(distances.diagonal().max())
+        (torch.Size([4, 4]), 0.0)
+    """
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace | None = None,
+        tree: OperationTree | None = None,
+        lam: Scalar = 0.5,
+        eps: Scalar = 0.8,
+        eta: Scalar | None = None,
+        zeta: Scalar | None = None,
+        mass: Literal["channels", "uniform"] | None = None,
+        state_scale: tuple[float, float] | None = None,
+        pairs: Literal["directed", "ordered"] | None = None,
+        linear_term: Literal["separable", "literal"] | None = None,
+        normalize: bool | None = None,
+        unreachable: Scalar | None = None,
+        max_nodes: int | None = None,
+        num_starts: int = 3,
+        tol: float = 1e-4,
+        max_iter: int = 200,
+        preset: Literal["default", "paper"] = "default",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: Literal["auto", "ext", "torch"] = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        self.ifgw = IFGW(
+            space=space,
+            tree=tree,
+            lam=lam,
+            eps=eps,
+            pairs=pairs,
+            linear_term=linear_term,
+            normalize=normalize,
+            unreachable=unreachable,
+            max_nodes=max_nodes,
+            num_starts=num_starts,
+            tol=tol,
+            max_iter=max_iter,
+            preset=preset,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            memory_budget=memory_budget,
+        )
+        self.space = space
+        self.state_scale = _state_scale(state_scale, space)
+        defaults: dict[str, Any] = {"eta": 0.5, "zeta": 0.5, "mass": "channels"}
+        if space is not None:
+            defaults |= SPACE_DEFAULTS.get(space.name, {})
+        if self.state_scale is None:
+            defaults["zeta"] = 0.0
+        if preset == "paper":
+            defaults = {"eta": 0.5, "zeta": 0.0, "mass": "channels"}
+        self.eta = fraction("eta", defaults["eta"] if eta is None else eta)
+        self.zeta = fraction("zeta", defaults["zeta"] if zeta is None else zeta)
+        self.mass: Literal["channels", "uniform"] = choice(
+            "mass", defaults["mass"] if mass is None else mass, ("channels", "uniform")
+        )
+        if float(self.zeta) > 0.0 and self.state_scale is None:
+            raise ValueError(
+                "zeta > 0 needs the scale of the cell state: pass space= or state_scale=(divisor of"
+                " log2 width, divisor of log2 resolution), or zeta=0"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the distances."""
+        return self.ifgw.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the distances are computed and returned."""
+        return self.ifgw.device
+
+    @property
+    def weights(self) -> NetworkWeights:
+        """Shares of cells, state and position in the cost between two cells."""
+        eta, zeta = float(self.eta), float(self.zeta)
+        return NetworkWeights(cells=(1 - eta) * (1 - zeta), state=(1 - eta) * zeta, position=eta)
+
+    def config(self) -> dict[str, Any]:
+        """Everything that the distances depend on, as JSON-ready values."""
+        return {
+            "space": None if self.space is None else self.space.name,
+            "eta": float(self.eta),
+            "zeta": float(self.zeta),
+            "mass": self.mass,
+            "state_scale": None if self.state_scale is None else list(self.state_scale),
+            **self.ifgw.config(),
+        }
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self.config().items() if name != "tree"}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __call__(
+        self,
+        nets_a: Sequence[Network],
+        nets_b: Sequence[Network] | None = None,
+        *,
+        progress: Progress = False,
+    ) -> Tensor:
+        """Distances between networks.
+
+        Args:
+            nets_a: Networks of the rows, at least one.
+            nets_b: Networks of the columns; None compares `nets_a` with itself, at half the cost.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+
+        Returns:
+            Distances >= 0, shape (len(nets_a), len(nets_b)), in `dtype` on `device`. Networks that
+            are equal up to renumbering are exactly 0 apart; d(x, y) = d(y, x) to the bit. No
+            gradient flows back.
+
+        Raises:
+            TypeError: A list or an item of the wrong type; the message names the index.
+            ValueError: An empty list, or an operation that the tree does not know.
+            SolverError: A pair of cells ended without a finite value.
+        """
+        rows = self._check_networks("nets_a", nets_a)
+        cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
+        return self._matrix(rows, cols, progress=progress)
+
+    def gram(
+        self,
+        nets: Sequence[Network],
+        *,
+        out: str | PathLike[str],
+        progress: Progress = True,
+        resume: bool = True,
+        overwrite: bool = False,
+    ) -> Tensor:
+        """Distances between networks, kept in a file that survives an interruption.
+
+        Finished tiles are appended to ``<out>.partial`` as they come; the finished file appears at
+        `out` in one step and the partial one is removed. `load_gram` reads the result.
+
+        Args:
+            nets: Networks, at least one.
+            out: File to write (a NumPy ``.npz`` archive, whatever its name).
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            resume: Go on with an interrupted run of the same computation, and return the file that
+                a finished one left. The result has the same bits as an uninterrupted run.
+            overwrite: Discard what an earlier run left at `out`.
+
+        Returns:
+            Distances, shape (len(nets), len(nets)), as `__call__` returns them.
+
+        Raises:
+            GramFileError: `out` cannot be written, or there is a file of another computation, a
+                damaged one, or (without `resume`) any; raised before any work, nothing is lost.
+            TypeError: A list or an item of the wrong type; the message names the index.
+            ValueError: An empty list, or an operation that the tree does not know.
+        """
+        rows = self._check_networks("nets", nets)
+        settings = self.config() | {"compiled": self.ifgw.compiled}
+        names = [self._name(net) for net in rows]
+        keys = [net.key for net in rows]
+        if not overwrite and resume:
+            ready = finished_gram(out, settings, keys)
+            if ready is not None:
+                return ready.to(self.device)
+        with GramWriter(
+            out, settings=settings, keys=keys, names=names, resume=resume, overwrite=overwrite
+        ) as writer:
+            result = self._matrix(rows, None, progress=progress, writer=writer)
+            writer.finish(result)
+        return result
+
+    def matching(self, net_a: Network, net_b: Network) -> NetworkMatching:
+        """The coupling behind one distance, and the shares that make it up.
+
+        Args:
+            net_a: First network, N cells.
+            net_b: Second network, M cells.
+
+        Returns:
+            Coupling of the cells, their iFGW distances, and the parts of the HOTNN distance.
+
+        Raises:
+            TypeError: An argument that is not a Network.
+            ValueError: An operation that the tree does not know.
+        """
+        self._check_networks("networks", [net_a, net_b])
+        cell_cost = self.ifgw(net_a.cells, net_b.cells)
+        weights = self.weights
+
+        def differences(x: list[tuple[float, ...]], y: list[tuple[float, ...]]) -> Tensor:
+            left = torch.tensor(x, dtype=self.dtype, device=self.device)
+            right = torch.tensor(y, dtype=self.dtype, device=self.device)
+            return torch.cdist(left, right, p=1.0) / left.shape[-1]
+
+        position = differences(
+            [(value,) for value in net_a.positions()], [(value,) for value in net_b.positions()]
+        )
+        if self.state_scale is None:
+            state = torch.zeros_like(cell_cost)
+        else:
+            state = differences(
+                list(network_state(net_a, self.state_scale)),
+                list(network_state(net_b, self.state_scale)),
+            )
+        cost = weights.cells * cell_cost + weights.state * state + weights.position * position
+        result = ot.transport(
+            cost,
+            torch.tensor(net_a.masses(self.mass), dtype=self.dtype, device=self.device),
+            torch.tensor(net_b.masses(self.mass), dtype=self.dtype, device=self.device),
+            backend=self.ifgw.backend,
+        )
+        plan = result.plan
+        parts = {
+            "cells": float((plan * cell_cost).sum()) * weights.cells,
+            "state": float((plan * state).sum()) * weights.state,
+            "position": float((plan * position).sum()) * weights.position,
+        }
+        return NetworkMatching(
+            network_a=net_a,
+            network_b=net_b,
+            plan=plan.cpu(),
+            cell_distances=cell_cost.cpu(),
+            distance=sum(parts.values()),
+            **parts,
+        )
+
+    def _check_networks(self, name: str, networks: Sequence[Network]) -> list[Network]:
+        checked = check_items(name, networks, Network)
+        known = frozenset(self.ifgw.tree.labels)
+        accepted: set[int] = set()
+        for index, network in enumerate(checked):
+            for place, cell in enumerate(network.cells):
+                if id(cell) not in accepted:
+                    self.ifgw.check(f"{name}[{index}].cells[{place}]", cell, known)
+                    accepted.add(id(cell))
+        return checked
+
+    def _name(self, network: Network) -> str:
+        if self.space is not None:
+            return self.space.to_string(network)
+        return json.dumps(network.to_json(), separators=(",", ":"))
+
+    def _matrix(
+        self,
+        rows: list[Network],
+        cols: list[Network] | None,
+        *,
+        progress: Progress,
+        writer: GramWriter | None = None,
+    ) -> Tensor:
+        refuse_gradients("HOTNN", {"eta": self.eta, "zeta": self.zeta})
+        given = rows + (cols or [])
+        flat = [cell for network in given for cell in network.cells]
+        unique, flat_numbers = unique_cells(flat)
+        numbers: list[list[int]] = []
+        position = 0
+        for network in given:
+            numbers.append(flat_numbers[position : position + len(network.cells)])
+            position += len(network.cells)
+        representatives, places = unique_networks(given, numbers)
+        cell_tables = self.ifgw.prepare(unique)
+        tables = NetworkTables(
+            [given[index] for index in representatives],
+            [numbers[index] for index in representatives],
+            mass=self.mass,
+            state_scale=self.state_scale if float(self.zeta) > 0.0 else None,
+            weights=self.weights,
+            backend=self.ifgw.backend,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        items = torch.tensor(places)
+        row_items = items[: len(rows)]
+        col_items = None if cols is None else items[len(rows) :]
+        store = None if writer is None else writer.stage("networks", self.dtype)
+        costs = self._cell_costs(cell_tables, tables, row_items, col_items, progress, writer)
+        if costs is not None:
+            edge = _NETWORK_TILE
+        else:
+            per_network = max(len(set(row)) for row in numbers)
+            edge = max(16, cell_tile_edge(unique) // per_network)
+
+        def block(row_networks: Tensor, col_networks: Tensor) -> Tensor:
+            known = costs
+            if known is None:
+                cell_rows = tables.cells_of(row_networks)
+                cell_cols = tables.cells_of(col_networks)
+                distances = cell_tables.block(cell_rows, cell_cols)
+                known = CellCosts.between(distances, cell_rows, cell_cols, len(unique))
+            return tables.block(row_networks, col_networks, known)
+
+        out = torch.empty(
+            (len(rows), len(given) - len(rows) if cols is not None else len(rows)),
+            dtype=self.dtype,
+            device=self.device,
+        )
+        fill(
+            out,
+            block,
+            row_items,
+            col_items,
+            edge=tile_edge(self.ifgw.memory_budget, at_most=edge),
+            stage="networks",
+            progress=progress,
+            store=store,
+        )
+        cell_tables.log.warn()
+        return out
+
+    def _cell_costs(
+        self,
+        cell_tables: CellTables,
+        tables: NetworkTables,
+        row_items: Tensor,
+        col_items: Tensor | None,
+        progress: Progress,
+        writer: GramWriter | None,
+    ) -> CellCosts | None:
+        """Distances between all cells in use, or None where they exceed the memory budget."""
+        cell_rows = tables.cells_of(torch.unique(row_items))
+        cell_cols = cell_rows if col_items is None else tables.cells_of(torch.unique(col_items))
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        if len(cell_rows) * len(cell_cols) * itemsize > self.ifgw.memory_budget:
+            return None
+        distances = torch.empty(
+            (len(cell_rows), len(cell_cols)), dtype=self.dtype, device=self.device
+        )
+        store: TileStore | None = None if writer is None else writer.stage("cells", self.dtype)
+        self.ifgw.fill(
+            distances,
+            cell_tables,
+            cell_rows,
+            None if col_items is None else cell_cols,
+            progress=progress,
+            store=store,
+        )
+        return CellCosts.between(distances, cell_rows, cell_cols, len(cell_tables.cells))
+
+
+def _state_scale(
+    scale: tuple[float, float] | None, space: SearchSpace | None
+) -> tuple[float, float] | None:
+    if scale is None:
+        return None if space is None else space.state_scale
+    if len(scale) != 2 or not all(float(divisor) > 0.0 for divisor in scale):
+        raise ValueError(f"state_scale must be two numbers > 0; got {scale!r}")
+    return float(scale[0]), float(scale[1])

@@ -1,0 +1,269 @@
+"""Tiles of a pairwise matrix: how the work is cut, where results go, how progress is shown."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hotnas_torch.errors import ConvergenceWarning, SolverError
+
+__all__ = [
+    "MEMORY_BUDGET",
+    "Progress",
+    "SolveLog",
+    "Tile",
+    "TileStore",
+    "distinct_pairs",
+    "fill",
+    "make_tiles",
+    "progress_bar",
+    "tile_edge",
+]
+
+MEMORY_BUDGET = 256 * 2**20
+"""Default bytes that a distance computation may hold beside its result."""
+
+Progress = bool | Callable[[str, int, int], None]
+"""True shows a bar per stage on stderr; a callable receives (stage, pairs done, pairs in all)."""
+
+_BYTES_PER_PAIR = 256
+"""Indices, codes, inverse maps and values of one pair of a tile while it is worked on."""
+
+_NONFINITE = 2
+_MAX_ITER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A block of a pairwise matrix, in the order in which items are worked on.
+
+    Attributes:
+        index: Position of the tile in the sequence of tiles, the name that a journal uses.
+        rows: Row range.
+        cols: Column range.
+        diagonal: Whether the block lies on the diagonal of a symmetric matrix.
+    """
+
+    index: int
+    rows: slice
+    cols: slice
+    diagonal: bool
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs that have to be solved: below the diagonal nothing, else every entry."""
+        rows = self.rows.stop - self.rows.start
+        cols = self.cols.stop - self.cols.start
+        return int(rows * (rows - 1) // 2 if self.diagonal else rows * cols)
+
+
+class TileStore(Protocol):
+    """Where finished tiles are kept so that an interrupted computation can go on."""
+
+    def load(self, tile: Tile) -> Tensor | None:
+        """The block of a tile, shape (rows, columns), or None if it has not been saved."""
+
+    def save(self, tile: Tile, values: Tensor) -> None:
+        """Keep the block of a finished tile."""
+
+
+def tile_edge(memory_budget: int, *, at_most: int) -> int:
+    """Rows and columns of a tile whose pairs fit a quarter of `memory_budget` bytes."""
+    fitting = math.isqrt(max(1, memory_budget // (4 * _BYTES_PER_PAIR)))
+    return max(1, min(at_most, fitting))
+
+
+def make_tiles(num_rows: int, num_cols: int, edge: int, *, symmetric: bool) -> list[Tile]:
+    """Cut a matrix into blocks of at most `edge` rows and columns.
+
+    Args:
+        num_rows: Rows of the matrix.
+        num_cols: Columns of the matrix.
+        edge: Largest side of a block.
+        symmetric: Only blocks on and above the diagonal are listed.
+
+    Returns:
+        Tiles in row-major order; the position in the list is `Tile.index`.
+    """
+    tiles: list[Tile] = []
+    for row in range(0, num_rows, edge):
+        for col in range(row if symmetric else 0, num_cols, edge):
+            tiles.append(
+                Tile(
+                    index=len(tiles),
+                    rows=slice(row, min(row + edge, num_rows)),
+                    cols=slice(col, min(col + edge, num_cols)),
+                    diagonal=symmetric and row == col,
+                )
+            )
+    return tiles
+
+
+def distinct_pairs(
+    rows: Tensor, cols: Tensor, num_items: int
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Unordered pairs of different items inside a block, each listed once.
+
+    Args:
+        rows: Item of every row of the block, shape (r,), int64.
+        cols: Item of every column of the block, shape (c,), int64.
+        num_items: Number of items that indices count over.
+
+    Returns:
+        The smaller item of each pair, shape (P,); the larger one, shape (P,); and a function that
+        turns the values of the pairs, shape (P,), into the block, shape (r, c), in which equal
+        items have the value 0. Because a pair is solved in this one orientation wherever it
+        appears, its value is the same to the bit in every block.
+    """
+    small = torch.minimum(rows[:, None], cols)
+    large = torch.maximum(rows[:, None], cols)
+    different = small != large
+    codes, inverse = torch.unique((small * num_items + large)[different], return_inverse=True)
+
+    def expand(values: Tensor) -> Tensor:
+        block = values.new_zeros(different.shape)
+        block[different] = values[inverse]
+        return block
+
+    return codes // num_items, codes % num_items, expand
+
+
+def fill(
+    out: Tensor,
+    block: Callable[[Tensor, Tensor], Tensor],
+    rows: Tensor,
+    cols: Tensor | None,
+    *,
+    edge: int,
+    stage: str,
+    progress: Progress = False,
+    store: TileStore | None = None,
+) -> None:
+    """Compute a pairwise matrix tile by tile, straight into its place.
+
+    Args:
+        out: The whole matrix, written in place.
+        block: Returns the distances between items, shape (r, c), for sorted distinct item numbers
+            of shapes (r,) and (c,), int64 on the CPU.
+        rows: Item of every row of `out`, int64 on the CPU. Rows are worked on in the order of their
+            items, so repeated items share their tile and cost nothing.
+        cols: Item of every column; None for a symmetric matrix, of which half is computed.
+        edge: Largest side of a tile.
+        stage: What is computed, for the progress display.
+        progress: As in `progress_bar`.
+        store: Receives finished tiles; tiles that it holds already are taken from it.
+    """
+    tiles = make_tiles(len(rows), len(rows if cols is None else cols), edge, symmetric=cols is None)
+    row_order = torch.argsort(rows, stable=True)
+    col_order = row_order if cols is None else torch.argsort(cols, stable=True)
+    row_items = rows[row_order]
+    col_items = row_items if cols is None else cols[col_order]
+    with progress_bar(progress, stage, sum(tile.num_pairs for tile in tiles)) as advance:
+        for tile in tiles:
+            where = row_order[tile.rows][:, None], col_order[tile.cols]
+            values = None if store is None else store.load(tile)
+            if values is None:
+                row_set, row_place = torch.unique_consecutive(
+                    row_items[tile.rows], return_inverse=True
+                )
+                col_set, col_place = torch.unique_consecutive(
+                    col_items[tile.cols], return_inverse=True
+                )
+                values = block(row_set, col_set)[row_place[:, None], col_place]
+                if store is not None:
+                    store.save(tile, values)
+            values = values.to(out.device)
+            out[where] = values
+            if cols is None and not tile.diagonal:
+                out[where[1][:, None], where[0].squeeze(1)] = values.T
+            advance(tile.num_pairs)
+
+
+@contextmanager
+def progress_bar(progress: Progress, stage: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` pairs of a stage are finished.
+
+    Args:
+        progress: False shows nothing, True a bar on stderr, a callable is called with
+            (stage, done, total) at the start and after every step.
+        stage: What is being computed, the bar's label.
+        total: Pairs in all.
+
+    Yields:
+        A function to call with the number of pairs newly finished.
+    """
+    if callable(progress):
+        finished = 0
+        progress(stage, 0, total)
+
+        def advance(pairs: int) -> None:
+            nonlocal finished
+            finished += pairs
+            progress(stage, finished, total)
+
+        yield advance
+        return
+    with tqdm(
+        total=total, desc=stage, unit=" pairs", unit_scale=True, disable=not progress, leave=True
+    ) as bar:
+
+        def advance_bar(pairs: int) -> None:
+            bar.update(pairs)
+
+        yield advance_bar
+
+
+class SolveLog:
+    """What the solvers reported over all tiles of one computation.
+
+    Failures raise at once, because a matrix with a wrong entry is of no use; items that stopped at
+    the iteration limit are counted and reported in one warning at the end.
+    """
+
+    def __init__(self, max_iter: int) -> None:
+        self._max_iter = max_iter
+        self._pairs = 0
+        self._stopped = 0
+        self._worst = 0.0
+
+    def add(self, objective: Tensor, gap: Tensor, status: Tensor) -> None:
+        """Record a batch of solved pairs.
+
+        Args:
+            objective: Values, shape (P,).
+            gap: Duality gaps, shape (P,).
+            status: Status codes, shape (P,), int32.
+
+        Raises:
+            SolverError: A pair ended without a usable value.
+        """
+        self._pairs += status.numel()
+        failed = (status >= _NONFINITE) | ~torch.isfinite(objective)
+        if bool(failed.any()):
+            raise SolverError(
+                f"{int(failed.sum())} of {status.numel()} cell pairs ended without a finite value;"
+                " check that the operation tree's lengths and `unreachable` are moderate numbers,"
+                " or compute with dtype=torch.float64"
+            )
+        stopped = status == _MAX_ITER
+        if bool(stopped.any()):
+            self._stopped += int(stopped.sum())
+            relative = gap[stopped] / objective[stopped].abs().clamp_min(1e-12)
+            self._worst = max(self._worst, float(relative.max()))
+
+    def warn(self) -> None:
+        """Warn once if pairs stopped at the iteration limit."""
+        if self._stopped:
+            warnings.warn(
+                f"{self._stopped} of {self._pairs} cell pairs stopped after max_iter="
+                f"{self._max_iter} transports with a relative gap of up to {self._worst:.1e};"
+                " raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=4,
+            )

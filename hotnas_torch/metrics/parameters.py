@@ -1,0 +1,120 @@
+"""Checks of the numbers and choices that configure a metric."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Scalar",
+    "check_items",
+    "choice",
+    "count",
+    "fraction",
+    "not_negative",
+    "refuse_gradients",
+    "working_dtype",
+]
+
+Scalar = float | Tensor
+"""A number, or a 0-d tensor that holds one."""
+
+Choice = TypeVar("Choice", bound=str)
+Item = TypeVar("Item")
+
+
+def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
+    if isinstance(value, Tensor):
+        if value.ndim != 0 or not value.is_floating_point():
+            raise TypeError(
+                f"{name} must be {expected}: a float or a 0-d floating-point tensor; got a tensor"
+                f" of shape {tuple(value.shape)} and dtype {value.dtype}"
+            )
+        return value, float(value.detach())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(
+            f"{name} must be {expected}: a float or a 0-d floating-point tensor;"
+            f" got {type(value).__name__}"
+        )
+    return float(value), float(value)
+
+
+def fraction(name: str, value: object) -> Scalar:
+    """Return `value` if it is a number in [0, 1]; the error names the argument `name`."""
+    scalar, number = _scalar(name, value, "a number in [0, 1]")
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1]; got {number}")
+    return scalar
+
+
+def not_negative(name: str, value: object) -> Scalar:
+    """Return `value` if it is a finite number >= 0; the error names the argument `name`."""
+    scalar, number = _scalar(name, value, "a finite number >= 0")
+    if not (number >= 0.0 and math.isfinite(number)):
+        raise ValueError(f"{name} must be finite and >= 0; got {number}")
+    return scalar
+
+
+def count(name: str, value: object, *, at_most: int | None = None, why: str = "") -> int:
+    """Return `value` if it is an integer >= 1 (and <= `at_most`); the error names `name`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer >= 1; got {type(value).__name__}")
+    if value < 1 or (at_most is not None and value > at_most):
+        limits = ">= 1" if at_most is None else f"between 1 and {at_most}{why}"
+        raise ValueError(f"{name} must be {limits}; got {value}")
+    return value
+
+
+def choice(name: str, value: Choice, allowed: Sequence[Choice]) -> Choice:
+    """Return `value` if it is one of `allowed`; the error names `name` and lists them."""
+    if value not in allowed:
+        known = ", ".join(repr(item) for item in allowed)
+        raise ValueError(f"{name} must be one of {known}; got {value!r}")
+    return value
+
+
+def working_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return float32 or float64, torch's default when `dtype` is None."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}")
+    return dtype
+
+
+def refuse_gradients(metric: Literal["IFGW", "HOTNN"], values: Mapping[str, Scalar]) -> None:
+    """Refuse parameters that require a gradient which the metric would silently drop."""
+    if not torch.is_grad_enabled():
+        return
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise NotImplementedError(
+                f"{metric} returns values without gradients, but {name} requires one;"
+                f" call it under torch.no_grad() or pass {name}.detach()"
+            )
+
+
+def check_items(name: str, items: Sequence[Item], kind: type[Item]) -> list[Item]:
+    """Return `items` as a list if it is a non-empty sequence of `kind`; the error names the index.
+
+    Args:
+        name: Argument to name in an error.
+        items: What the caller passed.
+        kind: Type that every item must have.
+
+    Raises:
+        TypeError: Not a sequence, or an item of another type.
+        ValueError: An empty sequence.
+    """
+    if not isinstance(items, list | tuple):
+        hint = " (wrap it in a list)" if isinstance(items, kind) else ""
+        raise TypeError(
+            f"{name} must be a list or tuple of {kind.__name__}; got {type(items).__name__}{hint}"
+        )
+    if not items:
+        raise ValueError(f"{name} must hold at least one {kind.__name__}; got an empty list")
+    for index, item in enumerate(items):
+        if not isinstance(item, kind):
+            raise TypeError(f"{name}[{index}] must be a {kind.__name__}; got {type(item).__name__}")
+    return list(items)
