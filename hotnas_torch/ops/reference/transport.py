@@ -68,10 +68,10 @@ def transport(
     plan = torch.zeros_like(cost)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
     if n and m:
-        # Feasible duals to start from: every column's cheapest row.
         blocked = torch.where(active, used_cost, torch.full_like(cost, torch.inf))
         g = _finite_or_zero(blocked.amin(1)) * solvable[:, None]
-        f = _finite_or_zero((blocked - g[:, None, :]).amin(2)) * solvable[:, None]
+        f, plan = _take_cheapest(blocked, g, supply, demand)
+        f = f * solvable[:, None]
     iterations = torch.zeros(batch, dtype=torch.int32, device=cost.device)
 
     for _ in range(4 * (n + m) * (n + m)):
@@ -116,6 +116,26 @@ def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     status = torch.full((cost.shape[0],), CONVERGED, dtype=torch.int32, device=cost.device)
     status = torch.where(balanced, status, torch.full_like(status, INFEASIBLE))
     return torch.where(finite, status, torch.full_like(status, NONFINITE))
+
+
+def _take_cheapest(
+    cost: Tensor, g: Tensor, supply: Tensor, demand: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Start: each row in turn sends what its cheapest column takes; reduces supply and demand.
+
+    Returns feasible row duals and a plan with at most one edge per row, which is tight.
+    """
+    batch, n, _ = cost.shape
+    item = torch.arange(batch, device=cost.device)
+    plan = torch.zeros_like(cost)
+    least, cheapest = (cost - g[:, None, :]).min(2)
+    for i in range(n):
+        column = cheapest[:, i]
+        amount = torch.minimum(supply[:, i], demand[item, column])
+        plan[item, i, column] = amount
+        supply[:, i] -= amount
+        demand[item, column] -= amount
+    return _finite_or_zero(least), plan
 
 
 def _augment(
