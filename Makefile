@@ -1,4 +1,4 @@
-# `make run` shows the library at work, `make test` tests it; both set up what they need in .venv first.
+# `make run` shows the library at work, `make test` tests it; both set up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
@@ -25,7 +25,8 @@ help:
 	@echo 'make setup      only the environment in $(VENV); PYTHON=python3.12 chooses the interpreter'
 
 run: setup
-	$(BIN)/hotnas gram --space nasbench201 --num $(NETWORKS) --seed 0 --output runs/nasbench201
+	mkdir -p runs
+	$(BIN)/hotnas gram --space nasbench201 --sample $(NETWORKS) --seed 0 --out runs/gram.npz --overwrite
 
 test: setup lanes
 	$(PYTEST)
