@@ -24,6 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "cli": BASE | {"_show_config", "ot", "arch", "spaces", "metrics", "plot"},
+    "__main__": {"cli"},
     "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},
 }
 # Third-party packages that only some parts may import.
