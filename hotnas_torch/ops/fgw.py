@@ -1,0 +1,240 @@
+"""Fused Gromov-Wasserstein of a batch of small problems by conditional gradient."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.reference.fgw import fgw as reference
+from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
+from hotnas_torch.ops.reference.pair_cost import LOSS_L1
+from hotnas_torch.ops.transport import refuse_gradients, tangent
+
+__all__ = ["fgw", "fgw_backward", "quadratic_cost"]
+
+
+def fgw(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    init: Tensor,
+    start_costs: Tensor,
+    loss: int,
+    pairs: int,
+    num_starts: int,
+    tol: float,
+    max_iter: int,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Find a stationary coupling T of (1 - alpha) <cost, T> + alpha * sum T_ij T_kl L(...).
+
+    The arguments are those of `hotnas_torch.ops.reference.fgw.fgw`, which is the specification.
+
+    Args:
+        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        struct_x: Structure of the first graph, shape (B, n, n).
+        struct_y: Structure of the second graph, shape (B, m, m).
+        a: Masses of the first graph, shape (B, n). Nodes of zero weight are absent.
+        b: Masses of the second graph, shape (B, m), with the same sum.
+        alpha: Weight of the quadratic term per item, shape (B,), in [0, 1].
+        init: Coupling to start from, shape (B, n, m), or no elements for none.
+        start_costs: Costs whose cheapest vertices are starts, shape (R, n, m), or no elements.
+        loss: 0 for l1, 1 for l2.
+        pairs: 0 all, 1 directed, 2 ordered.
+        num_starts: How many of the starts to use.
+        tol: Relative duality gap to stop at.
+        max_iter: Most transport problems that one start may solve.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+
+    Returns:
+        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n), ``g`` (B, m) of the linearised
+        problem; ``gap`` (B,); ``iterations`` (B,) int32; ``status`` (B,) int32.
+
+    Differentiability:
+        ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``alpha`` and the masses, by the
+        envelope
+        theorem at the coupling found: the local optimum is followed, not the choice among several.
+        The derivative of the l1 loss at ties is taken as 0. The masses' derivatives are the duals
+        of the linearised problem without their part along (1, ..., 1), and 0 at absent nodes. A
+        backward pass into any other output raises.
+
+    Complexity:
+        O((n + m) n m) per iteration plus one exact transport problem; backward O(n^2 m^2).
+    """
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _FGW(
+        cost,
+        struct_x,
+        struct_y,
+        a,
+        b,
+        alpha,
+        init,
+        start_costs,
+        loss,
+        pairs,
+        num_starts,
+        tol,
+        max_iter,
+        backend=backend,
+    )
+    return result
+
+
+def fgw_backward(
+    plan: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    weight: Tensor,
+    loss: int,
+    pairs: int,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Differentiate the quadratic term by the structures at a fixed plan.
+
+    Args:
+        plan: Coupling, shape (B, n, m).
+        struct_x: Structure of the first graph, shape (B, n, n).
+        struct_y: Structure of the second graph, shape (B, m, m).
+        weight: Factor of each item, shape (B,).
+        loss: 0 for l1 (the derivative at 0 is taken as 0), 1 for l2.
+        pairs: 0 all, 1 directed, 2 ordered.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+
+    Returns:
+        weight * d/d struct_x (B, n, n) and weight * d/d struct_y (B, m, m). Not differentiable.
+
+    Complexity:
+        O(n^2 m^2) per item for a dense plan.
+    """
+    result: tuple[Tensor, Tensor] = _FGW_BACKWARD(
+        plan, struct_x, struct_y, weight, loss, pairs, backend=backend
+    )
+    return result
+
+
+def quadratic_cost(
+    plan: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    loss: int,
+    pairs: int,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Compute the sum of plan_ij plan_kl L(struct_x_ik - struct_y_jl) over the pair set.
+
+    Args:
+        plan: Coupling, shape (B, n, m), dense or not.
+        struct_x: Structure of the first graph, shape (B, n, n), finite also at absent nodes.
+        struct_y: Structure of the second graph, shape (B, m, m), finite also at absent nodes.
+        loss: 0 for l1, 1 for l2.
+        pairs: 0 all, 1 directed, 2 ordered.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+
+    Returns:
+        The quadratic term, shape (B,). Not differentiable: a backward pass raises.
+
+    Complexity:
+        O(n^2 m^2) per item for a dense plan.
+    """
+    ones = plan.new_ones(plan.shape[0])
+    slope_x, slope_y = fgw_backward(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
+    return _by_homogeneity(slope_x, slope_y, struct_x, struct_y, loss)
+
+
+def _by_homogeneity(
+    slope_x: Tensor, slope_y: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int
+) -> Tensor:
+    """Return the quadratic term from its slopes: it is homogeneous in the structures (Euler)."""
+    degree = 1 if loss == LOSS_L1 else 2
+    return ((slope_x * struct_x).sum((1, 2)) + (slope_y * struct_y).sum((1, 2))) / degree
+
+
+def _fake(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    del struct_x, struct_y
+    batch = cost.shape[0]
+    counts = cost.new_empty(batch, dtype=torch.int32)
+    return (
+        torch.empty_like(cost, memory_format=torch.contiguous_format),
+        cost.new_empty(batch),
+        torch.empty_like(a, memory_format=torch.contiguous_format),
+        torch.empty_like(b, memory_format=torch.contiguous_format),
+        cost.new_empty(batch),
+        counts,
+        torch.empty_like(counts),
+    )
+
+
+def _fake_backward(
+    plan: Tensor, struct_x: Tensor, struct_y: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
+    del plan
+    return (
+        torch.empty_like(struct_x, memory_format=torch.contiguous_format),
+        torch.empty_like(struct_y, memory_format=torch.contiguous_format),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, _, _, _ = inputs
+    plan, _, f, g, _, _, _ = output
+    ctx.save_for_backward(cost, struct_x, struct_y, a, b, alpha, plan, f, g)
+
+
+def _backward(
+    ctx: Any,
+    grad_plan: Tensor | None,
+    grad_objective: Tensor | None,
+    grad_f: Tensor | None,
+    grad_g: Tensor | None,
+    grad_gap: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    refuse_gradients("fgw", plan=grad_plan, f=grad_f, g=grad_g, gap=grad_gap)
+    constants = (None,) * 7
+    if grad_objective is None:
+        return (None,) * 6 + constants
+    cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
+    needs_x, needs_y, needs_alpha = (ctx.needs_input_grad[k] for k in (1, 2, 5))
+    grad_x = grad_y = grad_alpha = None
+    if needs_x or needs_y or needs_alpha:
+        # Absent nodes may hold anything: 0 times that must be 0.
+        x, y = a > 0, b > 0
+        struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
+        struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
+        unit_x, unit_y = fgw_backward(
+            plan, struct_x, struct_y, torch.ones_like(alpha), ctx.loss, ctx.pairs
+        )
+        weight = (grad_objective * alpha)[:, None, None]
+        grad_x, grad_y = weight * unit_x, weight * unit_y
+        if needs_alpha:
+            quadratic = _by_homogeneity(unit_x, unit_y, struct_x, struct_y, ctx.loss)
+            linear = torch.where(plan > 0, cost * plan, 0).sum((1, 2))
+            grad_alpha = grad_objective * (quadratic - linear)
+    absent_x, absent_y = a <= 0, b <= 0
+    return (
+        (grad_objective * (1 - alpha))[:, None, None] * plan,
+        grad_x,
+        grad_y,
+        torch.where(absent_x, 0, grad_objective[:, None] * tangent(f, a)),
+        torch.where(absent_y, 0, grad_objective[:, None] * tangent(g, b)),
+        grad_alpha,
+        *constants,
+    )
+
+
+_FGW = Operator("fgw", reference, fake=_fake, setup_context=_setup_context, backward=_backward)
+_FGW_BACKWARD = Operator("fgw_backward", reference_backward, fake=_fake_backward)

@@ -1,0 +1,175 @@
+"""Entropic optimal transport of a batch of small problems."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.reference.sinkhorn import sinkhorn as reference
+from hotnas_torch.ops.transport import refuse_gradients, tangent
+
+__all__ = ["entropic_objective", "entropic_plan", "sinkhorn"]
+
+
+def sinkhorn(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Minimise <cost, T> + epsilon * sum T (log T - 1) over the couplings T of ``a`` and ``b``.
+
+    Args:
+        cost: Costs, shape (B, n, m), float32 or float64.
+        a: Row masses, shape (B, n). Nodes of zero weight are absent.
+        b: Column masses, shape (B, m), with the same sum as ``a``.
+        epsilon: Weight of the entropy, in units of the cost, > 0.
+        tol: L1 error of the row marginal to stop at.
+        max_iter: Most iterations of an item.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+
+    Returns:
+        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error of
+        the row marginal; ``iterations`` (B,) int32; ``status`` (B,) int32.
+
+    Differentiability:
+        ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal
+        equations, with sum f - sum g held constant (the equations leave one constant open). This is
+        the derivative at convergence, whatever number of iterations was run. The minimum-norm
+        solution is taken where a small ``epsilon`` makes the equations singular in floating point.
+
+    Complexity:
+        O(n m) per iteration; backward O((n + m)^3); O((n + m)^2) memory per item.
+    """
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
+        cost, a, b, epsilon, tol, max_iter, backend=backend
+    )
+    return result
+
+
+def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf."""
+    exponent = (f[:, :, None] + g[:, None, :] - cost) / epsilon
+    absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
+    # Chosen before the exponential, so that what stands at absent nodes reaches no gradient.
+    return torch.where(absent, -torch.inf, exponent).exp()
+
+
+def entropic_objective(
+    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+) -> Tensor:
+    """Compute the optimal <cost, T> + epsilon * KL(T | a b') from the optimal duals.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n), with sum 1.
+        b: Column masses, shape (B, m), with sum 1.
+        f: Optimal row duals from `sinkhorn`, shape (B, n).
+        g: Optimal column duals, shape (B, m).
+        epsilon: As it was given to `sinkhorn`.
+
+    Returns:
+        The value of the dual problem, shape (B,): a lower bound of the optimum that meets it at
+        convergence.
+
+    Differentiability:
+        In ``cost``, ``a`` and ``b`` by the envelope theorem: the duals are optimal, so their own
+        dependence on the inputs does not count. That saves the linear system that differentiating
+        through them takes, and it stays accurate where that system is nearly singular. Second
+        derivatives go through the duals, as they must.
+    """
+    value: Tensor = _EntropicObjective.apply(cost, a, b, f, g, epsilon)
+    return value
+
+
+class _EntropicObjective(torch.autograd.Function):
+    @staticmethod
+    def forward(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+        x, y = f != -torch.inf, g != -torch.inf
+        linear = torch.where(x, f * a, 0).sum(1) + torch.where(y, g * b, 0).sum(1)
+        total = entropic_plan(cost, f, g, epsilon).sum((1, 2))
+        return linear - epsilon * (total - 1 + torch.xlogy(a, a).sum(1) + torch.xlogy(b, b).sum(1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        cost, a, b, f, g, ctx.epsilon = inputs
+        ctx.save_for_backward(cost, a, b, f, g)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        cost, a, b, f, g = ctx.saved_tensors
+        epsilon = ctx.epsilon
+        present = torch.where(a > 0, a, 1), torch.where(b > 0, b, 1)
+        slope_a = torch.where(a > 0, f - epsilon * present[0].log(), 0)
+        slope_b = torch.where(b > 0, g - epsilon * present[1].log(), 0)
+        return (
+            grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
+            grad[:, None] * torch.where(a > 0, tangent(slope_a, a), 0),
+            grad[:, None] * torch.where(b > 0, tangent(slope_b, b), 0),
+            None,
+            None,
+            None,
+        )
+
+
+def _fake(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tol: float, max_iter: int
+) -> tuple[Tensor, ...]:
+    del epsilon, tol, max_iter
+    counts = cost.new_empty(cost.shape[0], dtype=torch.int32)
+    return (
+        torch.empty_like(a, memory_format=torch.contiguous_format),
+        torch.empty_like(b, memory_format=torch.contiguous_format),
+        cost.new_empty(cost.shape[0]),
+        counts,
+        torch.empty_like(counts),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cost, _, _, epsilon, _, _ = inputs
+    f, g, _, _, _ = output
+    ctx.save_for_backward(cost, f, g)
+    ctx.epsilon = epsilon
+
+
+def _backward(
+    ctx: Any,
+    grad_f: Tensor | None,
+    grad_g: Tensor | None,
+    grad_residual: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    refuse_gradients("sinkhorn", residual=grad_residual)
+    if grad_f is None and grad_g is None:
+        return None, None, None, None, None, None
+    cost, f, g = ctx.saved_tensors
+    grad_f = torch.zeros_like(f) if grad_f is None else grad_f
+    grad_g = torch.zeros_like(g) if grad_g is None else grad_g
+    plan = entropic_plan(cost, f, g, ctx.epsilon)
+    # P 1 = a and P' 1 = b, differentiated: H (df, dg) = (epsilon da + (P * dC) 1, ...). H is
+    # symmetric, singular along (1, -1) and at absent nodes.
+    system = torch.cat(
+        [
+            torch.cat([torch.diag_embed(plan.sum(2)), plan], 2),
+            torch.cat([plan.transpose(1, 2), torch.diag_embed(plan.sum(1))], 2),
+        ],
+        1,
+    )
+    right = torch.cat([grad_f, grad_g], 1)
+    adjoint = (torch.linalg.pinv(system, hermitian=True) @ right[:, :, None]).squeeze(2)
+    x, y = adjoint.split([f.shape[1], g.shape[1]], 1)
+    grad_cost = plan * (x[:, :, None] + y[:, None, :])
+    return grad_cost, ctx.epsilon * x, ctx.epsilon * y, None, None, None
+
+
+_OPERATOR = Operator(
+    "sinkhorn", reference, fake=_fake, setup_context=_setup_context, backward=_backward
+)
