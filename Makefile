@@ -22,7 +22,7 @@ help:
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
-	@echo 'make setup      only the environment in $(VENV); PYTHON=python3.12 chooses the interpreter'
+	@echo 'make setup      only .venv and the compiled core; PYTHON=python3.12 chooses the interpreter'
 
 run: setup
 	mkdir -p runs
