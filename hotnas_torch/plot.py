@@ -70,7 +70,7 @@ _ENDS_COLOUR = "#E4E4E4"
 _INK = "#333333"
 _FAINT = "#8A8A8A"
 _SAME, _DIFFERENT = "#1B7F79", "#D9772B"
-_PART_COLOURS = ("#4C78A8", "#F2A541", "#7FB069")
+_PART_COLOURS = ("#9DBFE0", "#F7C98B", "#B4D6A4")
 
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150) -> None:
@@ -155,7 +155,8 @@ def _cluster(matrix: FloatArray, max_items: int) -> _Clustering:
     condensed = squareform(matrix.astype(np.float64), checks=False)
     links = hierarchy.linkage(condensed, "average", optimal_ordering=len(items) <= _MAX_ORDERED)
     order = hierarchy.leaves_list(links).astype(np.int64)
-    found = hierarchy.fcluster(links, min(len(_CLUSTER_COLOURS), len(items)), "maxclust")
+    num_groups = min(len(_CLUSTER_COLOURS), max(2, len(items) // 5))
+    found = hierarchy.fcluster(links, num_groups, "maxclust")
     _, first = np.unique(found[order], return_index=True)
     rank = {cluster: place for place, cluster in enumerate(found[order][np.sort(first)])}
     groups = np.array([rank[cluster] for cluster in found], dtype=np.int64)
@@ -265,9 +266,8 @@ def plot_heat_map(
     if high <= low:
         low, high = 0.0, max(float(high), 1e-12)
     named = size <= _MAX_TICKS
-    side = 9.0
-    figure = _new_figure(side + 1.6, side + 1.4)
-    box = (0.30, 0.24, 0.58, 0.58) if named else (0.09, 0.07, 0.78, 0.78)
+    figure = _new_figure(14.0 if named else 10.6, 10.4)
+    box = (0.36, 0.05, 0.53, 0.78) if named else (0.09, 0.07, 0.78, 0.78)
     left, bottom, width, extent = box
     axes = figure.add_axes((left, bottom, width, extent))
     image = axes.imshow(
@@ -280,10 +280,10 @@ def plot_heat_map(
         aspect="auto",
     )
     if named:
-        names = [short_name(labels[item], 34) for item in shown]
-        axes.set_xticks(range(size), names, rotation=90, fontsize=7)
-        axes.set_yticks(range(size), names, fontsize=7)
-        axes.tick_params(length=0, pad=10)
+        names = [short_name(labels[item]) for item in shown]
+        axes.set_yticks(range(size), names, fontsize=7.5, color=_INK)
+        axes.set_xticks([])
+        axes.tick_params(length=0, pad=18)
     else:
         axes.set_xlabel(f"{size:,} networks in the order of the tree", color=_INK)
         axes.set_xticks([])
@@ -459,6 +459,17 @@ _BOX_HEIGHT = 0.56
 _SLOT = 1.75
 _GAP = 3.2
 
+# Sideways bow and turn of an edge's curve, in the order of preference.
+_CURVES = sorted(
+    (
+        (sign * bow, turn)
+        for bow in (0.0, 0.5, 1.0, 1.5, 2.0, 2.6)
+        for turn in (0.5, 0.75, 0.25, 1.0, 0.0)
+        for sign in ((1.0,) if bow == 0.0 else (1.0, -1.0))
+    ),
+    key=lambda curve: abs(curve[0]) + 1.2 * abs(curve[1] - 0.5),
+)
+
 
 def _layout(graph: _Graph) -> _Layout:
     """Layer every node by its longest path from node 0 and give every node a row of its own.
@@ -495,7 +506,8 @@ def _draw_graph(
 ) -> list[tuple[float, float]]:
     places = [(centre + _SLOT * x, row) for x, row in zip(layout.x, layout.row, strict=True)]
     half = _SLOT * layout.slots / 2
-    for layer in range(0, max(layout.layers) + 1, 2):
+    # A chain has one node per layer and needs no bands to show it.
+    for layer in range(0, max(layout.layers) + 1, 2) if layout.slots > 1 else ():
         rows = [row for row, level in zip(layout.row, layout.layers, strict=True) if level == layer]
         if rows:
             axes.add_patch(
@@ -540,44 +552,53 @@ def _draw_edge(axes: Axes, places: list[tuple[float, float]], i: int, j: int) ->
     start = (places[i][0], places[i][1] + _BOX_HEIGHT / 2)
     stop = (places[j][0], places[j][1] - _BOX_HEIGHT / 2 - 0.03)
     others = [place for node, place in enumerate(places) if node not in (i, j)]
-    # The gentlest bow that keeps clear of the other nodes.
-    for bow in (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0, -2.0, 2.6, -2.6):
-        points = _bow(start, stop, bow)
-        if not _crosses(points, others):
+    # The gentlest curve that keeps clear of the other nodes; the widest if there is none.
+    for bow, turn in _CURVES:
+        controls = _controls(start, stop, bow, turn)
+        if not _crosses(controls, others):
             break
-    (x0, y0), (x3, y3) = start, stop
-    rise = (y3 - y0) / 3
-    curve = Curve(
-        [start, (x0 + bow, y0 + rise), (x3 + bow, y3 - rise), stop],
-        [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4],
-    )
     axes.add_patch(
         FancyArrowPatch(
-            path=curve,
+            path=Curve(controls, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]),
             arrowstyle="-|>,head_length=4,head_width=2",
             color="#7C7C7C",
             linewidth=1.0,
             zorder=2,
         )
     )
+    # Patches with arrow heads do not count towards the limits of the axes; their curve shall.
+    axes.update_datalim(_points(controls))
 
 
-def _bow(start: tuple[float, float], stop: tuple[float, float], bow: float) -> FloatArray:
-    t = np.linspace(0.0, 1.0, 25)[:, None]
-    p0, p3 = np.array(start), np.array(stop)
-    rise = np.array([0.0, (p3[1] - p0[1]) / 3])
-    side = np.array([bow, 0.0])
-    p1, p2 = p0 + rise + side, p3 - rise + side
-    points: FloatArray = (
-        (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t**2 * p2 + t**3 * p3
+def _controls(
+    start: tuple[float, float], stop: tuple[float, float], bow: float, turn: float
+) -> FloatArray:
+    """Control points of a curve that leaves downwards, arrives downwards and bows to a side.
+
+    A `turn` above 1/2 keeps to the start's column for longer, one below to the stop's.
+    """
+    drop = stop[1] - start[1]
+    # Some of the drop stays vertical at both ends, lest arrow heads come in flat.
+    leave = max(drop * turn * 2 / 3, min(0.5, drop / 3))
+    arrive = max(drop * (1 - turn) * 2 / 3, min(0.8, drop / 2))
+    return np.array(
+        [start, (start[0] + bow, start[1] + leave), (stop[0] + bow, stop[1] - arrive), stop]
     )
+
+
+def _points(controls: FloatArray) -> FloatArray:
+    """Points along a cubic Bezier curve, shape (33, 2)."""
+    t = np.linspace(0.0, 1.0, 33)[:, None]
+    weights = np.hstack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3])
+    points: FloatArray = weights @ controls
     return points
 
 
-def _crosses(points: FloatArray, boxes: list[tuple[float, float]]) -> bool:
+def _crosses(controls: FloatArray, boxes: list[tuple[float, float]]) -> bool:
+    """Whether a curve runs into one of the nodes."""
     if not boxes:
         return False
-    offset = np.abs(points[:, None, :] - np.array(boxes)[None])
+    offset = np.abs(_points(controls)[:, None, :] - np.array(boxes)[None])
     inside = (offset[..., 0] < _BOX_WIDTH / 2 + 0.06) & (offset[..., 1] < _BOX_HEIGHT / 2 + 0.05)
     return bool(inside.any())
 
@@ -625,16 +646,16 @@ def _draw_pair(
     plan: FloatArray,
     same: npt.NDArray[np.bool_],
     *,
+    rows: int,
     first_matched: int,
 ) -> None:
-    """Two graphs side by side and the coupling of their nodes from `first_matched` on."""
+    """Two graphs over `rows` rows and the coupling of their nodes from `first_matched` on."""
     layouts = tuple(_layout(graph) for graph in graphs)
     halves = [_SLOT * layout.slots / 2 for layout in layouts]
     centres = (-_GAP / 2 - halves[0], _GAP / 2 + halves[1])
-    rows = max(len(graph.names) for graph in graphs)
     places = []
     for graph, layout, centre in zip(graphs, layouts, centres, strict=True):
-        # The shorter graph is stretched, so that ends stand opposite each other.
+        # Shorter graphs are stretched, so that ends stand opposite each other.
         stretch = (rows - 1) / max(len(graph.names) - 1, 1)
         stretched = _Layout(
             layout.x, [row * stretch for row in layout.row], layout.layers, layout.slots
@@ -653,7 +674,10 @@ def _draw_pair(
         axes.text(
             centre, -0.75, title, ha="center", va="bottom", fontsize=11, color=_INK, weight="bold"
         )
-    axes.set_xlim(centres[0] - halves[0] - 0.4, centres[1] + halves[1] + 0.4)
+    drawn = axes.dataLim
+    axes.set_xlim(
+        min(centres[0] - halves[0], drawn.x0) - 0.3, max(centres[1] + halves[1], drawn.x1) + 0.3
+    )
     axes.set_ylim(rows - 0.3, -1.35)
     axes.set_axis_off()
 
@@ -697,7 +721,11 @@ def _cell_graph(cell: Cell, colours: dict[str, str]) -> _Graph:
 
 
 def _draw_cells(
-    axes: Axes, matching: CellMatching, titles: tuple[str, str], colours: dict[str, str]
+    axes: Axes,
+    matching: CellMatching,
+    titles: tuple[str, str],
+    colours: dict[str, str],
+    rows: int,
 ) -> None:
     cells = matching.cell_a, matching.cell_b
     same = np.array([[x == y for y in cells[1].ops] for x in cells[0].ops])
@@ -707,6 +735,7 @@ def _draw_cells(
         titles,
         matching.plan.double().numpy(),
         same,
+        rows=rows,
         first_matched=0,
     )
 
@@ -729,7 +758,7 @@ def plot_cell_matching(
     height = 2.6 + 0.46 * rows
     figure = _new_figure(_pair_width(_slots_of(cells)), height)
     axes = figure.add_axes((0.02, 1.3 / height, 0.96, 1 - 1.4 / height))
-    _draw_cells(axes, matching, titles, _operation_colours(cells))
+    _draw_cells(axes, matching, titles, _operation_colours(cells), rows)
     parts = figure.add_axes((0.06, 0.42 / height, 0.88, 0.5 / height))
     _draw_parts(parts, "iFGW", matching.distance, matching.parts)
     _draw_key(figure, height)
@@ -761,7 +790,7 @@ def plot_network_matching(
         for place, letter in enumerate(dict.fromkeys(letters.values()))
     }
     rows = max(len(network.cells) + 2 for network in networks)
-    rows = max([rows, *(_cell_rows(item) + 1 for _, _, item in cell_matchings)])
+    rows = max([rows, *(_cell_rows(item) for _, _, item in cell_matchings)])
     height = 2.6 + 0.42 * rows
     graphs = (
         _network_graph(networks[0], letters, palette),
@@ -782,7 +811,8 @@ def plot_network_matching(
             (start + 0.035 * share + 0.01, 0.42 / height, 0.9 * share, 0.5 / height)
         )
         if index == 0:
-            _draw_pair(axes, graphs, titles, matching.plan.double().numpy(), same, first_matched=1)
+            plan = matching.plan.double().numpy()
+            _draw_pair(axes, graphs, titles, plan, same, rows=rows, first_matched=1)
             _draw_parts(parts, "HOTNN", matching.distance, matching.parts)
         else:
             s, t, cells = cell_matchings[index - 1]
@@ -793,10 +823,10 @@ def plot_network_matching(
             colours = _operation_colours(
                 [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
             )
-            _draw_cells(axes, cells, names, colours)
+            _draw_cells(axes, cells, names, colours, rows)
             _draw_parts(parts, "iFGW", cells.distance, cells.parts)
         start += share
-    _draw_key(figure, height)
+    _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution   ·   ")
     return figure
 
 
@@ -842,11 +872,11 @@ def _pair_width(slots: int) -> float:
     return 0.62 * (_SLOT * slots + _GAP) + 1.4
 
 
-def _draw_key(figure: Figure, height: float) -> None:
+def _draw_key(figure: Figure, height: float, prefix: str = "") -> None:
     figure.text(
         0.5,
         0.16 / height,
-        "line width: mass carried   ·   green: equal   ·   orange: different",
+        f"{prefix}line width: mass carried   ·   green: equal   ·   orange: different",
         ha="center",
         va="center",
         fontsize=8.5,

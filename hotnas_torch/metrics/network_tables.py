@@ -130,14 +130,15 @@ class NetworkTables:
         self.cells = torch.tensor(
             [[*numbers, *([numbers[0]] * (self._width - len(numbers)))] for numbers in cells]
         )
-        # A network with one kind of cell costs the distance of the two cells, whatever the
-        # coupling, plus what the two skeletons cost: such pairs share one transport per skeleton.
-        self._one_cell = (self.cells == self.cells[:, :1]).all(1)
         skeletons: dict[tuple[object, ...], int] = {}
-        mass_rows: list[tuple[float, ...]] = []
-        feature_rows: list[list[tuple[float, ...]]] = []
-        numbers_of: list[int] = []
-        for network in networks:
+        masses: list[tuple[float, ...]] = []
+        features: list[list[tuple[float, ...]]] = []
+        patterns: dict[tuple[object, ...], int] = {}
+        slot_mass: list[list[float]] = []
+        slots: list[list[int]] = []
+        skeleton_of: list[int] = []
+        pattern_of: list[int] = []
+        for network, numbers in zip(networks, cells, strict=True):
             skeleton = (
                 network.channels,
                 network.downsampling,
@@ -146,14 +147,31 @@ class NetworkTables:
             )
             if skeleton not in skeletons:
                 skeletons[skeleton] = len(skeletons)
-                mass_rows.append(network.masses(mass))
-                feature_rows.append(_features(network, weights, state_scale))
-            numbers_of.append(skeletons[skeleton])
-        self._skeleton = torch.tensor(numbers_of)
-        self._skeleton_mass = self._padded([[(m,) for m in row] for row in mass_rows]).squeeze(-1)
-        self._skeleton_features = self._padded(feature_rows)
-        self._mass = self._skeleton_mass[self._skeleton]
-        self._features = self._skeleton_features[self._skeleton]
+                masses.append(network.masses(mass))
+                features.append(_features(network, weights, state_scale))
+            skeleton_of.append(skeletons[skeleton])
+            # Different cells in the order of their first place, and where each of them stands.
+            slot_of = {number: slot for slot, number in enumerate(dict.fromkeys(numbers))}
+            places = [slot_of[number] for number in numbers]
+            pattern = (skeleton_of[-1], *places)
+            if pattern not in patterns:
+                patterns[pattern] = len(patterns)
+                share = [0.0] * len(slot_of)
+                for slot, cell_mass in zip(places, masses[skeleton_of[-1]], strict=True):
+                    share[slot] += cell_mass
+                slot_mass.append(share)
+            pattern_of.append(patterns[pattern])
+            slots.append(list(slot_of))
+        skeleton_index = torch.tensor(skeleton_of)
+        mass_table = self._padded([[(value,) for value in row] for row in masses]).squeeze(-1)
+        self._mass = mass_table[skeleton_index]
+        self._features = self._padded(features)[skeleton_index]
+        self._pattern = torch.tensor(pattern_of)
+        most = max(map(len, slots))
+        self._slots = torch.tensor([row + [-1] * (most - len(row)) for row in slots])
+        self._slot_mass = torch.tensor(
+            [row + [0.0] * (most - len(row)) for row in slot_mass], dtype=self._dtype
+        )
 
     def _padded(self, rows: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
         size = len(rows[0][0])
@@ -191,65 +209,68 @@ class NetworkTables:
 
     def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
         values = torch.empty(small.shape, dtype=self._dtype)
-        same_everywhere = self._one_cell[small] & self._one_cell[large]
-        one = torch.nonzero(same_everywhere).squeeze(1)
-        if len(one):
-            x, y = small[one], large[one]
-            cell_x = costs.row_of[self.cells[x, 0]].to(costs.distances.device)
-            cell_y = costs.col_of[self.cells[y, 0]].to(costs.distances.device)
-            inside = (self.weights.cells * costs.distances[cell_x, cell_y]).cpu()
-            values[one] = inside + self._skeleton_distances(self._skeleton[x], self._skeleton[y])
-        rest = torch.nonzero(~same_everywhere).squeeze(1)
+        settled = torch.zeros(small.shape, dtype=torch.bool)
+        # Networks that differ in one repeated cell on one skeleton are the bulk of some spaces.
+        differing = (self._slots[small] != self._slots[large]).sum(1)
+        alike = (self._pattern[small] == self._pattern[large]) & (differing == 1)
+        candidates = torch.nonzero(alike).squeeze(1)
+        if len(candidates):
+            values[candidates], settled[candidates] = self._one_cell_differs(
+                small[candidates], large[candidates], costs
+            )
+        rest = torch.nonzero(~settled).squeeze(1)
         if len(rest):
-            values[rest] = self._transport(
-                (self.weights.cells * costs.distances).to(self._device),
-                (costs.row_of[self.cells], self._mass, self._features),
-                (costs.col_of[self.cells], self._mass, self._features),
-                small[rest],
-                large[rest],
-            )
-        return values
-
-    def _skeleton_distances(self, x: Tensor, y: Tensor) -> Tensor:
-        """Least cost of positions and states between skeletons, item by item, shape (P,)."""
-        num = len(self._skeleton_mass)
-        codes, inverse = torch.unique(
-            torch.minimum(x, y) * num + torch.maximum(x, y), return_inverse=True
-        )
-        small, large = codes // num, codes % num
-        values = torch.zeros(codes.shape, dtype=self._dtype)
-        different = torch.nonzero(small != large).squeeze(1)
-        if len(different):
-            cells = torch.zeros((num, self._width), dtype=torch.int64)
-            side = (cells, self._skeleton_mass, self._skeleton_features)
-            nothing = torch.zeros((1, 1), dtype=self._dtype, device=self._device)
-            values[different] = self._transport(
-                nothing, side, side, small[different], large[different]
-            )
-        return values[inverse]
-
-    def _transport(
-        self,
-        cell_cost: Tensor,
-        side_x: tuple[Tensor, Tensor, Tensor],
-        side_y: tuple[Tensor, Tensor, Tensor],
-        x: Tensor,
-        y: Tensor,
-    ) -> Tensor:
-        return (
-            network_distances(
-                cell_cost,
-                side_x[0].to(self._device),
-                *side_x[1:],
-                side_y[0].to(self._device),
-                *side_y[1:],
-                x.to(self._device),
-                y.to(self._device),
+            device = self._device
+            # Networks outside the block have no row or column; they are not asked for either.
+            cells_x = costs.row_of[self.cells].clamp_min(0).to(device)
+            cells_y = costs.col_of[self.cells].clamp_min(0).to(device)
+            objective = network_distances(
+                (self.weights.cells * costs.distances).to(device),
+                cells_x,
+                self._mass,
+                self._features,
+                cells_y,
+                self._mass,
+                self._features,
+                small[rest].to(device),
+                large[rest].to(device),
                 backend=self._backend,
             )
-            .clamp_min(0.0)
-            .cpu()
-        )
+            values[rest] = objective.clamp_min(0.0).cpu()
+        return values
+
+    def _one_cell_differs(
+        self, small: Tensor, large: Tensor, costs: CellCosts
+    ) -> tuple[Tensor, Tensor]:
+        """Cost of leaving every cell in its place, and whether no other coupling is cheaper.
+
+        The networks have one skeleton and equal cells but for one, x here and y there, repeated at
+        the same places; staying costs d(x, y) times their mass. Along any cycle of another
+        coupling, every x that does not go to a y goes to an equal cell e, and some y receives from
+        an equal cell e'; positions and states only add to that. So staying is optimal if
+        d(x, y) <= min_e d(x, e) + min_e' d(e', y), where a missing e counts as infinitely far.
+
+        Args:
+            small: Positions of networks, shape (P,).
+            large: Positions of networks, shape (P,).
+            costs: Cell distances, rows for `small` and columns for `large`.
+
+        Returns:
+            Costs, shape (P,), and whether they are certain, shape (P,), bool.
+        """
+        slots_x, slots_y = self._slots[small], self._slots[large]
+        differs = slots_x != slots_y
+        slot = differs.to(torch.int64).argmax(1, keepdim=True)
+        rows = costs.row_of[slots_x.clamp_min(0)]
+        cols = costs.col_of[slots_y.clamp_min(0)]
+        distances = costs.distances.cpu()
+        row, col = rows.gather(1, slot), cols.gather(1, slot)
+        not_equal = differs | (slots_x < 0)
+        to_equal = distances[row, cols].masked_fill(not_equal, torch.inf).amin(1)
+        from_equal = distances[rows, col].masked_fill(not_equal, torch.inf).amin(1)
+        across = distances[row, col].squeeze(1)
+        mass = self._slot_mass[self._pattern[small]].gather(1, slot).squeeze(1)
+        return self.weights.cells * mass * across, across <= to_equal + from_equal
 
 
 def _features(
