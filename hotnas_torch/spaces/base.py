@@ -19,7 +19,7 @@ Code = tuple[int, ...]
 
 # Cells are shared between networks so that work per distinct cell is done once. The table is
 # emptied when it reaches this size, which bounds it in spaces with more cells than memory.
-_MAX_SHARED_CELLS = 2**17
+_MAX_SHARED_CELLS = 2**18
 # Draws before a mutation that keeps landing on an isomorphic network is replaced by an edit.
 _MUTATION_DRAWS = 64
 _INTEGER_TOLERANCE = 1e-6
@@ -102,8 +102,12 @@ class SearchSpace(ABC):
     def _edits(self, code: Code) -> Iterator[Code]:
         """Yields every valid code that is one edit away, in a fixed order, repeats allowed."""
 
+    def _nearby(self, net: Network) -> list[Network]:
+        """Returns what a mutation may give when :meth:`_mutate` keeps finding nothing new."""
+        return self.neighbors(net)
+
     def _pick(self, num: int, generator: torch.Generator) -> int:
-        """Draws which of ``num`` neighbours replaces a mutation that found nothing new."""
+        """Draws which of ``num`` networks from :meth:`_nearby` to take."""
         return draw_index(num, generator)
 
     @abstractmethod
@@ -176,8 +180,8 @@ class SearchSpace(ABC):
             candidate = self._network(self._mutate(code, generator))
             if candidate.key != net.key:
                 return candidate
-        neighbors = self.neighbors(net)
-        choices = [other for other in neighbors if other.key != net.key] or neighbors
+        nearby = self._nearby(net)
+        choices = [other for other in nearby if other.key != net.key] or nearby
         if not choices:
             raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to.")
         return choices[self._pick(len(choices), generator)]
@@ -355,12 +359,13 @@ class SearchSpace(ABC):
     # --- shared by the spaces ---------------------------------------------------------------------
 
     def _cell(self, key: Hashable) -> Cell:
-        """Returns the one Cell object of this space for ``key``."""
+        """Returns the cell of ``key``; equal cells are one object, whatever their keys."""
         cell = self._cells.get(key)
         if cell is None:
-            if len(self._cells) >= _MAX_SHARED_CELLS:
+            if len(self._cells) + 2 > _MAX_SHARED_CELLS:
                 self._cells.clear()
-            cell = self._cells[key] = self._make_cell(key)
+            made = self._make_cell(key)
+            cell = self._cells[key] = self._cells.setdefault(made, made)
         return cell
 
     def _find_code(self, net: Network) -> Code | None:

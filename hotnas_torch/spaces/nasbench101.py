@@ -67,7 +67,7 @@ class NASBench101(SearchSpace):
 
     Example:
         >>> space = NASBench101()
-        >>> net = space.from_string("4,110101,02")
+        >>> net = space.from_string("4,110011,02")
         >>> net.cells[0].ops
         ('input', 'conv3x3-bn-relu', 'maxpool3x3', 'output')
         >>> space.key(net) == space.key(space.from_string("4,110011,20"))

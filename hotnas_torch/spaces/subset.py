@@ -16,6 +16,8 @@ __all__ = ["Subset"]
 
 # Rows compared at once when distances to all members are computed; bounds the memory.
 _CHUNK = 2**16
+# How many nearest members a mutation draws from where the space's operator meets none.
+_MUTATION_RANGE = 64
 
 
 class Subset(SearchSpace):
@@ -25,8 +27,8 @@ class Subset(SearchSpace):
     space's. Networks that the space counts as one (its :meth:`key`) are one member: the first in
     the list, which :meth:`canonical` returns.
 
-    A mutation is the space's own, repeated until it meets a member; where it does not, one of the
-    nearest members is drawn, near ones more often.
+    A mutation is the space's own, repeated until it meets a member; where it meets none, one of the
+    64 nearest members is drawn, near ones more often.
 
     Args:
         space: Any search space.
@@ -150,10 +152,13 @@ class Subset(SearchSpace):
         place = self._place.get(self.space.key(self._network(mutant)))
         return code if place is None else self._member_codes[place]
 
+    def _nearby(self, net: Network) -> list[Network]:
+        return self.neighbors(net, num=_MUTATION_RANGE)
+
     def _pick(self, num: int, generator: torch.Generator) -> int:
-        # Neighbours come nearest first: the square of a uniform number prefers the near ones.
+        # Nearest first: the rank is log-uniform, so ranks 1, 2-3, 4-7, ... are equally likely.
         uniform = torch.rand((), generator=generator, device=generator.device).item()
-        return int(num * uniform**2)
+        return int((num + 1) ** uniform) - 1
 
     def _edits(self, code: Code) -> Iterator[Code]:
         return filter(self._is_member, self.space._edits(code))
