@@ -149,8 +149,8 @@ class NASBench201(ChoiceSpace):
 
     def _make_cell(self, key: Any) -> Cell:
         if key == _REDUCTION:
-            # Two convolutions beside an average pooling and a 1x1 convolution. The block is the same
-            # in every network, so its 2x2 pooling and its stride need no labels of their own.
+            # Two convolutions beside an average pooling and a 1x1 convolution. The block is the
+            # same in every network, so its 2x2 pooling and its stride need no own labels.
             ops = (
                 "input",
                 "nor_conv_3x3",
