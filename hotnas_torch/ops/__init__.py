@@ -1,1 +1,28 @@
-"""Batched optimal-transport ops, each with a compiled core and a torch text of the same."""
+"""Batched optimal-transport ops, each with a compiled core and a torch text of the same.
+
+These functions take tensors with exactly one batch dimension and check little; `hotnas_torch.ot` is
+the checked and documented way in.
+"""
+
+from hotnas_torch.ops.entropic_fgw import entropic_fgw
+from hotnas_torch.ops.fgw import fgw, fgw_backward, quadratic_cost
+from hotnas_torch.ops.graph_tables import cell_distances, network_distances
+from hotnas_torch.ops.lower_bound import fgw_lower_bound
+from hotnas_torch.ops.operator import Backend
+from hotnas_torch.ops.sinkhorn import entropic_objective, entropic_plan, sinkhorn
+from hotnas_torch.ops.transport import transport
+
+__all__ = [
+    "Backend",
+    "cell_distances",
+    "entropic_fgw",
+    "entropic_objective",
+    "entropic_plan",
+    "fgw",
+    "fgw_backward",
+    "fgw_lower_bound",
+    "network_distances",
+    "quadratic_cost",
+    "sinkhorn",
+    "transport",
+]

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ops.reference.fgw import fgw as reference
 from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
 from hotnas_torch.ops.reference.pair_cost import LOSS_L1
 from hotnas_torch.ops.transport import refuse_gradients, tangent
 
-__all__ = ["fgw", "fgw_backward", "quadratic_cost"]
+__all__ = ["check_starts", "fgw", "fgw_backward", "quadratic_cost"]
 
 
 def fgw(
@@ -55,6 +56,9 @@ def fgw(
         ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n), ``g`` (B, m) of the linearised
         problem; ``gap`` (B,); ``iterations`` (B,) int32; ``status`` (B,) int32.
 
+    Raises:
+        ValueError: There are fewer starts than ``num_starts``.
+
     Differentiability:
         ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``alpha`` and the masses, by the
         envelope
@@ -66,6 +70,7 @@ def fgw(
     Complexity:
         O((n + m) n m) per iteration plus one exact transport problem; backward O(n^2 m^2).
     """
+    check_starts(num_starts, init, start_costs)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _FGW(
         cost,
         struct_x,
@@ -146,6 +151,18 @@ def quadratic_cost(
     ones = plan.new_ones(plan.shape[0])
     slope_x, slope_y = fgw_backward(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
     return _by_homogeneity(slope_x, slope_y, struct_x, struct_y, loss)
+
+
+def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
+    """Raise ValueError unless there are ``num_starts`` starts, at least one."""
+    given = len(start_costs) if start_costs.numel() else 0
+    available = NUM_STRUCTURAL_STARTS + given + (1 if init.numel() else 0)
+    if not 1 <= num_starts <= available:
+        msg = (
+            f"num_starts must be between 1 and {available} (structural starts, init and start_costs"
+            f" together), got {num_starts}; give more start_costs"
+        )
+        raise ValueError(msg)
 
 
 def _by_homogeneity(

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotnas_torch.ops.fgw import check_starts
 from hotnas_torch.ops.operator import Backend, Operator
 from hotnas_torch.ops.reference.graph_tables import cell_distances as reference_cells
 from hotnas_torch.ops.reference.graph_tables import network_distances as reference_networks
@@ -66,7 +67,11 @@ def cell_distances(
     Returns:
         ``objective`` (P,), ``gap`` (P,), ``iterations`` (P,) int32, ``status`` (P,) int32. Not
         differentiable: a backward pass raises.
+
+    Raises:
+        ValueError: There are fewer starts than ``num_starts``.
     """
+    check_starts(num_starts, a.new_empty(0), start_costs)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _CELL_DISTANCES(
         labels_x,
         features_x,

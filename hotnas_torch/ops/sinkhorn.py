@@ -83,7 +83,8 @@ def entropic_objective(
         through them takes, and it stays accurate where that system is nearly singular. Second
         derivatives go through the duals, as they must.
     """
-    value: Tensor = _EntropicObjective.apply(cost, a, b, f, g, epsilon)
+    apply: Any = _EntropicObjective.apply
+    value: Tensor = apply(cost, a, b, f, g, epsilon)
     return value
 
 

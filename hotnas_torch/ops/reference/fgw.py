@@ -19,9 +19,9 @@ from hotnas_torch.ops.reference.pair_cost import (
 )
 from hotnas_torch.ops.reference.transport import CONVERGED, MAX_ITER, NONFINITE, transport
 
-__all__ = ["fgw", "fgw_backward"]
+__all__ = ["NUM_STRUCTURAL_STARTS", "fgw", "fgw_backward"]
 
-# Structural starts that need no further input: pointwise, signature, order-preserving.
+# Starts that need no further input: pointwise, signature, order-preserving.
 NUM_STRUCTURAL_STARTS = 3
 _SLOTS = 8  # atoms that room is made for at a time
 

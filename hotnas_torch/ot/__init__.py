@@ -1,0 +1,32 @@
+"""Batched optimal transport: exact, entropic, and fused Gromov-Wasserstein of both kinds.
+
+Every function takes one problem (``cost`` of shape (n, m)) or a batch with any leading dimensions,
+and returns a result object of tensors with the same leading dimensions. Every item of a batch is
+solved, stopped and reported on its own. Padding is weight 0: a node without mass is absent.
+"""
+
+from hotnas_torch.ot.entropic_fgw import entropic_fgw
+from hotnas_torch.ot.fgw import fgw
+from hotnas_torch.ot.lower_bound import fgw_lower_bound
+from hotnas_torch.ot.result import (
+    EntropicFGWResult,
+    FGWResult,
+    SinkhornResult,
+    SolveStatus,
+    TransportResult,
+)
+from hotnas_torch.ot.sinkhorn import sinkhorn
+from hotnas_torch.ot.transport import transport
+
+__all__ = [
+    "EntropicFGWResult",
+    "FGWResult",
+    "SinkhornResult",
+    "SolveStatus",
+    "TransportResult",
+    "entropic_fgw",
+    "fgw",
+    "fgw_lower_bound",
+    "sinkhorn",
+    "transport",
+]

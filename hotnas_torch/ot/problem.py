@@ -1,0 +1,349 @@
+"""Turn what a caller passes into checked tensors with one batch dimension, and results back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GraphProblem",
+    "LinearProblem",
+    "check_count",
+    "check_number",
+    "graph_problem",
+    "linear_problem",
+    "mean_free_duals",
+]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinearProblem:
+    """Costs and masses with one batch dimension, and the shape they came in."""
+
+    cost: Tensor  # (B, n, m)
+    a: Tensor  # (B, n)
+    b: Tensor  # (B, m)
+    batch_shape: Shape
+
+    def restore(self, values: Tensor) -> Tensor:
+        """Give (B, ...) back the leading dimensions of the input."""
+        return values.reshape(self.batch_shape + values.shape[1:])
+
+
+@dataclass(frozen=True)
+class GraphProblem(LinearProblem):
+    """Costs, structures, masses and trade-off with one batch dimension; absent nodes are 0."""
+
+    struct_x: Tensor  # (B, n, n)
+    struct_y: Tensor  # (B, m, m)
+    alpha: Tensor  # (B,)
+    init: Tensor  # (B, n, m) or no elements
+
+
+def linear_problem(
+    cost: Tensor, a: Tensor | None, b: Tensor | None, *, validate: bool
+) -> LinearProblem:
+    """Check and flatten a transport problem.
+
+    Args:
+        cost: Costs, shape (*batch, n, m), float32 or float64.
+        a: Row masses, shape (*batch, n) or broadcastable, or None for uniform.
+        b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
+        validate: Whether to check values, which reads the data, besides kinds and shapes.
+
+    Raises:
+        TypeError: Something is no tensor, or of another dtype.
+        ValueError: Shapes, devices or values do not fit.
+    """
+    _check_cost(cost)
+    n, m = cost.shape[-2:]
+    a = _masses("a", a, n, cost)
+    b = _masses("b", b, m, cost)
+    shapes = {"cost": cost.shape[:-2], "a": a.shape[:-1], "b": b.shape[:-1]}
+    batch_shape = _broadcast(shapes)
+    problem = LinearProblem(
+        _flatten(cost, batch_shape, 2),
+        _flatten(a, batch_shape, 1),
+        _flatten(b, batch_shape, 1),
+        batch_shape,
+    )
+    if validate:
+        _check_linear_values(problem)
+    return problem
+
+
+def graph_problem(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    alpha: float | Tensor,
+    init: Tensor | str | None = None,
+    *,
+    validate: bool,
+) -> GraphProblem:
+    """Check and flatten a fused Gromov-Wasserstein problem.
+
+    Args:
+        cost: Costs between nodes, shape (*batch, n, m), float32 or float64.
+        struct_x: Structure of the first graph, shape (*batch, n, n) or broadcastable.
+        struct_y: Structure of the second graph, shape (*batch, m, m) or broadcastable.
+        a: Masses of the first graph, shape (*batch, n) or broadcastable, or None for uniform.
+        b: Masses of the second graph, shape (*batch, m) or broadcastable, or None for uniform.
+        alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
+        init: Coupling to start from, shape (*batch, n, m) or broadcastable, "product", or None.
+        validate: Whether to check values, which reads the data, besides kinds and shapes.
+
+    Raises:
+        TypeError: Something is no tensor, or of another dtype.
+        ValueError: Shapes, devices or values do not fit.
+    """
+    _check_cost(cost)
+    n, m = cost.shape[-2:]
+    a = _masses("a", a, n, cost)
+    b = _masses("b", b, m, cost)
+    _check_like("struct_x", struct_x, (n, n), cost)
+    _check_like("struct_y", struct_y, (m, m), cost)
+    weight = _trade_off(alpha, cost)
+    shapes = {
+        "cost": cost.shape[:-2],
+        "struct_x": struct_x.shape[:-2],
+        "struct_y": struct_y.shape[:-2],
+        "a": a.shape[:-1],
+        "b": b.shape[:-1],
+        "alpha": weight.shape,
+    }
+    if isinstance(init, Tensor):
+        _check_like("init", init, (n, m), cost)
+        shapes["init"] = init.shape[:-2]
+    elif init is not None and init != "product":
+        msg = f'init must be None, "product" or a coupling of shape {(n, m)}, got {init!r}'
+        raise ValueError(msg)
+    batch_shape = _broadcast(shapes)
+    flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
+    if isinstance(init, Tensor):
+        start = _flatten(init, batch_shape, 2).detach()
+    elif init == "product":
+        start = (flat_a[:, :, None] * flat_b[:, None, :]).detach()
+    else:
+        start = cost.new_empty(0)
+    x, y = flat_a != 0, flat_b != 0
+    raw_x, raw_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
+    raw_cost = _flatten(cost, batch_shape, 2)
+    # Absent nodes are blank from here on, so that they cannot reach a value or a gradient.
+    problem = GraphProblem(
+        cost=torch.where(x[:, :, None] & y[:, None, :], raw_cost, 0),
+        a=flat_a,
+        b=flat_b,
+        batch_shape=batch_shape,
+        struct_x=torch.where(x[:, :, None] & x[:, None, :], raw_x, 0),
+        struct_y=torch.where(y[:, :, None] & y[:, None, :], raw_y, 0),
+        alpha=_flatten(weight, batch_shape, 0),
+        init=start,
+    )
+    if validate:
+        _check_linear_values(problem)
+        _check_finite("struct_x", problem.struct_x, batch_shape)
+        _check_finite("struct_y", problem.struct_y, batch_shape)
+        _check_trade_off(problem)
+        if start.numel():
+            _check_coupling(problem)
+    return problem
+
+
+def check_number(name: str, value: float, *, positive: bool) -> float:
+    """Return a finite number that is positive (or not negative), or raise."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{name} must be a number, got {type(value).__name__}"
+        raise TypeError(msg)
+    if not isfinite(value) or value < 0 or (positive and value == 0):
+        wanted = "positive" if positive else "at least 0"
+        msg = f"{name} must be finite and {wanted}, got {value}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def check_count(name: str, value: int) -> int:
+    """Return an integer that is at least 1, or raise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name} must be an int, got {type(value).__name__}"
+        raise TypeError(msg)
+    if value < 1:
+        msg = f"{name} must be at least 1, got {value}"
+        raise ValueError(msg)
+    return value
+
+
+def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the open constant of duals so that <f, a> = <g, b>; -inf and absent nodes stay."""
+    x, y = a > 0, b > 0
+    # Chosen before the product: 0 times -inf would be NaN in the gradient of the masses.
+    value_f = (torch.where(x, f, 0) * a).sum(1)
+    value_g = (torch.where(y, g, 0) * b).sum(1)
+    shift = (0.5 * (value_g - value_f))[:, None]
+    return f + shift, g - shift
+
+
+def _check_cost(cost: object) -> None:
+    if not isinstance(cost, Tensor):
+        msg = f"cost must be a torch.Tensor, got {type(cost).__name__}; use torch.as_tensor(cost)"
+        raise TypeError(msg)
+    if cost.dtype not in (torch.float32, torch.float64):
+        msg = f"cost must be float32 or float64, got {cost.dtype}; use cost.double() or .float()"
+        raise TypeError(msg)
+    if cost.dim() < 2:
+        msg = f"cost must have shape (n, m) or (*batch, n, m), got {tuple(cost.shape)}"
+        raise ValueError(msg)
+    if 0 in cost.shape[-2:]:
+        msg = f"cost must have at least one row and one column, got shape {tuple(cost.shape)}"
+        raise ValueError(msg)
+
+
+def _check_like(name: str, value: object, trailing: Shape, cost: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        msg = f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor"
+        raise TypeError(msg)
+    if value.dtype != cost.dtype:
+        msg = (
+            f"{name} must have the dtype of cost, {cost.dtype}, got {value.dtype};"
+            f" use {name}.to(cost.dtype)"
+        )
+        raise TypeError(msg)
+    if value.device != cost.device:
+        msg = (
+            f"{name} must be on the device of cost, {cost.device}, got {value.device};"
+            f" use {name}.to(cost.device)"
+        )
+        raise ValueError(msg)
+    if value.shape[max(0, value.dim() - len(trailing)) :] != trailing:
+        wanted = ", ".join(map(str, trailing))
+        msg = f"{name} must have shape (*batch, {wanted}) to fit cost, got {tuple(value.shape)}"
+        raise ValueError(msg)
+
+
+def _masses(name: str, masses: Tensor | None, count: int, cost: Tensor) -> Tensor:
+    if masses is None:
+        return torch.full((count,), 1 / count, dtype=cost.dtype, device=cost.device)
+    _check_like(name, masses, (count,), cost)
+    return masses
+
+
+def _trade_off(alpha: float | Tensor, cost: Tensor) -> Tensor:
+    if isinstance(alpha, Tensor):
+        _check_like("alpha", alpha, (), cost)
+        return alpha
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        msg = f"alpha must be a number or a torch.Tensor, got {type(alpha).__name__}"
+        raise TypeError(msg)
+    return torch.full((), alpha, dtype=cost.dtype, device=cost.device)
+
+
+def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
+    try:
+        return tuple(torch.broadcast_shapes(*shapes.values()))
+    except RuntimeError:
+        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        msg = f"the batch dimensions must agree or be 1 or absent, got {listed}"
+        raise ValueError(msg) from None
+
+
+def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
+    own = values.shape[values.dim() - trailing :]
+    expanded = values.expand(batch_shape + own)
+    count = 1
+    for length in batch_shape:
+        count *= length
+    return expanded.reshape((count, *own))
+
+
+def _check_linear_values(problem: LinearProblem) -> None:
+    _check_masses("a", problem.a, problem.batch_shape)
+    _check_masses("b", problem.b, problem.batch_shape)
+    present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
+    _check_finite("cost", torch.where(present, problem.cost, 0), problem.batch_shape)
+
+
+def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
+    bad = ~values.detach().isfinite()
+    if bad.any():
+        where = bad.nonzero()[0]
+        place = tuple(where[1:].tolist())
+        msg = (
+            f"{name} must be finite; {_item(int(where[0]), batch_shape)}has"
+            f" {float(values[tuple(where)])} at {place}; nodes to be ignored need zero mass"
+        )
+        raise ValueError(msg)
+
+
+def _check_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:
+    masses = masses.detach()
+    must = f"{name} must be non-negative and sum to 1 along its last dimension; "
+    wrong = ~(masses >= 0)  # NaN as well
+    if wrong.any():
+        where = wrong.nonzero()[0]
+        item = _item(int(where[0]), batch_shape)
+        msg = f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}"
+        raise ValueError(msg)
+    totals = masses.sum(1)
+    # Half of what the solvers accept as the difference of two totals.
+    off = ~((totals - 1).abs() <= 0.5 * torch.finfo(masses.dtype).eps ** 0.5)
+    if off.any():
+        first = int(off.nonzero()[0])
+        total = float(totals[first])
+        item = _item(first, batch_shape)
+        msg = f"{must}{item}sums to {total:.9g} (divide it by its sum)"
+        raise ValueError(msg)
+
+
+def _check_trade_off(problem: GraphProblem) -> None:
+    alpha = problem.alpha.detach()
+    wrong = ~((alpha >= 0) & (alpha <= 1))
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        item = _item(first, problem.batch_shape)
+        msg = f"alpha must lie in [0, 1]; {item}has {float(alpha[first])}"
+        raise ValueError(msg)
+
+
+def _check_coupling(problem: GraphProblem) -> None:
+    init = problem.init
+    wrong = ~(init >= 0)
+    if wrong.any():
+        where = wrong.nonzero()[0]
+        item = _item(int(where[0]), problem.batch_shape)
+        place = tuple(where[1:].tolist())
+        msg = f"init must be non-negative; {item}has {float(init[tuple(where)])} at {place}"
+        raise ValueError(msg)
+    slack = torch.finfo(init.dtype).eps ** 0.5
+    sides: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]] = [
+        ("a", problem.a, lambda plan: plan.sum(2)),
+        ("b", problem.b, lambda plan: plan.sum(1)),
+    ]
+    for name, masses, marginal in sides:
+        error = (marginal(init) - masses.detach()).abs()
+        off = ~(error <= slack)
+        if off.any():
+            first = int(off.nonzero()[0][0])
+            item = _item(first, problem.batch_shape)
+            msg = (
+                f"init must have the marginals a and b; {item}misses {name} by"
+                f' {float(error[first].max()):.3g} (use init="product" or a plan of these masses)'
+            )
+            raise ValueError(msg)
+
+
+def _item(flat: int, batch_shape: Shape) -> str:
+    """Name an item for a message: nothing for a single problem."""
+    if not batch_shape:
+        return "it "
+    index = []
+    for length in reversed(batch_shape):
+        index.append(flat % length)
+        flat //= length
+    place = str(index[0]) if len(index) == 1 else str(tuple(reversed(index)))
+    return f"item {place} "

@@ -1,0 +1,225 @@
+"""Result objects of the solvers: frozen dataclasses of tensors, with a status per item."""
+
+import warnings
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.errors import ConvergenceWarning, SolverError
+
+__all__ = [
+    "EntropicFGWResult",
+    "FGWResult",
+    "SinkhornResult",
+    "SolveStatus",
+    "TransportResult",
+    "warn_if_unsolved",
+]
+
+
+class SolveStatus(IntEnum):
+    """How an item ended; ``status`` tensors hold these codes."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    NONFINITE = 2
+    INFEASIBLE = 3
+
+    @property
+    def message(self) -> str:
+        """What happened, and what to do about it."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    SolveStatus.CONVERGED: "solved to the tolerance",
+    SolveStatus.MAX_ITER: "stopped at max_iter; raise max_iter, or tol, or epsilon if there is one",
+    SolveStatus.NONFINITE: "met NaN or infinity; costs must be finite and of moderate size",
+    SolveStatus.INFEASIBLE: "the masses are negative or differ in sum; normalise both to sum 1",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Result:
+    """What all results have: tensors only, one row (or one number) per item."""
+
+    solver: ClassVar[str]
+
+    iterations: Tensor
+    status: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether each item was solved to the tolerance, bool, shape (*batch,)."""
+        return self.status == SolveStatus.CONVERGED
+
+    def detach(self) -> Self:
+        """Return the same result cut off from the gradient graph."""
+        changes: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            changes[field.name] = None if value is None else value.detach()
+        return replace(self, **changes)
+
+    def raise_if_failed(self) -> Self:
+        """Return the result if every item converged.
+
+        Raises:
+            SolverError: Some item did not; the message counts and names them.
+        """
+        message = _describe_unsolved(type(self).solver, self.status)
+        if message:
+            raise SolverError(message)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransportResult(_Result):
+    """Result of `hotnas_torch.ot.transport`.
+
+    Attributes:
+        plan: Optimal coupling, shape (*batch, n, m), a vertex of the transport polytope.
+        objective: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), f_i + g_j <= cost_ij, with <f, a> = <g, b>.
+        g: Column duals, shape (*batch, m).
+        iterations: Augmenting paths, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "transport"
+
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkhornResult(_Result):
+    """Result of `hotnas_torch.ot.sinkhorn`.
+
+    Attributes:
+        plan: exp((f_i + g_j - cost_ij) / epsilon), shape (*batch, n, m); differentiable.
+        objective: <cost, plan> + epsilon * KL(plan | a b'), shape (*batch,); differentiable.
+        cost_linear: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), -inf at zero weights, with <f, a> = <g, b>; differentiable.
+        g: Column duals, shape (*batch, m); differentiable.
+        residual: L1 error of the row marginal, shape (*batch,).
+        iterations: Sinkhorn iterations, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "sinkhorn"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    f: Tensor
+    g: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FGWResult(_Result):
+    """Result of `hotnas_torch.ot.fgw`.
+
+    Attributes:
+        plan: Stationary coupling, shape (*batch, n, m).
+        objective: cost_linear + cost_quad, shape (*batch,); differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals of the transport problem linearised at ``plan``, shape (*batch, n), with
+            <f, a> = <g, b>; 0 at absent nodes.
+        g: Its column duals, shape (*batch, m).
+        gap: <grad F(plan), plan - V> >= 0 for the best vertex V, shape (*batch,): 0 at stationary
+            couplings. It bounds the distance to the optimum only where F is convex.
+        lower_bound: Certified lower bound of the global optimum, shape (*batch,), if it was asked
+            for.
+        iterations: Transport problems solved over all starts, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    lower_bound: Tensor | None = None
+
+    @property
+    def optimality_gap(self) -> Tensor | None:
+        """How far the objective can be above the global optimum; None without ``lower_bound``."""
+        if self.lower_bound is None:
+            return None
+        return (self.objective - self.lower_bound).clamp_min(0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntropicFGWResult(_Result):
+    """Result of `hotnas_torch.ot.entropic_fgw`.
+
+    Attributes:
+        log_plan: Logarithm of the coupling, shape (*batch, n, m), -inf at zero weights.
+        objective: cost_linear + cost_quad, without the entropy, shape (*batch,).
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals of the last Sinkhorn problem, shape (*batch, n), -inf at zero weights.
+        g: Its column duals, shape (*batch, m).
+        residual: The larger of the L1 change of the plan in the last step and its L1 row-marginal
+            error, shape (*batch,).
+        iterations: Outer steps, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "entropic_fgw"
+
+    log_plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    g: Tensor
+    residual: Tensor
+
+    @property
+    def plan(self) -> Tensor:
+        """The coupling, shape (*batch, n, m)."""
+        return self.log_plan.exp()
+
+
+for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):
+    torch.export.register_dataclass(_result)
+
+
+def warn_if_unsolved(solver: str, status: Tensor) -> None:
+    """Emit one `ConvergenceWarning` if any item is not solved; reads ``status``."""
+    message = _describe_unsolved(solver, status)
+    if message:
+        # From the public function to whoever called it.
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def _describe_unsolved(solver: str, status: Tensor) -> str:
+    """Return which items ended how, or nothing when all converged."""
+    if not (status != SolveStatus.CONVERGED).any():
+        return ""
+    if status.dim() == 0:
+        return f"{solver}: {SolveStatus(int(status)).message}"
+    parts = []
+    for code in SolveStatus:
+        items = (status == code).nonzero().tolist()
+        if code == SolveStatus.CONVERGED or not items:
+            continue
+        first = items[0][0] if status.dim() == 1 else tuple(items[0])
+        parts.append(
+            f"{len(items)} of {status.numel()} items {code.name}, item {first} first"
+            f" ({code.message})"
+        )
+    return f"{solver}: " + "; ".join(parts)

@@ -1,0 +1,75 @@
+"""Exact optimal transport."""
+
+from torch import Tensor
+
+from hotnas_torch import ops
+from hotnas_torch.ot.problem import linear_problem, mean_free_duals
+from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
+
+__all__ = ["transport"]
+
+
+def transport(
+    cost: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    backend: ops.Backend = "auto",
+    validate: bool = True,
+) -> TransportResult:
+    r"""Compute exact optimal transport between small discrete measures.
+
+    .. math:: \min_T \langle C, T \rangle \quad T \ge 0, \; T 1 = a, \; T^\top 1 = b
+
+    Args:
+        cost: Costs, shape (*batch, n, m), float32 or float64, any sign.
+        a: Row masses, shape (*batch, n) or broadcastable, sum 1; None for uniform. A node of zero
+            mass is absent (padding), whatever its costs are.
+        b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
+        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
+            the torch text; "ext" and "torch" insist on one of them.
+        validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
+            of items that were not solved.
+
+    Returns:
+        Plan, objective and duals with the leading dimensions of the input.
+
+    Raises:
+        TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
+        ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, or a cost
+            is NaN or infinite.
+
+    Differentiability:
+        ``objective`` in ``cost``, ``a`` and ``b`` by the envelope theorem (plan and duals). Where
+        the problem is degenerate this is a subgradient. Differentiating ``plan``, ``f`` or ``g``
+        raises.
+
+    Complexity:
+        O(n m) per augmenting path, n to about n + m paths; O(n m) memory per problem.
+
+    Reference:
+        R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear
+        assignment problems, Computing 38, 1987.
+
+    Example:
+        >>> import torch, hotnas_torch as ht
+        >>> result = ht.ot.transport(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        >>> result.objective.item(), result.plan.tolist()
+        (0.0, [[0.5, 0.0], [0.0, 0.5]])
+    """
+    problem = linear_problem(cost, a, b, validate=validate)
+    plan, objective, f, g, iterations, status = ops.transport(
+        problem.cost, problem.a, problem.b, backend=backend
+    )
+    f, g = mean_free_duals(f, g, problem.a, problem.b)
+    result = TransportResult(
+        plan=problem.restore(plan),
+        objective=problem.restore(objective),
+        f=problem.restore(f),
+        g=problem.restore(g),
+        iterations=problem.restore(iterations),
+        status=problem.restore(status),
+    )
+    if validate:
+        warn_if_unsolved("transport", result.status)
+    return result
