@@ -25,8 +25,7 @@ HN_HD EntropicFgwWork<T> take_entropic_fgw(Arena& arena, const Shape& s) {
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
   w.sinkhorn = take_sinkhorn<T>(arena, s);
-  w.plan = {arena.take<int>(1), arena.take<int>(matrix), arena.take<int>(matrix),
-            arena.take<T>(matrix)};
+  w.plan = take_vertex<T>(arena, matrix);
   w.cost = arena.take<T>(matrix);
   w.grad = arena.take<T>(matrix);
   w.log_plan = arena.take<T>(matrix);
@@ -59,9 +58,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Entrop
   for (int i = 0; i < s.n; ++i)
     for (int j = 0; j < s.m; ++j, ++count)
       if (g.leader()) {
-        w.plan.row[count] = i;
-        w.plan.col[count] = j;
-        w.plan.mass[count] = ScalarLanes::exp(w.log_plan[i * s.ld + j]);
+        w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
       }
   if (g.leader()) *w.plan.count = count;
   g.sync();
@@ -90,7 +87,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Entrop
     g.sync();
     T moved = 0;
     for (int t = g.begin(); t < count; t += g.step()) {
-      const T now = ScalarLanes::exp(w.log_plan[w.plan.row[t] * s.ld + w.plan.col[t]]);
+      const T now = ScalarLanes::exp(w.log_plan[w.plan.place[t]]);
       const T change = now - w.plan.mass[t];
       moved += change < 0 ? -change : change;
       w.plan.mass[t] = now;

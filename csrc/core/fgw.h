@@ -39,9 +39,9 @@ struct FgwWork {
   T *f, *g;                 // duals of the best plan
   int atoms, ldk;           // slots; slot 0 is the anchor
   T* pair;                  // B_a, (atoms, n, ld)
-  int *count, *row, *col;   // vertices of slots 1.., (atoms), (atoms, capacity)
-  T* mass;
+  Vertex<T> vertex;         // vertices of slots 1.., `capacity` entries apart
   int capacity;
+  int* active;              // slots with weight, (atoms)
   T *weight, *linear, *slope;  // (ldk)
   T* form;                     // Q, (atoms, ldk)
 };
@@ -55,9 +55,8 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
   w.transport = take_transport<T>(arena, s);
-  w.found = take_vertex<T>(arena, s);
-  const std::size_t full = static_cast<std::size_t>(s.n) * s.m;
-  w.dense = {arena.take<int>(1), arena.take<int>(full), arena.take<int>(full), arena.take<T>(full)};
+  w.found = take_vertex<T>(arena, vertex_capacity(s));
+  w.dense = take_vertex<T>(arena, matrix);
   w.a = arena.take<T>(s.n);
   w.b = arena.take<T>(s.ld);
   w.cost = arena.take<T>(matrix);
@@ -68,12 +67,11 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
   w.g = arena.take<T>(s.ld);
   w.atoms = atom_slots(s);
   w.ldk = round_up(w.atoms, width);
-  w.capacity = s.assignment ? s.n : s.n * s.m;
+  w.capacity = static_cast<int>(vertex_capacity(s));
   w.pair = arena.take<T>(matrix * w.atoms);
-  w.count = arena.take<int>(w.atoms);
-  w.row = arena.take<int>(static_cast<std::size_t>(w.capacity) * w.atoms);
-  w.col = arena.take<int>(static_cast<std::size_t>(w.capacity) * w.atoms);
-  w.mass = arena.take<T>(static_cast<std::size_t>(w.capacity) * w.atoms);
+  w.vertex = take_vertex<T>(arena, static_cast<std::size_t>(w.capacity) * w.atoms);
+  w.vertex.count = arena.take<int>(w.atoms);
+  w.active = arena.take<int>(w.atoms);
   w.weight = arena.take<T>(w.ldk);
   w.linear = arena.take<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
@@ -105,7 +103,7 @@ class Fgw {
     transport_.solve(cost, w_.a, w_.b);
     ++best_.iterations;
     transport_.extract(w_.found, unit_);
-    start_vertex();
+    descend_from(w_.found);
   }
 
   /// Start from the order-preserving coupling (north-west corner rule).
@@ -116,9 +114,7 @@ class Fgw {
       while (i < s_.n && j < s_.m) {
         const T moved = left_row < left_col ? left_row : left_col;
         if (moved > 0) {
-          w_.dense.row[t] = i;
-          w_.dense.col[t] = j;
-          w_.dense.mass[t++] = moved * unit_;
+          w_.dense.set(t++, i, j, s_.ld, moved * unit_);
         }
         left_row -= moved;
         left_col -= moved;
@@ -146,11 +142,7 @@ class Fgw {
       int t = 0;
       for (int i = 0; i < s_.n; ++i)
         for (int j = 0; j < s_.m; ++j)
-          if (plan[i * s_.ld + j] > 0) {
-            w_.dense.row[t] = i;
-            w_.dense.col[t] = j;
-            w_.dense.mass[t++] = plan[i * s_.ld + j];
-          }
+          if (plan[i * s_.ld + j] > 0) w_.dense.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
       *w_.dense.count = t;
     }
     g_.sync();
@@ -160,8 +152,6 @@ class Fgw {
 
   /// Cost whose cheapest vertex matches nodes of like position and like mean structure.
   HN_HD void signature(T* out) const {
-    T* own = w_.slope;  // scratch: at least ldk; one value per row is needed at a time
-    (void)own;
     for (int i = 0; i < s_.n; ++i) {
       T out_mean = 0, in_mean = 0;
       for (int k = 0; k < s_.n; ++k) {
@@ -198,31 +188,22 @@ class Fgw {
   }
 
  private:
-  HN_HD void start_vertex() { descend_from(w_.found); }
-
-  /// <matrix, V> for an (n, ld) matrix.
-  HN_HD T inner(const T* matrix, const Vertex<T>& v) const {
-    T sum = 0;
-    const int count = *v.count;
-    for (int t = 0; t < count; ++t) sum += v.mass[t] * matrix[v.row[t] * s_.ld + v.col[t]];
-    return sum;
-  }
-
   HN_HD void descend_from(const Vertex<T>& start) {
     const int matrix = s_.n * s_.ld;
     for (int e = 0; e < matrix; e += G::width) g_.store(w_.anchor + e, G::splat(T(0)));
-    for (int e = 0; e < w_.atoms * w_.ldk; e += G::width) g_.store(w_.form + e, G::splat(T(0)));
     for (int e = 0; e < w_.ldk; e += G::width) {
       g_.store(w_.weight + e, G::splat(T(0)));
       g_.store(w_.linear + e, G::splat(T(0)));
     }
+    slots_ = 0;
+    open_slot();
     g_.sync();
     const int count = *start.count;
     for (int t = g_.begin(); t < count; t += g_.step())
-      w_.anchor[start.row[t] * s_.ld + start.col[t]] = start.mass[t];
+      w_.anchor[start.place[t]] = start.mass[t];
     pair_cost<L, P>(g_, s_, w_.c, start, w_.pair);
     g_.sync();
-    const T linear = inner(w_.cost, start), quadratic = inner(w_.pair, start);
+    const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
     g_.sync();
     if (g_.leader()) {
       w_.weight[0] = 1;
@@ -233,13 +214,25 @@ class Fgw {
     descend();
   }
 
+  /// The slots that carry weight, in order.
+  HN_HD void list_active() {
+    int count = 0;
+    for (int a = 0; a < slots_; ++a) {
+      if (!(w_.weight[a] > 0)) continue;
+      if (g_.leader()) w_.active[count] = a;
+      ++count;
+    }
+    num_active_ = count;
+    g_.sync();
+  }
+
   /// slope_a = d F / d w_a for the atoms in use and slot `also`, huge elsewhere.
   HN_HD void slopes(int also) const {
-    for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+    for (int a0 = 0; a0 < slots_; a0 += G::width) {
       Var sum = G::splat(T(0));
-      for (int b = 0; b < w_.atoms; ++b) {
-        const T weight = w_.weight[b];
-        if (weight > 0) sum += G::splat(weight) * g_.load(w_.form + b * w_.ldk + a0);
+      for (int t = 0; t < num_active_; ++t) {
+        const int b = w_.active[t];
+        sum += G::splat(w_.weight[b]) * g_.load(w_.form + b * w_.ldk + a0);
       }
       const Var slope = G::splat(1 - alpha_) * g_.load(w_.linear + a0) + G::splat(alpha_) * sum;
       const auto used = (g_.load(w_.weight + a0) > G::splat(T(0))) |
@@ -249,28 +242,51 @@ class Fgw {
     g_.sync();
   }
 
-  HN_HD void gradient() const {
+  /// out = scale_linear * cost + scale_pair * sum_a weight_a B_a.
+  HN_HD void combine(T scale_linear, T scale_pair, T* out) const {
     const int matrix = s_.n * s_.ld;
-    for (int e = 0; e < matrix; e += G::width) {
-      Var sum = G::splat(1 - alpha_) * g_.load(w_.cost + e);
-      for (int a = 0; a < w_.atoms; ++a) {
-        const T weight = w_.weight[a];
-        if (weight > 0) sum += G::splat(alpha_ * weight) * g_.load(w_.pair + a * matrix + e);
-      }
-      g_.store(w_.grad + e, sum);
-    }
+    constexpr int block = 4;  // registers: one weight serves four packs
+    int e = 0;
+    for (; e + block * G::width <= matrix; e += block * G::width)
+      combine_packs<block>(scale_linear, scale_pair, e, out);
+    for (; e < matrix; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
     g_.sync();
+  }
+
+  template <int Packs>
+  HN_HD void combine_packs(T scale_linear, T scale_pair, int e, T* out) const {
+    const int matrix = s_.n * s_.ld;
+    Var sum[Packs];
+    for (int r = 0; r < Packs; ++r)
+      sum[r] = G::splat(scale_linear) * g_.load(w_.cost + e + r * G::width);
+    for (int t = 0; t < num_active_; ++t) {
+      const int a = w_.active[t];
+      const Var weight = G::splat(scale_pair * w_.weight[a]);
+      const T* pair = w_.pair + a * matrix + e;
+      for (int r = 0; r < Packs; ++r) sum[r] += weight * g_.load(pair + r * G::width);
+    }
+    for (int r = 0; r < Packs; ++r) g_.store(out + e + r * G::width, sum[r]);
   }
 
   HN_HD Vertex<T> slot(int a) const {
     const std::size_t at = static_cast<std::size_t>(a) * w_.capacity;
-    return {w_.count + a, w_.row + at, w_.col + at, w_.mass + at};
+    return {w_.vertex.count + a, w_.vertex.row + at, w_.vertex.col + at, w_.vertex.place + at,
+            w_.vertex.mass + at};
+  }
+
+  /// One more slot, with an empty row of the quadratic form.
+  HN_HD int open_slot() {
+    for (int e = 0; e < w_.ldk; e += G::width)
+      g_.store(w_.form + slots_ * w_.ldk + e, G::splat(T(0)));
+    return slots_++;
   }
 
   /// A slot that holds no weight; merges everything into the anchor when all are taken.
-  HN_HD int free_slot() const {
-    for (int a = 1; a < w_.atoms; ++a)
-      if (w_.weight[a] == 0) return a;
+  HN_HD int free_slot() {
+    if (num_active_ < slots_)
+      for (int a = 1; a < slots_; ++a)
+        if (w_.weight[a] == 0) return a;
+    if (slots_ < w_.atoms) return open_slot();
     merge();
     return 1;
   }
@@ -281,36 +297,28 @@ class Fgw {
     for (int e = 0; e < matrix; e += G::width)
       g_.store(out + e, weight * g_.load(w_.anchor + e));
     g_.sync();
-    for (int a = 1; a < w_.atoms; ++a) {
+    for (int k = 0; k < num_active_; ++k) {
+      const int a = w_.active[k];
+      if (a == 0) continue;
       const T share = w_.weight[a];
-      if (!(share > 0)) continue;
       const Vertex<T> v = slot(a);
       const int count = *v.count;
       // rows and columns of one vertex are distinct places, so lanes do not meet
       for (int t = g_.begin(); t < count; t += g_.step())
-        out[v.row[t] * s_.ld + v.col[t]] += share * v.mass[t];
+        out[v.place[t]] += share * v.mass[t];
       g_.sync();
     }
   }
 
-  HN_HD void merge() const {
-    const int matrix = s_.n * s_.ld;
+  HN_HD void merge() {
     current_plan(w_.anchor);
-    for (int e = 0; e < matrix; e += G::width) {
-      Var sum = G::splat(T(0));
-      for (int a = 0; a < w_.atoms; ++a) {
-        const T weight = w_.weight[a];
-        if (weight > 0) sum += G::splat(weight) * g_.load(w_.pair + a * matrix + e);
-      }
-      g_.store(w_.pair + e, sum);
-    }
+    combine(0, 1, w_.pair);
     T linear = 0, quadratic = 0;
-    for (int a = 0; a < w_.atoms; ++a) {
-      const T weight = w_.weight[a];
-      if (!(weight > 0)) continue;
-      linear += weight * w_.linear[a];
-      for (int b = 0; b < w_.atoms; ++b)
-        quadratic += weight * w_.weight[b] * w_.form[a * w_.ldk + b];
+    for (int k = 0; k < num_active_; ++k) {
+      const int a = w_.active[k];
+      linear += w_.weight[a] * w_.linear[a];
+      for (int l = 0; l < num_active_; ++l)
+        quadratic += w_.weight[a] * w_.weight[w_.active[l]] * w_.form[a * w_.ldk + w_.active[l]];
     }
     g_.sync();
     for (int a = 1 + g_.begin(); a < w_.atoms; a += g_.step()) w_.weight[a] = 0;
@@ -320,17 +328,16 @@ class Fgw {
       w_.form[0] = quadratic;
     }
     g_.sync();
+    list_active();
   }
 
   /// Exact pairwise steps on the weights until their own gap is a tenth of the outer one.
   HN_HD void rebalance(int fresh, T enough) const {
-    int used = 1;
-    for (int a = 0; a < w_.atoms; ++a) used += w_.weight[a] > 0;
     slopes(fresh);
-    for (int step = 0; step < 4 * used; ++step) {
+    for (int step = 0; step < 4 * (num_active_ + 1); ++step) {
       Var low = G::splat(2 * huge), high = G::splat(2 * huge);
       auto low_at = g_.template index<T>(0), high_at = low_at;
-      for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+      for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const auto at = g_.template index<T>(a0);
         const Var slope = g_.load(w_.slope + a0);
         const Var held = G::select(g_.load(w_.weight + a0) > G::splat(T(0)), -slope, G::splat(huge));
@@ -339,8 +346,10 @@ class Fgw {
         high_at = G::select(held < high, at, high_at);
         high = G::min(high, held);
       }
-      const MinAt<T> up = g_.template min_at<T>(low, low_at);
-      const MinAt<T> down = g_.template min_at<T>(high, high_at);
+      const bool single = slots_ <= G::width;
+      const MinAt<T> up = single ? g_.template min_at<T>(low) : g_.template min_at<T>(low, low_at);
+      const MinAt<T> down =
+          single ? g_.template min_at<T>(high) : g_.template min_at<T>(high, high_at);
       const T local = -down.value - up.value;
       if (!(local > 0) || (step > 0 && local <= enough)) break;
       const T* form_up = w_.form + up.index * w_.ldk;
@@ -356,7 +365,7 @@ class Fgw {
         w_.weight[down.index] = exact < most ? most - moved : T(0);
       }
       const Var scale = G::splat(alpha_ * moved);
-      for (int a0 = 0; a0 < w_.ldk; a0 += G::width) {
+      for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
         g_.store(w_.slope + a0, g_.load(w_.slope + a0) + scale * change);
       }
@@ -367,18 +376,17 @@ class Fgw {
   HN_HD void descend() {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
     for (int it = 0;; ++it) {
+      list_active();
       slopes(0);
       T on_plan = 0, linear = 0;
-      for (int a = 0; a < w_.atoms; ++a) {
-        const T weight = w_.weight[a];
-        if (weight > 0) {
-          on_plan += weight * w_.slope[a];
-          linear += weight * w_.linear[a];
-        }
+      for (int k = 0; k < num_active_; ++k) {
+        const int a = w_.active[k];
+        on_plan += w_.weight[a] * w_.slope[a];
+        linear += w_.weight[a] * w_.linear[a];
       }
       now.objective = T(0.5) * ((1 - alpha_) * linear + on_plan);
       if (it == stops_.max_iter) break;
-      gradient();
+      combine(1 - alpha_, alpha_, w_.grad);
       const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!complete) {
@@ -388,7 +396,7 @@ class Fgw {
       const int fresh = free_slot();
       const Vertex<T> v = slot(fresh);
       transport_.extract(v, unit_);
-      const T on_vertex = inner(w_.grad, v);
+      const T on_vertex = inner(g_, w_.grad, v);
       now.gap = on_plan - on_vertex;
       const T size = now.objective < 0 ? -now.objective : now.objective;
       const T terms = (on_plan < 0 ? -on_plan : on_plan) + (on_vertex < 0 ? -on_vertex : on_vertex);
@@ -415,10 +423,10 @@ class Fgw {
     const int matrix = s_.n * s_.ld;
     pair_cost<L, P>(g_, s_, w_.c, v, w_.pair + fresh * matrix);
     g_.sync();
-    const T linear = inner(w_.cost, v);
-    for (int b = 0; b < w_.atoms; ++b) {
-      if (!(w_.weight[b] > 0) && b != fresh) continue;
-      const T cross = inner(w_.pair + b * matrix, v);
+    const T linear = inner(g_, w_.cost, v);
+    for (int k = 0; k <= num_active_; ++k) {
+      const int b = k < num_active_ ? w_.active[k] : fresh;
+      const T cross = inner(g_, w_.pair + b * matrix, v);
       if (g_.leader()) {
         w_.form[fresh * w_.ldk + b] = cross;
         w_.form[b * w_.ldk + fresh] = cross;
@@ -435,6 +443,7 @@ class Fgw {
   T alpha_, unit_;
   FgwStops stops_;
   FgwResult<T> best_;
+  int slots_ = 0, num_active_ = 0;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -87,6 +87,10 @@ struct ScalarLanes {
     return mask ? yes : no;
   }
   template <class T>
+  HN_HD static T gather(const T* p, LaneInt<T> at) {
+    return p[at];
+  }
+  template <class T>
   HN_HD static T min(T a, T b) {
     return b < a ? b : a;
   }
@@ -118,6 +122,10 @@ struct SerialGroup : ScalarLanes {
     return *p;
   }
   template <class T>
+  HN_HD LaneInt<T> load_int(const LaneInt<T>* p) const {
+    return *p;
+  }
+  template <class T>
   HN_HD void store(T* p, T v) const {
     *p = v;
   }
@@ -137,6 +145,11 @@ struct SerialGroup : ScalarLanes {
   template <class T>
   HN_HD MinAt<T> min_at(T v, LaneInt<T> index) const {
     return {v, static_cast<int>(index)};
+  }
+  /// Position within one row of lanes: the lane itself.
+  template <class T>
+  HN_HD MinAt<T> min_at(T v) const {
+    return {v, 0};
   }
   template <class T>
   HN_HD bool any(bool mask) const {

@@ -20,19 +20,47 @@ struct Shape {
   bool assignment;
 };
 
-/// A sparse coupling: mass[t] moves from row[t] to col[t].
+/// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
 template <class T>
 struct Vertex {
-  int* count;
-  int* row;
-  int* col;
+  int *count, *row, *col;
+  LaneInt<T>* place;
   T* mass;
+
+  HN_HD void set(int t, int i, int j, int ld, T moved) const {
+    row[t] = i;
+    col[t] = j;
+    place[t] = i * ld + j;
+    mass[t] = moved;
+  }
 };
 
 template <class T>
-HN_HD Vertex<T> take_vertex(Arena& arena, const Shape& s) {
-  const std::size_t most = s.assignment ? s.n : static_cast<std::size_t>(s.n) * s.m;
-  return {arena.take<int>(1), arena.take<int>(most), arena.take<int>(most), arena.take<T>(most)};
+HN_HD Vertex<T> take_vertex(Arena& arena, std::size_t most) {
+  return {arena.take<int>(1), arena.take<int>(most), arena.take<int>(most),
+          arena.take<LaneInt<T>>(most), arena.take<T>(most)};
+}
+
+/// <matrix, V> for an (n, ld) matrix; the entries of V lie on lanes.
+template <class G, class T>
+HN_HD T inner(const G& g, const T* matrix, const Vertex<T>& v) {
+  using Var = typename G::template Var<T>;
+  const int count = *v.count;
+  const auto last = G::template splat_int<T>(count);
+  Var sum = G::splat(T(0));
+  for (int t0 = 0; t0 < count; t0 += G::width) {
+    const auto real = g.template index<T>(t0) < last;
+    const auto place = G::select(real, g.template load_int<T>(v.place + t0), G::template splat_int<T>(0));
+    const Var mass = G::select(real, g.load(v.mass + t0), G::splat(T(0)));
+    sum += mass * G::gather(matrix, place);
+  }
+  return g.sum(sum);
+}
+
+/// Room for a solution: ties can close cycles, so no less than all entries in general; rounded up, as
+/// lists are read a row of lanes at a time.
+HN_HD std::size_t vertex_capacity(const Shape& s) {
+  return s.assignment ? s.ldn : static_cast<std::size_t>(s.n) * s.ld;
 }
 
 template <class T>
@@ -132,9 +160,7 @@ class Transport {
   HN_HD void extract(const Vertex<T>& out, T unit) const {
     if (s_.assignment) {
       for (int i = g_.begin(); i < s_.n; i += g_.step()) {
-        out.row[i] = i;
-        out.col[i] = w_.col_of_row[i];
-        out.mass[i] = unit;
+        out.set(i, i, w_.col_of_row[i], s_.ld, unit);
       }
       if (g_.leader()) *out.count = s_.n;
     } else {
@@ -149,9 +175,7 @@ class Transport {
         g_.sync();
         for (int t = from + g_.begin(); t < count; t += g_.step()) {
           const int i = w_.rows[t - from];
-          out.row[t] = i;
-          out.col[t] = j;
-          out.mass[t] = w_.flow[j * s_.ldn + i] * unit;
+          out.set(t, i, j, s_.ld, w_.flow[j * s_.ldn + i] * unit);
         }
         g_.sync();
       }
@@ -161,6 +185,11 @@ class Transport {
   }
 
  private:
+  /// Over the columns of one row; a row that fits the lanes needs no positions.
+  HN_HD MinAt<T> minimum(Var best, Int at) const {
+    return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);
+  }
+
   /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
   HN_HD void take_tight(const T* cost) const {
     for (int i = 0; i < s_.n; ++i) {
@@ -172,7 +201,7 @@ class Transport {
         at = G::select(reduced < best, g_.template index<T>(j0), at);
         best = G::min(best, reduced);
       }
-      const MinAt<T> least = g_.template min_at<T>(best, at);
+      const MinAt<T> least = minimum(best, at);
       if (s_.assignment) {
         const bool free = w_.row_of_col[least.index] < 0;
         g_.sync();
@@ -212,7 +241,7 @@ class Transport {
       at = G::select(reach < best, g_.template index<T>(j0), at);
       best = G::min(best, reach);
     }
-    return g_.template min_at<T>(best, at);
+    return minimum(best, at);
   }
 
   /// The nearest open column once more, after one was closed without opening a row.
@@ -224,7 +253,7 @@ class Transport {
       at = G::select(reach < best, g_.template index<T>(j0), at);
       best = G::min(best, reach);
     }
-    return g_.template min_at<T>(best, at);
+    return minimum(best, at);
   }
 
   /// Sends what one shortest path from `source` can carry.

@@ -139,6 +139,32 @@ struct SimdGroup {
     return *reinterpret_cast<const typename PackOf<T, W>::loose*>(p);
   }
   template <class T>
+  Pack<LaneInt<T>, W> load_int(const LaneInt<T>* p) const {
+    return load(p);
+  }
+  template <class T, class I>
+  static Pack<T, W> gather(const T* p, I at) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && W == 16)
+      return reinterpret_cast<Pack<T, W>>(_mm512_mask_i32gather_ps(
+          __m512{}, 0xffff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
+    if constexpr (sizeof(T) == 8 && W == 8)
+      return reinterpret_cast<Pack<T, W>>(_mm512_mask_i64gather_pd(
+          __m512d{}, 0xff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4 && W == 8)
+      return reinterpret_cast<Pack<T, W>>(_mm256_i32gather_ps(
+          reinterpret_cast<const float*>(p), reinterpret_cast<__m256i>(at), sizeof(T)));
+    if constexpr (sizeof(T) == 8 && W == 4)
+      return reinterpret_cast<Pack<T, W>>(_mm256_i64gather_pd(
+          reinterpret_cast<const double*>(p), reinterpret_cast<__m256i>(at), sizeof(T)));
+#endif
+    Pack<T, W> out{};
+    for (int lane = 0; lane < W; ++lane) out[lane] = p[at[lane]];
+    return out;
+  }
+  template <class T>
   void store(T* p, Pack<T, W> v) const {
     *reinterpret_cast<typename PackOf<T, W>::loose*>(p) = v;
   }
@@ -166,6 +192,12 @@ struct SimdGroup {
       at = other < at ? other : at;
     }
     return {least[0], at};
+  }
+  template <class T>
+  MinAt<T> min_at(Pack<T, W> v) const {
+    const Pack<T, W> least = fold<W / 2>(v, [](auto a, auto b) { return b < a ? b : a; });
+    const unsigned bits = mask_bits(v == least);
+    return {least[0], bits ? std::countr_zero(bits) : 0};
   }
   template <class T, class M>
   bool any(M mask) const {

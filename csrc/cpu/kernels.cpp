@@ -259,7 +259,7 @@ bool transport_range(const TransportArgs<T>& p, int64_t begin, int64_t end) {
         const Shape s = shape_of<G>(x, y);
         const auto layout = [&](Arena& arena, TransportWork<T>& w, Vertex<T>& v, T*& c, T*& ma, T*& mb) {
           w = take_transport<T>(arena, s);
-          v = take_vertex<T>(arena, s);
+          v = take_vertex<T>(arena, vertex_capacity(s));
           c = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
           ma = arena.take<T>(s.n);
           mb = arena.take<T>(s.ld);
@@ -714,7 +714,7 @@ bool network_distances_range(const NetworkDistancesArgs<T>& p, int64_t begin, in
       const Shape s = shape_of<G>(x, y);
       const auto layout = [&](Arena& arena, TransportWork<T>& w, Vertex<T>& v, T*& c, T*& ma, T*& mb) {
         w = take_transport<T>(arena, s);
-        v = take_vertex<T>(arena, s);
+        v = take_vertex<T>(arena, vertex_capacity(s));
         c = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
         ma = arena.take<T>(s.n);
         mb = arena.take<T>(s.ld);
@@ -755,7 +755,7 @@ bool network_distances_range(const NetworkDistancesArgs<T>& p, int64_t begin, in
       transport.extract(v, unit);
       T objective = 0;
       for (int t = 0; t < *v.count; ++t)
-        objective += v.mass[t] * cost[v.row[t] * s.ld + v.col[t]];
+        objective += v.mass[t] * cost[v.place[t]];
       p.objective[pair] = objective;
       return true;
     });
