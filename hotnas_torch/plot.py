@@ -283,7 +283,7 @@ def plot_heat_map(
         names = [short_name(labels[item]) for item in shown]
         axes.set_yticks(range(size), names, fontsize=7.5, color=_INK)
         axes.set_xticks([])
-        axes.tick_params(length=0, pad=18)
+        axes.tick_params(length=0, pad=24)
     else:
         axes.set_xlabel(f"{size:,} networks in the order of the tree", color=_INK)
         axes.set_xticks([])

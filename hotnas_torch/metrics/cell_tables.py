@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
 from hotnas_torch.metrics.pairwise import SolveLog, distinct_pairs
-from hotnas_torch.ops import cell_distances
+from hotnas_torch.ops import Backend, cell_distances
 
 __all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
 
@@ -37,7 +37,7 @@ class SolverSettings:
     num_starts: int
     tol: float
     max_iter: int
-    backend: str
+    backend: Backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def load_gram(path: str | PathLike[str]) -> Gram:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             distances, networks, meta = (
                 archive[name] for name in ("distances", "networks", "meta")
             )
@@ -89,11 +89,11 @@ def load_gram(path: str | PathLike[str]) -> Gram:
     except FileNotFoundError:
         raise
     except (
-        AttributeError,  # np.load gives a plain array for a .npy file
+        AttributeError,
         EOFError,
         KeyError,
         OSError,
-        TypeError,
+        TypeError,  # np.load gives a plain array for a .npy file, which is no context manager
         ValueError,
         zipfile.BadZipFile,
         zlib.error,

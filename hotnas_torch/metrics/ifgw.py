@@ -258,8 +258,8 @@ class IFGW:
             {
                 "lam": self.lam,
                 "eps": self.eps,
-                "unreachable": self.unreachable,
                 "tree": self.tree.distance_matrix(dtype=self.dtype).sum(),
+                "unreachable": self.unreachable,
             },
         )
         with torch.no_grad():

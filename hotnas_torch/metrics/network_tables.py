@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.metrics.pairwise import distinct_pairs
-from hotnas_torch.ops import network_distances
+from hotnas_torch.ops import Backend, network_distances
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
 
@@ -120,7 +120,7 @@ class NetworkTables:
         mass: Literal["channels", "uniform"],
         state_scale: tuple[float, float] | None,
         weights: NetworkWeights,
-        backend: str,
+        backend: Backend,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -181,7 +181,8 @@ class NetworkTables:
 
     def cells_of(self, networks: Tensor) -> Tensor:
         """Sorted distinct numbers of the cells that the given networks use, int64."""
-        return torch.unique(self.cells[networks])
+        distinct: Tensor = torch.unique(self.cells[networks])
+        return distinct
 
     def block(self, rows: Tensor, cols: Tensor, costs: CellCosts) -> Tensor:
         """Distances between chosen networks.
@@ -270,7 +271,9 @@ class NetworkTables:
         from_equal = distances[rows, col].masked_fill(not_equal, torch.inf).amin(1)
         across = distances[row, col].squeeze(1)
         mass = self._slot_mass[self._pattern[small]].gather(1, slot).squeeze(1)
-        return self.weights.cells * mass * across, across <= to_equal + from_equal
+        # Where both ways cost the same, rounding shall not decide.
+        slack = 1.0 + 8.0 * torch.finfo(self._dtype).eps
+        return self.weights.cells * mass * across, across <= (to_equal + from_equal) * slack
 
 
 def _features(

@@ -1,0 +1,144 @@
+import pytest
+import torch
+
+from hotnas_torch.errors import ConvergenceWarning, SolverError
+from hotnas_torch.metrics.pairwise import (
+    SolveLog,
+    distinct_pairs,
+    fill,
+    make_tiles,
+    progress_bar,
+    tile_edge,
+)
+
+
+@pytest.mark.parametrize("edge", [1, 3, 4, 7, 100])
+@pytest.mark.parametrize(("rows", "cols"), [(7, 7), (1, 1)])
+def test_symmetric_tiles_cover_every_pair_once(rows, cols, edge):
+    covered = torch.zeros(rows, cols, dtype=torch.int64)
+    tiles = make_tiles(rows, cols, edge, symmetric=True)
+    for tile in tiles:
+        covered[tile.rows, tile.cols] += 1
+    assert (covered.triu() == torch.ones(rows, cols).triu()).all()
+    assert sum(tile.num_pairs for tile in tiles) == rows * (rows - 1) // 2
+    assert [tile.index for tile in tiles] == list(range(len(tiles)))
+
+
+def test_rectangular_tiles_cover_every_entry_once():
+    covered = torch.zeros(5, 8, dtype=torch.int64)
+    tiles = make_tiles(5, 8, 3, symmetric=False)
+    for tile in tiles:
+        covered[tile.rows, tile.cols] += 1
+    assert (covered == 1).all()
+    assert sum(tile.num_pairs for tile in tiles) == 40
+
+
+def test_a_smaller_budget_makes_smaller_tiles():
+    edges = [tile_edge(budget, at_most=512) for budget in (1, 2**20, 2**26, 2**40)]
+    assert edges[0] == 1
+    assert edges == sorted(edges)
+    assert edges[-1] == 512
+    assert edges[2] ** 2 * 256 <= 2**26
+
+
+def test_distinct_pairs_lists_each_unordered_pair_once():
+    rows, cols = torch.tensor([0, 2, 5]), torch.tensor([2, 3, 0])
+    small, large, expand = distinct_pairs(rows, cols, 6)
+    pairs = list(zip(small.tolist(), large.tolist(), strict=True))
+    assert sorted(pairs) == [(0, 2), (0, 3), (0, 5), (2, 3), (2, 5), (3, 5)]
+    block = expand((10 * small + large).double())
+    expected = [[2.0, 3.0, 0.0], [0.0, 23.0, 2.0], [25.0, 35.0, 5.0]]
+    assert block.tolist() == expected
+
+
+class _Recorder:
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, rows, cols):
+        self.calls.append((rows.tolist(), cols.tolist()))
+        return (rows[:, None] - cols).abs().double()
+
+
+@pytest.mark.parametrize("edge", [1, 2, 5, 50])
+def test_fill_writes_the_whole_matrix(edge):
+    items = torch.tensor([4, 1, 1, 9, 0, 4])
+    out = torch.full((6, 6), torch.nan, dtype=torch.float64)
+    fill(out, _Recorder(), items, None, edge=edge, stage="test")
+    assert torch.equal(out, (items[:, None] - items).abs().double())
+    others = torch.tensor([3, 9, 3])
+    out = torch.full((6, 3), torch.nan, dtype=torch.float64)
+    fill(out, _Recorder(), items, others, edge=edge, stage="test")
+    assert torch.equal(out, (items[:, None] - others).abs().double())
+
+
+def test_fill_asks_for_repeated_items_once():
+    block = _Recorder()
+    out = torch.empty(200, 200, dtype=torch.float64)
+    fill(out, block, torch.tensor([7, 3] * 100), None, edge=100, stage="test")
+    assert sum(len(rows) * len(cols) for rows, cols in block.calls) == 3
+
+
+class _Store:
+    def __init__(self, saved):
+        self.saved = saved
+
+    def load(self, tile):
+        return self.saved.get(tile.index)
+
+    def save(self, tile, values):
+        self.saved[tile.index] = values.clone()
+
+
+def test_fill_takes_saved_tiles_instead_of_computing_them():
+    items = torch.arange(6)
+    saved = {}
+    complete = torch.empty(6, 6, dtype=torch.float64)
+    fill(complete, _Recorder(), items, None, edge=2, stage="test", store=_Store(saved))
+    assert len(saved) == 6
+    del saved[1], saved[5]
+    block = _Recorder()
+    again = torch.empty(6, 6, dtype=torch.float64)
+    fill(again, block, items, None, edge=2, stage="test", store=_Store(saved))
+    assert len(block.calls) == 2
+    assert torch.equal(again, complete)
+
+
+def test_progress_reaches_the_number_of_pairs():
+    seen = []
+    out = torch.empty(9, 9, dtype=torch.float64)
+    fill(
+        out,
+        _Recorder(),
+        torch.arange(9),
+        None,
+        edge=4,
+        stage="cells",
+        progress=lambda *call: seen.append(call),
+    )
+    assert seen[0] == ("cells", 0, 36)
+    assert seen[-1] == ("cells", 36, 36)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_the_bar_appears_only_when_asked_for(capsys):
+    with progress_bar(False, "cells", 10) as advance:
+        advance(10)
+    assert capsys.readouterr().err == ""
+    with progress_bar(True, "cells", 10) as advance:
+        advance(10)
+    assert "cells" in capsys.readouterr().err
+
+
+def test_failures_raise_and_slow_items_warn_once():
+    log = SolveLog(max_iter=7)
+    ones = torch.ones(3)
+    log.add(ones, 1e-5 * ones, torch.tensor([0, 0, 0]))
+    log.warn()
+    log.add(ones, torch.tensor([0.0, 0.5, 0.0]), torch.tensor([0, 1, 0]))
+    with pytest.warns(ConvergenceWarning, match=r"1 of 6 .* max_iter=7 .* gap of up to 5.0e-01"):
+        log.warn()
+    with pytest.raises(SolverError, match="1 of 3 cell pairs ended without a finite value"):
+        log.add(ones, ones, torch.tensor([0, 2, 0]))
+    with pytest.raises(SolverError, match="1 of 3"):
+        log.add(torch.tensor([1.0, torch.nan, 1.0]), ones, torch.tensor([0, 0, 0]))
