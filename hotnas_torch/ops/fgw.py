@@ -12,7 +12,7 @@ from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
 from hotnas_torch.ops.reference.pair_cost import LOSS_L1
 from hotnas_torch.ops.transport import refuse_gradients, tangent
 
-__all__ = ["check_starts", "fgw", "fgw_backward", "quadratic_cost"]
+__all__ = ["NUM_STRUCTURAL_STARTS", "check_starts", "fgw", "fgw_backward", "quadratic_cost"]
 
 
 def fgw(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ops
-from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
+from hotnas_torch.ops.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.problem import (
     GraphProblem,
     check_count,
