@@ -130,6 +130,10 @@ struct SerialGroup : ScalarLanes {
     *p = v;
   }
   template <class T>
+  HN_HD void store_int(LaneInt<T>* p, LaneInt<T> v) const {
+    *p = v;
+  }
+  template <class T>
   HN_HD T sum(T v) const {
     return v;
   }

@@ -139,7 +139,8 @@ class Transport {
       for (int e = 0; e < cells; e += G::width) g_.store(w_.flow + e, G::splat(T(0)));
     }
     g_.sync();
-    take_tight(cost);
+    take_tight_rows(cost);
+    take_tight_columns(cost);
     bool complete = true;
     for (int row = 0; row < s_.n; ++row) {
       if (s_.assignment) {
@@ -191,7 +192,7 @@ class Transport {
   }
 
   /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
-  HN_HD void take_tight(const T* cost) const {
+  HN_HD void take_tight_rows(const T* cost) const {
     for (int i = 0; i < s_.n; ++i) {
       const T* row = cost + i * s_.ld;
       Var best = g_.load(row) - g_.load(w_.v);
@@ -225,6 +226,42 @@ class Transport {
     }
   }
 
+  /// v_j = min_i (cost_ij - u_i), never less than before, and what its cheapest row still has to give.
+  /// Columns lie on lanes, so this costs less than one search for a path and saves several.
+  HN_HD void take_tight_columns(const T* cost) const {
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var best = g_.load(cost + j0) - G::splat(w_.u[0]);
+      Int at = G::template splat_int<T>(0);
+      for (int i = 1; i < s_.n; ++i) {
+        const Var reduced = g_.load(cost + i * s_.ld + j0) - G::splat(w_.u[i]);
+        at = G::select(reduced < best, G::template splat_int<T>(i), at);
+        best = G::min(best, reduced);
+      }
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
+      g_.store(w_.v + j0, G::select(real, best, G::splat(-huge)));
+      g_.template store_int<T>(w_.via + j0, at);
+    }
+    g_.sync();
+    if (g_.leader()) {
+      for (int j = 0; j < s_.m; ++j) {
+        const int i = static_cast<int>(w_.via[j]);
+        if (s_.assignment) {
+          if (w_.row_of_col[j] < 0 && w_.col_of_row[i] < 0) {
+            w_.row_of_col[j] = i;
+            w_.col_of_row[i] = j;
+          }
+        } else {
+          const T supply = w_.supply[i], demand = w_.demand[j];
+          const T moved = supply < demand ? supply : demand;
+          w_.supply[i] = supply - moved;
+          w_.demand[j] = demand - moved;
+          w_.flow[j * s_.ldn + i] += moved;
+        }
+      }
+    }
+    g_.sync();
+  }
+
   /// Path lengths to the open columns through row i at distance mu; the nearest open column.
   HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
     const Var base = G::splat(w_.u[i] - mu);
@@ -235,7 +272,8 @@ class Transport {
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       const Var through = g_.load(row + j0) - base - g_.load(w_.price + j0);
       Var reach = g_.load(w_.reach + j0);
-      g_.store(w_.via + j0, G::select(through < reach, me, g_.load(w_.via + j0)));
+      const Int via = g_.template load_int<T>(w_.via + j0);
+      g_.template store_int<T>(w_.via + j0, G::select(through < reach, me, via));
       reach = G::min(reach, through);
       g_.store(w_.reach + j0, reach);
       at = G::select(reach < best, g_.template index<T>(j0), at);

@@ -139,6 +139,10 @@ struct SimdGroup {
     return *reinterpret_cast<const typename PackOf<T, W>::loose*>(p);
   }
   template <class T>
+  void store_int(LaneInt<T>* p, Pack<LaneInt<T>, W> v) const {
+    store(p, v);
+  }
+  template <class T>
   Pack<LaneInt<T>, W> load_int(const LaneInt<T>* p) const {
     return load(p);
   }
