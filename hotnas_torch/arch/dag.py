@@ -95,7 +95,8 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
         if to_sink[j]:
             to_sink[i] = True
     if not (all(from_source) and all(to_sink)):
-        node = next(v for v in range(num_nodes) if not (from_source[v] and to_sink[v]))
+        # Without any path the ends are off it as well; an inner node is what can be mended.
+        node = next(v for v in (*range(1, num_nodes), 0) if not (from_source[v] and to_sink[v]))
         lacking = "is not reachable from the input" if not from_source[node] else "leads nowhere"
         raise ArchitectureError(
             f"{argument} must put every node on a path from input to output; node {node} "

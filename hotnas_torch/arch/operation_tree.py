@@ -65,9 +65,8 @@ class OperationTree:
         self._set_labels(tuple(node for node in parents if node not in inner))
         self._set_lengths([lengths[node] for node in self._edges], self._edges)
         self._crossed = self._crossed_edges()
-        self._paths = torch.zeros(
-            len(self._labels), len(self._labels), len(self._edges), dtype=torch.float64
-        )
+        shape = (len(self._labels), len(self._labels), len(self._edges))
+        self._paths = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for i, row in enumerate(self._crossed):
             for j, path in enumerate(row):
                 self._paths[i, j, path] = 1.0
@@ -210,7 +209,9 @@ class OperationTree:
             )
         if names == self._labels:
             return matrix
-        rows = torch.tensor([self.index(name) for name in names], device=matrix.device)
+        rows = torch.tensor(
+            [self.index(name) for name in names], dtype=torch.int64, device=matrix.device
+        )
         return matrix[rows[:, None], rows[None, :]]
 
     def to_json(self) -> dict[str, Any]:
@@ -289,7 +290,9 @@ class OperationTree:
         if sample is None:
             self._lengths = tuple(float(value) for value in values)
             return
-        self._lengths = torch.stack([torch.as_tensor(value).to(sample) for value in values])
+        self._lengths = torch.stack(
+            [torch.as_tensor(value, dtype=sample.dtype, device=sample.device) for value in values]
+        )
         _check_vector(self._lengths, names)
 
     def _crossed_edges(self) -> list[list[list[int]]]:
@@ -329,7 +332,7 @@ class _CostMatrix(OperationTree):
         costs = _cost_tensor(names, matrix)
         size = len(names)
         self._set_labels(names)
-        self._rows, self._columns = torch.triu_indices(size, size, 1).unbind()
+        self._rows, self._columns = torch.triu_indices(size, size, 1, device="cpu").unbind()
         self._edges = tuple(
             f"{names[i]}|{names[j]}"
             for i, j in zip(self._rows.tolist(), self._columns.tolist(), strict=True)
