@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HotnasError, OSError) as error:
         print(f"{name}: failed: {_one_line(error)}", file=sys.stderr)
         return _FAILED
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"{name}: interrupted {interruption}".rstrip(), file=sys.stderr)
         return _INTERRUPTED
     return 0
 
@@ -264,24 +264,27 @@ def _gram(arguments: argparse.Namespace) -> None:
     }
     if arguments.no_pictures:
         pictures = {}
-    if not (arguments.resume or arguments.overwrite):
-        for path in (out, *pictures.values()):
-            if path.exists():
-                raise _BadInput(
-                    f"--out: {path} exists (add --resume to go on with the same computation, or"
-                    " --overwrite to replace it)"
-                )
     for path in (out, *pictures.values()):
         _check_output("--out", path)
+        if path.exists() and not (arguments.resume or arguments.overwrite):
+            raise _BadInput(
+                f"--out: {path} exists (add --resume to go on with the same computation, or"
+                " --overwrite to replace it)"
+            )
     networks = _networks(arguments, space)
     started = time.perf_counter()
-    distances = metric.gram(
-        networks,
-        out=out,
-        progress=not arguments.quiet,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-    )
+    try:
+        distances = metric.gram(
+            networks,
+            out=out,
+            progress=not arguments.quiet,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+        )
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(
+            f"(what is finished is in {out}.partial; run it again with --resume)"
+        ) from interruption
     seconds = time.perf_counter() - started
     if pictures:
         names = load_gram(out).networks

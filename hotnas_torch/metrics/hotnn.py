@@ -121,7 +121,7 @@ class HOTNN:
         unreachable: Scalar | None = None,
         max_nodes: int | None = None,
         num_starts: int = 3,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 200,
         preset: Literal["default", "paper"] = "default",
         device: torch.device | str | None = None,

@@ -71,7 +71,7 @@ class IFGW:
             lengths; None takes the space's. Needed with ``normalize=False`` only.
         num_starts: Starts per pair (pointwise plan, signature plan, order-preserving), 1 to 3; the
             best objective is kept.
-        tol: Relative duality gap at which a pair is finished, > = 0.
+        tol: Relative duality gap at which a pair is finished, >= 0.
         max_iter: Most transports per start; reaching it gives a ``ConvergenceWarning``.
         preset: ``"paper"``: ordered pairs, the literal linear term, raw path lengths. Arguments
             that are passed win over the preset.
@@ -112,7 +112,7 @@ class IFGW:
         unreachable: Scalar | None = None,
         max_nodes: int | None = None,
         num_starts: int = 3,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 200,
         preset: Literal["default", "paper"] = "default",
         device: torch.device | str | None = None,
