@@ -31,17 +31,17 @@ template <class T>
 struct FgwWork {
   Structures<T> c;
   TransportWork<T> transport;
-  Vertex<T> dense;          // room for a coupling without zeros
-  Vertex<T> found;          // the vertex at hand
-  T *a, *b;                 // masses in units
-  T *cost, *grad;           // (n, ld)
-  T *anchor, *plan;         // start coupling; best plan so far, (n, ld)
-  T *f, *g;                 // duals of the best plan
-  int atoms, ldk;           // slots; slot 0 is the anchor
-  T* pair;                  // B_a, (atoms, n, ld)
-  Vertex<T> vertex;         // vertices of slots 1.., `capacity` entries apart
+  Vertex<T> dense;   // room for a coupling without zeros
+  Vertex<T> found;   // the vertex at hand
+  T *a, *b;          // masses in units
+  T *cost, *grad;    // (n, ld)
+  T *anchor, *plan;  // start coupling; best plan so far, (n, ld)
+  T *f, *g;          // duals of the best plan
+  int atoms, ldk;    // slots; slot 0 is the anchor
+  T* pair;           // B_a, (atoms, n, ld)
+  Vertex<T> vertex;  // vertices of slots 1.., `capacity` entries apart
   int capacity;
-  int* active;              // slots with weight, (atoms)
+  int* active;                 // slots with weight, (atoms)
   T *weight, *linear, *slope;  // (ldk)
   T* form;                     // Q, (atoms, ldk)
 };
@@ -87,7 +87,12 @@ class Fgw {
  public:
   /// unit: mass of one unit of a and b, so that unit * sum(a) = 1.
   HN_HD Fgw(const G& g, const Shape& s, const FgwWork<T>& w, T alpha, T unit, FgwStops stops)
-      : g_(g), s_(s), w_(w), transport_(g, s, w.transport), alpha_(alpha), unit_(unit),
+      : g_(g),
+        s_(s),
+        w_(w),
+        transport_(g, s, w.transport),
+        alpha_(alpha),
+        unit_(unit),
         stops_(stops) {
     best_.objective = huge;
     best_.gap = huge;
@@ -103,7 +108,7 @@ class Fgw {
     transport_.solve(cost, w_.a, w_.b);
     ++best_.iterations;
     transport_.extract(w_.found, unit_);
-    descend_from(w_.found);
+    if (is_new(w_.found)) descend_from(w_.found);
   }
 
   /// Start from the order-preserving coupling (north-west corner rule).
@@ -132,6 +137,7 @@ class Fgw {
       *w_.dense.count = t;
     }
     g_.sync();
+    if (!is_new(w_.dense)) return;
     transport_.cold(w_.cost);
     descend_from(w_.dense);
   }
@@ -179,7 +185,8 @@ class Fgw {
             in_other += G::select(column > at, mass, none) * entering;
           }
         }
-        const Var gap = G::abs(G::splat(out_mean) - out_other) + G::abs(G::splat(in_mean) - in_other);
+        const Var gap =
+            G::abs(G::splat(out_mean) - out_other) + G::abs(G::splat(in_mean) - in_other);
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
         g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_) * gap);
       }
@@ -188,6 +195,23 @@ class Fgw {
   }
 
  private:
+  /// Whether no earlier start had this support: about half of all starts on real cells repeat one.
+  /// Supports are told apart by a 64-bit sum of their mixed places.
+  HN_HD bool is_new(const Vertex<T>& v) {
+    std::uint64_t sum = 0;
+    const int count = *v.count;
+    for (int t = 0; t < count; ++t) {
+      std::uint64_t x = static_cast<std::uint64_t>(v.place[t]) + 0x9e3779b97f4a7c15u;
+      x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+      x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+      sum += x ^ (x >> 31);
+    }
+    for (int k = 0; k < num_seen_; ++k)
+      if (seen_[k] == sum) return false;
+    if (num_seen_ < most_seen) seen_[num_seen_++] = sum;
+    return true;
+  }
+
   HN_HD void descend_from(const Vertex<T>& start) {
     const int matrix = s_.n * s_.ld;
     for (int e = 0; e < matrix; e += G::width) g_.store(w_.anchor + e, G::splat(T(0)));
@@ -199,8 +223,7 @@ class Fgw {
     open_slot();
     g_.sync();
     const int count = *start.count;
-    for (int t = g_.begin(); t < count; t += g_.step())
-      w_.anchor[start.place[t]] = start.mass[t];
+    for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
     pair_cost<L, P>(g_, s_, w_.c, start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
@@ -294,8 +317,7 @@ class Fgw {
   HN_HD void current_plan(T* out) const {
     const int matrix = s_.n * s_.ld;
     const Var weight = G::splat(w_.weight[0]);
-    for (int e = 0; e < matrix; e += G::width)
-      g_.store(out + e, weight * g_.load(w_.anchor + e));
+    for (int e = 0; e < matrix; e += G::width) g_.store(out + e, weight * g_.load(w_.anchor + e));
     g_.sync();
     for (int k = 0; k < num_active_; ++k) {
       const int a = w_.active[k];
@@ -304,8 +326,7 @@ class Fgw {
       const Vertex<T> v = slot(a);
       const int count = *v.count;
       // rows and columns of one vertex are distinct places, so lanes do not meet
-      for (int t = g_.begin(); t < count; t += g_.step())
-        out[v.place[t]] += share * v.mass[t];
+      for (int t = g_.begin(); t < count; t += g_.step()) out[v.place[t]] += share * v.mass[t];
       g_.sync();
     }
   }
@@ -340,7 +361,8 @@ class Fgw {
       for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const auto at = g_.template index<T>(a0);
         const Var slope = g_.load(w_.slope + a0);
-        const Var held = G::select(g_.load(w_.weight + a0) > G::splat(T(0)), -slope, G::splat(huge));
+        const Var held =
+            G::select(g_.load(w_.weight + a0) > G::splat(T(0)), -slope, G::splat(huge));
         low_at = G::select(slope < low, at, low_at);
         low = G::min(low, slope);
         high_at = G::select(held < high, at, high_at);
@@ -444,6 +466,9 @@ class Fgw {
   FgwStops stops_;
   FgwResult<T> best_;
   int slots_ = 0, num_active_ = 0;
+  static constexpr int most_seen = 16;
+  std::uint64_t seen_[most_seen];
+  int num_seen_ = 0;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -50,7 +50,8 @@ HN_HD T inner(const G& g, const T* matrix, const Vertex<T>& v) {
   Var sum = G::splat(T(0));
   for (int t0 = 0; t0 < count; t0 += G::width) {
     const auto real = g.template index<T>(t0) < last;
-    const auto place = G::select(real, g.template load_int<T>(v.place + t0), G::template splat_int<T>(0));
+    const auto place =
+        G::select(real, g.template load_int<T>(v.place + t0), G::template splat_int<T>(0));
     const Var mass = G::select(real, g.load(v.mass + t0), G::splat(T(0)));
     sum += mass * G::gather(matrix, place);
   }
@@ -170,15 +171,13 @@ class Transport {
         const int from = count;
         for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
           const auto moved = g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0));
-          count = g_.template append<T>(moved, i0, w_.rows, count - from) + from;
-          // rows is scratch of one column: at most n entries
+          count = g_.template append<T>(moved, i0, out.row, count);
         }
         g_.sync();
         for (int t = from + g_.begin(); t < count; t += g_.step()) {
-          const int i = w_.rows[t - from];
+          const int i = out.row[t];
           out.set(t, i, j, s_.ld, w_.flow[j * s_.ldn + i] * unit);
         }
-        g_.sync();
       }
       if (g_.leader()) *out.count = count;
     }

@@ -150,11 +150,11 @@ struct SimdGroup {
   static Pack<T, W> gather(const T* p, I at) {
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4 && W == 16)
-      return reinterpret_cast<Pack<T, W>>(_mm512_mask_i32gather_ps(
-          __m512{}, 0xffff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
+      return reinterpret_cast<Pack<T, W>>(
+          _mm512_mask_i32gather_ps(__m512{}, 0xffff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
     if constexpr (sizeof(T) == 8 && W == 8)
-      return reinterpret_cast<Pack<T, W>>(_mm512_mask_i64gather_pd(
-          __m512d{}, 0xff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
+      return reinterpret_cast<Pack<T, W>>(
+          _mm512_mask_i64gather_pd(__m512d{}, 0xff, reinterpret_cast<__m512i>(at), p, sizeof(T)));
 #endif
 #if defined(__AVX2__)
     if constexpr (sizeof(T) == 4 && W == 8)

@@ -72,8 +72,8 @@ struct LowerBoundArgs {
 template <class T>
 struct CellTable {
   int nodes;
-  const std::int64_t* labels;                  // (graphs, nodes)
-  const T *features, *structure, *mass;        // (graphs, nodes, num_features), (.., nodes, nodes)
+  const std::int64_t* labels;            // (graphs, nodes)
+  const T *features, *structure, *mass;  // (graphs, nodes, num_features), (.., nodes, nodes)
 };
 
 template <class T>
@@ -95,8 +95,8 @@ struct CellDistancesArgs {
 template <class T>
 struct NetworkTable {
   int cells;
-  const std::int64_t* cell;    // (networks, cells)
-  const T *mass, *features;    // (networks, cells), (networks, cells, num_features)
+  const std::int64_t* cell;  // (networks, cells)
+  const T *mass, *features;  // (networks, cells), (networks, cells, num_features)
 };
 
 template <class T>

@@ -22,7 +22,7 @@ using torch::stable::Tensor;
 
 const Kernels& kernels() {
 #if HOTNAS_HAS_AVX
-  static const Kernels& best = [] () -> const Kernels& {
+  static const Kernels& best = []() -> const Kernels& {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
@@ -396,9 +396,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cell_distances(
   check_index(op, "index_x", index_x, x.labels.size(0));
   check_index(op, "index_y", index_y, y.labels.size(0));
   const bool has_starts = start_costs_.numel() > 0;
-  const Tensor starts =
-      has_starts ? read(start_costs_, op, "start_costs", type, {-1, x.nodes_, y.nodes_})
-                 : start_costs_;
+  const Tensor starts = has_starts
+                            ? read(start_costs_, op, "start_costs", type, {-1, x.nodes_, y.nodes_})
+                            : start_costs_;
   Tensor objective = like(label_cost, {count}), gap = like(label_cost, {count});
   Tensor iterations = like(label_cost, {count}, ScalarType::Int);
   Tensor status = like(label_cost, {count}, ScalarType::Int);
@@ -451,8 +451,7 @@ struct NetworkSide {
 
 Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const Tensor& mass_x,
                          const Tensor& features_x, const Tensor& cells_y, const Tensor& mass_y,
-                         const Tensor& features_y, const Tensor& index_x_,
-                         const Tensor& index_y_) {
+                         const Tensor& features_y, const Tensor& index_x_, const Tensor& index_y_) {
   const char* op = "network_distances";
   const ScalarType type = cell_cost_.scalar_type();
   const Tensor cell_cost = read(cell_cost_, op, "cell_cost", type, {-1, -1});
@@ -475,14 +474,17 @@ Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const 
                                        data<std::int64_t>(index_x),
                                        data<std::int64_t>(index_y),
                                        write<T>(objective)};
-    share_out(count, 8 * chunk_for(x.cells_, y.cells_), kernels_of<T>().network_distances, args, op);
+    share_out(count, 8 * chunk_for(x.cells_, y.cells_), kernels_of<T>().network_distances, args,
+              op);
   });
   return objective;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(hotnas, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&cpu_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(hotnas, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(hotnas, CPU, m) {
   m.impl("transport", TORCH_BOX(&transport));
