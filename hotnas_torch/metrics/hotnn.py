@@ -386,13 +386,14 @@ class HOTNN:
             edge = max(16, cell_tile_edge(unique) // per_network)
 
         def block(row_networks: Tensor, col_networks: Tensor) -> Tensor:
-            known = costs
-            if known is None:
-                cell_rows = tables.cells_of(row_networks)
-                cell_cols = tables.cells_of(col_networks)
+            cell_rows = tables.cells_of(row_networks)
+            cell_cols = tables.cells_of(col_networks)
+            if costs is None:
                 distances = cell_tables.block(cell_rows, cell_cols)
-                known = CellCosts.between(distances, cell_rows, cell_cols, len(unique))
-            return tables.block(row_networks, col_networks, known)
+                part = CellCosts.between(distances, cell_rows, cell_cols, len(unique))
+            else:
+                part = costs.restricted(cell_rows, cell_cols)
+            return tables.block(row_networks, col_networks, part)
 
         out = torch.empty(
             (len(rows), len(given) - len(rows) if cols is not None else len(rows)),

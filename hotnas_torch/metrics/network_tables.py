@@ -53,6 +53,12 @@ class CellCosts:
         col_of[cols] = torch.arange(len(cols))
         return cls(distances, row_of, col_of)
 
+    def restricted(self, rows: Tensor, cols: Tensor) -> "CellCosts":
+        """The part for the cells of the given numbers, (R,) and (C,) int64."""
+        device = self.distances.device
+        part = self.distances[self.row_of[rows].to(device)[:, None], self.col_of[cols].to(device)]
+        return CellCosts.between(part, rows, cols, len(self.row_of))
+
     def transposed(self) -> "CellCosts":
         """The same costs with rows and columns exchanged."""
         return CellCosts(self.distances.T.contiguous(), self.col_of, self.row_of)
@@ -201,44 +207,51 @@ class NetworkTables:
         in_cols = torch.zeros(len(self.cells), dtype=torch.bool)
         in_cols[cols] = True
         straight = in_rows[small] & in_cols[large]
+        if bool(straight.all()):
+            return expand(self._solve(small, large, costs))
         values = torch.empty(small.shape, dtype=self._dtype)
+        turned = ~straight
         values[straight] = self._solve(small[straight], large[straight], costs)
-        if not bool(straight.all()):
-            turned = ~straight
-            values[turned] = self._solve(small[turned], large[turned], costs.transposed())
+        values[turned] = self._solve(small[turned], large[turned], costs.transposed())
         return expand(values)
 
     def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
         values = torch.empty(small.shape, dtype=self._dtype)
         settled = torch.zeros(small.shape, dtype=torch.bool)
         # Networks that differ in one repeated cell on one skeleton are the bulk of some spaces.
-        differing = (self._slots[small] != self._slots[large]).sum(1)
-        alike = (self._pattern[small] == self._pattern[large]) & (differing == 1)
-        candidates = torch.nonzero(alike).squeeze(1)
-        if len(candidates):
-            values[candidates], settled[candidates] = self._one_cell_differs(
-                small[candidates], large[candidates], costs
+        alike = torch.nonzero(self._pattern[small] == self._pattern[large]).squeeze(1)
+        if len(alike):
+            differing = self._slots[small[alike]] != self._slots[large[alike]]
+            alike = alike[differing.sum(1) == 1]
+            values[alike], settled[alike] = self._one_cell_differs(
+                small[alike], large[alike], costs
             )
+        if not bool(settled.any()):
+            return self._transport(small, large, costs)
         rest = torch.nonzero(~settled).squeeze(1)
         if len(rest):
-            device = self._device
-            # Networks outside the block have no row or column; they are not asked for either.
-            cells_x = costs.row_of[self.cells].clamp_min(0).to(device)
-            cells_y = costs.col_of[self.cells].clamp_min(0).to(device)
-            objective = network_distances(
-                (self.weights.cells * costs.distances).to(device),
-                cells_x,
-                self._mass,
-                self._features,
-                cells_y,
-                self._mass,
-                self._features,
-                small[rest].to(device),
-                large[rest].to(device),
-                backend=self._backend,
-            )
-            values[rest] = objective.clamp_min(0.0).cpu()
+            values[rest] = self._transport(small[rest], large[rest], costs)
         return values
+
+    def _transport(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
+        device = self._device
+        # Networks outside the block have no row or column; they are not asked for either.
+        cells_x = costs.row_of[self.cells].clamp_min(0)
+        cells_y = costs.col_of[self.cells].clamp_min(0)
+        objective = network_distances(
+            (self.weights.cells * costs.distances).to(device),
+            cells_x.to(device),
+            self._mass,
+            self._features,
+            cells_y.to(device),
+            self._mass,
+            self._features,
+            small.to(device),
+            large.to(device),
+            backend=self._backend,
+        )
+        # Rounding may leave the objective of a perfect match a hair below zero.
+        return objective.clamp_min_(0.0).cpu()
 
     def _one_cell_differs(
         self, small: Tensor, large: Tensor, costs: CellCosts

@@ -111,8 +111,8 @@ def distinct_pairs(
     """Unordered pairs of different items inside a block, each listed once.
 
     Args:
-        rows: Item of every row of the block, shape (r,), int64.
-        cols: Item of every column of the block, shape (c,), int64.
+        rows: Item of every row of the block, shape (r,), int64, ascending without repeats.
+        cols: Item of every column of the block, shape (c,), int64, ascending without repeats.
         num_items: Number of items that indices count over.
 
     Returns:
@@ -121,17 +121,34 @@ def distinct_pairs(
         items have the value 0. Because a pair is solved in this one orientation wherever it
         appears, its value is the same to the bit in every block.
     """
+    shape = (len(rows), len(cols))
+    if rows[-1] < cols[0]:
+        return (
+            rows.repeat_interleave(len(cols)),
+            cols.repeat(len(rows)),
+            lambda values: values.reshape(shape),
+        )
+    if torch.equal(rows, cols):
+        i, j = torch.triu_indices(len(rows), len(rows), offset=1)
+
+        def mirror(values: Tensor) -> Tensor:
+            block = values.new_zeros(shape)
+            block[i, j] = values
+            block[j, i] = values
+            return block
+
+        return rows[i], rows[j], mirror
     small = torch.minimum(rows[:, None], cols)
     large = torch.maximum(rows[:, None], cols)
     different = small != large
     codes, inverse = torch.unique((small * num_items + large)[different], return_inverse=True)
 
-    def expand(values: Tensor) -> Tensor:
-        block = values.new_zeros(different.shape)
+    def scatter(values: Tensor) -> Tensor:
+        block = values.new_zeros(shape)
         block[different] = values[inverse]
         return block
 
-    return codes // num_items, codes % num_items, expand
+    return codes // num_items, codes % num_items, scatter
 
 
 def fill(

@@ -41,13 +41,23 @@ def test_a_smaller_budget_makes_smaller_tiles():
     assert edges[2] ** 2 * 256 <= 2**26
 
 
-def test_distinct_pairs_lists_each_unordered_pair_once():
-    rows, cols = torch.tensor([0, 2, 5]), torch.tensor([2, 3, 0])
-    small, large, expand = distinct_pairs(rows, cols, 6)
+@pytest.mark.parametrize(
+    ("rows", "cols"),
+    [
+        ([0, 2, 5], [0, 2, 3]),
+        ([0, 2], [3, 4, 5]),
+        ([3, 4, 5], [0, 2]),
+        ([1, 3, 4], [1, 3, 4]),
+        ([2], [2]),
+    ],
+)
+def test_distinct_pairs_lists_each_unordered_pair_once(rows, cols):
+    small, large, expand = distinct_pairs(torch.tensor(rows), torch.tensor(cols), 6)
     pairs = list(zip(small.tolist(), large.tolist(), strict=True))
-    assert sorted(pairs) == [(0, 2), (0, 3), (0, 5), (2, 3), (2, 5), (3, 5)]
+    assert all(x < y for x, y in pairs)
+    assert sorted(pairs) == sorted({(min(x, y), max(x, y)) for x in rows for y in cols if x != y})
     block = expand((10 * small + large).double())
-    expected = [[2.0, 3.0, 0.0], [0.0, 23.0, 2.0], [25.0, 35.0, 5.0]]
+    expected = [[0 if x == y else 10 * min(x, y) + max(x, y) for y in cols] for x in rows]
     assert block.tolist() == expected
 
 
