@@ -3,12 +3,12 @@ import pytest
 import scipy.optimize
 import torch
 from hypothesis import given, settings
-from tests.generators.checks import check_coupling, check_duals, check_vertex
-from tests.generators.oracles import linprog_objective
-from tests.generators.problems import F64, Transport, masses, transports, uniform
 from torch import Tensor
 
 from hotnas_torch.ops import transport
+from tests.generators.checks import check_coupling, check_duals, check_vertex
+from tests.generators.oracles import linprog_objective
+from tests.generators.problems import F64, Transport, masses, transports, uniform
 
 SIZES = [(1, 1), (1, 5), (6, 1), (3, 4), (8, 8), (7, 11), (20, 13)]
 
@@ -43,9 +43,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("n", "m"), SIZES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_linprog(
-    kind: str, n: int, m: int, rng: torch.Generator, backend: str
-) -> None:
+def test_agrees_with_linprog(kind: str, n: int, m: int, rng: torch.Generator, backend: str) -> None:
     cost, a, b = problems(kind, rng, n, m)
     plan, objective, f, g, _, status = transport(cost, a, b, backend=backend)
     expected = [linprog_objective(*item) for item in zip(cost, a, b, strict=True)]
@@ -210,9 +208,9 @@ def test_the_default_dtype_does_not_matter(rng: torch.Generator, backend: str) -
 
 
 def normalised_transport(cost: Tensor, a: Tensor, b: Tensor, backend: str) -> Tensor:
-    return transport(
-        cost, a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True), backend=backend
-    )[1]
+    return transport(cost, a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True), backend=backend)[
+        1
+    ]
 
 
 def test_gradients(rng: torch.Generator, backend: str) -> None:
