@@ -147,12 +147,12 @@ class ArchitectureBatch:
         """
         num_cells, width = self.mask.shape
         # Paths to the output are paths from the input of the reversed cell. Each cell is reversed
-        # within its own size, so that padding stays behind in both.
+        # within its own size, so that padding stays behind in both; edges that then seem to enter
+        # padding do no harm, as none leaves it.
         place = torch.arange(width, device=self.mask.device)
         mirror = (self.sizes[:, None] - 1 - place).clamp(min=0)
         cell = torch.arange(num_cells, device=self.mask.device)[:, None, None]
         mirrored = self.adjacency[cell, mirror[:, None, :], mirror[:, :, None]]
-        mirrored &= self.mask[:, None, :] & self.mask[:, :, None]
         lengths = _lengths_from_first(
             torch.cat([self.adjacency, mirrored]), self.weights.dtype
         )  # (2U, n, 3)

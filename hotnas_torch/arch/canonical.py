@@ -269,8 +269,8 @@ def _describe(order: list[int], colours: _Colours, successors: _Neighbours) -> _
 def _candidates(classes: dict[int, list[int]]) -> list[int]:
     """Returns the members of the largest class, of the lowest colour among several.
 
-    Measured on incidence graphs of projective planes, the smallest class takes 50 times as long
-    at 64 nodes: with more nodes singled out alike, more of the search is a copy of what is known.
+    Any rule that looks at colours alone would do. The largest class leaves the least to search: on
+    the incidence graph of a projective plane with 64 nodes the smallest took 45 times as long.
     """
     return max((classes[colour] for colour in sorted(classes)), key=len)
 

@@ -201,6 +201,13 @@ def test_graphs_that_neighbour_hashes_confuse() -> None:
     assert not isomorphic(one, two)
 
 
+def test_regular_graphs_without_symmetry() -> None:
+    # Every node of the Frucht graph has three neighbours, and no two nodes are alike.
+    for cell in (double_cover(nx.frucht_graph()), incidence(nx.frucht_graph())):
+        for seed in range(10):
+            assert shuffled(cell, seed).canonical() == cell.canonical()
+
+
 def test_strongly_regular_graphs_are_told_apart() -> None:
     # The smallest pair with equal parameters, (16, 6, 2, 2).
     rook = nx.line_graph(nx.complete_bipartite_graph(4, 4))
@@ -223,9 +230,9 @@ def test_random_graphs_of_hundreds_of_nodes() -> None:
         edges += [(v, 301) for v in range(1, 301) if v not in left]
         cell = Cell.from_edges(["input"] + ["node"] * 300 + ["output"], edges)
         other = shuffled(cell, 5)
-        start = time.perf_counter()
+        start = time.process_time()
         assert other.canonical() == cell.canonical()
-        assert time.perf_counter() - start < 0.5
+        assert time.process_time() - start < 0.5
 
 
 def chains(count: int, length: int) -> Cell:
@@ -242,6 +249,9 @@ def chains(count: int, length: int) -> Cell:
         pytest.param(double_cover(nx.cycle_graph(51)), id="one long cycle"),
         pytest.param(double_cover(nx.hypercube_graph(5)), id="hypercube"),
         pytest.param(double_cover(nx.line_graph(nx.complete_graph(8))), id="triangular"),
+        pytest.param(
+            double_cover(nx.line_graph(nx.complete_bipartite_graph(8, 8))), id="rook moves"
+        ),
         pytest.param(double_cover(nx.paley_graph(13).to_undirected()), id="Paley"),
         pytest.param(double_cover(nx.random_regular_graph(3, 60, seed=0)), id="cubic"),
     ],
@@ -249,12 +259,12 @@ def chains(count: int, length: int) -> Cell:
 def test_symmetric_cells_are_quick(cell: Cell) -> None:
     """Branching without regard to symmetry would take n! or 3^depth times as long."""
     other = shuffled(cell, 2)
-    start = time.perf_counter()
+    start = time.process_time()
     assert other.canonical() == cell.canonical()
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
-def test_ten_thousand_small_cells_are_quick() -> None:
+def test_small_cells_are_quick() -> None:
     generator = torch.Generator().manual_seed(0)
     edges = torch.rand(1000, 8, 8, generator=generator).lt(0.4).triu(1)
     edges |= torch.diag(torch.ones(7, dtype=torch.bool), 1)
@@ -264,8 +274,8 @@ def test_ten_thousand_small_cells_are_quick() -> None:
     for pairs, inner in zip(edges, labels, strict=True):
         ops = ["input", *("abc"[k] for k in inner), "output"]
         cells.append(Cell.from_edges(ops, pairs.nonzero().tolist(), prune=True))
-    start = time.perf_counter()
+    start = time.process_time()
     for cell in cells:
         cell.canonical()
-    # 150 microseconds each on an idle machine is the aim; a busy one gets four times as long.
-    assert time.perf_counter() - start < 1000 * 600e-6
+    # 150 microseconds each is the aim; a slower machine gets four times as long.
+    assert time.process_time() - start < 1000 * 600e-6
