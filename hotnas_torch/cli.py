@@ -15,7 +15,7 @@ from hotnas_torch import spaces
 from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError, GramFileError, HotnasError
-from hotnas_torch.metrics import HOTNN, CellMatching, NetworkMatching, load_gram
+from hotnas_torch.metrics import HOTNN, CellMatching, NetworkMatching
 from hotnas_torch.plot import (
     plot_heat_map,
     plot_network_matching,
@@ -287,7 +287,7 @@ def _gram(arguments: argparse.Namespace) -> None:
         ) from interruption
     seconds = time.perf_counter() - started
     if pictures:
-        names = load_gram(out).networks
+        names = [space.to_string(network) for network in networks]
         title = f"HOTNN distances of {len(networks):,} {space.name} networks"
         save_figure(plot_heat_map(distances, names, title=title), pictures["heat map"])
         save_figure(plot_tree(distances, names, title=title), pictures["tree"])
@@ -359,7 +359,7 @@ def _compare(arguments: argparse.Namespace) -> None:
             cell_matching.parts,
         )
     if arguments.out is not None:
-        titles = (f"A  {short_name(arguments.a, 40)}", f"B  {short_name(arguments.b, 40)}")
+        titles = (short_name(arguments.a, 40), short_name(arguments.b, 40))
         save_figure(plot_network_matching(matching, cells, titles=titles), arguments.out)
         print(f"\npicture  {arguments.out}")
 

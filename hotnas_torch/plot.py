@@ -817,8 +817,8 @@ def plot_network_matching(
         else:
             s, t, cells = cell_matchings[index - 1]
             names = (
-                f"cell {letters[networks[0].cells[s].key]} (a, place {s + 1})",
-                f"cell {letters[networks[1].cells[t].key]} (b, place {t + 1})",
+                f"cell {letters[networks[0].cells[s].key]} (left, place {s + 1})",
+                f"cell {letters[networks[1].cells[t].key]} (right, place {t + 1})",
             )
             colours = _operation_colours(
                 [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]

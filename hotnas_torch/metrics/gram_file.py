@@ -139,7 +139,6 @@ def finished_gram(
         return None
     gram = load_gram(path)
     _check_same(path, gram.meta, _description(settings, keys))
-    _partial_path(path).unlink(missing_ok=True)
     return gram.distances
 
 

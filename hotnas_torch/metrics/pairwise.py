@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hotnas_torch.errors import ConvergenceWarning, SolverError
+from hotnas_torch.ot import SolveStatus
 
 __all__ = [
     "MEMORY_BUDGET",
@@ -34,9 +35,6 @@ Progress = bool | Callable[[str, int, int], None]
 
 _BYTES_PER_PAIR = 256
 """Indices, codes, inverse maps and values of one pair of a tile while it is worked on."""
-
-_NONFINITE = 2
-_MAX_ITER = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,14 +259,14 @@ class SolveLog:
             SolverError: A pair ended without a usable value.
         """
         self._pairs += status.numel()
-        failed = (status >= _NONFINITE) | ~torch.isfinite(objective)
+        failed = (status >= SolveStatus.NONFINITE) | ~torch.isfinite(objective)
         if bool(failed.any()):
             raise SolverError(
                 f"{int(failed.sum())} of {status.numel()} cell pairs ended without a finite value;"
                 " check that the operation tree's lengths and `unreachable` are moderate numbers,"
                 " or compute with dtype=torch.float64"
             )
-        stopped = status == _MAX_ITER
+        stopped = status == SolveStatus.MAX_ITER
         if bool(stopped.any()):
             self._stopped += int(stopped.sum())
             relative = gap[stopped] / objective[stopped].abs().clamp_min(1e-12)

@@ -5,7 +5,7 @@ import ot as pot
 import pytest
 import torch
 
-from hotnas_torch import spaces
+from hotnas_torch import ot, spaces
 from hotnas_torch.arch import Cell, OperationTree
 from hotnas_torch.metrics import IFGW
 from hotnas_torch.metrics.cell_tables import unique_cells
@@ -124,6 +124,7 @@ def test_the_preset_sets_what_the_paper_prints(tree):
     assert (metric.pairs, metric.linear_term, metric.normalize) == ("ordered", "literal", False)
     # 8 nodes in a row are 7 hops apart, and every two groups of operations 2.
     assert metric.unreachable == pytest.approx(0.8 * 2 + 0.2 * 7)
+    assert metric.unreachable == pytest.approx(space.unreachable_cost(0.8, normalize=False))
     mixed = IFGW(space=space, preset="paper", pairs="directed", normalize=True)
     assert (mixed.pairs, mixed.linear_term, mixed.normalize) == ("directed", "literal", True)
     assert mixed.unreachable == pytest.approx(0.8 * 2 + 0.2)
@@ -207,3 +208,35 @@ def test_a_wrong_list_is_named(cells, tree):
         metric([cells[0], strange])
     with pytest.raises(ValueError, match=r"cells_a\[5\] has 5 nodes, more than max_nodes=4"):
         IFGW(tree=tree, normalize=False, max_nodes=4)(cells)
+
+
+@pytest.mark.ext
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench101"])
+def test_default_settings_come_close_to_the_best_of_fifty_random_starts(name, rng):
+    space = spaces.get(name)
+    networks = space.sample(300, generator=rng, distinct=True)
+    unique, _ = unique_cells([network.cells[0] for network in networks])
+    metric = IFGW(space=space, dtype=torch.float64)
+    tables = metric.prepare(unique)
+    pairs = torch.randint(0, len(unique), (400, 2), generator=rng)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]][:300]
+    small, large = pairs.amin(1), pairs.amax(1)
+    found = tables.solve(small, large)
+    best = torch.empty_like(found)
+    for index, (p, q) in enumerate(zip(small.tolist(), large.tolist(), strict=True)):
+        cost = tables.operation_cost(p, q) + tables.location_cost(p, q)
+        starts = torch.rand(50, *cost.shape, generator=rng, dtype=torch.float64)
+        init = ot.transport(starts).plan
+        options = {"alpha": 0.5, "loss": "l1", "pairs": "directed", "num_starts": 1}
+        result = ot.fgw(
+            cost.expand_as(starts),
+            tables.struct(p).expand(50, -1, -1),
+            tables.struct(q).expand(50, -1, -1),
+            init=init,
+            tol=1e-6,
+            max_iter=1000,
+            **options,
+        )
+        best[index] = result.objective.min()
+    assert float(found.mean()) <= 1.002 * float(best.mean())
+    assert float((found > 1.02 * best).double().mean()) <= 0.01
