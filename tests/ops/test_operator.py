@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from hotnas_torch import _ext
+from hotnas_torch.ops import transport
+from hotnas_torch.ops.operator import Operator
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    return torch.eye(2)[None], torch.full((1, 2), 0.5), torch.full((1, 2), 0.5)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'"auto", "ext" or "torch", got \'cuda\''):
+        transport(*inputs(), backend="cuda")
+
+
+def test_a_missing_core_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ext, "loaded", False)
+    monkeypatch.setattr(_ext, "reason", "it was left out on purpose")
+    with pytest.raises(ValueError, match='left out on purpose; use backend="auto"'):
+        transport(*inputs(), backend="ext")
+    assert transport(*inputs(), backend="auto")[1].item() == 0
+
+
+@pytest.mark.ext
+def test_the_compiled_core_refuses_other_devices() -> None:
+    elsewhere = [tensor.to("meta") for tensor in inputs()]
+    with pytest.raises(ValueError, match='"ext" runs on the CPU, got tensors on meta'):
+        transport(*elsewhere, backend="ext")
+
+
+@pytest.mark.ext
+def test_auto_takes_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("the torch text ran")
+
+    monkeypatch.setattr(torch.autograd.Function, "apply", fail)
+    assert transport(*inputs())[1].item() == 0
+
+
+def test_an_operator_without_a_gradient_rule_refuses_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_ext, "loaded", False)
+    double = Operator("double", lambda x: 2 * x, fake=torch.empty_like)
+    x = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="hotnas::double is not differentiable"):
+        double(x, backend="torch").sum().backward()

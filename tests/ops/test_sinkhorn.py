@@ -1,0 +1,226 @@
+import ot as pot
+import pytest
+import torch
+from torch import Tensor
+
+from hotnas_torch.ops import entropic_objective, entropic_plan, sinkhorn, transport
+from tests.generators.checks import marginal_error
+from tests.generators.problems import F64, masses, uniform
+
+
+def problem(
+    rng: torch.Generator, n: int = 5, m: int = 6, batch: int = 4, absent: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        uniform(rng, batch, n, m),
+        masses(rng, batch, n, absent=absent),
+        masses(rng, batch, m, absent=absent),
+    )
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 4), (7, 5)])
+@pytest.mark.parametrize("epsilon", [0.02, 0.3])
+def test_agrees_with_pot(
+    n: int, m: int, epsilon: float, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = problem(rng, n, m)
+    f, g, residual, _, status = sinkhorn(cost, a, b, epsilon, 1e-10, 10_000, backend=backend)
+    plan = entropic_plan(cost, f, g, epsilon)
+    assert (status == 0).all()
+    assert (residual <= 1e-10).all()
+    for item in range(len(cost)):
+        expected = pot.sinkhorn(
+            a[item], b[item], cost[item], epsilon, method="sinkhorn_log", stopThr=1e-12,
+            numItermax=20_000,
+        )  # fmt: skip
+        assert torch.allclose(plan[item], expected, atol=1e-9)
+
+
+def test_the_residual_is_the_row_error_and_columns_are_met(
+    rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = problem(rng)
+    f, g, residual, iterations, status = sinkhorn(cost, a, b, 0.02, 1e-12, 3, backend=backend)
+    plan = entropic_plan(cost, f, g, 0.02)
+    assert (status == 1).all()
+    assert (iterations == 3).all()
+    assert torch.allclose((plan.sum(2) - a).abs().sum(1), residual, atol=1e-14)
+    assert torch.allclose(plan.sum(1), b, atol=1e-14)
+
+
+def test_each_item_stops_by_itself(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng, batch=6)
+    cost[::2] *= 10
+    arguments = (0.1, 1e-8, 10_000)
+    together = sinkhorn(cost, a, b, *arguments, backend=backend)
+    assert (together[3][::2].double().mean() > 2 * together[3][1::2].double().mean()).item()
+    for item in range(6):
+        here = slice(item, item + 1)
+        alone = sinkhorn(cost[here], a[here], b[here], *arguments, backend=backend)
+        for mine, theirs in zip(alone, together, strict=True):
+            assert torch.equal(mine[0], theirs[item])
+
+
+def test_small_epsilon_in_single_precision_has_no_nan(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = (tensor.float() for tensor in problem(rng, absent=0.3))
+    f, g, residual, _, status = sinkhorn(cost, a, b, 1e-3, 1e-4, 20_000, backend=backend)
+    plan = entropic_plan(cost, f, g, 1e-3)
+    assert (status == 0).all()
+    assert (residual <= 1e-4).all()
+    assert marginal_error(plan, a, b) <= 1e-4
+    exact = transport(cost, a, b, backend=backend)[1]
+    assert torch.allclose((plan * cost).sum((1, 2)), exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("garbage", [1e30, torch.nan, -torch.inf])
+def test_absent_nodes_change_nothing(garbage: float, rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng, 3, 4)
+    rows, columns = torch.tensor([1, 2, 4]), torch.tensor([0, 2, 3, 4])
+    padded = torch.full((4, 5, 6), garbage, dtype=F64)
+    padded[:, rows[:, None], columns] = cost
+    padded_a, padded_b = torch.zeros(4, 5, dtype=F64), torch.zeros(4, 6, dtype=F64)
+    padded_a[:, rows], padded_b[:, columns] = a, b
+    f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-12, 5000, backend=backend)
+    f_p, g_p, _, _, status = sinkhorn(padded, padded_a, padded_b, 0.1, 1e-12, 5000, backend=backend)
+    assert (status == 0).all()
+    assert torch.allclose(f_p[:, rows], f, atol=1e-12)
+    assert torch.allclose(g_p[:, columns], g, atol=1e-12)
+    assert (f_p[:, [0, 3]] == -torch.inf).all()
+    assert (g_p[:, [1, 5]] == -torch.inf).all()
+    plan = entropic_plan(padded, f_p, g_p, 0.1)
+    assert plan.isfinite().all()
+    assert plan[:, 0].count_nonzero() == 0
+
+
+def test_bad_items_are_reported_and_harm_no_other(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng, 4, 4, batch=5)
+    expected = sinkhorn(cost, a, b, 0.1, 1e-9, 5000, backend=backend)[0]
+    cost[0, 0, 0] = torch.nan
+    a[1] *= 0.7
+    b[2, 0] = -b[2, 0]
+    a[3], b[3] = 0, 0
+    f, g, residual, _, status = sinkhorn(cost, a, b, 0.1, 1e-9, 5000, backend=backend)
+    assert status.tolist() == [2, 3, 3, 0, 0]
+    assert f[:3].isnan().all()
+    assert g[:3].isnan().all()
+    assert residual[:3].isnan().all()
+    assert (f[3] == -torch.inf).all()
+    assert torch.equal(f[4], expected[4])
+
+
+def test_an_empty_batch(backend: str) -> None:
+    f, g, residual, iterations, status = sinkhorn(
+        torch.zeros(0, 3, 4), torch.zeros(0, 3), torch.zeros(0, 4), 0.1, 1e-5, 10, backend=backend
+    )
+    assert f.shape == (0, 3)
+    assert g.shape == (0, 4)
+    assert residual.shape == iterations.shape == status.shape == (0,)
+
+
+def balanced(weights: Tensor) -> Tensor:
+    return weights / weights.sum(1, keepdim=True)
+
+
+def test_the_objective_is_the_primal_value(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng, absent=0.3)
+    f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-13, 10_000, backend=backend)
+    plan = entropic_plan(cost, f, g, 0.1)
+    product = a[:, :, None] * b[:, None, :]
+    divergence = torch.where(plan > 0, plan * (plan / product).log(), 0).sum((1, 2))
+    expected = (plan * cost).sum((1, 2)) + 0.1 * divergence
+    found = entropic_objective(cost, a, b, f, g, 0.1)
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_envelope_gradients_of_the_objective(rng: torch.Generator, backend: str) -> None:
+    inputs = [tensor.requires_grad_() for tensor in problem(rng, 3, 4, batch=2)]
+
+    def objective(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        a, b = balanced(a), balanced(b)
+        f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-14, 10_000, backend=backend)
+        return entropic_objective(cost, a, b, f, g, 0.1)
+
+    assert torch.autograd.gradcheck(objective, inputs)
+    with torch.random.fork_rng():  # gradgradcheck draws its weights from the global state
+        assert torch.autograd.gradgradcheck(objective, inputs, atol=1e-4, fast_mode=True)
+
+
+def test_implicit_gradients_of_the_plan(rng: torch.Generator, backend: str) -> None:
+    inputs = [tensor.requires_grad_() for tensor in problem(rng, 3, 4, batch=2)]
+
+    def plan(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        f, g, *_ = sinkhorn(cost, balanced(a), balanced(b), 0.1, 1e-14, 10_000, backend=backend)
+        return entropic_plan(cost, f, g, 0.1)
+
+    assert torch.autograd.gradcheck(plan, inputs)
+    with torch.random.fork_rng():
+        assert torch.autograd.gradgradcheck(plan, inputs, atol=1e-4, fast_mode=True)
+
+
+def test_implicit_gradients_with_absent_nodes(rng: torch.Generator, backend: str) -> None:
+    """They agree with those of the smaller problem, and absent nodes get none."""
+    cost, a, b = problem(rng, 3, 4)
+    target = uniform(rng, 4, 3, 4)
+    rows, columns = torch.tensor([1, 2, 4]), torch.tensor([0, 2, 3, 4])
+    padded = torch.full((4, 5, 6), torch.nan, dtype=F64)
+    padded[:, rows[:, None], columns] = cost
+    padded_a, padded_b = torch.zeros(4, 5, dtype=F64), torch.zeros(4, 6, dtype=F64)
+    padded_a[:, rows], padded_b[:, columns] = a, b
+
+    def gradients(inputs: list[Tensor], select: bool) -> tuple[Tensor, ...]:
+        cost, a, b = (tensor.requires_grad_() for tensor in inputs)
+        f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-13, 10_000, backend=backend)
+        plan = entropic_plan(cost, f, g, 0.1)
+        plan = plan[:, rows[:, None], columns] if select else plan
+        return torch.autograd.grad((plan * target).sum(), (cost, a, b))
+
+    small = gradients([cost, a, b], select=False)
+    large = gradients([padded, padded_a, padded_b], select=True)
+    assert all(gradient.isfinite().all() for gradient in large)
+    assert torch.allclose(large[0][:, rows[:, None], columns], small[0], atol=1e-10)
+    assert large[0].count_nonzero() == small[0].count_nonzero()
+    # Up to the direction (1, ..., 1) in which balanced masses cannot move.
+    difference = large[1][:, rows] - small[1]
+    assert torch.allclose(difference, difference.mean(1, keepdim=True).expand(4, 3), atol=1e-8)
+
+
+def test_nearly_singular_systems_give_finite_gradients(rng: torch.Generator, backend: str) -> None:
+    """At small epsilon the plan is almost a permutation, and the linear system almost singular."""
+    cost = (uniform(rng, 3, 4, 4) - torch.eye(4, dtype=F64)).requires_grad_()
+    even = torch.full((3, 4), 0.25, dtype=F64)
+    f, g, *_ = sinkhorn(cost, even, even, 2e-3, 1e-6, 100_000, backend=backend)
+    plan = entropic_plan(cost, f, g, 2e-3)
+    (gradient,) = torch.autograd.grad((plan * cost.detach()).sum(), cost)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 1e3
+
+
+def test_a_gradient_through_the_residual_raises(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng)
+    residual = sinkhorn(cost.requires_grad_(), a, b, 0.1, 1e-9, 100, backend=backend)[2]
+    with pytest.raises(RuntimeError, match="the loss depends on residual of sinkhorn"):
+        residual.sum().backward()
+
+
+@pytest.mark.ext
+def test_both_texts_agree(rng: torch.Generator, dtype: torch.dtype) -> None:
+    cost, a, b = (tensor.to(dtype) for tensor in problem(rng, 6, 7, absent=0.3))
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    found = sinkhorn(cost, a, b, 0.1, 10 * tolerance, 5000, backend="ext")
+    expected = sinkhorn(cost, a, b, 0.1, 10 * tolerance, 5000, backend="torch")
+    assert torch.equal(found[4], expected[4])
+    plans = [entropic_plan(cost, f, g, 0.1) for f, g, *_ in (found, expected)]
+    assert torch.allclose(*plans, atol=10 * tolerance)
+    # Another order of summation may need an iteration more or less.
+    assert (found[3] - expected[3]).abs().max() <= 1
+
+
+@pytest.mark.ext
+def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
+    inputs = tuple(tensor.to(dtype) for tensor in problem(rng, 3, 4))
+    op = torch.ops.hotnas.sinkhorn.default
+    torch.library.opcheck(op, (*inputs, 0.2, 1e-4, 100))
+    for tensor in inputs:
+        tensor.requires_grad_()
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(op, (*inputs, 0.2, 1e-4, 100), test_utils=checks)
