@@ -360,6 +360,7 @@ class Transport {
       }
       g_.sync();
     }
+    g_.sync();  // the search is over on every lane, and `via` is complete
     for (int t = g_.begin(); t < num_rows; t += g_.step()) {
       const int i = w_.rows[t];
       w_.u[i] += mu - w_.row_dist[i];
