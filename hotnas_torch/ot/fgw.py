@@ -95,10 +95,10 @@ def fgw(
 
     Example:
         >>> import torch, hotnas_torch as ht
-        >>> path = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
-        >>> order = [2, 0, 1]
-        >>> moved = path[order][:, order]
-        >>> ht.ot.fgw(torch.zeros(3, 3), path, moved, alpha=1.0, num_starts=2).objective.item()
+        >>> places = torch.tensor([0.0, 1.0, 3.0])
+        >>> graph = (places[:, None] - places).abs()
+        >>> moved = graph[[2, 0, 1]][:, [2, 0, 1]]
+        >>> ht.ot.fgw(torch.zeros(3, 3), graph, moved, alpha=1.0, num_starts=2).objective.item()
         0.0
     """
     problem = graph_problem(cost, struct_x, struct_y, a, b, alpha, init, validate=validate)

@@ -60,8 +60,8 @@ def fgw_lower_bound(
 
     Example:
         >>> import torch, hotnas_torch as ht
-        >>> near, far = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [3.0,
-        0.0]]) >>> ht.ot.fgw_lower_bound(torch.zeros(2, 2), near, far, alpha=1.0).item()
+        >>> near = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> ht.ot.fgw_lower_bound(torch.zeros(2, 2), near, 3 * near, alpha=1.0).item()
         1.0
     """
     problem = graph_problem(cost, struct_x, struct_y, a, b, alpha, validate=validate)

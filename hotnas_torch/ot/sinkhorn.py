@@ -71,8 +71,9 @@ def sinkhorn(
     Example:
         >>> import torch, hotnas_torch as ht
         >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-        >>> [[round(mass, 4) for mass in row] for row in ht.ot.sinkhorn(cost,
-        epsilon=1.0).plan.tolist()] [[0.3655, 0.1345], [0.1345, 0.3655]]
+        >>> plan = ht.ot.sinkhorn(cost, epsilon=1.0).plan
+        >>> [[round(mass, 4) for mass in row] for row in plan.tolist()]
+        [[0.3655, 0.1345], [0.1345, 0.3655]]
     """
     problem = linear_problem(cost, a, b, validate=validate)
     epsilon = check_number("epsilon", epsilon, positive=True)

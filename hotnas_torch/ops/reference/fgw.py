@@ -2,11 +2,10 @@
 
 The coupling is a convex combination of few atoms, the start and the vertices found so far. The pair
 cost is linear, so with B(V_a) stored for every atom the objective restricted to the atoms is a
-small
-quadratic form in their weights: re-balancing the weights needs no further transport problem.
+small quadratic form in their weights: re-balancing the weights needs no further transport problem.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
@@ -61,7 +60,8 @@ def fgw(
         pairs: 0 for all i, j, k, l; 1 (directed) for i != k, j != l; 2 (ordered) for i < k, j < l.
         num_starts: How many starts to use, in the order ``init``, the cheapest vertex of ``cost``
             (pointwise), that of the cost plus the signature distance, the order-preserving
-            coupling, then ``start_costs``. The best objective is kept, the first one of equals.
+            coupling, then ``start_costs``. A start with the support of an earlier one would lead to
+            the same result and is passed over. The best objective is kept, the first of equals.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
 
@@ -80,15 +80,24 @@ def fgw(
         optimization variants, NeurIPS 2015, algorithm 3.
     """
     problem = _Problem.without_absent_nodes(cost, struct_x, struct_y, a, b, alpha)
-    best: _Solution | None = None
-    for number in range(num_starts):
-        start, transports = _start(problem, number, init, start_costs, pairs)
-        found = _descend(problem, start, loss, pairs, tol, max_iter)
-        found = replace(found, iterations=found.iterations + transports)
-        best = found if best is None else best.or_better(found)
-    if best is None:
+    if num_starts < 1:
         msg = f"num_starts must be at least 1, got {num_starts}"
         raise ValueError(msg)
+    best = _Solution.unsolved(problem)
+    supports: list[Tensor] = []
+    for number in range(num_starts):
+        start, transports = _start(problem, number, init, start_costs, pairs)
+        best.iterations.add_(transports)
+        fresh = torch.ones_like(best.status, dtype=torch.bool)
+        if number > 0 or not init.numel():  # a vertex is told by its support, other couplings not
+            support = start > 0
+            for earlier in supports:
+                fresh &= (support != earlier).any(2).any(1)
+            supports.append(support)
+        items = fresh.nonzero().squeeze(1)
+        best.improve(
+            items, _descend(problem.select(items), start[items], loss, pairs, tol, max_iter)
+        )
     return best.plan, best.objective, best.f, best.g, best.gap, best.iterations, best.status
 
 
@@ -151,14 +160,29 @@ class _Solution(_Rows):
     iterations: Tensor
     status: Tensor
 
-    def or_better(self, other: "_Solution") -> "_Solution":
-        better = other.objective < self.objective
-        chosen = []
+    @classmethod
+    def unsolved(cls, problem: _Problem) -> Self:
+        """Nothing found yet: every status but NONFINITE and INFEASIBLE is better."""
+        batch = problem.cost.shape[0]
+        counts = torch.zeros(batch, dtype=torch.int32, device=problem.cost.device)
+        return cls(
+            plan=torch.full_like(problem.cost, torch.nan),
+            objective=torch.full_like(problem.alpha, torch.nan),
+            f=torch.full_like(problem.a, torch.nan),
+            g=torch.full_like(problem.b, torch.nan),
+            gap=torch.full_like(problem.alpha, torch.nan),
+            iterations=counts,
+            status=torch.full_like(counts, MAX_ITER),
+        )
+
+    def improve(self, items: Tensor, found: "_Solution") -> None:
+        """Take over what is better for the given items; count all of it."""
+        self.iterations[items] += found.iterations
+        now = self.objective[items]
+        better = (found.objective < now) | now.isnan()
         for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            mask = better.reshape(-1, *[1] * (mine.dim() - 1))
-            chosen.append(torch.where(mask, theirs, mine))
-        return replace(_Solution(*chosen), iterations=self.iterations + other.iterations)
+            if field.name != "iterations":
+                getattr(self, field.name)[items[better]] = getattr(found, field.name)[better]
 
 
 @dataclass(frozen=True)
@@ -297,15 +321,7 @@ def _descend(
     # A start without a coupling (impossible masses) must not hide why: the first transport problem
     # says.
     start = torch.where(start.isnan(), 0, start)
-    solution = _Solution(
-        plan=torch.full_like(start, torch.nan),
-        objective=torch.full_like(problem.alpha, torch.nan),
-        f=torch.full_like(problem.a, torch.nan),
-        g=torch.full_like(problem.b, torch.nan),
-        gap=torch.full_like(problem.alpha, torch.nan),
-        iterations=torch.zeros(batch, dtype=torch.int32, device=start.device),
-        status=torch.full((batch,), MAX_ITER, dtype=torch.int32, device=start.device),
-    )
+    solution = _Solution.unsolved(problem)
     rounding = 8 * torch.finfo(start.dtype).eps
     items = torch.arange(batch, device=start.device)
     atoms = _Atoms.single(problem, start, loss, pairs)

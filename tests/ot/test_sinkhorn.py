@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+import hotnas_torch.ot as ot
+from hotnas_torch.errors import ConvergenceWarning
+from tests.generators.problems import F64, masses, uniform
+
+
+def test_the_parts_of_the_result_fit_together(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = uniform(rng, 2, 3, 4, 5), masses(rng, 3, 4, absent=0.3), masses(rng, 1, 5)[0]
+    result = ot.sinkhorn(cost, a, b, epsilon=0.1, tol=1e-12, backend=backend)
+    assert result.plan.shape == (2, 3, 4, 5)
+    assert result.residual.shape == (2, 3)
+    assert torch.allclose(result.cost_linear, (result.plan * cost).sum((2, 3)))
+    product = a[:, :, None] * b
+    divergence = torch.where(result.plan > 0, result.plan * (result.plan / product).log(), 0).sum(
+        (2, 3)
+    )
+    assert torch.allclose(result.objective, result.cost_linear + 0.1 * divergence)
+    again = ((result.f[..., :, None] + result.g[..., None, :] - cost) / 0.1).exp()
+    assert torch.allclose(again, result.plan)
+    present = torch.where(a > 0, result.f, 0)
+    assert torch.allclose((present * a).sum(2), (result.g * b).sum(2))
+
+
+def test_small_epsilon_approaches_exact_transport(rng: torch.Generator, backend: str) -> None:
+    cost = uniform(rng, 4, 5, 5)
+    exact = ot.transport(cost, backend=backend).objective
+    previous = torch.full_like(exact, torch.inf)
+    for epsilon in (1.0, 0.1, 0.03):
+        objective = ot.sinkhorn(cost, epsilon=epsilon, tol=1e-5, backend=backend).objective
+        assert (objective >= exact - 1e-5).all()
+        assert (objective < previous).all()
+        previous = objective
+    assert torch.allclose(previous, exact, atol=0.05)
+
+
+def test_every_output_is_differentiable(rng: torch.Generator, backend: str) -> None:
+    cost = uniform(rng, 2, 3, 4).requires_grad_()
+    logits = uniform(rng, 3).requires_grad_()
+
+    def outputs(cost: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = ot.sinkhorn(
+            cost, torch.softmax(logits, 0), epsilon=0.2, tol=1e-14, backend=backend
+        )
+        return result.plan, result.objective, result.cost_linear, result.f, result.g
+
+    assert torch.autograd.gradcheck(outputs, (cost, logits))
+
+
+def test_gradients_of_the_masses_are_finite_with_absent_nodes(
+    rng: torch.Generator, backend: str
+) -> None:
+    a = masses(rng, 3, 4, absent=0.5).requires_grad_()
+    result = ot.sinkhorn(uniform(rng, 3, 4, 5), a, epsilon=0.2, backend=backend)
+    present = torch.where(a > 0, result.f, 0)
+    loss = result.objective.sum() + result.plan.square().sum() + present.sum()
+    (gradient,) = torch.autograd.grad(loss, a)
+    assert gradient.isfinite().all()
+    assert (gradient[a > 0] != 0).any()
+
+
+def test_stopping_early_warns_once(rng: torch.Generator, backend: str) -> None:
+    cost = uniform(rng, 3, 4, 4)
+    with pytest.warns(ConvergenceWarning, match="sinkhorn: 3 of 3 items MAX_ITER") as caught:
+        result = ot.sinkhorn(cost, epsilon=0.01, max_iter=2, backend=backend)
+    assert len(caught) == 1
+    assert result.iterations.tolist() == [2, 2, 2]
+    ot.sinkhorn(cost, epsilon=0.01, max_iter=2, backend=backend, validate=False)
+
+
+def test_costs_that_overflow_are_reported(backend: str) -> None:
+    cost = torch.full((2, 2), 1e38)
+    with pytest.warns(ConvergenceWarning, match="sinkhorn: met NaN or infinity") as caught:
+        result = ot.sinkhorn(cost, epsilon=1e-3, backend=backend)
+    assert caught[0].filename == __file__
+    assert result.status.item() == ot.SolveStatus.NONFINITE
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epsilon": 0}, ValueError, "epsilon must be finite and positive, got 0"),
+        ({"epsilon": -1.0}, ValueError, "epsilon must be finite and positive, got -1.0"),
+        ({"epsilon": float("nan")}, ValueError, "epsilon must be finite and positive, got nan"),
+        ({"epsilon": "0.1"}, TypeError, "epsilon must be a number, got str"),
+        ({"epsilon": 0.1, "tol": -1e-3}, ValueError, "tol must be finite and at least 0"),
+        ({"epsilon": 0.1, "max_iter": 0}, ValueError, "max_iter must be at least 1, got 0"),
+        ({"epsilon": 0.1, "max_iter": 1.5}, TypeError, "max_iter must be an int, got float"),
+        ({"epsilon": 0.1, "max_iter": True}, TypeError, "max_iter must be an int, got bool"),
+        ({"epsilon": 0.1, "backend": "gpu"}, ValueError, "backend must be"),
+    ],
+)
+def test_options_out_of_range(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ot.sinkhorn(torch.zeros(2, 2, dtype=F64), **options)
