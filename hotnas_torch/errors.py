@@ -6,6 +6,8 @@ __all__ = [
     "GramFileError",
     "HotnasError",
     "SolverError",
+    "StorageError",
+    "TableError",
 ]
 
 
@@ -19,6 +21,14 @@ class ArchitectureError(HotnasError, ValueError):
 
 class GramFileError(HotnasError, ValueError):
     """A result file that is truncated, foreign, or belongs to another computation."""
+
+
+class TableError(HotnasError, ValueError):
+    """A benchmark table that cannot be read, or that lacks what was asked of it."""
+
+
+class StorageError(HotnasError, ValueError):
+    """A storage file of trials that is foreign, newer, damaged, or belongs to another search."""
 
 
 class SolverError(HotnasError, RuntimeError):

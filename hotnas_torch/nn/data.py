@@ -1,0 +1,153 @@
+"""Images with labels, split for training, choosing and reporting."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ImageData", "Split", "digits"]
+
+_LARGEST_PIXEL = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images and their labels.
+
+    Args:
+        images: (N, C, H, W) float, N >= 1.
+        labels: (N,) int64.
+
+    Raises:
+        TypeError: Wrong dtypes.
+        ValueError: Wrong shapes, or no image.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.images.is_floating_point() or self.labels.dtype != torch.int64:
+            raise TypeError(
+                "images must be floating point and labels int64, got "
+                f"{self.images.dtype} and {self.labels.dtype}."
+            )
+        if self.images.dim() != 4 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                "images must have shape (N, C, H, W) and labels (N,), got "
+                f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}."
+            )
+        if not len(self.labels):
+            raise ValueError("images must hold at least one image, got none.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Returns the split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageData:
+    """A classification data set in three parts.
+
+    Args:
+        name: What it is called in records.
+        train: What networks are trained on.
+        validation: What a search chooses by.
+        test: What is reported at the end, and never chosen by.
+        num_classes: Number of classes; labels are 0..num_classes-1.
+
+    Raises:
+        ValueError: The parts hold images of different shapes, or a label is out of range.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            split: Split = getattr(self, part)
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise ValueError(
+                    f"{part} must hold images of shape {self.input_shape} as train does, got "
+                    f"{tuple(split.images.shape[1:])}."
+                )
+            low, high = split.labels.aminmax()
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"{part} must hold labels in 0..{self.num_classes - 1}, got "
+                    f"{low.item()}..{high.item()}."
+                )
+
+    def digest(self) -> str:
+        """Returns a checksum of all images and labels, hex."""
+        state = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for tensor in (split.images, split.labels):
+                state.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+                state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+
+def digits(
+    *,
+    generator: torch.Generator,
+    num_train: int = 500,
+    num_validation: int = 800,
+) -> ImageData:
+    """Loads the 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 10 classes.
+
+    Pixels are shifted and scaled to mean 0 and standard deviation 1 over the training images.
+
+    Args:
+        generator: Shuffles the images before they are split.
+        num_train: Training images, >= 1.
+        num_validation: Validation images, >= 1. What is left, at least one image, is the test set.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: The parts do not fit.
+    """
+    try:
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError(
+            "the digits data set ships with scikit-learn, which is not installed "
+            "(pip install scikit-learn)."
+        ) from error
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float()[:, None] / _LARGEST_PIXEL
+    labels = torch.from_numpy(bunch.target).long()
+    num_images = len(labels)
+    if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation < num_images):
+        raise ValueError(
+            "num_train and num_validation must be at least 1 and leave at least one of the "
+            f"{num_images} images for testing, got {num_train} and {num_validation}."
+        )
+    order = torch.randperm(num_images, generator=generator, device=generator.device).cpu()
+    images, labels = images[order], labels[order]
+    deviation, mean = torch.std_mean(images[:num_train])
+    # A handful of constant images has no deviation to scale by.
+    scale = deviation.item() if math.isfinite(deviation.item()) and deviation > 0 else 1.0
+    images = (images - mean) / scale
+    sizes = [num_train, num_validation, num_images - num_train - num_validation]
+    train, validation, test = (
+        Split(part, names)
+        for part, names in zip(images.split(sizes), labels.split(sizes), strict=True)
+    )
+    return ImageData("digits", train, validation, test, num_classes=int(bunch.target_names.size))

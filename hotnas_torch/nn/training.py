@@ -1,0 +1,185 @@
+"""Training a classifier and measuring it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hotnas_torch.nn.data import ImageData, Split
+
+__all__ = ["EpochResult", "TrainingResult", "TrainingSettings", "evaluate", "train"]
+
+_EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How a network is trained: SGD with Nesterov momentum and a cosine learning rate.
+
+    Args:
+        epochs: Passes over the training images, >= 1.
+        batch_size: Images per step, >= 2; the last, smaller batch is kept if it has two or more.
+        learning_rate: At the start, > 0; it falls to 0 along half a cosine, per step.
+        momentum: In [0, 1).
+        weight_decay: L2 penalty on convolution and linear weights, >= 0; normalisations have none.
+
+    Raises:
+        ValueError: A setting out of range.
+    """
+
+    epochs: int = 8
+    batch_size: int = 50
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, valid, expected in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2"),
+            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
+            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
+            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
+        ):
+            if not valid:
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings, ready for ``json.dumps``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """Figures of one epoch.
+
+    Attributes:
+        train_loss: Mean cross-entropy over the epoch's steps.
+        validation_loss: Mean cross-entropy on the validation images.
+        validation_accuracy: Share of validation images classified correctly, in [0, 1].
+    """
+
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a training gave.
+
+    Attributes:
+        epochs: Figures per epoch; fewer than asked for when the loss became non-finite.
+        test_loss: Mean cross-entropy on the test images; NaN after a divergence.
+        test_accuracy: In [0, 1]; NaN after a divergence.
+        seconds: Wall-clock time of training and evaluation.
+        diverged: Whether the loss became infinite or NaN; training stops there.
+    """
+
+    epochs: tuple[EpochResult, ...]
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    diverged: bool
+
+
+def train(
+    model: nn.Module,
+    data: ImageData,
+    settings: TrainingSettings,
+    *,
+    generator: torch.Generator,
+    every_epoch: Callable[[EpochResult], None] | None = None,
+) -> TrainingResult:
+    """Trains a classifier in place.
+
+    Args:
+        model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device.
+        data: Moved to the model's device.
+        settings: How to train.
+        generator: Orders the images, on the CPU: the order is the same on every device.
+        every_epoch: Called with the figures of each finished epoch.
+
+    Returns:
+        Figures per epoch and, at the end, on the test images.
+    """
+    started = time.perf_counter()
+    device = next(model.parameters()).device
+    training, validation, test = (
+        part.to(device) for part in (data.train, data.validation, data.test)
+    )
+    optimizer = torch.optim.SGD(
+        _parameter_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0.0,
+        foreach=True,
+    )
+    # A last batch of one image is left out: normalisation over it may have no variance.
+    starts = range(0, max(len(training) - 1, 1), settings.batch_size)
+    num_steps = settings.epochs * len(starts)
+    epochs: list[EpochResult] = []
+    step = 0
+    diverged = False
+    for _ in range(settings.epochs):
+        model.train()
+        order = torch.randperm(len(training), generator=generator).to(device)
+        total = torch.zeros((), device=device)
+        for start in starts:
+            rate = 0.5 * settings.learning_rate * (1.0 + math.cos(math.pi * step / num_steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = order[start : start + settings.batch_size]
+            loss = functional.cross_entropy(model(training.images[batch]), training.labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+            step += 1
+        train_loss = float(total) / len(starts)
+        validation_loss, accuracy = evaluate(model, validation)
+        epochs.append(EpochResult(train_loss, validation_loss, accuracy))
+        diverged = not (math.isfinite(train_loss) and math.isfinite(validation_loss))
+        if diverged:
+            break
+        if every_epoch is not None:
+            every_epoch(epochs[-1])
+    test_loss, test_accuracy = (math.nan, math.nan) if diverged else evaluate(model, test)
+    return TrainingResult(
+        tuple(epochs), test_loss, test_accuracy, time.perf_counter() - started, diverged
+    )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
+    """Returns the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
+
+    Args:
+        model: Maps images to logits, on the device of ``split``.
+        split: Images and labels.
+    """
+    model.eval()
+    loss = 0.0
+    correct = 0
+    batches = zip(
+        split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True
+    )
+    for images, labels in batches:
+        logits: Tensor = model(images)
+        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        correct += int((logits.argmax(dim=1) == labels).sum())
+    return loss / len(split), correct / len(split)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = ((weights, weight_decay), (others, 0.0))
+    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]

@@ -1,0 +1,30 @@
+"""Objectives: what a search minimises. Published tables, real training, any callable."""
+
+from hotnas_torch.objectives.base import Evaluation, Objective
+from hotnas_torch.objectives.benchmarks import (
+    NASBench101Table,
+    NASBench201Table,
+    NASBench301Table,
+    NASBenchMacroTable,
+    PoolingTable,
+    TransNASMacroTable,
+    open_table,
+)
+from hotnas_torch.objectives.function import Function
+from hotnas_torch.objectives.table import Table
+from hotnas_torch.objectives.training import Training
+
+__all__ = [
+    "Evaluation",
+    "Function",
+    "NASBench101Table",
+    "NASBench201Table",
+    "NASBench301Table",
+    "NASBenchMacroTable",
+    "Objective",
+    "PoolingTable",
+    "Table",
+    "Training",
+    "TransNASMacroTable",
+    "open_table",
+]

@@ -1,0 +1,88 @@
+"""What every objective is: a function from a network to a value to minimise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from hotnas_torch.arch import Network
+
+__all__ = ["Evaluation", "Objective"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one evaluation of a network gave.
+
+    Args:
+        value: The value to minimise; NaN when the evaluation failed.
+        metrics: Anything else that was measured, by name, in the units of its source.
+        cost: Seconds that the evaluation took, >= 0; 0 for a value that was looked up.
+        error: Why it failed; empty when it did not.
+
+    Raises:
+        TypeError: A number is not a real number, or a name not a str.
+        ValueError: ``value`` is infinite, or ``cost`` negative or not finite.
+    """
+
+    value: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: float = 0.0
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _number("value", self.value))
+        object.__setattr__(self, "cost", _number("cost", self.cost))
+        metrics = {}
+        for name, number in self.metrics.items():
+            if not isinstance(name, str):
+                raise TypeError(f"metrics must be named by str, got {name!r}.")
+            metrics[name] = _number(f"metrics[{name!r}]", number)
+        object.__setattr__(self, "metrics", metrics)
+        if math.isinf(self.value):
+            raise ValueError(
+                f"value must be finite, or NaN for a failed evaluation; got {self.value}."
+            )
+        if not (math.isfinite(self.cost) and self.cost >= 0.0):
+            raise ValueError(f"cost must be finite and >= 0 seconds; got {self.cost}.")
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no value."""
+        return math.isnan(self.value)
+
+    @classmethod
+    def failure(cls, error: str, *, cost: float = 0.0) -> Evaluation:
+        """Builds the record of an evaluation that gave no value, and why."""
+        return cls(math.nan, cost=cost, error=error)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A function to minimise over networks.
+
+    The result for a network must not depend on which networks were evaluated before, so that
+    evaluations may run in any order and in other processes.
+    """
+
+    def __call__(self, net: Network) -> Evaluation:
+        """Evaluates one network."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the values depend on, ready for ``json.dumps``.
+
+        A search that is resumed compares it with what it was started with.
+        """
+        ...
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be a number, got {value!r} of type {type(value).__name__}."
+        ) from error

@@ -1,0 +1,65 @@
+"""Any Python callable as an objective."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hotnas_torch.arch import Network
+from hotnas_torch.objectives.base import Evaluation
+
+__all__ = ["Function"]
+
+
+class Function:
+    """A Python callable as an objective; its wall-clock time is the cost.
+
+    Args:
+        function: Takes a :class:`~hotnas_torch.Network` and returns the value to minimise: a
+            number, NaN for a failure, or an :class:`Evaluation` (whose own cost is kept where it is
+            not 0). For evaluation in worker processes it must be importable, that is, defined at
+            the top level of a module.
+        name: What :meth:`describe` calls it; default: its qualified name.
+
+    Raises:
+        TypeError: ``function`` is not callable.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.Pooling()
+        >>> objective = Function(lambda net: net.num_cells, name="depth")
+        >>> objective(space.from_string("[7,1,2]")).value
+        10.0
+    """
+
+    def __init__(
+        self, function: Callable[[Network], float | Evaluation], *, name: str | None = None
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {function!r}.")
+        self.function = function
+        self.name = name or getattr(function, "__qualname__", type(function).__qualname__)
+
+    def __call__(self, net: Network) -> Evaluation:
+        """Calls the function and measures its time.
+
+        Raises:
+            TypeError: It returned neither a number nor an Evaluation.
+            ValueError: It returned an infinite value.
+        """
+        started = time.perf_counter()
+        result = self.function(net)
+        seconds = time.perf_counter() - started
+        if not isinstance(result, Evaluation):
+            return Evaluation(result, cost=seconds)
+        if result.cost == 0.0:
+            return Evaluation(result.value, result.metrics, seconds, result.error)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the kind and the name."""
+        return {"kind": "function", "name": self.name}
+
+    def __repr__(self) -> str:
+        return f"Function({self.name})"
