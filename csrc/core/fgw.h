@@ -27,6 +27,9 @@ struct FgwResult {
   Status status;
 };
 
+/// Starts that are compared with later ones.
+constexpr int most_seen_starts = 64;
+
 template <class T>
 struct FgwWork {
   Structures<T> c;
@@ -42,6 +45,7 @@ struct FgwWork {
   Vertex<T> vertex;  // vertices of slots 1.., `capacity` entries apart
   int capacity;
   int* active;                 // slots with weight, (atoms)
+  std::uint64_t* seen;         // supports of earlier starts, (most_seen_starts)
   T *weight, *linear, *slope;  // (ldk)
   T* form;                     // Q, (atoms, ldk)
 };
@@ -72,6 +76,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
   w.vertex = take_vertex<T>(arena, static_cast<std::size_t>(w.capacity) * w.atoms);
   w.vertex.count = arena.take<int>(w.atoms);
   w.active = arena.take<int>(w.atoms);
+  w.seen = arena.take<std::uint64_t>(most_seen_starts);
   w.weight = arena.take<T>(w.ldk);
   w.linear = arena.take<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
@@ -207,8 +212,13 @@ class Fgw {
       sum += x ^ (x >> 31);
     }
     for (int k = 0; k < num_seen_; ++k)
-      if (seen_[k] == sum) return false;
-    if (num_seen_ < most_seen) seen_[num_seen_++] = sum;
+      if (w_.seen[k] == sum) return false;
+    g_.sync();
+    if (num_seen_ < most_seen_starts) {
+      if (g_.leader()) w_.seen[num_seen_] = sum;
+      ++num_seen_;
+    }
+    g_.sync();
     return true;
   }
 
@@ -397,7 +407,7 @@ class Fgw {
 
   HN_HD void descend() {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
-    for (int it = 0;; ++it) {
+    for (;;) {
       list_active();
       slopes(0);
       T on_plan = 0, linear = 0;
@@ -407,7 +417,6 @@ class Fgw {
         linear += w_.weight[a] * w_.linear[a];
       }
       now.objective = T(0.5) * ((1 - alpha_) * linear + on_plan);
-      if (it == stops_.max_iter) break;
       combine(1 - alpha_, alpha_, w_.grad);
       const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
       ++now.iterations;
@@ -426,6 +435,7 @@ class Fgw {
         now.status = now.gap == now.gap ? Status::converged : Status::nonfinite;
         break;
       }
+      if (now.iterations >= stops_.max_iter) break;
       add_atom(fresh, v);
       rebalance(fresh, T(0.1) * now.gap);
     }
@@ -466,8 +476,6 @@ class Fgw {
   FgwStops stops_;
   FgwResult<T> best_;
   int slots_ = 0, num_active_ = 0;
-  static constexpr int most_seen = 16;
-  std::uint64_t seen_[most_seen];
   int num_seen_ = 0;
 };
 
