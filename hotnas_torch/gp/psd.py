@@ -1,8 +1,8 @@
 """Positive semi-definite kernels from similarities that are not.
 
 exp(-distance) of an optimal transport distance has negative eigenvalues. Clipping them in one Gram
-matrix repairs that matrix and says nothing about the next one. Here the repair is a feature map: with
-landmarks Z and similarities k, ::
+matrix repairs that matrix and says nothing about the next one. Here the repair is a feature map:
+with landmarks Z and similarities k, ::
 
     phi(x) = k(x, Z) g(K_ZZ),      g(t) ~ t^(-1/2) on the positive eigenvalues, 0 on the others
 
@@ -78,10 +78,11 @@ class _SpectralFunction(torch.autograd.Function):
         values, slopes = function(eigenvalues)
         ctx.save_for_backward(eigenvalues, vectors, values, slopes)
         ctx.scale = scale
-        return (vectors * values.unsqueeze(-2)) @ vectors.mT
+        result: Tensor = (vectors * values.unsqueeze(-2)) @ vectors.mT
+        return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         eigenvalues, vectors, values, slopes = ctx.saved_tensors
         differences = divided_differences(eigenvalues, values, slopes, ctx.scale)
@@ -129,7 +130,8 @@ def spectral_function(matrix: Tensor, function: SpectralPair, *, scale: float = 
 
     Reference: Daleckii and Krein, 1965; Higham, "Functions of Matrices", SIAM 2008, Theorem 3.11.
     """
-    result: Tensor = _SpectralFunction.apply(matrix, function, scale)
+    apply: Any = _SpectralFunction.apply
+    result: Tensor = apply(matrix, function, scale)
     return result
 
 
@@ -176,7 +178,7 @@ def landmark_features(similarity: Tensor, whitening: Tensor) -> Tensor:
         Shape (..., m, n), every row of length at most 1.
     """
     features = similarity @ whitening
-    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
     return features / length.clamp_min(1.0)
 
 

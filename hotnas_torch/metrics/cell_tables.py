@@ -1,20 +1,25 @@
 """Unique cells as solver-ready tensors, and the distances of chosen pairs of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
+from hotnas_torch.metrics.envelope import HeldCells
 from hotnas_torch.metrics.pairwise import SolveLog, distinct_pairs
-from hotnas_torch.ops import Backend, cell_distances
+from hotnas_torch.ops import Backend, cell_distances, fgw, fgw_backward
 
 __all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
 
 LOSS_L1 = 0
 PAIR_SETS = {"all": 0, "directed": 1, "ordered": 2}
 """Codes of the solver's pair sets."""
+
+_HELD_ELEMENTS = 2**20
+"""Entries of all couplings that exist at one time while slopes are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class _SizeClass:
 
     start: int
     labels: Tensor
+    lengths: Tensor
+    reachable: Tensor
     features: Tensor
     struct: Tensor
     weights: Tensor
@@ -94,12 +101,16 @@ def pair_costs(
         elsewhere, 0 on the diagonal; shape (U, n, n).
     """
     operation = label_cost[labels[:, :, None], labels[:, None, :]]
-    location = torch.cdist(lengths, lengths, p=1.0) / lengths.shape[-1]
-    cost = operation + (1 - eps) * location
+    cost = operation + (1 - eps) * _mean_difference(lengths, lengths)
     limit = torch.as_tensor(unreachable, dtype=cost.dtype, device=cost.device)
     cost = torch.where(reachable, cost, limit)
     diagonal = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
     return cost.masked_fill(diagonal, 0.0)
+
+
+def _mean_difference(x: Tensor, y: Tensor) -> Tensor:
+    """H, the mean absolute difference of path lengths: (U, n, 6) and (U, m, 6) to (U, n, m)."""
+    return torch.cdist(x, y, p=1.0) / x.shape[-1]
 
 
 class CellTables:
@@ -134,6 +145,7 @@ class CellTables:
         self.log = SolveLog(settings.max_iter)
         sizes = [cell.num_nodes for cell in self.cells]
         self._sizes = torch.tensor(sizes, dtype=torch.int64)
+        self._tree = tree
         self._dtype, self._device = dtype, device
         self.label_cost = eps * tree.distance_matrix(dtype=dtype, device=device)
         self._classes: dict[int, _SizeClass] = {}
@@ -147,11 +159,18 @@ class CellTables:
                 dtype=dtype,
             )
             lengths = batch.path_lengths(normalize=max_nodes is None)
-            struct = pair_costs(
-                batch.labels, lengths, batch.reachability(), self.label_cost, eps, unreachable
+            reachable = batch.reachability()
+            self._classes[size] = _SizeClass(
+                start=start,
+                labels=batch.labels,
+                lengths=lengths,
+                reachable=reachable,
+                features=(1 - eps) * lengths / lengths.shape[-1],
+                struct=pair_costs(
+                    batch.labels, lengths, reachable, self.label_cost, eps, unreachable
+                ),
+                weights=batch.weights,
             )
-            features = (1 - eps) * lengths / lengths.shape[-1]
-            self._classes[size] = _SizeClass(start, batch.labels, features, struct, batch.weights)
 
     def operation_cost(self, row: int, col: int) -> Tensor:
         """Operation share of the node cost (Eq. 4) between two cells, shape (n, m)."""
@@ -167,7 +186,9 @@ class CellTables:
 
     def linear_factor(self, row: int, col: int) -> Tensor:
         """What the node cost is multiplied by: ones, or (n-1-i)(m-1-j) as Eq. 9 prints it."""
-        n, m = self.cells[row].num_nodes, self.cells[col].num_nodes
+        return self._linear_factor(self.cells[row].num_nodes, self.cells[col].num_nodes)
+
+    def _linear_factor(self, n: int, m: int) -> Tensor:
         if not self.settings.literal:
             return torch.ones(n, m, dtype=self._dtype, device=self._device)
         later_x = torch.arange(n - 1, -1, -1, dtype=self._dtype, device=self._device)
@@ -211,13 +232,36 @@ class CellTables:
             SolverError: A pair ended without a finite value.
         """
         values = torch.zeros(small.shape, dtype=self._dtype)
+        for n, m, members in self._size_combinations(small, large):
+            values[members] = self._solve_class(n, m, small[members], large[members])
+        return values
+
+    def held(self, rows: Tensor, cols: Tensor) -> HeldCells:
+        """Couplings between chosen cells, found once and held; arguments as for `block`.
+
+        Raises:
+            SolverError: A pair ended without a finite value.
+
+        Complexity: a pair costs one solution and O(n^2 m^2) for a dense coupling; 2E + 3 numbers
+            are kept of it, E being the number of lengths of the operation tree.
+        """
+        small, large, expand = distinct_pairs(rows, cols, len(self.cells))
+        paths = self._paths()
+        slopes = torch.zeros(
+            len(small), 2 * paths.shape[-1] + 3, dtype=self._dtype, device=self._device
+        )
+        for n, m, members in self._size_combinations(small, large):
+            for chunk in members.split(max(1, _HELD_ELEMENTS // (n * m))):
+                slopes[chunk] = self._slopes(n, m, small[chunk], large[chunk], paths)
+        return HeldCells(slopes, expand)
+
+    def _size_combinations(self, small: Tensor, large: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Sizes (n, m) that occur among pairs, and which pairs have them."""
         sizes_x, sizes_y = self._sizes[small], self._sizes[large]
         combined = sizes_x * (int(self._sizes.max()) + 1) + sizes_y
         for combination in torch.unique(combined).tolist():
             members = torch.nonzero(combined == combination).squeeze(1)
-            n, m = int(sizes_x[members[0]]), int(sizes_y[members[0]])
-            values[members] = self._solve_class(n, m, small[members], large[members])
-        return values
+            yield int(sizes_x[members[0]]), int(sizes_y[members[0]]), members
 
     def _solve_class(self, n: int, m: int, small: Tensor, large: Tensor) -> Tensor:
         x, y, settings = self._classes[n], self._classes[m], self.settings
@@ -246,3 +290,75 @@ class CellTables:
         self.log.add(objective, gap, status)
         # Rounding may leave the objective of a perfect match a hair below zero.
         return objective.clamp_min(0.0).cpu()
+
+    def _paths(self) -> Tensor:
+        """Which lengths add up to the cost between two labels, shape (L, L, E)."""
+        units = torch.eye(len(self._tree.edges), dtype=self._dtype)
+        distances = [self._tree.with_lengths(unit).distance_matrix() for unit in units]
+        return torch.stack(distances, dim=-1).to(self._device)
+
+    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, paths: Tensor) -> Tensor:
+        """Derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
+        x, y, settings = self._classes[n], self._classes[m], self.settings
+        i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
+        # In the order in which the fused solver adds: another rounding may find another optimum.
+        location = x.features.new_zeros(len(i), n, m)
+        for k in range(x.features.shape[-1]):
+            location += (x.features[i, :, None, k] - y.features[j, None, :, k]).abs()
+        factor = self._linear_factor(n, m)
+        cost = self.label_cost[x.labels[i][:, :, None], y.labels[j][:, None, :]] + location
+        nothing = cost.new_empty(0)
+        plan, objective, _, _, gap, _, status = fgw(
+            cost * factor,
+            x.struct[i],
+            y.struct[j],
+            x.weights[i],
+            y.weights[j],
+            cost.new_full((len(i),), settings.alpha),
+            nothing,
+            nothing,
+            LOSS_L1,
+            PAIR_SETS[settings.pairs],
+            settings.num_starts,
+            settings.tol,
+            settings.max_iter,
+            backend=settings.backend,
+        )
+        self.log.add(objective, gap, status)
+        num_labels = self.label_cost.shape[0]
+        of_x = one_hot(x.labels, num_labels).to(cost.dtype)[i]
+        of_y = one_hot(y.labels, num_labels).to(cost.dtype)[j]
+        moved = plan * factor
+        exchanged = of_x.mT @ moved @ of_y
+        linear = (moved * _mean_difference(x.lengths[i], y.lengths[j])).sum((1, 2))
+        edge_x, edge_y = fgw_backward(
+            plan,
+            x.struct[i],
+            y.struct[j],
+            cost.new_ones(len(i)),
+            LOSS_L1,
+            PAIR_SETS[settings.pairs],
+            backend=settings.backend,
+        )
+        within = torch.zeros_like(exchanged)
+        apart, unreached = torch.zeros_like(linear), torch.zeros_like(linear)
+        for table, which, labels, slope in ((x, i, of_x, edge_x), (y, j, of_y, edge_y)):
+            reachable = table.reachable[which]
+            reached = slope * reachable
+            within += labels.mT @ reached @ labels
+            distance = _mean_difference(table.lengths, table.lengths)[which]
+            apart += (reached * distance).sum((1, 2))
+            rest = slope.masked_fill(reachable, 0.0)
+            rest.diagonal(dim1=1, dim2=2).zero_()
+            unreached += rest.sum((1, 2))
+        by_edge = paths.flatten(0, 1)
+        return torch.cat(
+            [
+                exchanged.flatten(1) @ by_edge,
+                linear[:, None],
+                within.flatten(1) @ by_edge,
+                apart[:, None],
+                unreached[:, None],
+            ],
+            dim=1,
+        )

@@ -1,7 +1,8 @@
 """HOTNN: the distance between networks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from hotnas_torch import ot
 from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.metrics.cell_tables import CellTables, unique_cells
+from hotnas_torch.metrics.envelope import HeldCells, HeldNetworks, envelope, network_shares
 from hotnas_torch.metrics.gram_file import GramWriter, finished_gram
 from hotnas_torch.metrics.ifgw import IFGW, cell_tile_edge
 from hotnas_torch.metrics.matching import NetworkMatching
@@ -21,17 +23,22 @@ from hotnas_torch.metrics.network_tables import (
     network_state,
     unique_networks,
 )
-from hotnas_torch.metrics.pairwise import MEMORY_BUDGET, Progress, TileStore, fill, tile_edge
+from hotnas_torch.metrics.pairwise import (
+    MEMORY_BUDGET,
+    Progress,
+    Tiling,
+    fill,
+    tile_edge,
+)
 from hotnas_torch.metrics.parameters import (
     Scalar,
     check_items,
     choice,
     fraction,
-    refuse_gradients,
 )
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["HOTNN"]
+__all__ = ["HOTNN", "HeldCouplings"]
 
 SPACE_DEFAULTS: dict[str, dict[str, Any]] = {
     "transnas_macro": {"eta": 0.3, "zeta": 0.6},
@@ -184,6 +191,14 @@ class HOTNN:
         eta, zeta = float(self.eta), float(self.zeta)
         return NetworkWeights(cells=(1 - eta) * (1 - zeta), state=(1 - eta) * zeta, position=eta)
 
+    def shares(self) -> Tensor:
+        """Shares of cells, state and position, shape (3,), differentiable in eta and zeta."""
+        eta, zeta = (
+            torch.as_tensor(value, dtype=self.dtype, device=self.device)
+            for value in (self.eta, self.zeta)
+        )
+        return network_shares(eta, zeta)
+
     def config(self) -> dict[str, Any]:
         """Everything that the distances depend on, as JSON-ready values."""
         return {
@@ -216,13 +231,15 @@ class HOTNN:
 
         Returns:
             Distances >= 0, shape (len(nets_a), len(nets_b)), in `dtype` on `device`. Networks that
-            are equal up to renumbering are exactly 0 apart; d(x, y) = d(y, x) to the bit. No
-            gradient flows back.
+            are equal up to renumbering are exactly 0 apart; d(x, y) = d(y, x) to the bit.
 
         Raises:
             TypeError: A list or an item of the wrong type; the message names the index.
             ValueError: An empty list, or an operation that the tree does not know.
             SolverError: A pair of cells ended without a finite value.
+
+        Differentiability: in lam, eps, eta, zeta, `unreachable` and the lengths of the tree, where
+            these are tensors that require gradients, once; as for `IFGW`.
         """
         rows = self._check_networks("nets_a", nets_a)
         cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
@@ -270,7 +287,8 @@ class HOTNN:
         with GramWriter(
             out, settings=settings, keys=keys, names=names, resume=resume, overwrite=overwrite
         ) as writer:
-            result = self._matrix(rows, None, progress=progress, writer=writer)
+            with torch.no_grad():
+                result = self._matrix(rows, None, progress=progress, writer=writer)
             writer.finish(result)
         return result
 
@@ -289,7 +307,8 @@ class HOTNN:
             ValueError: An operation that the tree does not know.
         """
         self._check_networks("networks", [net_a, net_b])
-        cell_cost = self.ifgw(net_a.cells, net_b.cells)
+        with torch.no_grad():
+            cell_cost = self.ifgw(net_a.cells, net_b.cells)
         weights = self.weights
 
         def differences(x: list[tuple[float, ...]], y: list[tuple[float, ...]]) -> Tensor:
@@ -353,7 +372,118 @@ class HOTNN:
         progress: Progress,
         writer: GramWriter | None = None,
     ) -> Tensor:
-        refuse_gradients("HOTNN", {"eta": self.eta, "zeta": self.zeta})
+        prepared = self._prepare(rows, cols)
+        cell_tables, tables = prepared.cell_tables, prepared.tables
+        num_cells = len(cell_tables.cells)
+        cell_rows, cell_cols = prepared.cells()
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        num_entries = len(cell_rows) * len(cell_rows if cell_cols is None else cell_cols)
+        fits = num_entries * itemsize <= self.ifgw.memory_budget
+        inside: Tensor | None = None
+        if fits:
+            inside = self.ifgw.matrix(
+                cell_tables,
+                cell_rows,
+                cell_cols,
+                progress=progress,
+                store=None if writer is None else writer.stage("cells", self.dtype),
+            )
+            edge = _NETWORK_TILE
+        else:
+            per_network = max(len(set(row)) for row in tables.cells.tolist())
+            edge = max(16, cell_tile_edge(cell_tables.cells) // per_network)
+        edge = tile_edge(self.ifgw.memory_budget, at_most=edge)
+        tiling = Tiling(prepared.row_items, prepared.col_items, edge)
+
+        def between(distances: Tensor, rows: Tensor, cols: Tensor) -> CellCosts:
+            return CellCosts.between(distances, rows, cols, num_cells)
+
+        def known_cells(distances: Tensor) -> CellCosts:
+            return between(distances, cell_rows, cell_rows if cell_cols is None else cell_cols)
+
+        def block(row: Tensor, col: Tensor) -> Tensor:
+            used = tables.cells_of(row), tables.cells_of(col)
+            if inside is None:
+                costs = between(cell_tables.block(*used), *used)
+            else:
+                costs = known_cells(inside.detach()).restricted(*used)
+            return tables.block(row, col, costs)
+
+        def values() -> Tensor:
+            return fill(
+                tiling,
+                block,
+                dtype=self.dtype,
+                device=self.device,
+                stage="networks",
+                progress=progress,
+                store=None if writer is None else writer.stage("networks", self.dtype),
+            )
+
+        def held(shares: Tensor, cells: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            def held_block(row: Tensor, col: Tensor) -> Tensor:
+                used = tables.cells_of(row), tables.cells_of(col)
+                if inside is None:
+                    costs = between(cell_tables.held(*used).distances(cells), *used)
+                else:
+                    costs = known_cells(cells).restricted(*used)
+                couplings = tables.held(row, col, costs.detached())
+                return couplings.distances(costs.distances, shares)
+
+            return held_block
+
+        # Either the distances between the cells, with a graph of their own, or what they depend on.
+        cells = self.ifgw.coefficients() if inside is None else inside
+        out = envelope(values, held, tiling, self.shares(), cells)
+        cell_tables.log.warn()
+        return out
+
+    def couplings(
+        self,
+        nets_a: Sequence[Network],
+        nets_b: Sequence[Network] | None = None,
+        *,
+        cells: HeldCells | None = None,
+    ) -> "HeldCouplings":
+        """The optimal couplings behind a matrix, to be held while parameters change.
+
+        Where the matrix is differentiated or evaluated for many nearby parameters, as in fitting a
+        Gaussian process, this saves the solver: `HeldCouplings.distances` costs a matrix product.
+
+        Args:
+            nets_a: Networks of the rows, at least one.
+            nets_b: Networks of the columns; None compares `nets_a` with itself, at half the cost.
+            cells: Couplings of the nodes that an earlier call with the same networks, lam, eps,
+                tree and `unreachable` found.
+
+        Returns:
+            Couplings of the nodes of all pairs of distinct cells, and of the cells.
+
+        Raises:
+            TypeError, ValueError, SolverError: As `__call__`.
+
+        Complexity: memory of 2E + 3 numbers per pair of distinct cells and a few per pair of
+            networks, all at the same time, E being the number of lengths of the tree.
+        """
+        rows = self._check_networks("nets_a", nets_a)
+        cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
+        with torch.no_grad():
+            prepared = self._prepare(rows, cols)
+            cell_rows, cell_cols = prepared.cells()
+            cell_cols = cell_rows if cell_cols is None else cell_cols
+            if cells is None:
+                cells = prepared.cell_tables.held(cell_rows, cell_cols)
+                prepared.cell_tables.log.warn()
+            inside = cells.distances(self.ifgw.coefficients())
+            costs = CellCosts.between(inside, cell_rows, cell_cols, len(prepared.cell_tables.cells))
+            row_set, row_place = torch.unique(prepared.row_items, return_inverse=True)
+            col_set, col_place = row_set, row_place
+            if prepared.col_items is not None:
+                col_set, col_place = torch.unique(prepared.col_items, return_inverse=True)
+            networks = prepared.tables.held(row_set, col_set, costs)
+        return HeldCouplings(cells, networks, row_place[:, None], col_place)
+
+    def _prepare(self, rows: list[Network], cols: list[Network] | None) -> "_Prepared":
         given = rows + (cols or [])
         flat = [cell for network in given for cell in network.cells]
         unique, flat_numbers = unique_cells(flat)
@@ -363,84 +493,72 @@ class HOTNN:
             numbers.append(flat_numbers[position : position + len(network.cells)])
             position += len(network.cells)
         representatives, places = unique_networks(given, numbers)
-        cell_tables = self.ifgw.prepare(unique)
+        learned = isinstance(self.zeta, Tensor) and self.zeta.requires_grad
         tables = NetworkTables(
             [given[index] for index in representatives],
             [numbers[index] for index in representatives],
             mass=self.mass,
-            state_scale=self.state_scale if float(self.zeta) > 0.0 else None,
+            state_scale=self.state_scale if learned or float(self.zeta) > 0.0 else None,
             weights=self.weights,
             backend=self.ifgw.backend,
             dtype=self.dtype,
             device=self.device,
         )
         items = torch.tensor(places)
-        row_items = items[: len(rows)]
-        col_items = None if cols is None else items[len(rows) :]
-        store = None if writer is None else writer.stage("networks", self.dtype)
-        costs = self._cell_costs(cell_tables, tables, row_items, col_items, progress, writer)
-        if costs is not None:
-            edge = _NETWORK_TILE
-        else:
-            per_network = max(len(set(row)) for row in numbers)
-            edge = max(16, cell_tile_edge(unique) // per_network)
+        return _Prepared(
+            cell_tables=self.ifgw.prepare(unique),
+            tables=tables,
+            row_items=items[: len(rows)],
+            col_items=None if cols is None else items[len(rows) :],
+        )
 
-        def block(row_networks: Tensor, col_networks: Tensor) -> Tensor:
-            cell_rows = tables.cells_of(row_networks)
-            cell_cols = tables.cells_of(col_networks)
-            if costs is None:
-                distances = cell_tables.block(cell_rows, cell_cols)
-                part = CellCosts.between(distances, cell_rows, cell_cols, len(unique))
-            else:
-                part = costs.restricted(cell_rows, cell_cols)
-            return tables.block(row_networks, col_networks, part)
 
-        out = torch.empty(
-            (len(rows), len(given) - len(rows) if cols is not None else len(rows)),
-            dtype=self.dtype,
-            device=self.device,
-        )
-        fill(
-            out,
-            block,
-            row_items,
-            col_items,
-            edge=tile_edge(self.ifgw.memory_budget, at_most=edge),
-            stage="networks",
-            progress=progress,
-            store=store,
-        )
-        cell_tables.log.warn()
-        return out
+@dataclass(frozen=True, slots=True)
+class HeldCouplings:
+    """The couplings behind a matrix of HOTNN distances, held while parameters change.
 
-    def _cell_costs(
-        self,
-        cell_tables: CellTables,
-        tables: NetworkTables,
-        row_items: Tensor,
-        col_items: Tensor | None,
-        progress: Progress,
-        writer: GramWriter | None,
-    ) -> CellCosts | None:
-        """Distances between all cells in use, or None where they exceed the memory budget."""
-        cell_rows = tables.cells_of(torch.unique(row_items))
-        cell_cols = cell_rows if col_items is None else tables.cells_of(torch.unique(col_items))
-        itemsize = torch.empty((), dtype=self.dtype).element_size()
-        if len(cell_rows) * len(cell_cols) * itemsize > self.ifgw.memory_budget:
-            return None
-        distances = torch.empty(
-            (len(cell_rows), len(cell_cols)), dtype=self.dtype, device=self.device
-        )
-        store: TileStore | None = None if writer is None else writer.stage("cells", self.dtype)
-        self.ifgw.fill(
-            distances,
-            cell_tables,
-            cell_rows,
-            None if col_items is None else cell_cols,
-            progress=progress,
-            store=store,
-        )
-        return CellCosts.between(distances, cell_rows, cell_cols, len(cell_tables.cells))
+    Attributes:
+        cells: Couplings of the nodes between all pairs of distinct cells.
+        networks: Couplings of the cells.
+        rows: Distinct network of every row, int64 of shape (A, 1).
+        cols: Distinct network of every column, int64 of shape (B,).
+    """
+
+    cells: HeldCells
+    networks: HeldNetworks
+    rows: Tensor
+    cols: Tensor
+
+    def distances(self, metric: HOTNN) -> Tensor:
+        """Distances for the parameters of a metric, differentiable in them.
+
+        Args:
+            metric: The metric that found the couplings, or one that differs from it in lam, eps,
+                eta, zeta, `unreachable` and the lengths of the tree only.
+
+        Returns:
+            Shape (A, B). Exact at the parameters for which the couplings were found, and right to
+            first order around them.
+        """
+        inside = self.cells.distances(metric.ifgw.coefficients())
+        return self.networks.distances(inside, metric.shares())[self.rows, self.cols]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Two lists of networks as tables."""
+
+    cell_tables: CellTables
+    tables: NetworkTables
+    row_items: Tensor
+    col_items: Tensor | None
+
+    def cells(self) -> tuple[Tensor, Tensor | None]:
+        """Sorted distinct cells of the rows, and of the columns if they are not the same list."""
+        rows = self.tables.cells_of(torch.unique(self.row_items))
+        if self.col_items is None:
+            return rows, None
+        return rows, self.tables.cells_of(torch.unique(self.col_items))
 
 
 def _state_scale(

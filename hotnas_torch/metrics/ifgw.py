@@ -1,6 +1,6 @@
 """iFGW: the distance between cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -9,11 +9,13 @@ from torch import Tensor
 from hotnas_torch import _ext, ot
 from hotnas_torch.arch import Cell, OperationTree
 from hotnas_torch.metrics.cell_tables import CellTables, SolverSettings, unique_cells
+from hotnas_torch.metrics.envelope import cell_coefficients, envelope
 from hotnas_torch.metrics.matching import CellMatching
 from hotnas_torch.metrics.pairwise import (
     MEMORY_BUDGET,
     Progress,
     TileStore,
+    Tiling,
     fill,
     tile_edge,
 )
@@ -24,7 +26,6 @@ from hotnas_torch.metrics.parameters import (
     count,
     fraction,
     not_negative,
-    refuse_gradients,
     working_dtype,
 )
 from hotnas_torch.spaces import SearchSpace
@@ -226,42 +227,45 @@ class IFGW:
 
         Returns:
             Distances >= 0, shape (len(cells_a), len(cells_b)), in `dtype` on `device`. Isomorphic
-            cells are exactly 0 apart; d(x, y) = d(y, x) to the bit. No gradient flows back.
+            cells are exactly 0 apart; d(x, y) = d(y, x) to the bit.
 
         Raises:
             TypeError: A list or an item of the wrong type; the message names the index.
             ValueError: An empty list, or a cell with an operation that the tree does not know.
             SolverError: A pair ended without a finite value.
+
+        Differentiability: in lam, eps, `unreachable` and the lengths of the tree, where these are
+            tensors that require gradients, once, by the envelope theorem at the couplings found
+            (see `hotnas_torch.metrics.envelope` for ties). The backward pass finds the couplings
+            again tile by tile, which costs about one and a half forward passes.
         """
         rows = self._check_cells("cells_a", cells_a)
         cols = None if cells_b is None else self._check_cells("cells_b", cells_b)
         unique, positions = unique_cells(rows + (cols or []))
         tables = self.prepare(unique)
         items = torch.tensor(positions)
-        out = torch.empty(
-            (len(rows), len(rows if cols is None else cols)), dtype=self.dtype, device=self.device
-        )
-        self.fill(
-            out,
-            tables,
-            items[: len(rows)],
-            None if cols is None else items[len(rows) :],
-            progress=progress,
-        )
+        row_items = items[: len(rows)]
+        col_items = None if cols is None else items[len(rows) :]
+        out = self.matrix(tables, row_items, col_items, progress=progress)
         tables.log.warn()
         return out
 
+    def coefficients(self) -> Tensor:
+        """What a distance is linear in while its coupling is held: see `metrics.envelope`.
+
+        Returns:
+            Shape (2E + 3,) for E lengths of the tree, in `dtype` on `device`, differentiable in
+            the parameters that are tensors.
+        """
+        lam, eps, unreachable = (
+            torch.as_tensor(value, dtype=self.dtype, device=self.device)
+            for value in (self.lam, self.eps, self.unreachable)
+        )
+        lengths = self.tree.lengths_tensor(dtype=self.dtype, device=self.device)
+        return cell_coefficients(lam, eps, lengths, unreachable)
+
     def prepare(self, cells: Sequence[Cell]) -> CellTables:
         """Solver-ready tables of canonical, distinct cells, as `unique_cells` lists them."""
-        refuse_gradients(
-            "IFGW",
-            {
-                "lam": self.lam,
-                "eps": self.eps,
-                "tree": self.tree.distance_matrix(dtype=self.dtype).sum(),
-                "unreachable": self.unreachable,
-            },
-        )
         with torch.no_grad():
             return CellTables(
                 cells,
@@ -282,30 +286,45 @@ class IFGW:
                 device=self.device,
             )
 
-    def fill(
+    def matrix(
         self,
-        out: Tensor,
         tables: CellTables,
         rows: Tensor,
         cols: Tensor | None,
         *,
         progress: Progress = False,
         store: TileStore | None = None,
-    ) -> None:
-        """Write the distances between cells of `tables` into `out`, tile by tile.
+    ) -> Tensor:
+        """Distances between cells of `tables`, tile by tile, differentiable as in `__call__`.
 
         Args:
-            out: Matrix to fill, shape (len(rows), len(cols)).
             tables: What `prepare` returned.
             rows: Position in `tables` of every row, int64 on the CPU.
             cols: Position of every column; None for the symmetric matrix of `rows`.
             progress: As in `__call__`.
             store: Receives finished tiles, and holds those of an interrupted run.
+
+        Returns:
+            Shape (len(rows), len(cols)).
         """
         edge = tile_edge(self.memory_budget, at_most=cell_tile_edge(tables.cells))
-        fill(
-            out, tables.block, rows, cols, edge=edge, stage="cells", progress=progress, store=store
-        )
+        tiling = Tiling(rows, cols, edge)
+
+        def values() -> Tensor:
+            return fill(
+                tiling,
+                tables.block,
+                dtype=self.dtype,
+                device=self.device,
+                stage="cells",
+                progress=progress,
+                store=store,
+            )
+
+        def held(coefficients: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda row, col: tables.held(row, col).distances(coefficients)
+
+        return envelope(values, held, tiling, self.coefficients())
 
     def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
         """The coupling behind one distance, and the shares that make it up.

@@ -7,12 +7,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import Network
+from hotnas_torch.metrics.envelope import HeldNetworks
 from hotnas_torch.metrics.pairwise import distinct_pairs
-from hotnas_torch.ops import Backend, network_distances
+from hotnas_torch.ops import Backend, network_distances, transport
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
+
+_HELD_ELEMENTS = 2**20
+"""Entries of all couplings that exist at one time while they are summed up per pair of cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class CellCosts:
         device = self.distances.device
         part = self.distances[self.row_of[rows].to(device)[:, None], self.col_of[cols].to(device)]
         return CellCosts.between(part, rows, cols, len(self.row_of))
+
+    def detached(self) -> "CellCosts":
+        """The same costs without a graph."""
+        return CellCosts(self.distances.detach(), self.row_of, self.col_of)
 
     def transposed(self) -> "CellCosts":
         """The same costs with rows and columns exchanged."""
@@ -141,6 +150,7 @@ class NetworkTables:
         features: list[list[tuple[float, ...]]] = []
         patterns: dict[tuple[object, ...], int] = {}
         slot_mass: list[list[float]] = []
+        slot_places: list[list[int]] = []
         slots: list[list[int]] = []
         skeleton_of: list[int] = []
         pattern_of: list[int] = []
@@ -154,7 +164,7 @@ class NetworkTables:
             if skeleton not in skeletons:
                 skeletons[skeleton] = len(skeletons)
                 masses.append(network.masses(mass))
-                features.append(_features(network, weights, state_scale))
+                features.append(_features(network, state_scale))
             skeleton_of.append(skeletons[skeleton])
             # Different cells in the order of their first place, and where each of them stands.
             slot_of = {number: slot for slot, number in enumerate(dict.fromkeys(numbers))}
@@ -162,6 +172,7 @@ class NetworkTables:
             pattern = (skeleton_of[-1], *places)
             if pattern not in patterns:
                 patterns[pattern] = len(patterns)
+                slot_places.append([*places, *([0] * (self._width - len(places)))])
                 share = [0.0] * len(slot_of)
                 for slot, cell_mass in zip(places, masses[skeleton_of[-1]], strict=True):
                     share[slot] += cell_mass
@@ -171,13 +182,16 @@ class NetworkTables:
         skeleton_index = torch.tensor(skeleton_of)
         mass_table = self._padded([[(value,) for value in row] for row in masses]).squeeze(-1)
         self._mass = mass_table[skeleton_index]
-        self._features = self._padded(features)[skeleton_index]
+        self._places = self._padded(features)[skeleton_index]
+        share_of = [weights.position, weights.state, weights.state][: self._places.shape[-1]]
+        self._features = self._places * self._places.new_tensor(share_of)
         self._pattern = torch.tensor(pattern_of)
         most = max(map(len, slots))
         self._slots = torch.tensor([row + [-1] * (most - len(row)) for row in slots])
         self._slot_mass = torch.tensor(
             [row + [0.0] * (most - len(row)) for row in slot_mass], dtype=self._dtype
         )
+        self._slot_places = torch.tensor(slot_places)
 
     def _padded(self, rows: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
         size = len(rows[0][0])
@@ -202,11 +216,7 @@ class NetworkTables:
             Distances, shape (r, c), on the CPU; 0 where both positions are equal.
         """
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        in_rows = torch.zeros(len(self.cells), dtype=torch.bool)
-        in_rows[rows] = True
-        in_cols = torch.zeros(len(self.cells), dtype=torch.bool)
-        in_cols[cols] = True
-        straight = in_rows[small] & in_cols[large]
+        straight = self._straight(rows, cols, small, large)
         if bool(straight.all()):
             return expand(self._solve(small, large, costs))
         values = torch.empty(small.shape, dtype=self._dtype)
@@ -215,23 +225,97 @@ class NetworkTables:
         values[turned] = self._solve(small[turned], large[turned], costs.transposed())
         return expand(values)
 
+    def held(self, rows: Tensor, cols: Tensor, costs: CellCosts) -> HeldNetworks:
+        """Couplings between chosen networks, found once and held; arguments as for `block`.
+
+        Complexity: a pair costs one transport; (number of different cells)^2 numbers are kept.
+        """
+        small, large, expand = distinct_pairs(rows, cols, len(self.cells))
+        straight = self._straight(rows, cols, small, large)
+        slots = self._slots.shape[1]
+        mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
+        index = torch.zeros(len(small), slots, slots, dtype=torch.int64)
+        state, position = mass.new_zeros(len(small)), mass.new_zeros(len(small))
+        num_cols = costs.distances.shape[1]
+        size = max(1, _HELD_ELEMENTS // self._width**2)
+        for members, turned in ((straight, False), (~straight, True)):
+            oriented = costs.transposed() if turned else costs
+            for chunk in torch.nonzero(members).squeeze(1).split(size):
+                x, y = small[chunk], large[chunk]
+                row = oriented.row_of[self._slots[x]][:, :, None]
+                col = oriented.col_of[self._slots[y]][:, None, :]
+                index[chunk] = (col * num_cols + row) if turned else (row * num_cols + col)
+                mass[chunk], state[chunk], position[chunk] = self._coupling(x, y, oriented)
+        # Where a network has fewer different cells than another, nothing is moved.
+        return HeldNetworks(index.clamp_min(0).to(self._device), mass, state, position, expand)
+
+    def _straight(self, rows: Tensor, cols: Tensor, small: Tensor, large: Tensor) -> Tensor:
+        """Whether a pair's smaller network is among the rows and the larger among the columns."""
+        in_rows = torch.zeros(len(self.cells), dtype=torch.bool)
+        in_rows[rows] = True
+        in_cols = torch.zeros(len(self.cells), dtype=torch.bool)
+        in_cols[cols] = True
+        return in_rows[small] & in_cols[large]
+
+    def _coupling(
+        self, small: Tensor, large: Tensor, costs: CellCosts
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mass between different cells, (P, K, K), state and position over the coupling, (P,)."""
+        slots = self._slots.shape[1]
+        mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
+        state, position = mass.new_zeros(len(small)), mass.new_zeros(len(small))
+        alike, _, settled = self._settled(small, large, costs)
+        stays = alike[settled]
+        mass[stays] = torch.diag_embed(self._slot_mass[self._pattern[small[stays]]]).to(mass)
+        moves = torch.ones(len(small), dtype=torch.bool)
+        moves[stays] = False
+        rest = torch.nonzero(moves).squeeze(1)
+        if not len(rest):
+            return mass, state, position
+        small, large = small[rest], large[rest]
+        inside = costs.distances[
+            costs.row_of[self.cells[small]].to(self._device)[:, :, None],
+            costs.col_of[self.cells[large]].to(self._device)[:, None, :],
+        ]
+        apart = self._places[small][:, :, None] - self._places[large][:, None]
+        apart = apart.abs()
+        state_apart = apart[..., 1:].sum(-1)
+        cost = self.weights.cells * inside + self.weights.position * apart[..., 0]
+        cost = cost + self.weights.state * state_apart
+        plan, *_ = transport(cost, self._mass[small], self._mass[large], backend=self._backend)
+        of_small = one_hot(self._slot_places[self._pattern[small]], slots).to(plan)
+        of_large = one_hot(self._slot_places[self._pattern[large]], slots).to(plan)
+        mass[rest] = of_small.mT @ plan @ of_large
+        state[rest] = (plan * state_apart).sum((1, 2))
+        position[rest] = (plan * apart[..., 0]).sum((1, 2))
+        return mass, state, position
+
     def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
         values = torch.empty(small.shape, dtype=self._dtype)
-        settled = torch.zeros(small.shape, dtype=torch.bool)
-        # Networks that differ in one repeated cell on one skeleton are the bulk of some spaces.
-        alike = torch.nonzero(self._pattern[small] == self._pattern[large]).squeeze(1)
-        if len(alike):
-            differing = self._slots[small[alike]] != self._slots[large[alike]]
-            alike = alike[differing.sum(1) == 1]
-            values[alike], settled[alike] = self._one_cell_differs(
-                small[alike], large[alike], costs
-            )
-        if not bool(settled.any()):
+        alike, staying, certain = self._settled(small, large, costs)
+        if not bool(certain.any()):
             return self._transport(small, large, costs)
-        rest = torch.nonzero(~settled).squeeze(1)
+        values[alike] = staying
+        unsettled = torch.ones(small.shape, dtype=torch.bool)
+        unsettled[alike[certain]] = False
+        rest = torch.nonzero(unsettled).squeeze(1)
         if len(rest):
             values[rest] = self._transport(small[rest], large[rest], costs)
         return values
+
+    def _settled(
+        self, small: Tensor, large: Tensor, costs: CellCosts
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs that differ in one repeated cell on one skeleton, the bulk of some spaces.
+
+        Returns:
+            Which pairs these are, int64; the cost of leaving every cell in its place; and whether
+            that is certain to be optimal.
+        """
+        alike = torch.nonzero(self._pattern[small] == self._pattern[large]).squeeze(1)
+        differing = self._slots[small[alike]] != self._slots[large[alike]]
+        alike = alike[differing.sum(1) == 1]
+        return alike, *self._one_cell_differs(small[alike], large[alike], costs)
 
     def _transport(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
         device = self._device
@@ -289,16 +373,13 @@ class NetworkTables:
         return self.weights.cells * mass * across, across <= (to_equal + from_equal) * slack
 
 
-def _features(
-    network: Network, weights: NetworkWeights, state_scale: tuple[float, float] | None
-) -> list[tuple[float, ...]]:
-    """Per cell, coordinates whose summed absolute differences are the non-cell part of the cost."""
-    positions = [weights.position * position for position in network.positions()]
+def _features(network: Network, state_scale: tuple[float, float] | None) -> list[tuple[float, ...]]:
+    """Per cell its position and, adding up to its state, half of its width and resolution."""
+    positions = network.positions()
     if state_scale is None:
         return [(position,) for position in positions]
-    share = weights.state / 2
     return [
-        (position, share * width, share * resolution)
+        (position, width / 2, resolution / 2)
         for position, (width, resolution) in zip(
             positions, network_state(network, state_scale), strict=True
         )

@@ -20,6 +20,7 @@ __all__ = [
     "SolveLog",
     "Tile",
     "TileStore",
+    "Tiling",
     "distinct_pairs",
     "fill",
     "make_tiles",
@@ -149,55 +150,82 @@ def distinct_pairs(
     return codes // num_items, codes % num_items, scatter
 
 
+class Tiling:
+    """A pairwise matrix of items cut into tiles, rows and columns in the order of their items.
+
+    Repeated items so share their tile and cost nothing.
+
+    Args:
+        rows: Item of every row, int64 on the CPU.
+        cols: Item of every column; None for a symmetric matrix, of which the upper half is cut.
+        edge: Largest side of a tile.
+
+    Attributes:
+        symmetric: Whether only the upper half is cut.
+        shape: Rows and columns of the matrix.
+        tiles: The tiles.
+    """
+
+    def __init__(self, rows: Tensor, cols: Tensor | None, edge: int) -> None:
+        self.symmetric = cols is None
+        self.shape = (len(rows), len(rows if cols is None else cols))
+        self.tiles = make_tiles(*self.shape, edge, symmetric=self.symmetric)
+        self._row_order = torch.argsort(rows, stable=True)
+        self._col_order = self._row_order if cols is None else torch.argsort(cols, stable=True)
+        self._rows = rows[self._row_order]
+        self._cols = self._rows if cols is None else cols[self._col_order]
+
+    def where(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Rows, shape (r, 1), and columns, shape (c,), of the matrix that a tile covers."""
+        return self._row_order[tile.rows][:, None], self._col_order[tile.cols]
+
+    def compute(self, tile: Tile, block: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Values of a tile, shape (r, c), from a function of sorted distinct items."""
+        row_set, row_place = torch.unique_consecutive(self._rows[tile.rows], return_inverse=True)
+        col_set, col_place = torch.unique_consecutive(self._cols[tile.cols], return_inverse=True)
+        return block(row_set, col_set)[row_place[:, None], col_place]
+
+
 def fill(
-    out: Tensor,
+    tiling: Tiling,
     block: Callable[[Tensor, Tensor], Tensor],
-    rows: Tensor,
-    cols: Tensor | None,
     *,
-    edge: int,
+    dtype: torch.dtype,
+    device: torch.device,
     stage: str,
     progress: Progress = False,
     store: TileStore | None = None,
-) -> None:
+) -> Tensor:
     """Compute a pairwise matrix tile by tile, straight into its place.
 
     Args:
-        out: The whole matrix, written in place.
+        tiling: How the matrix is cut; of a symmetric one, half is computed.
         block: Returns the distances between items, shape (r, c), for sorted distinct item numbers
             of shapes (r,) and (c,), int64 on the CPU.
-        rows: Item of every row of `out`, int64 on the CPU. Rows are worked on in the order of their
-            items, so repeated items share their tile and cost nothing.
-        cols: Item of every column; None for a symmetric matrix, of which half is computed.
-        edge: Largest side of a tile.
+        dtype: Type of the matrix.
+        device: Where the matrix lives.
         stage: What is computed, for the progress display.
         progress: As in `progress_bar`.
         store: Receives finished tiles; tiles that it holds already are taken from it.
+
+    Returns:
+        The whole matrix.
     """
-    tiles = make_tiles(len(rows), len(rows if cols is None else cols), edge, symmetric=cols is None)
-    row_order = torch.argsort(rows, stable=True)
-    col_order = row_order if cols is None else torch.argsort(cols, stable=True)
-    row_items = rows[row_order]
-    col_items = row_items if cols is None else cols[col_order]
-    with progress_bar(progress, stage, sum(tile.num_pairs for tile in tiles)) as advance:
-        for tile in tiles:
-            where = row_order[tile.rows][:, None], col_order[tile.cols]
+    out = torch.empty(tiling.shape, dtype=dtype, device=device)
+    with progress_bar(progress, stage, sum(tile.num_pairs for tile in tiling.tiles)) as advance:
+        for tile in tiling.tiles:
+            row, col = tiling.where(tile)
             values = None if store is None else store.load(tile)
             if values is None:
-                row_set, row_place = torch.unique_consecutive(
-                    row_items[tile.rows], return_inverse=True
-                )
-                col_set, col_place = torch.unique_consecutive(
-                    col_items[tile.cols], return_inverse=True
-                )
-                values = block(row_set, col_set)[row_place[:, None], col_place]
+                values = tiling.compute(tile, block)
                 if store is not None:
                     store.save(tile, values)
-            values = values.to(out.device)
-            out[where] = values
-            if cols is None and not tile.diagonal:
-                out[where[1][:, None], where[0].squeeze(1)] = values.T
+            values = values.to(device)
+            out[row, col] = values
+            if tiling.symmetric and not tile.diagonal:
+                out[col[:, None], row.squeeze(1)] = values.T
             advance(tile.num_pairs)
+    return out
 
 
 @contextmanager

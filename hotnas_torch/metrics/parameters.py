@@ -1,8 +1,8 @@
 """Checks of the numbers and choices that configure a metric."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ __all__ = [
     "count",
     "fraction",
     "not_negative",
-    "refuse_gradients",
     "working_dtype",
 ]
 
@@ -81,18 +80,6 @@ def working_dtype(dtype: torch.dtype | None) -> torch.dtype:
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype!r}")
     return dtype
-
-
-def refuse_gradients(metric: Literal["IFGW", "HOTNN"], values: Mapping[str, Scalar]) -> None:
-    """Refuse parameters that require a gradient which the metric would silently drop."""
-    if not torch.is_grad_enabled():
-        return
-    for name, value in values.items():
-        if isinstance(value, Tensor) and value.requires_grad:
-            raise NotImplementedError(
-                f"{metric} returns values without gradients, but {name} requires one;"
-                f" call it under torch.no_grad() or pass {name}.detach()"
-            )
 
 
 def check_items(name: str, items: Sequence[Item], kind: type[Item]) -> list[Item]:

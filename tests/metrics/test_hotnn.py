@@ -186,14 +186,6 @@ def test_a_wrong_list_is_named(networks, cells, tree):
         metric([*networks[:2], odd])
 
 
-def test_gradients_are_refused_not_dropped(networks, tree):
-    metric = HOTNN(tree=tree, eta=torch.tensor(0.5, requires_grad=True))
-    with pytest.raises(NotImplementedError, match=r"HOTNN returns values .* eta requires one"):
-        metric(networks)
-    with torch.no_grad():
-        assert not metric(networks).requires_grad
-
-
 def test_gram_writes_what_the_call_returns(distances, networks, tree, tmp_path):
     metric = HOTNN(tree=tree, **OPTIONS)
     path = tmp_path / "gram.npz"

@@ -143,17 +143,6 @@ def test_parameters_may_be_tensors(cells, tree, distances):
     torch.testing.assert_close(metric(cells), distances)
 
 
-def test_gradients_are_refused_not_dropped(cells, tree):
-    metric = IFGW(tree=tree, lam=torch.tensor(0.5, requires_grad=True))
-    with pytest.raises(NotImplementedError, match="lam requires one"):
-        metric(cells[:2])
-    with torch.no_grad():
-        assert not metric(cells[:2]).requires_grad
-    learned = tree.with_lengths(tree.lengths_tensor().requires_grad_())
-    with pytest.raises(NotImplementedError, match="tree requires one"):
-        IFGW(tree=learned)(cells[:2])
-
-
 def test_a_cost_matrix_serves_as_a_tree(cells, tree, distances):
     matrix = OperationTree.from_matrix(tree.labels, tree.distance_matrix(dtype=torch.float64))
     torch.testing.assert_close(IFGW(tree=matrix)(cells), distances)

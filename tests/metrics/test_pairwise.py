@@ -4,6 +4,7 @@ import torch
 from hotnas_torch.errors import ConvergenceWarning, SolverError
 from hotnas_torch.metrics.pairwise import (
     SolveLog,
+    Tiling,
     distinct_pairs,
     fill,
     make_tiles,
@@ -70,22 +71,25 @@ class _Recorder:
         return (rows[:, None] - cols).abs().double()
 
 
+def filled(tiling, block, **options):
+    return fill(
+        tiling, block, dtype=torch.float64, device=torch.device("cpu"), stage="test", **options
+    )
+
+
 @pytest.mark.parametrize("edge", [1, 2, 5, 50])
 def test_fill_writes_the_whole_matrix(edge):
     items = torch.tensor([4, 1, 1, 9, 0, 4])
-    out = torch.full((6, 6), torch.nan, dtype=torch.float64)
-    fill(out, _Recorder(), items, None, edge=edge, stage="test")
+    out = filled(Tiling(items, None, edge), _Recorder())
     assert torch.equal(out, (items[:, None] - items).abs().double())
     others = torch.tensor([3, 9, 3])
-    out = torch.full((6, 3), torch.nan, dtype=torch.float64)
-    fill(out, _Recorder(), items, others, edge=edge, stage="test")
+    out = filled(Tiling(items, others, edge), _Recorder())
     assert torch.equal(out, (items[:, None] - others).abs().double())
 
 
 def test_fill_asks_for_repeated_items_once():
     block = _Recorder()
-    out = torch.empty(200, 200, dtype=torch.float64)
-    fill(out, block, torch.tensor([7, 3] * 100), None, edge=100, stage="test")
+    filled(Tiling(torch.tensor([7, 3] * 100), None, 100), block)
     assert sum(len(rows) * len(cols) for rows, cols in block.calls) == 3
 
 
@@ -103,31 +107,21 @@ class _Store:
 def test_fill_takes_saved_tiles_instead_of_computing_them():
     items = torch.arange(6)
     saved = {}
-    complete = torch.empty(6, 6, dtype=torch.float64)
-    fill(complete, _Recorder(), items, None, edge=2, stage="test", store=_Store(saved))
+    tiling = Tiling(items, None, 2)
+    complete = filled(tiling, _Recorder(), store=_Store(saved))
     assert len(saved) == 6
     del saved[1], saved[5]
     block = _Recorder()
-    again = torch.empty(6, 6, dtype=torch.float64)
-    fill(again, block, items, None, edge=2, stage="test", store=_Store(saved))
+    again = filled(tiling, block, store=_Store(saved))
     assert len(block.calls) == 2
     assert torch.equal(again, complete)
 
 
 def test_progress_reaches_the_number_of_pairs():
     seen = []
-    out = torch.empty(9, 9, dtype=torch.float64)
-    fill(
-        out,
-        _Recorder(),
-        torch.arange(9),
-        None,
-        edge=4,
-        stage="cells",
-        progress=lambda *call: seen.append(call),
-    )
-    assert seen[0] == ("cells", 0, 36)
-    assert seen[-1] == ("cells", 36, 36)
+    filled(Tiling(torch.arange(9), None, 4), _Recorder(), progress=lambda *c: seen.append(c))
+    assert seen[0] == ("test", 0, 36)
+    assert seen[-1] == ("test", 36, 36)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 

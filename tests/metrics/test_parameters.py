@@ -9,7 +9,6 @@ from hotnas_torch.metrics.parameters import (
     count,
     fraction,
     not_negative,
-    refuse_gradients,
     working_dtype,
 )
 
@@ -55,14 +54,6 @@ def test_working_dtype_is_torchs_default_or_what_is_asked_for():
     assert working_dtype(torch.float64) == torch.float64
     with pytest.raises(TypeError, match="float16"):
         working_dtype(torch.float16)
-
-
-def test_gradients_are_refused_unless_switched_off():
-    lam = torch.tensor(0.5, requires_grad=True)
-    with pytest.raises(NotImplementedError, match="lam requires one"):
-        refuse_gradients("IFGW", {"eps": 0.5, "lam": lam})
-    with torch.no_grad():
-        refuse_gradients("IFGW", {"lam": lam})
 
 
 def test_lists_are_checked_item_by_item():
