@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 __all__ = [
     "DEFAULT_CUTOFF",
@@ -82,8 +81,11 @@ class _SpectralFunction(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a spectral function can be differentiated once (pass create_graph=False)"
+            )
         eigenvalues, vectors, values, slopes = ctx.saved_tensors
         differences = divided_differences(eigenvalues, values, slopes, ctx.scale)
         inner = vectors.mT @ (0.5 * (grad + grad.mT)) @ vectors

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hotnas_torch.metrics.pairwise import Tiling
 
@@ -117,8 +116,12 @@ class _Envelope(torch.autograd.Function):
         return values()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "distances can be differentiated once: their gradient holds the couplings, which a"
+                " second derivative would have to move (pass create_graph=False)"
+            )
         tiling: Tiling = ctx.tiling
         leaves = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
         for tile in tiling.tiles:

@@ -35,6 +35,7 @@ from hotnas_torch.metrics.parameters import (
     check_items,
     choice,
     fraction,
+    number,
 )
 from hotnas_torch.spaces import SearchSpace
 
@@ -169,7 +170,7 @@ class HOTNN:
         self.mass: Literal["channels", "uniform"] = choice(
             "mass", defaults["mass"] if mass is None else mass, ("channels", "uniform")
         )
-        if float(self.zeta) > 0.0 and self.state_scale is None:
+        if number(self.zeta) > 0.0 and self.state_scale is None:
             raise ValueError(
                 "zeta > 0 needs the scale of the cell state: pass space= or state_scale=(divisor of"
                 " log2 width, divisor of log2 resolution), or zeta=0"
@@ -188,7 +189,7 @@ class HOTNN:
     @property
     def weights(self) -> NetworkWeights:
         """Shares of cells, state and position in the cost between two cells."""
-        eta, zeta = float(self.eta), float(self.zeta)
+        eta, zeta = number(self.eta), number(self.zeta)
         return NetworkWeights(cells=(1 - eta) * (1 - zeta), state=(1 - eta) * zeta, position=eta)
 
     def shares(self) -> Tensor:
@@ -203,8 +204,8 @@ class HOTNN:
         """Everything that the distances depend on, as JSON-ready values."""
         return {
             "space": None if self.space is None else self.space.name,
-            "eta": float(self.eta),
-            "zeta": float(self.zeta),
+            "eta": number(self.eta),
+            "zeta": number(self.zeta),
             "mass": self.mass,
             "state_scale": None if self.state_scale is None else list(self.state_scale),
             **self.ifgw.config(),
@@ -498,7 +499,7 @@ class HOTNN:
             [given[index] for index in representatives],
             [numbers[index] for index in representatives],
             mass=self.mass,
-            state_scale=self.state_scale if learned or float(self.zeta) > 0.0 else None,
+            state_scale=self.state_scale if learned or number(self.zeta) > 0.0 else None,
             weights=self.weights,
             backend=self.ifgw.backend,
             dtype=self.dtype,

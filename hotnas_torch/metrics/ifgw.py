@@ -26,6 +26,7 @@ from hotnas_torch.metrics.parameters import (
     count,
     fraction,
     not_negative,
+    number,
     working_dtype,
 )
 from hotnas_torch.spaces import SearchSpace
@@ -145,7 +146,7 @@ class IFGW:
         if normalize is not None and not isinstance(normalize, bool):
             raise TypeError(f"normalize must be a bool; got {type(normalize).__name__}")
         self.normalize: bool = defaults["normalize"] if normalize is None else normalize
-        if self.pairs == "ordered" and float(self.lam) == 0.0:
+        if self.pairs == "ordered" and number(self.lam) == 0.0:
             raise ValueError(
                 "lam must be > 0 with pairs='ordered': the ordered pairwise term alone is 0 for"
                 " every two cells (take lam > 0 or pairs='directed')"
@@ -191,12 +192,12 @@ class IFGW:
     def config(self) -> dict[str, Any]:
         """Everything that the distances depend on, as JSON-ready values."""
         return {
-            "lam": float(self.lam),
-            "eps": float(self.eps),
+            "lam": number(self.lam),
+            "eps": number(self.eps),
             "pairs": self.pairs,
             "linear_term": self.linear_term,
             "normalize": self.normalize,
-            "unreachable": float(self.unreachable),
+            "unreachable": number(self.unreachable),
             "num_starts": self.num_starts,
             "tol": self.tol,
             "max_iter": self.max_iter,
@@ -274,7 +275,7 @@ class IFGW:
                 max_nodes=None if self.normalize else self.max_nodes,
                 unreachable=self.unreachable,
                 settings=SolverSettings(
-                    alpha=1.0 - float(self.lam),
+                    alpha=1.0 - number(self.lam),
                     pairs=self.pairs,
                     literal=self.linear_term == "literal",
                     num_starts=self.num_starts,
@@ -358,7 +359,7 @@ class IFGW:
                     operations + locations,
                     tables.struct(row),
                     tables.struct(col),
-                    alpha=1.0 - float(self.lam),
+                    alpha=1.0 - number(self.lam),
                     loss="l1",
                     pairs=self.pairs,
                     num_starts=self.num_starts,
@@ -369,7 +370,7 @@ class IFGW:
                 result.raise_if_failed()
                 plan = result.plan
                 objective = float(result.objective)
-            lam = float(self.lam)
+            lam = number(self.lam)
             operation = lam * float((plan * operations).sum())
             location = lam * float((plan * locations).sum())
             # What is left belongs to the pairs; rounding must not make it negative.

@@ -14,6 +14,7 @@ __all__ = [
     "count",
     "fraction",
     "not_negative",
+    "number",
     "working_dtype",
 ]
 
@@ -31,7 +32,7 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
                 f"{name} must be {expected}: a float or a 0-d floating-point tensor; got a tensor"
                 f" of shape {tuple(value.shape)} and dtype {value.dtype}"
             )
-        return value, float(value.detach())
+        return value, number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(
             f"{name} must be {expected}: a float or a 0-d floating-point tensor;"
@@ -40,19 +41,24 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
     return float(value), float(value)
 
 
+def number(value: Scalar) -> float:
+    """The value as a float, without its graph."""
+    return float(value.detach()) if isinstance(value, Tensor) else value
+
+
 def fraction(name: str, value: object) -> Scalar:
     """Return `value` if it is a number in [0, 1]; the error names the argument `name`."""
-    scalar, number = _scalar(name, value, "a number in [0, 1]")
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1]; got {number}")
+    scalar, plain = _scalar(name, value, "a number in [0, 1]")
+    if not 0.0 <= plain <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1]; got {plain}")
     return scalar
 
 
 def not_negative(name: str, value: object) -> Scalar:
     """Return `value` if it is a finite number >= 0; the error names the argument `name`."""
-    scalar, number = _scalar(name, value, "a finite number >= 0")
-    if not (number >= 0.0 and math.isfinite(number)):
-        raise ValueError(f"{name} must be finite and >= 0; got {number}")
+    scalar, plain = _scalar(name, value, "a finite number >= 0")
+    if not (plain >= 0.0 and math.isfinite(plain)):
+        raise ValueError(f"{name} must be finite and >= 0; got {plain}")
     return scalar
 
 
