@@ -61,7 +61,7 @@ def product(problem: Graphs) -> Tensor:
 def test_the_result_is_a_stationary_coupling(
     loss: int, pairs: int, n: int, m: int, even: bool, rng: torch.Generator, backend: str
 ) -> None:
-    problem = graphs(rng, 8, n, m, even=even)
+    problem = graphs(rng, 5, n, m, even=even)
     plan, objective, f, g, gap, iterations, status = solve(
         problem, loss, pairs, backend=backend, num_starts=3
     )
@@ -225,8 +225,8 @@ def finds_hidden_copy(copy: HiddenCopy, backend: str) -> None:
 def test_starts_come_in_their_order_and_the_best_is_kept(
     rng: torch.Generator, backend: str
 ) -> None:
-    problem = graphs(rng, 20, 6, 6, even=True, alpha=0.9)
-    start_costs = uniform(rng, 2, 6, 6)
+    problem = graphs(rng, 20, 5, 5, even=True, alpha=0.9)
+    start_costs = uniform(rng, 2, 5, 5)
     best = [
         solve(problem, backend=backend, start_costs=start_costs, num_starts=k) for k in range(1, 6)
     ]

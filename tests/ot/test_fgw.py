@@ -79,7 +79,7 @@ def test_the_product_start_is_pots(rng: torch.Generator, backend: str) -> None:
 
 
 def test_random_starts_need_and_follow_the_generator(rng: torch.Generator, backend: str) -> None:
-    problem = graphs(rng, 4, 6, 6, even=True, alpha=1.0)
+    problem = graphs(rng, 4, 5, 5, even=True, alpha=1.0)
     arguments = problem.tensors()[:3]
     with pytest.raises(ValueError, match=r"asks for 3 random starts and needs a generator"):
         ot.fgw(*arguments, num_starts=6, backend=backend)

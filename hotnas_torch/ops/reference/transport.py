@@ -63,7 +63,7 @@ def transport(
     # Differences of masses that are equal in exact arithmetic leave a few units in the last place:
     # these are no mass.
     largest = torch.maximum(_amax(supply), _amax(demand))
-    negligible = 8 * torch.finfo(cost.dtype).eps * largest
+    negligible = 2 * torch.finfo(cost.dtype).eps * largest
 
     plan = torch.zeros_like(cost)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
