@@ -1,0 +1,15 @@
+"""Pictures of distances and matchings, as matplotlib figures that need no display."""
+
+from hotnas_torch.plot.distances import plot_heat_map, plot_tree
+from hotnas_torch.plot.figure import save_figure
+from hotnas_torch.plot.matching import plot_cell_matching, plot_network_matching
+from hotnas_torch.plot.names import short_name
+
+__all__ = [
+    "plot_cell_matching",
+    "plot_heat_map",
+    "plot_network_matching",
+    "plot_tree",
+    "save_figure",
+    "short_name",
+]

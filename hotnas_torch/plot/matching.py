@@ -1,0 +1,202 @@
+"""Pictures of matchings: two cells or two networks with the coupling between them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hotnas_torch.arch import Cell, Network
+from hotnas_torch.metrics import CellMatching, NetworkMatching
+from hotnas_torch.plot.figure import FAINT, new_figure
+from hotnas_torch.plot.graphs import Graph, lay_out
+from hotnas_torch.plot.pairs import draw_pair, draw_parts, pair_width
+
+__all__ = ["plot_cell_matching", "plot_network_matching"]
+
+_OPERATION_COLOURS = (
+    "#A6CEE3",
+    "#FDBF6F",
+    "#B2DF8A",
+    "#CAB2D6",
+    "#FB9A99",
+    "#FFE599",
+    "#9ED9CC",
+    "#D9C3A5",
+    "#C7C7E8",
+    "#E8B4D0",
+)
+_ENDS_COLOUR = "#E4E4E4"
+
+
+def plot_cell_matching(
+    matching: CellMatching, *, titles: tuple[str, str] = ("cell a", "cell b")
+) -> Figure:
+    """Two cells layer by layer, the coupling between their nodes, and the parts of the distance.
+
+    Args:
+        matching: Result of `IFGW.matching`.
+        titles: Names of the cells.
+
+    Returns:
+        The figure. The width of a line between the cells is the mass it carries; green lines join
+        equal operations, orange ones different operations.
+    """
+    cells = (matching.cell_a, matching.cell_b)
+    rows = max(cell.num_nodes for cell in cells)
+    height = 2.6 + 0.46 * rows
+    figure = new_figure(pair_width(_slots_of(cells)), height)
+    axes = figure.add_axes((0.02, 1.3 / height, 0.96, 1 - 1.4 / height))
+    _draw_cells(axes, matching, titles, _operation_colours(cells), rows)
+    parts = figure.add_axes((0.06, 0.42 / height, 0.88, 0.5 / height))
+    draw_parts(parts, "iFGW", matching.distance, matching.parts)
+    _draw_key(figure, height)
+    return figure
+
+
+def plot_network_matching(
+    matching: NetworkMatching,
+    cell_matchings: Sequence[tuple[int, int, CellMatching]] = (),
+    *,
+    titles: tuple[str, str] = ("network a", "network b"),
+) -> Figure:
+    """Two networks cell by cell, the coupling between the cells, and chosen cells in detail.
+
+    Args:
+        matching: Result of `HOTNN.matching`.
+        cell_matchings: Pairs of cells to draw beside the networks: position in the first network,
+            position in the second, and the result of `IFGW.matching` for them.
+        titles: Names of the networks.
+
+    Returns:
+        The figure. Equal cells carry equal letters; the width of a line is the mass it carries;
+        green lines join equal cells or operations, orange ones different ones.
+    """
+    networks = (matching.network_a, matching.network_b)
+    letters = _letters(networks)
+    palette = {
+        letter: _OPERATION_COLOURS[place % len(_OPERATION_COLOURS)]
+        for place, letter in enumerate(dict.fromkeys(letters.values()))
+    }
+    rows = max(len(network.cells) + 2 for network in networks)
+    rows = max([rows, *(_cell_rows(item) for _, _, item in cell_matchings)])
+    height = 2.6 + 0.42 * rows
+    graphs = (
+        _network_graph(networks[0], letters, palette),
+        _network_graph(networks[1], letters, palette),
+    )
+    widths = [pair_width(_graph_slots(graphs))]
+    widths += [pair_width(_slots_of((item.cell_a, item.cell_b))) for _, _, item in cell_matchings]
+    figure = new_figure(sum(widths), height)
+    same = np.array(
+        [[x.key == y.key for y in networks[1].cells] for x in networks[0].cells], dtype=bool
+    )
+    bottom, top = 1.3 / height, 1 - 1.4 / height
+    start = 0.0
+    for index, width in enumerate(widths):
+        share = width / sum(widths)
+        axes = figure.add_axes((start + 0.01, bottom, share - 0.02, top))
+        parts = figure.add_axes(
+            (start + 0.035 * share + 0.01, 0.42 / height, 0.9 * share, 0.5 / height)
+        )
+        if index == 0:
+            plan = matching.plan.double().numpy()
+            draw_pair(axes, graphs, titles, plan, same, rows=rows, first_matched=1)
+            draw_parts(parts, "HOTNN", matching.distance, matching.parts)
+        else:
+            s, t, cells = cell_matchings[index - 1]
+            names = (
+                f"cell {letters[networks[0].cells[s].key]} (left, place {s + 1})",
+                f"cell {letters[networks[1].cells[t].key]} (right, place {t + 1})",
+            )
+            colours = _operation_colours(
+                [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
+            )
+            _draw_cells(axes, cells, names, colours, rows)
+            draw_parts(parts, "iFGW", cells.distance, cells.parts)
+        start += share
+    _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution   ·   ")
+    return figure
+
+
+def _operation_colours(cells: Sequence[Cell]) -> dict[str, str]:
+    labels = sorted({label for cell in cells for label in cell.ops} - {"input", "output"})
+    colours = {
+        label: _OPERATION_COLOURS[place % len(_OPERATION_COLOURS)]
+        for place, label in enumerate(labels)
+    }
+    return {"input": _ENDS_COLOUR, "output": _ENDS_COLOUR, **colours}
+
+
+def _cell_graph(cell: Cell, colours: dict[str, str]) -> Graph:
+    return Graph(list(cell.ops), [colours[label] for label in cell.ops], cell.edges)
+
+
+def _draw_cells(
+    axes: Axes,
+    matching: CellMatching,
+    titles: tuple[str, str],
+    colours: dict[str, str],
+    rows: int,
+) -> None:
+    cells = matching.cell_a, matching.cell_b
+    same = np.array([[x == y for y in cells[1].ops] for x in cells[0].ops])
+    draw_pair(
+        axes,
+        (_cell_graph(cells[0], colours), _cell_graph(cells[1], colours)),
+        titles,
+        matching.plan.double().numpy(),
+        same,
+        rows=rows,
+        first_matched=0,
+    )
+
+
+def _letters(networks: Sequence[Network]) -> dict[str, str]:
+    """A letter (A, B, ..., Z, AA, ...) per distinct cell, by key."""
+    keys = dict.fromkeys(cell.key for network in networks for cell in network.cells)
+    letters = {}
+    for place, key in enumerate(keys):
+        name = ""
+        rest = place + 1
+        while rest:
+            rest, digit = divmod(rest - 1, 26)
+            name = chr(ord("A") + digit) + name
+        letters[key] = name
+    return letters
+
+
+def _network_graph(network: Network, letters: dict[str, str], palette: dict[str, str]) -> Graph:
+    names = ["input"]
+    colours = [_ENDS_COLOUR]
+    for cell, width, divisor in zip(
+        network.cells, network.channels, network.downsampling, strict=True
+    ):
+        letter = letters[cell.key]
+        names.append(f"{letter} · {width} · 1/{divisor}" if divisor > 1 else f"{letter} · {width}")
+        colours.append(palette[letter])
+    return Graph([*names, "output"], [*colours, _ENDS_COLOUR], network.edges)
+
+
+def _cell_rows(matching: CellMatching) -> int:
+    return max(matching.cell_a.num_nodes, matching.cell_b.num_nodes)
+
+
+def _graph_slots(graphs: Sequence[Graph]) -> int:
+    return sum(lay_out(graph).slots for graph in graphs)
+
+
+def _slots_of(cells: Sequence[Cell]) -> int:
+    return _graph_slots([Graph(list(cell.ops), [], cell.edges) for cell in cells])
+
+
+def _draw_key(figure: Figure, height: float, prefix: str = "") -> None:
+    figure.text(
+        0.5,
+        0.16 / height,
+        f"{prefix}line width: mass carried   ·   green: equal   ·   orange: different",
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        color=FAINT,
+    )
