@@ -221,6 +221,7 @@ class HOTNN:
         nets_a: Sequence[Network],
         nets_b: Sequence[Network] | None = None,
         *,
+        cells: Tensor | None = None,
         progress: Progress = False,
     ) -> Tensor:
         """Distances between networks.
@@ -228,6 +229,8 @@ class HOTNN:
         Args:
             nets_a: Networks of the rows, at least one.
             nets_b: Networks of the columns; None compares `nets_a` with itself, at half the cost.
+            cells: What `cell_distances` returned for the same networks, lam, eps, tree and
+                `unreachable`: spares the solver while only eta and zeta change.
             progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
 
         Returns:
@@ -244,7 +247,35 @@ class HOTNN:
         """
         rows = self._check_networks("nets_a", nets_a)
         cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
-        return self._matrix(rows, cols, progress=progress)
+        return self._matrix(rows, cols, cells=cells, progress=progress)
+
+    def cell_distances(
+        self,
+        nets_a: Sequence[Network],
+        nets_b: Sequence[Network] | None = None,
+        *,
+        progress: Progress = False,
+    ) -> Tensor:
+        """IFGW distances between the distinct cells of networks, the part that eta does not touch.
+
+        Args:
+            nets_a: Networks of the rows, at least one.
+            nets_b: Networks of the columns; None compares `nets_a` with itself, at half the cost.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+
+        Returns:
+            Shape (distinct cells of `nets_a`, distinct cells of `nets_b`), ordered by size and key;
+            made to be passed to `__call__`. Differentiable as `IFGW`.
+
+        Raises:
+            TypeError, ValueError, SolverError: As `__call__`.
+        """
+        rows = self._check_networks("nets_a", nets_a)
+        cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
+        prepared = self._prepare(rows, cols)
+        inside = self.ifgw.matrix(prepared.cell_tables, *prepared.cells(), progress=progress)
+        prepared.cell_tables.log.warn()
+        return inside
 
     def gram(
         self,
@@ -371,6 +402,7 @@ class HOTNN:
         cols: list[Network] | None,
         *,
         progress: Progress,
+        cells: Tensor | None = None,
         writer: GramWriter | None = None,
     ) -> Tensor:
         prepared = self._prepare(rows, cols)
@@ -378,10 +410,16 @@ class HOTNN:
         num_cells = len(cell_tables.cells)
         cell_rows, cell_cols = prepared.cells()
         itemsize = torch.empty((), dtype=self.dtype).element_size()
-        num_entries = len(cell_rows) * len(cell_rows if cell_cols is None else cell_cols)
-        fits = num_entries * itemsize <= self.ifgw.memory_budget
-        inside: Tensor | None = None
-        if fits:
+        shape = (len(cell_rows), len(cell_rows if cell_cols is None else cell_cols))
+        inside = cells
+        if inside is not None:
+            if inside.shape != shape:
+                raise ValueError(
+                    f"cells must have shape {shape}, one entry per pair of distinct cells of these"
+                    f" networks; got {tuple(inside.shape)} (pass what cell_distances returned)"
+                )
+            edge = _NETWORK_TILE
+        elif shape[0] * shape[1] * itemsize <= self.ifgw.memory_budget:
             inside = self.ifgw.matrix(
                 cell_tables,
                 cell_rows,
@@ -421,21 +459,21 @@ class HOTNN:
                 store=None if writer is None else writer.stage("networks", self.dtype),
             )
 
-        def held(shares: Tensor, cells: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def held(shares: Tensor, given: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
             def held_block(row: Tensor, col: Tensor) -> Tensor:
                 used = tables.cells_of(row), tables.cells_of(col)
                 if inside is None:
-                    costs = between(cell_tables.held(*used).distances(cells), *used)
+                    costs = between(cell_tables.held(*used).distances(given), *used)
                 else:
-                    costs = known_cells(cells).restricted(*used)
+                    costs = known_cells(given).restricted(*used)
                 couplings = tables.held(row, col, costs.detached())
                 return couplings.distances(costs.distances, shares)
 
             return held_block
 
         # Either the distances between the cells, with a graph of their own, or what they depend on.
-        cells = self.ifgw.coefficients() if inside is None else inside
-        out = envelope(values, held, tiling, self.shares(), cells)
+        given = self.ifgw.coefficients() if inside is None else inside
+        out = envelope(values, held, tiling, self.shares(), given)
         cell_tables.log.warn()
         return out
 
@@ -541,8 +579,12 @@ class HeldCouplings:
             Shape (A, B). Exact at the parameters for which the couplings were found, and right to
             first order around them.
         """
-        inside = self.cells.distances(metric.ifgw.coefficients())
-        return self.networks.distances(inside, metric.shares())[self.rows, self.cols]
+        return self.evaluate(metric.ifgw.coefficients(), metric.shares())
+
+    def evaluate(self, coefficients: Tensor, shares: Tensor) -> Tensor:
+        """Distances for `IFGW.coefficients` and `HOTNN.shares` of a metric, shape (A, B)."""
+        inside = self.cells.distances(coefficients)
+        return self.networks.distances(inside, shares)[self.rows, self.cols]
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,3 +231,20 @@ def test_coefficients_are_in_the_documented_order():
     lam, eps, unreachable = (torch.tensor(v) for v in (0.25, 0.5, 3.0))
     coefficients = cell_coefficients(lam, eps, torch.tensor([1.0, 2.0]), unreachable)
     assert coefficients.tolist() == [0.125, 0.25, 0.125, 0.375, 0.75, 0.375, 2.25]
+
+
+def test_known_cell_distances_spare_the_solver(networks, tree, monkeypatch):
+    first = HOTNN(tree=tree, eta=0.4, **EXACT)
+    other = HOTNN(tree=tree, eta=0.1, **EXACT)
+    for rows, cols in ((networks, None), (networks[3:], networks[:5])):
+        inside = first.cell_distances(rows, cols)
+        expected = other(rows, cols)
+
+        def no_solver(*arguments, **options):
+            raise AssertionError("cell distances were computed again")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cell_tables, "cell_distances", no_solver)
+            assert torch.equal(other(rows, cols, cells=inside), expected)
+    with pytest.raises(ValueError, match=r"cells must have shape \(6, 6\)"):
+        other(networks, cells=inside)
