@@ -1,0 +1,204 @@
+"""What further threads bring, on the clock."""
+
+import concurrent.futures
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks import solvers
+from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.machine import Load, processors
+from benchmarks.problems import random_problems
+from benchmarks.report import Claim, Column, Report, Table, number
+
+__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+
+QUESTION = "how much faster are two threads than one?"
+
+TARGET = 1.8
+BUSY = 0.1
+"""Processors busy with other programs from which on the clock says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        sizes: Nodes of the graphs.
+        rounds: Turns of one and of two threads.
+        seconds: Least time of a turn on the clock.
+        pot_problems: Problems that POT solves in a turn.
+        seed: Of the problems.
+    """
+
+    sizes: tuple[int, ...] = (8, 11, 20)
+    rounds: int = 40
+    seconds: float = 0.05
+    pot_problems: int = 100
+    seed: int = 0
+
+
+QUICK = Settings(rounds=5, seconds=0.02, pot_problems=20)
+
+_COLUMNS = (
+    Column("solver", "solver"),
+    Column("nodes", "n", number()),
+    Column("one", "pairs/s, one", number()),
+    Column("two", "pairs/s, two", number()),
+    Column("speedup", "speed-up", number()),
+    Column("speedup_median", "of medians", number()),
+    Column("extra_work", "processor time, two / one", number()),
+    Column("others", "busy with others", number(2)),
+)
+
+
+def run(settings: Settings) -> Report:
+    """Measure.
+
+    Args:
+        settings: What to measure.
+    """
+    report = Report(
+        "threads",
+        QUESTION,
+        {
+            "sizes": list(settings.sizes),
+            "rounds": settings.rounds,
+            "seconds_per_turn": settings.seconds,
+            "processors": processors(),
+            "seed": settings.seed,
+        },
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    rows: list[dict[str, Any]] = []
+    with _pool() as pool:
+        for nodes in settings.sizes:
+            problems = random_problems(nodes, 400, loss="l1", pairs="directed", generator=generator)
+            job = solvers.ours(problems)
+
+            def ours(threads: int, job: solvers.Job = job) -> int:
+                torch.set_num_threads(threads)
+                job.solve()
+                return job.problems
+
+            rows.append({"solver": job.name, "nodes": nodes} | _compare(ours, settings))
+
+            def pot(processes: int, nodes: int = nodes) -> int:
+                share = settings.pot_problems // 2
+                futures = [
+                    pool.submit(_pot_share, nodes, share, settings.seed) for _ in range(processes)
+                ]
+                return sum(future.result() for future in futures)
+
+            rows.append(
+                {"solver": f"{solvers.POT_CONDITIONAL_GRADIENT}, processes", "nodes": nodes}
+                | _compare(pot, settings, rounds=max(2, settings.rounds // 8))
+                | {"extra_work": None}
+            )
+    torch.set_num_threads(1)
+    report.tables.append(
+        Table("threads", "Absolute loss, directed pairs, random graphs", _COLUMNS, rows)
+    )
+    if processors() >= 2:
+        report.claims += [
+            Claim(f"n = {row['nodes']}: two threads over one", ">=", TARGET, float(row["speedup"]))
+            for row in rows
+            if row["solver"] == solvers.OURS
+        ]
+    else:
+        report.notes.append("This process may use one processor only: nothing to be seen here.")
+    report.notes.append(
+        "Rates are of the best turn on the clock, turns alternating; POT has no batched solver for"
+        " this loss, so it gets a process for each processor, started beforehand."
+    )
+    busiest = max((row["others"] for row in rows if row["others"] is not None), default=0.0)
+    if busiest > BUSY:
+        report.notes.append(
+            f"The machine was loaded: other programs kept up to {busiest:.2f} processors busy,"
+            " which two threads feel and one does not. Repeat this on a quiet machine."
+        )
+    return report
+
+
+def _pool() -> concurrent.futures.ProcessPoolExecutor:
+    # Not forked: a fork does not inherit torch's threads, and may wait for them for ever.
+    return concurrent.futures.ProcessPoolExecutor(
+        max_workers=2, mp_context=multiprocessing.get_context("spawn")
+    )
+
+
+def _pot_share(nodes: int, count: int, seed: int) -> int:
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(seed)
+    problems = random_problems(nodes, count, loss="l1", pairs="directed", generator=generator)
+    solvers.pot_conditional_gradient(problems).solve()
+    return count
+
+
+def _compare(
+    solve: Callable[[int], int], settings: Settings, *, rounds: int | None = None
+) -> dict[str, Any]:
+    """Rates of one and of two workers; ``solve`` takes their number, returns problems solved."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    used: dict[int, list[float]] = {1: [], 2: []}
+    for workers in rates:
+        solve(workers)
+    with Load() as load:
+        for _ in range(rounds or settings.rounds):
+            for workers, found in rates.items():
+                solved, started, busy = 0, time.perf_counter(), time.process_time()
+                while time.perf_counter() - started < settings.seconds:
+                    solved += solve(workers)
+                found.append(solved / (time.perf_counter() - started))
+                used[workers].append((time.process_time() - busy) / solved)
+    return {
+        "one": max(rates[1]),
+        "two": max(rates[2]),
+        "speedup": max(rates[2]) / max(rates[1]),
+        "speedup_median": statistics.median(rates[2]) / statistics.median(rates[1]),
+        "extra_work": min(used[2]) / min(used[1]),
+        "others": load.others,
+    }
+
+
+def draw(report: Report) -> Figure:
+    """Speed-up by size."""
+    figure, (axes,) = canvas(1)
+    rows = [row for row in report.rows("threads") if row["solver"] == solvers.OURS]
+    places = range(len(rows))
+    heights = [row["speedup"] for row in rows]
+    axes.bar(places, heights, width=0.55, color=COLOURS[0])
+    for place, height in zip(places, heights, strict=True):
+        axes.annotate(
+            f"{height:.2f}",
+            (place, height),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+        )
+    axes.axhline(TARGET, color=INK, linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f"promised {TARGET}",
+        (1, TARGET),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=INK,
+    )
+    axes.set_xticks(list(places), [str(row["nodes"]) for row in rows])
+    axes.set_ylim(0, max([2.15, *heights]) + 0.05)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("nodes")
+    axes.set_ylabel("two threads / one thread")
+    axes.set_title("What a second thread brings")
+    return figure
