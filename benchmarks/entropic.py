@@ -22,8 +22,6 @@ __all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
 
 QUESTION = "how fast are the entropic solvers beside POT's, at the same error?"
 
-_BATCH = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -31,6 +29,7 @@ class Settings:
 
     Attributes:
         sizes: Nodes, and how many problems of that size; ours and POT's batched solver get copies.
+        batch: Problems that a batched solver gets at once.
         epsilons: Weights of the entropy in Sinkhorn.
         graph_epsilon: Weight of the entropy in entropic fused Gromov-Wasserstein.
         tol: L1 error of the marginals at which Sinkhorn stops.
@@ -41,6 +40,7 @@ class Settings:
     """
 
     sizes: tuple[tuple[int, int], ...] = ((8, 20), (11, 20), (20, 10))
+    batch: int = 1024
     epsilons: tuple[float, ...] = (0.1, 0.05)
     graph_epsilon: float = 0.05
     tol: float = 1e-6
@@ -130,7 +130,7 @@ def _measure(
     settings: Settings,
     value: Callable[[Problems, Array], Array],
 ) -> list[dict[str, Any]]:
-    many = problems.copies(math.ceil(_BATCH / len(problems)))
+    many = problems.copies(math.ceil(settings.batch / len(problems)))
     contenders = []
     for solver in solvers:
         batch = many if solver.batched else problems

@@ -22,7 +22,7 @@ from hotnas_torch.arch import Cell
 from hotnas_torch.ops.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.terms import loss_code, pairs_code
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUESTION", "QUICK", "Settings", "draw", "renumbered", "run"]
 
 QUESTION = "how close to the best known coupling are the default settings?"
 
@@ -267,7 +267,7 @@ def _identities(settings: Settings) -> list[Claim]:
         generator = torch.Generator().manual_seed(settings.seed)
         space = ht.spaces.get(space_name)
         cells = sized_cells(space, None, 40, generator)[:40]
-        moved = [_renumbered(cell, generator) for cell in cells]
+        moved = [renumbered(cell, generator) for cell in cells]
         metric = ht.IFGW(space=space)
         forth, back = metric(cells, moved), metric(moved, cells)
         own = metric(cells)
@@ -289,7 +289,7 @@ def _identities(settings: Settings) -> list[Claim]:
     return claims
 
 
-def _renumbered(cell: Cell, generator: torch.Generator) -> Cell:
+def renumbered(cell: Cell, generator: torch.Generator) -> Cell:
     """The same cell with its inner nodes in another topological order."""
     remaining = set(range(1, cell.num_nodes - 1))
     order = [0]

@@ -154,7 +154,7 @@ def _compare(
         for _ in range(rounds or settings.rounds):
             for workers, found in rates.items():
                 solved, started, busy = 0, time.perf_counter(), time.process_time()
-                while time.perf_counter() - started < settings.seconds:
+                while solved == 0 or time.perf_counter() - started < settings.seconds:
                     solved += solve(workers)
                 found.append(solved / (time.perf_counter() - started))
                 used[workers].append((time.process_time() - busy) / solved)
