@@ -2,7 +2,8 @@
 // the fly. With grad F(T) = (1 - alpha) cost + alpha B(T):
 //   mirror descent   T+ = Sinkhorn(grad F(T)):                   a fixed point minimises F + epsilon H
 //   proximal point   T+ = Sinkhorn(grad F(T) - epsilon log T):   epsilon is a step size, no entropy bias
-// Duals are carried from one inner problem to the next. Stops when sum |T+ - T| <= tol.
+// Duals are carried from one inner problem to the next. Stops when sum |T+ - T| and the row
+// error are <= tol.
 // Complexity: O(n^2 m^2) per outer step for B of a dense coupling.
 #pragma once
 
@@ -92,7 +93,9 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Entrop
       moved += change < 0 ? -change : change;
       w.plan.mass[t] = now;
     }
-    result.residual = g.total(moved);
+    // a plan that stands still because the inner problems are cut short is no solution
+    const T change = g.total(moved);
+    result.residual = change > inner.residual ? change : inner.residual;
     g.sync();
     result.finite = result.residual - result.residual == 0;
     if (!result.finite) return result;

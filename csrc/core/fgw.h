@@ -421,7 +421,7 @@ class Fgw {
       const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!complete) {
-        now.status = Status::infeasible;
+        now.status = now.objective - now.objective == 0 ? Status::infeasible : Status::nonfinite;
         break;
       }
       const int fresh = free_slot();

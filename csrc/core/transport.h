@@ -58,10 +58,10 @@ HN_HD T inner(const G& g, const T* matrix, const Vertex<T>& v) {
   return g.sum(sum);
 }
 
-/// Room for a solution: ties can close cycles, so no less than all entries in general; rounded up, as
-/// lists are read a row of lanes at a time.
+/// Room for a vertex, which has fewer than n + m entries, and for one column more than that; lists are
+/// read a row of lanes at a time.
 HN_HD std::size_t vertex_capacity(const Shape& s) {
-  return s.assignment ? s.ldn : static_cast<std::size_t>(s.n) * s.ld;
+  return s.assignment ? s.ldn : s.ld + 2 * s.ldn;
 }
 
 template <class T>
@@ -72,7 +72,7 @@ struct TransportWork {
   LaneInt<T>* via;                    // row before each column
   T *row_dist, *col_dist, *labelled;  // (n), (ld), (ldn)
   int *before, *rows, *cols;          // column before each row; search order
-  T* flow;                            // (m, ldn), column-major; general masses
+  T *flow, *flow_of_row;              // by column (m, ldn), by row (n, ld); general masses
   int *row_of_col, *col_of_row;       // assignment
 };
 
@@ -97,6 +97,7 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
     w.col_of_row = arena.take<int>(s.n);
   } else {
     w.flow = arena.take<T>(static_cast<std::size_t>(s.m) * s.ldn);
+    w.flow_of_row = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
   }
   return w;
 }
@@ -127,17 +128,18 @@ class Transport {
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
   /// Returns false when mass was left that no column could take (totals differ).
   HN_HD bool solve(const T* cost, const T* a, const T* b) {
-    T slack = 0;
+    T slack = 0, largest = 0;
     if (s_.assignment) {
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
     } else {
-      T total = 0;
-      for (int i = 0; i < s_.n; ++i) total += a[i];
-      slack = 4 * Limits<T>::epsilon * total;
+      for (int i = 0; i < s_.n; ++i) largest = a[i] > largest ? a[i] : largest;
+      for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
+      slack = 2 * Limits<T>::epsilon * largest;
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.supply[i] = a[i];
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
-      const int cells = s_.m * s_.ldn;
-      for (int e = 0; e < cells; e += G::width) g_.store(w_.flow + e, G::splat(T(0)));
+      const Var none = G::splat(T(0));
+      for (int e = 0; e < s_.m * s_.ldn; e += G::width) g_.store(w_.flow + e, none);
+      for (int e = 0; e < s_.n * s_.ld; e += G::width) g_.store(w_.flow_of_row + e, none);
     }
     g_.sync();
     take_tight_rows(cost);
@@ -149,7 +151,8 @@ class Transport {
       } else {
         while (w_.supply[row] > slack) {
           if (!augment(cost, row, slack)) {
-            complete = false;
+            // totals that differ by rounding leave a little over
+            complete &= w_.supply[row] <= s_.n * Limits<T>::root_epsilon * largest;
             break;
           }
         }
@@ -167,7 +170,7 @@ class Transport {
       if (g_.leader()) *out.count = s_.n;
     } else {
       int count = 0;
-      for (int j = 0; j < s_.m; ++j) {
+      for (int j = 0; j < s_.m && count < s_.n + s_.m; ++j) {
         const int from = count;
         for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
           const auto moved = g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0));
@@ -218,7 +221,7 @@ class Transport {
           w_.u[i] = least.value;
           w_.supply[i] = supply - moved;
           w_.demand[least.index] = demand - moved;
-          w_.flow[least.index * s_.ldn + i] = moved;
+          move(i, least.index, moved);
         }
       }
       g_.sync();
@@ -254,7 +257,7 @@ class Transport {
           const T moved = supply < demand ? supply : demand;
           w_.supply[i] = supply - moved;
           w_.demand[j] = demand - moved;
-          w_.flow[j * s_.ldn + i] += moved;
+          move(i, j, moved);
         }
       }
     }
@@ -262,6 +265,8 @@ class Transport {
   }
 
   /// Path lengths to the open columns through row i at distance mu; the nearest open column.
+  /// Columns that row i already serves come first (-1): a whole tree of the support is explored
+  /// before a path leaves it, so no path closes a cycle and the coupling stays a vertex.
   HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
     const Var base = G::splat(w_.u[i] - mu);
     const T* row = cost + i * s_.ld;
@@ -269,7 +274,13 @@ class Transport {
     Var best = G::splat(2 * huge);
     Int at = g_.template index<T>(0);
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      const Var through = g_.load(row + j0) - base - g_.load(w_.price + j0);
+      const Var price = g_.load(w_.price + j0);
+      Var through = g_.load(row + j0) - base - price;
+      if (!s_.assignment) {
+        const auto linked = (g_.load(w_.flow_of_row + i * s_.ld + j0) > G::splat(T(0))) &
+                            (price > G::splat(-huge / 2));
+        through = G::select(linked, G::splat(T(-1)), through);
+      }
       Var reach = g_.load(w_.reach + j0);
       const Int via = g_.template load_int<T>(w_.via + j0);
       g_.template store_int<T>(w_.via + j0, G::select(through < reach, me, via));
@@ -320,7 +331,8 @@ class Transport {
       } else {
         next = nearest();
       }
-      if (next.value > huge / 2) return false;  // every column is closed
+      // every column is closed, or the costs are not numbers
+      if (!(next.value <= huge / 2) || num_cols == s_.m) return false;
       mu = next.value > mu ? next.value : mu;
       const int j = next.index;
       if (s_.assignment ? w_.row_of_col[j] < 0 : w_.demand[j] > slack) {
@@ -403,11 +415,17 @@ class Transport {
     w_.demand[sink] -= moved;
     for (int j = sink;;) {
       const int i = static_cast<int>(w_.via[j]);
-      w_.flow[j * s_.ldn + i] += moved;
+      move(i, j, moved);
       if (i == source) break;
       j = w_.before[i];
-      w_.flow[j * s_.ldn + i] -= moved;
+      move(i, j, -moved);
     }
+  }
+
+  /// Changes one flow in both layouts; for the leader.
+  HN_HD void move(int i, int j, T mass) const {
+    w_.flow[j * s_.ldn + i] += mass;
+    w_.flow_of_row[i * s_.ld + j] += mass;
   }
 
   const G& g_;

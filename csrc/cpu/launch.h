@@ -182,7 +182,7 @@ void extend_duals(const TransportArgs<T>& p, const Support& x, const Support& y,
       const T allowed = cost[static_cast<std::size_t>(i) * p.m + y.node[j]] - v[j];
       least = allowed < least ? allowed : least;
     }
-    f[i] = least;
+    f[i] = least < Limits<T>::huge ? least : T(0);
   }
   for (int j = 0, at = 0; j < p.m; ++j) {
     if (at < y.count && y.node[at] == j) {
@@ -194,7 +194,7 @@ void extend_duals(const TransportArgs<T>& p, const Support& x, const Support& y,
       const T allowed = cost[static_cast<std::size_t>(x.node[i]) * p.m + j] - u[i];
       least = allowed < least ? allowed : least;
     }
-    g[j] = least;
+    g[j] = least < Limits<T>::huge ? least : T(0);
   }
 }
 
@@ -365,7 +365,7 @@ bool entropic_fgw_range(Lanes& lanes, const EntropicFgwArgs<T>& p, int64_t begin
       y.read(b, p.m);
       Status status = check_masses(a, p.n, b, p.m);
       if (!finite_between(x, y, cost, p.m) || !finite_between(x, x, struct_x, p.n) ||
-          !finite_between(y, y, struct_y, p.m))
+          !finite_between(y, y, struct_y, p.m) || !finite(p.alpha + item, 1))
         status = Status::nonfinite;
       fill(log_plan, matrix, -infinity<T>());
       fill(f, p.n, -infinity<T>());
@@ -464,7 +464,7 @@ bool fgw_range(Lanes& lanes, const FgwArgs<T>& p, int64_t begin, int64_t end) {
       y.read(b, p.m);
       Status status = check_masses(a, p.n, b, p.m);
       if (!finite_between(x, y, cost, p.m) || !finite_between(x, x, struct_x, p.n) ||
-          !finite_between(y, y, struct_y, p.m))
+          !finite_between(y, y, struct_y, p.m) || !finite(p.alpha + item, 1))
         status = Status::nonfinite;
       p.iterations[item] = 0;
       fill(plan, matrix, T(0));
