@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-__all__ = ["FAINT", "INK", "FloatArray", "darker", "new_figure", "save_figure"]
+__all__ = ["FAINT", "INK", "FloatArray", "add_room_on_top", "darker", "new_figure", "save_figure"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,6 +21,19 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def add_room_on_top(figure: Figure, inches: float) -> None:
+    """Make a figure higher; what it shows keeps its size and its distance from the bottom."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + inches)
+    kept = height / (height + inches)
+    for axes in figure.axes:
+        left, bottom, share_x, share_y = axes.get_position().bounds
+        axes.set_position((left, bottom * kept, share_x, share_y * kept))
+    for text in figure.texts:
+        x, y = text.get_position()
+        text.set_position((x, y * kept))
 
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150) -> None:

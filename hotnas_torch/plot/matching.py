@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.metrics import CellMatching, NetworkMatching
-from hotnas_torch.plot.figure import FAINT, new_figure
+from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure
 from hotnas_torch.plot.graphs import Graph, lay_out
 from hotnas_torch.plot.pairs import draw_pair, draw_parts, pair_width
+from hotnas_torch.plot.titles import text_width
 
 __all__ = ["plot_cell_matching", "plot_network_matching"]
 
@@ -47,10 +49,11 @@ def plot_cell_matching(
     height = 2.6 + 0.46 * rows
     figure = new_figure(pair_width(_slots_of(cells)), height)
     axes = figure.add_axes((0.02, 1.3 / height, 0.96, 1 - 1.4 / height))
-    _draw_cells(axes, matching, titles, _operation_colours(cells), rows)
+    above = _draw_cells(axes, matching, titles, _operation_colours(cells), rows)
     parts = figure.add_axes((0.06, 0.42 / height, 0.88, 0.5 / height))
     draw_parts(parts, "iFGW", matching.distance, matching.parts)
     _draw_key(figure, height)
+    add_room_on_top(figure, above)
     return figure
 
 
@@ -93,6 +96,7 @@ def plot_network_matching(
     )
     bottom, top = 1.3 / height, 1 - 1.4 / height
     start = 0.0
+    above = []
     for index, width in enumerate(widths):
         share = width / sum(widths)
         axes = figure.add_axes((start + 0.01, bottom, share - 0.02, top))
@@ -101,7 +105,7 @@ def plot_network_matching(
         )
         if index == 0:
             plan = matching.plan.double().numpy()
-            draw_pair(axes, graphs, titles, plan, same, rows=rows, first_matched=1)
+            above.append(draw_pair(axes, graphs, titles, plan, same, rows=rows, first_matched=1))
             draw_parts(parts, "HOTNN", matching.distance, matching.parts)
         else:
             s, t, cells = cell_matchings[index - 1]
@@ -112,10 +116,11 @@ def plot_network_matching(
             colours = _operation_colours(
                 [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
             )
-            _draw_cells(axes, cells, names, colours, rows)
+            above.append(_draw_cells(axes, cells, names, colours, rows))
             draw_parts(parts, "iFGW", cells.distance, cells.parts)
         start += share
-    _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution   ·   ")
+    _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution")
+    add_room_on_top(figure, max(above))
     return figure
 
 
@@ -138,10 +143,10 @@ def _draw_cells(
     titles: tuple[str, str],
     colours: dict[str, str],
     rows: int,
-) -> None:
+) -> float:
     cells = matching.cell_a, matching.cell_b
     same = np.array([[x == y for y in cells[1].ops] for x in cells[0].ops])
-    draw_pair(
+    return draw_pair(
         axes,
         (_cell_graph(cells[0], colours), _cell_graph(cells[1], colours)),
         titles,
@@ -190,13 +195,12 @@ def _slots_of(cells: Sequence[Cell]) -> int:
     return _graph_slots([Graph(list(cell.ops), [], cell.edges) for cell in cells])
 
 
-def _draw_key(figure: Figure, height: float, prefix: str = "") -> None:
-    figure.text(
-        0.5,
-        0.16 / height,
-        f"{prefix}line width: mass carried   ·   green: equal   ·   orange: different",
-        ha="center",
-        va="center",
-        fontsize=8.5,
-        color=FAINT,
-    )
+def _draw_key(figure: Figure, height: float, first: str = "") -> None:
+    """One line under the picture; `first` stands on a line of its own where that is too long."""
+    font = FontProperties(size=8.5)
+    key = "line width: mass carried   ·   green: equal   ·   orange: different"
+    if first:
+        line = f"{first}   ·   {key}"
+        fits = text_width(line, font) < figure.get_figwidth() - 0.2
+        key = line if fits else f"{first}\n{key}"
+    figure.text(0.5, 0.16 / height, key, ha="center", va="center", fontproperties=font, color=FAINT)

@@ -8,6 +8,7 @@ from matplotlib.path import Path as Curve
 
 from hotnas_torch.plot.figure import INK, FloatArray
 from hotnas_torch.plot.graphs import BOX_WIDTH, SLOT, Graph, Layout, draw_graph, lay_out
+from hotnas_torch.plot.titles import draw_title
 
 __all__ = ["draw_pair", "draw_parts", "pair_width"]
 
@@ -26,8 +27,11 @@ def draw_pair(
     *,
     rows: int,
     first_matched: int,
-) -> None:
-    """Two graphs over `rows` rows and the coupling of their nodes from `first_matched` on."""
+) -> float:
+    """Draw two graphs over `rows` rows and the coupling of their nodes from `first_matched` on.
+
+    Titles of one line end at the top of the axes. Returns the inches that they need above it.
+    """
     layouts = tuple(lay_out(graph) for graph in graphs)
     halves = [SLOT * layout.slots / 2 for layout in layouts]
     centres = (-_GAP / 2 - halves[0], _GAP / 2 + halves[1])
@@ -48,16 +52,17 @@ def draw_pair(
         plan,
         same,
     )
-    for centre, title in zip(centres, titles, strict=True):
-        axes.text(
-            centre, -0.75, title, ha="center", va="bottom", fontsize=11, color=INK, weight="bold"
-        )
     drawn = axes.dataLim
     axes.set_xlim(
         min(centres[0] - halves[0], drawn.x0) - 0.3, max(centres[1] + halves[1], drawn.x1) + 0.3
     )
     axes.set_ylim(rows - 0.3, -1.35)
     axes.set_axis_off()
+    left, right = axes.get_xlim()
+    return max(
+        draw_title(axes, title, x=centre, y=-0.75, between=half)
+        for title, centre, half in zip(titles, centres, ((left, 0.0), (0.0, right)), strict=True)
+    )
 
 
 def draw_parts(axes: Axes, name: str, distance: float, parts: dict[str, float]) -> None:

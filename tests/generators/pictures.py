@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from hotnas_torch.arch import Cell
@@ -37,3 +39,14 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
+
+
+def written(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text of a figure without ticks, and the pixels that it covers."""
+    figure.canvas.draw()
+    found = [*figure.texts, *(child for axes in figure.axes for child in axes.get_children())]
+    return [
+        (text.get_text(), text.get_window_extent())
+        for text in found
+        if isinstance(text, Text) and text.get_text()
+    ]
