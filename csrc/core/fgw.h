@@ -447,8 +447,8 @@ class Fgw {
       current_plan(w_.plan);
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
-      g_.sync();
     }
+    g_.sync();  // the next start may overwrite what this one read
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
