@@ -1,0 +1,1 @@
+"""Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""

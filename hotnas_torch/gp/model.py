@@ -1,0 +1,384 @@
+"""HOTNNGP: a BoTorch model of a quantity that depends on an architecture."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from botorch.models import SingleTaskGP
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.optim.closures import get_loss_closure
+from botorch.optim.fit import fit_gpytorch_mll_scipy
+from botorch.utils.types import DEFAULT, _DefaultType
+from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.likelihoods import Likelihood
+from gpytorch.means import Mean
+from gpytorch.mlls import MarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
+
+from hotnas_torch.gp.kernel import HOTNNKernel
+from hotnas_torch.gp.priors import LogitNormalPrior
+from hotnas_torch.gp.psd import Spectrum
+from hotnas_torch.metrics import HOTNN
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
+
+# Prior widths on log scales: the trade-offs move freely where data ask for it, and small data sets
+# stay near the defaults.
+_FRACTION_SCALE = 1.0
+_LENGTH_SCALE = 0.5
+_LENGTHSCALE_FACTOR = 3.0
+
+_ROUNDS = 4
+_ROUND_GAIN = 1e-3
+_ROUND_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
+
+
+def architecture_kernel(
+    space: SearchSpace,
+    landmarks: Tensor,
+    *,
+    learn: Collection[str] | None = None,
+    batch_shape: torch.Size | None = None,
+    active_dims: Sequence[int] | None = None,
+    **options: Any,
+) -> HOTNNKernel:
+    """A `HOTNNKernel` with priors and starts that suit small data sets.
+
+    The lengthscale starts at three times the median distance between landmarks, with a log-normal
+    prior there; the learned fractions have logit-normal priors and the lengths of the operation
+    tree log-normal ones, all centred at their starts.
+
+    Args:
+        space: Search space of the rows.
+        landmarks: Training rows, shape (..., n, d).
+        learn: What to learn, see `HOTNNKernel`.
+        batch_shape: See `HOTNNKernel`.
+        active_dims: Columns that hold the row, where there are others.
+        **options: Starts and settings of `HOTNNKernel`; a prior that is passed wins.
+
+    Returns:
+        The kernel, in the dtype and on the device of `landmarks`.
+    """
+    probe = HOTNNKernel(space, learn=learn, **options)
+    for name in ("lam", "eps", "eta", "zeta"):
+        if name in probe.learned:
+            start = float(getattr(probe, name).detach())
+            options.setdefault(f"{name}_prior", LogitNormalPrior(start, _FRACTION_SCALE))
+    if "tree" in probe.learned:
+        options.setdefault("tree_prior", LogNormalPrior(0.0, _LENGTH_SCALE))
+    kernel: HOTNNKernel = HOTNNKernel(
+        space,
+        learn=learn,
+        batch_shape=torch.Size() if batch_shape is None else batch_shape,
+        active_dims=active_dims,
+        **options,
+    ).to(landmarks)
+    kernel.landmarks = landmarks
+    start = _LENGTHSCALE_FACTOR * kernel.median_distance()
+    if "lengthscale_prior" not in options:
+        prior = LogNormalPrior(math.log(start), 1.0).to(landmarks)
+        kernel.register_prior(
+            "lengthscale_prior", prior, kernel._lengthscale_param, kernel._lengthscale_closure
+        )
+    kernel.lengthscale = start
+    return kernel
+
+
+def combined_kernel(
+    architecture: Kernel, num_features: int, how: Literal["product", "additive"]
+) -> Kernel:
+    """An architecture kernel together with a Matern kernel on numeric columns that follow the row.
+
+    Args:
+        architecture: Kernel on the leading columns, its ``active_dims`` set.
+        num_features: Numeric columns k >= 1 at the end, scaled to comparable ranges.
+        how: ``"product"``: rows must agree in both; ``"additive"``: each explains a part.
+
+    Returns:
+        The combination, without an output scale of its own in the product.
+
+    Raises:
+        ValueError: Another `how`, or no numeric column.
+    """
+    if num_features < 1:
+        raise ValueError(f"num_features must be at least 1; got {num_features}")
+    if how not in ("product", "additive"):
+        raise ValueError(f"how must be 'product' or 'additive'; got {how!r}")
+    first = architecture.active_dims.numel()
+    numeric = MaternKernel(
+        nu=2.5,
+        ard_num_dims=num_features,
+        batch_shape=architecture.batch_shape,
+        active_dims=tuple(range(first, first + num_features)),
+        lengthscale_prior=LogNormalPrior(0.5 * math.log(num_features), 1.0),
+    )
+    numeric.lengthscale = math.sqrt(num_features)
+    numeric = numeric.to(architecture.lengthscale)
+    if how == "product":
+        return architecture * numeric
+    return _scaled(architecture) + _scaled(numeric)
+
+
+def _scaled(kernel: Kernel) -> ScaleKernel:
+    scaled = ScaleKernel(
+        kernel, batch_shape=kernel.batch_shape, outputscale_prior=LogNormalPrior(0.0, 1.0)
+    )
+    scaled.outputscale = 1.0
+    # The columns are selected inside.
+    scaled.active_dims = None
+    return scaled.to(kernel.lengthscale)
+
+
+class HOTNNGP(SingleTaskGP):
+    """Gaussian process on architectures, with everything that BoTorch expects of a model.
+
+    A :class:`botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
+    lengthscale), made positive semi-definite with the training rows as landmarks. Inputs are rows
+    that ``space.encode`` returned, followed by numeric columns if there are any. Targets are
+    standardised unless another `outcome_transform` is given; several outputs are modelled
+    independently with parameters of their own.
+
+    ``fit_gpytorch_mll`` learns all parameters, those of the distance included: each round holds the
+    couplings of the architectures while L-BFGS moves the parameters, then finds the couplings
+    again and keeps the move if the marginal likelihood has grown.
+
+    Args:
+        train_X: Rows, shape (..., n, d) with d = space.dim plus the number of numeric columns,
+            float64 recommended.
+        train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
+            are used; finite.
+        train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
+        space: Search space of the rows.
+        combine: How numeric columns enter, see `combined_kernel`. They should be scaled to
+            comparable ranges (or pass ``input_transform=Normalize(d, indices=[...])``).
+        learn: Which parameters of the distance to learn, see `HOTNNKernel`.
+        likelihood: As for `SingleTaskGP`, like the following.
+        covar_module: Covariance in place of the default one.
+        mean_module: See `SingleTaskGP`.
+        outcome_transform: See `SingleTaskGP`.
+        input_transform: See `SingleTaskGP`; must leave the columns of the row as they are.
+        **kernel_options: Starts and settings of `HOTNNKernel`, such as ``eta=0.3``.
+
+    Raises:
+        TypeError: `space` is no search space.
+        ValueError: Fewer than two observations, non-finite or constant targets, too few columns,
+            or an option out of range.
+        ArchitectureError: A row that encodes no network of the space; the message names it.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.NASBench201()
+        >>> nets = space.sample(6, generator=torch.Generator().manual_seed(0))
+        >>> X = space.encode(nets)
+        >>> Y = (X == 3).sum(dim=1, keepdim=True).double()  # number of 3x3 convolutions
+        >>> model = HOTNNGP(X, Y, space=space)
+        >>> model.posterior(X[:2]).mean.shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        *,
+        space: SearchSpace,
+        combine: Literal["product", "additive"] = "product",
+        learn: Collection[str] | None = None,
+        likelihood: Likelihood | None = None,
+        covar_module: Kernel | None = None,
+        mean_module: Mean | None = None,
+        outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,
+        input_transform: InputTransform | None = None,
+        **kernel_options: Any,
+    ) -> None:
+        num_features = _check_data(train_X, train_Y, space)
+        _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
+        if covar_module is None:
+            kernel = architecture_kernel(
+                space,
+                train_X[..., : space.dim],
+                learn=learn,
+                batch_shape=batch_shape,
+                active_dims=range(space.dim) if num_features else None,
+                **kernel_options,
+            )
+            if num_features and combine == "additive":
+                covar_module = combined_kernel(kernel, num_features, combine)
+            elif num_features:
+                covar_module = _scaled(combined_kernel(kernel, num_features, combine))
+            else:
+                covar_module = _scaled(kernel)
+        elif kernel_options or learn is not None:
+            given = ", ".join([*kernel_options, *([] if learn is None else ["learn"])])
+            raise ValueError(
+                f"covar_module replaces the default kernel, to which {given} would apply (set them"
+                " on the kernel that is passed)"
+            )
+        super().__init__(
+            train_X,
+            train_Y,
+            train_Yvar,
+            likelihood=likelihood,
+            covar_module=covar_module,
+            mean_module=mean_module,
+            outcome_transform=outcome_transform,
+            input_transform=input_transform,
+        )
+        self.space = space
+        # Which dimension of a parameter counts the outputs: all after it belong to one output.
+        self._subset_batch_dict = {
+            name: len(batch_shape) - 1 - parameter.ndim
+            for name, parameter in self.named_parameters()
+            if parameter.shape[: len(batch_shape)] == batch_shape
+        }
+
+    @property
+    def architecture_kernels(self) -> list[HOTNNKernel]:
+        """The HOTNN kernels inside the covariance, usually one."""
+        return [module for module in self.covar_module.modules() if isinstance(module, HOTNNKernel)]
+
+    @property
+    def metric(self) -> HOTNN:
+        """The distance with the current parameters, without their graph.
+
+        Raises:
+            ValueError: The covariance has no HOTNN kernel.
+        """
+        with torch.no_grad():
+            return self._kernel().metric()
+
+    def spectrum(self) -> Spectrum:
+        """What the feature map of the kernel drops, see `HOTNNKernel.spectrum`.
+
+        Raises:
+            ValueError: The covariance has no HOTNN kernel, or it has no landmarks.
+        """
+        return self._kernel().spectrum()
+
+    def _kernel(self) -> HOTNNKernel:
+        kernels = self.architecture_kernels
+        if not kernels:
+            raise ValueError("the covariance of this model holds no HOTNNKernel")
+        return kernels[0]
+
+    @contextmanager
+    def couplings_held(self) -> Iterator[None]:
+        """`HOTNNKernel.couplings_held` for all kernels of the model."""
+        with ExitStack() as stack:
+            for kernel in self.architecture_kernels:
+                stack.enter_context(kernel.couplings_held())
+            yield
+
+    def custom_fit(
+        self,
+        mll: MarginalLogLikelihood,
+        closure: Callable[[], Any] | None = None,
+        optimizer: Callable[..., Any] = fit_gpytorch_mll_scipy,
+        closure_kwargs: dict[str, Any] | None = None,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        max_rounds: int = _ROUNDS,
+        **ignored: Any,
+    ) -> MarginalLogLikelihood:
+        """Fit the model; ``fit_gpytorch_mll`` calls this.
+
+        Args:
+            mll: Marginal log likelihood of this model.
+            closure: As for ``fit_gpytorch_mll``.
+            optimizer: As for ``fit_gpytorch_mll``; runs once per round.
+            closure_kwargs: As for ``fit_gpytorch_mll``.
+            optimizer_kwargs: As for ``fit_gpytorch_mll``.
+            max_rounds: Most rounds of L-BFGS with held couplings.
+            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern its restarts.
+
+        Returns:
+            `mll`, in evaluation mode, with the best parameters met.
+        """
+        del ignored
+        options = {"options": _ROUND_OPTIONS} if optimizer is fit_gpytorch_mll_scipy else {}
+        options |= optimizer_kwargs or {}
+        if closure_kwargs is not None:
+            options["closure_kwargs"] = closure_kwargs
+        mll.train()
+        loss = get_loss_closure(mll)
+        best, kept = math.inf, _snapshot(mll)
+        for done in range(max_rounds + 1):
+            with self.couplings_held():
+                value = _value(loss)
+                gain = best - value
+                if not gain > 0.0:
+                    _restore(mll, kept)
+                    break
+                best, kept = value, _snapshot(mll)
+                if done == max_rounds or gain < _ROUND_GAIN:
+                    break
+                try:
+                    optimizer(mll, closure=closure, **options)
+                except (NanError, NotPSDError):
+                    _restore(mll, kept)
+                    break
+        return mll.eval()
+
+
+def _check_data(train_X: Tensor, train_Y: Tensor, space: SearchSpace) -> int:
+    """Checks what only this model needs; returns the number of numeric columns."""
+    if not isinstance(space, SearchSpace):
+        raise TypeError(
+            f"space must be a SearchSpace; got {type(space).__name__}"
+            " (hotnas_torch.spaces.get(name) makes one)"
+        )
+    if train_X.ndim < 2 or train_X.shape[-1] < space.dim:
+        raise ValueError(
+            f"train_X must have shape (..., n, d) with d >= {space.dim}, the columns of"
+            f" space.encode; got {tuple(train_X.shape)}"
+        )
+    if train_Y.ndim < 2:
+        raise ValueError(
+            f"train_Y must have shape (..., n, m), one column per output; got"
+            f" {tuple(train_Y.shape)} (train_Y.unsqueeze(-1) for one output)"
+        )
+    if train_X.shape[-2] < 2:
+        raise ValueError(
+            f"at least two observations are needed to fit a model; got {train_X.shape[-2]}"
+        )
+    finite = torch.isfinite(train_Y)
+    if not bool(finite.all()):
+        *_, row, output = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"train_Y must be finite; row {row}, output {output} is"
+            f" {train_Y[~finite][0].item()} (leave failed evaluations out)"
+        )
+    constant = train_Y.amax(dim=-2) == train_Y.amin(dim=-2)
+    if bool(constant.any()):
+        output = constant.nonzero()[0].tolist()[-1]
+        raise ValueError(
+            f"train_Y must vary; all {train_Y.shape[-2]} targets of output {output} are"
+            f" {train_Y[..., 0, output].reshape(-1)[0].item():g}, which says nothing about"
+            " architectures"
+        )
+    return train_X.shape[-1] - space.dim
+
+
+def _value(loss: Callable[[], Tensor]) -> float:
+    try:
+        with torch.no_grad():
+            value = float(loss().sum())
+    except (NanError, NotPSDError):
+        return math.inf
+    return value if math.isfinite(value) else math.inf
+
+
+def _snapshot(mll: MarginalLogLikelihood) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in mll.named_parameters()}
+
+
+def _restore(mll: MarginalLogLikelihood, values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in mll.named_parameters():
+            parameter.copy_(values[name])
