@@ -4,6 +4,10 @@
 
 #include <cstddef>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "group.h"
 
 namespace hotnas::HOTNAS_ISA {
@@ -14,8 +18,16 @@ class Arena {
 
   template <class T>
   HN_HD T* take(std::size_t count) {
-    const std::size_t at = used_;
-    used_ += (count * sizeof(T) + 63) / 64 * 64;  // cache lines: no array shares one
+    const std::size_t at = used_, bytes = count * sizeof(T);
+    used_ += (bytes + 63) / 64 * 64;  // cache lines: no array shares one
+#if defined(__SANITIZE_ADDRESS__)
+    // AddressSanitizer sees one block: close what lies between this array and the next
+    used_ += 64;
+    if (base_) {
+      __asan_unpoison_memory_region(base_ + at, bytes);
+      __asan_poison_memory_region(base_ + at + bytes, used_ - at - bytes);
+    }
+#endif
     return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
   }
   HN_HD std::size_t used() const { return used_; }
