@@ -22,6 +22,10 @@ LAYERS: dict[str, set[str]] = {
     "arch": {"errors"},
     "spaces": {"errors", "arch"},
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
+    "nn": {"errors", "arch", "spaces"},
+    "objectives": {"errors", "arch", "spaces", "nn"},
+    "search": {"errors", "arch", "spaces"},
+    "testing": {"errors", "arch", "spaces", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "cli": BASE | {"_show_config", "ot", "arch", "spaces", "metrics", "plot"},
     "__main__": {"cli"},
@@ -34,7 +38,8 @@ CONFINED = {
     "linear_operator": set(),
     "matplotlib": {"plot"},
     "networkx": {"plot"},
-    "tqdm": {"metrics", "cli"},
+    "sklearn": {"nn"},
+    "tqdm": {"metrics", "search", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}

@@ -131,7 +131,7 @@ class Training:
         return Evaluation(value, _metrics(result, module.num_parameters()), result.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the data set with its checksum, the skeleton, the settings, the seed and the kind of value."""
+        """Returns the data set with its checksum, skeleton, settings, seed and kind of value."""
         return {
             "kind": "training",
             "data": self.data.name,

@@ -1,0 +1,20 @@
+"""Search strategies that ask and are told, and running them."""
+
+from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.evolution import RegularizedEvolution
+from hotnas_torch.search.random_search import RandomSearch
+from hotnas_torch.search.runner import run
+from hotnas_torch.search.storage import Storage
+from hotnas_torch.search.trial import Outcome, SearchResult, Trial
+
+__all__ = [
+    "Observation",
+    "Outcome",
+    "RandomSearch",
+    "RegularizedEvolution",
+    "SearchResult",
+    "Storage",
+    "Strategy",
+    "Trial",
+    "run",
+]

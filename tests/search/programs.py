@@ -1,0 +1,77 @@
+"""What test processes import: objectives for workers, and a search that can be killed."""
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.arch import Network
+from hotnas_torch.search import RandomSearch, RegularizedEvolution, Strategy, run
+from hotnas_torch.testing.strategy import toy_value
+
+BUDGET = 23
+BATCH = 3
+
+
+def value(net: Network) -> float:
+    """NaN for networks that end in three equal digits."""
+    return math.nan if len(set(net.spec[-3:])) == 1 else toy_value(net)
+
+
+def value_in_its_own_time(net: Network) -> float:
+    """Finishes sooner or later, so that workers finish in another order than they began."""
+    time.sleep(0.02 * int(net.spec[0]))
+    return value(net)
+
+
+def dies_for_some(net: Network) -> float:
+    if net.spec.startswith("0"):
+        os._exit(3)
+    return value(net)
+
+
+class UnportableError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def raises(net: Network) -> float:
+    if net.spec.startswith("0"):
+        raise RuntimeError("no memory left")
+    if net.spec.startswith("1"):
+        raise UnportableError("not ", "portable")
+    raise ValueError(f"not for {net.spec}")
+
+
+def strategy(name: str, seed: int = 0) -> Strategy:
+    space = spaces.NASBenchMacro()
+    generator = torch.Generator().manual_seed(seed)
+    if name == "evolution":
+        return RegularizedEvolution(space, generator=generator, population=6, tournament=3)
+    return RandomSearch(space, generator=generator)
+
+
+def main(name: str, storage: str, seconds: str) -> None:
+    """A search whose evaluations take long enough to be killed in one."""
+
+    def objective(net: Network) -> float:
+        time.sleep(float(seconds))
+        return value(net)
+
+    objective.__qualname__ = "value"
+    run(
+        strategy(name),
+        objective,
+        budget=BUDGET,
+        batch_size=BATCH,
+        storage=Path(storage),
+        progress=False,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
