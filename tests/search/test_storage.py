@@ -127,7 +127,7 @@ def cut_off(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (newer, f"schema version {SCHEMA_VERSION + 1}, this hotnas_torch knows .* update"),
+        (newer, f"schema version {SCHEMA_VERSION + 1}, this hotnas_torch knows .*update"),
         (foreign, "SQLite file of something else"),
         (no_database, "file is not a database"),
         (cut_off, "malformed"),
@@ -145,7 +145,7 @@ def test_other_files_are_refused_and_left_alone(path, spoil, message, read_only)
 def test_paths_that_cannot_be_used(tmp_path, path):
     with pytest.raises(StorageError, match="is a folder"):
         Storage(tmp_path)
-    with pytest.raises(StorageError, match="unable to open .* writable"):
+    with pytest.raises(StorageError, match=r"unable to open .* writable"):
         Storage(tmp_path / "nowhere" / "search.sqlite")
     with pytest.raises(StorageError, match="there is no storage file"):
         Storage(path, read_only=True)
