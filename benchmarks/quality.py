@@ -120,7 +120,7 @@ def run(settings: Settings) -> Report:
     report.tables.append(
         Table(
             "starts",
-            "By num_starts: 1 pointwise, 2 + signature, 3 + order-preserving, then random vertices"
+            "By num_starts: 1 signature, 2 + pointwise, 3 + order-preserving, then random vertices"
             " (float32, tol 1e-4)",
             (
                 Column("space", "cells"),

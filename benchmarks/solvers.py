@@ -44,8 +44,8 @@ POT_BATCH = "POT ot.batch.solve_gromov_batch"
 MAX_ITER = 500
 _BATCH_BYTES = 16 * 2**20
 
-Start = Literal["product", "pointwise"]
-"""The product coupling, or the optimum of the linear term."""
+Start = Literal["product", "signature"]
+"""The product coupling, or the optimum of the linear term with mean structures added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ def ours(
     *,
     tol: float = 1e-4,
     dtype: torch.dtype = torch.float32,
-    start: Start = "pointwise",
+    start: Start = "signature",
 ) -> Job:
     """The operator under `hotnas_torch.ot.fgw`, one start."""
 
     def inputs(batch: Problems) -> tuple[Problems, torch.Tensor, torch.Tensor]:
         none = batch.cost.new_empty(0)
-        init = none if start == "pointwise" else batch.a[:, :, None] * batch.b[:, None, :]
+        init = none if start == "signature" else batch.a[:, :, None] * batch.b[:, None, :]
         return batch, torch.full((len(batch),), batch.alpha, dtype=dtype), init
 
     def call(batch: Problems, alpha: torch.Tensor, init: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -115,7 +115,7 @@ def ours(
     single = inputs(problems.to(dtype))
     batch = inputs(_batch_of(problems.to(dtype)))
     return Job(
-        OURS if start == "pointwise" else f"{OURS}, {start} start",
+        OURS if start == "signature" else f"{OURS}, {start} start",
         lambda: call(*batch),
         len(batch[0]),
         lambda: call(*single)[0].double().numpy(),

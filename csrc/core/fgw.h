@@ -161,7 +161,8 @@ class Fgw {
     descend_from(w_.dense);
   }
 
-  /// Cost whose cheapest vertex matches nodes of like position and like mean structure.
+  /// Cost whose cheapest vertex matches nodes of like features and like mean structure:
+  /// (1 - alpha) cost + alpha times the mean of |out_i - out'_j| and |in_i - in'_j|.
   HN_HD void signature(T* out) const {
     for (int i = 0; i < s_.n; ++i) {
       T out_mean = 0, in_mean = 0;
@@ -193,7 +194,7 @@ class Fgw {
         const Var gap =
             G::abs(G::splat(out_mean) - out_other) + G::abs(G::splat(in_mean) - in_other);
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
-        g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_) * gap);
+        g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_ / 2) * gap);
       }
     }
     g_.sync();

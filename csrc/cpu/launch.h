@@ -435,11 +435,11 @@ void run_starts(const G& group, S& solver, const Shape& s, const FgwWork<T>& w, 
     load(init);
     solver.start_dense(w.grad);
   }
-  if (left-- > 0) solver.start_cheapest(w.cost);
   if (left-- > 0) {
     solver.signature(w.grad);
     solver.start_cheapest(w.grad);
   }
+  if (left-- > 0) solver.start_cheapest(w.cost);
   if (left-- > 0) solver.start_ordered();
   for (int r = 0; r < num_start_costs && left-- > 0; ++r) {
     load(start_costs + static_cast<std::size_t>(r) * n * m);

@@ -71,7 +71,7 @@ class IFGW:
             no finite cost exceeds.
         max_nodes: Nodes of the largest cell that will ever be compared, which bounds raw path
             lengths; None takes the space's. Needed with ``normalize=False`` only.
-        num_starts: Starts per pair (pointwise plan, signature plan, order-preserving), 1 to 3; the
+        num_starts: Starts per pair (signature plan, pointwise plan, order-preserving), 1 to 3; the
             best objective is kept.
         tol: Relative duality gap at which a pair is finished, >= 0.
         max_iter: Most transports per start; reaching it gives a ``ConvergenceWarning``.

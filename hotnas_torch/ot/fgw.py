@@ -58,9 +58,9 @@ def fgw(
         loss: L(d) = abs(d) for "l1", d squared for "l2".
         pairs: The sum goes over "all" i, j, k, l; over i != k, j != l for "directed"; over i < k,
             j < l for "ordered".
-        num_starts: How many starts to use, in the order ``init`` if given, pointwise (the optimum
-            of the linear term), signature (the same with the difference of mean structures added),
-            order-preserving, then random vertices drawn from ``generator``.
+        num_starts: How many starts to use, in the order ``init`` if given, signature (the
+            optimum of the linear term with the difference of mean structures added), pointwise (of
+            the linear term alone), order-preserving, then random vertices drawn from ``generator``.
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with marginals
             ``a`` and ``b``; "product" for a b' (POT's start); None for none.
         generator: Source of the random starts; needed if ``num_starts`` exceeds the others.

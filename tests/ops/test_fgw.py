@@ -232,7 +232,9 @@ def test_starts_come_in_their_order_and_the_best_is_kept(
     ]
     for fewer, more in pairwise(best):
         assert (more[1] <= fewer[1]).all()
-        assert (more[5] > fewer[5]).all()
+        # a repeated start without a transport of its own (order-preserving) adds nothing
+        assert (more[5] >= fewer[5]).all()
+        assert (more[5] > fewer[5]).any()
         kept = more[1] == fewer[1]
         assert torch.equal(more[0][kept], fewer[0][kept])
     assert (best[4][1] < best[0][1]).any()

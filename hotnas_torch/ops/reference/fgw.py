@@ -20,7 +20,7 @@ from hotnas_torch.ops.reference.transport import CONVERGED, MAX_ITER, NONFINITE,
 
 __all__ = ["NUM_STRUCTURAL_STARTS", "fgw", "fgw_backward"]
 
-# Starts that need no further input: pointwise, signature, order-preserving.
+# Starts that need no further input: signature, pointwise, order-preserving.
 NUM_STRUCTURAL_STARTS = 3
 _SLOTS = 8  # atoms that room is made for at a time
 
@@ -58,9 +58,9 @@ def fgw(
         start_costs: Costs whose cheapest vertices are starts, shape (R, n, m), or no elements.
         loss: 0 for L(d) = abs(d), 1 for the square.
         pairs: 0 for all i, j, k, l; 1 (directed) for i != k, j != l; 2 (ordered) for i < k, j < l.
-        num_starts: How many starts to use, in the order ``init``, the cheapest vertex of ``cost``
-            (pointwise), that of the cost plus the signature distance, the order-preserving
-            coupling, then ``start_costs``. A start with the support of an earlier one would lead to
+        num_starts: How many starts to use, in the order ``init``, the cheapest vertex of
+            (1 - alpha) cost + alpha * signature distance, that of ``cost`` alone (pointwise), the
+            order-preserving coupling, then ``start_costs``. A start with the support of an earlier one would lead to
             the same result and is passed over. The best objective is kept, the first of equals.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
@@ -291,11 +291,11 @@ def _start(
             return torch.where((a != 0)[:, :, None] & (b != 0)[:, None, :], init, 0), 0
         number -= 1
     if number == 0:
-        return transport(cost, a, b)[0], 1
-    if number == 1:
         signature = signature_distance(problem.struct_x, problem.struct_y, a, b, pairs)
         weight = alpha[:, None, None]
         return transport((1 - weight) * cost + weight * signature, a, b)[0], 1
+    if number == 1:
+        return transport(cost, a, b)[0], 1
     if number == 2:
         return _order_preserving(a, b), 0
     chosen = start_costs[number - NUM_STRUCTURAL_STARTS]

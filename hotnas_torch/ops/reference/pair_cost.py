@@ -120,13 +120,13 @@ def signature_distance(
 
     With out_i = sum of a_k struct_x_ik and in_i = sum of a_k struct_x_ki over the k that node i is
     paired with (all: every k; directed: k != i; ordered: k > i and k < i), the entry (i, j) is
-    |out_i - out'_j| + |in_i - in'_j|, shape (B, n, m).
+    the mean of |out_i - out'_j| and |in_i - in'_j|, shape (B, n, m).
     """
     out_x, in_x = _signatures(struct_x, a, pairs)
     out_y, in_y = _signatures(struct_y, b, pairs)
-    return (out_x[:, :, None] - out_y[:, None, :]).abs() + (
-        in_x[:, :, None] - in_y[:, None, :]
-    ).abs()
+    out_gap = (out_x[:, :, None] - out_y[:, None, :]).abs()
+    in_gap = (in_x[:, :, None] - in_y[:, None, :]).abs()
+    return 0.5 * (out_gap + in_gap)
 
 
 def _signatures(structure: Tensor, masses: Tensor, pairs: int) -> tuple[Tensor, Tensor]:

@@ -83,5 +83,5 @@ def test_signatures_are_means_over_the_pair_set(pairs: int, rng: torch.Generator
         for j in range(3):
             x = means(problem.struct_x[0], problem.a[0], i)
             y = means(problem.struct_y[0], problem.b[0], j)
-            expected = abs(x[0] - y[0]) + abs(x[1] - y[1])
+            expected = (abs(x[0] - y[0]) + abs(x[1] - y[1])) / 2
             assert found[i, j].item() == pytest.approx(expected, abs=1e-14)
