@@ -103,10 +103,7 @@ def test_the_first_start_sees_structure_where_the_linear_term_says_nothing(backe
     graph = (places[:, None] - places).abs()
     order = [3, 0, 4, 2, 1]
     arguments = torch.zeros(5, 5, dtype=F64), graph, graph[order][:, order]
-    with pytest.warns(ConvergenceWarning):
-        as_numbered = ot.fgw(
-            *arguments, alpha=1.0, init=torch.eye(5, dtype=F64) / 5, max_iter=1, backend=backend
-        )
+    as_numbered = ot.fgw(*arguments, alpha=1.0, init=torch.eye(5, dtype=F64) / 5, backend=backend)
     assert as_numbered.objective.item() > 0.5
     result = ot.fgw(*arguments, alpha=1.0, bound=True, backend=backend)
     assert result.objective.item() == 0
