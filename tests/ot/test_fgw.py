@@ -98,7 +98,7 @@ def test_random_starts_need_and_follow_the_generator(rng: torch.Generator, backe
 
 
 def test_the_first_start_sees_structure_where_the_linear_term_says_nothing(backend: str) -> None:
-    """A renumbered copy without features: every coupling is pointwise optimal, one is the answer."""
+    """A renumbered copy without features: any coupling is pointwise optimal, one is right."""
     places = torch.tensor([0.0, 1.0, 3.0, 7.0, 12.0], dtype=F64)
     graph = (places[:, None] - places).abs()
     order = [3, 0, 4, 2, 1]

@@ -60,8 +60,9 @@ def fgw(
         pairs: 0 for all i, j, k, l; 1 (directed) for i != k, j != l; 2 (ordered) for i < k, j < l.
         num_starts: How many starts to use, in the order ``init``, the cheapest vertex of
             (1 - alpha) cost + alpha * signature distance, that of ``cost`` alone (pointwise), the
-            order-preserving coupling, then ``start_costs``. A start with the support of an earlier one would lead to
-            the same result and is passed over. The best objective is kept, the first of equals.
+            order-preserving coupling, then ``start_costs``. A start with the support of an earlier
+            one would lead to the same result and is passed over. The best objective is kept, the
+            first of equals.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
 
