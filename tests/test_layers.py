@@ -24,7 +24,8 @@ LAYERS: dict[str, set[str]] = {
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "nn": {"errors", "arch", "spaces"},
     "objectives": {"errors", "arch", "spaces", "nn"},
-    "search": {"errors", "arch", "spaces"},
+    "gp": BASE | {"ops", "ot", "arch", "spaces", "metrics"},
+    "search": {"errors", "arch", "spaces", "gp"},
     "testing": {"errors", "arch", "spaces", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "cli": BASE | {"_show_config", "ot", "arch", "spaces", "metrics", "plot"},
@@ -33,9 +34,9 @@ LAYERS: dict[str, set[str]] = {
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
-    "gpytorch": set(),
-    "botorch": set(),
-    "linear_operator": set(),
+    "gpytorch": {"gp", "search"},
+    "botorch": {"gp", "search"},
+    "linear_operator": {"gp"},
     "matplotlib": {"plot"},
     "networkx": {"plot"},
     "sklearn": {"nn"},

@@ -1,13 +1,20 @@
 """Search strategies that ask and are told, and running them."""
 
+from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.evolution import RegularizedEvolution
+from hotnas_torch.search.hotnas import HOTNAS
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
 from hotnas_torch.search.trial import Outcome, SearchResult, Trial
 
 __all__ = [
+    "HOTNAS",
+    "UCB",
+    "Acquisition",
+    "AcquisitionInputs",
+    "LogEI",
     "Observation",
     "Outcome",
     "RandomSearch",
