@@ -310,7 +310,7 @@ def _bars(axes: Any, rows: Sequence[Row]) -> None:
         axes.bar(middle, heights, width=width * 0.92, color=COLOURS[place], label=name)
     axes.set_yscale("log")
     top = max(row["rate"] for row in rows)
-    axes.set_ylim(top=top * 60)
+    axes.set_ylim(top=top * 30)
     axes.set_xticks(
         range(len(groups)), [f"n = {nodes}\neps {-epsilon:g}" for epsilon, nodes in groups]
     )

@@ -317,7 +317,7 @@ def draw(report: Report) -> Figure:
         color=INK,
     )
     axes.set_yscale("log")
-    axes.set_ylim(smallest / 3, 1e-4)
+    axes.set_ylim(smallest / 3, 1e-2)
     axes.set_xticks(range(len(rows)), [row["kind"] for row in rows])
     axes.set_title("Exact transport: largest errors")
     axes.legend(frameon=False, fontsize=9, loc="upper right")

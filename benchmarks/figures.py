@@ -15,11 +15,13 @@ INK = "#333333"
 _FAINT = "#D9D9D9"
 
 
-def canvas(columns: int, *, width: float = 5.6, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, drawn without a display."""
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
+def canvas(
+    columns: int, rows: int = 1, *, width: float = 5.6, height: float = 4.2
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels in reading order, drawn without a display; sizes are of a panel."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(columns * rows)]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)

@@ -256,7 +256,7 @@ def draw(report: Report) -> Figure:
     left.set_yticks(list(places), names)
     left.set_xlabel("seconds")
     left.set_title("Time of the whole process, by phase")
-    left.legend(frameon=False, fontsize=8, ncols=3, loc="lower right")
+    left.legend(frameon=False, fontsize=8, ncols=len(_PHASES), loc="upper left")
     results = [row["result_mib"] for row in rows]
     right.barh(places, results, height=0.6, color=COLOURS[0], label="result")
     right.barh(
@@ -274,9 +274,9 @@ def draw(report: Report) -> Figure:
     right.set_yticks(list(places), [""] * len(rows))
     right.set_xlabel("MiB")
     right.set_title("Peak memory of the whole process")
-    right.set_ylim(-0.6, len(rows) + 0.4)
     right.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
     for axes in (left, right):
+        axes.set_ylim(-0.6, len(rows) + 0.1)
         axes.grid(visible=False, axis="y")
     return figure
 
