@@ -34,8 +34,9 @@ _FRACTION_SCALE = 1.0
 _LENGTH_SCALE = 0.5
 _LENGTHSCALE_FACTOR = 3.0
 
-_ROUNDS = 4
-_ROUND_GAIN = 1e-3
+_ROUNDS = 3
+_ROUND_GAIN = 1e-2
+_MARGIN = 1e-4
 _ROUND_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
 
 
@@ -301,7 +302,9 @@ class HOTNNGP(SingleTaskGP):
             `mll`, in evaluation mode, with the best parameters met.
         """
         del ignored
-        options = {"options": _ROUND_OPTIONS} if optimizer is fit_gpytorch_mll_scipy else {}
+        options: dict[str, Any] = {}
+        if optimizer is fit_gpytorch_mll_scipy:
+            options = {"options": _ROUND_OPTIONS, "bounds": _bounds(mll)}
         options |= optimizer_kwargs or {}
         if closure_kwargs is not None:
             options["closure_kwargs"] = closure_kwargs
@@ -372,6 +375,20 @@ def _value(loss: Callable[[], Tensor]) -> float:
     except (NanError, NotPSDError):
         return math.inf
     return value if math.isfinite(value) else math.inf
+
+
+def _bounds(mll: MarginalLogLikelihood) -> dict[str, tuple[float, float]]:
+    """Ranges of the raw parameters in which their transforms neither overflow nor saturate."""
+    bounds = {}
+    for name, raw, constraint in mll.named_parameters_and_constraints():
+        if not raw.requires_grad or constraint is None or not constraint.enforced:
+            continue
+        low, high = float(constraint.lower_bound), float(constraint.upper_bound)
+        room = _MARGIN * (high - low) if math.isfinite(high) else _MARGIN
+        ends = raw.new_tensor([low + room, high - room if math.isfinite(high) else 1 / _MARGIN])
+        lower, upper = constraint.inverse_transform(ends).tolist()
+        bounds[name] = lower, upper
+    return bounds
 
 
 def _snapshot(mll: MarginalLogLikelihood) -> dict[str, Tensor]:
