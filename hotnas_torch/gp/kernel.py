@@ -213,7 +213,7 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
 
     def _set(self, name: str, value: Tensor | float) -> None:
         raw, constraint = getattr(self, f"raw_{name}"), getattr(self, f"raw_{name}_constraint")
-        tensor = torch.as_tensor(value).to(raw).expand_as(raw)
+        tensor = torch.as_tensor(value, dtype=raw.dtype, device=raw.device).expand_as(raw)
         self.initialize(**{f"raw_{name}": constraint.inverse_transform(tensor)})
 
     @property
