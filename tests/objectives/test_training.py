@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.nn import ImageData, Skeleton, Split, TrainingSettings
+from hotnas_torch.objectives import Training
+
+SPACE = spaces.NASBench201()
+SHORT = TrainingSettings(epochs=2, batch_size=100)
+NETS = SPACE.sample(3, generator=torch.Generator().manual_seed(2), distinct=True)
+
+
+def figures(evaluation):
+    return (evaluation.value, dict(evaluation.metrics))
+
+
+def test_a_value_depends_on_the_seed_and_the_architecture_alone():
+    objective = Training(settings=SHORT)
+    found = {net: figures(objective(net)) for net in NETS}
+    again = Training(settings=SHORT)
+    assert all(figures(again(net)) == found[net] for net in reversed(NETS))
+    assert len({value for value, _ in found.values()}) > 1
+    assert figures(Training(settings=SHORT, seed=1)(NETS[0])) != found[NETS[0]]
+
+
+def test_the_value_is_the_validation_error_or_the_loss():
+    error = Training(settings=SHORT)(NETS[0])
+    loss = Training(settings=SHORT, value="loss")(NETS[0])
+    assert error.metrics == loss.metrics
+    assert error.value == pytest.approx(100 * (1 - error.metrics["validation_accuracy"]))
+    assert loss.value == loss.metrics["validation_loss"]
+    assert {"test_accuracy", "test_loss", "train_loss"} <= set(error.metrics)
+    assert error.metrics["epochs"] == 2
+    assert error.metrics["parameters"] > 100
+    assert error.cost > 0.0
+
+
+def test_a_divergence_is_a_failed_evaluation():
+    settings = TrainingSettings(epochs=3, learning_rate=1e12)
+    found = Training(settings=settings)(
+        SPACE.from_string("|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|")
+    )
+    assert found.failed
+    assert "non-finite in epoch 1" in found.error
+    assert found.cost > 0.0
+
+
+def test_threads_are_those_of_the_process_again(monkeypatch):
+    used = []
+    before = torch.get_num_threads()
+    objective = Training(settings=SHORT, num_threads=before + 1)
+
+    def interrupted(*_, **__):
+        used.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hotnas_torch.objectives.training.train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        objective(NETS[0])
+    assert used == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+def own_data(channels=3, num_classes=4):
+    generator = torch.Generator().manual_seed(0)
+    part = Split(torch.randn(20, channels, 6, 6, generator=generator), torch.arange(20) % 4)
+    return ImageData("own", part, part, part, num_classes=num_classes)
+
+
+def test_other_data_get_a_skeleton_that_fits():
+    objective = Training(own_data(), settings=SHORT)
+    assert (objective.skeleton.input_channels, objective.skeleton.num_classes) == (3, 4)
+    assert not objective(NETS[0]).failed
+    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3 for 'own', got 1"):
+        Training(own_data(), skeleton=Skeleton(input_channels=1, num_classes=4))
+
+
+def test_the_description_tells_runs_apart():
+    descriptions = [
+        Training(**arguments).describe()
+        for arguments in (
+            {},
+            {"seed": 1},
+            {"value": "loss"},
+            {"settings": SHORT},
+            {"data": own_data()},
+            {"skeleton": Skeleton(channels=4, input_channels=1)},
+        )
+    ]
+    assert all(descriptions.count(described) == 1 for described in descriptions)
+    assert Training().describe() == descriptions[0]
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(ValueError, match="value must be 'error' or 'loss'"):
+        Training(value="accuracy")
+    with pytest.raises(ValueError, match="num_threads must be at least 1"):
+        Training(num_threads=0)
+    with pytest.raises(ArchitectureError, match="nasbench201"):
+        Training(settings=SHORT)(spaces.Pooling().from_string("[7,1,2]"))
