@@ -54,7 +54,7 @@ struct FgwWork {
 HN_HD int atom_slots(const Shape& s) { return s.n + s.m <= 20 ? 16 : 32; }
 
 template <class T>
-HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
+HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   FgwWork<T> w{};
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
@@ -69,7 +69,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width) {
   w.plan = arena.take<T>(matrix);
   w.f = arena.take<T>(s.n);
   w.g = arena.take<T>(s.ld);
-  w.atoms = atom_slots(s);
+  w.atoms = atoms;
   w.ldk = round_up(w.atoms, width);
   w.capacity = static_cast<int>(vertex_capacity(s));
   w.pair = arena.take<T>(matrix * w.atoms);

@@ -59,6 +59,7 @@ struct SimdTeam {
 class SimdLanes {
  public:
   void* memory(std::size_t bytes) { return buffer_.at_least(bytes); }
+  int atom_slots(const Shape& s) const { return HOTNAS_ISA::atom_slots(s); }
 
   /// The lane group that wastes least on rows of m columns.
   template <class T, class F>

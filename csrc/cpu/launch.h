@@ -4,6 +4,7 @@
 // A Lanes object gives each item its work space and picks the lane group:
 //   void* memory(bytes)      work space aligned to 64 bytes, or null when there is none
 //   choose<T>(columns, f)    calls f(team) with the team that suits rows of `columns` columns
+//   int atom_slots(shape)    how many atoms FGW keeps apart
 // A team has the lane group as its type Group, and runs the core on all lanes:
 //   run(f)                   calls f(group) on every lane; returns when all lanes have
 #pragma once
@@ -476,11 +477,11 @@ bool fgw_range(Lanes& lanes, const FgwArgs<T>& p, int64_t begin, int64_t end) {
           using G = typename std::remove_cvref_t<decltype(team)>::Group;
           const Shape s = shape_of<G>(x, y);
           Arena size(nullptr);
-          take_fgw<T>(size, s, G::width);
+          take_fgw<T>(size, s, G::width, lanes.atom_slots(s));
           void* memory = lanes.memory(size.used());
           if (memory == nullptr) return false;
           Arena arena(memory);
-          const FgwWork<T> w = take_fgw<T>(arena, s, G::width);
+          const FgwWork<T> w = take_fgw<T>(arena, s, G::width, lanes.atom_slots(s));
           load_matrix(x, y, cost, p.m, s.ld, w.cost);
           load_structures(s, x, y, struct_x, p.n, struct_y, p.m, w.c);
           const T unit = load_masses(x, y, a, b, w.a, w.b);
@@ -667,7 +668,7 @@ bool cell_distances_range(Lanes& lanes, const CellDistancesArgs<T>& p, int64_t b
         using G = typename std::remove_cvref_t<decltype(team)>::Group;
         const Shape s = shape_of<G>(x, y);
         const auto layout = [&](Arena& arena, FgwWork<T>& w) {
-          w = take_fgw<T>(arena, s, G::width);
+          w = take_fgw<T>(arena, s, G::width, lanes.atom_slots(s));
           return arena.take<T>(static_cast<std::size_t>(p.num_features) * s.ld);
         };
         FgwWork<T> w;

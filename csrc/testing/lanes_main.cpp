@@ -1,0 +1,541 @@
+// Every algorithm of the core on lanes that are threads, held to the same algorithm on one lane. A program
+// without torch or Python, which ThreadSanitizer, AddressSanitizer and Valgrind can watch entirely.
+//
+//   lanes_main [lanes=1,2,8,16,32,simd] [kernels=transport,fgw,...] [nodes=33] [every=1] [terms=one]
+//              [fill=255]
+//
+// lanes: widths of the thread groups, simd for the vector kernels, serial for the one lane held to itself
+// with other bytes in what it never wrote. nodes: the largest problem. every=k: each k-th batch. terms=all:
+// every loss and pair set on every batch. fill: the byte in unwritten work space, -1 leaves it to the
+// allocator. Prints a line for each difference; exit status 1 if there was one.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "lanes.h"
+
+namespace hotnas::testing {
+namespace {
+
+/// How masses and costs are drawn.
+enum class Kind { even, uneven, tied, absent };
+constexpr Kind kinds[] = {Kind::even, Kind::uneven, Kind::tied, Kind::absent};
+constexpr const char* kind_names[] = {"even", "uneven", "tied", "absent"};
+
+/// A batch of problems of one size.
+template <class T>
+struct Problems {
+  int count, n, m;
+  std::vector<T> cost, struct_x, struct_y, a, b, alpha, init, start_costs;
+};
+
+/// Masses and costs are whole multiples of powers of two, with so few digits that the sums by which FGW chooses
+/// its steps are exact in T. Lanes add in another order than one lane; rounding would let them choose
+/// another of several vertices that are as good, and a local minimum of FGW is no continuous function
+/// of its input.
+template <class T>
+class Draw {
+ public:
+  Draw(Kind kind, unsigned seed) : kind_(kind), engine_(seed) {}
+
+  Problems<T> problems(int count, int n, int m) {
+    const bool proportional = (kind_ == Kind::even || kind_ == Kind::tied) && n != m;
+    const int larger = std::max(n, m);
+    const int mass_digits = proportional ? digits_of(n * m) : digits_of(larger) + 1;
+    value_digits_ = kind_ == Kind::tied
+                        ? 1
+                        : std::clamp((std::numeric_limits<T>::digits - 1) / 2 - mass_digits, 1, 16);
+    unit_ = std::ldexp(T(1), -mass_digits);
+    Problems<T> p{count, n, m, {}, {}, {}, {}, {}, {}, {}, {}};
+    p.cost = values(count * n * m);
+    p.struct_x = values(count * n * n);
+    p.struct_y = values(count * m * m);
+    p.start_costs = values(2 * n * m);
+    for (int item = 0; item < count; ++item) {
+      std::vector<T> a(n, proportional ? m * unit_ : unit_);
+      std::vector<T> b(m, proportional ? n * unit_ : unit_);
+      if (kind_ == Kind::uneven || kind_ == Kind::absent) {
+        a = masses(n, 1 << mass_digits);
+        b = masses(m, 1 << mass_digits);
+      }
+      append(p.a, a);
+      append(p.b, b);
+      append(p.init, backwards(a, b));
+      p.alpha.push_back(T(0.25) * static_cast<T>(1 + item % 3));
+    }
+    return p;
+  }
+
+ private:
+  static int digits_of(int count) { return static_cast<int>(std::ceil(std::log2(count))); }
+  static void append(std::vector<T>& to, const std::vector<T>& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  }
+
+  /// In [0, 1].
+  std::vector<T> values(int count) {
+    std::vector<T> drawn(count);
+    for (T& value : drawn)
+      value = std::ldexp(static_cast<T>(engine_() % ((1u << value_digits_) + 1)), -value_digits_);
+    return drawn;
+  }
+
+  /// `units` units dealt out at random; where nodes may be absent, to about two thirds of them.
+  std::vector<T> masses(int nodes, int units) {
+    std::vector<int> present;
+    const int kept = static_cast<int>(engine_() % nodes);
+    for (int i = 0; i < nodes; ++i)
+      if (kind_ != Kind::absent || i == kept || engine_() % 3 != 0) present.push_back(i);
+    std::vector<T> drawn(nodes, T(0));
+    for (const int i : present) drawn[i] = unit_;
+    for (int rest = units - static_cast<int>(present.size()); rest > 0; --rest)
+      drawn[present[engine_() % present.size()]] += unit_;
+    return drawn;
+  }
+
+  /// A coupling that takes the columns from the last to the first: no start that FGW has of its own.
+  static std::vector<T> backwards(std::vector<T> a, std::vector<T> b) {
+    const std::size_t n = a.size(), m = b.size();
+    std::vector<T> plan(n * m, T(0));
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = m; j-- > 0;) {
+        const T moved = std::min(a[i], b[j]);
+        plan[i * m + j] = moved;
+        a[i] -= moved;
+        b[j] -= moved;
+      }
+    }
+    return plan;
+  }
+
+  Kind kind_;
+  std::mt19937 engine_;
+  int value_digits_ = 0;
+  T unit_ = 0;
+};
+
+/// What a kernel returned: arrays by name, and iteration counts.
+template <class T>
+struct Results {
+  struct Array {
+    const char* name;
+    std::vector<T> values;
+  };
+  std::vector<Array> arrays;
+  std::vector<std::int32_t> iterations, status;
+  bool complete = true;
+
+  /// Room for `count` values of T, all NaN until the kernel writes them.
+  T* room(const char* name, std::size_t count) {
+    arrays.push_back({name, std::vector<T>(count, std::numeric_limits<T>::quiet_NaN())});
+    return arrays.back().values.data();
+  }
+};
+
+/// The kernels under test, each called with the arguments that matter to lanes.
+template <class T>
+class Calls {
+ public:
+  Calls(const KernelsOf<T>& kernels, const Problems<T>& problems) : k_(kernels), p_(problems) {}
+
+  Results<T> transport() {
+    Results<T> r = results(4);
+    const TransportArgs<T> args{p_.n,
+                                p_.m,
+                                p_.cost.data(),
+                                p_.a.data(),
+                                p_.b.data(),
+                                r.room("plan", matrix()),
+                                r.room("objective", p_.count),
+                                r.room("f", rows()),
+                                r.room("g", columns()),
+                                r.iterations.data(),
+                                r.status.data()};
+    r.complete = k_.transport(args, 0, p_.count);
+    return r;
+  }
+
+  Results<T> sinkhorn() {
+    Results<T> r = results(3);
+    const SinkhornArgs<T> args{p_.n,
+                               p_.m,
+                               p_.cost.data(),
+                               p_.a.data(),
+                               p_.b.data(),
+                               0.1,
+                               1e-4,
+                               20,
+                               r.room("f", rows()),
+                               r.room("g", columns()),
+                               r.room("residual", p_.count),
+                               r.iterations.data(),
+                               r.status.data()};
+    r.complete = k_.sinkhorn(args, 0, p_.count);
+    return r;
+  }
+
+  /// All kinds of starts: the given one, pointwise, signature, order-preserving, and two costs.
+  Results<T> fgw(int loss, int pairs) {
+    Results<T> r = results(5);
+    const FgwArgs<T> args{p_.n,
+                          p_.m,
+                          p_.cost.data(),
+                          p_.struct_x.data(),
+                          p_.struct_y.data(),
+                          p_.a.data(),
+                          p_.b.data(),
+                          p_.alpha.data(),
+                          p_.init.data(),
+                          p_.start_costs.data(),
+                          2,
+                          loss,
+                          pairs,
+                          6,
+                          1e-3,
+                          12,
+                          r.room("plan", matrix()),
+                          r.room("objective", p_.count),
+                          r.room("f", rows()),
+                          r.room("g", columns()),
+                          r.room("gap", p_.count),
+                          r.iterations.data(),
+                          r.status.data()};
+    r.complete = k_.fgw(args, 0, p_.count);
+    return r;
+  }
+
+  Results<T> fgw_backward(int loss, int pairs) {
+    Results<T> r = results(2);
+    const FgwBackwardArgs<T> args{
+        p_.n,
+        p_.m,
+        p_.init.data(),
+        p_.struct_x.data(),
+        p_.struct_y.data(),
+        p_.alpha.data(),
+        loss,
+        pairs,
+        r.room("grad_x", static_cast<std::size_t>(p_.count) * p_.n * p_.n),
+        r.room("grad_y", static_cast<std::size_t>(p_.count) * p_.m * p_.m)};
+    r.complete = k_.fgw_backward(args, 0, p_.count);
+    return r;
+  }
+
+  Results<T> entropic_fgw(int loss, int pairs, int proximal) {
+    Results<T> r = results(4);
+    const EntropicFgwArgs<T> args{p_.n,
+                                  p_.m,
+                                  p_.cost.data(),
+                                  p_.struct_x.data(),
+                                  p_.struct_y.data(),
+                                  p_.a.data(),
+                                  p_.b.data(),
+                                  p_.alpha.data(),
+                                  0.2,
+                                  loss,
+                                  pairs,
+                                  proximal,
+                                  1e-3,
+                                  3,
+                                  0,  // a stop that rounding moves by one would show
+                                  10,
+                                  r.room("log_plan", matrix()),
+                                  r.room("f", rows()),
+                                  r.room("g", columns()),
+                                  r.room("residual", p_.count),
+                                  r.iterations.data(),
+                                  r.status.data()};
+    r.complete = k_.entropic_fgw(args, 0, p_.count);
+    return r;
+  }
+
+  Results<T> fgw_lower_bound(int loss, int pairs) {
+    Results<T> r = results(1);
+    const LowerBoundArgs<T> args{p_.n,
+                                 p_.m,
+                                 p_.cost.data(),
+                                 p_.struct_x.data(),
+                                 p_.struct_y.data(),
+                                 p_.a.data(),
+                                 p_.b.data(),
+                                 p_.alpha.data(),
+                                 loss,
+                                 pairs,
+                                 r.room("bound", p_.count)};
+    r.complete = k_.fgw_lower_bound(args, 0, p_.count);
+    return r;
+  }
+
+  /// The problems' graphs as tables; labels 0 and 1 in turn, one feature: the node's mass.
+  Results<T> cell_distances(int loss, int pairs, int literal) {
+    Results<T> r = results(2);
+    const std::vector<std::int64_t> labels_x = alternating(rows(), 2),
+                                    labels_y = alternating(columns(), 2);
+    const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
+    const std::vector<T> label_cost{0, 1, 1, 0};
+    const CellDistancesArgs<T> args{
+        {p_.n, labels_x.data(), p_.a.data(), p_.struct_x.data(), p_.a.data()},
+        {p_.m, labels_y.data(), p_.b.data(), p_.struct_y.data(), p_.b.data()},
+        label_cost.data(),
+        2,
+        1,
+        pairing.data(),
+        pairing.data(),
+        T(0.5),
+        loss,
+        pairs,
+        literal,
+        3,
+        0,
+        nullptr,
+        1e-3,
+        12,
+        r.room("objective", p_.count),
+        r.room("gap", p_.count),
+        r.iterations.data(),
+        r.status.data()};
+    r.complete = k_.cell_distances(args, 0, p_.count);
+    return r;
+  }
+
+  /// The nodes as cells of networks: cell i of x and cell j of y cost the first problem's cost_ij.
+  Results<T> network_distances() {
+    Results<T> r = results(1);
+    const std::vector<std::int64_t> cells_x = alternating(rows(), p_.n),
+                                    cells_y = alternating(columns(), p_.m);
+    const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
+    const NetworkDistancesArgs<T> args{{p_.n, cells_x.data(), p_.a.data(), p_.a.data()},
+                                       {p_.m, cells_y.data(), p_.b.data(), p_.b.data()},
+                                       p_.cost.data(),
+                                       p_.m,
+                                       1,
+                                       pairing.data(),
+                                       pairing.data(),
+                                       r.room("objective", p_.count)};
+    r.complete = k_.network_distances(args, 0, p_.count);
+    return r;
+  }
+
+ private:
+  std::size_t rows() const { return static_cast<std::size_t>(p_.count) * p_.n; }
+  std::size_t columns() const { return static_cast<std::size_t>(p_.count) * p_.m; }
+  std::size_t matrix() const { return static_cast<std::size_t>(p_.count) * p_.n * p_.m; }
+
+  Results<T> results(std::size_t arrays) const {
+    Results<T> r;
+    r.arrays.reserve(arrays);  // so that the pointers handed out stay
+    r.iterations.assign(p_.count, 0);
+    r.status.assign(p_.count, 0);
+    return r;
+  }
+
+  static std::vector<std::int64_t> alternating(std::size_t count, std::int64_t below) {
+    std::vector<std::int64_t> values(count);
+    for (std::size_t e = 0; e < count; ++e) values[e] = static_cast<std::int64_t>(e) % below;
+    return values;
+  }
+
+  const KernelsOf<T>& k_;
+  const Problems<T>& p_;
+};
+
+/// Equal up to `tolerance` relative to 1 + |expected|; infinities and NaN where they are expected.
+template <class T>
+bool close(T got, T expected, T tolerance) {
+  if (got == expected || (got != got && expected != expected)) return true;
+  return std::abs(got - expected) <= tolerance * (1 + std::abs(expected));
+}
+
+/// What the command line chose.
+struct Choice {
+  std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
+  std::vector<std::string> kernels{"transport",      "sinkhorn",         "fgw",
+                                   "fgw_backward",   "entropic_fgw",     "fgw_lower_bound",
+                                   "cell_distances", "network_distances"};
+  int nodes = 33, every = 1, fill = 255;
+  bool all_terms = false;
+};
+
+class Comparison {
+ public:
+  explicit Comparison(const Choice& choice) : choice_(choice) {}
+
+  template <class T>
+  void run(const char* type) {
+    constexpr int sizes[][2] = {{1, 1}, {1, 8}, {7, 7},   {7, 9},   {8, 8},   {9, 8},   {33, 1},
+                                {9, 9}, {9, 7}, {31, 31}, {32, 32}, {31, 33}, {33, 31}, {33, 33}};
+    unsigned seed = 0;
+    for (const auto& size : sizes) {
+      for (const Kind kind : kinds) {
+        ++seed;
+        if (std::max(size[0], size[1]) > choice_.nodes || seed % choice_.every != 0) continue;
+        const int count = std::max(size[0], size[1]) > 9 ? 1 : 2;
+        const Problems<T> problems = Draw<T>(kind, seed).problems(count, size[0], size[1]);
+        const std::string where = std::string(type) + " " + std::to_string(size[0]) + "x" +
+                                  std::to_string(size[1]) + " " +
+                                  kind_names[static_cast<int>(kind)];
+        for (const std::string& kernel : choice_.kernels) compare(kernel, problems, where, seed);
+      }
+    }
+  }
+
+  int differences() const { return differences_; }
+  int comparisons() const { return comparisons_; }
+
+ private:
+  template <class T>
+  static const KernelsOf<T>& of(const Kernels& kernels) {
+    if constexpr (sizeof(T) == sizeof(float))
+      return kernels.f32;
+    else
+      return kernels.f64;
+  }
+
+  static const Kernels& lanes(const std::string& name) {
+    if (name == "simd") return baseline::kernels;
+    return *lane_kernels(name == "serial" ? 0 : std::atoi(name.c_str()));
+  }
+
+  template <class T>
+  static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
+    if (kernel == "transport") return calls.transport();
+    if (kernel == "sinkhorn") return calls.sinkhorn();
+    if (kernel == "fgw") return calls.fgw(loss, pairs);
+    if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
+    if (kernel == "entropic_fgw") return calls.entropic_fgw(loss, pairs, flag);
+    if (kernel == "fgw_lower_bound") return calls.fgw_lower_bound(loss, pairs);
+    if (kernel == "cell_distances") return calls.cell_distances(loss, pairs, flag);
+    if (kernel == "network_distances") return calls.network_distances();
+    std::fprintf(stderr, "no kernel %s\n", kernel.c_str());
+    std::exit(2);
+  }
+
+  /// One kernel on one batch, with one loss and pair set in turn or with all of them.
+  template <class T>
+  void compare(const std::string& kernel, const Problems<T>& p, const std::string& where,
+               unsigned seed) {
+    const bool plain =
+        kernel == "transport" || kernel == "sinkhorn" || kernel == "network_distances";
+    if (kernel == "fgw_lower_bound" && p.n * p.m > 100) return;  // n m transport problems
+    const int turn = static_cast<int>(seed % 6);
+    for (int terms = 0; terms < 6; ++terms) {
+      if (terms != turn && (plain || !choice_.all_terms)) continue;
+      const int loss = terms % 2, pairs = terms / 2, flag = static_cast<int>(seed / 6 % 2);
+      workspace_fill = choice_.fill < 0 ? -1 : 0;
+      const Results<T> expected =
+          call(kernel, Calls<T>(of<T>(lanes("serial")), p), loss, pairs, flag);
+      workspace_fill = choice_.fill;
+      for (const std::string& name : choice_.lanes) {
+        std::string what = kernel + " lanes=" + name + " " + where;
+        if (!plain) what += " loss=" + std::to_string(loss) + " pairs=" + std::to_string(pairs);
+        ++comparisons_;
+        try {
+          const Results<T> got = call(kernel, Calls<T>(of<T>(lanes(name)), p), loss, pairs, flag);
+          T tolerance = sizeof(T) == sizeof(float) ? T(1e-6) : T(1e-12);
+          if (name == "simd") tolerance *= 4;  // its exponential is another
+          compare(got, expected, tolerance, what);
+        } catch (const std::exception& error) {
+          differ(what + ": " + error.what());
+        }
+      }
+    }
+  }
+
+  template <class T>
+  void compare(const Results<T>& got, const Results<T>& expected, T tolerance,
+               const std::string& what) {
+    if (!got.complete) return differ(what + ": out of memory");
+    for (std::size_t item = 0; item < expected.status.size(); ++item) {
+      if (got.status[item] != expected.status[item])
+        return differ(what + ": status[" + std::to_string(item) + "] is " +
+                      std::to_string(got.status[item]) + ", serial " +
+                      std::to_string(expected.status[item]));
+      if (std::abs(got.iterations[item] - expected.iterations[item]) > 1)
+        return differ(what + ": iterations[" + std::to_string(item) + "] is " +
+                      std::to_string(got.iterations[item]) + ", serial " +
+                      std::to_string(expected.iterations[item]));
+    }
+    for (std::size_t k = 0; k < expected.arrays.size(); ++k) {
+      const auto &mine = got.arrays[k].values, &other = expected.arrays[k].values;
+      for (std::size_t e = 0; e < other.size(); ++e) {
+        if (close(mine[e], other[e], tolerance)) continue;
+        char text[160];
+        std::snprintf(text, sizeof(text), ": %s[%zu] is %.17g, serial %.17g",
+                      expected.arrays[k].name, e, static_cast<double>(mine[e]),
+                      static_cast<double>(other[e]));
+        return differ(what + text);
+      }
+    }
+  }
+
+  void differ(const std::string& line) {
+    ++differences_;
+    std::printf("%s\n", line.c_str());
+    std::fflush(stdout);
+  }
+
+  const Choice& choice_;
+  int differences_ = 0, comparisons_ = 0;
+};
+
+std::vector<std::string> split(const char* text) {
+  std::vector<std::string> parts(1);
+  for (; *text; ++text) {
+    if (*text == ',')
+      parts.emplace_back();
+    else
+      parts.back() += *text;
+  }
+  return parts;
+}
+
+Choice parse(int argc, char** argv) {
+  Choice choice;
+  for (int k = 1; k < argc; ++k) {
+    const char* value = std::strchr(argv[k], '=');
+    const std::string name(argv[k], value ? value - argv[k] : 0);
+    if (name == "lanes")
+      choice.lanes = split(value + 1);
+    else if (name == "kernels")
+      choice.kernels = split(value + 1);
+    else if (name == "nodes")
+      choice.nodes = std::atoi(value + 1);
+    else if (name == "every")
+      choice.every = std::max(1, std::atoi(value + 1));
+    else if (name == "terms")
+      choice.all_terms = std::strcmp(value + 1, "all") == 0;
+    else if (name == "fill")
+      choice.fill = std::atoi(value + 1);
+    else {
+      std::fprintf(stderr, "%s: expected lanes=, kernels=, nodes=, every=, terms= or fill=\n",
+                   argv[k]);
+      std::exit(2);
+    }
+  }
+  for (const std::string& name : choice.lanes) {
+    if (name == "serial" || name == "simd" || lane_kernels(std::atoi(name.c_str()))) continue;
+    std::fprintf(stderr, "lanes=%s: expected serial, simd, 1, 2, 8, 16 or 32\n", name.c_str());
+    std::exit(2);
+  }
+  return choice;
+}
+
+}  // namespace
+}  // namespace hotnas::testing
+
+int main(int argc, char** argv) {
+  const hotnas::testing::Choice choice = hotnas::testing::parse(argc, argv);
+  hotnas::testing::Comparison comparison(choice);
+  comparison.run<float>("float32");
+  comparison.run<double>("float64");
+  std::printf("%d comparisons, %d differences\n", comparison.comparisons(),
+              comparison.differences());
+  return comparison.differences() == 0 ? 0 : 1;
+}
