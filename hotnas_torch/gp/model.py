@@ -1,11 +1,13 @@
 """HOTNNGP: a BoTorch model of a quantity that depends on an architecture."""
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from botorch.exceptions.warnings import OptimizationWarning
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
@@ -131,8 +133,6 @@ def _scaled(kernel: Kernel) -> ScaleKernel:
         kernel, batch_shape=kernel.batch_shape, outputscale_prior=LogNormalPrior(0.0, 1.0)
     )
     scaled.outputscale = 1.0
-    # The columns are selected inside.
-    scaled.active_dims = None
     return scaled.to(kernel.lengthscale)
 
 
@@ -310,7 +310,8 @@ class HOTNNGP(SingleTaskGP):
             options["closure_kwargs"] = closure_kwargs
         mll.train()
         loss = get_loss_closure(mll)
-        best, kept = math.inf, _snapshot(mll)
+        start, best, kept = math.inf, math.inf, _snapshot(mll)
+        complaints: list[warnings.WarningMessage] = []
         for done in range(max_rounds + 1):
             with self.couplings_held():
                 value = _value(loss)
@@ -319,13 +320,21 @@ class HOTNNGP(SingleTaskGP):
                     _restore(mll, kept)
                     break
                 best, kept = value, _snapshot(mll)
+                start = min(start, value) if done == 0 else start
                 if done == max_rounds or gain < _ROUND_GAIN:
                     break
                 try:
-                    optimizer(mll, closure=closure, **options)
+                    with warnings.catch_warnings(record=True) as caught:
+                        warnings.simplefilter("always", OptimizationWarning)
+                        optimizer(mll, closure=closure, **options)
+                    complaints += caught
                 except (NanError, NotPSDError):
                     _restore(mll, kept)
                     break
+        # A line search that ends abnormally matters only if nothing was gained.
+        for complaint in complaints:
+            if best >= start or not issubclass(complaint.category, OptimizationWarning):
+                warnings.warn(complaint.message, complaint.category, stacklevel=3)
         return mll.eval()
 
 

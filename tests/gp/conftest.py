@@ -26,11 +26,14 @@ def solver_calls(monkeypatch):
     from hotnas_torch.metrics import cell_tables
 
     calls = []
+
+    def counted(name, solver):
+        def call(*arguments, **options):
+            calls.append(name)
+            return solver(*arguments, **options)
+
+        return call
+
     for name in ("cell_distances", "fgw"):
-
-        def counted(*arguments, _name=name, _solver=getattr(cell_tables, name), **options):
-            calls.append(_name)
-            return _solver(*arguments, **options)
-
-        monkeypatch.setattr(cell_tables, name, counted)
+        monkeypatch.setattr(cell_tables, name, counted(name, getattr(cell_tables, name)))
     return calls
