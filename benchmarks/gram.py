@@ -79,7 +79,8 @@ def run(settings: Settings) -> Report:
     for space, networks in settings.matrices:
         with Load() as load:
             measured = _in_child(space, networks, settings.seed, threads)
-        rows.append(measured | {"others": load.others})
+        alone = measured["processor_seconds"] / threads
+        rows.append(measured | {"seconds_alone": alone, "others": load.others})
     seconds = [Column(f"seconds_{phase}", phase, number()) for phase in _PHASES]
     report.tables.append(
         Table(
@@ -92,6 +93,7 @@ def run(settings: Settings) -> Report:
                 Column("seconds", "s, networks to file", number()),
                 *seconds,
                 Column("processor_seconds", "processor s", number()),
+                Column("seconds_alone", "by threads", number()),
                 Column("others", "busy with others", number(2)),
                 Column("result_mib", "result MiB", number()),
                 Column("peak_mib", "peak MiB", number()),
@@ -126,7 +128,9 @@ def run(settings: Settings) -> Report:
         for row in calls
     ]
     report.notes += [
-        "'Networks to file' is everything but starting Python and drawing the networks. Peak memory"
+        "'Networks to file' is everything but starting Python and drawing the networks. Where other"
+        " programs keep processors busy it takes longer than on a quiet machine, which needs at"
+        " least the processor time divided by the threads ('by threads'). Peak memory"
         " is that of the whole process, with Python, torch and the networks themselves.",
         "TransNAS-Bench-101 macro has 3,256 networks, so larger lists repeat some.",
     ]

@@ -1,5 +1,6 @@
 """Where and with what a measurement was made, and how busy the machine was meanwhile."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,7 +13,7 @@ import torch
 
 import hotnas_torch as ht
 
-__all__ = ["Load", "describe", "peak_memory", "processors", "versions"]
+__all__ = ["Load", "describe", "peak_memory", "processors", "thread_seconds", "versions"]
 
 _PACKAGES = {
     "torch": "torch",
@@ -70,6 +71,16 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def thread_seconds() -> dict[str, float]:
+    """Processor seconds of each living thread of this process; empty where nothing tells."""
+    seconds = {}
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        # A thread may have ended since it was listed.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            seconds[path.parent.name] = int(path.read_text(encoding="ascii").split()[0]) / 1e9
+    return seconds
 
 
 class Load:

@@ -93,10 +93,11 @@ def run(settings: Settings) -> Report:
             found = _random_starts(sample.problems, settings.random_starts, generator)
             best = found.min(0)
             defaults.append({"space": space_name, "kind": kind} | _default_row(sample, best, found))
+            extra = max(0, settings.most_starts - NUM_STRUCTURAL_STARTS)
+            costs = torch.rand((extra, *sample.problems.cost.shape[1:]), generator=generator)
             for count in range(1, settings.most_starts + 1):
                 by_starts.append(
-                    {"space": space_name, "kind": kind}
-                    | _starts_row(sample, count, best, generator)
+                    {"space": space_name, "kind": kind} | _starts_row(sample, count, best, costs)
                 )
     report.tables.append(
         Table(
@@ -238,17 +239,13 @@ def _default_row(sample: _Sample, best: Array, found: Array) -> dict[str, Any]:
     }
 
 
-def _starts_row(
-    sample: _Sample, count: int, best: Array, generator: torch.Generator
-) -> dict[str, Any]:
+def _starts_row(sample: _Sample, count: int, best: Array, costs: Tensor) -> dict[str, Any]:
     problems = sample.problems.to(torch.float32)
-    extra = max(0, count - NUM_STRUCTURAL_STARTS)
-    costs = torch.rand((extra, *problems.cost.shape[1:]), generator=generator)
     none = problems.cost.new_empty(0)
+    random = costs[: max(0, count - NUM_STRUCTURAL_STARTS)]
 
     def solve() -> Tensor:
-        starts = costs if extra else none
-        return _solve(problems, init=none, start_costs=starts, starts=count, tol=1e-4)[0]
+        return _solve(problems, init=none, start_costs=random, starts=count, tol=1e-4)[0]
 
     plans = solve().double().numpy()
     used, calls = time.process_time(), 0

@@ -302,5 +302,5 @@ def _draw_pair_set(left: Axes, right: Axes, table: Table) -> None:
     left.set_ylabel("multiple of POT's ot.optim.cg")
     left.legend(frameon=False, fontsize=8)
     right.axhline(0, color=INK, linewidth=1)
-    right.set_title(f"{pairs.capitalize()} pairs: mean objective over POT's, +- 2 standard errors")
-    right.set_ylabel("per cent")
+    right.set_title(f"{pairs.capitalize()} pairs: mean objective over POT's")
+    right.set_ylabel("per cent, +- 2 standard errors")
