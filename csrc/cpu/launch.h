@@ -125,6 +125,17 @@ bool finite(const T* values, std::size_t count) {
   return all;
 }
 
+/// The same on lanes, for rows that are padded with numbers.
+template <class G, class T>
+bool all_finite(const G& group, const T* values, int count) {
+  auto zero = G::splat(T(0));
+  for (int e = 0; e < count; e += G::width) {
+    const auto value = group.load(values + e);
+    zero += value - value;  // NaN for infinities and NaN
+  }
+  return group.sum(zero) == 0;
+}
+
 /// Masses that can be matched: finite, not negative, equal totals up to rounding.
 template <class T>
 Status check_masses(const T* a, int n, const T* b, int m) {
@@ -664,7 +675,9 @@ bool cell_distances_range(Lanes& lanes, const CellDistancesArgs<T>& p, int64_t b
       Support &x = support.x, &y = support.y;
       x.read(a, p.x.nodes);
       y.read(b, p.y.nodes);
-      const bool fits = lanes.template choose<T>(y.count, [&](auto&& team) {
+      FgwResult<T> best{0, 0, 0, check_masses(a, p.x.nodes, b, p.y.nodes)};
+      const bool solvable = best.status == Status::converged && x.count > 0;
+      const bool fits = !solvable || lanes.template choose<T>(y.count, [&](auto&& team) {
         using G = typename std::remove_cvref_t<decltype(team)>::Group;
         const Shape s = shape_of<G>(x, y);
         const auto layout = [&](Arena& arena, FgwWork<T>& w) {
@@ -681,21 +694,30 @@ bool cell_distances_range(Lanes& lanes, const CellDistancesArgs<T>& p, int64_t b
         node_cost(team, p, s, x, y, gx, gy, across, w.cost);
         load_structures(s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
                         p.y.structure + gy * p.y.nodes * p.y.nodes, p.y.nodes, w.c);
+        if (!finite(w.c.cx, static_cast<std::size_t>(s.n) * s.n) ||
+            !finite(w.c.cy, static_cast<std::size_t>(s.m) * s.ld) || !finite(&p.alpha, 1)) {
+          best.status = Status::nonfinite;
+          return true;
+        }
         const T unit = load_masses(x, y, a, b, w.a, w.b);
-        FgwResult<T> best;
         team.run([&](const G& group) {
+          if (!all_finite(group, w.cost, s.n * s.ld)) {
+            if (group.leader()) best.status = Status::nonfinite;
+            return;
+          }
           Fgw<L, P, G, T> solver(group, s, w, p.alpha, unit, {p.tol, p.max_iter});
           run_starts(group, solver, s, w, x, y, static_cast<const T*>(nullptr), p.start_costs,
                      p.num_start_costs, p.num_starts, p.x.nodes, p.y.nodes);
           if (group.leader()) best = solver.best();
         });
-        p.objective[pair] = best.objective;
-        p.gap[pair] = best.gap;
-        p.iterations[pair] = best.iterations;
-        p.status[pair] = static_cast<int32_t>(best.status);
         return true;
       });
       if (!fits) return false;
+      const bool failed = best.status == Status::nonfinite || best.status == Status::infeasible;
+      p.objective[pair] = failed ? nan<T>() : best.objective;
+      p.gap[pair] = failed ? nan<T>() : best.gap;
+      p.iterations[pair] = best.iterations;
+      p.status[pair] = static_cast<int32_t>(best.status);
     }
     return true;
   });
@@ -711,6 +733,9 @@ bool network_distances_range(Lanes& lanes, const NetworkDistancesArgs<T>& p, int
     Support &x = support.x, &y = support.y;
     x.read(a, p.x.cells);
     y.read(b, p.y.cells);
+    const bool feasible = check_masses(a, p.x.cells, b, p.y.cells) == Status::converged;
+    p.objective[pair] = feasible ? T(0) : nan<T>();
+    if (!feasible || x.count == 0) continue;
     const bool fits = lanes.template choose<T>(y.count, [&](auto&& team) {
       using G = typename std::remove_cvref_t<decltype(team)>::Group;
       const Shape s = shape_of<G>(x, y);
@@ -741,6 +766,7 @@ bool network_distances_range(Lanes& lanes, const NetworkDistancesArgs<T>& p, int
         for (int j = s.m; j < s.ld; ++j) row[j] = 0;
       }
       const T unit = load_masses(x, y, a, b, mass_a, mass_b);
+      bool solved = false;
       team.run([&](const G& group) {
         for (int i = 0; i < s.n; ++i) {
           const T* own = p.x.features + (nx * p.x.cells + x.node[i]) * p.num_features;
@@ -750,11 +776,17 @@ bool network_distances_range(Lanes& lanes, const NetworkDistancesArgs<T>& p, int
           }
         }
         group.sync();
+        if (!all_finite(group, cost, s.n * s.ld)) return;
         Transport<G, T> transport(group, s, w);
         transport.cold(cost);
-        transport.solve(cost, mass_a, mass_b);
+        const bool complete = transport.solve(cost, mass_a, mass_b);
         transport.extract(v, unit);
+        if (group.leader()) solved = complete;
       });
+      if (!solved) {
+        p.objective[pair] = nan<T>();
+        return true;
+      }
       T objective = 0;
       for (int t = 0; t < *v.count; ++t) objective += v.mass[t] * cost[v.place[t]];
       p.objective[pair] = objective;
