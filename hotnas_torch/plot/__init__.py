@@ -1,14 +1,19 @@
-"""Pictures of distances and matchings, as matplotlib figures that need no display."""
+"""Pictures of distances, matchings, networks and searches; figures that need no display."""
 
+from hotnas_torch.plot.architectures import plot_network
 from hotnas_torch.plot.distances import plot_heat_map, plot_tree
 from hotnas_torch.plot.figure import save_figure
 from hotnas_torch.plot.matching import plot_cell_matching, plot_network_matching
 from hotnas_torch.plot.names import short_name
+from hotnas_torch.plot.search import plot_map, plot_trace
 
 __all__ = [
     "plot_cell_matching",
     "plot_heat_map",
+    "plot_map",
+    "plot_network",
     "plot_network_matching",
+    "plot_trace",
     "plot_tree",
     "save_figure",
     "short_name",

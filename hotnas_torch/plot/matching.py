@@ -7,28 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arch import Cell
 from hotnas_torch.metrics import CellMatching, NetworkMatching
+from hotnas_torch.plot.architectures import (
+    cell_graph,
+    letters_of,
+    network_graph,
+    operation_colours,
+)
 from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure
 from hotnas_torch.plot.graphs import Graph, lay_out
 from hotnas_torch.plot.pairs import draw_pair, draw_parts, pair_width
 from hotnas_torch.plot.titles import text_width
 
 __all__ = ["plot_cell_matching", "plot_network_matching"]
-
-_OPERATION_COLOURS = (
-    "#A6CEE3",
-    "#FDBF6F",
-    "#B2DF8A",
-    "#CAB2D6",
-    "#FB9A99",
-    "#FFE599",
-    "#9ED9CC",
-    "#D9C3A5",
-    "#C7C7E8",
-    "#E8B4D0",
-)
-_ENDS_COLOUR = "#E4E4E4"
 
 
 def plot_cell_matching(
@@ -49,7 +41,7 @@ def plot_cell_matching(
     height = 2.6 + 0.46 * rows
     figure = new_figure(pair_width(_slots_of(cells)), height)
     axes = figure.add_axes((0.02, 1.3 / height, 0.96, 1 - 1.4 / height))
-    above = _draw_cells(axes, matching, titles, _operation_colours(cells), rows)
+    above = _draw_cells(axes, matching, titles, operation_colours(cells), rows)
     parts = figure.add_axes((0.06, 0.42 / height, 0.88, 0.5 / height))
     draw_parts(parts, "iFGW", matching.distance, matching.parts)
     _draw_key(figure, height)
@@ -76,17 +68,13 @@ def plot_network_matching(
         green lines join equal cells or operations, orange ones different ones.
     """
     networks = (matching.network_a, matching.network_b)
-    letters = _letters(networks)
-    palette = {
-        letter: _OPERATION_COLOURS[place % len(_OPERATION_COLOURS)]
-        for place, letter in enumerate(dict.fromkeys(letters.values()))
-    }
+    letters = letters_of(networks)
     rows = max(len(network.cells) + 2 for network in networks)
     rows = max([rows, *(_cell_rows(item) for _, _, item in cell_matchings)])
     height = 2.6 + 0.42 * rows
     graphs = (
-        _network_graph(networks[0], letters, palette),
-        _network_graph(networks[1], letters, palette),
+        network_graph(networks[0], letters),
+        network_graph(networks[1], letters),
     )
     widths = [pair_width(_graph_slots(graphs))]
     widths += [pair_width(_slots_of((item.cell_a, item.cell_b))) for _, _, item in cell_matchings]
@@ -113,7 +101,7 @@ def plot_network_matching(
                 f"cell {letters[networks[0].cells[s].key]} (left, place {s + 1})",
                 f"cell {letters[networks[1].cells[t].key]} (right, place {t + 1})",
             )
-            colours = _operation_colours(
+            colours = operation_colours(
                 [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
             )
             above.append(_draw_cells(axes, cells, names, colours, rows))
@@ -122,19 +110,6 @@ def plot_network_matching(
     _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution")
     add_room_on_top(figure, max(above))
     return figure
-
-
-def _operation_colours(cells: Sequence[Cell]) -> dict[str, str]:
-    labels = sorted({label for cell in cells for label in cell.ops} - {"input", "output"})
-    colours = {
-        label: _OPERATION_COLOURS[place % len(_OPERATION_COLOURS)]
-        for place, label in enumerate(labels)
-    }
-    return {"input": _ENDS_COLOUR, "output": _ENDS_COLOUR, **colours}
-
-
-def _cell_graph(cell: Cell, colours: dict[str, str]) -> Graph:
-    return Graph(list(cell.ops), [colours[label] for label in cell.ops], cell.edges)
 
 
 def _draw_cells(
@@ -148,39 +123,13 @@ def _draw_cells(
     same = np.array([[x == y for y in cells[1].ops] for x in cells[0].ops])
     return draw_pair(
         axes,
-        (_cell_graph(cells[0], colours), _cell_graph(cells[1], colours)),
+        (cell_graph(cells[0], colours), cell_graph(cells[1], colours)),
         titles,
         matching.plan.double().numpy(),
         same,
         rows=rows,
         first_matched=0,
     )
-
-
-def _letters(networks: Sequence[Network]) -> dict[str, str]:
-    """A letter (A, B, ..., Z, AA, ...) per distinct cell, by key."""
-    keys = dict.fromkeys(cell.key for network in networks for cell in network.cells)
-    letters = {}
-    for place, key in enumerate(keys):
-        name = ""
-        rest = place + 1
-        while rest:
-            rest, digit = divmod(rest - 1, 26)
-            name = chr(ord("A") + digit) + name
-        letters[key] = name
-    return letters
-
-
-def _network_graph(network: Network, letters: dict[str, str], palette: dict[str, str]) -> Graph:
-    names = ["input"]
-    colours = [_ENDS_COLOUR]
-    for cell, width, divisor in zip(
-        network.cells, network.channels, network.downsampling, strict=True
-    ):
-        letter = letters[cell.key]
-        names.append(f"{letter} · {width} · 1/{divisor}" if divisor > 1 else f"{letter} · {width}")
-        colours.append(palette[letter])
-    return Graph([*names, "output"], [*colours, _ENDS_COLOUR], network.edges)
 
 
 def _cell_rows(matching: CellMatching) -> int:

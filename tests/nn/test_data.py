@@ -13,9 +13,7 @@ def data(seed=0, **sizes):
 
 def split(num, labels=(0, 1), size=4):
     names = torch.tensor([*labels] * num, dtype=torch.int64)[:num]
-    return Split(
-        torch.zeros(num, 1, size, size), torch.tensor([*labels] * num, dtype=torch.int64)[:num]
-    )
+    return Split(torch.zeros(num, 1, size, size), names)
 
 
 def test_the_digits_are_split_without_overlap():
