@@ -39,8 +39,8 @@ class Settings:
         seed: Of the problems.
     """
 
-    sizes: tuple[tuple[int, int], ...] = ((8, 20), (11, 20), (20, 10))
-    batch: int = 1024
+    sizes: tuple[tuple[int, int], ...] = ((8, 10), (11, 10), (20, 5))
+    batch: int = 256
     epsilons: tuple[float, ...] = (0.1, 0.05)
     graph_epsilon: float = 0.05
     tol: float = 1e-6

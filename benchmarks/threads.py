@@ -209,10 +209,10 @@ def draw(report: Report) -> Figure:
     axes.set_xticks(range(len(rows)), [str(row["nodes"]) for row in rows])
     axes.set_ylim(0, 1.3 * tallest)
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("nodes")
     axes.set_ylabel("two threads / one thread")
     others = [row["others"] for row in rows if row["others"] is not None]
-    busy = f", {max(others):.1f} processors busy with others" if others else ""
-    axes.set_title(f"What a second thread brings{busy}")
+    busy = f"; other programs kept up to {max(others):.1f} processors busy" if others else ""
+    axes.set_title("What a second thread brings")
+    axes.set_xlabel(f"nodes{busy}")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
     return figure
