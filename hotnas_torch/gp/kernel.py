@@ -11,7 +11,7 @@ from gpytorch.kernels import Kernel
 from gpytorch.priors import Prior
 from torch import Tensor
 
-from hotnas_torch.arch import OperationTree
+from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.gp.distances import DistanceMemory
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
 from hotnas_torch.metrics import HOTNN, HeldCouplings
@@ -336,19 +336,51 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
         with torch.no_grad():
             return spectrum(self._similarity(numbers, numbers)[element], self.cutoff)
 
+    def landmark_networks(self) -> list[Network]:
+        """The distinct networks of the landmarks, in the order of the features.
+
+        Raises:
+            ValueError: There are no landmarks.
+        """
+        return self._memory.index.select(self._landmark_numbers())
+
+    def landmark_places(self, rows: Tensor) -> Tensor:
+        """Which landmark each row is, shape (n,) int64, for rows (n, d) that are landmarks.
+
+        Raises:
+            ValueError: There are no landmarks, or a row is none.
+        """
+        numbers, asked = self._landmark_numbers(), self._memory.index(rows)
+        places = torch.searchsorted(numbers, asked).clamp_max(len(numbers) - 1)
+        wrong = numbers[places] != asked
+        if bool(wrong.any()):
+            raise ValueError(f"row {int(wrong.int().argmax())} of the given rows is no landmark")
+        return places
+
     def median_distance(self) -> float:
         """Median distance between different landmarks, 1 if there is none.
 
         Raises:
             ValueError: There are no landmarks.
         """
-        numbers = self._landmark_numbers()
-        with torch.no_grad():
-            couplings = self._memory.couplings(self.metric(), numbers, numbers)
-            distances = couplings.distances(self.metric())
-        row, col = torch.triu_indices(len(numbers), len(numbers), offset=1)
+        distances = self.landmark_distances()
+        row, col = torch.triu_indices(len(distances), len(distances), offset=1)
         median = float(distances[row, col].median()) if len(row) else 1.0
         return median if median > 0.0 else 1.0
+
+    def landmark_distances(self) -> Tensor:
+        """Distances between the landmarks' distinct networks, shape (n, n), without a graph.
+
+        Raises:
+            ValueError: There are no landmarks.
+        """
+        numbers = self._landmark_numbers()
+        with torch.no_grad():
+            metric = self.metric()
+            if self.training:
+                # Where training begins, it will want the couplings as well.
+                return self._memory.couplings(metric, numbers, numbers).distances(metric)
+            return self._memory.distances(metric, numbers, numbers)
 
     def _landmark_numbers(self) -> Tensor:
         """Sorted distinct numbers of the landmarks' networks."""
