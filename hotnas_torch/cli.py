@@ -14,7 +14,14 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
-from hotnas_torch.errors import ArchitectureError, GramFileError, HotnasError
+from hotnas_torch.cli_search import add_commands
+from hotnas_torch.errors import (
+    ArchitectureError,
+    GramFileError,
+    HotnasError,
+    StorageError,
+    TableError,
+)
 from hotnas_torch.metrics import HOTNN, CellMatching, NetworkMatching
 from hotnas_torch.plot import (
     plot_heat_map,
@@ -93,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _plain_warnings(name):
             arguments.run(arguments)
-    except (_BadInput, ArchitectureError, GramFileError) as error:
+    except (_BadInput, ArchitectureError, GramFileError, StorageError, TableError) as error:
         return _refuse(name, error)
     except (HotnasError, OSError) as error:
         print(f"{name}: failed: {_one_line(error)}", file=sys.stderr)
@@ -177,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--overwrite", action="store_true", help="replace an existing picture")
     _add_metric_arguments(compare)
     compare.set_defaults(run=_compare)
+    add_commands(commands)
     return parser
 
 

@@ -17,8 +17,8 @@ __all__ = ["plot_map", "plot_trace"]
 _LINE = "#C8553D"
 _POINT = "#5B7DB1"
 _FAILED = "#B0B0B0"
-# Share of the values that the trace must show; worse ones are counted at the edge.
-_SHOWN = 0.9
+# The trace reaches this many times as far above the median as the best value lies below it.
+_REACH = 3.0
 _NUM_NUMBERED = 5
 
 
@@ -79,7 +79,8 @@ def _draw_values(
     shown = numbers[finite]
     best = np.minimum.accumulate(np.where(finite, numbers, np.inf))
     begun = np.isfinite(best)
-    low, high = float(shown.min()), float(np.quantile(shown, _SHOWN, method="higher"))
+    low, median = float(shown.min()), float(np.median(shown))
+    high = float(shown[shown <= median + _REACH * (median - low)].max())
     room = 0.06 * (high - low) or max(abs(low), 1.0) * 0.06
     axes.set_ylim(low - room, high + room)
     axes.scatter(places[finite], shown, s=18, color=_POINT, alpha=0.75, linewidths=0, zorder=3)
