@@ -123,10 +123,16 @@ struct KernelsOf {
 };
 
 struct Kernels {
-  int isa;  // 0 baseline, 1 avx2, 2 avx512
+  int isa;  // 0 baseline, 1 avx2, 2 avx512; -1 other lanes than a vector register's
   KernelsOf<float> f32;
   KernelsOf<double> f64;
 };
+
+/// The kernels that the operators run: in the library, those of the processor's widest instruction set.
+const Kernels& kernels();
+
+/// The kernels of one instruction set, or null where this processor or this build has none.
+const Kernels* instruction_kernels(int isa);
 
 namespace baseline {
 extern const Kernels kernels;

@@ -2,45 +2,16 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 
 #include "../cpu/kernels.h"
 
 namespace hotnas::testing {
 
-/// Kernels whose lanes are Width threads; Width 0 is SerialGroup. One object file each.
-template <int Width>
-const Kernels& lane_kernels();
-template <>
-const Kernels& lane_kernels<0>();
-template <>
-const Kernels& lane_kernels<1>();
-template <>
-const Kernels& lane_kernels<2>();
-template <>
-const Kernels& lane_kernels<8>();
-template <>
-const Kernels& lane_kernels<16>();
-template <>
-const Kernels& lane_kernels<32>();
-
-/// The table of a width, or null where there is none.
-inline const Kernels* lane_kernels(int width) {
-  switch (width) {
-    case 0:
-      return &lane_kernels<0>();
-    case 1:
-      return &lane_kernels<1>();
-    case 2:
-      return &lane_kernels<2>();
-    case 8:
-      return &lane_kernels<8>();
-    case 16:
-      return &lane_kernels<16>();
-    case 32:
-      return &lane_kernels<32>();
-    default:
-      return nullptr;
-  }
+/// Kernels whose lanes are that many threads, 0 for SerialGroup: of every width that is linked.
+inline std::map<int, const Kernels*>& lane_kernels() {
+  static std::map<int, const Kernels*> tables;
+  return tables;
 }
 
 /// Byte that fills the work space of every item before it is used: a result that depends on what the core

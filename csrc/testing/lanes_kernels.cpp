@@ -53,14 +53,10 @@ using Lanes = TestLanes<SerialTeam>;
 using Lanes = TestLanes<ThreadTeam<HOTNAS_LANES> >;
 #endif
 
+constexpr Kernels kernels = {-1, kernels_on<Lanes, float>(), kernels_on<Lanes, double>()};
+
+[[maybe_unused]] const bool listed = testing::lane_kernels().emplace(HOTNAS_LANES, &kernels).second;
+
 }  // namespace
 }  // namespace HOTNAS_ISA
-
-template <>
-const Kernels& testing::lane_kernels<HOTNAS_LANES>() {
-  static constexpr Kernels kernels = {-1, HOTNAS_ISA::kernels_on<HOTNAS_ISA::Lanes, float>(),
-                                      HOTNAS_ISA::kernels_on<HOTNAS_ISA::Lanes, double>()};
-  return kernels;
-}
-
 }  // namespace hotnas

@@ -415,7 +415,7 @@ class Comparison {
 
   static const Kernels& lanes(const std::string& name) {
     if (name == "simd") return baseline::kernels;
-    return *lane_kernels(name == "serial" ? 0 : std::atoi(name.c_str()));
+    return *lane_kernels().at(name == "serial" ? 0 : std::atoi(name.c_str()));
   }
 
   template <class T>
@@ -541,7 +541,8 @@ Choice parse(int argc, char** argv) {
     }
   }
   for (const std::string& name : choice.lanes) {
-    if (name == "serial" || name == "simd" || lane_kernels(std::atoi(name.c_str()))) continue;
+    if (name == "serial" || name == "simd" || lane_kernels().contains(std::atoi(name.c_str())))
+      continue;
     std::fprintf(stderr, "lanes=%s: expected serial, simd, 1, 2, 8, 16 or 32\n", name.c_str());
     std::exit(2);
   }
