@@ -15,7 +15,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.gp.model import HOTNNGP
+from hotnas_torch.gp import HOTNNGP
 from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI, name_of
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
