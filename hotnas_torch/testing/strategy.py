@@ -230,8 +230,8 @@ class StrategyContract(ABC):
         wins = []
         for seed in range(3):
             strategy = self.strategy(seed)
-            for _ in range(10):
-                self.step(strategy, 3)
+            for _ in range(5):
+                self.step(strategy, 6)
             draws = self.space().sample(
                 30, generator=torch.Generator().manual_seed(100 + seed), distinct=True
             )

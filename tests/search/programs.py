@@ -10,7 +10,7 @@ import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.arch import Network
-from hotnas_torch.search import RandomSearch, RegularizedEvolution, Strategy, run
+from hotnas_torch.search import HOTNAS, RandomSearch, RegularizedEvolution, Strategy, run
 from hotnas_torch.testing.strategy import toy_value
 
 BUDGET = 23
@@ -50,6 +50,8 @@ def raises(net: Network) -> float:
 def strategy(name: str, seed: int = 0) -> Strategy:
     space = spaces.NASBenchMacro()
     generator = torch.Generator().manual_seed(seed)
+    if name == "hotnas":
+        return HOTNAS(space, generator=generator, num_initial=5, pool_size=20)
     if name == "evolution":
         return RegularizedEvolution(space, generator=generator, population=6, tournament=3)
     return RandomSearch(space, generator=generator)

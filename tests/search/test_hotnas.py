@@ -297,7 +297,7 @@ def test_a_search_resumes_as_if_it_had_not_been_interrupted(tmp_path):
 
     def search(storage):
         return run(
-            hotnas(model_options={}),
+            hotnas(),
             objective,
             budget=12,
             batch_size=3,
