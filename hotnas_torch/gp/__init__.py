@@ -4,12 +4,25 @@ from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
+from hotnas_torch.gp.relaxation import Relaxation, relaxation_of
+from hotnas_torch.gp.relaxed import (
+    RelaxedHOTNNGP,
+    RelaxedOptimum,
+    optimize_relaxed,
+    relaxed_distances,
+)
 
 __all__ = [
     "HOTNNGP",
     "HOTNNKernel",
     "LogitNormalPrior",
+    "Relaxation",
+    "RelaxedHOTNNGP",
+    "RelaxedOptimum",
     "Spectrum",
     "architecture_kernel",
     "combined_kernel",
+    "optimize_relaxed",
+    "relaxation_of",
+    "relaxed_distances",
 ]

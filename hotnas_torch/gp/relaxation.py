@@ -407,14 +407,12 @@ class _DARTSRelaxation(Relaxation):
     def skeletons(self) -> list[Skeleton]:
         skeletons = []
         for depth in range(self.space.min_depth, self.space.max_depth + 1):
-            half = self.space.dim // 2
             row = torch.zeros(1, self.space.dim)
             row[:, 3::4] = 1.0  # inputs 0 and 1 everywhere
-            row[:, half:-1:2] = 1.0  # another operation in the reduction cell
             row[:, -1] = depth
             (network,) = self.space.decode(row)
-            normal = network.cells[0]
-            kinds = tuple(0 if cell == normal else 1 for cell in network.cells)
+            reductions = (depth // 3, 2 * depth // 3)
+            kinds = tuple(int(place in reductions) for place in range(depth))
             skeletons.append(Skeleton(network, kinds))
         return skeletons
 

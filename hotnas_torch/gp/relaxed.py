@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
@@ -385,16 +385,13 @@ class RelaxedOptimum:
 
     Attributes:
         networks: q networks, distinct and none to be avoided.
-        value: Acquisition value of the networks, from the model itself.
-        relaxed: The relaxed optimum that the last of them was rounded from, shape (dim,).
-        relaxed_value: Its acquisition value.
-        num_evaluations: Architectures that acquisition functions were evaluated at.
+        value: Acquisition value of the networks together, from the model itself.
+        num_evaluations: Architectures, relaxed or not, that acquisition functions were evaluated
+            at.
     """
 
     networks: list[Network]
     value: float
-    relaxed: Tensor
-    relaxed_value: float
     num_evaluations: int
 
 
@@ -404,29 +401,36 @@ def optimize_relaxed(
     *,
     generator: torch.Generator,
     q: int = 1,
-    num_restarts: int = 4,
     raw_samples: int = 32,
-    num_roundings: int = 8,
-    max_iter: int = 20,
+    num_restarts: int = 2,
+    max_iter: int = 5,
+    num_roundings: int = 4,
+    num_climbs: int = 3,
+    num_neighbors: int = 8,
+    max_steps: int = 10,
     avoid: Sequence[Network] = (),
 ) -> RelaxedOptimum:
-    """Maximise an acquisition function by gradient over relaxed architectures, then round.
+    """Maximise an acquisition function by gradient over relaxed architectures, and round.
 
-    Random networks are scored; the best of them, softened towards all other values, are where
-    L-BFGS starts. What it finds is rounded in several ways: to the most probable network, and to
-    networks drawn from its distribution; the model itself decides among these and the best of
-    the random networks. Networks of a batch are found one after the other.
+    Random networks are scored. From the best of them, softened towards all other values, L-BFGS
+    climbs through the relaxation; what it finds is rounded to the most probable network and to
+    networks drawn from its distribution. From the best of all these, steps follow between networks:
+    the gradient at the network, slightly softened, says which changes of a single decision promise
+    most, and the model itself scores those. Networks of a batch are found one after the other.
 
     Args:
         model: Fitted model of a space with a relaxation.
-        acquisition: Builds the acquisition function for a model, ``lambda m:
+        acquisition: Builds the acquisition function for a model, as in ``lambda m:
             qLogExpectedImprovement(m, best_f)``; called with `model` and with its relaxation.
         generator: Source of all randomness.
         q: Networks to find.
-        num_restarts: Starts of L-BFGS.
         raw_samples: Random networks that are scored first.
-        num_roundings: Networks drawn from each optimum.
+        num_restarts: Starts of L-BFGS; 0 leaves it out.
         max_iter: Iterations of L-BFGS.
+        num_roundings: Networks drawn from each optimum of L-BFGS.
+        num_climbs: Networks from which steps are made.
+        num_neighbors: Changes that are scored per step.
+        max_steps: Most steps of a climb, which ends earlier where no change is better.
         avoid: Networks that are no answer, for example those evaluated already.
 
     Returns:
@@ -434,103 +438,181 @@ def optimize_relaxed(
 
     Raises:
         TypeError, ValueError: The model or its space has no relaxation, see `RelaxedHOTNNGP`.
+
+    Complexity: an evaluation costs one HOTNN distance per training network, relaxed or not.
     """
     relaxed = RelaxedHOTNNGP(model)
-    relaxation, space = relaxed.relaxation, model.space
-    direct, smooth = acquisition(model), _Counted(acquisition(relaxed))
-    taken = {space.key(net) for net in avoid}
+    search = _Search(
+        model=model,
+        relaxation=relaxed.relaxation,
+        direct=acquisition(model),
+        smooth=acquisition(relaxed),
+        generator=generator,
+    )
+    search.seen.update(model.space.key(net) for net in avoid)
     chosen: list[Network] = []
-    optima: list[Tensor] = []
-    evaluations = 0
-
-    def scores(networks: Sequence[Network]) -> Tensor:
-        nonlocal evaluations
-        evaluations += len(networks)
-        rows = space.encode([*networks]).to(model.train_inputs[0])
-        already = space.encode(chosen).to(rows).expand(len(rows), len(chosen), -1)
-        with torch.no_grad():
-            values: Tensor = direct(torch.cat([rows.unsqueeze(1), already], dim=1))
-        return values
-
+    value = -torch.inf
     for _ in range(q):
-        candidates = _distinct(space.sample(raw_samples, generator=generator), space.key, taken)
-        values = scores(candidates)
-        order = values.argsort(descending=True)[:num_restarts].tolist()
-        best, best_value = candidates[order[0]], float(values[order[0]])
-        starts = _softened(relaxation, relaxation.encode([candidates[place] for place in order]))
-        pending = torch.stack(optima) if optima else None
-        found, values_found = optimize_acqf(
-            _WithPending(smooth, pending),
+        search.begin(chosen)
+        search.score(model.space.sample(raw_samples, generator=generator))
+        if num_restarts:
+            search.score(search.ascend(num_restarts, max_iter, num_roundings))
+        for start in search.best(num_climbs):
+            search.climb(start, num_neighbors, max_steps)
+        value, best = search.best(1)[0]
+        chosen.append(best)
+    return RelaxedOptimum(networks=chosen, value=value, num_evaluations=search.evaluations)
+
+
+class _Search:
+    """The state of `optimize_relaxed`: what has been scored, given what has been chosen.
+
+    Args:
+        model: The model of the networks.
+        relaxation: Relaxation of its space.
+        direct: Acquisition function of encoded rows.
+        smooth: The same of relaxed rows.
+        generator: Source of randomness.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: HOTNNGP,
+        relaxation: Relaxation,
+        direct: AcquisitionFunction,
+        smooth: AcquisitionFunction,
+        generator: torch.Generator,
+    ) -> None:
+        self.evaluations = 0
+        self.seen: set[str] = set()
+        self._model, self._relaxation = model, relaxation
+        self._direct = direct
+        self._smooth = _Pending(smooth)
+        self._generator = generator
+        self._scored: dict[str, tuple[float, Network]] = {}
+        self._rows = model.train_inputs[0][:0]
+
+    def begin(self, chosen: Sequence[Network]) -> None:
+        """Start the search for another network beside those that are chosen."""
+        space = self._model.space
+        self.seen.update(space.key(net) for net in chosen)
+        self._scored = {}
+        self._rows = space.encode(chosen).to(self._rows)
+        self._smooth.pending = self._relaxation.encode(chosen)
+
+    def score(self, networks: Sequence[Network]) -> None:
+        """Evaluate the acquisition function at networks that are new."""
+        space = self._model.space
+        by_key = {space.key(net): net for net in networks}
+        known = self.seen | self._scored.keys()
+        fresh = {key: net for key, net in by_key.items() if key not in known}
+        if not fresh:
+            return
+        rows = space.encode(list(fresh.values())).to(self._rows).unsqueeze(1)
+        pending = self._rows.expand(len(rows), *self._rows.shape)
+        with torch.no_grad():
+            values = self._direct(torch.cat([rows, pending], dim=1)).tolist()
+        self.evaluations += len(fresh)
+        for (key, net), value in zip(fresh.items(), values, strict=True):
+            self._scored[key] = value, net
+
+    def best(self, num: int) -> list[tuple[float, Network]]:
+        """The best networks scored, with their values.
+
+        Raises:
+            ValueError: There is none: all that was met is to be avoided.
+        """
+        if not self._scored:
+            raise ValueError(
+                "every network that was met is to be avoided (raise raw_samples, or avoid less)"
+            )
+        return sorted(self._scored.values(), key=lambda entry: -entry[0])[:num]
+
+    def ascend(self, num_restarts: int, max_iter: int, num_roundings: int) -> list[Network]:
+        """Networks that L-BFGS through the relaxation leads to."""
+        relaxation = self._relaxation
+        starts = relaxation.encode([net for _, net in self.best(num_restarts)])
+        found, _ = optimize_acqf(
+            self._smooth,
             bounds=relaxation.bounds,
             q=1,
-            num_restarts=len(order),
-            batch_initial_conditions=starts.unsqueeze(1),
+            num_restarts=len(starts),
+            batch_initial_conditions=_softened(relaxation, starts, 0.3).unsqueeze(1),
             options={"maxiter": max_iter},
             return_best_only=False,
         )
-        found = found.squeeze(1)
-        roundings = relaxation.round(found)
-        for row in found:
-            roundings += relaxation.sample(row, num_roundings, generator=generator)
-        rounded = _distinct(roundings, space.key, taken)
-        if rounded:
-            values = scores(rounded)
-            if float(values.max()) > best_value:
-                best, best_value = rounded[int(values.argmax())], float(values.max())
-        chosen.append(best)
-        taken.add(space.key(best))
-        optima.append(relaxation.encode([best])[0])
-        found_values = cast(Tensor, values_found)
-        place = int(found_values.argmax())
-        relaxed_row, relaxed_value = found[place], float(found_values[place])
-    return RelaxedOptimum(
-        networks=chosen,
-        value=best_value,
-        relaxed=relaxed_row,
-        relaxed_value=relaxed_value,
-        num_evaluations=evaluations + smooth.evaluations,
-    )
+        self._count_smooth()
+        rows = found.detach().squeeze(1)
+        networks = relaxation.round(rows)
+        for row in rows:
+            networks += relaxation.sample(row, num_roundings, generator=self._generator)
+        return networks
+
+    def climb(self, start: tuple[float, Network], num_neighbors: int, max_steps: int) -> None:
+        """Go from network to network, scoring the changes that the gradient recommends."""
+        value, network = start
+        for _ in range(max_steps):
+            neighbors = self._promising(network, num_neighbors)
+            self.score(neighbors)
+            keys = {self._model.space.key(net) for net in neighbors}
+            reached = [self._scored[key] for key in keys & self._scored.keys()]
+            if not reached or max(reached, key=_value)[0] <= value:
+                return
+            value, network = max(reached, key=_value)
+
+    def _promising(self, network: Network, num: int) -> list[Network]:
+        """Networks one decision away, those first for which the slope is steepest."""
+        relaxation = self._relaxation
+        row = relaxation.encode([network])
+        soft = _softened(relaxation, row, 0.1).requires_grad_()
+        (slope,) = torch.autograd.grad(self._smooth(soft.unsqueeze(1)).sum(), soft)
+        self._count_smooth()
+        gains, changed = [], []
+        first = 0
+        for decision in relaxation.decisions:
+            columns = range(first, first + decision.num_values)
+            first += decision.num_values
+            current = int(row[0, columns].argmax()) + columns.start
+            for other in columns:
+                if other != current:
+                    gains.append(float(slope[0, other] - slope[0, current]))
+                    changed.append((current, other))
+        order = sorted(range(len(gains)), key=lambda place: -gains[place])[:num]
+        rows = row.repeat(len(order), 1)
+        for place, which in enumerate(order):
+            current, other = changed[which]
+            rows[place, current], rows[place, other] = 0.0, 1.0
+        return relaxation.round(rows)
+
+    def _count_smooth(self) -> None:
+        self.evaluations += self._smooth.evaluations
+        self._smooth.evaluations = 0
 
 
-class _Counted(AcquisitionFunction):
-    """Another acquisition function, with a count of the architectures that it was given."""
+class _Pending(AcquisitionFunction):
+    """An acquisition function of one row beside those that are chosen, with a count of rows."""
 
     def __init__(self, function: AcquisitionFunction) -> None:
         super().__init__(model=function.model)
         self.function = function
+        self.pending: Tensor | None = None
         self.evaluations = 0
 
     def forward(self, X: Tensor) -> Tensor:
         self.evaluations += X.shape[:-2].numel()
-        values: Tensor = self.function(X)
-        return values
-
-
-class _WithPending(AcquisitionFunction):
-    """An acquisition function of one point more than those that are chosen already."""
-
-    def __init__(self, function: AcquisitionFunction, pending: Tensor | None) -> None:
-        super().__init__(model=function.model)
-        self.function = function
-        self.pending = pending
-
-    def forward(self, X: Tensor) -> Tensor:
-        if self.pending is not None:
+        if self.pending is not None and len(self.pending):
             pending = self.pending.to(X).expand(*X.shape[:-2], *self.pending.shape)
             X = torch.cat([X, pending], dim=-2)
         values: Tensor = self.function(X)
         return values
 
 
-def _softened(relaxation: Relaxation, rows: Tensor, share: float = 0.3) -> Tensor:
-    """Rows with part of their weight spread evenly, which gives all values a gradient."""
+def _value(scored: tuple[float, Network]) -> float:
+    return scored[0]
+
+
+def _softened(relaxation: Relaxation, rows: Tensor, share: float) -> Tensor:
+    """Rows with a share of their weight spread evenly, which gives all values a gradient."""
     even = relaxation.probabilities(torch.ones_like(rows))
     return (1 - share) * rows + share * even
-
-
-def _distinct(
-    networks: Sequence[Network], key: Callable[[Network], str], taken: set[str]
-) -> list[Network]:
-    """Networks with different keys, none of which is taken."""
-    by_key = {key(net): net for net in networks}
-    return [net for name, net in by_key.items() if name not in taken]

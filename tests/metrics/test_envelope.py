@@ -51,8 +51,9 @@ def test_ifgw_is_differentiable_in_its_parameters(cells, tree, options):
     assert gradcheck(lambda *given: metric(*given)(cells[:3], cells[2:]), parameters())
 
 
-@pytest.mark.parametrize("memory_budget", [1, 4000, 2**28])
-@pytest.mark.parametrize("mass", ["channels", "uniform"])
+@pytest.mark.parametrize(
+    ("memory_budget", "mass"), [(1, "channels"), (4000, "uniform"), (2**28, "channels")]
+)
 def test_hotnn_is_differentiable_in_its_parameters(networks, tree, memory_budget, mass):
     def distances(rows, cols):
         def function(lam, eps, unreachable, lengths, eta, zeta):
