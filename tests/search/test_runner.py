@@ -181,9 +181,7 @@ def test_a_finished_search_is_read_back_and_can_be_extended(tmp_path):
     assert extended.trials[9].elapsed > first.trials[-1].elapsed
 
 
-@pytest.mark.parametrize(
-    "name", ["evolution", pytest.param("hotnas", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["evolution", pytest.param("hotnas", marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name):
     storage = tmp_path / "search.sqlite"
     finished = 0
