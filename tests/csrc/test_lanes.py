@@ -50,4 +50,4 @@ def test_lanes_do_not_race(build_dir: Path, lanes: str) -> None:
 
 
 def test_lanes_stay_inside_their_memory(build_dir: Path) -> None:
-    run(build_dir, "lanes_main_address", "lanes=1,8", "nodes=9", "every=6")
+    run(build_dir, "lanes_main_address", "lanes=2,8", "nodes=9", "every=6")
