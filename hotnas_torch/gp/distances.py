@@ -1,6 +1,5 @@
 """Distances between encoded rows, remembered while parameters stay as they are."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from hotnas_torch.spaces import SearchSpace
 __all__ = ["DistanceMemory", "NetworkIndex"]
 
 _MAX_ENTRIES = 4
-"""Sets of columns remembered per parameter setting."""
+"""Sets of columns remembered per set of parameters."""
 
 _MAX_ELEMENTS = 2**25
 """Distances remembered per set of columns."""
@@ -152,8 +151,8 @@ class DistanceMemory:
 
     def __init__(self, space: SearchSpace) -> None:
         self.index = NetworkIndex(space)
-        self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
-        self._last: _Square | None = None
+        self._entries: dict[tuple[int, tuple[int, ...]], _Entry] = {}
+        self._last: dict[int, _Square] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "DistanceMemory":
         return self
@@ -164,32 +163,35 @@ class DistanceMemory:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["space"])  # type: ignore[misc]
 
-    def distances(self, metric: HOTNN, rows: Tensor, cols: Tensor) -> Tensor:
+    def distances(self, metric: HOTNN, rows: Tensor, cols: Tensor, element: int = 0) -> Tensor:
         """Distances without a graph.
 
         Args:
             metric: Metric with its parameters.
             rows: Distinct numbers, shape (r,).
             cols: Distinct numbers, shape (c,).
+            element: Whose parameters these are, where several sets are in use at the same time.
 
         Returns:
             Shape (r, c).
         """
         with torch.no_grad():
-            entry = self._entry(metric, cols)
-            known = entry.place[rows] >= 0
-            if not bool(known.all()):
-                self._extend(entry, metric, rows[~known], cols)
+            entry = self._entry(metric, cols, element)
+            missing = rows[entry.place[rows] < 0]
+            if len(missing):
+                if (len(entry.table) + len(missing)) * len(cols) > _MAX_ELEMENTS:
+                    self._forget_rows(entry)
+                    missing = rows
+                self._extend(entry, metric, missing, cols)
             return entry.table[entry.place[rows].to(entry.table.device)]
 
-    def _entry(self, metric: HOTNN, cols: Tensor) -> _Entry:
-        name = tuple(cols.tolist())
+    def _entry(self, metric: HOTNN, cols: Tensor, element: int) -> _Entry:
+        name = element, tuple(cols.tolist())
         coefficients, shares = metric.ifgw.coefficients(), metric.shares()
         entry = self._entries.pop(name, None)
         if entry is None or not _same(entry.coefficients, coefficients):
-            entry = _Entry(
-                coefficients, shares, self._no_place(), coefficients.new_empty(0, len(cols))
-            )
+            nothing = coefficients.new_empty(0, len(cols))
+            entry = _Entry(coefficients, shares, torch.empty(0, dtype=torch.int64), nothing)
         elif not _same(entry.shares, shares):
             # The cells' distances still hold; the networks' are computed from them again.
             entry.shares = shares
@@ -203,17 +205,17 @@ class DistanceMemory:
         if missing:
             entry.place = torch.cat([entry.place, entry.place.new_full((missing,), -1)])
         self._entries[name] = entry
-        while len(self._entries) > _MAX_ENTRIES:
-            self._entries.popitem(last=False)
+        mine = [other for other in self._entries if other[0] == element]
+        if len(mine) > _MAX_ENTRIES:
+            del self._entries[mine[0]]
         return entry
 
-    def _no_place(self) -> Tensor:
-        return torch.full((len(self.index.networks),), -1, dtype=torch.int64)
+    def _forget_rows(self, entry: _Entry) -> None:
+        entry.place.fill_(-1)
+        entry.table = entry.table[:0]
+        entry.batches.clear()
 
     def _extend(self, entry: _Entry, metric: HOTNN, rows: Tensor, cols: Tensor) -> None:
-        if (len(entry.table) + len(rows)) * len(cols) > _MAX_ELEMENTS:
-            entry.place, entry.table = self._no_place(), entry.table[:0]
-            entry.batches.clear()
         of_rows, of_cols = self.index.select(rows), self.index.select(cols)
         # The same list on both sides is half the work.
         columns = None if torch.equal(rows, cols) else of_cols
@@ -223,17 +225,19 @@ class DistanceMemory:
         entry.table = torch.cat([entry.table, values])
         entry.batches.append((rows, cells))
 
-    def attached(self, metric: HOTNN, rows: Tensor, cols: Tensor) -> Tensor:
-        """Distances with a graph to the parameters; couplings are found when it is walked."""
-        values = self.distances(metric, rows, cols)
+    def attached(self, metric: HOTNN, rows: Tensor, cols: Tensor, element: int = 0) -> Tensor:
+        """`distances` with a graph to the parameters; couplings are found when it is walked."""
+        values = self.distances(metric, rows, cols, element)
         coefficients, shares = metric.ifgw.coefficients(), metric.shares()
         if not (coefficients.requires_grad or shares.requires_grad):
             return values
         apply: Any = _OnDemand.apply
-        result: Tensor = apply(values, self, metric, rows, cols, coefficients, shares)
+        result: Tensor = apply(values, self, metric, rows, cols, element, coefficients, shares)
         return result
 
-    def couplings(self, metric: HOTNN, rows: Tensor, cols: Tensor) -> HeldCouplings:
+    def couplings(
+        self, metric: HOTNN, rows: Tensor, cols: Tensor, element: int = 0
+    ) -> HeldCouplings:
         """Couplings between numbered networks; arguments as for `distances`.
 
         Those of the last square matrix are remembered; after a change of eta or zeta, the part of
@@ -244,14 +248,14 @@ class DistanceMemory:
             return metric.couplings(of_rows, self.index.select(cols))
         with torch.no_grad():
             coefficients, shares = metric.ifgw.coefficients(), metric.shares()
-        last, cells = self._last, None
+        last, cells = self._last.get(element), None
         known = last is not None and torch.equal(last.numbers, rows)
         if last is not None and known and _same(last.coefficients, coefficients):
             if _same(last.shares, shares):
                 return last.couplings
             cells = last.couplings.cells
         found = metric.couplings(of_rows, cells=cells)
-        self._last = _Square(rows, coefficients, shares, found)
+        self._last[element] = _Square(rows, coefficients, shares, found)
         return found
 
 
@@ -266,9 +270,10 @@ class _OnDemand(torch.autograd.Function):
         metric: HOTNN,
         rows: Tensor,
         cols: Tensor,
+        element: int,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.find = lambda: memory.couplings(metric, rows, cols)
+        ctx.find = lambda: memory.couplings(metric, rows, cols, element)
         ctx.save_for_backward(*parameters)
         return values.clone()
 
@@ -279,7 +284,7 @@ class _OnDemand(torch.autograd.Function):
         leaves = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
         with torch.enable_grad():
             ctx.find().evaluate(*leaves).backward(grad)
-        return (None,) * 5 + tuple(leaf.grad for leaf in leaves)
+        return (None,) * 6 + tuple(leaf.grad for leaf in leaves)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

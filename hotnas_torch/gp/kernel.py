@@ -461,16 +461,16 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
     def _distances(self, element: int, rows: Tensor, cols: Tensor) -> Tensor:
         metric = self.metric(element)
         if not torch.equal(rows, cols):
-            return self._memory.attached(metric, rows, cols)
+            return self._memory.attached(metric, rows, cols, element)
         if self._held is not None:
             name = (element, tuple(rows.tolist()))
             if name not in self._held:
-                self._held[name] = self._memory.couplings(metric, rows, cols)
+                self._held[name] = self._memory.couplings(metric, rows, cols, element)
             return self._held[name].distances(metric)
         if self.training and torch.is_grad_enabled() and self._learns():
             # A backward pass is about to follow, so the couplings are found at once.
-            return self._memory.couplings(metric, rows, cols).distances(metric)
-        return self._memory.attached(metric, rows, cols)
+            return self._memory.couplings(metric, rows, cols, element).distances(metric)
+        return self._memory.attached(metric, rows, cols, element)
 
 
 def _learned(
