@@ -26,6 +26,9 @@ LEARNABLE = ("lam", "eps", "eta", "zeta", "tree", "unreachable")
 _ROOM = 0.05
 _SMALLEST_LENGTH = 1e-3
 
+_BLOCKS = 4
+"""How many times more entries than wanted are still computed as one matrix product."""
+
 
 class _Landmarks(torch.nn.Module):
     """Rows that follow the kernel's dtype and device, and are no part of its state."""
@@ -421,22 +424,32 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
         if last_dim_is_batch:
             raise ValueError("last_dim_is_batch: a single column of a row encodes no network")
         of_x1, of_x2 = self._memory.index(x1), self._memory.index(x2)
-        if diag and torch.equal(of_x1, of_x2):
+        if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
             shape = torch.broadcast_shapes(of_x1.shape, (*self.batch_shape, 1))
-            return x1.new_ones(shape)
+            return x1.new_ones(shape if diag else (*shape, 1))
         rows, row_place = torch.unique(of_x1, return_inverse=True)
         cols, col_place = torch.unique(of_x2, return_inverse=True)
-        table = self._covariance(rows, cols).to(x1)
-        row_place, col_place = row_place.to(table.device), col_place.to(table.device)
-        element = torch.arange(len(table), device=table.device).reshape(*self.batch_shape, 1)
-        if diag:
-            return table[element, row_place, col_place]
-        return table[element.unsqueeze(-1), row_place.unsqueeze(-1), col_place.unsqueeze(-2)]
-
-    def _covariance(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Covariance between distinct networks, shape (B, r, c)."""
+        element = torch.arange(self.batch_shape.numel()).reshape(*self.batch_shape, 1)
+        if not diag:
+            element = element.unsqueeze(-1)
+            row_place, col_place = row_place.unsqueeze(-1), col_place.unsqueeze(-2)
+        place = tuple(index.to(x1.device) for index in (element, row_place, col_place))
         if self.landmarks is None:
-            return self._similarity(rows, cols)
+            return self._similarity(rows, cols).to(x1)[place]
+        left, right = self._features(rows, cols)
+        wanted = torch.broadcast_shapes(*(index.shape for index in place)).numel()
+        if wanted * _BLOCKS < len(rows) * len(cols):
+            # Many small blocks: their entries are few of those between all rows.
+            element, row_place, col_place = place
+            product = (left[element, row_place] * right[element, col_place]).sum(-1)
+        else:
+            product = (left @ right.mT)[place]
+        # What a row lacks to length 1 is its own, and that of rows with the same network.
+        same = (rows[row_place.cpu()] == cols[col_place.cpu()]).to(x1.device)
+        return torch.where(same, 1.0, product).to(x1)
+
+    def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of distinct networks, shapes (B, r, n) and (B, c, n) for n landmarks."""
         landmarks = self._landmark_numbers()
         among = self._similarity(landmarks, landmarks)
         whitening = whitener(among, self.cutoff)
@@ -447,10 +460,7 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
             return landmark_features(similarity, whitening)
 
         left = features(rows)
-        right = left if torch.equal(rows, cols) else features(cols)
-        # What a row lacks to length 1 is its own, and that of rows with the same network.
-        same = rows[:, None] == cols
-        return torch.where(same.to(left.device), 1.0, left @ right.mT)
+        return left, left if torch.equal(rows, cols) else features(cols)
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         """exp(-distance / lengthscale) between distinct networks, shape (B, r, c)."""

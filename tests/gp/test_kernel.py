@@ -346,3 +346,19 @@ def test_it_adds_and_multiplies_with_other_kernels(X):
     one, other = dense(first, both), dense(second, both)
     torch.testing.assert_close(dense(first + second, both), one + other)
     torch.testing.assert_close(dense(first * second, both), one * other)
+
+
+@pytest.mark.parametrize("batch_shape", [torch.Size(), torch.Size([2, 1])])
+def test_many_small_blocks_are_as_one_matrix(rng, batch_shape):
+    X = SPACE.encode(SPACE.sample(40, generator=rng, distinct=True))
+    kernel = HOTNNKernel(SPACE, landmarks=X[:7], batch_shape=batch_shape).double()
+    whole = dense(kernel, X)
+    blocks = dense(kernel, X.reshape(20, 2, 6))
+    assert blocks.shape == (*batch_shape[:1], 20, 2, 2)
+    for place in range(20):
+        here = slice(2 * place, 2 * place + 2)
+        expected = whole.reshape(*batch_shape[:1], 40, 40)[..., here, here]
+        torch.testing.assert_close(blocks[..., place, :, :], expected)
+    singles = dense(kernel, X.unsqueeze(1))
+    assert torch.equal(singles, torch.ones_like(singles))
+    assert singles.shape == (*batch_shape[:1], 40, 1, 1)
