@@ -5,7 +5,7 @@
 //              [fill=255]
 //
 // lanes: widths of the thread groups, simd for the vector kernels, serial for the one lane held to itself
-// with other bytes in what it never wrote. nodes: the largest problem. every=k: each k-th batch. terms=all:
+// with other bytes in what it never wrote. nodes: the largest problem. every=k: one batch in k. terms=all:
 // every loss and pair set on every batch. fill: the byte in unwritten work space, -1 leaves it to the
 // allocator. Prints a line for each difference; exit status 1 if there was one.
 #include <algorithm>
@@ -389,14 +389,16 @@ class Comparison {
     for (const auto& size : sizes) {
       for (const Kind kind : kinds) {
         ++seed;
-        if (std::max(size[0], size[1]) > choice_.nodes || seed % choice_.every != 0) continue;
+        if (std::max(size[0], size[1]) > choice_.nodes) continue;
+        // one in `every`, and not those of one kind
+        if ((seed * 2654435761u >> 16) % choice_.every != 0) continue;
+        ++batches_;
         const int count = std::max(size[0], size[1]) > 9 ? 1 : 2;
         const Problems<T> problems = Draw<T>(kind, seed).problems(count, size[0], size[1]);
         const std::string where = std::string(type) + " " + std::to_string(size[0]) + "x" +
                                   std::to_string(size[1]) + " " +
                                   kind_names[static_cast<int>(kind)];
-        for (const std::string& kernel : choice_.kernels)
-          compare(kernel, kind, problems, where, seed);
+        for (const std::string& kernel : choice_.kernels) compare(kernel, kind, problems, where);
       }
     }
   }
@@ -434,8 +436,8 @@ class Comparison {
 
   /// One kernel on one batch, with one loss and pair set in turn or with all of them.
   template <class T>
-  void compare(const std::string& kernel, Kind kind, const Problems<T>& p, const std::string& where,
-               unsigned seed) {
+  void compare(const std::string& kernel, Kind kind, const Problems<T>& p,
+               const std::string& where) {
     const bool plain =
         kernel == "transport" || kernel == "sinkhorn" || kernel == "network_distances";
     if (kernel == "fgw_lower_bound" && p.n * p.m > 100) return;  // n m transport problems
@@ -445,10 +447,10 @@ class Comparison {
     if (kernel == "fgw_merging" && (kind == Kind::tied || sizeof(T) == sizeof(float))) return;
     // its padding multiplies zeros with the structures, which are finite where it is called
     if (kind == Kind::nonfinite && kernel == "fgw_backward") return;
-    const int turn = static_cast<int>(seed % 6);
+    const int turn = batches_ % 6;
     for (int terms = 0; terms < 6; ++terms) {
       if (terms != turn && (plain || !choice_.all_terms)) continue;
-      const int loss = terms % 2, pairs = terms / 2, flag = static_cast<int>(seed / 6 % 2);
+      const int loss = terms % 2, pairs = terms / 2, flag = batches_ / 6 % 2;
       atom_slots = kernel == "fgw_merging" ? 3 : 0;
       workspace_fill = choice_.fill < 0 ? -1 : 0;
       const Results<T> expected =
@@ -505,7 +507,7 @@ class Comparison {
   }
 
   const Choice& choice_;
-  int differences_ = 0, comparisons_ = 0;
+  int batches_ = 0, differences_ = 0, comparisons_ = 0;
 };
 
 std::vector<std::string> split(const char* text) {
