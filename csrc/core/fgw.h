@@ -289,7 +289,7 @@ class Fgw {
 
   template <int Packs>
   HN_HD void combine_packs(T scale_linear, T scale_pair, int e, T* out) const {
-    const int matrix = s_.n * s_.ld;
+    const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;  // all atoms: beyond an int
     Var sum[Packs];
     for (int r = 0; r < Packs; ++r)
       sum[r] = G::splat(scale_linear) * g_.load(w_.cost + e + r * G::width);
@@ -453,7 +453,7 @@ class Fgw {
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
-    const int matrix = s_.n * s_.ld;
+    const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;
     pair_cost<L, P>(g_, s_, w_.c, v, w_.pair + fresh * matrix);
     g_.sync();
     const T linear = inner(g_, w_.cost, v);
