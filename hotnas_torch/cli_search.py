@@ -93,7 +93,10 @@ def add_commands(commands: Any) -> None:
     search.add_argument(
         "--batch", type=int, metavar="N", help="networks asked for at once, default --workers"
     )
-    search.add_argument("--threads", type=int, metavar="N", help="threads of the search itself")
+    # The model's matrices are small: more threads wait for each other more than they help.
+    search.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of the strategy, default 1"
+    )
     search.add_argument(
         "--no-pictures", action="store_true", help="write the storage only, no picture, no report"
     )
@@ -151,11 +154,7 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     files = {} if arguments.no_pictures else _files(parser, out)
     budget = _budget(parser, arguments)
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            parser.error(f"--threads must be at least 1; got {arguments.threads}")
-        torch.set_num_threads(arguments.threads)
-    for name in ("workers", "batch"):
+    for name in ("workers", "batch", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1; got {value}")
@@ -167,6 +166,7 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
     strategy = _strategy(parser, arguments, space)
     for path in files.values():
         _check_output(parser, path)
+    torch.set_num_threads(arguments.threads)
     if arguments.overwrite:
         out.unlink(missing_ok=True)
     try:
