@@ -1,5 +1,7 @@
 """What the tests of the lanes share: operators and programs of a developer build."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,19 @@ def built(build_dir: Path) -> Callable[[str], Path]:
         return build_dir / name
 
     return path
+
+
+@pytest.fixture(scope="session")
+def fixed_addresses() -> list[str]:
+    """Prefix of a command under ThreadSanitizer, which cannot place its shadow memory everywhere.
+
+    Without it, a kernel that randomises addresses widely stops the program with "unexpected memory
+    mapping"; where the prefix is not allowed, it is empty.
+    """
+    prefix = ["setarch", "-R"]
+    if shutil.which("setarch") and subprocess.run([*prefix, "true"], check=False).returncode == 0:
+        return prefix
+    return []
 
 
 @pytest.fixture(scope="session")

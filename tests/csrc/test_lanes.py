@@ -33,8 +33,11 @@ def test_any_number_of_lanes(built: Callable[[str], Path], lanes: str, every: in
 
 
 @pytest.mark.parametrize(("lanes", "every"), [("2", 3), ("8", 12)])
-def test_lanes_do_not_race(built: Callable[[str], Path], lanes: str, every: int) -> None:
-    run([built("lanes_main_thread"), f"lanes={lanes}", "nodes=9", f"every={every}"])
+def test_lanes_do_not_race(
+    built: Callable[[str], Path], fixed_addresses: list[str], lanes: str, every: int
+) -> None:
+    program = built("lanes_main_thread")
+    run([*fixed_addresses, program, f"lanes={lanes}", "nodes=9", f"every={every}"])
 
 
 def test_lanes_stay_inside_their_arrays(built: Callable[[str], Path]) -> None:
@@ -53,9 +56,12 @@ def test_nothing_is_read_that_was_never_written(built: Callable[[str], Path]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["lanes_main", "lanes_main_thread", "lanes_main_address"])
-def test_more_problems_than_lanes(built: Callable[[str], Path], program: str) -> None:
-    run([built(program), "lanes=2,8", "every=4"])
-    run([built(program), "lanes=32", "every=16"])
+def test_more_columns_than_lanes(
+    built: Callable[[str], Path], fixed_addresses: list[str], program: str
+) -> None:
+    prefix = fixed_addresses if program == "lanes_main_thread" else []
+    run([*prefix, built(program), "lanes=2,8", "every=4"])
+    run([*prefix, built(program), "lanes=32", "every=16"])
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def compiler(build_dir: Path) -> str:
     return found[1]
 
 
-def races(tmp_path: Path, sources: Path, build_dir: Path, compiler: str) -> str:
+def races(tmp_path: Path, sources: Path, build_dir: Path, compiler: str, prefix: list[str]) -> str:
     """Compile two lanes from `sources` and return what ThreadSanitizer says about them."""
     objects = build_dir / "CMakeFiles"
     others = [
@@ -59,7 +59,7 @@ def races(tmp_path: Path, sources: Path, build_dir: Path, compiler: str) -> str:
         check=True,
     )
     done = subprocess.run(
-        [program, "lanes=2", "nodes=9", "every=2"],
+        [*prefix, program, "lanes=2", "nodes=9", "every=2"],
         env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
         capture_output=True,
         text=True,
@@ -79,6 +79,7 @@ def test_a_missing_sync_is_found(
     build_dir: Path,
     built: Callable[[str], Path],
     compiler: str,
+    fixed_addresses: list[str],
 ) -> None:
     built("lanes_main_thread")
     sources = tmp_path / "csrc"
@@ -87,13 +88,19 @@ def test_a_missing_sync_is_found(
     text, count = re.subn(rf"({before})g_?\.sync\(\);", r"\1", path.read_text())
     assert count == 1, f"csrc/core/{header} has changed: choose another sync() for this test"
     path.write_text(text)
-    said = races(tmp_path, sources, build_dir, compiler)
+    said = races(tmp_path, sources, build_dir, compiler, fixed_addresses)
     assert "WARNING: ThreadSanitizer: data race" in said
     assert header in said
 
 
 def test_nothing_is_found_where_nothing_is_missing(
-    tmp_path: Path, build_dir: Path, built: Callable[[str], Path], compiler: str
+    tmp_path: Path,
+    build_dir: Path,
+    built: Callable[[str], Path],
+    compiler: str,
+    fixed_addresses: list[str],
 ) -> None:
     built("lanes_main_thread")
-    assert " comparisons, 0 differences" in races(tmp_path, SOURCES, build_dir, compiler)
+    assert " comparisons, 0 differences" in races(
+        tmp_path, SOURCES, build_dir, compiler, fixed_addresses
+    )

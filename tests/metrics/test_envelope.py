@@ -14,6 +14,11 @@ LENGTHS = torch.tensor([0.9, 1.13, 0.87, 0.07, 0.11, 1.21], dtype=torch.float64)
 EXACT = {"tol": 1e-12, "max_iter": 500, "dtype": torch.float64}
 
 
+def compiled(*parameters):
+    """Finite differences in every parameter take minutes with the torch text of the solvers."""
+    return pytest.param(*parameters, marks=pytest.mark.ext)
+
+
 def leaf(value):
     return torch.as_tensor(value, dtype=torch.float64).clone().requires_grad_()
 
@@ -25,11 +30,11 @@ def parameters():
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"pairs": "ordered"},
-        {"linear_term": "literal"},
-        {"normalize": False, "max_nodes": 6},
-        {"memory_budget": 1},
+        compiled({}),
+        compiled({"pairs": "ordered"}),
+        compiled({"linear_term": "literal"}),
+        compiled({"normalize": False, "max_nodes": 6}),
+        compiled({"memory_budget": 1}),
         {"backend": "torch"},
     ],
     ids=str,
@@ -52,7 +57,8 @@ def test_ifgw_is_differentiable_in_its_parameters(cells, tree, options):
 
 
 @pytest.mark.parametrize(
-    ("memory_budget", "mass"), [(1, "channels"), (4000, "uniform"), (2**28, "channels")]
+    ("memory_budget", "mass"),
+    [compiled(1, "channels"), compiled(4000, "uniform"), compiled(2**28, "channels")],
 )
 def test_hotnn_is_differentiable_in_its_parameters(networks, tree, memory_budget, mass):
     def distances(rows, cols):
@@ -78,6 +84,7 @@ def test_hotnn_is_differentiable_in_its_parameters(networks, tree, memory_budget
     assert gradcheck(distances(networks[3:], networks[:5]), given)
 
 
+@pytest.mark.ext
 def test_repeated_cells_on_one_skeleton_have_gradients(rng):
     space = spaces.NASBench201()
     networks = space.sample(6, generator=rng)
@@ -88,6 +95,7 @@ def test_repeated_cells_on_one_skeleton_have_gradients(rng):
     assert gradcheck(distances, (leaf(0.45), leaf(0.63), leaf(0.31), leaf(0.43)))
 
 
+@pytest.mark.ext
 def test_the_default_for_unreachable_follows_eps_and_the_tree(cells, tree):
     eps, lengths = leaf(0.63), leaf(LENGTHS)
 
@@ -97,6 +105,7 @@ def test_the_default_for_unreachable_follows_eps_and_the_tree(cells, tree):
     assert gradcheck(distances, (eps, lengths))
 
 
+@pytest.mark.ext
 def test_a_cost_matrix_has_gradients(cells, tree, rng):
     size = len(tree.labels)
     row, col = torch.triu_indices(size, size, offset=1)
