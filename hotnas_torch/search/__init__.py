@@ -2,6 +2,7 @@
 
 from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
 from hotnas_torch.search.random_search import RandomSearch
@@ -14,6 +15,7 @@ __all__ = [
     "UCB",
     "Acquisition",
     "AcquisitionInputs",
+    "BayesianSearch",
     "LogEI",
     "Observation",
     "Outcome",
