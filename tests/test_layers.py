@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "objectives": {"errors", "arch", "spaces", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "metrics"},
     "search": {"errors", "arch", "spaces", "gp"},
+    "comparison": {"errors", "arch", "spaces", "objectives", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "report": {"errors", "spaces", "metrics", "plot", "search"},
@@ -42,7 +43,7 @@ CONFINED = {
     "matplotlib": {"plot", "report"},
     "networkx": {"plot"},
     "sklearn": {"nn"},
-    "tqdm": {"metrics", "search", "cli"},
+    "tqdm": {"comparison", "metrics", "search", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}

@@ -1,0 +1,45 @@
+"""The methods that can be compared, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+
+from hotnas_torch.search import HOTNAS, RandomSearch, RegularizedEvolution, Strategy
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["METHODS", "Method"]
+
+Method = Callable[[SearchSpace, torch.Generator, int], Strategy]
+"""Builds a strategy for a space, with a source of randomness and a number of initial networks."""
+
+
+def _hotnas(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    return HOTNAS(space, generator=generator, num_initial=num_initial)
+
+
+def _hotnas_paper(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    return HOTNAS(space, generator=generator, num_initial=num_initial, preset="paper")
+
+
+def _random(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    del num_initial
+    return RandomSearch(space, generator=generator)
+
+
+def _evolution(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    del num_initial  # the population is the method's own
+    return RegularizedEvolution(space, generator=generator)
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "hotnas": _hotnas,
+        "hotnas_paper": _hotnas_paper,
+        "random": _random,
+        "evolution": _evolution,
+    }
+)
+"""Methods by the name that records and the command line use."""

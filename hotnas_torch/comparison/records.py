@@ -1,0 +1,129 @@
+"""One search as a file: what was evaluated, in which order, and what it took."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hotnas_torch.errors import StorageError
+
+__all__ = ["Record", "path_of", "read_record", "read_records", "write_csv", "write_record"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One search with one seed.
+
+    Attributes:
+        task: Name of the task.
+        method: Name of the method.
+        seed: Seed of everything random.
+        identity: What the outcome depends on: settings of the method, batch, table.
+        networks: Official strings in the order of evaluation.
+        values: Their values, smaller is better; NaN for a failed evaluation.
+        seconds: Processor seconds that proposing each of them took.
+        best_value: The smallest value of the table.
+        better: How many architectures of the table are better than the best found so far, after
+            each evaluation.
+    """
+
+    task: str
+    method: str
+    seed: int
+    identity: Mapping[str, Any]
+    networks: tuple[str, ...]
+    values: tuple[float, ...]
+    seconds: tuple[float, ...]
+    best_value: float
+    better: tuple[int, ...]
+
+    def regrets(self) -> list[float]:
+        """Returns the best value so far less the best of the table, after each evaluation."""
+        best, found = math.inf, []
+        for value in self.values:
+            best = best if math.isnan(value) else min(best, value)
+            found.append(best - self.best_value)
+        return found
+
+
+def path_of(folder: Path, task: str, method: str, seed: int) -> Path:
+    """Returns where the record of a search lies."""
+    return folder / task / method / f"{seed}.json"
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Writes a record; the file is complete or absent."""
+    path = path_of(folder, record.task, record.method, record.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"version": _VERSION} | {name: getattr(record, name) for name in Record.__slots__}
+    content["values"] = [None if math.isnan(value) else value for value in record.values]
+    _replace(path, json.dumps(content))
+
+
+def read_record(path: Path) -> Record:
+    """Reads a record.
+
+    Raises:
+        StorageError: The file is damaged or of a newer version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("version")
+        if version > _VERSION:
+            raise StorageError(f"{path} was written by a newer version of hotnas_torch.")
+        content["values"] = [math.nan if v is None else float(v) for v in content["values"]]
+        for name in ("networks", "values", "seconds", "better"):
+            content[name] = tuple(content[name])
+        return Record(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{path} is no record of a comparison: {error} (delete it to run that search again)."
+        ) from error
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Reads all records of a folder, in the order of their names.
+
+    Raises:
+        StorageError: A file is damaged.
+    """
+    paths = folder.glob("*/*/*.json")
+    return [read_record(p) for p in sorted(paths, key=lambda p: (p.parts[-3:-1], int(p.stem)))]
+
+
+def write_csv(records: Iterable[Record], path: Path) -> None:
+    """Writes one line per evaluation: task, method, seed, evaluation, network, value, and so on."""
+    lines: list[list[object]] = [
+        ["task", "method", "seed", "evaluation", "network", "value", "regret", "better", "seconds"]
+    ]
+    for record in records:
+        columns = (
+            range(1, len(record.values) + 1),
+            record.networks,
+            record.values,
+            record.regrets(),
+            record.better,
+            record.seconds,
+        )
+        for line in zip(*columns, strict=True):
+            lines.append([record.task, record.method, record.seed, *line])
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, encoding="utf-8", newline="", delete=False
+    ) as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    os.replace(file.name, path)
+
+
+def _replace(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)

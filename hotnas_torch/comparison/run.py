@@ -1,0 +1,207 @@
+"""Running a comparison: every method on every task with every seed, each once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hotnas_torch.comparison.methods import METHODS, Method
+from hotnas_torch.comparison.records import Record, path_of, read_record, write_record
+from hotnas_torch.comparison.tasks import TASKS, Task
+from hotnas_torch.errors import StorageError
+from hotnas_torch.objectives import Table
+
+__all__ = ["compare", "search_once"]
+
+
+def compare(
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    *,
+    data: Path,
+    folder: Path,
+    num_seeds: int = 20,
+    num_initial: int = 10,
+    num_evaluations: int = 90,
+    batch: int = 4,
+    processes: int = 1,
+    progress: bool = True,
+) -> list[Record]:
+    """Runs every method on every task with the seeds 0, 1, ...
+
+    Each search is written to a file of its own when it ends, and not run again, so that an
+    interrupted comparison continues. Searches with equal seeds start from the same networks where
+    the methods draw them in the same way, which makes paired tests sharp.
+
+    Args:
+        tasks: Names in :data:`~hotnas_torch.comparison.TASKS`.
+        methods: Names in :data:`~hotnas_torch.comparison.METHODS`.
+        data: Folder of the published tables.
+        folder: Where the records go.
+        num_seeds: Searches per task and method, >= 1.
+        num_initial: Random networks at the start of each, >= 2.
+        num_evaluations: Evaluations of each search in all, the initial ones included.
+        batch: Networks that are asked for at once after the initial ones.
+        processes: Searches that run at the same time, one thread each.
+        progress: Show a progress bar.
+
+    Returns:
+        All records of what was asked, old and new, ordered by task, method and seed.
+
+    Raises:
+        ValueError: An unknown name or a number out of range.
+        TableError: A table is missing.
+        StorageError: A record in ``folder`` is damaged or of other settings.
+    """
+    for kind, names, known in (("tasks", tasks, TASKS), ("methods", methods, METHODS)):
+        for place, name in enumerate(names):
+            if name not in known:
+                options = ", ".join(map(repr, known))
+                raise ValueError(f"{kind}[{place}] must be one of {options}, got {name!r}.")
+    for argument, value, smallest in (
+        ("num_seeds", num_seeds, 1),
+        ("num_initial", num_initial, 2),
+        ("num_evaluations", num_evaluations, num_initial),
+        ("batch", batch, 1),
+        ("processes", processes, 1),
+    ):
+        if value < smallest:
+            raise ValueError(f"{argument} must be at least {smallest}, got {value}.")
+    records: dict[tuple[str, str, int], Record] = {}
+    open_runs: list[tuple[str, str, int]] = []
+    for name in tasks:
+        table = _table(TASKS[name], data)
+        for method in methods:
+            expected = _identity(METHODS[method], table, num_initial, num_evaluations, batch)
+            for seed in range(num_seeds):
+                path = path_of(folder, name, method, seed)
+                if path.exists():
+                    records[name, method, seed] = _checked(path, expected)
+                else:
+                    open_runs.append((name, method, seed))
+    # By seed first: an unfinished comparison has all methods with some seeds.
+    open_runs.sort(key=lambda one: one[2])
+    search = partial(
+        search_once,
+        data=data,
+        folder=folder,
+        num_initial=num_initial,
+        num_evaluations=num_evaluations,
+        batch=batch,
+    )
+    bar = tqdm(total=len(open_runs), desc="searches", unit="", disable=not progress)
+    with bar:
+        if processes == 1:
+            for one in open_runs:
+                records[one] = search(*one)
+                bar.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+                futures = {pool.submit(search, *one): one for one in open_runs}
+                try:
+                    for future in as_completed(futures):
+                        records[futures[future]] = future.result()
+                        bar.update()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+    asked = (
+        (task, method, seed) for task in tasks for method in methods for seed in range(num_seeds)
+    )
+    return [records[one] for one in asked]
+
+
+def search_once(
+    task: str,
+    method: str,
+    seed: int,
+    *,
+    data: Path,
+    folder: Path,
+    num_initial: int,
+    num_evaluations: int,
+    batch: int,
+) -> Record:
+    """Runs one search in a table and writes its record."""
+    table = _table(TASKS[task], data)
+    space = table.space
+    generator = torch.Generator().manual_seed(seed)
+    strategy = METHODS[method](space, generator, num_initial)
+    networks: list[str] = []
+    values: list[float] = []
+    seconds: list[float] = []
+    while len(values) < num_evaluations:
+        wanted = num_initial if not values else min(batch, num_evaluations - len(values))
+        before = time.process_time()
+        asked = strategy.ask(wanted)
+        took = time.process_time() - before
+        if not asked:
+            break
+        found = [table(net).value for net in asked]
+        strategy.tell(asked, found)
+        networks += [net.spec for net in asked]
+        values += found
+        seconds += [took / len(asked)] * len(asked)
+    best, better = float("inf"), []
+    for value in values:
+        best = min(best, value)
+        better.append(table.rank(best))
+    record = Record(
+        task=task,
+        method=method,
+        seed=seed,
+        identity=_identity(METHODS[method], table, num_initial, num_evaluations, batch),
+        networks=tuple(networks),
+        values=tuple(values),
+        seconds=tuple(seconds),
+        best_value=table.best_value,
+        better=tuple(better),
+    )
+    write_record(record, folder)
+    return record
+
+
+@lru_cache(maxsize=2)
+def _table(task: Task, data: Path) -> Table:
+    return task.open(data)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _identity(
+    method: Method, table: Table, num_initial: int, num_evaluations: int, batch: int
+) -> dict[str, Any]:
+    config = method(table.space, torch.Generator().manual_seed(0), num_initial).config()
+    del config["seed"]
+    identity: dict[str, Any] = {
+        "strategy": config,
+        "table": table.describe(),
+        "num_initial": num_initial,
+        "num_evaluations": num_evaluations,
+        "batch": batch,
+    }
+    # As it will be read again.
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _checked(path: Path, expected: Mapping[str, Any]) -> Record:
+    record = read_record(path)
+    for name, value in expected.items():
+        if record.identity.get(name) != value:
+            raise StorageError(
+                f"{path} was made with {name} = {record.identity.get(name)!r}, now it is "
+                f"{value!r} (choose another folder, or delete the file to run it again)."
+            )
+    return record
