@@ -14,6 +14,7 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
+from hotnas_torch.cli_bench import add_bench
 from hotnas_torch.cli_search import add_commands
 from hotnas_torch.errors import (
     ArchitectureError,
@@ -185,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_metric_arguments(compare)
     compare.set_defaults(run=_compare)
     add_commands(commands)
+    add_bench(commands)
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -12,8 +13,18 @@ from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["METHODS", "Method"]
 
-Method = Callable[[SearchSpace, torch.Generator, int], Strategy]
-"""Builds a strategy for a space, with a source of randomness and a number of initial networks."""
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A strategy with its settings.
+
+    Attributes:
+        title: What tables and pictures call it.
+        build: Builds it from a space, a source of randomness and a number of initial networks.
+    """
+
+    title: str
+    build: Callable[[SearchSpace, torch.Generator, int], Strategy]
 
 
 def _hotnas(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
@@ -36,10 +47,10 @@ def _evolution(space: SearchSpace, generator: torch.Generator, num_initial: int)
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "hotnas": _hotnas,
-        "hotnas_paper": _hotnas_paper,
-        "random": _random,
-        "evolution": _evolution,
+        "hotnas": Method("HOTNAS", _hotnas),
+        "hotnas_paper": Method("HOTNAS as printed", _hotnas_paper),
+        "random": Method("random search", _random),
+        "evolution": Method("evolution", _evolution),
     }
 )
 """Methods by the name that records and the command line use."""

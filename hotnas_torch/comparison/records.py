@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hotnas_torch.errors import StorageError
+from hotnas_torch.files import write_text
 
 __all__ = ["Record", "path_of", "read_record", "read_records", "write_csv", "write_record"]
 
@@ -66,7 +66,7 @@ def write_record(record: Record, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"version": _VERSION} | {name: getattr(record, name) for name in Record.__slots__}
     content["values"] = [None if math.isnan(value) else value for value in record.values]
-    _replace(path, json.dumps(content))
+    write_text(path, json.dumps(content))
 
 
 def read_record(path: Path) -> Record:
@@ -116,14 +116,6 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
         )
         for line in zip(*columns, strict=True):
             lines.append([record.task, record.method, record.seed, *line])
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, encoding="utf-8", newline="", delete=False
-    ) as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
-    os.replace(file.name, path)
-
-
-def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(path, text.getvalue())

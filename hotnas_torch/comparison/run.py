@@ -136,7 +136,7 @@ def search_once(
     table = _table(TASKS[task], data)
     space = table.space
     generator = torch.Generator().manual_seed(seed)
-    strategy = METHODS[method](space, generator, num_initial)
+    strategy = METHODS[method].build(space, generator, num_initial)
     networks: list[str] = []
     values: list[float] = []
     seconds: list[float] = []
@@ -183,7 +183,7 @@ def _one_thread() -> None:
 def _identity(
     method: Method, table: Table, num_initial: int, num_evaluations: int, batch: int
 ) -> dict[str, Any]:
-    config = method(table.space, torch.Generator().manual_seed(0), num_initial).config()
+    config = method.build(table.space, torch.Generator().manual_seed(0), num_initial).config()
     del config["seed"]
     identity: dict[str, Any] = {
         "strategy": config,

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata, studentized_range, wilcoxon
 
+from hotnas_torch.comparison.methods import METHODS
 from hotnas_torch.comparison.records import Record
+from hotnas_torch.comparison.tasks import TASKS
 
 __all__ = ["Cell", "PairedTest", "Summary", "summarize"]
 
@@ -90,7 +92,7 @@ class Summary:
     def markdown(self) -> str:
         """Returns the table: mean regret, its standard error and mean rank per task and method."""
         lines = [
-            "| task | " + " | ".join(self.methods) + " |",
+            "| task | " + " | ".join(METHODS[method].title for method in self.methods) + " |",
             "|---" * (len(self.methods) + 1) + "|",
         ]
         for task in self.tasks:
@@ -100,7 +102,7 @@ class Summary:
                 cell = self.cells[task, method]
                 text = f"{cell.regret:.3f} ± {cell.error:.3f} ({cell.better:.1f})"
                 entries.append(f"**{text}**" if cell.regret == best else text)
-            lines.append(f"| {task} | " + " | ".join(entries) + " |")
+            lines.append(f"| {TASKS[task].title} | " + " | ".join(entries) + " |")
         ranks = [f"{self.mean_rank[method]:.2f}" for method in self.methods]
         lines.append("| mean rank | " + " | ".join(ranks) + " |")
         seconds = [

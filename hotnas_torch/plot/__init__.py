@@ -1,6 +1,7 @@
 """Pictures of distances, matchings, networks and searches; figures that need no display."""
 
 from hotnas_torch.plot.architectures import plot_network
+from hotnas_torch.plot.comparison import plot_ranks, plot_regrets
 from hotnas_torch.plot.distances import plot_heat_map, plot_tree
 from hotnas_torch.plot.figure import save_figure
 from hotnas_torch.plot.matching import plot_cell_matching, plot_network_matching
@@ -13,6 +14,8 @@ __all__ = [
     "plot_map",
     "plot_network",
     "plot_network_matching",
+    "plot_ranks",
+    "plot_regrets",
     "plot_trace",
     "plot_tree",
     "save_figure",

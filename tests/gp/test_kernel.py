@@ -260,9 +260,9 @@ def test_wrong_rows_are_refused(X):
     wrong = torch.cat([X, X[:1] + 7.0])
     with pytest.raises(ArchitectureError, match=r"X\[6\]"):
         kernel(wrong).to_dense()
+    halves = torch.zeros(3, 8)
+    halves[2, 3] = 0.5
     with pytest.raises(ArchitectureError, match=r"X\[2, 3\].*whole number"):
-        halves = torch.zeros(3, 8)
-        halves[2, 3] = 0.5
         kernel(X[:3] + halves).to_dense()
     with pytest.raises(ValueError, match="must have 8 columns"):
         kernel(X[:, :5]).to_dense()

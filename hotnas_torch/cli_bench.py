@@ -1,0 +1,162 @@
+"""The command ``hotnas bench``: search methods compared on published tables."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from hotnas_torch.comparison import METHODS, TASKS, Record, Summary, compare, summarize, write_csv
+from hotnas_torch.files import write_text
+from hotnas_torch.plot import plot_ranks, plot_regrets, save_figure
+
+__all__ = ["add_bench"]
+
+_EXAMPLES = """\
+examples:
+  hotnas bench search --data data --out runs/compare
+  hotnas bench search --data data --out runs/compare --tasks nb201_cifar10 --seeds 5 --processes 2
+  hotnas bench search --data data --out runs/quick --methods hotnas random --evaluations 50
+
+Each finished search is a file in --out; the same command goes on where it was interrupted.
+--out gets results.csv (one line per evaluation), table.md, regret.png and ranks.png.
+"""
+_DEFAULT_METHODS = ("hotnas", "random", "evolution")
+
+
+class _Parser(Protocol):
+    def error(self, message: str) -> NoReturn: ...
+
+
+def add_bench(commands: Any) -> None:
+    """Adds the command.
+
+    Args:
+        commands: What ``add_subparsers`` of the program's parser returned.
+    """
+    bench = commands.add_parser("bench", help="compare search methods on published tables")
+    kinds = bench.add_subparsers(metavar="WHAT", required=True)
+    search = kinds.add_parser(
+        "search",
+        help="every method on every task, over several seeds",
+        description="Compares search methods on published tables: regret, ranks, paired tests.",
+        epilog=_EXAMPLES + _listed(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    search.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="folder of the published tables"
+    )
+    search.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where records and results go"
+    )
+    search.add_argument("--tasks", nargs="+", metavar="TASK", default=list(TASKS), choices=TASKS)
+    search.add_argument(
+        "--methods", nargs="+", metavar="METHOD", default=list(_DEFAULT_METHODS), choices=METHODS
+    )
+    for name, default, text in (
+        ("seeds", 20, "searches per task and method"),
+        ("initial", 10, "random networks at the start of each"),
+        ("evaluations", 90, "of each search, the initial ones included"),
+        ("batch", 4, "networks that are asked for at once"),
+        ("processes", 1, "searches at the same time"),
+    ):
+        search.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text}, default {default}"
+        )
+    search.add_argument("--quiet", action="store_true", help="no progress bar, no tables")
+    search.set_defaults(run=partial(_bench, search))
+
+
+def _listed() -> str:
+    width = max(map(len, [*TASKS, *METHODS]))
+    lines = ["", "tasks:", *(f"  {name:<{width}}  {one.title}" for name, one in TASKS.items())]
+    lines += ["", "methods:", *(f"  {name:<{width}}  {one.title}" for name, one in METHODS.items())]
+    return "\n".join(lines)
+
+
+def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    for name, smallest in (
+        ("seeds", 1),
+        ("initial", 2),
+        ("evaluations", arguments.initial + 1),
+        ("batch", 1),
+        ("processes", 1),
+    ):
+        if getattr(arguments, name) < smallest:
+            parser.error(f"--{name} must be at least {smallest}; got {getattr(arguments, name)}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: cannot make {out}: {error.strerror}")
+    try:
+        records = compare(
+            arguments.tasks,
+            arguments.methods,
+            data=arguments.data,
+            folder=out,
+            num_seeds=arguments.seeds,
+            num_initial=arguments.initial,
+            num_evaluations=arguments.evaluations,
+            batch=arguments.batch,
+            processes=arguments.processes,
+            progress=not arguments.quiet,
+        )
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(
+            f"(finished searches are in {out}; the same command goes on)"
+        ) from interruption
+    last = min(len(record.values) for record in records)
+    middle = (arguments.initial + last) // 2
+    text = "\n\n".join(_report(summarize(records, evaluations=n)) for n in (middle, last))
+    write_csv(records, out / "results.csv")
+    write_text(out / "table.md", text + "\n")
+    _draw(records, out, arguments.initial)
+    if not arguments.quiet:
+        print(text)
+        print(f"\n{len(records):,} searches; results.csv, table.md, regret.png, ranks.png in {out}")
+
+
+def _report(summary: Summary) -> str:
+    head = (
+        f"### After {summary.evaluations} evaluations, {summary.num_seeds} seeds\n\n"
+        "Mean regret ± standard error (mean number of better architectures in the table).\n"
+    )
+    return "\n".join([head, summary.markdown(), "", *_tests(summary)])
+
+
+def _tests(summary: Summary) -> list[str]:
+    first, *others = summary.methods
+    if not others:
+        return []
+    lines = [
+        f"{METHODS[first].title} against the others, seeds won - lost, p of Wilcoxon's one-sided "
+        "signed-rank test:",
+        "",
+        "| task | " + " | ".join(METHODS[other].title for other in others) + " |",
+        "|---" * (len(others) + 1) + "|",
+    ]
+    for task in summary.tasks:
+        tests = [summary.paired_test(task, first, other) for other in others]
+        entries = [f"{test.wins} - {test.losses}, p = {test.p:.2g}" for test in tests]
+        lines.append(f"| {TASKS[task].title} | " + " | ".join(entries) + " |")
+    return lines
+
+
+def _draw(records: list[Record], out: Path, num_initial: int) -> None:
+    summary = summarize(records)
+    labels = {name: METHODS[name].title for name in summary.methods}
+    curves: dict[str, dict[str, list[list[float]]]] = {
+        TASKS[task].title: {method: [] for method in summary.methods} for task in summary.tasks
+    }
+    for record in records:
+        curves[TASKS[record.task].title][record.method].append(
+            record.regrets()[: summary.evaluations]
+        )
+    first = min(num_initial, summary.evaluations - 1)
+    save_figure(plot_regrets(curves, num_initial=first, labels=labels), out / "regret.png")
+    ranks = plot_ranks(
+        summary.mean_rank, critical_difference=summary.critical_difference, labels=labels
+    )
+    save_figure(ranks, out / "ranks.png")

@@ -1,0 +1,36 @@
+"""Files that are complete or absent: what others read is never half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["write_text"]
+
+# A temporary file is readable by its owner alone; this one is like any other.
+_MODE = 0o644
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, replacing an old one, in one step.
+
+    Args:
+        path: The file; its folder must exist.
+        text: Its content, written as UTF-8 with its line ends as they are.
+
+    Raises:
+        OSError: The file cannot be written; an old one is then untouched.
+    """
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(_MODE)
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,186 @@
+"""Pictures of a comparison of searches: regret over evaluations, and mean ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure
+
+__all__ = ["plot_ranks", "plot_regrets"]
+
+_COLOURS = (
+    "#C8553D",
+    "#5B7DB1",
+    "#6A994E",
+    "#B08B3E",
+    "#7B5EA7",
+    "#3B8EA5",
+    "#A44A6C",
+    "#7A7A7A",
+    "#2F4858",
+    "#D98E73",
+    "#8FB8DE",
+    "#A7C957",
+)
+_COLUMNS = 4
+
+
+def plot_regrets(
+    regrets: Mapping[str, Mapping[str, npt.ArrayLike]],
+    *,
+    num_initial: int = 1,
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """Mean regret over evaluations, one panel per task, with a band of one standard error.
+
+    Args:
+        regrets: By the title of the task and the name of the method: regret of the best so far,
+            shape (seeds, evaluations).
+        num_initial: Evaluations that are left out at the start, where methods do not differ yet.
+        labels: What to call the methods.
+
+    Returns:
+        The figure; regret on a logarithmic scale, its lower end standing for zero.
+
+    Raises:
+        ValueError: There are no tasks, or a shape does not fit.
+    """
+    if not regrets:
+        raise ValueError("regrets must hold at least one task; got none")
+    methods = list(dict.fromkeys(method for one in regrets.values() for method in one))
+    rows = math.ceil(len(regrets) / _COLUMNS)
+    columns = min(len(regrets), _COLUMNS)
+    figure = new_figure(3.1 * columns + 0.5, 2.7 * rows + 0.75)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, curves) in zip(grid.flat, regrets.items(), strict=False):
+        _draw_curves(axes, title, curves, methods, num_initial)
+    for axes in list(grid.flat)[len(regrets) :]:
+        axes.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel("mean regret", color=INK, fontsize=9)
+    handles, names = grid.flat[0].get_legend_handles_labels()
+    shown = [(labels or {}).get(name, name) for name in names]
+    figure.tight_layout(rect=(0.0, 0.0, 1.0, 1.0 - 0.42 / figure.get_size_inches()[1]))
+    figure.legend(handles, shown, loc="upper center", ncols=8, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_curves(
+    axes: Axes,
+    title: str,
+    curves: Mapping[str, npt.ArrayLike],
+    methods: Sequence[str],
+    num_initial: int,
+) -> None:
+    arrays: dict[str, FloatArray] = {}
+    for method, values in curves.items():
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] <= num_initial or not array.shape[0]:
+            raise ValueError(
+                f"regrets[{title!r}][{method!r}] must have shape (seeds, evaluations) with more "
+                f"than {num_initial} evaluations; got {array.shape}"
+            )
+        arrays[method] = array[:, num_initial - 1 :]
+    means = np.concatenate([array.mean(0) for array in arrays.values()])
+    positive = means[means > 0.0]
+    floor = 0.6 * float(positive.min()) if len(positive) else 1e-3
+    for method, array in arrays.items():
+        colour = _COLOURS[methods.index(method) % len(_COLOURS)]
+        places = np.arange(num_initial, num_initial + array.shape[1])
+        mean = array.mean(0)
+        error = array.std(0, ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0 * mean
+        low, high = np.maximum(mean - error, floor), np.maximum(mean + error, floor)
+        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0, step="post")
+        axes.step(
+            places,
+            np.maximum(mean, floor),
+            where="post",
+            color=colour,
+            linewidth=1.6,
+            label=method,
+        )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=floor)
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.set_xlabel("evaluations", fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=FAINT, which="both")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def plot_ranks(
+    mean_ranks: Mapping[str, float],
+    *,
+    critical_difference: float = math.nan,
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """Mean ranks on a line; a bar joins methods that the tasks do not tell apart.
+
+    Args:
+        mean_ranks: By method, 1 is the best.
+        critical_difference: Ranks that differ by less are joined; NaN joins none.
+        labels: What to call the methods.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: There are no methods.
+
+    Reference: Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 2006.
+    """
+    if not mean_ranks:
+        raise ValueError("mean_ranks must hold at least one method; got none")
+    names = sorted(mean_ranks, key=lambda name: mean_ranks[name])
+    ranks = [mean_ranks[name] for name in names]
+    groups = _groups(ranks, critical_difference)
+    half = math.ceil(len(names) / 2)
+    height = 0.95 + 0.12 * len(groups) + 0.26 * half
+    figure = new_figure(7.5, height)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    low, high = 1.0, float(max(len(names), 2))
+    room = 0.42 * (high - low)
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(-height, 0.0)
+    line = -0.5
+    axes.plot([low, high], [line, line], color=INK, linewidth=1.2)
+    for tick in range(1, int(high) + 1):
+        axes.plot([tick, tick], [line, line + 0.07], color=INK, linewidth=1.0)
+        axes.text(tick, line + 0.1, str(tick), ha="center", va="bottom", fontsize=9, color=INK)
+    if math.isfinite(critical_difference):
+        end = min(high, low + critical_difference)
+        axes.plot([low, end], [-0.12, -0.12], color=FAINT, linewidth=2.0)
+        text = f"critical difference {critical_difference:.2f}"
+        axes.text(end, -0.12, "  " + text, va="center", fontsize=8.5, color=FAINT)
+    for place, (first, last) in enumerate(groups):
+        level = line - 0.1 - 0.12 * place
+        ends = [ranks[first] - 0.01 * (high - low), ranks[last] + 0.01 * (high - low)]
+        axes.plot(ends, [level, level], color="#C8553D", linewidth=3.0, solid_capstyle="round")
+    below = line - 0.25 - 0.12 * len(groups)
+    for place, (name, rank) in enumerate(zip(names, ranks, strict=True)):
+        left = place < half
+        level = below - 0.26 * (place if left else len(names) - 1 - place)
+        end = low - 0.04 * (high - low) if left else high + 0.04 * (high - low)
+        axes.plot([rank, rank, end], [line, level, level], color=FAINT, linewidth=0.9)
+        text = (labels or {}).get(name, name)
+        shown = f"{text}  {rank:.2f} " if left else f" {rank:.2f}  {text}"
+        side = "right" if left else "left"
+        axes.text(end, level, shown, ha=side, va="center", fontsize=9.5, color=INK)
+    return figure
+
+
+def _groups(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
+    """Returns the largest runs of sorted ranks that the difference does not tell apart."""
+    found: list[tuple[int, int]] = []
+    for first in range(len(ranks)):
+        last = first
+        while last + 1 < len(ranks) and ranks[last + 1] - ranks[first] < critical_difference:
+            last += 1
+        if last > first and not (found and found[-1][1] >= last):
+            found.append((first, last))
+    return found

@@ -1,0 +1,99 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from hotnas_torch.comparison import Record, summarize, write_csv
+from hotnas_torch.comparison.summary import critical_difference
+
+
+def record(task, method, seed, values):
+    return Record(
+        task=task,
+        method=method,
+        seed=seed,
+        identity={},
+        networks=tuple(map(str, range(len(values)))),
+        values=tuple(values),
+        seconds=(0.5,) * len(values),
+        best_value=1.0,
+        better=(3,) * len(values),
+    )
+
+
+def records(num_seeds=6):
+    random = np.random.default_rng(0)
+    return [
+        record(task, method, seed, 1.0 + place + random.random(4))
+        for task in ("nasbench_macro", "nb201_cifar10")
+        for place, method in enumerate(("hotnas", "evolution", "random"))
+        for seed in range(num_seeds)
+    ]
+
+
+def test_regret_is_counted_from_the_best_of_the_table():
+    one = record("nasbench_macro", "random", 0, [3.0, math.nan, 2.0, 2.5])
+    assert one.regrets() == [2.0, 2.0, 1.0, 1.0]
+    assert record("nasbench_macro", "random", 0, [math.nan, 4.0]).regrets() == [math.inf, 3.0]
+
+
+def test_means_and_ranks():
+    given = records()
+    summary = summarize(given, evaluations=2)
+    assert summary.methods == ("hotnas", "evolution", "random")
+    assert summary.mean_rank == {"hotnas": 1.0, "evolution": 2.0, "random": 3.0}
+    mine = [min(one.values[:2]) - 1.0 for one in given if one.method == "hotnas"][:6]
+    cell = summary.cells["nasbench_macro", "hotnas"]
+    assert cell.regret == pytest.approx(np.mean(mine))
+    assert cell.error == pytest.approx(np.std(mine, ddof=1) / math.sqrt(6))
+    assert (cell.better, cell.rank, cell.seconds) == (3.0, 1.0, 0.5)
+    assert "| NAS-Bench-Macro | **" in summary.markdown()
+
+
+def test_equal_values_share_a_rank():
+    summary = summarize([record("nasbench_macro", m, 0, [2.0]) for m in ("random", "hotnas")])
+    assert summary.mean_rank == {"random": 1.5, "hotnas": 1.5}
+    test = summary.paired_test("nasbench_macro", "random", "hotnas")
+    assert (test.wins, test.losses, test.p) == (0, 0, 1.0)
+
+
+def test_paired_test_is_scipys():
+    given = records()
+    summary = summarize(given)
+    test = summary.paired_test("nb201_cifar10", "hotnas", "random")
+    one, other = (
+        [min(r.values) for r in given if (r.task, r.method) == ("nb201_cifar10", method)]
+        for method in ("hotnas", "random")
+    )
+    assert (test.wins, test.losses) == (6, 0)
+    assert test.p == wilcoxon(one, other, alternative="less").pvalue
+    assert summary.paired_test("nb201_cifar10", "random", "hotnas").p > 0.9
+
+
+def test_only_complete_seeds_count():
+    given = records()[:-1]
+    assert summarize(given).num_seeds == 5
+    with pytest.raises(ValueError, match="at least one seed"):
+        summarize([record("nasbench_macro", "hotnas", 0, [2.0]), *records(1)[1:2]])
+    with pytest.raises(ValueError, match=r"evaluations must lie in \[1, 4\], got 9"):
+        summarize(given, evaluations=9)
+
+
+@pytest.mark.parametrize(("methods", "expected"), [(2, 1.960), (5, 2.728), (10, 3.164)])
+def test_critical_difference(methods, expected):
+    # q at 0.05 from the table of Demsar 2006, for which k (k + 1) / (6 N) = 1.
+    num_tasks = methods * (methods + 1) / 6
+    assert critical_difference(methods, num_tasks) == pytest.approx(expected, abs=2e-3)
+    assert math.isnan(critical_difference(1, 5))
+
+
+def test_csv_has_a_line_per_evaluation(tmp_path):
+    write_csv(records(1), tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 3 * 4
+    assert lines[1]["evaluation"] == "2"
+    assert float(lines[0]["regret"]) == float(lines[0]["value"]) - 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
