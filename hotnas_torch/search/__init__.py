@@ -1,10 +1,12 @@
 """Search strategies that ask and are told, and running them."""
 
+from hotnas_torch.search.ablations import MutationSearch, RandomPool
 from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
+from hotnas_torch.search.local_search import LocalSearch
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
@@ -16,9 +18,12 @@ __all__ = [
     "Acquisition",
     "AcquisitionInputs",
     "BayesianSearch",
+    "LocalSearch",
     "LogEI",
+    "MutationSearch",
     "Observation",
     "Outcome",
+    "RandomPool",
     "RandomSearch",
     "RegularizedEvolution",
     "SearchResult",
