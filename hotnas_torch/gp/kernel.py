@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 from gpytorch.constraints import Interval, Positive
-from gpytorch.kernels import Kernel
 from gpytorch.priors import Prior
 from torch import Tensor
 
-from hotnas_torch.arch import Network, OperationTree
-from hotnas_torch.gp.distances import DistanceMemory
-from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
+from hotnas_torch.arch import OperationTree
+from hotnas_torch.gp.distances import DistanceMemory, NetworkIndex
+from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.metrics import HOTNN, HeldCouplings
 from hotnas_torch.spaces import SearchSpace
 
@@ -26,21 +26,8 @@ LEARNABLE = ("lam", "eps", "eta", "zeta", "tree", "unreachable")
 _ROOM = 0.05
 _SMALLEST_LENGTH = 1e-3
 
-_BLOCKS = 4
-"""How many times more entries than wanted are still computed as one matrix product."""
 
-
-class _Landmarks(torch.nn.Module):
-    """Rows that follow the kernel's dtype and device, and are no part of its state."""
-
-    rows: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("rows", rows, persistent=False)
-
-
-class HOTNNKernel(Kernel):  # type: ignore[misc]
+class HOTNNKernel(LandmarkKernel):
     r"""Exponential kernel of the HOTNN distance between the networks behind encoded rows.
 
     .. math:: k(x, x') = \exp(-\mathrm{HOTNN}(x, x') / \ell)
@@ -136,16 +123,7 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
         backend: Literal["auto", "ext", "torch"] = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
-            )
-        if not cutoff > 0.0:
-            raise ValueError(f"cutoff must be > 0; got {cutoff}")
-        self.space = space
-        self.cutoff = float(cutoff)
+        super().__init__(space, cutoff=cutoff, **kwargs)
         self._options: dict[str, Any] = {
             "pairs": pairs,
             "linear_term": linear_term,
@@ -190,7 +168,6 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
             self.register_prior("tree_prior", tree_prior, _relative_lengths, _set_relative_lengths)
         self._memory = DistanceMemory(space)
         self._held: dict[tuple[int, tuple[int, ...]], HeldCouplings] | None = None
-        self._landmarks: _Landmarks | None = None
         if landmarks is not None:
             self.landmarks = landmarks
 
@@ -274,9 +251,8 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
         self._set("unreachable", value)
 
     @property
-    def is_stationary(self) -> bool:
-        """False: with landmarks, the kernel depends on more than the distance of two rows."""
-        return False
+    def _index(self) -> NetworkIndex:
+        return self._memory.index
 
     def metric(self, element: int = 0) -> HOTNN:
         """The distance with the current parameters, attached to their graph.
@@ -310,56 +286,6 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
 
     # --- landmarks --------------------------------------------------------------------------------
 
-    @property
-    def landmarks(self) -> Tensor | None:
-        """Rows Z of the feature map, shape (n, d)."""
-        return None if self._landmarks is None else self._landmarks.rows
-
-    @landmarks.setter
-    def landmarks(self, rows: Tensor | None) -> None:
-        if rows is None:
-            self._landmarks = None
-            return
-        rows = rows.detach().reshape(-1, rows.shape[-1])
-        numbers = self._memory.index(rows)
-        first = {number: place for place, number in reversed(list(enumerate(numbers.tolist())))}
-        kept = rows[sorted(first.values())]
-        self._landmarks = _Landmarks(kept.to(self.raw_lengthscale))
-
-    def spectrum(self, element: int = 0) -> Spectrum:
-        """What the feature map drops at the current parameters.
-
-        Args:
-            element: Which element of the flattened batch shape.
-
-        Raises:
-            ValueError: There are no landmarks.
-        """
-        numbers = self._landmark_numbers()
-        with torch.no_grad():
-            return spectrum(self._similarity(numbers, numbers)[element], self.cutoff)
-
-    def landmark_networks(self) -> list[Network]:
-        """The distinct networks of the landmarks, in the order of the features.
-
-        Raises:
-            ValueError: There are no landmarks.
-        """
-        return self._memory.index.select(self._landmark_numbers())
-
-    def landmark_places(self, rows: Tensor) -> Tensor:
-        """Which landmark each row is, shape (n,) int64, for rows (n, d) that are landmarks.
-
-        Raises:
-            ValueError: There are no landmarks, or a row is none.
-        """
-        numbers, asked = self._landmark_numbers(), self._memory.index(rows)
-        places = torch.searchsorted(numbers, asked).clamp_max(len(numbers) - 1)
-        wrong = numbers[places] != asked
-        if bool(wrong.any()):
-            raise ValueError(f"row {int(wrong.int().argmax())} of the given rows is no landmark")
-        return places
-
     def median_distance(self) -> float:
         """Median distance between different landmarks, 1 if there is none.
 
@@ -385,13 +311,6 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
                 return self._memory.couplings(metric, numbers, numbers).distances(metric)
             return self._memory.distances(metric, numbers, numbers)
 
-    def _landmark_numbers(self) -> Tensor:
-        """Sorted distinct numbers of the landmarks' networks."""
-        if self.landmarks is None:
-            raise ValueError("the kernel has no landmarks (pass landmarks=, or set them)")
-        numbers: Tensor = torch.unique(self._memory.index(self.landmarks))
-        return numbers
-
     @contextmanager
     def couplings_held(self) -> Iterator[None]:
         """Keep the couplings between landmarks that the first evaluation inside finds.
@@ -406,61 +325,6 @@ class HOTNNKernel(Kernel):  # type: ignore[misc]
             self._held = None
 
     # --- values -----------------------------------------------------------------------------------
-
-    def forward(
-        self,
-        x1: Tensor,
-        x2: Tensor,
-        diag: bool = False,
-        last_dim_is_batch: bool = False,
-        **params: Any,
-    ) -> Tensor:
-        """Covariance of encoded rows, as for every GPyTorch kernel.
-
-        Raises:
-            ValueError: `last_dim_is_batch`: one column of a row encodes nothing.
-        """
-        del params
-        if last_dim_is_batch:
-            raise ValueError("last_dim_is_batch: a single column of a row encodes no network")
-        of_x1, of_x2 = self._memory.index(x1), self._memory.index(x2)
-        if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
-            shape = torch.broadcast_shapes(of_x1.shape, (*self.batch_shape, 1))
-            return x1.new_ones(shape if diag else (*shape, 1))
-        rows, row_place = torch.unique(of_x1, return_inverse=True)
-        cols, col_place = torch.unique(of_x2, return_inverse=True)
-        element = torch.arange(self.batch_shape.numel()).reshape(*self.batch_shape, 1)
-        if not diag:
-            element = element.unsqueeze(-1)
-            row_place, col_place = row_place.unsqueeze(-1), col_place.unsqueeze(-2)
-        place = tuple(index.to(x1.device) for index in (element, row_place, col_place))
-        if self.landmarks is None:
-            return self._similarity(rows, cols).to(x1)[place]
-        left, right = self._features(rows, cols)
-        wanted = torch.broadcast_shapes(*(index.shape for index in place)).numel()
-        if wanted * _BLOCKS < len(rows) * len(cols):
-            # Many small blocks: their entries are few of those between all rows.
-            element, row_place, col_place = place
-            product = (left[element, row_place] * right[element, col_place]).sum(-1)
-        else:
-            product = (left @ right.mT)[place]
-        # What a row lacks to length 1 is its own, and that of rows with the same network.
-        same = (rows[row_place.cpu()] == cols[col_place.cpu()]).to(x1.device)
-        return torch.where(same, 1.0, product).to(x1)
-
-    def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of distinct networks, shapes (B, r, n) and (B, c, n) for n landmarks."""
-        landmarks = self._landmark_numbers()
-        among = self._similarity(landmarks, landmarks)
-        whitening = whitener(among, self.cutoff)
-
-        def features(numbers: Tensor) -> Tensor:
-            same = torch.equal(numbers, landmarks)
-            similarity = among if same else self._similarity(numbers, landmarks)
-            return landmark_features(similarity, whitening)
-
-        left = features(rows)
-        return left, left if torch.equal(rows, cols) else features(cols)
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         """exp(-distance / lengthscale) between distinct networks, shape (B, r, c)."""
