@@ -140,8 +140,8 @@ def draw(report: Report) -> Figure:
         axes.step(places, mean, where="post", color=colour, label=row["method"], linewidth=1.8)
         if len(best) > 1:
             error = best.std(0, ddof=1) / math.sqrt(len(best))
-            band = {"color": colour, "alpha": 0.15, "step": "post", "lw": 0}
-            axes.fill_between(places, mean - error, mean + error, **band)
+            low, high = mean - error, mean + error
+            axes.fill_between(places, low, high, color=colour, alpha=0.15, step="post", lw=0)
         ends += [mean[min(9, len(mean) - 1)], mean[-1]]
     room = 0.25 * (max(ends) - min(ends))
     axes.set_ylim(min(ends) - room, max(ends) + room)
