@@ -122,7 +122,8 @@ class StrategyContract(ABC):
     def test_values_may_be_told_in_any_order_and_in_parts(self) -> None:
         strategy = self.strategy()
         nets = strategy.ask(6)
-        strategy.tell(nets[4:], torch.tensor([self.value(net) for net in nets[4:]]).double())
+        values = [self.value(net) for net in nets[4:]]
+        strategy.tell(nets[4:], torch.tensor(values, dtype=torch.float64))
         assert strategy.pending == tuple(nets[:4])
         strategy.tell(nets[:4][::-1], [self.value(net) for net in nets[:4][::-1]])
         assert not strategy.pending
