@@ -211,8 +211,9 @@ class SlotEncoding(OperationEncoding):
         """Shuffles each row's rounded operations over its filled places, (n, N) int64."""
         num, places = filled.shape
         sizes = filled.sum(dim=1)
-        rounded = torch.stack([round_to_grid(points, size) for size in range(places + 1)])
-        counts = rounded[sizes, torch.arange(num)]
+        counts = torch.zeros(num, self.num_operations, dtype=torch.int64)
+        for size in sizes.unique().tolist():
+            counts[sizes == size] = round_to_grid(points[sizes == size], size)
         # What is left of a row's N places is filled up with a value that no place takes.
         padded = torch.cat([counts, (places - sizes)[:, None]], dim=1)
         operations = torch.arange(self.num_operations + 1).repeat(num)

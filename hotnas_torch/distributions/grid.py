@@ -173,9 +173,9 @@ def draw_dirichlet(concentration: Tensor, num: int, *, generator: torch.Generato
     if not bool((concentration > 0).all()):
         raise ValueError(f"concentration must be positive, got {concentration.tolist()}.")
     seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
-    # torch.distributions draws from global state only.
+    # torch.distributions draws from global state only, here on the CPU.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
+        torch.default_generator.manual_seed(int(seed))
         drawn: Tensor = torch.distributions.Dirichlet(concentration.double().cpu()).sample(
             torch.Size([num])
         )

@@ -2,6 +2,8 @@
 
 from hotnas_torch.search.ablations import MutationSearch, RandomPool
 from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
+from hotnas_torch.search.anasod_local import ANASODLocalSearch
+from hotnas_torch.search.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.evolution import RegularizedEvolution
@@ -15,6 +17,8 @@ from hotnas_torch.search.trial import Outcome, SearchResult, Trial
 __all__ = [
     "HOTNAS",
     "UCB",
+    "ANASODLocalSearch",
+    "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
     "BayesianSearch",
