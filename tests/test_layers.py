@@ -30,6 +30,8 @@ LAYERS: dict[str, set[str]] = {
     "search": {"errors", "arch", "spaces", "distributions", "gp"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
+    "distributed": {"errors", "arch", "metrics", "search"},
+    "integrations": {"errors", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "report": {"errors", "spaces", "metrics", "plot", "search"},
     "cli_search": {"spaces", "nn", "objectives", "search", "plot", "report"},
@@ -46,6 +48,9 @@ CONFINED = {
     "linear_operator": {"gp"},
     "matplotlib": {"plot", "report"},
     "networkx": {"plot"},
+    "ray": {"distributed", "integrations"},
+    "optuna": {"integrations"},
+    "zarr": {"metrics"},
     "sklearn": {"nn"},
     "tqdm": {"comparison", "metrics", "search", "cli"},
 }

@@ -1,5 +1,6 @@
 """Unique cells as solver-ready tensors, and the distances of chosen pairs of them."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,17 @@ class _SizeClass:
     features: Tensor
     struct: Tensor
     weights: Tensor
+
+    def to(self, device: torch.device) -> "_SizeClass":
+        return _SizeClass(
+            self.start,
+            self.labels.to(device),
+            self.lengths.to(device),
+            self.reachable.to(device),
+            self.features.to(device),
+            self.struct.to(device),
+            self.weights.to(device),
+        )
 
 
 def unique_cells(cells: Sequence[Cell]) -> tuple[list[Cell], list[int]]:
@@ -171,6 +183,14 @@ class CellTables:
                 ),
                 weights=batch.weights,
             )
+
+    def to(self, device: torch.device) -> "CellTables":
+        """The same tables on another device, which report to the same log."""
+        moved = copy.copy(self)
+        moved._device = device
+        moved.label_cost = self.label_cost.to(device)
+        moved._classes = {size: table.to(device) for size, table in self._classes.items()}
+        return moved
 
     def operation_cost(self, row: int, col: int) -> Tensor:
         """Operation share of the node cost (Eq. 4) between two cells, shape (n, m)."""

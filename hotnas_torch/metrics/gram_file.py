@@ -36,7 +36,15 @@ from hotnas_torch.metrics.pairwise import Tile
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Gram", "GramWriter", "finished_gram", "load_gram"]
+__all__ = [
+    "Gram",
+    "GramWriter",
+    "check_same",
+    "describe_gram",
+    "finished_gram",
+    "load_gram",
+    "lock",
+]
 
 FORMAT = "hotnas-gram"
 FORMAT_VERSION = 1
@@ -138,7 +146,7 @@ def finished_gram(
     if not path.exists():
         return None
     gram = load_gram(path)
-    _check_same(path, gram.meta, _description(settings, keys))
+    check_same(path, gram.meta, describe_gram(settings, keys))
     return gram.distances
 
 
@@ -171,7 +179,7 @@ class GramWriter:
         self.path = Path(path)
         self._partial = _partial_path(self.path)
         self._names = list(names)
-        self._description = _description(settings, keys)
+        self._description = describe_gram(settings, keys)
         self._records: dict[tuple[str, int, int, int, int], tuple[int, int]] = {}
         self._synced = time.monotonic()
         if self.path.is_dir():
@@ -188,7 +196,7 @@ class GramWriter:
             )
         self._file = self._open()
         try:
-            self._lock()
+            lock(self._file.fileno(), self._partial)
             if overwrite or os.fstat(self._file.fileno()).st_size == 0:
                 self._begin()
             else:
@@ -207,20 +215,6 @@ class GramWriter:
                 " (choose a file in a folder that exists and is writable)"
             ) from error
         return os.fdopen(descriptor, "r+b")
-
-    def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise GramFileError(
-                f"out: another process is writing {self._partial} (wait for it, or choose another"
-                " file)"
-            ) from error
-        except OSError:
-            # A file system without locks: the lock only guards against a mistake.
-            return
 
     def _begin(self) -> None:
         manifest = json.dumps(self._description, sort_keys=True).encode()
@@ -245,7 +239,7 @@ class GramWriter:
             manifest = file.read(min(length, size))
         if zlib.crc32(manifest) != checksum:
             raise GramFileError(f"out: {self._partial} is truncated inside its header {damaged}")
-        _check_same(self._partial, json.loads(manifest), self._description)
+        check_same(self._partial, json.loads(manifest), self._description)
         end = file.tell()
         while size - end >= _RECORD_HEADER.size:
             stage, row, row_stop, col, col_stop, length, checksum = _RECORD_HEADER.unpack(
@@ -357,6 +351,29 @@ class _Stage:
         self._writer.append(self._name, tile, array.tobytes())
 
 
+def lock(descriptor: int, path: Path) -> None:
+    """Keep other processes from writing what is open, until it is closed.
+
+    Args:
+        descriptor: Of an open file or folder.
+        path: Its name, for the error.
+
+    Raises:
+        GramFileError: Another process holds it.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise GramFileError(
+            f"out: another process is writing {path} (wait for it, or choose another file)"
+        ) from error
+    except OSError:
+        # A file system without locks: the lock only guards against a mistake.
+        return
+
+
 def _partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
@@ -365,7 +382,8 @@ def _bounds(tile: Tile) -> tuple[int, int, int, int]:
     return tile.rows.start, tile.rows.stop, tile.cols.start, tile.cols.stop
 
 
-def _description(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def describe_gram(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What a result file says about itself: settings, version, and a digest with the networks."""
     # The version counts: another one may round differently, and a file must not mix two.
     settings = {**settings, "hotnas_torch": __version__}
     networks = hashlib.sha256("\n".join(keys).encode()).hexdigest()
@@ -380,7 +398,8 @@ def _description(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, 
     }
 
 
-def _check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise a GramFileError that names the differences of two descriptions, if there are any."""
     if found.get("fingerprint") == expected["fingerprint"]:
         return
     differences = list(_differences(found, expected)) or ["it describes another computation"]

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from hotnas_torch import ot
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.metrics.blocks import NetworkBlocks
 from hotnas_torch.metrics.cell_tables import CellTables, unique_cells
 from hotnas_torch.metrics.envelope import HeldCells, HeldNetworks, envelope, network_shares
 from hotnas_torch.metrics.gram_file import GramWriter, finished_gram
+from hotnas_torch.metrics.gram_store import GramStore, GramStoreWriter
 from hotnas_torch.metrics.ifgw import IFGW, cell_tile_edge
 from hotnas_torch.metrics.matching import NetworkMatching
 from hotnas_torch.metrics.network_tables import (
@@ -25,9 +27,12 @@ from hotnas_torch.metrics.network_tables import (
 )
 from hotnas_torch.metrics.pairwise import (
     MEMORY_BUDGET,
+    Executor,
     Progress,
+    TileStore,
     Tiling,
     fill,
+    finished_tiles,
     tile_edge,
 )
 from hotnas_torch.metrics.parameters import (
@@ -223,6 +228,7 @@ class HOTNN:
         *,
         cells: Tensor | None = None,
         progress: Progress = False,
+        executor: Executor | None = None,
     ) -> Tensor:
         """Distances between networks.
 
@@ -232,6 +238,9 @@ class HOTNN:
             cells: What `cell_distances` returned for the same networks, lam, eps, tree and
                 `unreachable`: spares the solver while only eta and zeta change.
             progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            executor: Who computes, for example a `hotnas_torch.distributed.RayExecutor`; None is
+                this process. The values are the same to the bit. A backward pass is always computed
+                here.
 
         Returns:
             Distances >= 0, shape (len(nets_a), len(nets_b)), in `dtype` on `device`. Networks that
@@ -247,7 +256,7 @@ class HOTNN:
         """
         rows = self._check_networks("nets_a", nets_a)
         cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
-        return self._matrix(rows, cols, cells=cells, progress=progress)
+        return self._matrix(rows, cols, cells=cells, progress=progress, executor=executor)
 
     def cell_distances(
         self,
@@ -285,6 +294,7 @@ class HOTNN:
         progress: Progress = True,
         resume: bool = True,
         overwrite: bool = False,
+        executor: Executor | None = None,
     ) -> Tensor:
         """Distances between networks, kept in a file that survives an interruption.
 
@@ -298,6 +308,7 @@ class HOTNN:
             resume: Go on with an interrupted run of the same computation, and return the file that
                 a finished one left. The result has the same bits as an uninterrupted run.
             overwrite: Discard what an earlier run left at `out`.
+            executor: As in `__call__`.
 
         Returns:
             Distances, shape (len(nets), len(nets)), as `__call__` returns them.
@@ -309,9 +320,7 @@ class HOTNN:
             ValueError: An empty list, or an operation that the tree does not know.
         """
         rows = self._check_networks("nets", nets)
-        settings = self.config() | {"compiled": self.ifgw.compiled}
-        names = [self._name(net) for net in rows]
-        keys = [net.key for net in rows]
+        settings, names, keys = self._described(rows, executor)
         if not overwrite and resume:
             ready = finished_gram(out, settings, keys)
             if ready is not None:
@@ -320,9 +329,92 @@ class HOTNN:
             out, settings=settings, keys=keys, names=names, resume=resume, overwrite=overwrite
         ) as writer:
             with torch.no_grad():
-                result = self._matrix(rows, None, progress=progress, writer=writer)
+                result = self._matrix(
+                    rows, None, progress=progress, writer=writer, executor=executor
+                )
             writer.finish(result)
         return result
+
+    def gram_store(
+        self,
+        nets: Sequence[Network],
+        folder: str | PathLike[str],
+        *,
+        progress: Progress = True,
+        resume: bool = True,
+        overwrite: bool = False,
+        executor: Executor | None = None,
+    ) -> GramStore:
+        """Distances between networks in a folder, never as a whole in memory.
+
+        The folder is a Zarr group with one file per tile of the upper half of the matrix between
+        distinct networks; a tile is written when it is finished, in one step.
+
+        Args:
+            nets: Networks, at least one.
+            folder: Folder to write, by custom with the suffix ``.zarr``.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            resume: Go on with an interrupted run of the same computation. The result has the same
+                bits as an uninterrupted run.
+            overwrite: Discard what an earlier run left at `folder`.
+            executor: As in `__call__`.
+
+        Returns:
+            The store, open for reading: rows, nearest neighbours and kernel rows on demand.
+
+        Raises:
+            GramFileError: `folder` cannot be written, or holds another computation or (without
+                `resume`) any; raised before any work, nothing is lost.
+            ImportError: zarr is not installed.
+            TypeError: A list or an item of the wrong type; the message names the index.
+            ValueError: An empty list, or an operation that the tree does not know.
+
+        Complexity: memory of the tables, of the cell distances where they fit `memory_budget`, and
+            of the tiles that are on their way.
+        """
+        rows = self._check_networks("nets", nets)
+        settings, names, keys = self._described(rows, executor)
+        prepared = self._prepare(rows, None)
+        num_cells, _ = prepared.shape_of_cells()
+        num_distinct = len(prepared.tables.cells)
+        edge = self._network_edge(prepared, None)
+        with (
+            GramStoreWriter(
+                folder,
+                # It decides on the tiles, which are the chunks of the store.
+                settings=settings | {"memory_budget": self.ifgw.memory_budget},
+                keys=keys,
+                names=names,
+                items=prepared.row_items,
+                edge=edge,
+                dtype=self.dtype,
+                resume=resume,
+                overwrite=overwrite,
+            ) as writer,
+            torch.no_grad(),
+        ):
+            if not writer.complete:
+                inside = self._cell_matrix(
+                    prepared,
+                    progress=progress,
+                    store=writer.stage(
+                        "cells", num_cells, self.ifgw.cell_edge(prepared.cell_tables)
+                    ),
+                    executor=executor,
+                )
+                tiles = finished_tiles(
+                    Tiling(torch.arange(num_distinct), None, edge),
+                    prepared.blocks(inside),
+                    stage="networks",
+                    progress=progress,
+                    store=writer.stage("networks", num_distinct, edge),
+                    executor=executor,
+                )
+                for _ in tiles:
+                    pass
+                prepared.cell_tables.log.warn()
+                writer.finish()
+        return GramStore(folder)
 
     def matching(self, net_a: Network, net_b: Network) -> NetworkMatching:
         """The coupling behind one distance, and the shares that make it up.
@@ -404,68 +496,48 @@ class HOTNN:
         progress: Progress,
         cells: Tensor | None = None,
         writer: GramWriter | None = None,
+        executor: Executor | None = None,
     ) -> Tensor:
         prepared = self._prepare(rows, cols)
         cell_tables, tables = prepared.cell_tables, prepared.tables
-        num_cells = len(cell_tables.cells)
-        cell_rows, cell_cols = prepared.cells()
-        itemsize = torch.empty((), dtype=self.dtype).element_size()
-        shape = (len(cell_rows), len(cell_rows if cell_cols is None else cell_cols))
         inside = cells
-        if inside is not None:
-            if inside.shape != shape:
-                raise ValueError(
-                    f"cells must have shape {shape}, one entry per pair of distinct cells of these"
-                    f" networks; got {tuple(inside.shape)} (pass what cell_distances returned)"
-                )
-            edge = _NETWORK_TILE
-        elif shape[0] * shape[1] * itemsize <= self.ifgw.memory_budget:
-            inside = self.ifgw.matrix(
-                cell_tables,
-                cell_rows,
-                cell_cols,
+        if inside is None:
+            inside = self._cell_matrix(
+                prepared,
                 progress=progress,
                 store=None if writer is None else writer.stage("cells", self.dtype),
+                executor=executor,
             )
-            edge = _NETWORK_TILE
-        else:
-            per_network = max(len(set(row)) for row in tables.cells.tolist())
-            edge = max(16, cell_tile_edge(cell_tables.cells) // per_network)
-        edge = tile_edge(self.ifgw.memory_budget, at_most=edge)
-        tiling = Tiling(prepared.row_items, prepared.col_items, edge)
-
-        def between(distances: Tensor, rows: Tensor, cols: Tensor) -> CellCosts:
-            return CellCosts.between(distances, rows, cols, num_cells)
-
-        def known_cells(distances: Tensor) -> CellCosts:
-            return between(distances, cell_rows, cell_rows if cell_cols is None else cell_cols)
-
-        def block(row: Tensor, col: Tensor) -> Tensor:
-            used = tables.cells_of(row), tables.cells_of(col)
-            if inside is None:
-                costs = between(cell_tables.block(*used), *used)
-            else:
-                costs = known_cells(inside.detach()).restricted(*used)
-            return tables.block(row, col, costs)
+        elif inside.shape != prepared.shape_of_cells():
+            raise ValueError(
+                f"cells must have shape {prepared.shape_of_cells()}, one entry per pair of distinct"
+                f" cells of these networks; got {tuple(inside.shape)} (pass what cell_distances"
+                " returned)"
+            )
+        tiling = Tiling(
+            prepared.row_items, prepared.col_items, self._network_edge(prepared, inside)
+        )
 
         def values() -> Tensor:
             return fill(
                 tiling,
-                block,
+                prepared.blocks(inside),
                 dtype=self.dtype,
                 device=self.device,
                 stage="networks",
                 progress=progress,
                 store=None if writer is None else writer.stage("networks", self.dtype),
+                executor=executor,
             )
 
         def held(shares: Tensor, given: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
             def held_block(row: Tensor, col: Tensor) -> Tensor:
                 used = tables.cells_of(row), tables.cells_of(col)
                 if inside is None:
-                    costs = between(cell_tables.held(*used).distances(given), *used)
+                    found = cell_tables.held(*used).distances(given)
+                    costs = CellCosts.between(found, *used, len(cell_tables.cells))
                 else:
-                    costs = known_cells(given).restricted(*used)
+                    costs = prepared.costs(given).restricted(*used)
                 couplings = tables.held(row, col, costs.detached())
                 return couplings.distances(costs.distances, shares)
 
@@ -476,6 +548,48 @@ class HOTNN:
         out = envelope(values, held, tiling, self.shares(), given)
         cell_tables.log.warn()
         return out
+
+    def _cell_matrix(
+        self,
+        prepared: "_Prepared",
+        *,
+        progress: Progress,
+        store: TileStore | None,
+        executor: Executor | None,
+    ) -> Tensor | None:
+        """Distances between all cells; None where they do not fit the memory budget."""
+        if not self._cells_fit(prepared):
+            return None
+        return self.ifgw.matrix(
+            prepared.cell_tables,
+            *prepared.cells(),
+            progress=progress,
+            store=store,
+            executor=executor,
+        )
+
+    def _cells_fit(self, prepared: "_Prepared") -> bool:
+        rows, cols = prepared.shape_of_cells()
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        return rows * cols * itemsize <= self.ifgw.memory_budget
+
+    def _network_edge(self, prepared: "_Prepared", inside: Tensor | None) -> int:
+        """Side of a tile of networks, smaller where it has cells to compare."""
+        edge = _NETWORK_TILE
+        if inside is None and not self._cells_fit(prepared):
+            per_network = max(len(set(row)) for row in prepared.tables.cells.tolist())
+            edge = max(16, cell_tile_edge(prepared.cell_tables.cells) // per_network)
+        return tile_edge(self.ifgw.memory_budget, at_most=edge)
+
+    def _described(
+        self, nets: list[Network], executor: Executor | None
+    ) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Settings, names and keys: what a file says about itself."""
+        settings = self.config() | {"compiled": self.ifgw.compiled}
+        if executor is not None and executor.device is not None:
+            # Another device rounds differently.
+            settings |= {"device": executor.device.type}
+        return settings, [self._name(net) for net in nets], [net.key for net in nets]
 
     def couplings(
         self,
@@ -602,6 +716,22 @@ class _Prepared:
         if self.col_items is None:
             return rows, None
         return rows, self.tables.cells_of(torch.unique(self.col_items))
+
+    def shape_of_cells(self) -> tuple[int, int]:
+        """Rows and columns of the matrix between the cells."""
+        rows, cols = self.cells()
+        return len(rows), len(rows if cols is None else cols)
+
+    def costs(self, inside: Tensor) -> CellCosts:
+        """Distances between the cells, as a matrix, by the numbers of the cells."""
+        rows, cols = self.cells()
+        num_cells = len(self.cell_tables.cells)
+        return CellCosts.between(inside, rows, rows if cols is None else cols, num_cells)
+
+    def blocks(self, inside: Tensor | None) -> NetworkBlocks:
+        """What computes tiles of networks from the distances between cells, or from the cells."""
+        cells = self.cell_tables if inside is None else self.costs(inside.detach())
+        return NetworkBlocks(self.tables, cells)
 
 
 def _state_scale(

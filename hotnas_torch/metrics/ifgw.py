@@ -8,11 +8,13 @@ from torch import Tensor
 
 from hotnas_torch import _ext, ot
 from hotnas_torch.arch import Cell, OperationTree
+from hotnas_torch.metrics.blocks import CellBlocks
 from hotnas_torch.metrics.cell_tables import CellTables, SolverSettings, unique_cells
 from hotnas_torch.metrics.envelope import cell_coefficients, envelope
 from hotnas_torch.metrics.matching import CellMatching
 from hotnas_torch.metrics.pairwise import (
     MEMORY_BUDGET,
+    Executor,
     Progress,
     TileStore,
     Tiling,
@@ -218,6 +220,7 @@ class IFGW:
         cells_b: Sequence[Cell] | None = None,
         *,
         progress: Progress = False,
+        executor: Executor | None = None,
     ) -> Tensor:
         """Distances between cells.
 
@@ -225,6 +228,7 @@ class IFGW:
             cells_a: Cells of the rows, at least one.
             cells_b: Cells of the columns; None compares `cells_a` with itself, at half the cost.
             progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            executor: Who computes; None is this process. The values are the same to the bit.
 
         Returns:
             Distances >= 0, shape (len(cells_a), len(cells_b)), in `dtype` on `device`. Isomorphic
@@ -247,7 +251,7 @@ class IFGW:
         items = torch.tensor(positions)
         row_items = items[: len(rows)]
         col_items = None if cols is None else items[len(rows) :]
-        out = self.matrix(tables, row_items, col_items, progress=progress)
+        out = self.matrix(tables, row_items, col_items, progress=progress, executor=executor)
         tables.log.warn()
         return out
 
@@ -295,6 +299,7 @@ class IFGW:
         *,
         progress: Progress = False,
         store: TileStore | None = None,
+        executor: Executor | None = None,
     ) -> Tensor:
         """Distances between cells of `tables`, tile by tile, differentiable as in `__call__`.
 
@@ -304,28 +309,33 @@ class IFGW:
             cols: Position of every column; None for the symmetric matrix of `rows`.
             progress: As in `__call__`.
             store: Receives finished tiles, and holds those of an interrupted run.
+            executor: As in `__call__`.
 
         Returns:
             Shape (len(rows), len(cols)).
         """
-        edge = tile_edge(self.memory_budget, at_most=cell_tile_edge(tables.cells))
-        tiling = Tiling(rows, cols, edge)
+        tiling = Tiling(rows, cols, self.cell_edge(tables))
 
         def values() -> Tensor:
             return fill(
                 tiling,
-                tables.block,
+                CellBlocks(tables),
                 dtype=self.dtype,
                 device=self.device,
                 stage="cells",
                 progress=progress,
                 store=store,
+                executor=executor,
             )
 
         def held(coefficients: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda row, col: tables.held(row, col).distances(coefficients)
 
         return envelope(values, held, tiling, self.coefficients())
+
+    def cell_edge(self, tables: CellTables) -> int:
+        """Side of the tiles that `matrix` cuts."""
+        return tile_edge(self.memory_budget, at_most=cell_tile_edge(tables.cells))
 
     def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
         """The coupling behind one distance, and the shares that make it up.

@@ -1,5 +1,6 @@
 """Unique networks as solver-ready tensors, and the distances of chosen pairs of them."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class CellCosts:
     def detached(self) -> "CellCosts":
         """The same costs without a graph."""
         return CellCosts(self.distances.detach(), self.row_of, self.col_of)
+
+    def to(self, device: torch.device) -> "CellCosts":
+        """The same costs on another device."""
+        return CellCosts(self.distances.to(device), self.row_of, self.col_of)
 
     def transposed(self) -> "CellCosts":
         """The same costs with rows and columns exchanged."""
@@ -192,6 +197,15 @@ class NetworkTables:
             [row + [0.0] * (most - len(row)) for row in slot_mass], dtype=self._dtype
         )
         self._slot_places = torch.tensor(slot_places)
+
+    def to(self, device: torch.device) -> "NetworkTables":
+        """The same tables on another device."""
+        moved = copy.copy(self)
+        moved._device = device
+        moved._mass = self._mass.to(device)
+        moved._places = self._places.to(device)
+        moved._features = self._features.to(device)
+        return moved
 
     def _padded(self, rows: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
         size = len(rows[0][0])

@@ -1,11 +1,11 @@
-"""Tiles of a pairwise matrix: how the work is cut, where results go, how progress is shown."""
+"""Tiles of a pairwise matrix: how the work is cut, who does it, where results go, progress."""
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from hotnas_torch.ot import SolveStatus
 
 __all__ = [
     "MEMORY_BUDGET",
+    "Blocks",
+    "Executor",
     "Progress",
     "SolveLog",
     "Tile",
@@ -23,6 +25,7 @@ __all__ = [
     "Tiling",
     "distinct_pairs",
     "fill",
+    "finished_tiles",
     "make_tiles",
     "progress_bar",
     "tile_edge",
@@ -186,45 +189,127 @@ class Tiling:
         return block(row_set, col_set)[row_place[:, None], col_place]
 
 
+class Blocks(Protocol):
+    """The entries of a matrix between items, a block at a time; can be sent to another process."""
+
+    @property
+    def log(self) -> "SolveLog":
+        """What the solvers reported."""
+        ...
+
+    def __call__(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Distances, shape (r, c), between sorted distinct items (r,) and (c,), int64, CPU."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same, solving on another device."""
+        ...
+
+
+class Executor(Protocol):
+    """Who computes the tiles of a matrix."""
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where tiles are solved; None is the device of the metric."""
+        ...
+
+    def tiles(
+        self, tiling: Tiling, blocks: Blocks, todo: Sequence[Tile]
+    ) -> Iterator[tuple[Tile, Tensor]]:
+        """Yield each tile of `todo` with its values, shape (r, c), in the order of finishing."""
+        ...
+
+
+class _InProcess:
+    """Computes one tile after the other here; the compiled solver takes all threads for each."""
+
+    device = None
+
+    def tiles(
+        self, tiling: Tiling, blocks: Blocks, todo: Sequence[Tile]
+    ) -> Iterator[tuple[Tile, Tensor]]:
+        """See `Executor`."""
+        for tile in todo:
+            yield tile, tiling.compute(tile, blocks)
+
+
+def finished_tiles(
+    tiling: Tiling,
+    blocks: Blocks,
+    *,
+    stage: str,
+    progress: Progress = False,
+    store: TileStore | None = None,
+    executor: Executor | None = None,
+) -> Iterator[tuple[Tile, Tensor]]:
+    """Compute the tiles of a matrix, or take them from where an earlier run left them.
+
+    Args:
+        tiling: How the matrix is cut.
+        blocks: Computes the entries.
+        stage: What is computed, for the progress display.
+        progress: As in `progress_bar`.
+        store: Receives finished tiles; those that it holds already are not computed.
+        executor: Who computes; None is this process.
+
+    Yields:
+        Every tile once with its values, shape (r, c): those of the store, then the others in the
+        order in which they are finished and saved.
+    """
+    executor = _InProcess() if executor is None else executor
+    todo: list[Tile] = []
+    with progress_bar(progress, stage, sum(tile.num_pairs for tile in tiling.tiles)) as advance:
+        for tile in tiling.tiles:
+            values = None if store is None else store.load(tile)
+            if values is None:
+                todo.append(tile)
+            else:
+                yield tile, values
+                advance(tile.num_pairs)
+        # Without anything to do, nothing is sent anywhere.
+        for tile, values in executor.tiles(tiling, blocks, todo) if todo else ():
+            if store is not None:
+                store.save(tile, values)
+            yield tile, values
+            advance(tile.num_pairs)
+
+
 def fill(
     tiling: Tiling,
-    block: Callable[[Tensor, Tensor], Tensor],
+    blocks: Blocks,
     *,
     dtype: torch.dtype,
     device: torch.device,
     stage: str,
     progress: Progress = False,
     store: TileStore | None = None,
+    executor: Executor | None = None,
 ) -> Tensor:
     """Compute a pairwise matrix tile by tile, straight into its place.
 
     Args:
         tiling: How the matrix is cut; of a symmetric one, half is computed.
-        block: Returns the distances between items, shape (r, c), for sorted distinct item numbers
-            of shapes (r,) and (c,), int64 on the CPU.
+        blocks: Computes the entries.
         dtype: Type of the matrix.
         device: Where the matrix lives.
         stage: What is computed, for the progress display.
         progress: As in `progress_bar`.
-        store: Receives finished tiles; tiles that it holds already are taken from it.
+        store: As in `finished_tiles`.
+        executor: As in `finished_tiles`.
 
     Returns:
         The whole matrix.
     """
     out = torch.empty(tiling.shape, dtype=dtype, device=device)
-    with progress_bar(progress, stage, sum(tile.num_pairs for tile in tiling.tiles)) as advance:
-        for tile in tiling.tiles:
-            row, col = tiling.where(tile)
-            values = None if store is None else store.load(tile)
-            if values is None:
-                values = tiling.compute(tile, block)
-                if store is not None:
-                    store.save(tile, values)
-            values = values.to(device)
-            out[row, col] = values
-            if tiling.symmetric and not tile.diagonal:
-                out[col[:, None], row.squeeze(1)] = values.T
-            advance(tile.num_pairs)
+    for tile, found in finished_tiles(
+        tiling, blocks, stage=stage, progress=progress, store=store, executor=executor
+    ):
+        row, col = tiling.where(tile)
+        values = found.to(device)
+        out[row, col] = values
+        if tiling.symmetric and not tile.diagonal:
+            out[col[:, None], row.squeeze(1)] = values.T
     return out
 
 
@@ -274,6 +359,19 @@ class SolveLog:
         self._pairs = 0
         self._stopped = 0
         self._worst = 0.0
+
+    def taken(self) -> "SolveLog":
+        """What was recorded so far, which this log then no longer holds."""
+        taken = SolveLog(self._max_iter)
+        taken.merge(self)
+        self._pairs, self._stopped, self._worst = 0, 0, 0.0
+        return taken
+
+    def merge(self, other: "SolveLog") -> None:
+        """Record what another log, perhaps of another process, recorded."""
+        self._pairs += other._pairs
+        self._stopped += other._stopped
+        self._worst = max(self._worst, other._worst)
 
     def add(self, objective: Tensor, gap: Tensor, status: Tensor) -> None:
         """Record a batch of solved pairs.

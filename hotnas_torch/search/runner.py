@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from hotnas_torch.arch import Network
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
 from hotnas_torch.search.storage import OpenTrial, Storage
 from hotnas_torch.search.trial import (
     ObjectiveFunction,
+    Outcome,
     SearchResult,
     Trial,
     best_trial,
 )
-from hotnas_torch.search.workers import Evaluator, make_evaluator
+from hotnas_torch.search.workers import Evaluator, Executor, make_evaluator
 
 __all__ = ["CATCH", "run"]
 
@@ -37,6 +39,8 @@ def run(
     storage: str | PathLike[str] | None = None,
     workers: int = 1,
     batch_size: int | None = None,
+    asynchronous: bool = False,
+    executor: Executor | None = None,
     progress: bool | Callable[[Trial], None] = True,
     catch: tuple[type[Exception], ...] = CATCH,
 ) -> SearchResult:
@@ -46,9 +50,14 @@ def run(
     of asking. So the outcome depends on the strategy with its seed, the objective and
     ``batch_size``, but neither on ``workers`` nor on the order in which evaluations finish.
 
+    With ``asynchronous``, nobody waits for a batch: whenever an evaluation finishes, its value is
+    told and the strategy is asked for the next network, while the others are pending. No worker is
+    idle then, and the outcome depends on the order in which evaluations finish.
+
     With ``storage``, a search that was interrupted in whatever way continues when it is run again
-    with the same arguments, and ends as it would have uninterrupted. What was asked for and not
-    finished is evaluated again. The budget counts what is already there and may be raised.
+    with the same arguments, and (in batches) ends as it would have uninterrupted. What was asked
+    for and not finished is evaluated again. The budget counts what is already there and may be
+    raised.
 
     Args:
         strategy: What to ask.
@@ -57,9 +66,13 @@ def run(
         budget: An int: evaluations in all, >= 1. A ``timedelta``: time spent searching in all; the
             batch that is running when it is over is finished.
         storage: SQLite file to record everything in; None keeps it in memory.
-        workers: Processes that evaluate; 1 evaluates in this process.
+        workers: Networks that are evaluated at the same time, each in a process of its own; 1
+            evaluates in this process.
         batch_size: Networks per batch, >= 1; None takes the one that ``storage`` was started with,
             and ``workers`` for a new search.
+        asynchronous: Ask for one network at a time, whenever a worker is free.
+        executor: Where to evaluate, for example a
+            :class:`~hotnas_torch.distributed.RayExecutor`; None is this machine.
         progress: True shows a bar on stderr with the best value so far; a callable receives each
             trial when it finishes.
         catch: Exceptions of the objective that count as a failed evaluation.
@@ -69,7 +82,7 @@ def run(
 
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
-        ValueError: An argument out of range.
+        ValueError: An argument out of range, or ``batch_size`` for an asynchronous search.
         StorageError: The storage holds another search, is no storage, or cannot be written; raised
             before anything is evaluated.
 
@@ -87,34 +100,36 @@ def run(
         raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
     if not callable(objective):
         raise TypeError(f"objective must be callable, got {objective!r}.")
-    num_evaluations, seconds = _check_budget(budget)
+    limits = _check_budget(budget)
     _check_count("workers", workers)
     if batch_size is not None:
         _check_count("batch_size", batch_size)
+        if asynchronous:
+            raise ValueError("batch_size is for searches in batches; leave it out (asynchronous).")
     with ExitStack() as stack:
         store = stack.enter_context(Storage(storage))
+        schedule: dict[str, Any] = {"asynchronous": True}
+        if not asynchronous:
+            batch_size = batch_size or _held_batch_size(store) or workers
+            schedule = {"batch_size": batch_size}
+        store.begin(_identity(strategy, objective, schedule))
+        opened = _resume(strategy, store)
+        make = make_evaluator if executor is None else executor.evaluator
+        evaluator = stack.enter_context(make(objective, workers, catch))
+        report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
+        search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
-            batch_size = _held_batch_size(store) or workers
-        store.begin(_identity(strategy, objective, batch_size))
-        batch = _resume(strategy, store)
-        evaluator = stack.enter_context(make_evaluator(objective, workers, catch))
-        report = stack.enter_context(_reporting(progress, store, strategy, num_evaluations))
-        search = _Search(strategy, store, evaluator, report)
-        while True:
-            search.finish(batch)
-            left = batch_size
-            if num_evaluations is not None:
-                left = min(left, num_evaluations - store.num_trials)
-            if left <= 0:
-                reason = "evaluations"
-            elif seconds is not None and search.elapsed >= seconds:
-                reason = "time"
-            elif not (networks := strategy.ask(left)):
-                reason = "exhausted"
-            else:
-                batch = store.add_batch(networks, strategy.state_dict())
-                continue
-            return SearchResult(strategy.space, store.trials(strategy.space), reason)
+            reason = search.asynchronously(opened)
+        else:
+            reason = search.in_batches(opened, batch_size)
+        return SearchResult(strategy.space, store.trials(strategy.space), reason)
+
+
+class _Limits(NamedTuple):
+    """What ends a search; None is no limit."""
+
+    evaluations: int | None
+    seconds: float | None
 
 
 class _Search:
@@ -126,36 +141,88 @@ class _Search:
         store: Storage,
         evaluator: Evaluator,
         report: Callable[[Trial], None],
+        limits: _Limits,
     ) -> None:
         self._strategy = strategy
         self._store = store
         self._evaluator = evaluator
         self._report = report
+        self._limits = limits
         self._before = store.elapsed
         self._started = time.perf_counter()
+        self._reason = ""
 
     @property
     def elapsed(self) -> float:
         """Seconds of searching, those before an interruption included."""
         return self._before + time.perf_counter() - self._started
 
-    def finish(self, batch: list[OpenTrial]) -> None:
-        """Evaluates what is not finished, records it, and tells the batch in order of asking."""
-        outcomes = {trial.number: trial.outcome for trial in batch if trial.outcome is not None}
-        todo = [trial for trial in batch if trial.outcome is None]
-        for place, outcome in self._evaluator([trial.network for trial in todo]):
-            trial = todo[place]
+    def in_batches(self, opened: list[OpenTrial], size: int) -> str:
+        """Finishes what is open, then batch after batch; returns why it ended."""
+        batch = opened
+        while True:
+            todo = [trial for trial in batch if trial.outcome is None]
+            outcomes = {trial.number: trial.outcome for trial in batch if trial.outcome is not None}
+            for trial, outcome in self._evaluated(todo):
+                outcomes[trial.number] = outcome
+            # In the order of asking, so that the order of finishing does not matter.
+            self._strategy.tell(
+                [trial.network for trial in batch],
+                [outcomes[trial.number].value for trial in batch],
+            )
+            batch = self._ask(size)
+            if not batch:
+                return self._reason
+
+    def asynchronously(self, opened: list[OpenTrial]) -> str:
+        """Asks whenever a worker is free, for what is open first; returns why it ended."""
+        # Those that an earlier run finished after it last asked, in the order of finishing.
+        for trial in sorted(opened, key=lambda trial: trial.elapsed):
+            if trial.outcome is not None:
+                self._strategy.tell([trial.network], [trial.outcome.value])
+
+        def asked() -> Iterator[OpenTrial]:
+            yield from (trial for trial in opened if trial.outcome is None)
+            while batch := self._ask(1):
+                yield from batch
+
+        for trial, outcome in self._evaluated(asked()):
+            self._strategy.tell([trial.network], [outcome.value])
+        return self._reason
+
+    def _ask(self, size: int) -> list[OpenTrial]:
+        """Asks for up to ``size`` networks and records them; none when the search is over."""
+        if self._limits.evaluations is not None:
+            size = min(size, self._limits.evaluations - self._store.num_trials)
+        if size <= 0:
+            self._reason = "evaluations"
+        elif self._limits.seconds is not None and self.elapsed >= self._limits.seconds:
+            self._reason = "time"
+        elif networks := self._strategy.ask(size):
+            return self._store.add_batch(networks, self._strategy.state_dict())
+        else:
+            self._reason = "exhausted"
+        return []
+
+    def _evaluated(self, trials: Iterable[OpenTrial]) -> Iterator[tuple[OpenTrial, Outcome]]:
+        """Evaluates and records; yields in the order of finishing."""
+        begun: list[OpenTrial] = []
+
+        def networks() -> Iterator[Network]:
+            for trial in trials:
+                begun.append(trial)
+                yield trial.network
+
+        for place, outcome in self._evaluator(networks()):
+            trial = begun[place]
             finished = Trial(trial.number, trial.network, outcome, self.elapsed)
             self._store.add_outcome(trial.number, outcome, finished.elapsed)
-            outcomes[trial.number] = outcome
             self._report(finished)
-        self._strategy.tell(
-            [trial.network for trial in batch], [outcomes[trial.number].value for trial in batch]
-        )
+            yield trial, outcome
 
 
 def _identity(
-    strategy: Strategy, objective: ObjectiveFunction, batch_size: int
+    strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     describe = getattr(objective, "describe", None)
     if callable(describe):
@@ -166,23 +233,23 @@ def _identity(
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
         "objective": described,
-        "run": {"batch_size": batch_size},
+        "run": schedule,
     }
 
 
 def _held_batch_size(store: Storage) -> int | None:
     held = store.identity
-    return None if held is None else int(held["run"]["batch_size"])
+    return None if held is None else held["run"].get("batch_size")
 
 
 def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
-    """Brings the strategy to where the storage is, and returns the batch that it was asked last."""
+    """Brings the strategy to where it was last asked, and returns what was pending then."""
     state = store.state
     if state is None:
         return []
-    batch = store.last_batch(strategy.space)
+    opened = store.open_trials(strategy.space)
     known = {str(entry[0]) for entry in state.get("observations", [])}
-    known |= {trial.network.spec for trial in batch}
+    known |= {trial.network.spec for trial in opened}
     for observation in strategy.observations:
         if observation.network.spec not in known:
             raise StorageError(
@@ -193,7 +260,7 @@ def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
         strategy.load_state_dict(state)
     except ValueError as error:
         raise StorageError(f"{store.path}: {error}") from error
-    return batch
+    return opened
 
 
 @contextmanager
@@ -235,11 +302,11 @@ def _reporting(
         yield report
 
 
-def _check_budget(budget: object) -> tuple[int | None, float | None]:
+def _check_budget(budget: object) -> _Limits:
     if isinstance(budget, timedelta):
         if budget <= timedelta(0):
             raise ValueError(f"budget must be a positive time, got {budget}.")
-        return None, budget.total_seconds()
+        return _Limits(None, budget.total_seconds())
     if isinstance(budget, bool) or not isinstance(budget, int):
         raise TypeError(
             "budget must be an int (evaluations) or a datetime.timedelta (time), got "
@@ -247,7 +314,7 @@ def _check_budget(budget: object) -> tuple[int | None, float | None]:
         )
     if budget < 1:
         raise ValueError(f"budget must be at least 1 evaluation, got {budget}.")
-    return budget, None
+    return _Limits(budget, None)
 
 
 def _check_count(name: str, value: object) -> None:

@@ -52,11 +52,13 @@ class OpenTrial:
         number: Place in the order of asking.
         network: What is to be evaluated.
         outcome: What came of it; None as long as it is not finished.
+        elapsed: Seconds of searching until it was finished; infinite as long as it is not.
     """
 
     number: int
     network: Network
     outcome: Outcome | None
+    elapsed: float = math.inf
 
 
 class Storage:
@@ -206,12 +208,22 @@ class Storage:
                 ),
             )
 
-    def last_batch(self, space: SearchSpace) -> list[OpenTrial]:
-        """Returns the trials that were asked for last, in the order of asking."""
+    def open_trials(self, space: SearchSpace) -> list[OpenTrial]:
+        """Returns what the recorded state of the strategy awaits, in the order of asking.
+
+        Some may be finished: those whose outcome was recorded after the state.
+        """
+        awaited = (
+            "WHERE architecture IN (SELECT awaited.value FROM meta,"
+            " json_each(meta.content, '$.pending') AS awaited WHERE meta.name = 'state')"
+        )
         trials = []
-        for row in self._select("WHERE batch = (SELECT max(batch) FROM trial)"):
-            outcome = self._outcome(row) if row["finished"] else None
-            trials.append(OpenTrial(row["number"], self._network(row, space), outcome))
+        for row in self._select(awaited):
+            net = self._network(row, space)
+            if row["finished"]:
+                trials.append(OpenTrial(row["number"], net, self._outcome(row), row["elapsed"]))
+            else:
+                trials.append(OpenTrial(row["number"], net, None))
         return trials
 
     def trials(self, space: SearchSpace) -> tuple[Trial, ...]:

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,17 +21,21 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.search.trial import ObjectiveFunction, Outcome, evaluate
 
-__all__ = ["Evaluator", "InProcess", "WorkerProcesses", "make_evaluator"]
+__all__ = ["Evaluator", "Executor", "InProcess", "WorkerProcesses", "answer", "make_evaluator"]
 
 _JOIN_SECONDS = 5.0
 _READY = "ready"
 
 
 class Evaluator(Protocol):
-    """Evaluates networks, a batch at a time; used as a context manager."""
+    """Evaluates networks; used as a context manager."""
 
-    def __call__(self, networks: Sequence[Network]) -> Iterator[tuple[int, Outcome]]:
-        """Yields (place in ``networks``, outcome) in the order in which they finish."""
+    def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
+        """Yields (place in ``networks``, outcome) in the order in which they finish.
+
+        The next network is taken only when there is a worker for it: what yields the networks may
+        decide on each by the outcomes before.
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -42,6 +46,16 @@ class Evaluator(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class Executor(Protocol):
+    """Where networks can be evaluated, if not in processes of this machine."""
+
+    def evaluator(
+        self, objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]
+    ) -> Evaluator:
+        """Returns what evaluates ``workers`` networks at a time."""
+        ...
 
 
 def make_evaluator(
@@ -60,7 +74,7 @@ class InProcess:
         self._objective = objective
         self._catch = catch
 
-    def __call__(self, networks: Sequence[Network]) -> Iterator[tuple[int, Outcome]]:
+    def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
         """See :class:`Evaluator`."""
         for place, net in enumerate(networks):
             yield place, evaluate(self._objective, net, self._catch)
@@ -129,11 +143,12 @@ class WorkerProcesses:
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
-    def __call__(self, networks: Sequence[Network]) -> Iterator[tuple[int, Outcome]]:
+    def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
         """See :class:`Evaluator`."""
-        waiting = list(enumerate(networks))[::-1]
+        source = enumerate(networks)
+        waiting: list[tuple[int, Network]] = []
         try:
-            while waiting or any(worker.busy for worker in self._workers):
+            while self._take(source, waiting) or self._num_busy:
                 self._hand_out(waiting)
                 for worker in self._readable():
                     message = self._receive(worker)
@@ -151,14 +166,28 @@ class WorkerProcesses:
             # What is still running was given up: its answer must not meet the next batch.
             self._end([worker for worker in self._workers if worker.busy])
 
+    @property
+    def _num_busy(self) -> int:
+        return sum(worker.busy for worker in self._workers)
+
+    def _take(
+        self, source: Iterator[tuple[int, Network]], waiting: list[tuple[int, Network]]
+    ) -> bool:
+        """Takes as many networks as there are processes to come; False if none is waiting."""
+        while self._num_busy + len(waiting) < self._size:
+            task = next(source, None)
+            if task is None:
+                break
+            waiting.append(task)
+        return bool(waiting)
+
     def _hand_out(self, waiting: list[tuple[int, Network]]) -> None:
-        """Gives networks from the end of ``waiting`` to processes that have nothing to do."""
-        busy = sum(worker.busy for worker in self._workers)
-        while len(self._workers) < min(self._size, busy + len(waiting)):
+        """Gives networks from the start of ``waiting`` to processes that have nothing to do."""
+        while len(self._workers) < self._num_busy + len(waiting):
             self._workers.append(self._start())
         for worker in self._workers:
-            if waiting and worker.ready and not worker.busy and worker.send(waiting[-1]):
-                waiting.pop()
+            if waiting and worker.ready and not worker.busy and worker.send(waiting[0]):
+                del waiting[0]
 
     def _bury(self, worker: _Worker) -> Outcome:
         """Removes a process that has ended, and returns what came of its evaluation."""
@@ -233,15 +262,25 @@ def _serve(
             net = connection.recv()
         except EOFError:
             return
-        answer: Outcome | Exception
         try:
-            answer = evaluate(objective, net, catch)
-        except Exception as error:
-            answer = _portable(error)
-        try:
-            connection.send(answer)
+            connection.send(answer(objective, net, catch))
         except ConnectionError:
             return
+
+
+def answer(
+    objective: ObjectiveFunction, net: Network, catch: tuple[type[Exception], ...]
+) -> Outcome | Exception:
+    """Evaluates one network for another process.
+
+    Returns:
+        What came of it, or an exception that is not in ``catch`` and that the other process is to
+        raise.
+    """
+    try:
+        return evaluate(objective, net, catch)
+    except Exception as error:
+        return _portable(error)
 
 
 def _portable(error: Exception) -> Exception:

@@ -117,6 +117,25 @@ def test_fill_takes_saved_tiles_instead_of_computing_them():
     assert torch.equal(again, complete)
 
 
+class _Backwards:
+    """Finishes the tiles in the opposite order."""
+
+    device = None
+
+    def tiles(self, tiling, blocks, todo):
+        for tile in reversed(todo):
+            yield tile, tiling.compute(tile, blocks)
+
+
+def test_the_order_in_which_tiles_finish_does_not_matter():
+    items = torch.tensor([4, 1, 1, 9, 0, 4])
+    tiling = Tiling(items, None, 2)
+    saved = {}
+    out = filled(tiling, _Recorder(), executor=_Backwards(), store=_Store(saved))
+    assert torch.equal(out, filled(tiling, _Recorder()))
+    assert list(saved) == list(reversed(range(len(tiling.tiles))))
+
+
 def test_progress_reaches_the_number_of_pairs():
     seen = []
     filled(Tiling(torch.arange(9), None, 4), _Recorder(), progress=lambda *c: seen.append(c))
@@ -146,3 +165,12 @@ def test_failures_raise_and_slow_items_warn_once():
         log.add(ones, ones, torch.tensor([0, 2, 0]))
     with pytest.raises(SolverError, match="1 of 3"):
         log.add(torch.tensor([1.0, torch.nan, 1.0]), ones, torch.tensor([0, 0, 0]))
+
+
+def test_logs_of_several_processes_make_one():
+    here, there = SolveLog(max_iter=7), SolveLog(max_iter=7)
+    there.add(torch.ones(2), torch.tensor([0.1, 0.3]), torch.tensor([0, 1]))
+    here.merge(there.taken())
+    there.warn()
+    with pytest.warns(ConvergenceWarning, match=r"1 of 2 .* gap of up to 3.0e-01"):
+        here.warn()

@@ -15,6 +15,7 @@ from hotnas_torch.errors import StorageError
 from hotnas_torch.objectives import Evaluation
 from hotnas_torch.search import RandomSearch, Storage, run
 from hotnas_torch.search.trial import best_so_far
+from hotnas_torch.search.workers import InProcess
 from tests.search import programs
 
 ROOT = Path(__file__).parents[2]
@@ -304,3 +305,135 @@ def test_workers_change_nothing_but_the_time():
     assert record(shared) == record(alone)
     numbers = [trial.number for trial in finished]
     assert sorted(numbers) == list(range(programs.BUDGET))
+
+
+# --- asynchronous ---------------------------------------------------------------------------------
+
+
+class Overtaking(InProcess):
+    """An evaluator of which several networks are on their way, and an executor that gives it.
+
+    Of those, every other time the first and every other time the last one finishes.
+    """
+
+    def __init__(self, workers=3):
+        self.workers = workers
+        self.begun = []
+
+    def evaluator(self, objective, workers, catch):
+        assert workers == self.workers
+        super().__init__(objective, catch)
+        return self
+
+    def __call__(self, networks):
+        source = enumerate(networks)
+        while True:
+            while len(self.begun) < self.workers and (task := next(source, None)):
+                self.begun.append(task)
+            if not self.begun:
+                return
+            place, net = self.begun.pop(-(len(self.begun) % 2))
+            ((_, outcome),) = super().__call__([net])
+            yield place, outcome
+
+
+def asynchronous(name="evolution", executor=None, **arguments):
+    executor = Overtaking() if executor is None else executor
+    options = {"workers": executor.workers, "batch_size": None, "asynchronous": True}
+    return search(name, executor=executor, **(options | arguments))
+
+
+def test_with_one_worker_each_value_is_told_before_the_next_question():
+    expected = record(search(batch_size=1))
+    assert record(search(batch_size=None, asynchronous=True)) == expected
+    assert record(asynchronous(executor=Overtaking(1))) == expected
+
+
+def test_workers_are_kept_busy_and_what_they_do_is_pending():
+    strategy = programs.strategy("evolution")
+    awaited = []
+
+    def report(trial):
+        # The one that has just finished is told after it is reported.
+        awaited.append(len(strategy.pending))
+
+    result = run(
+        strategy,
+        programs.value_in_its_own_time,
+        budget=9,
+        workers=2,
+        asynchronous=True,
+        progress=report,
+    )
+    assert [trial.number for trial in result.trials] == list(range(9))
+    assert len({trial.network for trial in result.trials}) == 9
+    assert awaited == [2] * 8 + [1]
+    assert result.reason == "evaluations"
+    assert strategy.pending == ()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 22])
+def test_an_interrupted_asynchronous_search_loses_and_repeats_nothing(tmp_path, stop):
+    storage = tmp_path / "search.sqlite"
+    reported = []
+
+    def report(trial):
+        reported.append(trial)
+        if len(reported) == stop:
+            raise KeyboardInterrupt
+
+    first = Overtaking()
+    with pytest.raises(KeyboardInterrupt):
+        asynchronous(executor=first, storage=storage, progress=report)
+    second = Overtaking(2)
+    second_begun = []
+    result = asynchronous(
+        executor=second, storage=storage, progress=lambda trial: second_begun.append(trial.number)
+    )
+    assert {trial.number: trial for trial in reported}.items() <= {
+        trial.number: trial for trial in result.trials
+    }.items()
+    assert len({trial.network for trial in result.trials}) == len(result.trials) == programs.BUDGET
+    # What was on its way comes first, and what was finished is not evaluated again.
+    assert second_begun[0] in {place for place, _ in first.begun}
+    assert len(second_begun) == programs.BUDGET - stop
+
+
+def test_what_finished_after_the_last_question_is_told_before_the_next_one(tmp_path):
+    storage = tmp_path / "search.sqlite"
+
+    def interrupt(trial):
+        if trial.number == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asynchronous(executor=Overtaking(1), storage=storage, progress=interrupt)
+    with Storage(storage, read_only=True) as store:
+        (left,) = store.open_trials(spaces.NASBenchMacro())
+        assert (left.number, left.outcome is None) == (7, False)
+    result = asynchronous(executor=Overtaking(1), storage=storage)
+    assert record(result) == record(search(batch_size=1))
+
+
+def test_the_two_kinds_of_search_are_not_mixed(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    search(budget=4, storage=storage)
+    with pytest.raises(StorageError, match="another run: its 'asynchronous' is None, here it is"):
+        asynchronous(storage=storage)
+    with pytest.raises(ValueError, match="batch_size is for searches in batches"):
+        asynchronous(batch_size=3)
+
+
+def test_an_asynchronous_search_ends_with_its_time_and_with_its_space():
+    space = spaces.Pooling()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    result = run(strategy, lambda _: 1.0, budget=1000, asynchronous=True, progress=False)
+    assert (result.reason, len(result.trials)) == ("exhausted", space.size())
+
+    def slow(net):
+        time.sleep(0.02)
+        return 1.0
+
+    result = asynchronous(executor=Overtaking(1), objective=slow, budget=timedelta(seconds=0.1))
+    assert result.reason == "time"
+    assert result.trials[-1].elapsed >= 0.1

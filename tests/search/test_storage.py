@@ -34,30 +34,32 @@ def test_trials_come_back_as_they_were_written(path, nets):
         assert [trial.number for trial in opened] == [0, 1]
         store.add_outcome(1, outcomes[1], 3.0)
         store.add_outcome(0, outcomes[0], 4.0)
-        store.add_batch(nets[2:], {"step": 2})
+        store.add_batch(nets[2:], state := {"pending": [net.spec for net in nets[:0:-1]]})
+        store.add_outcome(3, Outcome(2.0), 5.0)
     with Storage(path, read_only=True) as store:
         assert store.identity == IDENTITY
-        assert store.state == {"step": 2}
-        assert (store.num_trials, store.elapsed) == (5, 4.0)
-        first, second = store.trials(SPACE)
+        assert store.state == state
+        assert (store.num_trials, store.elapsed) == (5, 5.0)
+        first, second, _ = store.trials(SPACE)
         assert [trial.network for trial in (first, second)] == nets[:2]
         assert (first.outcome, first.elapsed, second.elapsed) == (outcomes[0], 4.0, 3.0)
         assert second.failed
         assert second.outcome.error == "no memory left"
-        last = store.last_batch(SPACE)
-        assert [(trial.number, trial.outcome) for trial in last] == [
-            (2, None),
-            (3, None),
-            (4, None),
+        opened = store.open_trials(SPACE)
+        assert [(trial.number, trial.outcome, trial.elapsed) for trial in opened] == [
+            (1, outcomes[1], 3.0),
+            (2, None, math.inf),
+            (3, Outcome(2.0), 5.0),
+            (4, None, math.inf),
         ]
-        assert [trial.network for trial in last] == nets[2:]
+        assert [trial.network for trial in opened] == nets[1:]
 
 
 def test_without_a_file_it_works_the_same(nets):
     with Storage(None) as store:
         assert store.identity is None
         assert store.state is None
-        assert store.last_batch(SPACE) == []
+        assert store.open_trials(SPACE) == []
         store.begin(IDENTITY)
         store.add_batch(nets, {})
         store.add_outcome(3, Outcome(1.0), 0.5)
@@ -162,6 +164,6 @@ def test_an_empty_file_is_a_new_storage(path):
 def test_networks_of_another_space_are_named(path, nets):
     with Storage(path) as store:
         store.begin(IDENTITY)
-        store.add_batch(nets, {})
+        store.add_batch(nets, {"pending": [net.spec for net in nets]})
         with pytest.raises(StorageError, match=r"trial 0: .* belongs to another space"):
-            store.last_batch(spaces.NASBench201())
+            store.open_trials(spaces.NASBench201())
