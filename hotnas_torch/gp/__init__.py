@@ -11,6 +11,7 @@ from hotnas_torch.gp.relaxed import (
     optimize_relaxed,
     relaxed_distances,
 )
+from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehmanKernel
 
 __all__ = [
     "HOTNNGP",
@@ -20,6 +21,8 @@ __all__ = [
     "RelaxedHOTNNGP",
     "RelaxedOptimum",
     "Spectrum",
+    "WeisfeilerLehmanGP",
+    "WeisfeilerLehmanKernel",
     "architecture_kernel",
     "combined_kernel",
     "optimize_relaxed",

@@ -1,10 +1,11 @@
-"""Distances between architectures: iFGW between cells, HOTNN between networks."""
+"""Distances between architectures: iFGW between cells, HOTNN between networks, and peers."""
 
 from hotnas_torch.metrics.gram_file import Gram, load_gram
 from hotnas_torch.metrics.gram_store import GramStore
 from hotnas_torch.metrics.hotnn import HOTNN, HeldCouplings
 from hotnas_torch.metrics.ifgw import IFGW
 from hotnas_torch.metrics.matching import CellMatching, NetworkMatching
+from hotnas_torch.metrics.weisfeiler_lehman import WeisfeilerLehman
 
 __all__ = [
     "HOTNN",
@@ -14,5 +15,6 @@ __all__ = [
     "GramStore",
     "HeldCouplings",
     "NetworkMatching",
+    "WeisfeilerLehman",
     "load_gram",
 ]

@@ -9,6 +9,7 @@ from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
 from hotnas_torch.search.local_search import LocalSearch
+from hotnas_torch.search.nas_bowl import NASBOWL
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
@@ -16,6 +17,7 @@ from hotnas_torch.search.trial import Outcome, SearchResult, Trial
 
 __all__ = [
     "HOTNAS",
+    "NASBOWL",
     "UCB",
     "ANASODLocalSearch",
     "ANASODRandomSearch",

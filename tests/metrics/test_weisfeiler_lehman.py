@@ -9,7 +9,7 @@ import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.arch.layer_graph import LayerGraph
-from hotnas_torch.metrics.weisfeiler_lehman import WeisfeilerLehman
+from hotnas_torch.metrics import WeisfeilerLehman
 
 SPACES = ("nasbench101", "nasbench201", "transnas_macro", "nasbench_macro", "darts", "pooling")
 SKIPS = ("skip_connect", "identity")

@@ -1,0 +1,276 @@
+"""The Gaussian process of NAS-BOWL: a Weisfeiler-Lehman kernel whose depth the data choose."""
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from botorch.models import SingleTaskGP
+from gpytorch.constraints import Interval
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import ZeroMean
+from gpytorch.mlls import MarginalLogLikelihood
+from torch import Tensor
+
+from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.metrics.weisfeiler_lehman import (
+    Aggregation,
+    WeisfeilerLehman,
+    level_similarities,
+)
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["WeisfeilerLehmanGP", "WeisfeilerLehmanKernel"]
+
+_NOISE_VALUES = 256
+# Stay this far inside the bounds, where the constraint's transform is finite.
+_ROOM = 1e-3
+
+
+class WeisfeilerLehmanKernel(Kernel):  # type: ignore[misc]
+    """`hotnas_torch.metrics.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
+
+    It has no lengthscale. Features of a network are computed when its row is first seen.
+
+    Args:
+        space: Search space of the rows.
+        level: Largest level that counts, >= 0; may be set to another value up to `max_level`.
+        max_level: Largest level that is computed; None takes `level`.
+        aggregation: See `WeisfeilerLehman`.
+        contract: See `WeisfeilerLehman`.
+
+    Attributes:
+        max_level: As passed.
+
+    Raises:
+        TypeError: `space` is no search space.
+        ValueError: An argument out of range.
+        ArchitectureError: A row that encodes no network of the space, when called.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.NASBench201()
+        >>> X = space.encode(space.sample(4, generator=torch.Generator().manual_seed(0)))
+        >>> WeisfeilerLehmanKernel(space)(X).to_dense().shape
+        torch.Size([4, 4])
+    """
+
+    has_lengthscale = False
+    _level: Tensor
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        level: int = 2,
+        max_level: int | None = None,
+        aggregation: Aggregation | None = None,
+        contract: Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_level = level if max_level is None else max_level
+        self._metric = WeisfeilerLehman(
+            space=space, level=self.max_level, aggregation=aggregation, contract=contract
+        )
+        self._index = NetworkIndex(space)
+        self._labels: list[Tensor] = []
+        self.register_buffer("_level", torch.tensor(0))
+        self.level = level
+
+    @property
+    def level(self) -> int:
+        """Largest level that counts."""
+        return int(self._level)
+
+    @level.setter
+    def level(self, value: int) -> None:
+        if not 0 <= value <= self.max_level:
+            raise ValueError(f"level must lie between 0 and {self.max_level}; got {value}")
+        self._level.fill_(value)
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """How labels are compared."""
+        return self._metric.aggregation
+
+    def similarities(self, rows: Tensor) -> Tensor:
+        """Kernel matrices of encoded rows (n, d) for every level, (max_level + 1, n, n)."""
+        labels = self._of(self._index(rows))
+        return level_similarities(labels, labels, self.aggregation).to(rows)
+
+    def _of(self, numbers: Tensor) -> list[Tensor]:
+        new = self._index.networks[len(self._labels) :]
+        if new:
+            self._labels += self._metric.labels(new)
+        return [self._labels[number] for number in numbers.tolist()]
+
+    def forward(
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        diag: bool = False,
+        last_dim_is_batch: bool = False,
+        **params: Any,
+    ) -> Tensor:
+        """Covariance of encoded rows, as for every GPyTorch kernel.
+
+        Raises:
+            ValueError: `last_dim_is_batch`: one column of a row encodes nothing.
+        """
+        del params
+        if last_dim_is_batch:
+            raise ValueError("last_dim_is_batch: a single column of a row encodes no network")
+        of_x1, of_x2 = self._index(x1), self._index(x2)
+        if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
+            return x1.new_ones(of_x1.shape if diag else (*of_x1.shape, 1))
+        rows, row_place = torch.unique(of_x1, return_inverse=True)
+        cols, col_place = torch.unique(of_x2, return_inverse=True)
+        counted = slice(self.level + 1)
+        labels_rows = [labels[counted] for labels in self._of(rows)]
+        labels_cols = [labels[counted] for labels in self._of(cols)]
+        values = level_similarities(labels_rows, labels_cols, self.aggregation)[-1].to(x1)
+        if diag:
+            return values[row_place, col_place]
+        return values[row_place.unsqueeze(-1), col_place.unsqueeze(-2)]
+
+
+class WeisfeilerLehmanGP(SingleTaskGP):
+    """Gaussian process on architectures with a Weisfeiler-Lehman kernel.
+
+    A :class:`botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
+    noise. ``fit_gpytorch_mll`` finds the level of the kernel and the noise that maximise the
+    marginal likelihood: with K = Q diag(lambda) Q' and u = Q'y, ::
+
+        log p(y) = -1/2 sum_i (u_i^2 / (lambda_i + noise) + log(lambda_i + noise)) + const
+
+    on every level and a fine logarithmic grid of noises, one eigendecomposition per level.
+
+    Args:
+        train_X: Rows, shape (n, d) with d = space.dim, float64 recommended.
+        train_Y: Targets, shape (n, 1), finite and not all equal.
+        space: Search space of the rows.
+        levels: Levels to choose from, each >= 0; None takes what NAS-BOWL uses: 1..3 where networks
+            repeat one cell, 0..3 elsewhere.
+        aggregation: See `WeisfeilerLehman`.
+        contract: See `WeisfeilerLehman`.
+        noise_bounds: Smallest and largest variance of the noise of standardised targets.
+
+    Raises:
+        TypeError: `space` is no search space.
+        ValueError: Targets of another shape, constant or not finite; no levels; a bound out of
+            order.
+        ArchitectureError: A row that encodes no network of the space; the message names it.
+
+    Complexity: O(n^3) per level.
+
+    Reference: Ru et al., "Interpretable Neural Architecture Search via Bayesian Optimisation with
+        Weisfeiler-Lehman Kernels", ICLR 2021.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> from botorch.fit import fit_gpytorch_mll
+        >>> from gpytorch.mlls import ExactMarginalLogLikelihood
+        >>> space = ht.spaces.NASBench201()
+        >>> X = space.encode(space.sample(30, generator=torch.Generator().manual_seed(0)))
+        >>> Y = (X == 3).sum(dim=1, keepdim=True).double()  # number of 3x3 convolutions
+        >>> model = WeisfeilerLehmanGP(X, Y, space=space)
+        >>> mll = fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        >>> model.posterior(X[:2]).mean.shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        *,
+        space: SearchSpace,
+        levels: Sequence[int] | None = None,
+        aggregation: Aggregation | None = None,
+        contract: Collection[str] | None = None,
+        noise_bounds: tuple[float, float] = (1e-5, 1e-2),
+    ) -> None:
+        _check_targets(train_X, train_Y)
+        low, high = noise_bounds
+        if not 0.0 < low < high:
+            raise ValueError(
+                f"noise_bounds must be (low, high) with 0 < low < high; got {(low, high)}"
+            )
+        if levels is None:
+            levels = range(1 if isinstance(space, SearchSpace) and space.repeats_one_cell else 0, 4)
+        if not levels:
+            raise ValueError("levels must hold at least one level; got none")
+        kernel = WeisfeilerLehmanKernel(
+            space,
+            level=min(levels),
+            max_level=max(levels),
+            aggregation=aggregation,
+            contract=contract,
+        )
+        likelihood = GaussianLikelihood(noise_constraint=Interval(low, high))
+        super().__init__(
+            train_X, train_Y, likelihood=likelihood, covar_module=kernel, mean_module=ZeroMean()
+        )
+        self.levels = tuple(levels)
+        self.noise_bounds = noise_bounds
+        self.likelihood.noise = high / 2
+        self.to(train_X)
+
+    def custom_fit(self, mll: MarginalLogLikelihood, **ignored: Any) -> MarginalLogLikelihood:
+        """Choose level and noise; ``fit_gpytorch_mll`` calls this.
+
+        Args:
+            mll: Marginal log likelihood of this model.
+            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern iterations.
+
+        Returns:
+            `mll`, in evaluation mode.
+        """
+        del ignored
+        low, high = self.noise_bounds
+        room = _ROOM * (high - low)
+        noises = torch.logspace(
+            math.log10(low + room), math.log10(high - room), _NOISE_VALUES, dtype=torch.float64
+        )
+        targets = self.train_targets.double()
+        best = -torch.inf
+        similarities = self.covar_module.similarities(self.train_inputs[0]).double()
+        for level in self.levels:
+            evidence = _evidence(similarities[level], targets, noises)
+            place = int(evidence.argmax())
+            if float(evidence[place]) > best:
+                best = float(evidence[place])
+                self.covar_module.level = level
+                self.likelihood.noise = float(noises[place])
+        return mll.eval()
+
+
+def _evidence(covariance: Tensor, targets: Tensor, noises: Tensor) -> Tensor:
+    """Log marginal likelihood up to a constant, for every noise, (k,)."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    spread = eigenvalues.clamp_min(0.0) + noises[:, None]
+    evidence: Tensor = -0.5 * ((vectors.mT @ targets).square() / spread + spread.log()).sum(1)
+    return evidence
+
+
+def _check_targets(train_X: Tensor, train_Y: Tensor) -> None:
+    if train_X.ndim != 2:
+        raise ValueError(f"train_X must have shape (n, d); got {tuple(train_X.shape)}")
+    if train_Y.shape != (len(train_X), 1):
+        raise ValueError(
+            f"train_Y must have shape ({len(train_X)}, 1), one target per row of train_X; got"
+            f" {tuple(train_Y.shape)}"
+        )
+    finite = torch.isfinite(train_Y)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0, 0])
+        raise ValueError(
+            f"train_Y must be finite; row {row} is {train_Y[row].item()} (leave failed evaluations"
+            " out)"
+        )
+    if len(train_Y) < 2 or bool((train_Y == train_Y[0]).all()):
+        raise ValueError(
+            f"train_Y must hold at least two different targets; got {len(train_Y)} equal ones"
+        )
