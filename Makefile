@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 NETWORKS ?= 2000
+TRAININGS ?= 60
 TORCH ?= torch==2.13.0
 
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make run        distances between $(NETWORKS) NAS-Bench-201 networks, with heat map and tree, into runs/'
+	@echo 'make run        distances between $(NETWORKS) networks, then a search that trains $(TRAININGS), into runs/'
 	@echo 'make test       the test suite (make test-slow: all of it)'
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
@@ -27,6 +28,7 @@ help:
 run: setup
 	mkdir -p runs
 	$(BIN)/hotnas gram --space nasbench201 --sample $(NETWORKS) --seed 0 --out runs/gram.npz --overwrite
+	$(BIN)/hotnas search --evaluations $(TRAININGS) --workers $(WORKERS) --batch 4 --out runs/digits.sqlite --resume
 
 test: setup lanes
 	$(PYTEST)

@@ -234,6 +234,7 @@ def _objective(
             ),
             settings=TrainingSettings(**_given(arguments, epochs=8, learning_rate=0.1)),
             seed=arguments.seed,
+            num_threads=1,  # values must not depend on --workers
             **_given(arguments, value="error"),
         )
 
