@@ -14,6 +14,7 @@ from hotnas_torch.distributions.grid import (
     num_encodings,
     round_to_grid,
 )
+from hotnas_torch.distributions.simplex import ascend_simplex, exponentiated_gradient
 from hotnas_torch.distributions.slots import Slots, operation_slots
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "OperationEncoding",
     "SlotEncoding",
     "Slots",
+    "ascend_simplex",
     "draw_dirichlet",
     "encoding_of",
+    "exponentiated_gradient",
     "grid_neighbors",
     "grid_points",
     "num_arrangements",

@@ -1,5 +1,6 @@
 """Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""
 
+from hotnas_torch.gp.features import FeatureGP, FeatureKernel, feature_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
 from hotnas_torch.gp.priors import LogitNormalPrior
@@ -15,6 +16,8 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "FeatureGP",
+    "FeatureKernel",
     "HOTNNKernel",
     "LogitNormalPrior",
     "Relaxation",
@@ -25,6 +28,7 @@ __all__ = [
     "WeisfeilerLehmanKernel",
     "architecture_kernel",
     "combined_kernel",
+    "feature_kernel",
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",

@@ -2,6 +2,7 @@
 
 from hotnas_torch.search.ablations import MutationSearch, RandomPool
 from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
+from hotnas_torch.search.anasod_bo import ANASODBO
 from hotnas_torch.search.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.base import Observation, Strategy
@@ -14,8 +15,10 @@ from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
 from hotnas_torch.search.trial import Outcome, SearchResult, Trial
+from hotnas_torch.search.trust_region import DirichletTrustRegion
 
 __all__ = [
+    "ANASODBO",
     "HOTNAS",
     "NASBOWL",
     "UCB",
@@ -24,6 +27,7 @@ __all__ = [
     "Acquisition",
     "AcquisitionInputs",
     "BayesianSearch",
+    "DirichletTrustRegion",
     "LocalSearch",
     "LogEI",
     "MutationSearch",

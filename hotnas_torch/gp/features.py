@@ -1,0 +1,174 @@
+"""Gaussian processes on numeric features of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from botorch.models import SingleTaskGP
+from gpytorch.constraints import Interval
+from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import Mean
+from torch import Tensor
+
+__all__ = ["FeatureGP", "FeatureKernel", "Features", "feature_kernel"]
+
+Features = Callable[[Tensor], Tensor]
+"""Maps encoded rows (..., d) to features (..., f)."""
+
+# What ANASOD allows its hyperparameters, and where they start: inside, on a logarithmic scale.
+_LENGTHSCALE = (0.01, 0.5)
+_OUTPUTSCALE = (0.5, 5.0)
+_NOISE = (1e-6, 1e-1)
+
+
+class FeatureKernel(Kernel):  # type: ignore[misc]
+    r"""A kernel between features of rows.
+
+    .. math:: k(x, x') = k_0(\phi(x), \phi(x'))
+
+    Positive semi-definite as k_0 is. It multiplies and adds with kernels on the rows themselves,
+    such as :class:`~hotnas_torch.gp.HOTNNKernel`.
+
+    Args:
+        base_kernel: k_0, a kernel on features.
+        features: phi, for example
+            ``hotnas_torch.distributions.encoding_of(space).of_rows``; no gradient flows through it.
+        **kwargs: As for every :class:`gpytorch.kernels.Kernel`, for example ``active_dims``.
+    """
+
+    def __init__(self, base_kernel: Kernel, features: Features, **kwargs: Any) -> None:
+        super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
+        self.base_kernel = base_kernel
+        self.features = features
+
+    @property
+    def is_stationary(self) -> bool:
+        """Whether the kernel on features is."""
+        return bool(self.base_kernel.is_stationary)
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
+        """Covariance of rows, as for every GPyTorch kernel."""
+        first, second = self.features(x1.detach()), self.features(x2.detach())
+        result: Tensor = self.base_kernel.forward(first, second, diag=diag, **params)
+        return result
+
+
+def feature_kernel(
+    features: Features, *, lengthscale: tuple[float, float] = _LENGTHSCALE
+) -> FeatureKernel:
+    """A Matern-5/2 kernel on features with one lengthscale, float64.
+
+    Args:
+        features: As for :class:`FeatureKernel`.
+        lengthscale: Range of the lengthscale; it starts at the geometric mean.
+
+    Raises:
+        ValueError: The range is empty or not positive.
+    """
+    base = MaternKernel(nu=2.5, lengthscale_constraint=_range("lengthscale", *lengthscale)).double()
+    base.lengthscale = _middle(lengthscale)
+    return FeatureKernel(base, features)
+
+
+class FeatureGP(SingleTaskGP):
+    """Gaussian process on features of rows, with the ranges of ANASOD's hyperparameters.
+
+    A Matern-5/2 kernel with one lengthscale, an output scale and noise, each held in its range
+    while ``fit_gpytorch_mll`` maximises the marginal likelihood; targets are standardised.
+
+    Args:
+        train_X: Rows, (n, d) float64.
+        train_Y: Targets, (n, 1).
+        features: Maps rows to features in [0, 1].
+        lengthscale: Range.
+        outputscale: Range.
+        noise: Range of the noise variance.
+        covar_module: Kernel on features in place of the default one.
+        mean_module: Shared with another model.
+        likelihood: Shared with another model.
+
+    Raises:
+        ValueError: A range is empty or not positive.
+
+    Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1.
+
+    Example:
+        >>> import torch
+        >>> import hotnas_torch as ht
+        >>> from hotnas_torch.distributions import encoding_of
+        >>> space = ht.spaces.NASBench201()
+        >>> X = space.encode(space.sample(6, generator=torch.Generator().manual_seed(0)))
+        >>> Y = (X == 3).sum(dim=1, keepdim=True).double()  # number of 3x3 convolutions
+        >>> model = FeatureGP(X, Y, encoding_of(space).of_rows)
+        >>> model.posterior(X[:2]).mean.shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        features: Features,
+        *,
+        lengthscale: tuple[float, float] = _LENGTHSCALE,
+        outputscale: tuple[float, float] = _OUTPUTSCALE,
+        noise: tuple[float, float] = _NOISE,
+        covar_module: Kernel | None = None,
+        mean_module: Mean | None = None,
+        likelihood: GaussianLikelihood | None = None,
+    ) -> None:
+        if likelihood is None:
+            likelihood = GaussianLikelihood(noise_constraint=_range("noise", *noise)).double()
+            likelihood.noise = _middle(noise)
+        if covar_module is None:
+            covar_module = ScaleKernel(
+                feature_kernel(features, lengthscale=lengthscale),
+                outputscale_constraint=_range("outputscale", *outputscale),
+            ).double()
+            covar_module.outputscale = _middle(outputscale)
+        super().__init__(
+            train_X,
+            train_Y,
+            likelihood=likelihood,
+            covar_module=covar_module,
+            mean_module=mean_module,
+        )
+        self.features = features
+        self._observed = train_X, train_Y
+
+    def on_features(self) -> SingleTaskGP:
+        """The same model as a function of features, differentiable in them.
+
+        Raises:
+            ValueError: The model was made with a ``covar_module`` of another kind.
+        """
+        rows, targets = self._observed
+        scaled = self.covar_module
+        if not isinstance(scaled, ScaleKernel) or not isinstance(scaled.base_kernel, FeatureKernel):
+            raise ValueError("covar_module must be a ScaleKernel of a FeatureKernel.")
+        on_features = ScaleKernel(
+            scaled.base_kernel.base_kernel, outputscale_constraint=scaled.raw_outputscale_constraint
+        ).to(rows)
+        on_features.raw_outputscale = scaled.raw_outputscale
+        return SingleTaskGP(
+            self.features(rows),
+            targets,
+            likelihood=self.likelihood,
+            covar_module=on_features,
+            mean_module=self.mean_module,
+        ).eval()
+
+
+def _range(name: str, low: float, high: float) -> Interval:
+    if not 0.0 < low < high:
+        raise ValueError(
+            f"{name} must be a range (low, high) with 0 < low < high; got {low, high}."
+        )
+    # Without a transform, L-BFGS-B keeps to the bounds itself and does not crawl towards them.
+    return Interval(low, high, transform=None)
+
+
+def _middle(range_: tuple[float, float]) -> float:
+    return float((range_[0] * range_[1]) ** 0.5)
