@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "nn": {"errors", "arch", "spaces"},
     "objectives": {"errors", "arch", "spaces", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "metrics"},
-    "search": {"errors", "arch", "spaces", "distributions", "gp"},
+    "search": {"errors", "arch", "spaces", "distributions", "metrics", "gp"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "distributed": {"errors", "arch", "metrics", "search"},

@@ -1,7 +1,9 @@
 """Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""
 
+from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
 from hotnas_torch.gp.features import FeatureGP, FeatureKernel, feature_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
+from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
@@ -16,10 +18,14 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "DistanceGP",
+    "DistanceKernel",
     "FeatureGP",
     "FeatureKernel",
     "HOTNNKernel",
+    "LandmarkKernel",
     "LogitNormalPrior",
+    "PartMemory",
     "Relaxation",
     "RelaxedHOTNNGP",
     "RelaxedOptimum",

@@ -199,7 +199,7 @@ class HOTNNGP(SingleTaskGP):
         input_transform: InputTransform | None = None,
         **kernel_options: Any,
     ) -> None:
-        num_features = _check_data(train_X, train_Y, space)
+        num_features = check_data(train_X, train_Y, space)
         _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
         if covar_module is None:
             kernel = architecture_kernel(
@@ -338,8 +338,8 @@ class HOTNNGP(SingleTaskGP):
         return mll.eval()
 
 
-def _check_data(train_X: Tensor, train_Y: Tensor, space: SearchSpace) -> int:
-    """Checks what only this model needs; returns the number of numeric columns."""
+def check_data(train_X: Tensor, train_Y: Tensor, space: SearchSpace) -> int:
+    """Checks what models of architectures need; returns the number of numeric columns."""
     if not isinstance(space, SearchSpace):
         raise TypeError(
             f"space must be a SearchSpace; got {type(space).__name__}"

@@ -5,6 +5,8 @@ from hotnas_torch.metrics.gram_store import GramStore
 from hotnas_torch.metrics.hotnn import HOTNN, HeldCouplings
 from hotnas_torch.metrics.ifgw import IFGW
 from hotnas_torch.metrics.matching import CellMatching, NetworkMatching
+from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.metrics.tree_wasserstein import GramTree, TreeWasserstein
 from hotnas_torch.metrics.weisfeiler_lehman import WeisfeilerLehman
 
 __all__ = [
@@ -13,8 +15,12 @@ __all__ = [
     "CellMatching",
     "Gram",
     "GramStore",
+    "GramTree",
     "HeldCouplings",
+    "KernelTerm",
+    "NetworkDistance",
     "NetworkMatching",
+    "TreeWasserstein",
     "WeisfeilerLehman",
     "load_gram",
 ]

@@ -7,8 +7,11 @@ from hotnas_torch.search.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
+from hotnas_torch.search.bo_tw import BOTW
+from hotnas_torch.search.distance_search import DistanceSearch
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
+from hotnas_torch.search.kdpp import sample_kdpp
 from hotnas_torch.search.local_search import LocalSearch
 from hotnas_torch.search.nas_bowl import NASBOWL
 from hotnas_torch.search.random_search import RandomSearch
@@ -19,6 +22,7 @@ from hotnas_torch.search.trust_region import DirichletTrustRegion
 
 __all__ = [
     "ANASODBO",
+    "BOTW",
     "HOTNAS",
     "NASBOWL",
     "UCB",
@@ -28,6 +32,7 @@ __all__ = [
     "AcquisitionInputs",
     "BayesianSearch",
     "DirichletTrustRegion",
+    "DistanceSearch",
     "LocalSearch",
     "LogEI",
     "MutationSearch",
@@ -41,4 +46,5 @@ __all__ = [
     "Strategy",
     "Trial",
     "run",
+    "sample_kdpp",
 ]

@@ -16,7 +16,7 @@ from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs,
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["BayesianSearch"]
+__all__ = ["BayesianSearch", "believe"]
 
 _ACQUISITIONS: dict[str, Acquisition] = {"ucb": UCB(), "log_ei": LogEI()}
 
@@ -129,7 +129,7 @@ class BayesianSearch(Strategy):
         self.model = model = self._fit(X, Y)
         awaited = self.space.encode([*self._pending.values(), *proposed])
         if self.pending_points == "believer" and len(awaited):
-            model = _believe(model, awaited)
+            model = believe(model, awaited)
         pool = self._pool(max(self.pool_size, num), observed, set(taken))
         rows = self.space.encode(pool)
         left = list(range(len(pool)))
@@ -146,7 +146,7 @@ class BayesianSearch(Strategy):
             place = left.pop(int(values.nan_to_num(nan=-torch.inf).argmax()))
             chosen.append(place)
             if self.pending_points == "believer" and len(chosen) < num:
-                model = _believe(model, rows[place : place + 1])
+                model = believe(model, rows[place : place + 1])
         return [pool[place] for place in chosen]
 
     def _pool(self, size: int, observed: list[Observation], taken: set[str]) -> list[Network]:
@@ -197,7 +197,7 @@ def _mean(model: Model, rows: Tensor) -> Tensor:
     return mean
 
 
-def _believe(model: Model, rows: Tensor) -> Model:
+def believe(model: Model, rows: Tensor) -> Model:
     """Returns the model as if its own mean had been observed at ``rows``."""
     with torch.no_grad():
         return model.condition_on_observations(rows, _mean(model, rows))
