@@ -20,6 +20,7 @@ Code = tuple[int, ...]
 # Cells are shared between networks so that work per distinct cell is done once. The table is
 # emptied when it reaches this size, which bounds it in spaces with more cells than memory.
 _MAX_SHARED_CELLS = 2**18
+_MAX_SHARED_NETWORKS = 2**16
 # Draws before a mutation that keeps landing on an isomorphic network is replaced by an edit.
 _MUTATION_DRAWS = 64
 _INTEGER_TOLERANCE = 1e-6
@@ -63,6 +64,7 @@ class SearchSpace(ABC):
             self.tree.index(label)  # raises for a label that cells carry and the tree lacks
         self._columns = tuple(columns)
         self._cells: dict[Hashable, Cell] = {}
+        self._networks: dict[Code, Network] = {}
 
     # --- what a space defines ---------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class SearchSpace(ABC):
         generator = _check_generator(generator)
         _check_count(num, "num")
         if not distinct:
-            return [self._network(code) for code in self._draw(num, generator)]
+            return [self._shared_network(code) for code in self._draw(num, generator)]
         size = self.size()
         if num > size:
             raise ValueError(
@@ -148,11 +150,11 @@ class SearchSpace(ABC):
             # Rejection would mostly meet networks it has seen.
             everything = list(self._codes())
             order = torch.randperm(size, generator=generator, device=generator.device).tolist()
-            return [self._network(everything[place]) for place in order[:num]]
+            return [self._shared_network(everything[place]) for place in order[:num]]
         found: dict[str, Network] = {}
         while len(found) < num:
             for code in self._draw(num - len(found), generator):
-                net = self._network(code)
+                net = self._shared_network(code)
                 found.setdefault(self.key(net), net)
         return list(found.values())
 
@@ -177,7 +179,7 @@ class SearchSpace(ABC):
         generator = _check_generator(generator)
         code = self._code(net)
         for _ in range(_MUTATION_DRAWS):
-            candidate = self._network(self._mutate(code, generator))
+            candidate = self._shared_network(self._mutate(code, generator))
             if candidate.key != net.key:
                 return candidate
         nearby = self._nearby(net)
@@ -194,7 +196,7 @@ class SearchSpace(ABC):
         """
         found: dict[str, Network] = {}
         for code in self._edits(self._code(net)):
-            other = self._network(code)
+            other = self._shared_network(code)
             found.setdefault(self.key(other), other)
         found.pop(self.key(net), None)
         return list(found.values())
@@ -243,7 +245,7 @@ class SearchSpace(ABC):
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {text!r} of type {type(text).__name__}.")
-        return self._network(self._parse(text))
+        return self._shared_network(self._parse(text))
 
     def to_string(self, net: Network) -> str:
         """Returns the official string of a network.
@@ -295,7 +297,7 @@ class SearchSpace(ABC):
             ArchitectureError: A row is not finite, not whole, or describes no network of this
                 space; the message gives the row, the column and what was expected.
         """
-        return [self._network(tuple(code)) for code in self._check_rows(X).tolist()]
+        return [self._shared_network(tuple(code)) for code in self._check_rows(X).tolist()]
 
     def _check_rows(self, X: Tensor) -> Tensor:
         if not isinstance(X, Tensor):
@@ -368,12 +370,22 @@ class SearchSpace(ABC):
             cell = self._cells[key] = self._cells.setdefault(made, made)
         return cell
 
+    def _shared_network(self, code: Code) -> Network:
+        """Returns the network of ``code``, one object for all who ask."""
+        net = self._networks.get(code)
+        if net is None:
+            if len(self._networks) >= _MAX_SHARED_NETWORKS:
+                self._networks.clear()
+            net = self._networks[code] = self._network(code)
+        return net
+
     def _find_code(self, net: Network) -> Code | None:
         try:
             code = self._parse(net.spec)
         except ArchitectureError:
             return None
-        return code if self._network(code) == net else None
+        found = self._shared_network(code)
+        return code if found is net or found == net else None
 
     def _code(self, net: Network, argument: str = "net") -> Code:
         if not isinstance(net, Network):
@@ -401,7 +413,7 @@ class SearchSpace(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies start with an empty table of cells: it is a cache, and may be large.
-        return {**self.__dict__, "_cells": {}}
+        return {**self.__dict__, "_cells": {}, "_networks": {}}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -216,7 +216,7 @@ class DARTS(SearchSpace):
         for place in range(0, len(code) - 1, 4):
             first, second = code[place : place + 2], code[place + 2 : place + 4]
             form += first + second if first[1] < second[1] else second + first
-        return self._network((*form, code[-1]))
+        return self._shared_network((*form, code[-1]))
 
     def _codes(self) -> Iterator[Code]:
         operations = range(len(self.operations))

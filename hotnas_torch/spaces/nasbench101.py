@@ -156,7 +156,7 @@ class NASBench101(SearchSpace):
                 else "has no path from input to output"
             )
             raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}.")
-        return self._network(tuple(rows[0].tolist()))
+        return self._shared_network(tuple(rows[0].tolist()))
 
     def to_matrix(self, net: Network) -> tuple[Tensor, tuple[str, ...]]:
         """Returns the adjacency matrix, (v, v) int64, and the v labels of the pruned cell.
@@ -175,7 +175,7 @@ class NASBench101(SearchSpace):
             ArchitectureError: ``net`` is not of this space.
         """
         self._code(net)
-        return self._network(_code_of_cell(net.cells[0].canonical()))
+        return self._shared_network(_code_of_cell(net.cells[0].canonical()))
 
     def _codes(self) -> Iterator[Code]:
         return _all_codes()

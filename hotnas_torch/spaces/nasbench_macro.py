@@ -84,7 +84,7 @@ class NASBenchMacro(ChoiceSpace):
         for first, length in zip(_FIRST_OF_STAGE, _STAGES, strict=True):
             form.append(code[first])
             form += sorted(code[first + 1 : first + length], key=lambda operation: operation == 0)
-        return self._network(tuple(form))
+        return self._shared_network(tuple(form))
 
     def _parse(self, text: str) -> Code:
         for position, digit in enumerate(text[:_NUM_LAYERS]):

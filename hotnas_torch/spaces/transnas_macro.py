@@ -146,25 +146,11 @@ class TransNASMacro(SearchSpace):
         return [everything[i] for i in draw_integers(len(everything), (num,), generator).tolist()]
 
     def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        edits = list(self._edits(code))
+        edits = _all_edits(code)
         return edits[draw_index(len(edits), generator)]
 
     def _edits(self, code: Code) -> Iterator[Code]:
-        modules = _modules(code)
-        edited = []
-        for place in range(len(modules)):
-            before, after = modules[:place], modules[place + 1 :]
-            edited += [
-                (*before, other, *after) for other in (1, 2, 3, 4) if other != modules[place]
-            ]
-        for place in range(len(modules) + 1):
-            before, after = modules[:place], modules[place:]
-            edited += [(*before, other, *after) for other in (1, 2, 3, 4)]
-        edited += [modules[:place] + modules[place + 1 :] for place in range(len(modules))]
-        # Inserting a module beside an equal one gives the same network on either side.
-        for sequence in dict.fromkeys(edited):
-            if _fault(sequence) is None:
-                yield _pad(sequence)
+        return iter(_all_edits(code))
 
     def _fault(self, rows: Tensor) -> tuple[int, str] | None:
         present = rows != 0
@@ -221,6 +207,21 @@ def _all_codes() -> tuple[Code, ...]:
         itertools.product((1, 2, 3, 4), repeat=length) for length in _LENGTHS
     )
     return tuple(_pad(modules) for modules in sequences if _fault(modules) is None)
+
+
+@cache
+def _all_edits(code: Code) -> tuple[Code, ...]:
+    modules = _modules(code)
+    edited = []
+    for place in range(len(modules)):
+        before, after = modules[:place], modules[place + 1 :]
+        edited += [(*before, other, *after) for other in (1, 2, 3, 4) if other != modules[place]]
+    for place in range(len(modules) + 1):
+        before, after = modules[:place], modules[place:]
+        edited += [(*before, other, *after) for other in (1, 2, 3, 4)]
+    edited += [modules[:place] + modules[place + 1 :] for place in range(len(modules))]
+    # Inserting a module beside an equal one gives the same network on either side.
+    return tuple(_pad(found) for found in dict.fromkeys(edited) if _fault(found) is None)
 
 
 def _hamming_costs(labels: tuple[str, ...]) -> OperationTree:
