@@ -2,6 +2,7 @@
 
 __all__ = [
     "ArchitectureError",
+    "ClusterError",
     "ConvergenceWarning",
     "GramFileError",
     "HotnasError",
@@ -29,6 +30,10 @@ class TableError(HotnasError, ValueError):
 
 class StorageError(HotnasError, ValueError):
     """A storage file of trials that is foreign, newer, damaged, or belongs to another search."""
+
+
+class ClusterError(HotnasError, RuntimeError):
+    """A cluster that cannot be reached, has no room, or loses the same work again and again."""
 
 
 class SolverError(HotnasError, RuntimeError):

@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "search": {"errors", "arch", "spaces", "distributions", "metrics", "gp"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
-    "distributed": {"errors", "arch", "metrics", "search"},
+    "distributed": BASE | {"arch", "metrics", "search"},
     "integrations": {"errors", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "report": {"errors", "spaces", "metrics", "plot", "search"},
