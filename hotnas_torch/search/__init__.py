@@ -5,6 +5,7 @@ from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs,
 from hotnas_torch.search.anasod_bo import ANASODBO
 from hotnas_torch.search.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.anasod_random import ANASODRandomSearch
+from hotnas_torch.search.bananas import BANANAS
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.bo_tw import BOTW
@@ -22,6 +23,7 @@ from hotnas_torch.search.trust_region import DirichletTrustRegion
 
 __all__ = [
     "ANASODBO",
+    "BANANAS",
     "BOTW",
     "HOTNAS",
     "NASBOWL",
