@@ -4,16 +4,17 @@ These functions take tensors with exactly one batch dimension and check little; 
 the checked and documented way in.
 """
 
-from hotnas_torch.ops.entropic_fgw import entropic_fgw
+from hotnas_torch.ops.entropic_fgw import entropic_fgw, stationary_objective
 from hotnas_torch.ops.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ops.graph_tables import cell_distances, network_distances
 from hotnas_torch.ops.lower_bound import fgw_lower_bound
-from hotnas_torch.ops.operator import Backend
+from hotnas_torch.ops.operator import Backend, Differentiate
 from hotnas_torch.ops.sinkhorn import entropic_objective, entropic_plan, sinkhorn
 from hotnas_torch.ops.transport import transport
 
 __all__ = [
     "Backend",
+    "Differentiate",
     "cell_distances",
     "entropic_fgw",
     "entropic_objective",
@@ -24,5 +25,6 @@ __all__ = [
     "network_distances",
     "quadratic_cost",
     "sinkhorn",
+    "stationary_objective",
     "transport",
 ]

@@ -1,14 +1,41 @@
-"""Entropic fused Gromov-Wasserstein of a batch of small problems."""
+"""Entropic fused Gromov-Wasserstein of a batch of small problems, and its gradients.
 
+Mirror descent ends at a coupling T of ``a`` and ``b`` with ::
+
+    (1 - alpha) cost + alpha B(T) + epsilon log T = f 1' + 1 g'
+
+(B in `hotnas_torch.ops.reference.pair_cost`), a stationary point of F - epsilon * entropy. With
+S = sqrt(T), dT = S u and E u the marginals of S u, differentiating both equations gives the
+symmetric system ::
+
+    (epsilon + alpha S B S) u - E' (df, dg) = -S dG,    E u = (da, db)
+
+where dG is what the gradient of F changes by while T is held. It is solved on the couplings'
+tangent space, with P the projection onto the null space of E: R = epsilon + alpha P S B S P. Mirror
+descent multiplies errors by 1 - R / epsilon there, so that where it converges to T, R is positive
+definite. The scaling by S is what keeps entries of T that are almost 0 harmless.
+
+Proximal steps end at a stationary coupling of F, typically on the boundary of the transport
+polytope, where it does not move smoothly; its objective has the derivative of the envelope theorem.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.fgw import envelope_gradients, quadratic_cost
+from hotnas_torch.ops.operator import Backend, Differentiate, Operator
 from hotnas_torch.ops.reference.entropic_fgw import entropic_fgw as reference
+from hotnas_torch.ops.reference.pair_cost import pair_cost_gradient, pair_cost_matrix
+from hotnas_torch.ops.sinkhorn import marginal_inverse
+from hotnas_torch.ops.transport import refuse_gradients
 
-__all__ = ["entropic_fgw"]
+__all__ = ["entropic_fgw", "stationary_objective"]
+
+_CHUNK_ELEMENTS = 2**24
+"""Entries of the matrices B that exist at one time in a backward pass."""
 
 
 def entropic_fgw(
@@ -28,6 +55,7 @@ def entropic_fgw(
     inner_max_iter: int,
     *,
     backend: Backend = "auto",
+    differentiate: Differentiate = "implicit",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Find a stationary coupling of F - epsilon * entropy, or of F by proximal steps.
 
@@ -50,16 +78,25 @@ def entropic_fgw(
         inner_tol: L1 row-marginal error at which Sinkhorn stops.
         inner_max_iter: Most Sinkhorn iterations of one step.
         backend: "auto", "ext" or "torch"; see `Operator`.
+        differentiate: "implicit", or "unroll" for the torch text with its steps recorded.
 
     Returns:
         ``log_plan`` (B, n, m); duals ``f`` (B, n), ``g`` (B, m); ``residual`` (B,); ``iterations``
         (B,) int32; ``status`` (B,) int32.
 
     Differentiability:
-        None: a backward pass raises.
+        Mirror descent: ``log_plan``, ``f`` and ``g`` in ``cost``, the structures, the masses and
+        ``alpha``, by implicit differentiation of the equations in the module's docstring, with
+        sum f - sum g held constant. This is the derivative at convergence; of an item that was
+        stopped early it is the same formula at the plan reached, wrong to the order of the
+        residual. Items without a solution (status NONFINITE or INFEASIBLE) get NaN.
+        Proximal steps: none, a backward pass raises; see `stationary_objective`.
+        Unrolled, everything but the residual, as the derivative of the steps that were taken.
 
     Complexity:
-        O(n^2 m^2) per step plus Sinkhorn, O(n m) memory per item.
+        O(n^2 m^2) per step plus Sinkhorn, O(n m) memory per item; implicit backward O(n^3 m^3) time
+        and O(n^2 m^2) memory per item, in chunks of items; unrolled, O(n m) memory per Sinkhorn
+        iteration and O(n^2 m^2) per step.
     """
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
         cost,
@@ -77,8 +114,107 @@ def entropic_fgw(
         inner_tol,
         inner_max_iter,
         backend=backend,
+        differentiate=differentiate,
     )
     return result
+
+
+def stationary_objective(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    log_plan: Tensor,
+    f: Tensor,
+    g: Tensor,
+    loss: int,
+    pairs: int,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Compute F at a stationary coupling of F, as proximal steps find one.
+
+    Args:
+        cost: Costs between nodes, shape (B, n, m).
+        struct_x: Structure of the first graph, shape (B, n, n), finite also at absent nodes.
+        struct_y: Structure of the second graph, shape (B, m, m), finite also at absent nodes.
+        a: Masses of the first graph, shape (B, n).
+        b: Masses of the second graph, shape (B, m).
+        alpha: Weight of the quadratic term per item, shape (B,).
+        log_plan: From `entropic_fgw`, like the duals, shape (B, n, m).
+        f: Row duals, shape (B, n): those of F linearised at the coupling.
+        g: Column duals, shape (B, m).
+        loss: 0 for l1, 1 for l2.
+        pairs: 0 all, 1 directed, 2 ordered.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+
+    Returns:
+        Shape (B,).
+
+    Differentiability:
+        In ``cost``, the structures, the masses and ``alpha`` by the envelope theorem, once.
+    """
+    apply: Any = _StationaryObjective.apply
+    value: Tensor = apply(
+        cost, struct_x, struct_y, a, b, alpha, log_plan, f, g, loss, pairs, backend
+    )
+    return value
+
+
+class _StationaryObjective(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        cost: Tensor,
+        struct_x: Tensor,
+        struct_y: Tensor,
+        a: Tensor,
+        b: Tensor,
+        alpha: Tensor,
+        log_plan: Tensor,
+        f: Tensor,
+        g: Tensor,
+        loss: int,
+        pairs: int,
+        backend: Backend,
+    ) -> Tensor:
+        del a, b, f, g
+        plan = log_plan.exp()
+        quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs, backend=backend)
+        return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        *tensors, ctx.loss, ctx.pairs, _ = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'the objective of entropic_fgw with method="proximal" can be differentiated once:'
+                " a second derivative would have to move the plan (pass create_graph=False, or"
+                ' differentiate="unroll")'
+            )
+        cost, struct_x, struct_y, a, b, alpha, log_plan, f, g = ctx.saved_tensors
+        gradients = envelope_gradients(
+            grads[0],
+            cost,
+            struct_x,
+            struct_y,
+            a,
+            b,
+            alpha,
+            log_plan.exp(),
+            f,
+            g,
+            loss=ctx.loss,
+            pairs=ctx.pairs,
+            needed=ctx.needs_input_grad,
+        )
+        return *gradients, None, None, None, None, None, None
 
 
 def _fake(
@@ -96,4 +232,124 @@ def _fake(
     )
 
 
-_OPERATOR = Operator("entropic_fgw", reference, fake=_fake)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cost, struct_x, struct_y, a, b, alpha, ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_ = (
+        inputs
+    )
+    log_plan, *_ = output
+    ctx.save_for_backward(cost, struct_x, struct_y, a, b, alpha, log_plan)
+
+
+def _backward(
+    ctx: Any,
+    grad_log_plan: Tensor | None,
+    grad_f: Tensor | None,
+    grad_g: Tensor | None,
+    grad_residual: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    refuse_gradients("entropic_fgw", residual=grad_residual)
+    if ctx.proximal:
+        refuse_gradients(
+            'entropic_fgw with method="proximal"', plan=grad_log_plan, f=grad_f, g=grad_g
+        )
+    constants = (None,) * 8
+    if grad_log_plan is None and grad_f is None and grad_g is None:
+        return (None,) * 6 + constants
+    cost, struct_x, struct_y, a, b, alpha, log_plan = ctx.saved_tensors
+    grad_log_plan = torch.zeros_like(log_plan) if grad_log_plan is None else grad_log_plan
+    grad_f = torch.zeros_like(a) if grad_f is None else grad_f
+    grad_g = torch.zeros_like(b) if grad_g is None else grad_g
+
+    # Absent nodes may hold anything, and so may items without a solution: 0 times that must be 0.
+    failed = log_plan.isnan().any(2).any(1)
+    x, y = (a > 0) & ~failed[:, None], (b > 0) & ~failed[:, None]
+    present = x[:, :, None] & y[:, None, :]
+    tensors = (
+        torch.where(present, grad_log_plan, 0),
+        torch.where(x, grad_f, 0),
+        torch.where(y, grad_g, 0),
+        torch.where(present, cost, 0),
+        torch.where(x[:, :, None] & x[:, None, :], struct_x, 0),
+        torch.where(y[:, :, None] & y[:, None, :], struct_y, 0),
+        alpha,
+        torch.where(present, log_plan, -torch.inf),
+    )
+    size = max(1, _CHUNK_ELEMENTS // max(1, cost[0].numel() ** 2)) if len(cost) else 1
+    chunks: Iterable[Any] = zip(*(tensor.split(size) for tensor in tensors), strict=True)
+    options = {"epsilon": ctx.epsilon, "loss": ctx.loss, "pairs": ctx.pairs}
+    parts = [_implicit_gradients(*chunk, **options) for chunk in chunks]
+    gradients = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return (
+        *(
+            torch.where(failed.reshape(-1, *[1] * (gradient.dim() - 1)), torch.nan, gradient)
+            for gradient in gradients
+        ),
+        *constants,
+    )
+
+
+def _implicit_gradients(
+    grad_log_plan: Tensor,
+    grad_f: Tensor,
+    grad_g: Tensor,
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    alpha: Tensor,
+    log_plan: Tensor,
+    *,
+    epsilon: float,
+    loss: int,
+    pairs: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of cost, struct_x, struct_y, a, b and alpha: one adjoint system per item."""
+    batch, n, m = log_plan.shape
+    weight = alpha[:, None, None]
+    plan = log_plan.exp()
+    root = (0.5 * log_plan).exp().reshape(batch, n * m, 1)
+    matrix = pair_cost_matrix(struct_x, struct_y, loss, pairs)
+    curvature = weight * root * matrix * root.mT
+    inverse = marginal_inverse(plan)
+
+    def marginals(columns: Tensor) -> Tensor:  # E
+        plans = (root * columns).reshape(batch, n, m, -1)
+        return torch.cat([plans.sum(2), plans.sum(1)], 1)
+
+    def spread(duals: Tensor) -> Tensor:  # E'
+        rows, columns = duals[:, :n, None], duals[:, None, n:]
+        return root * (rows + columns).flatten(1, 2)
+
+    def tangent(columns: Tensor) -> Tensor:  # P, as E E' is the derivative of the marginals
+        return columns - spread(inverse @ marginals(columns))
+
+    held = root == 0
+    right = grad_log_plan.reshape(batch, n * m, 1) / torch.where(held, 1, root)
+    right = torch.where(held, 0, right)
+    duals = torch.cat([grad_f, grad_g], 1)[:, :, None]
+    across = -spread(inverse @ duals)
+    system = tangent(tangent(curvature).mT)
+    system = system + epsilon * torch.eye(n * m, dtype=cost.dtype, device=cost.device)
+    along, _ = torch.linalg.solve_ex(system, tangent(right - epsilon * across - curvature @ across))
+    adjoint = along + across
+    of_masses = inverse @ marginals(right - epsilon * adjoint - curvature @ adjoint)
+    grad_a, grad_b = of_masses.squeeze(2).split([n, m], 1)
+
+    change = (root * adjoint).reshape(batch, n, m)  # what the loss gains per unit of -dG
+    bend = (matrix @ plan.reshape(batch, n * m, 1)).reshape(batch, n, m)
+    grad_alpha = (change * (cost - bend)).sum((1, 2))
+    # <B(T), v> = (Q(T + v) - Q(T - v)) / 2 for the quadratic form Q(T) = <B(T), T> / 2, with v
+    # scaled to the size of T so that little cancels.
+    norm = torch.linalg.vector_norm(change.detach(), dim=(1, 2))
+    scale = torch.linalg.vector_norm(plan.detach(), dim=(1, 2)) / torch.where(norm > 0, norm, 1)
+    scale = torch.where(scale > 0, scale, 1)
+    step = scale[:, None, None] * change
+    factor = -0.5 * alpha / scale
+    up_x, up_y = pair_cost_gradient(plan + step, struct_x, struct_y, factor, loss, pairs)
+    down_x, down_y = pair_cost_gradient(plan - step, struct_x, struct_y, factor, loss, pairs)
+    return -(1 - weight) * change, up_x - down_x, up_y - down_y, grad_a, grad_b, grad_alpha
+
+
+_OPERATOR = Operator(
+    "entropic_fgw", reference, fake=_fake, setup_context=_setup_context, backward=_backward
+)

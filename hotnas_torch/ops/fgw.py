@@ -1,5 +1,6 @@
 """Fused Gromov-Wasserstein of a batch of small problems by conditional gradient."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,17 @@ from hotnas_torch.ops.operator import Backend, Operator
 from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ops.reference.fgw import fgw as reference
 from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
-from hotnas_torch.ops.reference.pair_cost import LOSS_L1
+from hotnas_torch.ops.reference.pair_cost import LOSS_L1, dense_pair_cost, pair_cost_gradient
 from hotnas_torch.ops.transport import refuse_gradients, tangent
 
-__all__ = ["NUM_STRUCTURAL_STARTS", "check_starts", "fgw", "fgw_backward", "quadratic_cost"]
+__all__ = [
+    "NUM_STRUCTURAL_STARTS",
+    "check_starts",
+    "envelope_gradients",
+    "fgw",
+    "fgw_backward",
+    "quadratic_cost",
+]
 
 
 def fgw(
@@ -143,14 +151,51 @@ def quadratic_cost(
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
-        The quadratic term, shape (B,). Not differentiable: a backward pass raises.
+        The quadratic term, shape (B,).
+
+    Differentiability:
+        In the plan and both structures, as often as wanted; the derivative of the l1 loss at ties
+        is taken as 0.
 
     Complexity:
-        O(n^2 m^2) per item for a dense plan.
+        O(n^2 m^2) per item for a dense plan, forward and backward.
     """
-    ones = plan.new_ones(plan.shape[0])
-    slope_x, slope_y = fgw_backward(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
-    return _by_homogeneity(slope_x, slope_y, struct_x, struct_y, loss)
+    apply: Any = _QuadraticCost.apply
+    value: Tensor = apply(plan, struct_x, struct_y, loss, pairs, backend)
+    return value
+
+
+class _QuadraticCost(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int, backend: Backend
+    ) -> Tensor:
+        ones = plan.new_ones(plan.shape[0])
+        slopes = fgw_backward(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
+        return _by_homogeneity(*slopes, struct_x, struct_y, loss)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        plan, struct_x, struct_y, ctx.loss, ctx.pairs, ctx.backend = inputs
+        ctx.save_for_backward(plan, struct_x, struct_y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        plan, struct_x, struct_y = ctx.saved_tensors
+        terms = ctx.loss, ctx.pairs
+        grad_plan = grad_x = grad_y = None
+        if ctx.needs_input_grad[0]:
+            grad_plan = grad[:, None, None] * dense_pair_cost(plan, struct_x, struct_y, *terms)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            if torch.is_grad_enabled():  # to be differentiated again
+                grad_x, grad_y = pair_cost_gradient(plan, struct_x, struct_y, grad, *terms)
+            else:
+                grad_x, grad_y = fgw_backward(
+                    plan, struct_x, struct_y, grad, *terms, backend=ctx.backend
+                )
+        return grad_plan, grad_x, grad_y, None, None, None
 
 
 def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
@@ -224,32 +269,74 @@ def _backward(
     constants = (None,) * 7
     if grad_objective is None:
         return (None,) * 6 + constants
-    cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
-    needs_x, needs_y, needs_alpha = (ctx.needs_input_grad[k] for k in (1, 2, 5))
+    gradients = envelope_gradients(
+        grad_objective,
+        *ctx.saved_tensors,
+        loss=ctx.loss,
+        pairs=ctx.pairs,
+        needed=ctx.needs_input_grad,
+    )
+    return *gradients, *constants
+
+
+def envelope_gradients(
+    grad: Tensor,
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    plan: Tensor,
+    f: Tensor,
+    g: Tensor,
+    *,
+    loss: int,
+    pairs: int,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the objective at a stationary coupling, by the envelope theorem.
+
+    Args:
+        grad: Gradient of the objective, shape (B,).
+        cost: As `fgw` got it, like the following five.
+        struct_x: See `fgw`.
+        struct_y: See `fgw`.
+        a: See `fgw`.
+        b: See `fgw`.
+        alpha: See `fgw`.
+        plan: Stationary coupling, shape (B, n, m).
+        f: Row duals of the problem linearised there, shape (B, n); any value at absent nodes.
+        g: Its column duals, shape (B, m).
+        loss: 0 for l1, 1 for l2.
+        pairs: 0 all, 1 directed, 2 ordered.
+        needed: Which of the six gradients are wanted; those of the structures and of alpha, which
+            cost something, are None where they are not.
+
+    Returns:
+        Gradients of cost, struct_x, struct_y, a, b and alpha.
+    """
+    needs_x, needs_y, needs_alpha = (needed[k] for k in (1, 2, 5))
     grad_x = grad_y = grad_alpha = None
     if needs_x or needs_y or needs_alpha:
         # Absent nodes may hold anything: 0 times that must be 0.
         x, y = a > 0, b > 0
         struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
         struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
-        unit_x, unit_y = fgw_backward(
-            plan, struct_x, struct_y, torch.ones_like(alpha), ctx.loss, ctx.pairs
-        )
-        weight = (grad_objective * alpha)[:, None, None]
+        unit_x, unit_y = fgw_backward(plan, struct_x, struct_y, torch.ones_like(alpha), loss, pairs)
+        weight = (grad * alpha)[:, None, None]
         grad_x, grad_y = weight * unit_x, weight * unit_y
         if needs_alpha:
-            quadratic = _by_homogeneity(unit_x, unit_y, struct_x, struct_y, ctx.loss)
+            quadratic = _by_homogeneity(unit_x, unit_y, struct_x, struct_y, loss)
             linear = torch.where(plan > 0, cost * plan, 0).sum((1, 2))
-            grad_alpha = grad_objective * (quadratic - linear)
-    absent_x, absent_y = a <= 0, b <= 0
+            grad_alpha = grad * (quadratic - linear)
     return (
-        (grad_objective * (1 - alpha))[:, None, None] * plan,
+        (grad * (1 - alpha))[:, None, None] * plan,
         grad_x,
         grad_y,
-        torch.where(absent_x, 0, grad_objective[:, None] * tangent(f, a)),
-        torch.where(absent_y, 0, grad_objective[:, None] * tangent(g, b)),
+        torch.where(a <= 0, 0, grad[:, None] * tangent(f, a)),
+        torch.where(b <= 0, 0, grad[:, None] * tangent(g, b)),
         grad_alpha,
-        *constants,
     )
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hotnas_torch import _ext
 
-__all__ = ["Backend", "Operator"]
+__all__ = ["Backend", "Differentiate", "Operator"]
 
 Backend = Literal["auto", "ext", "torch"]
+Differentiate = Literal["implicit", "unroll"]
 
 
 class Operator:
@@ -39,6 +40,7 @@ class Operator:
         backward: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
+        self._reference = reference
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             # Outputs that the loss does not use shall arrive as None and not as zeros.
@@ -64,18 +66,33 @@ class Operator:
                 setup_context=save,
             )
 
-    def __call__(self, *inputs: Any, backend: str) -> Any:
+    def __call__(self, *inputs: Any, backend: str, differentiate: str = "implicit") -> Any:
         """Run the op.
 
         Args:
             *inputs: As the op takes them; the first one decides the device.
             backend: "ext" for the compiled op, "torch" for the torch text, "auto" for the compiled
                 op where it is loaded and the tensors are on the CPU.
+            differentiate: "implicit" for the op's gradient formula; "unroll" runs the torch text
+                and lets autograd record its steps.
 
         Raises:
-            ValueError: ``backend`` is none of these, or "ext" is asked for and cannot serve.
+            ValueError: ``backend`` or ``differentiate`` is none of these, or "ext" is asked for
+                and cannot serve.
         """
-        if self._uses_extension(backend, inputs[0].device):
+        compiled = self._uses_extension(backend, inputs[0].device)
+        if differentiate == "unroll":
+            if backend == "ext":
+                msg = (
+                    'differentiate="unroll" records the steps of the torch text, which'
+                    ' backend="ext" does not take; use backend="auto"'
+                )
+                raise ValueError(msg)
+            return self._reference(*inputs)
+        if differentiate != "implicit":
+            msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
+            raise ValueError(msg)
+        if compiled:
             return getattr(torch.ops.hotnas, self.name)(*inputs)
         return self._function.apply(*inputs)
 

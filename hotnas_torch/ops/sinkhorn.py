@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.operator import Backend, Differentiate, Operator
 from hotnas_torch.ops.reference.sinkhorn import sinkhorn as reference
 from hotnas_torch.ops.transport import refuse_gradients, tangent
 
-__all__ = ["entropic_objective", "entropic_plan", "sinkhorn"]
+__all__ = ["entropic_objective", "entropic_plan", "marginal_inverse", "sinkhorn"]
 
 
 def sinkhorn(
@@ -21,6 +21,7 @@ def sinkhorn(
     max_iter: int,
     *,
     backend: Backend = "auto",
+    differentiate: Differentiate = "implicit",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Minimise <cost, T> + epsilon * sum T (log T - 1) over the couplings T of ``a`` and ``b``.
 
@@ -32,6 +33,7 @@ def sinkhorn(
         tol: L1 error of the row marginal to stop at.
         max_iter: Most iterations of an item.
         backend: "auto", "ext" or "torch"; see `Operator`.
+        differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
 
     Returns:
         Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error of
@@ -42,12 +44,14 @@ def sinkhorn(
         equations, with sum f - sum g held constant (the equations leave one constant open). This is
         the derivative at convergence, whatever number of iterations was run. The minimum-norm
         solution is taken where a small ``epsilon`` makes the equations singular in floating point.
+        Items without a solution (status NONFINITE or INFEASIBLE) get NaN. Unrolled, it is the
+        derivative of the iterations that were run.
 
     Complexity:
-        O(n m) per iteration; backward O((n + m)^3); O((n + m)^2) memory per item.
+        O(n m) per iteration; implicit backward O((n + m)^3); O((n + m)^2) memory per item.
     """
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
-        cost, a, b, epsilon, tol, max_iter, backend=backend
+        cost, a, b, epsilon, tol, max_iter, backend=backend, differentiate=differentiate
     )
     return result
 
@@ -61,7 +65,14 @@ def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
 
 
 def entropic_objective(
-    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    *,
+    differentiate: Differentiate = "implicit",
 ) -> Tensor:
     """Compute the optimal <cost, T> + epsilon * KL(T | a b') from the optimal duals.
 
@@ -72,6 +83,7 @@ def entropic_objective(
         f: Optimal row duals from `sinkhorn`, shape (B, n).
         g: Optimal column duals, shape (B, m).
         epsilon: As it was given to `sinkhorn`.
+        differentiate: As it was given to `sinkhorn`.
 
     Returns:
         The value of the dual problem, shape (B,): a lower bound of the optimum that meets it at
@@ -81,20 +93,29 @@ def entropic_objective(
         In ``cost``, ``a`` and ``b`` by the envelope theorem: the duals are optimal, so their own
         dependence on the inputs does not count. That saves the linear system that differentiating
         through them takes, and it stays accurate where that system is nearly singular. Second
-        derivatives go through the duals, as they must.
+        derivatives go through the duals, as they must. Unrolled, the first ones do, too.
     """
+    if differentiate == "unroll":
+        return _dual_value(cost, a, b, f, g, epsilon)
     apply: Any = _EntropicObjective.apply
     value: Tensor = apply(cost, a, b, f, g, epsilon)
+    return value
+
+
+def _dual_value(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    value = -epsilon * (entropic_plan(cost, f, g, epsilon).sum((1, 2)) - 1)
+    for dual, masses in ((f, a), (g, b)):
+        # Chosen before the products: 0 times -inf would be NaN.
+        slope = torch.where(dual == -torch.inf, 0, dual)
+        logarithm = torch.where(masses > 0, masses, 1).log()
+        value = value + ((slope - epsilon * logarithm) * masses).sum(1)
     return value
 
 
 class _EntropicObjective(torch.autograd.Function):
     @staticmethod
     def forward(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
-        x, y = f != -torch.inf, g != -torch.inf
-        linear = torch.where(x, f * a, 0).sum(1) + torch.where(y, g * b, 0).sum(1)
-        total = entropic_plan(cost, f, g, epsilon).sum((1, 2))
-        return linear - epsilon * (total - 1 + torch.xlogy(a, a).sum(1) + torch.xlogy(b, b).sum(1))
+        return _dual_value(cost, a, b, f, g, epsilon)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -155,20 +176,39 @@ def _backward(
     grad_f = torch.zeros_like(f) if grad_f is None else grad_f
     grad_g = torch.zeros_like(g) if grad_g is None else grad_g
     plan = entropic_plan(cost, f, g, ctx.epsilon)
-    # P 1 = a and P' 1 = b, differentiated: H (df, dg) = (epsilon da + (P * dC) 1, ...). H is
-    # symmetric, singular along (1, -1) and at absent nodes.
-    system = torch.cat(
-        [
-            torch.cat([torch.diag_embed(plan.sum(2)), plan], 2),
-            torch.cat([plan.transpose(1, 2), torch.diag_embed(plan.sum(1))], 2),
-        ],
-        1,
-    )
+    # P 1 = a and P' 1 = b, differentiated: H (df, dg) = (epsilon da + (P * dC) 1, ...).
     right = torch.cat([grad_f, grad_g], 1)
-    adjoint = (torch.linalg.pinv(system, hermitian=True) @ right[:, :, None]).squeeze(2)
+    adjoint = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
     x, y = adjoint.split([f.shape[1], g.shape[1]], 1)
     grad_cost = plan * (x[:, :, None] + y[:, None, :])
     return grad_cost, ctx.epsilon * x, ctx.epsilon * y, None, None, None
+
+
+def marginal_inverse(plan: Tensor) -> Tensor:
+    """Pseudo-inverse of H = (diag(P 1), P; P', diag(P' 1)), the derivative of the marginals.
+
+    H is symmetric, singular along (1, -1) and at absent nodes, and nearly so where the support of
+    the plan falls apart.
+
+    Args:
+        plan: P, shape (B, n, m). NaN makes the inverse of its item, and of no other, NaN.
+
+    Returns:
+        Shape (B, n + m, n + m).
+    """
+    failed = plan.isnan().any(2).any(1)[:, None, None]
+    plan = torch.where(failed, 0, plan)
+    system = torch.cat(
+        [
+            torch.cat([torch.diag_embed(plan.sum(2)), plan], 2),
+            torch.cat([plan.mT, torch.diag_embed(plan.sum(1))], 2),
+        ],
+        1,
+    )
+    inverse = torch.linalg.pinv(system, hermitian=True)
+    masses = torch.diagonal(system, dim1=1, dim2=2)
+    absent = (masses == 0)[:, :, None] | (masses == 0)[:, None, :]
+    return torch.where(failed, torch.nan, torch.where(absent, 0, inverse))  # 0 without rounding
 
 
 _OPERATOR = Operator(

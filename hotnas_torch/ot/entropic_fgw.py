@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ops
-from hotnas_torch.ot.problem import check_count, check_number, graph_problem
+from hotnas_torch.ot.problem import check_count, check_number, graph_problem, mean_free_duals
 from hotnas_torch.ot.result import EntropicFGWResult, warn_if_unsolved
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
@@ -32,6 +32,7 @@ def entropic_fgw(
     max_iter: int = 1000,
     inner_tol: float | None = None,
     inner_max_iter: int = 1000,
+    differentiate: ops.Differentiate = "implicit",
     backend: ops.Backend = "auto",
     validate: bool = True,
 ) -> EntropicFGWResult:
@@ -60,6 +61,9 @@ def entropic_fgw(
         max_iter: Most steps of an item.
         inner_tol: L1 row-marginal error at which Sinkhorn stops; default a tenth of ``tol``.
         inner_max_iter: Most Sinkhorn iterations of a step; the next step goes on from there.
+        differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
+            records all steps, which runs the torch text, slower and with O(n^2 m^2) memory for
+            each, and gives the derivative of what was computed, converged or not.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
             the torch text; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
@@ -75,10 +79,23 @@ def entropic_fgw(
             a structure is NaN or infinite, or an option is out of range.
 
     Differentiability:
-        None: a backward pass raises. `hotnas_torch.ot.fgw` is differentiable.
+        In ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha``. The derivative of the
+        l1 loss at ties is taken as 0. With "implicit":
+
+        - "mirror": ``objective``, its parts, ``plan``, ``log_plan``, ``f`` and ``g``, as often as
+          wanted, by implicit differentiation of the stationarity of F + epsilon * KL. Of an item
+          that was stopped early (status MAX_ITER, of which a warning tells), it is the same formula
+          at the plan reached, wrong to the order of ``residual``; tighten ``tol`` for gradients
+          as precise as the plan, or unroll.
+        - "proximal": ``objective``, once, by the envelope theorem, as for `hotnas_torch.ot.fgw`:
+          stationary couplings of F itself tend to the boundary, where they do not move smoothly.
+          A backward pass into the plan, the duals or a part of the objective raises.
+
+        Items that failed get NaN, and only they. With "unroll": all of the above for both methods.
 
     Complexity:
-        O(n^2 m^2) per step for the gradient plus O(n m) per Sinkhorn iteration.
+        O(n^2 m^2) per step for the gradient plus O(n m) per Sinkhorn iteration; implicit backward
+        O(n^3 m^3) for "mirror", O(n^2 m^2) for "proximal".
 
     Reference:
         G. Peyre, M. Cuturi, J. Solomon, Gromov-Wasserstein averaging of kernel and distance
@@ -102,13 +119,16 @@ def entropic_fgw(
         msg = f'method must be "mirror" or "proximal", got {method!r}'
         raise ValueError(msg)
     codes = loss_code(loss), pairs_code(pairs)
-    log_plan, f, g, residual, iterations, status = ops.entropic_fgw(
+    tensors = (
         problem.cost,
         problem.struct_x,
         problem.struct_y,
         problem.a,
         problem.b,
         problem.alpha,
+    )
+    log_plan, f, g, residual, iterations, status = ops.entropic_fgw(
+        *tensors,
         epsilon,
         *codes,
         _METHODS[method],
@@ -117,15 +137,20 @@ def entropic_fgw(
         inner_tol,
         check_count("inner_max_iter", inner_max_iter),
         backend=backend,
+        differentiate=differentiate,
     )
     plan = log_plan.exp()
     linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
     quadratic = problem.alpha * ops.quadratic_cost(
         plan, problem.struct_x, problem.struct_y, *codes, backend=backend
     )
+    objective = linear + quadratic
+    if method == "proximal" and differentiate == "implicit":
+        objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
+    f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = EntropicFGWResult(
         log_plan=problem.restore(log_plan),
-        objective=problem.restore(linear + quadratic),
+        objective=problem.restore(objective),
         cost_linear=problem.restore(linear),
         cost_quad=problem.restore(quadratic),
         f=problem.restore(f),

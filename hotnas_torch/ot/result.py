@@ -166,11 +166,13 @@ class EntropicFGWResult(_Result):
     """Result of `hotnas_torch.ot.entropic_fgw`.
 
     Attributes:
-        log_plan: Logarithm of the coupling, shape (*batch, n, m), -inf at zero weights.
-        objective: cost_linear + cost_quad, without the entropy, shape (*batch,).
+        log_plan: Logarithm of the coupling, shape (*batch, n, m), -inf at zero weights. What is
+            differentiable depends on the method, see `hotnas_torch.ot.entropic_fgw`.
+        objective: cost_linear + cost_quad, without the entropy, shape (*batch,); differentiable.
         cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
         cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
-        f: Row duals of the last Sinkhorn problem, shape (*batch, n), -inf at zero weights.
+        f: Row duals of the last Sinkhorn problem, shape (*batch, n), -inf at zero weights, with
+            <f, a> = <g, b>.
         g: Its column duals, shape (*batch, m).
         residual: The larger of the L1 change of the plan in the last step and its L1 row-marginal
             error, shape (*batch,).

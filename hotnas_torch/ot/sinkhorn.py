@@ -26,6 +26,7 @@ def sinkhorn(
     epsilon: float,
     tol: float | None = None,
     max_iter: int = 10_000,
+    differentiate: ops.Differentiate = "implicit",
     backend: ops.Backend = "auto",
     validate: bool = True,
 ) -> SinkhornResult:
@@ -43,6 +44,9 @@ def sinkhorn(
         tol: L1 error of the row marginal to stop at; the column marginal is met. Default 1e-9 for
             float64, 1e-5 for float32.
         max_iter: Most iterations of an item.
+        differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
+            records the iterations, which runs the torch text, slower and with O(n m) memory for
+            each, and gives the derivative of what was computed, converged or not.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
             the torch text; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
@@ -59,7 +63,8 @@ def sinkhorn(
     Differentiability:
         ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
         ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
-        convergence and are to be differentiated again where needed.
+        convergence, whatever number of iterations was run, and can be differentiated again. Items
+        that failed get NaN, and only they.
 
     Complexity:
         O(n m) per iteration, O(n m) memory per problem; implicit backward O((n + m)^3).
@@ -86,9 +91,12 @@ def sinkhorn(
         tol,
         check_count("max_iter", max_iter),
         backend=backend,
+        differentiate=differentiate,
     )
     plan = ops.entropic_plan(problem.cost, f, g, epsilon)
-    objective = ops.entropic_objective(problem.cost, problem.a, problem.b, f, g, epsilon)
+    objective = ops.entropic_objective(
+        problem.cost, problem.a, problem.b, f, g, epsilon, differentiate=differentiate
+    )
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     linear = (torch.where(present, problem.cost, 0) * plan).sum((1, 2))
     f, g = mean_free_duals(f, g, problem.a, problem.b)

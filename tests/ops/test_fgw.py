@@ -363,6 +363,22 @@ def test_quadratic_cost_is_the_fourfold_sum(
     assert torch.allclose(found, expected, atol=1e-14)
 
 
+@pytest.mark.parametrize(("loss", "pairs"), TERMS, ids=TERM_NAMES)
+def test_gradients_of_the_quadratic_cost(
+    loss: int, pairs: int, rng: torch.Generator, backend: str
+) -> None:
+    problem = graphs(rng, 2, 2, 3)
+    plan = product(problem)
+    inputs = [t.clone().requires_grad_() for t in (plan, problem.struct_x, problem.struct_y)]
+
+    def value(*tensors: Tensor) -> Tensor:
+        return quadratic_cost(*tensors, loss, pairs, backend=backend)
+
+    assert torch.autograd.gradcheck(value, inputs)
+    with torch.random.fork_rng():  # gradgradcheck draws its weights from the global state
+        assert torch.autograd.gradgradcheck(value, inputs, atol=1e-4, fast_mode=True)
+
+
 def test_items_do_not_know_their_neighbours(
     rng: torch.Generator, backend: str, dtype: torch.dtype
 ) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hotnas_torch import _ext
-from hotnas_torch.ops import transport
+from hotnas_torch.ops import sinkhorn, transport
 from hotnas_torch.ops.operator import Operator
 
 
@@ -37,6 +37,17 @@ def test_auto_takes_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.autograd.Function, "apply", fail)
     assert transport(*inputs())[1].item() == 0
+
+
+def test_unrolling_runs_the_torch_text() -> None:
+    cost = torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    masses = torch.full((1, 3), 1 / 3)
+    f, *_ = sinkhorn(cost, masses, masses, 0.5, 0.0, 3, differentiate="unroll")
+    assert f.grad_fn is not None
+    assert "sinkhorn" not in f.grad_fn.name()
+    if _ext.loaded:
+        with pytest.raises(ValueError, match="records the steps of the torch text"):
+            sinkhorn(cost, masses, masses, 0.5, 0.0, 3, differentiate="unroll", backend="ext")
 
 
 def test_an_operator_without_a_gradient_rule_refuses_backward(

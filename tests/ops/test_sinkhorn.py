@@ -195,6 +195,22 @@ def test_nearly_singular_systems_give_finite_gradients(rng: torch.Generator, bac
     assert gradient.abs().max() < 1e3
 
 
+def test_items_without_a_solution_get_nan_and_harm_no_other(
+    rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = problem(rng, 3, 4, batch=3)
+    cost[0, 0, 0] = torch.nan
+    a[1] *= 0.7
+    cost.requires_grad_()
+    f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-12, 5000, backend=backend)
+    (found,) = torch.autograd.grad(f[:, 0].sum() + g[:, 0].sum(), cost)
+    alone = cost.detach()[2:].requires_grad_()
+    f, g, *_ = sinkhorn(alone, a[2:], b[2:], 0.1, 1e-12, 5000, backend=backend)
+    (expected,) = torch.autograd.grad(f[:, 0].sum() + g[:, 0].sum(), alone)
+    assert found[:2].isnan().all()
+    assert torch.allclose(found[2], expected[0], atol=1e-12)
+
+
 def test_a_gradient_through_the_residual_raises(rng: torch.Generator, backend: str) -> None:
     cost, a, b = problem(rng)
     residual = sinkhorn(cost.requires_grad_(), a, b, 0.1, 1e-9, 100, backend=backend)[2]

@@ -1,10 +1,12 @@
+import ot as pot
 import pytest
 import torch
+from torch import Tensor
 
 import hotnas_torch.ot as ot
 from hotnas_torch.errors import ConvergenceWarning
 from tests.generators.oracles import fgw_objective
-from tests.generators.problems import F64, graphs
+from tests.generators.problems import F64, Graphs, graphs
 
 LOSSES = ("l1", "l2")
 PAIRS = ("all", "directed", "ordered")
@@ -56,12 +58,123 @@ def test_leading_dimensions_are_kept(rng: torch.Generator, backend: str) -> None
     assert torch.equal(alone.log_plan, result.log_plan[1, 1])
 
 
-def test_a_backward_pass_raises(rng: torch.Generator, backend: str) -> None:
-    problem = graphs(rng, 2, 3, 3)
-    problem.cost.requires_grad_()
-    result = ot.entropic_fgw(*problem.tensors()[:3], epsilon=0.3, backend=backend)
-    with pytest.raises(RuntimeError, match="is not differentiable"):
-        result.objective.sum().backward()
+def balanced(weights: Tensor) -> Tensor:
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def solve(tensors: list[Tensor], **options: object) -> ot.EntropicFGWResult:
+    cost, struct_x, struct_y, a, b, alpha = tensors
+    defaults = {"epsilon": 0.2, "alpha": alpha, "tol": 1e-13}
+    return ot.entropic_fgw(
+        cost, struct_x, struct_y, balanced(a), balanced(b), **(defaults | options)
+    )
+
+
+def leaves(problem: Graphs) -> list[Tensor]:
+    return [tensor.clone().requires_grad_() for tensor in problem.tensors()]
+
+
+def weighted(result: ot.EntropicFGWResult, rng: torch.Generator) -> Tensor:
+    """A number that depends on every differentiable output."""
+    total = result.objective.sum()
+    for part in (result.cost_linear, result.cost_quad, result.plan, result.f, result.g):
+        total = total + (torch.rand(part.shape, generator=rng, dtype=F64) * part).sum()
+    return total
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_implicit_and_unrolled_gradients_agree(loss: str, pairs: str, rng: torch.Generator) -> None:
+    inputs = leaves(graphs(rng, 3, 3, 4))
+    found = []
+    for differentiate in ("implicit", "unroll"):
+        result = solve(inputs, loss=loss, pairs=pairs, differentiate=differentiate)
+        assert result.converged.all()
+        weights = torch.Generator().manual_seed(1)
+        found.append(torch.autograd.grad(weighted(result, weights), inputs))
+    for implicit, unrolled in zip(*found, strict=True):
+        assert torch.allclose(implicit, unrolled, atol=1e-10)
+        assert implicit.count_nonzero() > 0
+
+
+@pytest.mark.parametrize("differentiate", ["implicit", "unroll"])
+def test_every_output_is_differentiable(differentiate: str, rng: torch.Generator) -> None:
+    def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
+        result = solve(list(tensors), differentiate=differentiate)
+        return result.plan, result.objective, result.cost_linear, result.f, result.g
+
+    assert torch.autograd.gradcheck(outputs, leaves(graphs(rng, 1, 3, 2)))
+
+
+def test_gradients_agree_with_pot(rng: torch.Generator, backend: str) -> None:
+    """POT lets autograd record its iterations."""
+    problem = graphs(rng, 2, 4, 5, symmetric=True, even=True)
+    mine, theirs = leaves(problem), leaves(problem)
+    result = solve(mine, loss="l2", backend=backend, differentiate="implicit")
+    weights = torch.rand(result.plan.shape, generator=rng, dtype=F64)
+    ours = torch.autograd.grad((result.plan * weights).sum() + result.objective.sum(), mine[:3])
+    total = torch.zeros((), dtype=F64)
+    for item in range(2):
+        cost, struct_x, struct_y, a, b, alpha = (tensor[item] for tensor in theirs)
+        value, log = pot.gromov.entropic_fused_gromov_wasserstein2(
+            cost, struct_x, struct_y, a.detach(), b.detach(), epsilon=0.2, symmetric=True,
+            alpha=alpha.item(), max_iter=200, tol=1e-12, log=True, numItermax=400, stopThr=1e-14,
+        )  # fmt: skip
+        total = total + value + (log["T"] * weights[item]).sum()
+    expected = torch.autograd.grad(total, theirs[:3])
+    assert torch.allclose(ours[0], expected[0], atol=1e-8)
+    # Of symmetric structures, either side may count an entry for its mirror image.
+    for found, wanted in zip(ours[1:], expected[1:], strict=True):
+        assert torch.allclose(found + found.mT, wanted + wanted.mT, atol=1e-8)
+
+
+def test_proximal_steps_have_the_gradient_of_the_exact_solver(
+    rng: torch.Generator, backend: str
+) -> None:
+    """Where both end in the same coupling."""
+    problem = graphs(rng, 6, 3, 4, alpha=0.3)
+    mine, theirs = leaves(problem), leaves(problem)
+    found = solve(mine, method="proximal", epsilon=0.05, tol=1e-10, max_iter=5000, backend=backend)
+    cost, struct_x, struct_y, a, b, alpha = theirs
+    exact = ot.fgw(
+        cost, struct_x, struct_y, balanced(a), balanced(b), alpha=alpha, num_starts=3,
+        tol=1e-10, backend=backend,
+    )  # fmt: skip
+    same = (found.plan - exact.plan).abs().amax((1, 2)) < 1e-6
+    assert same.sum() >= 3
+    ours = torch.autograd.grad(found.objective[same].sum(), mine)
+    expected = torch.autograd.grad(exact.objective[same].sum(), theirs)
+    for gradient, wanted in zip(ours, expected, strict=True):
+        assert torch.allclose(gradient, wanted, atol=1e-5)
+    with pytest.raises(RuntimeError, match='plan of entropic_fgw with method="proximal"'):
+        found.cost_linear.sum().backward()
+
+
+def test_unrolling_differentiates_what_was_computed(rng: torch.Generator) -> None:
+    def after_two_steps(*tensors: Tensor) -> Tensor:
+        return solve(
+            list(tensors), max_iter=2, inner_max_iter=2, validate=False, differentiate="unroll"
+        ).objective
+
+    inputs = leaves(graphs(rng, 2, 3, 3))
+    assert torch.autograd.gradcheck(after_two_steps, inputs)
+    unrolled = torch.autograd.grad(after_two_steps(*inputs).sum(), inputs[0])[0]
+    early = solve(inputs, max_iter=2, inner_max_iter=2, validate=False).objective
+    implicit = torch.autograd.grad(early.sum(), inputs[0])[0]
+    assert not torch.allclose(unrolled, implicit, atol=1e-4)
+
+
+def test_gradients_of_the_masses_are_finite_with_absent_nodes(rng: torch.Generator) -> None:
+    problem = graphs(rng, 3, 4, 5, absent=0.5)
+    for differentiate in ("implicit", "unroll"):
+        for method in ("mirror", "proximal"):
+            inputs = leaves(problem)
+            result = solve(
+                inputs, method=method, differentiate=differentiate, tol=1e-4, inner_max_iter=50
+            )
+            for gradient in torch.autograd.grad(result.objective.sum(), inputs):
+                assert gradient.isfinite().all()
+                assert gradient.count_nonzero() > 0
 
 
 def test_stopping_early_warns(rng: torch.Generator, backend: str) -> None:
@@ -78,6 +191,7 @@ def test_options_out_of_range() -> None:
         ({"epsilon": 0.1, "inner_tol": -1.0}, ValueError, "inner_tol must be finite"),
         ({"epsilon": 0.1, "inner_max_iter": 0}, ValueError, "inner_max_iter must be at least 1"),
         ({"epsilon": 0.1, "tol": torch.tensor(1.0)}, TypeError, "tol must be a number"),
+        ({"epsilon": 0.1, "differentiate": "no"}, ValueError, 'must be "implicit" or "unroll"'),
     ]
     for options, error, message in cases:
         with pytest.raises(error, match=message):

@@ -48,11 +48,42 @@ def test_every_output_is_differentiable(rng: torch.Generator, backend: str) -> N
     assert torch.autograd.gradcheck(outputs, (cost, logits))
 
 
+def test_implicit_and_unrolled_gradients_agree(rng: torch.Generator) -> None:
+    cost = uniform(rng, 3, 3, 4).requires_grad_()
+    logits = uniform(rng, 3, 4).requires_grad_()
+    target = uniform(rng, 3, 3, 4)
+    found = []
+    for differentiate in ("implicit", "unroll"):
+        result = ot.sinkhorn(
+            cost, None, torch.softmax(logits, 1), epsilon=0.2, tol=1e-14, max_iter=200,
+            differentiate=differentiate, validate=False,
+        )  # fmt: skip
+        loss = result.objective.sum() + (result.plan * target).sum() + result.f.square().sum()
+        found.append(torch.autograd.grad(loss, (cost, logits)))
+    for implicit, unrolled in zip(*found, strict=True):
+        assert torch.allclose(implicit, unrolled, atol=1e-10)
+
+
+def test_unrolling_differentiates_what_was_computed(rng: torch.Generator) -> None:
+    cost = uniform(rng, 2, 3, 4).requires_grad_()
+    logits = uniform(rng, 3).requires_grad_()
+
+    def after_two_iterations(cost: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = ot.sinkhorn(
+            cost, torch.softmax(logits, 0), epsilon=0.1, tol=0.0, max_iter=2, validate=False,
+            differentiate="unroll",
+        )  # fmt: skip
+        return result.objective, result.plan, result.f
+
+    assert torch.autograd.gradcheck(after_two_iterations, (cost, logits))
+
+
+@pytest.mark.parametrize("differentiate", ["implicit", "unroll"])
 def test_gradients_of_the_masses_are_finite_with_absent_nodes(
-    rng: torch.Generator, backend: str
+    rng: torch.Generator, differentiate: str
 ) -> None:
     a = masses(rng, 3, 4, absent=0.5).requires_grad_()
-    result = ot.sinkhorn(uniform(rng, 3, 4, 5), a, epsilon=0.2, backend=backend)
+    result = ot.sinkhorn(uniform(rng, 3, 4, 5), a, epsilon=0.2, differentiate=differentiate)
     present = torch.where(a > 0, result.f, 0)
     loss = result.objective.sum() + result.plan.square().sum() + present.sum()
     (gradient,) = torch.autograd.grad(loss, a)
@@ -89,6 +120,7 @@ def test_costs_that_overflow_are_reported(backend: str) -> None:
         ({"epsilon": 0.1, "max_iter": 1.5}, TypeError, "max_iter must be an int, got float"),
         ({"epsilon": 0.1, "max_iter": True}, TypeError, "max_iter must be an int, got bool"),
         ({"epsilon": 0.1, "backend": "gpu"}, ValueError, "backend must be"),
+        ({"epsilon": 0.1, "differentiate": True}, ValueError, "differentiate must be"),
     ],
 )
 def test_options_out_of_range(

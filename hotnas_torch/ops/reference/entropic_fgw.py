@@ -70,7 +70,9 @@ def entropic_fgw(
     struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
 
     plan = a[:, :, None] * b[:, None, :]
-    log_plan = torch.where(present, a.log()[:, :, None] + b.log()[:, None, :], -torch.inf)
+    # No gradient of log 0, should autograd record the steps.
+    log_a, log_b = torch.where(x, a, 1).log(), torch.where(y, b, 1).log()
+    log_plan = torch.where(present, log_a[:, :, None] + log_b[:, None, :], -torch.inf)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
     residual = torch.full_like(alpha, torch.nan)
     iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
@@ -93,7 +95,7 @@ def entropic_fgw(
         log_new = torch.where(seen | log_new.isnan(), log_new, -torch.inf)
         new = log_new.exp()
         plan[items], log_plan[items] = new, log_new
-        change = (new - old).abs().sum((1, 2))
+        change = (new - old).detach().abs().sum((1, 2))
         error = torch.maximum(change, marginal_error)
         residual[items] = error
         iterations[items] = iteration

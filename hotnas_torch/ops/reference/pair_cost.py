@@ -16,9 +16,11 @@ __all__ = [
     "PAIRS_ALL",
     "PAIRS_DIRECTED",
     "PAIRS_ORDERED",
+    "dense_pair_cost",
     "pair_cost",
     "pair_cost_gradient",
     "pair_cost_kernel",
+    "pair_cost_matrix",
     "signature_distance",
 ]
 
@@ -111,6 +113,26 @@ def pair_cost_kernel(struct_x: Tensor, struct_y: Tensor, i: int, loss: int, pair
     entering = struct_x[:, :, i][:, None, :, None] - struct_y.transpose(1, 2)[:, :, None, :]
     after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
     return _loss(leaving, loss) * after + _loss(entering, loss) * before
+
+
+def pair_cost_matrix(struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int) -> Tensor:
+    """Return the symmetric matrix of B on flattened plans, shape (B, n m, n m)."""
+    rows = [
+        pair_cost_kernel(struct_x, struct_y, i, loss, pairs).flatten(2)
+        for i in range(struct_x.shape[1])
+    ]
+    return torch.cat(rows, 1)
+
+
+def dense_pair_cost(
+    plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int
+) -> Tensor:
+    """Compute `pair_cost` of a plan without zeros, a row at a time, O(n m^2) memory per item."""
+    rows = [
+        (pair_cost_kernel(struct_x, struct_y, i, loss, pairs) * plan[:, None]).sum((2, 3))
+        for i in range(struct_x.shape[1])
+    ]
+    return torch.stack(rows, 1)
 
 
 def signature_distance(

@@ -45,9 +45,10 @@ def log_domain_sinkhorn(
     """Run `sinkhorn` from given column duals ``g`` (B, m), which may be -inf at zero weights."""
     rows, columns = a != 0, b != 0
     kernel = torch.where(rows[:, :, None] & columns[:, None, :], cost, 0) / -epsilon
-    log_a, log_b = a.log(), b.log()  # -inf at zero weight, NaN below
+    # NaN at negative weights; no gradient of log 0, should autograd record the steps.
+    log_a, log_b = torch.where(rows, a, 1).log(), torch.where(columns, b, 1).log()
     log_v = torch.where(columns, g / epsilon, -torch.inf)
-    log_u = torch.where(rows, 0, log_a)
+    log_u = torch.where(rows, torch.zeros_like(a), -torch.inf)
     residual = torch.full_like(a.sum(1), torch.nan)
     iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
     status = _feasibility(kernel, a, b)
@@ -63,7 +64,7 @@ def log_domain_sinkhorn(
         row_sums = (kernel[items] + log_v[items, None, :]).logsumexp(2)
         off = ((log_u[items] + row_sums).exp() - a[items]).abs()
         error = torch.where(rows[items], off, 0).sum(1)
-        residual[items] = error
+        residual[items] = error.detach()
         iterations[items] = iteration
         status[items] = torch.where(error <= tol, CONVERGED, MAX_ITER).to(torch.int32)
         status[items] = torch.where(error.isfinite(), status[items], NONFINITE)

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from hotnas_torch.ops.reference.pair_cost import (
+    dense_pair_cost,
     pair_cost,
     pair_cost_gradient,
     pair_cost_kernel,
+    pair_cost_matrix,
     signature_distance,
 )
 from hotnas_torch.ops.reference.transport import transport
@@ -42,6 +44,11 @@ def test_kernel_rows_give_the_same_pair_cost(loss: int, pairs: int, rng: torch.G
         kernel = pair_cost_kernel(problem.struct_x, problem.struct_y, i, loss, pairs)
         found = (kernel * plan[:, None]).sum((2, 3))
         assert torch.allclose(found, expected[:, i], atol=1e-14)
+    dense = dense_pair_cost(plan, problem.struct_x, problem.struct_y, loss, pairs)
+    assert torch.allclose(dense, expected, atol=1e-14)
+    matrix = pair_cost_matrix(problem.struct_x, problem.struct_y, loss, pairs)
+    assert torch.allclose((matrix @ plan.reshape(2, 12, 1)).reshape(2, 4, 3), expected, atol=1e-14)
+    assert torch.allclose(matrix, matrix.mT, atol=1e-15)
 
 
 @pytest.mark.parametrize(("loss", "pairs"), TERMS)
