@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from hotnas_torch import spaces
 from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.cli_bench import add_bench
+from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
 from hotnas_torch.cli_search import add_commands
 from hotnas_torch.errors import (
     ArchitectureError,
@@ -58,9 +60,11 @@ examples:
   hotnas gram --space nasbench201 --sample 2000 --seed 0 --out gram.npz
   hotnas gram --space transnas_macro --file architectures.txt --out gram.npz --resume
   hotnas gram --space darts --sample 500 --preset paper --dtype float64 --out paper.npz
+  hotnas gram --space nasbench101 --sample 100000 --ray auto --store gram.zarr --resume
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
-An interrupted run leaves gram.npz.partial, which --resume goes on from.
+An interrupted run leaves gram.npz.partial, which --resume goes on from. With --store the distances
+go to a folder tile by tile and never lie in memory as a whole; there are no pictures then.
 """
 
 _COMPARE_EXAMPLES = """\
@@ -161,7 +165,14 @@ def _parser() -> argparse.ArgumentParser:
         help="read one architecture string per line; empty lines and lines with # are skipped",
     )
     gram.add_argument("--seed", type=int, default=0, help="seed of --sample (default 0)")
-    gram.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    result = gram.add_mutually_exclusive_group(required=True)
+    result.add_argument("--out", type=Path, metavar="FILE", help="file to write")
+    result.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write instead, a Zarr group of tiles",
+    )
     existing = gram.add_mutually_exclusive_group()
     existing.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run, keep a finished one"
@@ -170,7 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     gram.add_argument("--no-pictures", action="store_true", help="write the distances only")
     gram.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     _add_metric_arguments(gram)
-    gram.set_defaults(run=_gram)
+    add_cluster_arguments(gram, "tile")
+    gram.set_defaults(run=partial(_gram, gram))
 
     compare = commands.add_parser(
         "compare",
@@ -264,9 +276,46 @@ def _check_output(option: str, path: Path) -> None:
 # --- gram -----------------------------------------------------------------------------------------
 
 
-def _gram(arguments: argparse.Namespace) -> None:
+def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
     metric = _metric(arguments, space)
+    pictures = {} if arguments.out is None else _outputs(arguments)
+    target: Path = arguments.store if arguments.out is None else arguments.out
+    partial_result = target if arguments.out is None else f"{target}.partial"
+    networks = _networks(arguments, space)
+    started = time.perf_counter()
+    try:
+        with cluster(parser, arguments, device="cuda") as executor:
+            options = {
+                "progress": not arguments.quiet,
+                "resume": arguments.resume,
+                "overwrite": arguments.overwrite,
+                "executor": executor,
+            }
+            if arguments.out is None:
+                metric.gram_store(networks, target, **options)
+            else:
+                distances = metric.gram(networks, out=target, **options)
+    except ImportError as error:
+        raise _BadInput(str(error)) from error
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(
+            f"(what is finished is in {partial_result}; run it again with --resume)"
+        ) from interruption
+    seconds = time.perf_counter() - started
+    if pictures:
+        names = [space.to_string(network) for network in networks]
+        title = f"HOTNN distances of {len(networks):,} {space.name} networks"
+        save_figure(plot_heat_map(distances, names, title=title), pictures["heat map"])
+        save_figure(plot_tree(distances, names, title=title), pictures["tree"])
+    if not arguments.quiet:
+        print(f"{len(networks):,} networks of {space.name} in {seconds:.1f} s")
+        for name, path in {"distances": target, **pictures}.items():
+            print(f"  {name:<10} {path}")
+
+
+def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Names the pictures, and checks that these and the file can be written."""
     out: Path = arguments.out
     pictures = {
         "heat map": out.with_name(f"{out.stem}-heatmap.png"),
@@ -281,30 +330,7 @@ def _gram(arguments: argparse.Namespace) -> None:
                 f"--out: {path} exists (add --resume to go on with the same computation, or"
                 " --overwrite to replace it)"
             )
-    networks = _networks(arguments, space)
-    started = time.perf_counter()
-    try:
-        distances = metric.gram(
-            networks,
-            out=out,
-            progress=not arguments.quiet,
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-        )
-    except KeyboardInterrupt as interruption:
-        raise KeyboardInterrupt(
-            f"(what is finished is in {out}.partial; run it again with --resume)"
-        ) from interruption
-    seconds = time.perf_counter() - started
-    if pictures:
-        names = [space.to_string(network) for network in networks]
-        title = f"HOTNN distances of {len(networks):,} {space.name} networks"
-        save_figure(plot_heat_map(distances, names, title=title), pictures["heat map"])
-        save_figure(plot_tree(distances, names, title=title), pictures["tree"])
-    if not arguments.quiet:
-        print(f"{len(networks):,} networks of {space.name} in {seconds:.1f} s")
-        for name, path in {"distances": out, **pictures}.items():
-            print(f"  {name:<10} {path}")
+    return pictures
 
 
 def _networks(arguments: argparse.Namespace, space: spaces.SearchSpace) -> list[Network]:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import torch
 
 from hotnas_torch import objectives, spaces
+from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import plot_trace, save_figure, short_name
 from hotnas_torch.report import write_report
@@ -32,6 +33,7 @@ examples:
   hotnas search --out digits.sqlite --minutes 10 --workers 2
   hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
   hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
+  hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
 
 It writes digits.sqlite (all trials), digits.png (values over time) and digits.html (the report).
 An interrupted search goes on with the same command and --resume.
@@ -93,6 +95,11 @@ def add_commands(commands: Any) -> None:
     search.add_argument(
         "--batch", type=int, metavar="N", help="networks asked for at once, default --workers"
     )
+    search.add_argument(
+        "--asynchronous",
+        action="store_true",
+        help="ask for the next network whenever a worker is free; always so with --ray",
+    )
     # The model's matrices are small: more threads wait for each other more than they help.
     search.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads of the strategy, default 1"
@@ -130,6 +137,10 @@ def add_commands(commands: Any) -> None:
     training.add_argument("--cells", type=int, help="per stage, default 1")
     training.add_argument("--learning-rate", type=float, help="default 0.1")
     training.add_argument("--value", choices=("error", "loss"), help="what to minimise")
+    on = add_cluster_arguments(search, "evaluation")
+    on.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="stop an evaluation after this time"
+    )
     search.set_defaults(run=partial(_search, search))
 
     report = commands.add_parser(
@@ -158,6 +169,13 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1; got {value}")
+    asynchronous = arguments.asynchronous or arguments.ray is not None
+    if asynchronous and arguments.batch is not None:
+        parser.error(
+            "--batch is for searches in batches; leave it out with --asynchronous or --ray"
+        )
+    if arguments.time_limit is not None and arguments.ray is None:
+        parser.error("--time-limit is an option of --ray")
     if out.exists() and not (arguments.resume or arguments.overwrite):
         parser.error(
             f"--out: {out} exists; --resume goes on with its search, --overwrite replaces it"
@@ -170,15 +188,18 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
     if arguments.overwrite:
         out.unlink(missing_ok=True)
     try:
-        result = run(
-            strategy,
-            objective,
-            budget=budget,
-            storage=out,
-            workers=arguments.workers,
-            batch_size=arguments.batch,
-            progress=not arguments.quiet,
-        )
+        with cluster(parser, arguments, timeout=arguments.time_limit) as executor:
+            result = run(
+                strategy,
+                objective,
+                budget=budget,
+                storage=out,
+                workers=arguments.workers,
+                batch_size=arguments.batch,
+                asynchronous=asynchronous,
+                executor=executor,
+                progress=not arguments.quiet,
+            )
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(
             f"(what is finished is in {out}; run it again with --resume)"

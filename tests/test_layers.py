@@ -34,10 +34,21 @@ LAYERS: dict[str, set[str]] = {
     "integrations": {"errors", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics"},
     "report": {"errors", "spaces", "metrics", "plot", "search"},
-    "cli_search": {"spaces", "nn", "objectives", "search", "plot", "report"},
+    "cli_cluster": {"distributed"},
+    "cli_search": {"cli_cluster", "spaces", "nn", "objectives", "search", "plot", "report"},
     "cli_bench": {"files", "comparison", "plot"},
     "cli": BASE
-    | {"_show_config", "ot", "arch", "spaces", "metrics", "plot", "cli_search", "cli_bench"},
+    | {
+        "_show_config",
+        "ot",
+        "arch",
+        "spaces",
+        "metrics",
+        "plot",
+        "cli_search",
+        "cli_bench",
+        "cli_cluster",
+    },
     "__main__": {"cli"},
     "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},
 }

@@ -99,8 +99,12 @@ class RayExecutor:
     def _connect(self, address: str | None) -> bool:
         """Connects the program to a cluster; False if it was connected before."""
         if self._ray.is_initialized():
-            if address is not None:
-                raise ValueError("address: this program is connected to Ray already; leave it out")
+            here = self._ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", here):
+                raise ValueError(
+                    f"address must be {here!r}, to which this program is connected already, or be"
+                    f" left out; got {address!r}"
+                )
             return False
         if address is None:
             raise ClusterError(

@@ -126,10 +126,11 @@ def test_a_task_takes_its_gpu(cluster):
 def test_a_connected_program_stays_connected(cluster):
     import ray
 
-    RayExecutor().close()
+    for address in (None, "auto", cluster):
+        RayExecutor(address).close()
     assert ray.is_initialized()
-    with pytest.raises(ValueError, match="connected to Ray already"):
-        RayExecutor("auto")
+    with pytest.raises(ValueError, match="to which this program is connected already"):
+        RayExecutor("192.0.2.1:6379")
 
 
 @pytest.mark.parametrize(
