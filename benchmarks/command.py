@@ -7,7 +7,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import digits, entropic, exactness, gram, quality, scaling, speed, threads
+from benchmarks import (
+    digits,
+    entropic,
+    exactness,
+    gram,
+    metric_quality,
+    quality,
+    scaling,
+    speed,
+    threads,
+)
 from benchmarks.machine import Load
 from benchmarks.report import Claim, Report
 from hotnas_torch import _ext
@@ -16,7 +26,17 @@ __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (speed, threads, scaling, quality, exactness, gram, entropic, digits)
+    for module in (
+        speed,
+        threads,
+        scaling,
+        quality,
+        exactness,
+        gram,
+        entropic,
+        metric_quality,
+        digits,
+    )
 }
 """Modules by the name that the command line uses, in the order in which they run."""
 

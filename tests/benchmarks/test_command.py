@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,7 @@ from benchmarks import (
     entropic,
     exactness,
     gram,
+    metric_quality,
     quality,
     scaling,
     speed,
@@ -25,6 +27,9 @@ TINY = {
     "quality": quality.Settings(pairs=10, random_starts=3, most_starts=4),
     "exactness": exactness.Settings(transports=3, graphs=5),
     "gram": gram.Settings(matrices=(("nasbench201", 10),), darts_networks=2),
+    "metric_quality": metric_quality.Settings(
+        tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
+    ),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
 }
 
@@ -32,10 +37,18 @@ TINY = {
 @pytest.mark.ext
 @pytest.mark.parametrize("name", command.BENCHMARKS)
 def test_each_benchmark_measures_draws_and_writes(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     module: ModuleType = command.BENCHMARKS[name]
-    monkeypatch.setattr(module, "QUICK", TINY[name])
+    settings = TINY[name]
+    if name == "metric_quality":
+        data = str(request.getfixturevalue("data_dir"))
+        settings = replace(settings, data=data, storage=str(tmp_path / "storage"))
+    monkeypatch.setattr(module, "QUICK", settings)
     before = torch.get_num_threads()
     assert command.main([name, "--quick", "--output", str(tmp_path / "new")]) == 0
     assert torch.get_num_threads() == before

@@ -1,0 +1,443 @@
+"""What distances between networks say about how well the networks perform."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from botorch.fit import fit_gpytorch_mll
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+from torch import Tensor
+from tqdm import tqdm
+
+import hotnas_torch as ht
+from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.report import Column, Report, Table, number
+from hotnas_torch.arch import Network
+from hotnas_torch.comparison.tasks import TASKS, Task
+from hotnas_torch.gp import HOTNNGP
+from hotnas_torch.gp.psd import landmark_features, whitener
+from hotnas_torch.metrics import TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
+
+__all__ = ["DISTANCES", "QUESTION", "QUICK", "Distance", "Settings", "draw", "predictive", "run"]
+
+QUESTION = "which distance between networks says most about how they perform?"
+
+Metric = Callable[[list[Network]], Tensor]
+"""Distances between N networks, (N, N)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """A distance that is measured.
+
+    Attributes:
+        title: What tables and pictures call it.
+        build: Makes it for a space, from training networks and their targets where it learns.
+        learns: Whether it depends on the targets.
+    """
+
+    title: str
+    build: Callable[[SearchSpace, list[Network], Tensor], Metric]
+    learns: bool = False
+
+
+def _of_space(build: Callable[[SearchSpace], Metric]) -> Callable[..., Metric]:
+    return lambda space, _nets, _targets: build(space)
+
+
+def _of_encoding(
+    build: Callable[[SearchSpace], Callable[[list[Network]], Tensor]],
+) -> Callable[..., Metric]:
+    """Euclidean distances between encodings: roots of the numbers of bits that differ."""
+
+    def metric(space: SearchSpace) -> Metric:
+        encode = build(space)
+        return lambda nets: torch.cdist(encode(nets), encode(nets))
+
+    return _of_space(metric)
+
+
+def _learned(space: SearchSpace, nets: list[Network], targets: Tensor) -> Metric:
+    model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    return model.metric
+
+
+DISTANCES: Mapping[str, Distance] = {
+    "hotnn": Distance("HOTNN", _of_space(lambda space: ht.HOTNN(space=space))),
+    "hotnn_learned": Distance("HOTNN, learned", _learned, learns=True),
+    "hotnn_paper": Distance(
+        "HOTNN as printed", _of_space(lambda space: ht.HOTNN(space=space, preset="paper"))
+    ),
+    "weisfeiler_lehman": Distance(
+        "Weisfeiler-Lehman", _of_space(lambda space: WeisfeilerLehman(space=space))
+    ),
+    "path": Distance("path encoding", _of_encoding(PathEncoding)),
+    "adjacency": Distance("adjacency encoding", _of_encoding(AdjacencyEncoding)),
+    "tree_wasserstein": Distance("BO-TW", _of_space(TreeWasserstein)),
+    "tree_wasserstein_2g": Distance(
+        "BO-TW-2G", _of_space(lambda space: TreeWasserstein(space, grams=2))
+    ),
+}
+"""Distances by the name that files use."""
+
+_TASKS = tuple(name for name in TASKS if name != "nasbench301")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        tasks: Columns of published tables, by their names in `hotnas_torch.comparison`.
+        distances: Names in `DISTANCES`.
+        splits: Draws of networks of each space.
+        train: Networks that predictions are made from, per split.
+        test: Networks that are predicted, per split.
+        neighbors: Nearest training networks whose mean is the other prediction.
+        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
+            checkout.
+        storage: Where finished measurements are kept; the same command goes on from there.
+    """
+
+    tasks: tuple[str, ...] = _TASKS
+    distances: tuple[str, ...] = field(default_factory=lambda: tuple(DISTANCES))
+    splits: int = 3
+    train: int = 100
+    test: int = 100
+    neighbors: int = 5
+    data: str | None = None
+    storage: str = "runs/bench/metric_quality"
+
+
+QUICK = Settings(
+    tasks=("nasbench_macro", "nb201_cifar10"),
+    splits=1,
+    train=40,
+    test=40,
+    storage="runs/bench/metric_quality-quick",
+)
+
+_LENGTHSCALES = torch.logspace(-1.0, 1.5, 26, dtype=torch.float64)
+"""Relative to the median distance between training networks."""
+_NOISES = torch.logspace(-5.0, 1.0, 49, dtype=torch.float64)
+"""Variance of the noise relative to that of the signal."""
+
+_MEASURES = ("correlation", "rank", "nlpd", "knn")
+
+
+def run(settings: Settings) -> Report:
+    """Measure.
+
+    Args:
+        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
+
+    Raises:
+        TableError: A file in it is missing or damaged.
+    """
+    torch.set_num_threads(1)
+    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
+    report = Report("metric_quality", QUESTION, described)
+    if not _data(settings).is_dir():
+        report.notes.append(
+            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
+            " published tables)."
+        )
+        settings = replace(settings, tasks=())
+    records = _records(settings)
+    quality: list[dict[str, Any]] = []
+    for task in settings.tasks:
+        for name in settings.distances:
+            found = [record["tasks"][task] for record in records[TASKS[task].path, name]]
+            row: dict[str, Any] = {"task": TASKS[task].title, "distance": DISTANCES[name].title}
+            for measure in _MEASURES:
+                values = torch.tensor([one[measure] for one in found], dtype=torch.float64)
+                row[measure] = values.mean().item()
+                row[f"{measure}_error"] = _standard_error(values)
+            quality.append(row)
+    times = []
+    for (path, name), found in records.items():
+        seconds = [record["seconds_per_million_pairs"] for record in found]
+        times.append(
+            {
+                "space": found[0]["space"],
+                "table": path,
+                "distance": DISTANCES[name].title,
+                "seconds": min(seconds),
+                "slowest": max(seconds),
+            }
+        )
+    report.tables.append(
+        Table(
+            "quality",
+            f"Predictions of {settings.test} networks from {settings.train}, means over"
+            f" {settings.splits} splits",
+            (
+                Column("task", "task"),
+                Column("distance", "distance"),
+                Column("correlation", "correlation", number(2)),
+                Column("correlation_error", "+-", number(1)),
+                Column("rank", "GP rank", number(2)),
+                Column("rank_error", "+-", number(1)),
+                Column("nlpd", "GP -log p", number(3)),
+                Column("nlpd_error", "+-", number(1)),
+                Column("knn", f"{settings.neighbors}-NN error", number(3)),
+                Column("knn_error", "+-", number(1)),
+            ),
+            quality,
+        )
+    )
+    report.tables.append(
+        Table(
+            "time",
+            f"Distances between {settings.train + settings.test} networks, set-up included:"
+            " processor seconds per million pairs, one thread",
+            (
+                Column("space", "space"),
+                Column("distance", "distance"),
+                Column("seconds", "fastest split", number()),
+                Column("slowest", "slowest split", number()),
+            ),
+            times,
+        )
+    )
+    report.notes.append(
+        "Targets are logarithms of the published errors, standardised by the training networks."
+        " 'Correlation': Spearman's, between distances and differences of targets over all pairs."
+        " 'GP': the kernel exp(-distance / lengthscale), positive semi-definite with the training"
+        " networks as landmarks; lengthscale, scale and noise by marginal likelihood on a grid, the"
+        " same for every distance. 'GP rank': Spearman's, between predicted means and values. 'GP"
+        " -log p': mean negative log predictive density of a test network; that of a normal"
+        " distribution around the training mean is about 1.42. 'k-NN error': root mean squared"
+        " error of the mean of the nearest training networks. '+-': standard error over splits."
+        " 'HOTNN, learned' is the distance of a HOTNNGP fitted to the training networks; its time"
+        " is that of the distances alone."
+    )
+    return report
+
+
+def _standard_error(values: Tensor) -> float:
+    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def _records(settings: Settings) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """What was measured per table and distance, a record per split; what is missing is measured."""
+    by_table: dict[str, list[Task]] = {}
+    for task in settings.tasks:
+        by_table.setdefault(TASKS[task].path, []).append(TASKS[task])
+    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    total = len(by_table) * len(settings.distances) * settings.splits
+    with tqdm(total=total, desc="metric quality", unit="matrix", disable=None) as bar:
+        for path, tasks in by_table.items():
+            table = _Networks(settings, tasks)
+            for name in settings.distances:
+                for split in range(settings.splits):
+                    bar.set_postfix_str(f"{tasks[0].table} {name}")
+                    record = _stored(settings, tasks, name, split, table)
+                    records.setdefault((path, name), []).append(record)
+                    bar.update()
+    return records
+
+
+def _stored(
+    settings: Settings, tasks: list[Task], name: str, split: int, table: "_Networks"
+) -> dict[str, Any]:
+    """The record of one matrix, from its file if that is of the same measurement."""
+    about = {
+        "tasks": sorted(task.name for task in tasks),
+        "train": settings.train,
+        "test": settings.test,
+        "neighbors": settings.neighbors,
+        "version": ht.__version__,
+    }
+    file = Path(settings.storage) / tasks[0].table / name / f"{split}.json"
+    if file.is_file():
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if document["about"] == about:
+            record: dict[str, Any] = document["record"]
+            return record
+    record = _measure(settings, DISTANCES[name], *table.split(split))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps({"about": about, "record": record}), encoding="utf-8")
+    os.replace(unfinished, file)
+    return record
+
+
+class _Networks:
+    """Networks of a table and their values, read when they are first needed."""
+
+    def __init__(self, settings: Settings, tasks: list[Task]) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._tables: dict[str, Any] = {}
+
+    def split(self, number: int) -> tuple[SearchSpace, list[Network], dict[str, Tensor]]:
+        """Space, networks (training ones first) and targets by task."""
+        if not self._tables:
+            folder = _data(self._settings)
+            self._tables = {task.name: task.open(folder) for task in self._tasks}
+        space: SearchSpace = next(iter(self._tables.values())).space
+        nets = space.sample(
+            self._settings.train + self._settings.test,
+            generator=torch.Generator().manual_seed(number),
+            distinct=True,
+        )
+        targets = {}
+        for name, table in self._tables.items():
+            values = torch.tensor([table(net).value for net in nets], dtype=torch.float64).log()
+            known = values[: self._settings.train]
+            targets[name] = (values - known.mean()) / known.std()
+        return space, nets, targets
+
+
+def _data(settings: Settings) -> Path:
+    if settings.data is not None:
+        return Path(settings.data)
+    named = os.environ.get("HOTNAS_DATA")
+    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+
+
+def _measure(
+    settings: Settings,
+    distance: Distance,
+    space: SearchSpace,
+    nets: list[Network],
+    targets: dict[str, Tensor],
+) -> dict[str, Any]:
+    pairs = len(nets) * (len(nets) - 1) / 2
+    results: dict[str, Any] = {}
+    matrix, seconds = torch.empty(0), math.inf
+    for task, values in targets.items():
+        if distance.learns or not results:
+            # Larger is better where a model learns.
+            metric = distance.build(space, nets[: settings.train], -values[: settings.train])
+            started = time.process_time()
+            matrix = metric(nets).detach().double()
+            seconds = min(seconds, time.process_time() - started)
+        results[task] = evaluate(matrix, values, settings.train, settings.neighbors)
+    return {
+        "space": space.name,
+        "seconds_per_million_pairs": seconds / pairs * 1e6,
+        "tasks": results,
+    }
+
+
+def evaluate(
+    distances: Tensor, targets: Tensor, num_train: int, num_neighbors: int
+) -> dict[str, float]:
+    """What distances say about targets.
+
+    Args:
+        distances: (N, N) float64, training networks first.
+        targets: (N,), standardised.
+        num_train: Networks whose targets are known.
+        num_neighbors: Of the nearest-neighbour prediction.
+
+    Returns:
+        ``correlation``, ``rank``, ``nlpd`` and ``knn``, see the note of the report.
+    """
+    row, col = torch.triu_indices(len(targets), len(targets), offset=1)
+    differences = (targets[row] - targets[col]).abs()
+    known, unknown = targets[:num_train], targets[num_train:]
+    mean, variance = predictive(distances[:, :num_train], known)
+    nearest = distances[num_train:, :num_train].topk(num_neighbors, largest=False).indices
+    surprise = 0.5 * ((unknown - mean).square() / variance + (2 * math.pi * variance).log())
+    return {
+        "correlation": float(spearmanr(distances[row, col], differences).statistic),
+        "rank": float(spearmanr(mean, unknown).statistic),
+        "nlpd": surprise.mean().item(),
+        "knn": (known[nearest].mean(1) - unknown).square().mean().sqrt().item(),
+    }
+
+
+def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictive means and variances of a Gaussian process on a distance.
+
+    The kernel is exp(-distance / lengthscale) with the training networks as landmarks, see
+    `hotnas_torch.gp.psd`. Lengthscale and noise are those of the largest marginal likelihood on a
+    grid, the scale is the best one for each.
+
+    Args:
+        distances: Of all N networks to the n training networks, which come first, (N, n).
+        known: Targets of the training networks, (n,), standardised.
+
+    Returns:
+        (N - n,) each; variances include the noise.
+    """
+    num = len(known)
+    typical = distances[:num].median().clamp_min(1e-12)
+    best, chosen = -math.inf, (torch.empty(0), torch.empty(0), 0.0, 0.0)
+    for relative in _LENGTHSCALES:
+        similarity = torch.exp(-distances / (relative * typical))
+        features = landmark_features(similarity, whitener(similarity[:num]))
+        kernel = features[:num] @ features[:num].mT
+        kernel.fill_diagonal_(1.0)
+        eigenvalues, vectors = torch.linalg.eigh(kernel)
+        spread = eigenvalues.clamp_min(0.0) + _NOISES[:, None]
+        scale = ((vectors.mT @ known).square() / spread).mean(1)
+        evidence = -0.5 * (num * scale.log() + spread.log().sum(1))
+        place = int(evidence.argmax())
+        if float(evidence[place]) > best:
+            best = float(evidence[place])
+            chosen = (features, kernel, float(_NOISES[place]), float(scale[place]))
+    features, kernel, noise, scale = chosen
+    cross = features[num:] @ features[:num].mT
+    factor = torch.linalg.cholesky(kernel + noise * torch.eye(num, dtype=kernel.dtype))
+    mean = cross @ torch.cholesky_solve(known[:, None], factor)[:, 0]
+    explained = torch.linalg.solve_triangular(factor, cross.mT, upper=False).square().sum(0)
+    return mean, scale * (1.0 + noise - explained)
+
+
+# --- picture --------------------------------------------------------------------------------------
+
+
+def draw(report: Report) -> Figure:
+    """Predictive densities and k-NN errors, a point for each distance and task."""
+    rows = report.rows("quality")
+    titles = list(dict.fromkeys(str(row["distance"]) for row in rows))[::-1]
+    tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
+    figure, panels = canvas(3, width=4.4, height=1.2 + 0.45 * len(titles))
+    measures = (
+        ("correlation", "correlation with differences (more is better)"),
+        ("nlpd", "GP negative log density (less is better)"),
+        ("knn", "k-NN error (less is better)"),
+    )
+    for axes, (measure, label) in zip(panels, measures, strict=True):
+        for place, task in enumerate(tasks):
+            offset = 0.5 * (place / max(1, len(tasks) - 1) - 0.5)
+            of_task: Sequence[Mapping[str, Any]] = [row for row in rows if row["task"] == task]
+            axes.errorbar(
+                [row[measure] for row in of_task],
+                [titles.index(str(row["distance"])) - offset for row in of_task],
+                xerr=[_drawn(row[f"{measure}_error"]) for row in of_task],
+                fmt="o",
+                markersize=4,
+                linewidth=1,
+                color=COLOURS[place % len(COLOURS)],
+                label=task,
+            )
+        axes.set_yticks(
+            range(len(titles)), titles if measure == "correlation" else [""] * len(titles)
+        )
+        axes.set_xlabel(label, color=INK)
+    if tasks:
+        panels[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def _drawn(error: float) -> float:
+    return 0.0 if math.isnan(error) else error
