@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
-from hotnas_torch.search import HOTNAS, RandomSearch, RegularizedEvolution, Strategy
+from hotnas_torch.search import (
+    ANASODBO,
+    HOTNAS,
+    ANASODLocalSearch,
+    ANASODRandomSearch,
+    EncodedBO,
+    LocalSearch,
+    RandomSearch,
+    RegularizedEvolution,
+    Strategy,
+)
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["METHODS", "Method"]
@@ -45,12 +56,53 @@ def _evolution(space: SearchSpace, generator: torch.Generator, num_initial: int)
     return RegularizedEvolution(space, generator=generator)
 
 
+def _anasod_random(bias: float) -> Callable[[SearchSpace, torch.Generator, int], Strategy]:
+    def build(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+        del num_initial
+        return ANASODRandomSearch(space, generator=generator, bias=bias)
+
+    return build
+
+
+def _with(
+    strategy: Callable[..., Strategy], **settings: Any
+) -> Callable[[SearchSpace, torch.Generator, int], Strategy]:
+    """Returns what builds a strategy with these settings."""
+
+    def build(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+        return strategy(space, generator=generator, num_initial=num_initial, **settings)
+
+    return build
+
+
+_ANASOD = {
+    "anasod_random": Method("ANASOD-RS", _anasod_random(0.0)),
+    "anasod_biased": Method("ANASOD-biasedRS", _anasod_random(2.0)),
+    "anasod_local": Method("ANASOD-LS", _with(ANASODLocalSearch)),
+    "anasod_local_full": Method(
+        "ANASOD-LS, whole neighbourhoods", _with(ANASODLocalSearch, full_neighborhood=True)
+    ),
+    "local_full": Method("LS, whole neighbourhoods", _with(LocalSearch, full_neighborhood=True)),
+    "local_first": Method("LS", _with(LocalSearch)),
+    "anasod_bo": Method("ANASOD-BO", _with(ANASODBO)),
+    "anasod_bo_gradient": Method("ANASOD-BO, gradient", _with(ANASODBO, optimizer="gradient")),
+    "anasod_bo_uniform": Method("ANASOD-BO, no trust region", _with(ANASODBO, trust_region=None)),
+    "anasod_ensemble": Method("ANASOD-NEP", _with(ANASODBO, surrogate="ensemble")),
+    "adjacency_bo": Method("Adj-BO", _with(EncodedBO, encoding="adjacency")),
+    "path_bo": Method("Path-BO", _with(EncodedBO, encoding="path")),
+    "adjacency_bo_mutants": Method(
+        "Adj-BO, mutants in the pool", _with(EncodedBO, encoding="adjacency", random_fraction=0.5)
+    ),
+}
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "hotnas": Method("HOTNAS", _hotnas),
         "hotnas_paper": Method("HOTNAS as printed", _hotnas_paper),
         "random": Method("random search", _random),
         "evolution": Method("evolution", _evolution),
+        **_ANASOD,
     }
 )
 """Methods by the name that records and the command line use."""

@@ -1,7 +1,7 @@
 """Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""
 
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
-from hotnas_torch.gp.features import FeatureGP, FeatureKernel, feature_kernel
+from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
@@ -25,6 +25,7 @@ __all__ = [
     "HOTNNKernel",
     "LandmarkKernel",
     "LogitNormalPrior",
+    "NetworkFeatures",
     "PartMemory",
     "Relaxation",
     "RelaxedHOTNNGP",

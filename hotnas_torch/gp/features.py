@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from botorch.models import SingleTaskGP
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
@@ -12,7 +13,11 @@ from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import Mean
 from torch import Tensor
 
-__all__ = ["FeatureGP", "FeatureKernel", "Features", "feature_kernel"]
+from hotnas_torch.arch import Network
+from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
 
 Features = Callable[[Tensor], Tensor]
 """Maps encoded rows (..., d) to features (..., f)."""
@@ -21,6 +26,30 @@ Features = Callable[[Tensor], Tensor]
 _LENGTHSCALE = (0.01, 0.5)
 _OUTPUTSCALE = (0.5, 5.0)
 _NOISE = (1e-6, 1e-1)
+
+
+class NetworkFeatures:
+    """Features of rows from an encoding of networks, each network encoded once.
+
+    Args:
+        space: Search space of the rows.
+        encoding: Maps N networks to features (N, f) float64, for example
+            :class:`~hotnas_torch.spaces.encodings.PathEncoding`.
+    """
+
+    def __init__(self, space: SearchSpace, encoding: Callable[[Sequence[Network]], Tensor]) -> None:
+        self._index = NetworkIndex(space)
+        self._encoding = encoding
+        self._encoded = torch.empty(0)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Returns the features of rows, (..., d) -> (..., f)."""
+        numbers = self._index(rows)
+        new = self._index.networks[len(self._encoded) :]
+        if new:
+            encoded = self._encoding(new)
+            self._encoded = torch.cat([self._encoded, encoded]) if len(self._encoded) else encoded
+        return self._encoded[numbers].to(rows)
 
 
 class FeatureKernel(Kernel):  # type: ignore[misc]

@@ -10,6 +10,7 @@ from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.bo_tw import BOTW
 from hotnas_torch.search.distance_search import DistanceSearch
+from hotnas_torch.search.encoded_bo import EncodedBO
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
 from hotnas_torch.search.kdpp import sample_kdpp
@@ -35,6 +36,7 @@ __all__ = [
     "BayesianSearch",
     "DirichletTrustRegion",
     "DistanceSearch",
+    "EncodedBO",
     "LocalSearch",
     "LogEI",
     "MutationSearch",

@@ -16,16 +16,15 @@ from hotnas_torch.arch import Network
 from hotnas_torch.distributions import ascend_simplex
 from hotnas_torch.gp import FeatureGP
 from hotnas_torch.search.acquisition import Acquisition, AcquisitionInputs, name_of
+from hotnas_torch.search.bananas import ThompsonSampling
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.encodings import EncodingStrategy
+from hotnas_torch.search.ensemble import MLPEnsemble
 from hotnas_torch.search.trust_region import DirichletTrustRegion
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODBO", "fit_feature_gp"]
-
-FeatureModel = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Model]
-"""Builds and fits a model from rows (n, d), targets (n, 1), and what maps rows to encodings."""
 
 _CANDIDATES_PER_OPERATION = 100
 _MOST_CANDIDATES = 5000
@@ -63,8 +62,9 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
         space: What is searched.
         generator: Source of all randomness.
         num_initial: Random encodings at the start, >= 2.
-        acquisition: As for :class:`~hotnas_torch.search.HOTNAS`; the logarithm of the expected
-            improvement has the same maximum as the paper's.
+        acquisition: As for :class:`~hotnas_torch.search.HOTNAS`, or ``"its"``, independent
+            Thompson sampling. None: ``"log_ei"`` with a Gaussian process, whose maximum is that of
+            the paper's expected improvement, and ``"its"`` with an ensemble.
         num_candidates: Encodings drawn per :meth:`ask`, >= 1; None takes min(100 k, 5000) for k
             operations.
         optimizer: ``"sample"``: the candidates as they were drawn; ``"gradient"``: the most
@@ -72,12 +72,14 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
             the simplex before they are rounded.
         trust_region: None draws candidates from the whole simplex at all times.
         transform: As for :class:`~hotnas_torch.search.HOTNAS`.
-        model: Builds and fits another BoTorch model; None takes :func:`fit_feature_gp`, which is a
-            Gaussian process with a Matern-5/2 kernel in the paper's ranges.
+        surrogate: ``"gp"``: a Gaussian process with a Matern-5/2 kernel in the paper's ranges
+            (:class:`~hotnas_torch.gp.FeatureGP`); ``"ensemble"``: the neural networks of
+            :class:`~hotnas_torch.search.BANANAS`, which train on a batch of their own: pending
+            networks then count for nothing.
 
     Raises:
         TypeError, ValueError: An argument of the wrong kind or out of range; the space has no
-            operation encoding; ``optimizer="gradient"`` with a ``model``.
+            operation encoding; ``optimizer="gradient"`` with an ensemble.
 
     Complexity: one fit in O(n^3) for n observations and O(c n^2) for c candidates per :meth:`ask`.
 
@@ -103,27 +105,29 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
         *,
         generator: torch.Generator | None,
         num_initial: int = 10,
-        acquisition: Literal["log_ei", "ucb"] | Acquisition = "log_ei",
+        acquisition: Literal["log_ei", "ucb", "its"] | Acquisition | None = None,
         num_candidates: int | None = None,
         optimizer: Literal["sample", "gradient"] = "sample",
         trust_region: DirichletTrustRegion | None = DirichletTrustRegion(),  # noqa: B008 - frozen
         transform: Literal["none", "log"] = "log",
-        model: FeatureModel | None = None,
+        surrogate: Literal["gp", "ensemble"] = "gp",
     ) -> None:
+        if surrogate not in ("gp", "ensemble"):
+            raise ValueError(f"surrogate must be 'gp' or 'ensemble', got {surrogate!r}.")
+        if acquisition is None:
+            acquisition = "log_ei" if surrogate == "gp" else "its"
         super().__init__(
             space,
             generator=generator,
             num_initial=num_initial,
-            acquisition=acquisition,
+            acquisition=ThompsonSampling() if acquisition == "its" else acquisition,
             transform=transform,
+            pending="believer" if surrogate == "gp" else "acquisition",
         )
         if optimizer not in ("sample", "gradient"):
             raise ValueError(f"optimizer must be 'sample' or 'gradient', got {optimizer!r}.")
-        if optimizer == "gradient" and model is not None:
-            raise ValueError(
-                "optimizer must be 'sample' with a model of your own, whose gradient in encodings "
-                "is not known; got 'gradient'."
-            )
+        if optimizer == "gradient" and surrogate == "ensemble":
+            raise ValueError("optimizer must be 'sample' with an ensemble, got 'gradient'.")
         if num_candidates is None:
             num_candidates = min(
                 _CANDIDATES_PER_OPERATION * self.encoding.num_operations, _MOST_CANDIDATES
@@ -137,7 +141,7 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
         self.num_candidates = self.pool_size = num_candidates
         self.optimizer = optimizer
         self.trust_region = trust_region
-        self._factory = model
+        self.surrogate = surrogate
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings; a callable by its name."""
@@ -148,7 +152,7 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
             "optimizer": self.optimizer,
             "trust_region": None if self.trust_region is None else self.trust_region.to_json(),
             "transform": self.transform,
-            "model": None if self._factory is None else name_of(self._factory),
+            "surrogate": self.surrogate,
         }
 
     @property
@@ -160,8 +164,14 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
         return self.trust_region.beta(values, num_initial=self.num_initial)
 
     def _fit(self, X: Tensor, Y: Tensor) -> Model:
-        if self._factory is not None:
-            return self._factory(X, Y, self.encoding.of_rows)
+        if self.surrogate == "ensemble":
+            return MLPEnsemble(
+                X,
+                Y,
+                space=self.space,
+                encoding=self.encoding.encode,
+                generator=self._generator,
+            )
         return fit_feature_gp(X, Y, self.encoding.of_rows)
 
     def _propose(self, num: int) -> list[Network]:

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from botorch.acquisition.analytic import LogExpectedImprovement
-from botorch.models import SingleTaskGP
 
 from hotnas_torch import spaces
 from hotnas_torch.distributions import MemberEncoding
@@ -12,6 +11,13 @@ from hotnas_torch.testing.strategy import StrategyContract
 class TestANASODBO(StrategyContract):
     def make(self, space, generator):
         return ANASODBO(space, generator=generator, num_initial=6, num_candidates=40)
+
+
+class TestEnsemble(StrategyContract):
+    def make(self, space, generator):
+        return ANASODBO(
+            space, generator=generator, num_initial=6, num_candidates=40, surrogate="ensemble"
+        )
 
 
 def searching(space=None, seed=0, **settings):
@@ -103,19 +109,20 @@ def test_a_gradient_step_does_not_lose_against_the_candidates():
     assert torch.allclose(moved.sum(dim=1), torch.ones(len(moved), dtype=torch.float64))
 
 
-def test_another_model_may_be_given():
-    def fit(X, Y, features):
-        return SingleTaskGP(features(X), Y)
-
-    def wrong(X, Y, features):
-        raise RuntimeError("asked for")
-
-    strategy = advance(searching(model=wrong), 4)
-    with pytest.raises(RuntimeError, match="asked for"):
-        strategy.ask(1)
-    assert strategy.settings()["model"].endswith("wrong")
-    with pytest.raises(ValueError, match="optimizer must be 'sample' with a model"):
-        searching(model=fit, optimizer="gradient")
+def test_an_ensemble_sees_encodings_alone():
+    strategy = advance(searching(surrogate="ensemble"), 12, 4)
+    strategy.ask(1)
+    X = strategy.space.encode([found.network for found in strategy.observations])
+    (same,) = strategy.encoding.encode([strategy.best.network])
+    others = strategy.encoding.decode(
+        same.expand(4, -1), generator=torch.Generator().manual_seed(0)
+    )
+    mean = strategy.model.posterior(strategy.space.encode(others)).mean
+    assert torch.allclose(mean, mean[:1].expand_as(mean))
+    spread = strategy.model.posterior(X).mean
+    assert float(spread.max() - spread.min()) > 0.1
+    with pytest.raises(ValueError, match="'sample' with an ensemble"):
+        searching(surrogate="ensemble", optimizer="gradient")
 
 
 def test_a_table_is_searched_through_its_members():
@@ -135,6 +142,7 @@ def test_more_is_asked_than_candidates_have_networks():
 def test_settings_are_checked():
     for settings, message in (
         ({"optimizer": "adam"}, "optimizer must be 'sample' or 'gradient'"),
+        ({"surrogate": "forest"}, "surrogate must be 'gp' or 'ensemble'"),
         ({"num_candidates": 0}, "num_candidates must be at least 1"),
         ({"num_initial": 1}, "num_initial must be at least 2"),
     ):

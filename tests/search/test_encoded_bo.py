@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.search import EncodedBO, RandomSearch
+from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
+from hotnas_torch.testing.strategy import StrategyContract
+
+
+class TestEncodedBO(StrategyContract):
+    def make(self, space, generator):
+        return EncodedBO(
+            space, generator=generator, num_initial=6, pool_size=40, random_fraction=0.3
+        )
+
+
+def searching(**settings):
+    return EncodedBO(
+        spaces.NASBench201(),
+        generator=torch.Generator().manual_seed(0),
+        **{"num_initial": 4, "pool_size": 30, **settings},
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reference"), [("adjacency", AdjacencyEncoding), ("path", PathEncoding)]
+)
+def test_the_model_sees_the_encoding(encoding, reference):
+    strategy = searching(encoding=encoding)
+    nets = strategy.ask(4)
+    strategy.tell(nets, [1.0, 2.0, 3.0, 4.0])
+    (asked,) = strategy.ask(1)
+    rows = strategy.space.encode([*nets, asked])
+    expected = reference(strategy.space)([*nets, asked])
+    assert torch.equal(strategy.model.features(rows), expected)
+    # Again, in another order and shape: from memory.
+    assert torch.equal(strategy.model.features(rows.flip(0)[:, None]), expected.flip(0)[:, None])
+
+
+def test_the_pool_is_random_by_default():
+    strategy = searching(num_initial=2)
+    random = RandomSearch(strategy.space, generator=torch.Generator().manual_seed(0))
+    nets = strategy.ask(2)
+    assert nets == random.ask(2)
+    strategy.tell(nets, [1.0, 2.0])
+    pool = strategy._pool(300, strategy._finite(), strategy._taken())
+    best = strategy.space.encode(nets[:1])
+    changed = (strategy.space.encode(pool) != best).sum(dim=1).double().mean()
+    assert float(changed) > 4.5
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="encoding must be 'adjacency' or 'path'"):
+        searching(encoding="graph")
+    with pytest.raises(ValueError, match="max_length is a setting of"):
+        searching(max_length=2)
+    assert searching(encoding="path", max_length=3).settings()["max_length"] == 3
