@@ -6,12 +6,16 @@ from hotnas_torch.metrics.hotnn import HOTNN, HeldCouplings
 from hotnas_torch.metrics.ifgw import IFGW
 from hotnas_torch.metrics.matching import CellMatching, NetworkMatching
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.metrics.operation_kinds import OPERATION_KINDS, OperationKind
+from hotnas_torch.metrics.otmann import OTMANN
 from hotnas_torch.metrics.tree_wasserstein import GramTree, TreeWasserstein
 from hotnas_torch.metrics.weisfeiler_lehman import WeisfeilerLehman
 
 __all__ = [
     "HOTNN",
     "IFGW",
+    "OPERATION_KINDS",
+    "OTMANN",
     "CellMatching",
     "Gram",
     "GramStore",
@@ -20,6 +24,7 @@ __all__ = [
     "KernelTerm",
     "NetworkDistance",
     "NetworkMatching",
+    "OperationKind",
     "TreeWasserstein",
     "WeisfeilerLehman",
     "load_gram",

@@ -16,6 +16,7 @@ from hotnas_torch.search.hotnas import HOTNAS
 from hotnas_torch.search.kdpp import sample_kdpp
 from hotnas_torch.search.local_search import LocalSearch
 from hotnas_torch.search.nas_bowl import NASBOWL
+from hotnas_torch.search.nasbot import NASBOT
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
@@ -27,6 +28,7 @@ __all__ = [
     "BANANAS",
     "BOTW",
     "HOTNAS",
+    "NASBOT",
     "NASBOWL",
     "UCB",
     "ANASODLocalSearch",

@@ -31,8 +31,8 @@ class BOTW(DistanceSearch):
     """BO-TW and, with ``grams=2``, BO-TW-2G.
 
     A Gaussian process with the kernel exp(-W_op/l_1 - W_in/l_2 - W_out/l_3) of `TreeWasserstein`,
-    all scales fitted at every choice; a pool of mutants of the best networks; the upper confidence
-    bound with beta = 2 ln 100, on the standard deviation.
+    all scales fitted by marginal likelihood; a pool of mutants of the best networks; the upper
+    confidence bound with beta = 2 ln 100, on the standard deviation.
 
     For a batch, the networks are drawn together from the pool by a k-determinantal point process
     with L = q_x q_x' k(x, x' | data), k(. | data) being the posterior covariance and q = exp(mean),
@@ -50,6 +50,7 @@ class BOTW(DistanceSearch):
         random_fraction: Share of the pool that is drawn at random, in [0, 1].
         transform: As for `BayesianSearch`.
         pending: As for `BayesianSearch`; for single networks.
+        refit_every: Observations from one fit of the kernel to the next, >= 1.
         batches: ``"kdpp"``: see above; ``"believer"``: one after the other, as `BayesianSearch`.
         distance_options: Settings of `TreeWasserstein` ready for ``json.dumps``, such as
             ``{"alpha": 0.05}``.
@@ -89,6 +90,7 @@ class BOTW(DistanceSearch):
         random_fraction: float = 0.0,
         transform: Literal["none", "log"] = "log",
         pending: Literal["believer", "acquisition"] = "believer",
+        refit_every: int = 1,
         batches: Literal["kdpp", "believer"] = "kdpp",
         distance_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -112,6 +114,7 @@ class BOTW(DistanceSearch):
             random_fraction=random_fraction,
             transform=transform,
             pending=pending,
+            refit_every=refit_every,
         )
 
     def settings(self) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class DistanceSearch(BayesianSearch):
         space: What is searched.
         distance: The distance, of ``space``.
         generator: Source of all randomness.
+        refit_every: The kernel is fitted after the initial networks, and then after this many
+            observations each time, >= 1; it has the same parameters in between.
         **options: As for `BayesianSearch`.
 
     Raises:
@@ -39,14 +41,47 @@ class DistanceSearch(BayesianSearch):
         distance: NetworkDistance,
         *,
         generator: torch.Generator | None,
+        refit_every: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(space, generator=generator, **options)
+        if refit_every < 1:
+            raise ValueError(f"refit_every must be at least 1, got {refit_every}.")
         self.distance = distance
+        self.refit_every = refit_every
         self._memory = PartMemory(distance)
+        self._last_fit: DistanceGP | None = None
+        self._last_data: tuple[Tensor, Tensor] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all settings."""
+        return super().settings() | {"refit_every": self.refit_every}
 
     def _fit(self, X: Tensor, Y: Tensor) -> DistanceGP:
-        model = DistanceGP(X, Y, distance=self.distance, memory=self._memory)
+        # Parameters depend on the first observations alone, so that a continued search has them.
+        later = max(0, len(X) - self.num_initial) % self.refit_every
+        first = len(X) - later
+        if first < 2 or bool((Y[:first] == Y[0]).all()):
+            first = len(X)
+        fitted = self._fitted(X[:first], Y[:first])
+        if first == len(X):
+            return fitted
+        model = self._model(X, Y)
+        with torch.no_grad():
+            for own, found in zip(model.parameters(), fitted.parameters(), strict=True):
+                own.copy_(found)
+        model.eval()
+        return model
+
+    def _model(self, X: Tensor, Y: Tensor) -> DistanceGP:
+        return DistanceGP(X, Y, distance=self.distance, memory=self._memory)
+
+    def _fitted(self, X: Tensor, Y: Tensor) -> DistanceGP:
+        if self._last_fit is not None and self._last_data is not None:
+            last_X, last_Y = self._last_data
+            if torch.equal(X, last_X) and torch.equal(Y, last_Y):
+                return self._last_fit
+        model = self._model(X, Y)
         try:
             fit_gpytorch_mll(
                 ExactMarginalLogLikelihood(model.likelihood, model),
@@ -54,6 +89,7 @@ class DistanceSearch(BayesianSearch):
             )
         except ModelFittingError:
             # The starting values are a usable model, too.
-            model = DistanceGP(X, Y, distance=self.distance, memory=self._memory)
+            model = self._model(X, Y)
         model.eval()
+        self._last_fit, self._last_data = model, (X, Y)
         return model
