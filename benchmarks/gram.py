@@ -132,6 +132,8 @@ def run(settings: Settings) -> Report:
         " programs keep processors busy it takes longer than on a quiet machine, which needs at"
         " least the processor time divided by the threads ('by threads'). Peak memory"
         " is that of the whole process, with Python, torch and the networks themselves.",
+        "Pairs of networks 'with themselves' are those of the half that is computed, with its"
+        " diagonal.",
         "TransNAS-Bench-101 macro has 3,256 networks, so larger lists repeat some.",
     ]
     return report
@@ -228,7 +230,8 @@ def _calls(settings: Settings, *, square: bool) -> dict[str, Any]:
     metric = ht.HOTNN(space=space)
     if square:
         metric(networks[:count], progress=progress)
-        pairs, name = count * (count - 1) // 2, f"{count} with themselves"
+        # A network with itself takes distances too, those among its own cells.
+        pairs, name = count * (count + 1) // 2, f"{count} with themselves"
     else:
         metric(networks[:count], networks[count:], progress=progress)
         pairs, name = count * count, f"{count} with {count} others"

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import Network
 from hotnas_torch.metrics.envelope import HeldNetworks
@@ -17,7 +16,7 @@ from hotnas_torch.ops import Backend, network_distances, transport
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
 
-_HELD_ELEMENTS = 2**20
+_HELD_ELEMENTS = 2**18
 """Entries of all couplings that exist at one time while they are summed up per pair of cells."""
 
 
@@ -291,17 +290,26 @@ class NetworkTables:
             costs.row_of[self.cells[small]].to(self._device)[:, :, None],
             costs.col_of[self.cells[large]].to(self._device)[:, None, :],
         ]
-        apart = self._places[small][:, :, None] - self._places[large][:, None]
-        apart = apart.abs()
-        state_apart = apart[..., 1:].sum(-1)
-        cost = self.weights.cells * inside + self.weights.position * apart[..., 0]
-        cost = cost + self.weights.state * state_apart
+        x, y = self._places[small][:, :, None], self._places[large][:, None]
+        # A coordinate at a time: these are the largest tensors here, and little is done with them.
+        position_apart, *of_state = ((x[..., k] - y[..., k]).abs_() for k in range(x.shape[-1]))
+        state_apart = torch.zeros_like(position_apart)
+        for apart in of_state:
+            state_apart += apart
+        cost = (self.weights.cells * inside).add_(position_apart, alpha=self.weights.position)
+        cost.add_(state_apart, alpha=self.weights.state)
         plan, *_ = transport(cost, self._mass[small], self._mass[large], backend=self._backend)
-        of_small = one_hot(self._slot_places[self._pattern[small]], slots).to(plan)
-        of_large = one_hot(self._slot_places[self._pattern[large]], slots).to(plan)
-        mass[rest] = of_small.mT @ plan @ of_large
-        state[rest] = (plan * state_apart).sum((1, 2))
-        position[rest] = (plan * apart[..., 0]).sum((1, 2))
+        of_small = self._slot_places[self._pattern[small]][:, :, None]
+        of_large = self._slot_places[self._pattern[large]][:, None]
+        pair_of = (of_small * slots + of_large).flatten(1).to(self._device)
+        flat = plan.flatten(1)
+        mass[rest] = (
+            flat.new_zeros(len(rest), slots**2)
+            .scatter_add_(1, pair_of, flat)
+            .reshape(-1, slots, slots)
+        )
+        state[rest] = torch.linalg.vecdot(flat, state_apart.flatten(1))
+        position[rest] = torch.linalg.vecdot(flat, position_apart.flatten(1))
         return mass, state, position
 
     def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
