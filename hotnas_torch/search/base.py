@@ -126,6 +126,25 @@ class Strategy(ABC):
         self._pending |= {self.space.key(net): net for net in proposed}
         return proposed
 
+    def expect(self, nets: Sequence[Network]) -> None:
+        """Marks networks as pending that somebody else has begun to evaluate.
+
+        Args:
+            nets: Networks of the space; those that are pending or told already stay as they are.
+
+        Raises:
+            ArchitectureError: A network is not of the space; the message gives the index.
+        """
+        for place, net in enumerate(nets):
+            if not self.space.contains(net):
+                raise ArchitectureError(
+                    f"nets[{place}] must be a network of {self.space!r}, got {net!r}."
+                )
+        for net in nets:
+            key = self.space.key(net)
+            if key not in self._told:
+                self._pending.setdefault(key, net)
+
     def tell(self, nets: Sequence[Network], values: Sequence[float] | Tensor) -> None:
         """Records values. Either everything is recorded or, on an error, nothing.
 

@@ -80,6 +80,18 @@ class StrategyContract(ABC):
         keys = [strategy.space.key(net) for net in (*known, *asked)]
         assert len(set(keys)) == len(keys)
 
+    def test_does_not_ask_for_what_others_evaluate(self) -> None:
+        strategy = self.strategy()
+        others = strategy.space.sample(6, generator=torch.Generator().manual_seed(5), distinct=True)
+        strategy.tell(others[:1], [self.value(others[0])])
+        strategy.expect(others)
+        asked = strategy.ask(4)
+        assert strategy.pending == (*others[1:], *asked)
+        keys = [strategy.space.key(net) for net in (*others, *asked)]
+        assert len(set(keys)) == len(keys)
+        strategy.tell(others[1:], [self.value(net) for net in others[1:]])
+        assert strategy.pending == tuple(asked)
+
     def test_equal_seeds_ask_the_same_and_other_seeds_do_not(self) -> None:
         first, second, other = self.strategy(0), self.strategy(0), self.strategy(1)
         traces = [

@@ -1,0 +1,222 @@
+"""A strategy as an Optuna sampler."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hotnas_torch.arch import Network
+from hotnas_torch.search import Strategy
+
+try:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler, RandomSampler
+    from optuna.study import StudyDirection
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError as error:
+    raise ImportError(
+        f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {error}"
+    ) from error
+
+__all__ = ["ARCHITECTURE", "StrategySampler"]
+
+ARCHITECTURE = "architecture"
+"""User attribute of a trial, and default name of the parameter, that holds the string."""
+
+Parameters = Callable[[Network], Mapping[str, Any]]
+
+
+class StrategySampler(BaseSampler):
+    """Lets a strategy choose the architecture of each Optuna trial.
+
+    When a trial begins, the strategy chooses a network, whose string becomes the trial's user
+    attribute ``"architecture"``. What the objective then suggests gets the network's values::
+
+        study = optuna.create_study(sampler=StrategySampler(strategy))
+        study.optimize(lambda trial: train(trial.user_attrs["architecture"]), n_trials=60)
+
+    An objective that suggests each decision of its own stays as it is: ``parameters`` says what
+    each decision is for a network. Other suggestions, such as a learning rate, go to ``others``.
+
+    Trials of a study that goes on, or that several processes share, are told or pending before each
+    choice. A pruned trial counts with its last intermediate value, a failed one as failed.
+
+    Args:
+        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
+        parameters: Returns the values of the objective's suggestions by name; None is the string by
+            the name of ``"architecture"``.
+        others: Samples what is not in ``parameters``; None draws at random, seeded as the strategy.
+
+    Raises:
+        TypeError: ``strategy`` is no strategy.
+
+    Example:
+        >>> import optuna, torch
+        >>> from hotnas_torch import spaces
+        >>> from hotnas_torch.search import RandomSearch
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> strategy = RandomSearch(
+        ...     spaces.NASBenchMacro(), generator=torch.Generator().manual_seed(0)
+        ... )
+        >>> def objective(trial):
+        ...     return sum(trial.suggest_int(f"layer{place}", 0, 2) for place in range(8))
+        >>> sampler = StrategySampler(
+        ...     strategy,
+        ...     parameters=lambda net: {f"layer{i}": int(op) for i, op in enumerate(net.spec)},
+        ... )
+        >>> study = optuna.create_study(sampler=sampler)
+        >>> study.optimize(objective, n_trials=5)
+        >>> study.best_value == strategy.best.value
+        True
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        parameters: Parameters | None = None,
+        others: BaseSampler | None = None,
+    ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        self.strategy = strategy
+        self._parameters = _string if parameters is None else parameters
+        self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
+        self._networks: dict[int, Network] = {}
+        self._told: set[int] = set()
+        self._keys = {strategy.space.key(found.network) for found in strategy.observations}
+        # `optimize(n_jobs=...)` runs trials in threads.
+        self._lock = threading.RLock()
+
+    # --- choosing ---------------------------------------------------------------------------------
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Chooses the network of a trial.
+
+        Raises:
+            RuntimeError: The space has no other network.
+            ValueError: The study has several objectives.
+        """
+        if len(study.directions) != 1:
+            raise ValueError(
+                f"the study must have one objective, got {len(study.directions)} directions."
+            )
+        with self._lock:
+            self._catch_up(study, trial.number)
+            fixed = trial.system_attrs.get("fixed_params", {})
+            if ARCHITECTURE in fixed:
+                network = self.strategy.space.from_string(fixed[ARCHITECTURE])
+                self.strategy.expect([network])
+            elif fixed:
+                # Somebody else's choice, which has no string: it is not the strategy's business.
+                return
+            else:
+                networks = self.strategy.ask(1)
+                if not networks:
+                    raise RuntimeError(
+                        "the space has no network that was not tried (ask for fewer trials)."
+                    )
+                network = networks[0]
+            self._networks[trial.number] = network
+        study._storage.set_trial_user_attr(trial._trial_id, ARCHITECTURE, network.spec)
+        # The objective sees this copy, not the storage.
+        trial.user_attrs[ARCHITECTURE] = network.spec
+        self._others.before_trial(study, trial)
+
+    def _catch_up(self, study: Study, current: int) -> None:
+        """Tells what the study knows and the strategy does not: earlier runs, other processes."""
+        space = self.strategy.space
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number == current or trial.number in self._told:
+                continue
+            text = trial.user_attrs.get(ARCHITECTURE)
+            if text is None:
+                continue
+            network = self._networks.setdefault(trial.number, space.from_string(text))
+            if trial.state.is_finished():
+                self._tell(study, trial, trial.state, trial.values)
+            else:
+                self.strategy.expect([network])
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Returns nothing: values come one by one."""
+        del study, trial
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Returns nothing: values come one by one."""
+        del study, trial, search_space
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Returns the network's value of a parameter, or what ``others`` samples.
+
+        Raises:
+            ValueError: The objective does not allow the network's value.
+        """
+        network = self._networks.get(trial.number)
+        values = {} if network is None else self._parameters(network)
+        if param_name not in values:
+            return self._others.sample_independent(study, trial, param_name, param_distribution)
+        value = values[param_name]
+        try:
+            allowed = param_distribution._contains(param_distribution.to_internal_repr(value))
+        except ValueError:
+            allowed = False
+        if not allowed:
+            raise ValueError(
+                f"{param_name}: the objective suggests from {param_distribution}, which does not "
+                f"hold {value!r} of the network {network.spec if network else ''!r}."
+            )
+        return value
+
+    # --- results ----------------------------------------------------------------------------------
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tells the strategy what came of a trial."""
+        with self._lock:
+            if trial.number in self._networks:
+                self._tell(study, trial, state, values)
+        self._others.after_trial(study, trial, state, values)
+
+    def _tell(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        value = math.nan
+        if state == TrialState.COMPLETE and values:
+            value = float(values[0])
+        elif state == TrialState.PRUNED and trial.intermediate_values:
+            value = float(trial.intermediate_values[max(trial.intermediate_values)])
+        if math.isinf(value):
+            value = math.nan
+        network = self._networks.pop(trial.number)
+        self._told.add(trial.number)
+        key = self.strategy.space.key(network)
+        # Two processes may have begun the same network at the same time.
+        if key not in self._keys:
+            self._keys.add(key)
+            maximize = study.direction == StudyDirection.MAXIMIZE
+            self.strategy.tell([network], [-value if maximize else value])
+
+    def reseed_rng(self) -> None:
+        """Reseeds what samples the other parameters; the strategy keeps its generator."""
+        self._others.reseed_rng()
+
+
+def _string(network: Network) -> dict[str, Any]:
+    return {ARCHITECTURE: network.spec}

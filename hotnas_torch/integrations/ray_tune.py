@@ -1,0 +1,166 @@
+"""A strategy as a Ray Tune searcher."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from hotnas_torch.arch import Network
+from hotnas_torch.search import Strategy
+
+try:
+    from ray.tune.search import Searcher
+    from ray.tune.search.variant_generator import parse_spec_vars
+except ImportError as error:
+    raise ImportError(
+        f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {error}"
+    ) from error
+
+__all__ = ["StrategySearcher"]
+
+_VERSION = 1
+
+
+class StrategySearcher(Searcher):
+    """Lets a strategy choose the architecture of each Tune trial.
+
+    A trainable finds the architecture string in its configuration, beside the constants of
+    ``param_space``, and reports its metric as always. The networks of running trials are pending
+    for the strategy; a trial that fails, or that never reports the metric, counts as failed.
+
+    Args:
+        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
+        metric: What trials report; None takes the one of ``TuneConfig``.
+        mode: ``"min"`` or ``"max"``; None takes the one of ``TuneConfig``.
+        parameter: Key of the architecture string in the configuration.
+
+    Raises:
+        TypeError: ``strategy`` is no strategy.
+
+    Example:
+        >>> import torch
+        >>> from hotnas_torch import spaces
+        >>> from hotnas_torch.search import RandomSearch
+        >>> strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+        >>> searcher = StrategySearcher(strategy, metric="error", mode="min")
+        >>> config = searcher.suggest("trial-1")
+        >>> searcher.on_trial_complete("trial-1", {"error": 7.5})
+        >>> strategy.best.value, strategy.best.network.spec == config["architecture"]
+        (7.5, True)
+
+        With Tune itself::
+
+            tune.Tuner(train, tune_config=tune.TuneConfig(
+                search_alg=StrategySearcher(strategy), metric="error", mode="min", num_samples=60,
+                max_concurrent_trials=4)).fit()
+    """
+
+    CKPT_FILE_TMPL = "searcher-state-{}.json"
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        metric: str | None = None,
+        mode: str | None = None,
+        parameter: str = "architecture",
+    ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        super().__init__(metric=metric, mode=mode)
+        self.strategy = strategy
+        self.parameter = parameter
+        self._constants: dict[str, Any] = {}
+        self._networks: dict[str, Network] = {}
+
+    def set_search_properties(
+        self,
+        metric: str | None,
+        mode: str | None,
+        config: dict[str, Any],
+        **spec: Any,  # noqa: ARG002 (Tune's interface)
+    ) -> bool:
+        """Takes what ``TuneConfig`` and ``param_space`` say.
+
+        Raises:
+            ValueError: ``param_space`` holds distributions, which this searcher does not choose
+                from, or the architecture's own key.
+        """
+        _, domains, grids = parse_spec_vars(config)
+        open_keys = ["/".join(map(str, path)) for path, _ in domains + grids]
+        if open_keys:
+            raise ValueError(
+                f"param_space: {', '.join(open_keys)} must be values, got distributions (the "
+                "strategy chooses the architecture only)."
+            )
+        if self.parameter in config:
+            raise ValueError(
+                f"param_space must not hold {self.parameter!r}, which the strategy chooses (leave "
+                "it out, or choose another parameter=)."
+            )
+        self._constants = dict(config)
+        self._metric = metric or self._metric
+        self._mode = mode or self._mode
+        return True
+
+    # Tune's own annotation leaves out what its documentation promises, FINISHED.
+    def suggest(self, trial_id: str) -> Any:
+        """Returns the configuration of a trial, or that the space has no other network.
+
+        Raises:
+            ValueError: Nobody said what the metric and its mode are.
+        """
+        if not self._metric or self._mode not in ("min", "max"):
+            raise ValueError(
+                "metric and mode ('min' or 'max') must be given, here or in TuneConfig; got "
+                f"{self._metric!r} and {self._mode!r}."
+            )
+        networks = self.strategy.ask(1)
+        if not networks:
+            return self.FINISHED
+        self._networks[trial_id] = networks[0]
+        return {**self._constants, self.parameter: networks[0].spec}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells the strategy what came of a trial."""
+        network = self._networks.pop(trial_id, None)
+        if network is None:
+            return
+        value = math.nan
+        if not error and result is not None and self._metric is not None:
+            value = float(result.get(self._metric, math.nan))
+        if math.isinf(value):
+            value = math.nan
+        self.strategy.tell([network], [-value if self._mode == "max" else value])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes the state as JSON, in one step."""
+        state = {
+            "version": _VERSION,
+            "strategy": self.strategy.state_dict(),
+            "trials": {trial: network.spec for trial, network in self._networks.items()},
+        }
+        temporary = Path(f"{checkpoint_path}.tmp")
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(temporary, checkpoint_path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Continues where :meth:`save` was called, with an equally configured strategy.
+
+        Raises:
+            ValueError: The file is of another version or of another strategy.
+        """
+        state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        if state.get("version") != _VERSION:
+            raise ValueError(
+                f"{checkpoint_path} has version {state.get('version')!r} of a searcher's state, "
+                f"expected {_VERSION} (another hotnas_torch wrote it)."
+            )
+        self.strategy.load_state_dict(state["strategy"])
+        space = self.strategy.space
+        self._networks = {trial: space.from_string(spec) for trial, spec in state["trials"].items()}

@@ -1,0 +1,166 @@
+import math
+
+import pytest
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.search import RandomSearch, RegularizedEvolution
+from hotnas_torch.testing.strategy import toy_value
+
+optuna = pytest.importorskip("optuna")
+integration = pytest.importorskip("hotnas_torch.integrations.optuna")
+
+SPACE = spaces.NASBenchMacro()
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def strategy(seed=0, space=SPACE):
+    return RegularizedEvolution(
+        space, generator=torch.Generator().manual_seed(seed), population=4, tournament=2
+    )
+
+
+def value(trial):
+    return toy_value(SPACE.from_string(trial.user_attrs["architecture"]))
+
+
+def decisions(net):
+    return {f"layer{place}": int(digit) for place, digit in enumerate(net.spec)}
+
+
+def test_trials_are_what_the_strategy_asks_one_by_one():
+    chosen = strategy()
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.optimize(value, n_trials=12)
+    expected = strategy()
+    for trial in study.trials:
+        (net,) = expected.ask()
+        assert trial.user_attrs["architecture"] == net.spec
+        expected.tell([net], [toy_value(net)])
+    assert chosen.observations == expected.observations
+    assert chosen.pending == ()
+    assert study.best_value == chosen.best.value
+
+
+def test_an_objective_that_suggests_its_decisions_stays_as_it_is():
+    def objective(trial):
+        digits = [trial.suggest_int(f"layer{place}", 0, 2) for place in range(8)]
+        rate = trial.suggest_float("rate", 1e-3, 1.0, log=True)
+        assert "".join(map(str, digits)) == trial.user_attrs["architecture"]
+        return sum(digits) + rate
+
+    def run():
+        sampler = integration.StrategySampler(strategy(), parameters=decisions)
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(objective, n_trials=6)
+        return [trial.params for trial in study.trials]
+
+    params = run()
+    assert len({trial["rate"] for trial in params}) == 6
+    assert run() == params
+
+
+def test_the_string_is_a_suggestion_too():
+    nets = SPACE.sample(5, generator=torch.Generator().manual_seed(0), distinct=True)
+    subset = spaces.Subset(SPACE, nets)
+    chosen = RandomSearch(subset, generator=torch.Generator().manual_seed(0))
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen), direction="maximize")
+    specs = [net.spec for net in nets]
+    study.optimize(
+        lambda trial: specs.index(trial.suggest_categorical("architecture", specs)), n_trials=5
+    )
+    assert sorted(trial.params["architecture"] for trial in study.trials) == sorted(specs)
+    assert chosen.best.network.spec == study.best_params["architecture"] == specs[-1]
+    with pytest.raises(RuntimeError, match="no network that was not tried"):
+        study.optimize(lambda _: 0.0, n_trials=1)
+
+
+def test_a_value_that_the_objective_does_not_allow_is_named():
+    sampler = integration.StrategySampler(strategy(), parameters=lambda _: {"width": 5})
+    study = optuna.create_study(sampler=sampler)
+    with pytest.raises(ValueError, match=r"width: .* does not hold 5"):
+        study.optimize(lambda trial: trial.suggest_int("width", 0, 2), n_trials=1)
+
+
+def test_failed_and_pruned_trials_are_told():
+    chosen = strategy()
+
+    def objective(trial):
+        if trial.number == 0:
+            raise RuntimeError("no memory left")
+        if trial.number == 1:
+            trial.report(7.0, 0)
+            trial.report(5.0, 1)
+            raise optuna.TrialPruned
+        return math.nan if trial.number == 2 else 1.0
+
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.optimize(objective, n_trials=4, catch=(RuntimeError,))
+    values = [found.value for found in chosen.observations]
+    assert [math.isnan(found) for found in values] == [True, False, True, False]
+    assert values[1] == 5.0
+    assert chosen.pending == ()
+
+
+def test_a_study_goes_on_with_what_is_known_and_what_is_running():
+    storage = optuna.storages.InMemoryStorage()
+    first = strategy()
+    study = optuna.create_study(
+        storage=storage, study_name="s", sampler=integration.StrategySampler(first)
+    )
+    study.optimize(value, n_trials=3)
+    running = study.ask()
+    # Another process, seeded alike: it must not propose the same again.
+    second = strategy()
+    again = optuna.load_study(
+        storage=storage, study_name="s", sampler=integration.StrategySampler(second)
+    )
+    begun = again.ask()
+    assert second.observations == first.observations
+    assert {net.spec for net in second.pending} == {
+        running.user_attrs["architecture"],
+        begun.user_attrs["architecture"],
+    }
+    study.tell(running, 1.0)
+    again.optimize(value, n_trials=1)
+    assert len(second.observations) == 5
+    assert [net.spec for net in second.pending] == [begun.user_attrs["architecture"]]
+
+
+def test_threads_do_not_disturb_each_other():
+    chosen = strategy()
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.optimize(value, n_trials=16, n_jobs=4)
+    assert len({trial.user_attrs["architecture"] for trial in study.trials}) == 16
+    assert len(chosen.observations) == 16
+
+
+def test_enqueued_trials_are_respected():
+    chosen = strategy()
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.enqueue_trial({"architecture": "01201201"})
+    study.enqueue_trial({"rate": 0.5})
+
+    def objective(trial):
+        if trial.number == 1:
+            assert "architecture" not in trial.user_attrs
+            return trial.suggest_float("rate", 0.0, 1.0)
+        return toy_value(SPACE.from_string(trial.user_attrs["architecture"]))
+
+    study.optimize(objective, n_trials=3)
+    assert chosen.observations[0].network.spec == "01201201"
+    assert len(chosen.observations) == 2
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(TypeError, match="strategy must be a Strategy"):
+        integration.StrategySampler(SPACE)
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=integration.StrategySampler(strategy())
+    )
+    with pytest.raises(ValueError, match="one objective, got 2"):
+        study.ask()
