@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Network
-from hotnas_torch.arch.layer_graph import LayerGraph
+from hotnas_torch.arch import Cell, Network
+from hotnas_torch.metrics.layer_graph import IDENTITIES, NetworkView, layer_graph
 from hotnas_torch.metrics.parameters import check_items, choice
 from hotnas_torch.spaces import SearchSpace
 
@@ -19,7 +19,7 @@ __all__ = ["Aggregation", "WeisfeilerLehman", "level_similarities"]
 
 Aggregation = Literal["histogram", "assignment"]
 
-_SKIPS = ("skip_connect", "identity")
+_ENDS = frozenset(("input", "output"))
 _AGGREGATIONS: dict[str, Aggregation] = {"nasbench201": "histogram"}
 """By the name of a space, where NAS-BOWL does not use optimal assignment."""
 
@@ -104,7 +104,8 @@ class WeisfeilerLehman:
             default if aggregation is None else aggregation,
             ("histogram", "assignment"),
         )
-        self.contract = frozenset(_SKIPS if contract is None else contract)
+        self.contract = IDENTITIES if contract is None else frozenset(contract)
+        self._view = NetworkView("first" if space.repeats_one_cell else "all")
 
     def labels(self, nets: Sequence[Network]) -> list[Tensor]:
         """Labels of all layers at all levels, equal numbers for equal labels.
@@ -135,14 +136,14 @@ class WeisfeilerLehman:
             levels.append(labels)
         return list(torch.stack(levels).split(sizes, dim=1))
 
-    def _graph(self, net: Network) -> tuple[list[str], tuple[tuple[int, int], ...]]:
-        if self.space.repeats_one_cell:
-            graph = LayerGraph.of_cell(net.cells[0], contract=self.contract)
-            return list(graph.ops), graph.edges
-        graph = LayerGraph.of_network(net, contract=self.contract)
-        states = [f"@{c}/{d}" for c, d in zip(net.channels, net.downsampling, strict=True)]
-        names = [op + state for op, state in zip(graph.ops, _of(states, graph.places), strict=True)]
-        return names, graph.edges
+    def _graph(self, net: Network) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+        hidden = self.contract | _ENDS
+        if self._view.cells == "all":
+            states = zip(net.cells, net.channels, net.downsampling, strict=True)
+            cells = tuple(_placed(cell, f"@{c}/{d}", hidden) for cell, c, d in states)
+            net = Network(cells, net.channels, net.downsampling, net.edges)
+        graph = layer_graph(net, self._view, without=hidden)
+        return graph.ops, graph.edges
 
     def similarity(
         self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None = None
@@ -238,9 +239,10 @@ def _norms(labels: Sequence[Tensor], aggregation: Aggregation) -> Tensor:
     return torch.stack(levels).cumsum(0)
 
 
-def _of(states: list[str], places: Sequence[int]) -> list[str]:
-    """State of each layer by its cell; the network's own input and output have none."""
-    return [states[place] if 0 <= place < len(states) else "" for place in places]
+@lru_cache(maxsize=2**12)
+def _placed(cell: Cell, state: str, hidden: frozenset[str]) -> Cell:
+    """The cell with its state joined to the label of every layer."""
+    return Cell(tuple(op if op in hidden else op + state for op in cell.ops), cell.edges)
 
 
 @lru_cache(maxsize=2**16)

@@ -1,5 +1,6 @@
 """Weisfeiler-Lehman kernels beside networkx's hashes, and against what is known of kernels."""
 
+import itertools
 import warnings
 from collections import Counter
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.arch.layer_graph import LayerGraph
+from hotnas_torch.arch import Network
 from hotnas_torch.metrics import WeisfeilerLehman
 
 SPACES = ("nasbench101", "nasbench201", "transnas_macro", "nasbench_macro", "darts", "pooling")
@@ -22,27 +23,41 @@ class Forward(nx.DiGraph):
         return iter(())
 
 
+def layers(net, joined, contract=SKIPS):
+    """All nodes of all cells, those that are no layers contracted away, by networkx."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from([("input", {"name": "input"}), ("output", {"name": "output"})])
+    for place, cell in enumerate(net.cells, start=1):
+        state = (net.channels[place - 1], net.downsampling[place - 1]) if joined else ""
+        for node, op in enumerate(cell.ops):
+            graph.add_node((place, node), op=op, name=f"{op}{state}")
+        graph.add_edges_from(((place, i), (place, j)) for i, j in cell.edges)
+    for i, j in net.edges:
+        start = "input" if i == 0 else (i, net.cells[i - 1].num_nodes - 1)
+        graph.add_edge(start, "output" if j == net.num_cells + 1 else (j, 0))
+    for node in [node for node in graph if node not in ("input", "output")]:
+        if graph.nodes[node]["op"] in ("input", "output", *contract):
+            pairs = itertools.product(graph.predecessors(node), graph.successors(node))
+            graph.add_edges_from(list(pairs))
+            graph.remove_node(node)
+    return graph
+
+
 def histograms(space, net, level):
     """Counts of networkx's hashes per level."""
     if space.repeats_one_cell:
-        graph = LayerGraph.of_cell(net.cells[0], contract=SKIPS)
-        names = list(graph.ops)
-    else:
-        graph = LayerGraph.of_network(net, contract=SKIPS)
-        names = []
-        for op, place in zip(graph.ops, graph.places, strict=True):
-            inside = 0 <= place < net.num_cells
-            state = (net.channels[place], net.downsampling[place]) if inside else ()
-            names.append(f"{op}{state}")
-    made = Forward()
-    made.add_nodes_from((node, {"name": name}) for node, name in enumerate(names))
-    made.add_edges_from(graph.edges)
+        net = Network(net.cells[:1], (1,), (1,))
+    graph = layers(net, joined=not space.repeats_one_cell)
     if level == 0:
-        return [Counter(names)]
+        return [Counter(name for _, name in graph.nodes(data="name"))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that its hashes of directed graphs changed
         hashes = nx.weisfeiler_lehman_subgraph_hashes(
-            made, node_attr="name", iterations=level, digest_size=16, include_initial_labels=True
+            Forward(graph),
+            node_attr="name",
+            iterations=level,
+            digest_size=16,
+            include_initial_labels=True,
         )
     return [Counter(of[h] for of in hashes.values()) for h in range(level + 1)]
 
