@@ -24,7 +24,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
-from hotnas_torch.metrics import TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.metrics import OTMANN, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
@@ -84,6 +84,7 @@ DISTANCES: Mapping[str, Distance] = {
     ),
     "path": Distance("path encoding", _of_encoding(PathEncoding)),
     "adjacency": Distance("adjacency encoding", _of_encoding(AdjacencyEncoding)),
+    "otmann": Distance("OTMANN", _of_space(OTMANN)),
     "tree_wasserstein": Distance("BO-TW", _of_space(TreeWasserstein)),
     "tree_wasserstein_2g": Distance(
         "BO-TW-2G", _of_space(lambda space: TreeWasserstein(space, grams=2))
@@ -112,7 +113,7 @@ class Settings:
 
     tasks: tuple[str, ...] = _TASKS
     distances: tuple[str, ...] = field(default_factory=lambda: tuple(DISTANCES))
-    splits: int = 3
+    splits: int = 5
     train: int = 100
     test: int = 100
     neighbors: int = 5
@@ -220,8 +221,9 @@ def run(settings: Settings) -> Report:
         " -log p': mean negative log predictive density of a test network; that of a normal"
         " distribution around the training mean is about 1.42. 'k-NN error': root mean squared"
         " error of the mean of the nearest training networks. '+-': standard error over splits."
-        " 'HOTNN, learned' is the distance of a HOTNNGP fitted to the training networks; its time"
-        " is that of the distances alone."
+        " Distances that have parts enter as their sum with default weights, not by the parts that"
+        " their own Gaussian processes weigh. 'HOTNN, learned' is the distance of a HOTNNGP fitted"
+        " to the training networks; its time is that of the distances alone."
     )
     return report
 

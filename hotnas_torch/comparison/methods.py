@@ -11,11 +11,15 @@ import torch
 
 from hotnas_torch.search import (
     ANASODBO,
+    BANANAS,
     HOTNAS,
+    NASBOWL,
     ANASODLocalSearch,
     ANASODRandomSearch,
     EncodedBO,
     LocalSearch,
+    MutationSearch,
+    RandomPool,
     RandomSearch,
     RegularizedEvolution,
     Strategy,
@@ -102,6 +106,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "hotnas_paper": Method("HOTNAS as printed", _hotnas_paper),
         "random": Method("random search", _random),
         "evolution": Method("evolution", _evolution),
+        "nas_bowl": Method("NAS-BOWL", _with(NASBOWL)),
+        "bananas": Method("BANANAS", _with(BANANAS)),
+        "mutation": Method("mutation, no model", _with(MutationSearch)),
+        "random_pool": Method("HOTNAS, random choice", _with(RandomPool)),
         **_ANASOD,
     }
 )
