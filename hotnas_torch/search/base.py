@@ -21,7 +21,7 @@ from hotnas_torch.spaces import SearchSpace, Subset
 __all__ = ["Observation", "Strategy", "describe_space", "refuse_difference"]
 
 _STATE_VERSION = 1
-# Draws that may meet seen networks, beyond those asked for, before the space is enumerated.
+# Draws in a row that meet seen networks before the space is enumerated.
 _SPARE_DRAWS = 256
 # Mutations of one network before the walk moves on to its last mutant, and moves before it ends.
 _MUTATIONS = 16
@@ -302,6 +302,7 @@ class Strategy(ABC):
             else:
                 taken.add(key)
                 found.append(net)
+                misses = 0
         if len(found) < num:
             left: dict[str, Network] = {}
             for net in self.space:

@@ -58,7 +58,7 @@ class BayesianSearch(Strategy):
         generator: torch.Generator | None,
         num_initial: int = 10,
         acquisition: Literal["log_ei", "ucb"] | Acquisition = "log_ei",
-        pool_size: int = 200,
+        pool_size: int = 500,
         num_parents: int = 10,
         random_fraction: float = 0.5,
         transform: Literal["none", "log"] = "log",
@@ -151,13 +151,21 @@ class BayesianSearch(Strategy):
 
     def _pool(self, size: int, observed: list[Observation], taken: set[str]) -> list[Network]:
         """Draws distinct unseen networks: mutants of the best in turn, then random ones."""
-        parents = sorted(observed, key=lambda found: found.value)[: self.num_parents]
+        parents = [
+            found.network
+            for found in sorted(observed, key=lambda found: found.value)[: self.num_parents]
+        ]
         num_mutants = size - round(self.random_fraction * size)
         pool: list[Network] = []
-        for place in range(num_mutants):
-            mutant = self._mutate_unseen(parents[place % len(parents)].network, taken)
-            if mutant is not None:
-                pool.append(mutant)
+        while parents and len(pool) < num_mutants:
+            # Those that have no unseen mutants left are out of the turn.
+            fertile = []
+            for parent in parents:
+                mutant = self._mutate_unseen(parent, taken) if len(pool) < num_mutants else None
+                if mutant is not None:
+                    pool.append(mutant)
+                    fertile.append(parent)
+            parents = fertile
         return pool + self._sample_unseen(size - len(pool), taken)
 
     def _targets(self, observed: list[Observation]) -> Tensor:

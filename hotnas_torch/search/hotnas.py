@@ -114,7 +114,7 @@ class HOTNAS(BayesianSearch):
         generator: torch.Generator | None,
         num_initial: int = 10,
         acquisition: Literal["log_ei", "ucb"] | Acquisition | None = None,
-        pool_size: int = 200,
+        pool_size: int = 500,
         num_parents: int = 10,
         random_fraction: float | None = None,
         transform: Literal["none", "log"] | None = None,

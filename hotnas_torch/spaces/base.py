@@ -65,6 +65,7 @@ class SearchSpace(ABC):
         self._columns = tuple(columns)
         self._cells: dict[Hashable, Cell] = {}
         self._networks: dict[Code, Network] = {}
+        self._known_codes: dict[str, Code] = {}
 
     # --- what a space defines ---------------------------------------------------------------------
 
@@ -376,14 +377,18 @@ class SearchSpace(ABC):
         if net is None:
             if len(self._networks) >= _MAX_SHARED_NETWORKS:
                 self._networks.clear()
+                self._known_codes.clear()
             net = self._networks[code] = self._network(code)
+            self._known_codes[net.spec] = code
         return net
 
     def _find_code(self, net: Network) -> Code | None:
-        try:
-            code = self._parse(net.spec)
-        except ArchitectureError:
-            return None
+        code = self._known_codes.get(net.spec)
+        if code is None:
+            try:
+                code = self._parse(net.spec)
+            except ArchitectureError:
+                return None
         found = self._shared_network(code)
         return code if found is net or found == net else None
 
@@ -413,7 +418,7 @@ class SearchSpace(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies start with an empty table of cells: it is a cache, and may be large.
-        return {**self.__dict__, "_cells": {}, "_networks": {}}
+        return {**self.__dict__, "_cells": {}, "_networks": {}, "_known_codes": {}}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -149,7 +149,7 @@ class Subset(SearchSpace):
 
     def _mutate(self, code: Code, generator: torch.Generator) -> Code:
         mutant = self.space._mutate(code, generator)
-        place = self._place.get(self.space.key(self._shared_network(mutant)))
+        place = self._place.get(self.space.key(self.space._shared_network(mutant)))
         return code if place is None else self._member_codes[place]
 
     def _nearby(self, net: Network) -> list[Network]:
@@ -172,7 +172,7 @@ class Subset(SearchSpace):
         return None
 
     def _is_member(self, code: Code) -> bool:
-        return self.space.key(self._shared_network(code)) in self._place
+        return self.space.key(self.space._shared_network(code)) in self._place
 
     def __repr__(self) -> str:
         return f"Subset({self.space!r}, {len(self)} networks)"
