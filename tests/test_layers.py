@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "spaces": {"errors", "arch"},
     "distributions": {"errors", "arch", "spaces"},
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
-    "nn": {"errors", "arch", "spaces"},
+    "nn": {"errors", "arch", "spaces", "distributions"},
     "objectives": {"errors", "arch", "spaces", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "metrics"},
     "search": {"errors", "arch", "spaces", "distributions", "metrics", "gp"},

@@ -1,8 +1,16 @@
 """Torch modules built from architectures, and their training."""
 
+from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ImageData, Split, digits
+from hotnas_torch.nn.differentiable import (
+    DifferentiableSearch,
+    DifferentiableSettings,
+    SearchEpoch,
+    sample_connected,
+)
 from hotnas_torch.nn.initialization import build, initialize
 from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
+from hotnas_torch.nn.supernet201 import NASBench201Supernet
 from hotnas_torch.nn.training import (
     EpochResult,
     TrainingResult,
@@ -13,9 +21,16 @@ from hotnas_torch.nn.training import (
 
 __all__ = [
     "CellModule",
+    "DARTSModule",
+    "DARTSSkeleton",
+    "DARTSSupernet",
+    "DifferentiableSearch",
+    "DifferentiableSettings",
     "EpochResult",
     "ImageData",
     "NASBench201Module",
+    "NASBench201Supernet",
+    "SearchEpoch",
     "Skeleton",
     "Split",
     "TrainingResult",
@@ -24,5 +39,6 @@ __all__ = [
     "digits",
     "evaluate",
     "initialize",
+    "sample_connected",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from hotnas_torch.arch import Network
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import NASBench201
 
-__all__ = ["CellModule", "NASBench201Module", "Skeleton"]
+__all__ = ["CellModule", "NASBench201Module", "Skeleton", "skeleton_parts"]
 
-_NUM_MAPS = 4
+NUM_MAPS = 4
 # The six searched edges, in the order of the official string.
-_EDGES = tuple((source, target) for target in range(1, _NUM_MAPS) for source in range(target))
+EDGES = tuple((source, target) for target in range(1, NUM_MAPS) for source in range(target))
 _NONE = "none"
 _SKIP = "skip_connect"
 
@@ -104,23 +105,23 @@ class CellModule(nn.Module):
     def __init__(self, operations: tuple[str, ...], channels: int) -> None:
         super().__init__()
         self.operations = nn.ModuleList([_operation(name, channels) for name in operations])
-        used = {_NUM_MAPS - 1}
-        for (source, target), name in reversed(list(zip(_EDGES, operations, strict=True))):
+        used = {NUM_MAPS - 1}
+        for (source, target), name in reversed(list(zip(EDGES, operations, strict=True))):
             if target in used and name != _NONE:
                 used.add(source)
         self._entering: list[list[tuple[int, int]]] = [
             [
                 (place, source)
-                for place, (source, end) in enumerate(_EDGES)
+                for place, (source, end) in enumerate(EDGES)
                 if end == target and operations[place] != _NONE and target in used
             ]
-            for target in range(_NUM_MAPS)
+            for target in range(NUM_MAPS)
         ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, channels, H, W) to the same shape."""
         maps = [x]
-        for target in range(1, _NUM_MAPS):
+        for target in range(1, NUM_MAPS):
             entering = self._entering[target]
             if not entering:
                 maps.append(torch.zeros_like(x))
@@ -201,7 +202,11 @@ class NASBench201Module(nn.Module):
             )
         operations = cell_operations(net)
         parts = build(
-            lambda: nn.ModuleList(_parts(operations, skeleton)), generator=generator, device=device
+            lambda: nn.ModuleList(
+                skeleton_parts(skeleton, lambda channels: CellModule(operations, channels))
+            ),
+            generator=generator,
+            device=device,
         )
         self.stem, self.stages, self.head = parts
 
@@ -215,7 +220,13 @@ class NASBench201Module(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _parts(operations: tuple[str, ...], skeleton: Skeleton) -> list[nn.Module]:
+def skeleton_parts(skeleton: Skeleton, make_cell: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """Builds stem, stages and head.
+
+    Args:
+        skeleton: Their sizes.
+        make_cell: Builds a cell from its number of channels.
+    """
     channels = skeleton.channels
     stem = nn.Sequential(
         nn.Conv2d(skeleton.input_channels, channels, 3, padding=1, bias=False),
@@ -226,7 +237,7 @@ def _parts(operations: tuple[str, ...], skeleton: Skeleton) -> list[nn.Module]:
         if stage > 0:
             stages.append(_ResidualBlock(channels, 2 * channels))
             channels *= 2
-        stages += [CellModule(operations, channels) for _ in range(skeleton.cells_per_stage)]
+        stages += [make_cell(channels) for _ in range(skeleton.cells_per_stage)]
     head = nn.Sequential(
         nn.BatchNorm2d(channels),
         nn.ReLU(),
