@@ -4,6 +4,7 @@ from hotnas_torch.metrics.gram_file import Gram, load_gram
 from hotnas_torch.metrics.gram_store import GramStore
 from hotnas_torch.metrics.hotnn import HOTNN, HeldCouplings
 from hotnas_torch.metrics.ifgw import IFGW
+from hotnas_torch.metrics.landmarks import Landmarks, farthest_points, k_medoids
 from hotnas_torch.metrics.matching import CellMatching, NetworkMatching
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.operation_kinds import OPERATION_KINDS, OperationKind
