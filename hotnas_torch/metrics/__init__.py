@@ -23,10 +23,13 @@ __all__ = [
     "GramTree",
     "HeldCouplings",
     "KernelTerm",
+    "Landmarks",
     "NetworkDistance",
     "NetworkMatching",
     "OperationKind",
     "TreeWasserstein",
     "WeisfeilerLehman",
+    "farthest_points",
+    "k_medoids",
     "load_gram",
 ]
