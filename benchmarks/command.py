@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    backward,
     digits,
     entropic,
     exactness,
     gram,
+    learned,
     metric_quality,
     quality,
+    relaxed,
     scaling,
     speed,
     threads,
@@ -33,8 +36,11 @@ BENCHMARKS = {
         quality,
         exactness,
         gram,
+        backward,
         entropic,
         metric_quality,
+        learned,
+        relaxed,
         digits,
     )
 }

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from benchmarks import (
+    backward,
     command,
     entropic,
     exactness,
     gram,
+    learned,
     metric_quality,
     quality,
+    relaxed,
     scaling,
     speed,
     threads,
@@ -27,6 +30,11 @@ TINY = {
     "quality": quality.Settings(pairs=10, random_starts=3, most_starts=4),
     "exactness": exactness.Settings(transports=3, graphs=5),
     "gram": gram.Settings(matrices=(("nasbench201", 10),), darts_networks=2),
+    "backward": backward.Settings(matrices=(("transnas_macro", 10), ("transnas_macro", 20))),
+    "learned": learned.Settings(tasks=("nasbench_macro",), splits=2, train=8, test=6),
+    "relaxed": relaxed.Settings(
+        tasks=("nb201_cifar10",), acquisitions=("UCB",), seeds=2, observations=5
+    ),
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
@@ -45,7 +53,7 @@ def test_each_benchmark_measures_draws_and_writes(
 ) -> None:
     module: ModuleType = command.BENCHMARKS[name]
     settings = TINY[name]
-    if name == "metric_quality":
+    if name in ("metric_quality", "learned", "relaxed"):
         data = str(request.getfixturevalue("data_dir"))
         settings = replace(settings, data=data, storage=str(tmp_path / "storage"))
     monkeypatch.setattr(module, "QUICK", settings)

@@ -1,0 +1,269 @@
+"""Whether learning the distance pays: `HOTNNGP` as it comes, beside one with the distance fixed.
+
+Both fit mean, output scale, lengthscale and noise; one learns lam, eps, the lengths of the
+operation tree and, where they are more than a scale, eta and zeta as well.
+"""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from botorch.exceptions.warnings import OptimizationWarning
+from botorch.fit import fit_gpytorch_mll
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr, wilcoxon
+from torch import Tensor
+
+import hotnas_torch as ht
+from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.records import Key, recorded
+from benchmarks.report import Claim, Column, Report, Table, number
+from hotnas_torch.comparison.tasks import TASKS, Task
+from hotnas_torch.gp import HOTNNGP
+from hotnas_torch.objectives import Table as Published
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+
+QUESTION = "does learning the distance predict unseen networks better than its defaults?"
+
+SECONDS_TARGET = 1.0
+_MODELS: Mapping[str, Collection[str] | None] = {"learned": None, "fixed": ()}
+_MEASURES = ("nlpd", "spearman")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        tasks: Columns of published tables, by their names in `hotnas_torch.comparison`.
+        splits: Draws of networks of each space.
+        train: Networks that the models are fitted to, per split.
+        test: Networks that are predicted, per split.
+        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
+            checkout.
+        storage: Where finished measurements are kept, a line each; the same command goes on there.
+    """
+
+    tasks: tuple[str, ...] = ("nb201_cifar10", "transnas_class_object", "nasbench_macro")
+    splits: int = 20
+    train: int = 100
+    test: int = 400
+    data: str | None = None
+    storage: str = "runs/bench/learned"
+
+
+QUICK = Settings(
+    tasks=("nasbench_macro",), splits=3, train=50, test=100, storage="runs/bench/learned-quick"
+)
+
+
+def run(settings: Settings) -> Report:
+    """Measure.
+
+    Args:
+        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
+
+    Raises:
+        TableError: A file in it is missing or damaged.
+    """
+    torch.set_num_threads(1)
+    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
+    report = Report("learned", QUESTION, described)
+    rows: list[dict[str, Any]] = []
+    if not _data(settings).is_dir():
+        report.notes.append(
+            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
+            " published tables)."
+        )
+    else:
+        for name in settings.tasks:
+            rows.append(_compared(TASKS[name], _records(settings, TASKS[name])))
+    report.tables.append(
+        Table(
+            "models",
+            f"{settings.test} networks predicted from {settings.train}: means over"
+            f" {settings.splits} splits, standard errors, and Wilcoxon's signed-rank test of the"
+            " pairs",
+            (
+                Column("task", "task"),
+                Column("nlpd_learned", "-log p, learned", number(4)),
+                Column("nlpd_learned_error", "+-", number(2)),
+                Column("nlpd_fixed", "fixed", number(4)),
+                Column("nlpd_fixed_error", "+-", number(2)),
+                Column("nlpd_gain", "lower by", number(3)),
+                Column("nlpd_gain_error", "+-", number(2)),
+                Column("nlpd_p", "p", number(2)),
+                Column("spearman_learned", "rank, learned", number(4)),
+                Column("spearman_learned_error", "+-", number(2)),
+                Column("spearman_fixed", "fixed", number(4)),
+                Column("spearman_fixed_error", "+-", number(2)),
+                Column("spearman_gain", "higher by", number(3)),
+                Column("spearman_gain_error", "+-", number(2)),
+                Column("spearman_p", "p", number(2)),
+                Column("seconds_learned", "s/fit, learned", number(2)),
+                Column("seconds_fixed", "fixed", number(2)),
+            ),
+            rows,
+        )
+    )
+    for row in rows:
+        where = row["task"]
+        report.claims += [
+            Claim(
+                f"{where}: negative log predictive density that learning saves",
+                ">=",
+                0.0,
+                row["nlpd_gain"],
+            ),
+            Claim(f"{where}: rank correlation that learning adds", ">=", 0.0, row["spearman_gain"]),
+            Claim(
+                f"{where}: median processor seconds of a fit that learns",
+                "<=",
+                SECONDS_TARGET,
+                row["seconds_learned"],
+            ),
+        ]
+    report.notes.append(
+        "Targets are logarithms of the published errors, standardised by the training networks."
+        " '-log p': mean negative log predictive density of a network's target, noise included;"
+        " that of a normal distribution around the training mean is about 1.42. 'rank': Spearman's"
+        " correlation between predicted means and targets. Seconds are processor seconds of making"
+        " and fitting the model, one thread, the median over splits."
+    )
+    return report
+
+
+def _data(settings: Settings) -> Path:
+    if settings.data is not None:
+        return Path(settings.data)
+    named = os.environ.get("HOTNAS_DATA")
+    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+
+
+def _records(settings: Settings, task: Task) -> list[dict[str, Any]]:
+    """A record per split and model."""
+    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
+    wanted: list[Key] = [
+        {"split": split, "model": model} for split in range(settings.splits) for model in _MODELS
+    ]
+    table: list[Published] = []
+
+    def measure(key: Key) -> dict[str, Any]:
+        if not table:
+            table.append(task.open(_data(settings)))
+        space = table[0].space
+        nets = space.sample(
+            settings.train + settings.test,
+            generator=torch.Generator().manual_seed(key["split"]),
+            distinct=True,
+        )
+        values = torch.tensor([table[0](net).value for net in nets], dtype=torch.float64)
+        return _measure(space, nets, values.log(), settings.train, _MODELS[key["model"]])
+
+    return recorded(
+        Path(settings.storage) / f"{task.name}.jsonl", about, wanted, measure, title=task.title
+    )
+
+
+def _measure(
+    space: SearchSpace,
+    nets: list[ht.Network],
+    values: Tensor,
+    train: int,
+    learn: Collection[str] | None,
+) -> dict[str, Any]:
+    """Fit to the first networks and predict the others.
+
+    Args:
+        space: Search space.
+        nets: Distinct networks.
+        values: What they reach, smaller is better, shape (N,), float64.
+        train: Networks that are fitted to.
+        learn: As for `HOTNNGP`.
+    """
+    rows = space.encode(nets)
+    targets = -(values - values[:train].mean()) / values[:train].std()
+    started = time.process_time()
+    model = HOTNNGP(rows[:train], targets[:train, None], space=space, learn=learn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizationWarning)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    seconds = time.process_time() - started
+    with torch.no_grad():
+        posterior = model.posterior(rows[train:], observation_noise=True)
+        mean, variance = posterior.mean.squeeze(1), posterior.variance.squeeze(1)
+    unseen = targets[train:]
+    surprise = 0.5 * ((2 * math.pi * variance).log() + (unseen - mean).square() / variance)
+    kernel = model.architecture_kernels[0]
+    found = {name: getattr(kernel, name).item() for name in ("lam", "eps", "eta", "zeta")}
+    return {
+        "nlpd": surprise.mean().item(),
+        "spearman": float(spearmanr(mean, unseen).statistic),
+        "seconds": seconds,
+        "parameters": found | {"tree": kernel.tree_lengths.tolist()},
+    }
+
+
+def _compared(task: Task, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means, standard errors and paired tests of one task."""
+    row: dict[str, Any] = {"task": task.title, "splits": len(records) // len(_MODELS)}
+    for measure in (*_MEASURES, "seconds"):
+        values = {
+            model: torch.tensor(
+                [record[measure] for record in records if record["model"] == model],
+                dtype=torch.float64,
+            )
+            for model in _MODELS
+        }
+        for model, found in values.items():
+            if measure == "seconds":
+                row[f"seconds_{model}"] = found.median().item()
+            else:
+                row[f"{measure}_{model}"] = found.mean().item()
+                row[f"{measure}_{model}_error"] = _standard_error(found)
+        if measure == "seconds":
+            continue
+        better = values["learned"] - values["fixed"]
+        better = -better if measure == "nlpd" else better
+        row[f"{measure}_gains"] = better.tolist()
+        row[f"{measure}_gain"] = better.mean().item()
+        row[f"{measure}_gain_error"] = _standard_error(better)
+        row[f"{measure}_p"] = float(wilcoxon(better).pvalue) if bool(better.any()) else 1.0
+    return row
+
+
+def _standard_error(values: Tensor) -> float:
+    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+def draw(report: Report) -> Figure:
+    """What learning gains on every split, and the mean."""
+    figure, panels = canvas(2)
+    rows = report.rows("models")
+    titles = ("-log p saved by learning", "rank correlation added by learning")
+    for axes, measure, title in zip(panels, _MEASURES, titles, strict=True):
+        for place, row in enumerate(rows):
+            gains = row[f"{measure}_gains"]
+            spread = [place + 0.3 * (k / max(1, len(gains) - 1) - 0.5) for k in range(len(gains))]
+            axes.plot(spread, gains, "o", color=COLOURS[place], markersize=4, alpha=0.5)
+            axes.errorbar(
+                place + 0.3,
+                row[f"{measure}_gain"],
+                yerr=row[f"{measure}_gain_error"],
+                fmt="s",
+                color=INK,
+                capsize=4,
+            )
+        axes.axhline(0.0, color=INK, linewidth=1.2, linestyle="--")
+        axes.set_xticks(range(len(rows)), [row["task"] for row in rows])
+        axes.set_title(f"{title}: splits, mean, standard error")
+    return figure

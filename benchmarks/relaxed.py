@@ -1,0 +1,239 @@
+"""Acquisition by gradient over relaxed architectures, beside scoring a random pool."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from botorch.acquisition.acquisition import AcquisitionFunction
+from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidenceBound
+from botorch.exceptions.warnings import OptimizationWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models.model import Model
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from matplotlib.figure import Figure
+from scipy.stats import wilcoxon
+from torch import Tensor
+
+import hotnas_torch as ht
+from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.records import Key, recorded
+from benchmarks.report import Claim, Column, Report, Table, number
+from hotnas_torch.comparison.tasks import TASKS
+from hotnas_torch.gp import HOTNNGP, optimize_relaxed
+from hotnas_torch.objectives import Table as Published
+from hotnas_torch.spaces import SearchSpace, Subset
+
+__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+
+QUESTION = "does the gradient over relaxed architectures find better acquisition values?"
+
+SIGNIFICANCE = 0.05
+_UCB = 2.0
+
+_ACQUISITIONS: Mapping[str, Callable[[Model, float], AcquisitionFunction]] = {
+    "log EI": lambda model, best: LogExpectedImprovement(model, best_f=best),
+    "UCB": lambda model, _best: UpperConfidenceBound(model, beta=_UCB),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        tasks: Columns of published tables, by their names in `hotnas_torch.comparison`.
+        acquisitions: Names in `_ACQUISITIONS`.
+        seeds: Of the observations and of both ways of finding a network.
+        observations: Random networks of the table that the model is fitted to.
+        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
+            checkout.
+        storage: Where finished measurements are kept, a line each; the same command goes on there.
+    """
+
+    tasks: tuple[str, ...] = ("nb201_cifar10", "nasbench301")
+    acquisitions: tuple[str, ...] = tuple(_ACQUISITIONS)
+    seeds: int = 12
+    observations: int = 50
+    data: str | None = None
+    storage: str = "runs/bench/relaxed"
+
+
+QUICK = Settings(
+    tasks=("nb201_cifar10",), seeds=2, observations=20, storage="runs/bench/relaxed-quick"
+)
+
+
+def run(settings: Settings) -> Report:
+    """Measure.
+
+    Args:
+        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
+
+    Raises:
+        TableError: A file in it is missing or damaged.
+    """
+    torch.set_num_threads(1)
+    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
+    report = Report("relaxed", QUESTION, described)
+    rows: list[dict[str, Any]] = []
+    if not _data(settings).is_dir():
+        report.notes.append(
+            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
+            " published tables)."
+        )
+    else:
+        for name in settings.tasks:
+            records = _records(settings, name)
+            for acquisition in settings.acquisitions:
+                mine = [record for record in records if record["acquisition"] == acquisition]
+                rows.append(_compared(TASKS[name].title, acquisition, mine))
+    report.tables.append(
+        Table(
+            "values",
+            f"Acquisition values of the network found, {settings.observations} observations,"
+            f" {settings.seeds} seeds; Wilcoxon's signed-rank test of the pairs",
+            (
+                Column("task", "observations of"),
+                Column("acquisition", "acquisition"),
+                Column("evaluations", "evaluations", number(3)),
+                Column("relaxed", "by gradient", number(4)),
+                Column("pool", "random pool", number(4)),
+                Column("gain", "better by", number(3)),
+                Column("gain_error", "+-", number(2)),
+                Column("wins", "better - equal - worse"),
+                Column("p", "p", number(2)),
+                Column("large_pool", "pool of 10 times as many", number(4)),
+                Column("seconds", "s by gradient", number(2)),
+                Column("pool_seconds", "s by pool", number(2)),
+            ),
+            rows,
+        )
+    )
+    for row in rows:
+        where = f"{row['task']}, {row['acquisition']}"
+        report.claims += [
+            Claim(f"{where}: mean gain in acquisition value", ">=", 0.0, row["gain"]),
+            Claim(f"{where}: p of the paired test", "<=", SIGNIFICANCE, row["p"]),
+        ]
+    report.notes.append(
+        "Both are judged by the acquisition value that the model itself gives to a valid network"
+        " that was not observed. Evaluations of the acquisition function count alike, at relaxed"
+        " architectures and at networks; the pool has as many distinct networks as the gradient"
+        " needed evaluations. Targets are logarithms of the published errors, standardised, larger"
+        f" is better; UCB has beta {_UCB:g}. Seconds are processor seconds, one thread."
+    )
+    return report
+
+
+def _data(settings: Settings) -> Path:
+    if settings.data is not None:
+        return Path(settings.data)
+    named = os.environ.get("HOTNAS_DATA")
+    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+
+
+def _records(settings: Settings, name: str) -> list[dict[str, Any]]:
+    about = {"observations": settings.observations, "version": ht.__version__}
+    wanted: list[Key] = [
+        {"seed": seed, "acquisition": acquisition}
+        for seed in range(settings.seeds)
+        for acquisition in settings.acquisitions
+    ]
+    table: list[Published] = []
+
+    def measure(key: Key) -> dict[str, Any]:
+        if not table:
+            table.append(TASKS[name].open(_data(settings)))
+        return _measure(table[0], settings.observations, key["seed"], key["acquisition"])
+
+    file = Path(settings.storage) / f"{name}.jsonl"
+    return recorded(file, about, wanted, measure, title=TASKS[name].title)
+
+
+def _measure(table: Published, observations: int, seed: int, acquisition: str) -> dict[str, Any]:
+    """Fit a model to random networks of a table, and find the next one in both ways."""
+    known: SearchSpace = table.space
+    space = known.space if isinstance(known, Subset) else known
+    generator = torch.Generator().manual_seed(seed)
+    nets = known.sample(observations, generator=generator, distinct=True)
+    values = torch.tensor([table(net).value for net in nets], dtype=torch.float64).log()
+    targets = -(values - values.mean()) / values.std()
+    model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore", OptimizationWarning)
+        torch.manual_seed(seed)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+
+    def build(model: Model) -> AcquisitionFunction:
+        return _ACQUISITIONS[acquisition](model, float(targets.max()))
+
+    started = time.process_time()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found = optimize_relaxed(model, build, generator=generator, avoid=nets)
+    seconds = time.process_time() - started
+    observed = {space.key(net) for net in nets}
+    pool: dict[str, ht.Network] = {}
+    while len(pool) < 10 * found.num_evaluations:
+        net = space.sample_one(generator=generator)
+        if space.key(net) not in observed:
+            pool[space.key(net)] = net
+    rows = space.encode(list(pool.values())).unsqueeze(1)
+    few, rest = rows.split([found.num_evaluations, len(rows) - found.num_evaluations])
+    started = time.process_time()
+    with torch.no_grad():
+        of_few = float(build(model)(few).max())
+        pool_seconds = time.process_time() - started
+        of_all = max(of_few, float(build(model)(rest).max()))
+    return {
+        "relaxed": found.value,
+        "pool": of_few,
+        "large_pool": of_all,
+        "evaluations": found.num_evaluations,
+        "seconds": seconds,
+        "pool_seconds": pool_seconds,
+    }
+
+
+def _compared(title: str, acquisition: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    def of(name: str) -> Tensor:
+        return torch.tensor([record[name] for record in records], dtype=torch.float64)
+
+    gains = of("relaxed") - of("pool")
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    error = gains.std() / len(gains) ** 0.5 if len(gains) > 1 else gains.new_tensor(torch.nan)
+    return {
+        "task": title,
+        "acquisition": acquisition,
+        **{
+            name: of(name).mean().item()
+            for name in ("evaluations", "relaxed", "pool", "large_pool", "seconds", "pool_seconds")
+        },
+        "gains": gains.tolist(),
+        "gain": gains.mean().item(),
+        "gain_error": error.item(),
+        "wins": f"{won} - {len(gains) - won - lost} - {lost}",
+        "p": float(wilcoxon(gains).pvalue) if won + lost else 1.0,
+    }
+
+
+def draw(report: Report) -> Figure:
+    """What the gradient gains over the pool, by seed, and the mean."""
+    figure, (axes,) = canvas(1, width=7.0)
+    rows = report.rows("values")
+    for place, row in enumerate(rows):
+        gains = row["gains"]
+        spread = [place + 0.3 * (k / max(1, len(gains) - 1) - 0.5) for k in range(len(gains))]
+        axes.plot(spread, gains, "o", color=COLOURS[place], markersize=4, alpha=0.5)
+        axes.errorbar(
+            place + 0.3, row["gain"], yerr=row["gain_error"], fmt="s", color=INK, capsize=4
+        )
+    axes.axhline(0.0, color=INK, linewidth=1.2, linestyle="--")
+    axes.set_xticks(range(len(rows)), [f"{row['task']}\n{row['acquisition']}" for row in rows])
+    axes.set_title("Acquisition value by gradient, less that of a random pool: seeds, mean, error")
+    return figure
