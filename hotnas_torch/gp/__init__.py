@@ -1,6 +1,7 @@
 """Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""
 
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
+from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
@@ -35,6 +36,7 @@ __all__ = [
     "WeisfeilerLehmanKernel",
     "architecture_kernel",
     "combined_kernel",
+    "distribution_kernel",
     "feature_kernel",
     "optimize_relaxed",
     "relaxation_of",

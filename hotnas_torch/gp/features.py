@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from botorch.models import SingleTaskGP
+from botorch.models.transforms.input import InputTransform
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
@@ -96,9 +97,7 @@ def feature_kernel(
     Raises:
         ValueError: The range is empty or not positive.
     """
-    base = MaternKernel(nu=2.5, lengthscale_constraint=_range("lengthscale", *lengthscale)).double()
-    base.lengthscale = _middle(lengthscale)
-    return FeatureKernel(base, features)
+    return FeatureKernel(_matern(lengthscale), features)
 
 
 class FeatureGP(SingleTaskGP):
@@ -153,8 +152,7 @@ class FeatureGP(SingleTaskGP):
             likelihood.noise = _middle(noise)
         if covar_module is None:
             covar_module = ScaleKernel(
-                feature_kernel(features, lengthscale=lengthscale),
-                outputscale_constraint=_range("outputscale", *outputscale),
+                _matern(lengthscale), outputscale_constraint=_range("outputscale", *outputscale)
             ).double()
             covar_module.outputscale = _middle(outputscale)
         super().__init__(
@@ -163,31 +161,46 @@ class FeatureGP(SingleTaskGP):
             likelihood=likelihood,
             covar_module=covar_module,
             mean_module=mean_module,
+            # Features are computed once per row, before rows are paired with each other.
+            input_transform=_Featurize(features),
         )
         self.features = features
         self._observed = train_X, train_Y
 
     def on_features(self) -> SingleTaskGP:
-        """The same model as a function of features, differentiable in them.
-
-        Raises:
-            ValueError: The model was made with a ``covar_module`` of another kind.
-        """
+        """The same model as a function of features, differentiable in them."""
         rows, targets = self._observed
-        scaled = self.covar_module
-        if not isinstance(scaled, ScaleKernel) or not isinstance(scaled.base_kernel, FeatureKernel):
-            raise ValueError("covar_module must be a ScaleKernel of a FeatureKernel.")
-        on_features = ScaleKernel(
-            scaled.base_kernel.base_kernel, outputscale_constraint=scaled.raw_outputscale_constraint
-        ).to(rows)
-        on_features.raw_outputscale = scaled.raw_outputscale
         return SingleTaskGP(
             self.features(rows),
             targets,
             likelihood=self.likelihood,
-            covar_module=on_features,
+            covar_module=self.covar_module,
             mean_module=self.mean_module,
         ).eval()
+
+
+class _Featurize(InputTransform, torch.nn.Module):  # type: ignore[misc]
+    """Replaces rows by their features."""
+
+    is_one_to_many = False
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.transform_on_train = True
+        self.transform_on_eval = True
+        self.transform_on_fantasize = True
+        self._features = features
+
+    def transform(self, X: Tensor) -> Tensor:
+        return self._features(X.detach())
+
+
+def _matern(lengthscale: tuple[float, float]) -> MaternKernel:
+    kernel = MaternKernel(
+        nu=2.5, lengthscale_constraint=_range("lengthscale", *lengthscale)
+    ).double()
+    kernel.lengthscale = _middle(lengthscale)
+    return kernel
 
 
 def _range(name: str, low: float, high: float) -> Interval:

@@ -22,6 +22,7 @@ from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
+from hotnas_torch.gp.distribution import Coarse, distribution_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
@@ -158,6 +159,9 @@ class HOTNNGP(SingleTaskGP):
         space: Search space of the rows.
         combine: How numeric columns enter, see `combined_kernel`. They should be scaled to
             comparable ranges (or pass ``input_transform=Normalize(d, indices=[...])``).
+        distribution: A coarse level beside HOTNN: ``"product"`` multiplies its kernel with a Matern
+            kernel between operation distributions (`distribution_kernel`), ``"additive"`` adds it.
+            Without numeric columns only.
         learn: Which parameters of the distance to learn, see `HOTNNKernel`.
         likelihood: As for `SingleTaskGP`, like the following.
         covar_module: Covariance in place of the default one.
@@ -191,6 +195,7 @@ class HOTNNGP(SingleTaskGP):
         *,
         space: SearchSpace,
         combine: Literal["product", "additive"] = "product",
+        distribution: Coarse | None = None,
         learn: Collection[str] | None = None,
         likelihood: Likelihood | None = None,
         covar_module: Kernel | None = None,
@@ -200,6 +205,14 @@ class HOTNNGP(SingleTaskGP):
         **kernel_options: Any,
     ) -> None:
         num_features = check_data(train_X, train_Y, space)
+        if distribution not in (None, "product", "additive"):
+            raise ValueError(
+                f"distribution must be 'product', 'additive' or None; got {distribution!r}"
+            )
+        if distribution is not None and num_features:
+            raise ValueError(
+                f"distribution must be None with numeric columns, of which there are {num_features}"
+            )
         _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
         if covar_module is None:
             kernel = architecture_kernel(
@@ -214,10 +227,22 @@ class HOTNNGP(SingleTaskGP):
                 covar_module = combined_kernel(kernel, num_features, combine)
             elif num_features:
                 covar_module = _scaled(combined_kernel(kernel, num_features, combine))
+            elif distribution == "product":
+                coarse = distribution_kernel(space, batch_shape=batch_shape)
+                covar_module = _scaled(kernel * coarse.to(train_X))
+            elif distribution == "additive":
+                coarse = distribution_kernel(space, batch_shape=batch_shape)
+                covar_module = _scaled(kernel) + _scaled(coarse.to(train_X))
             else:
                 covar_module = _scaled(kernel)
-        elif kernel_options or learn is not None:
-            given = ", ".join([*kernel_options, *([] if learn is None else ["learn"])])
+        elif kernel_options or learn is not None or distribution is not None:
+            given = ", ".join(
+                [
+                    *kernel_options,
+                    *([] if learn is None else ["learn"]),
+                    *([] if distribution is None else ["distribution"]),
+                ]
+            )
             raise ValueError(
                 f"covar_module replaces the default kernel, to which {given} would apply (set them"
                 " on the kernel that is passed)"

@@ -24,6 +24,7 @@ ModelFactory = Callable[[Tensor, Tensor], Model]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "distribution": {"model_options": {"distribution": "product"}},
     "paper": {
         "acquisition": "ucb",
         "random_fraction": 0.0,
@@ -77,7 +78,8 @@ class HOTNAS(BayesianSearch):
             and fits it; None builds and fits a ``HOTNNGP``.
         preset: ``"paper"`` sets what the paper prints: UCB with its schedule, a pool of mutants
             only, and the distance as in ``HOTNN(preset="paper")`` with fixed trade-offs. Arguments
-            that are passed win over the preset.
+            that are passed win over the preset. ``"distribution"`` multiplies the kernel with one
+            between operation distributions, see :class:`~hotnas_torch.gp.HOTNNGP`.
 
     Raises:
         TypeError, ValueError: An argument of the wrong kind or out of range.
@@ -121,7 +123,7 @@ class HOTNAS(BayesianSearch):
         pending: Literal["believer", "acquisition"] = "believer",
         model_options: Mapping[str, Any] | None = None,
         model: ModelFactory | None = None,
-        preset: Literal["default", "paper"] = "default",
+        preset: Literal["default", "paper", "distribution"] = "default",
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")

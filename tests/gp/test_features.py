@@ -57,7 +57,7 @@ def test_hyperparameters_are_fitted_inside_their_ranges():
     fit_gpytorch_mll(mll)
     mll.train()
     assert mll(model(*model.train_inputs), model.train_targets).item() > before
-    assert 0.01 <= model.covar_module.base_kernel.base_kernel.lengthscale.item() <= 0.5
+    assert 0.01 <= model.covar_module.base_kernel.lengthscale.item() <= 0.5
     assert 0.5 <= model.covar_module.outputscale.item() <= 5.0
     assert 0.99e-6 <= model.likelihood.noise.item() <= 0.1
     Z = rows(30, seed=2)
@@ -70,7 +70,7 @@ def test_the_posterior_is_botorchs_on_the_features():
     X, Z = rows(20), rows(7, seed=1)
     model = FeatureGP(X, targets(X), ENCODING.of_rows).eval()
     base = MaternKernel(nu=2.5).double()
-    base.lengthscale = model.covar_module.base_kernel.base_kernel.lengthscale.item()
+    base.lengthscale = model.covar_module.base_kernel.lengthscale.item()
     scaled = ScaleKernel(base).double()
     scaled.outputscale = model.covar_module.outputscale.item()
     reference = SingleTaskGP(ENCODING.of_rows(X), targets(X), covar_module=scaled)

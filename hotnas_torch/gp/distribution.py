@@ -1,0 +1,49 @@
+"""The operation distribution as a coarse level beside HOTNN."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from gpytorch.kernels import Kernel, MaternKernel
+from gpytorch.priors import LogNormalPrior
+
+from hotnas_torch.distributions import encoding_of
+from hotnas_torch.gp.features import FeatureKernel
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["Coarse", "distribution_kernel"]
+
+Coarse = Literal["product", "additive"]
+"""How the kernel of the coarse level is combined with that of HOTNN."""
+
+# A quarter of the largest distance of two encodings, sqrt(2).
+_LENGTHSCALE = 0.35
+_SPREAD = 1.0
+
+
+def distribution_kernel(
+    space: SearchSpace, *, batch_shape: torch.Size | None = None
+) -> FeatureKernel:
+    """A Matern-5/2 kernel between operation distributions of rows, float64.
+
+    It has one lengthscale with a log-normal prior, and no output scale.
+
+    Args:
+        space: Search space of the rows.
+        batch_shape: As for every :class:`gpytorch.kernels.Kernel`.
+
+    Raises:
+        ValueError: The space has no operation encoding, see
+            :func:`~hotnas_torch.distributions.encoding_of`.
+
+    Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1, for the kernel.
+    """
+    base: Kernel = MaternKernel(
+        nu=2.5,
+        batch_shape=torch.Size() if batch_shape is None else batch_shape,
+        lengthscale_prior=LogNormalPrior(math.log(_LENGTHSCALE), _SPREAD),
+    )
+    base.lengthscale = _LENGTHSCALE
+    return FeatureKernel(base.double(), encoding_of(space).of_rows)
