@@ -1,5 +1,6 @@
 """Distances between architectures: iFGW between cells, HOTNN between networks, and peers."""
 
+from hotnas_torch.metrics.edit_distance import EditDistance
 from hotnas_torch.metrics.gram_file import Gram, load_gram
 from hotnas_torch.metrics.gram_store import GramStore
 from hotnas_torch.metrics.hotnn import HOTNN, HeldCouplings
@@ -18,6 +19,7 @@ __all__ = [
     "OPERATION_KINDS",
     "OTMANN",
     "CellMatching",
+    "EditDistance",
     "Gram",
     "GramStore",
     "GramTree",

@@ -8,6 +8,7 @@ from hotnas_torch.search.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.bananas import BANANAS
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
+from hotnas_torch.search.bo_edit import BOEdit
 from hotnas_torch.search.bo_tw import BOTW
 from hotnas_torch.search.distance_search import DistanceSearch
 from hotnas_torch.search.encoded_bo import EncodedBO
@@ -35,6 +36,7 @@ __all__ = [
     "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
+    "BOEdit",
     "BayesianSearch",
     "DirichletTrustRegion",
     "DistanceSearch",
