@@ -113,7 +113,7 @@ class Settings:
 
     tasks: tuple[str, ...] = _TASKS
     distances: tuple[str, ...] = field(default_factory=lambda: tuple(DISTANCES))
-    splits: int = 5
+    splits: int = 3
     train: int = 100
     test: int = 100
     neighbors: int = 5

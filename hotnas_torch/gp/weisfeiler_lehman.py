@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from botorch.models import SingleTaskGP
 from gpytorch.constraints import Interval
-from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
 from gpytorch.mlls import MarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.model import check_data
 from hotnas_torch.metrics.weisfeiler_lehman import (
     Aggregation,
     WeisfeilerLehman,
@@ -28,10 +29,11 @@ _NOISE_VALUES = 256
 _ROOM = 1e-3
 
 
-class WeisfeilerLehmanKernel(Kernel):  # type: ignore[misc]
+class WeisfeilerLehmanKernel(LandmarkKernel):
     """`hotnas_torch.metrics.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
 
-    It has no lengthscale. Features of a network are computed when its row is first seen.
+    It has no lengthscale and needs no landmarks. Features of a network are computed when its row is
+    first seen.
 
     Args:
         space: Search space of the rows.
@@ -69,12 +71,12 @@ class WeisfeilerLehmanKernel(Kernel):  # type: ignore[misc]
         contract: Collection[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(space, **kwargs)
         self.max_level = level if max_level is None else max_level
         self._metric = WeisfeilerLehman(
             space=space, level=self.max_level, aggregation=aggregation, contract=contract
         )
-        self._index = NetworkIndex(space)
+        self._networks = NetworkIndex(space)
         self._labels: list[Tensor] = []
         self.register_buffer("_level", torch.tensor(0))
         self.level = level
@@ -89,6 +91,10 @@ class WeisfeilerLehmanKernel(Kernel):  # type: ignore[misc]
         if not 0 <= value <= self.max_level:
             raise ValueError(f"level must lie between 0 and {self.max_level}; got {value}")
         self._level.fill_(value)
+
+    @property
+    def _index(self) -> NetworkIndex:
+        return self._networks
 
     @property
     def aggregation(self) -> Aggregation:
@@ -106,34 +112,12 @@ class WeisfeilerLehmanKernel(Kernel):  # type: ignore[misc]
             self._labels += self._metric.labels(new)
         return [self._labels[number] for number in numbers.tolist()]
 
-    def forward(
-        self,
-        x1: Tensor,
-        x2: Tensor,
-        diag: bool = False,
-        last_dim_is_batch: bool = False,
-        **params: Any,
-    ) -> Tensor:
-        """Covariance of encoded rows, as for every GPyTorch kernel.
-
-        Raises:
-            ValueError: `last_dim_is_batch`: one column of a row encodes nothing.
-        """
-        del params
-        if last_dim_is_batch:
-            raise ValueError("last_dim_is_batch: a single column of a row encodes no network")
-        of_x1, of_x2 = self._index(x1), self._index(x2)
-        if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
-            return x1.new_ones(of_x1.shape if diag else (*of_x1.shape, 1))
-        rows, row_place = torch.unique(of_x1, return_inverse=True)
-        cols, col_place = torch.unique(of_x2, return_inverse=True)
+    def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         counted = slice(self.level + 1)
-        labels_rows = [labels[counted] for labels in self._of(rows)]
-        labels_cols = [labels[counted] for labels in self._of(cols)]
-        values = level_similarities(labels_rows, labels_cols, self.aggregation)[-1].to(x1)
-        if diag:
-            return values[row_place, col_place]
-        return values[row_place.unsqueeze(-1), col_place.unsqueeze(-2)]
+        labels_rows, labels_cols = (
+            [labels[counted] for labels in self._of(numbers)] for numbers in (rows, cols)
+        )
+        return level_similarities(labels_rows, labels_cols, self.aggregation)[-1:]
 
 
 class WeisfeilerLehmanGP(SingleTaskGP):
@@ -192,14 +176,18 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         contract: Collection[str] | None = None,
         noise_bounds: tuple[float, float] = (1e-5, 1e-2),
     ) -> None:
-        _check_targets(train_X, train_Y)
+        if check_data(train_X, train_Y, space) or train_X.ndim != 2 or train_Y.shape[1] != 1:
+            raise ValueError(
+                f"train_X and train_Y must have shapes (n, {space.dim}) and (n, 1); got"
+                f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
+            )
         low, high = noise_bounds
         if not 0.0 < low < high:
             raise ValueError(
                 f"noise_bounds must be (low, high) with 0 < low < high; got {(low, high)}"
             )
         if levels is None:
-            levels = range(1 if isinstance(space, SearchSpace) and space.repeats_one_cell else 0, 4)
+            levels = range(1 if space.repeats_one_cell else 0, 4)
         if not levels:
             raise ValueError("levels must hold at least one level; got none")
         kernel = WeisfeilerLehmanKernel(
@@ -253,24 +241,3 @@ def _evidence(covariance: Tensor, targets: Tensor, noises: Tensor) -> Tensor:
     spread = eigenvalues.clamp_min(0.0) + noises[:, None]
     evidence: Tensor = -0.5 * ((vectors.mT @ targets).square() / spread + spread.log()).sum(1)
     return evidence
-
-
-def _check_targets(train_X: Tensor, train_Y: Tensor) -> None:
-    if train_X.ndim != 2:
-        raise ValueError(f"train_X must have shape (n, d); got {tuple(train_X.shape)}")
-    if train_Y.shape != (len(train_X), 1):
-        raise ValueError(
-            f"train_Y must have shape ({len(train_X)}, 1), one target per row of train_X; got"
-            f" {tuple(train_Y.shape)}"
-        )
-    finite = torch.isfinite(train_Y)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0, 0])
-        raise ValueError(
-            f"train_Y must be finite; row {row} is {train_Y[row].item()} (leave failed evaluations"
-            " out)"
-        )
-    if len(train_Y) < 2 or bool((train_Y == train_Y[0]).all()):
-        raise ValueError(
-            f"train_Y must hold at least two different targets; got {len(train_Y)} equal ones"
-        )
