@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import ot as pot
 import pytest
@@ -6,7 +8,7 @@ from torch.autograd import gradcheck
 
 from hotnas_torch import spaces
 from hotnas_torch.arch import OperationTree
-from hotnas_torch.metrics import HOTNN, IFGW, cell_tables
+from hotnas_torch.metrics import HOTNN, IFGW, cell_tables, network_tables
 from hotnas_torch.metrics.envelope import cell_coefficients
 
 # Away from ties: no two lengths of the tree, and no cost and `unreachable`, agree.
@@ -145,6 +147,28 @@ def test_the_gradient_in_lam_is_what_pot_finds(tree, cells):
     apart *= (1 - np.eye(n))[:, None, :, None] * (1 - np.eye(m))[None, :, None, :]
     pairs = np.einsum("ij,kl,ijkl->", plan, plan, apart)
     assert float(lam.grad) == pytest.approx((cost * plan).sum() - pairs, abs=1e-9)
+
+
+def test_a_backward_pass_forgets_couplings_as_it_goes(networks, tree, monkeypatch):
+    alive, most = weakref.WeakSet(), 0
+
+    def watched(solve):
+        def found(*given, **options):
+            nonlocal most
+            result = solve(*given, **options)
+            alive.add(result[0])
+            most = max(most, sum(plan.shape[0] for plan in alive))
+            return result
+
+        return found
+
+    lam = torch.tensor(0.5, requires_grad=True)
+    total = HOTNN(tree=tree, lam=lam, memory_budget=4000)(networks).sum()
+    monkeypatch.setattr(cell_tables, "fgw", watched(cell_tables.fgw))
+    monkeypatch.setattr(network_tables, "transport", watched(network_tables.transport))
+    total.backward()
+    assert not alive
+    assert 0 < most < len(networks) * (len(networks) - 1) / 2
 
 
 def test_values_do_not_depend_on_whether_gradients_are_asked_for(networks, tree):
