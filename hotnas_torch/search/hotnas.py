@@ -72,6 +72,9 @@ class HOTNAS(BayesianSearch):
         pending: ``"believer"``: see above; ``"acquisition"``: the model is left alone and the
             acquisition function gets the pending rows, for those of BoTorch that take
             ``X_pending``.
+        learn_from: Observations from which the model learns the parameters of the distance as well
+            (those that ``model_options["learn"]`` names, by default all that are not mere scales);
+            with fewer, they stay at their starts, as few observations mislead them.
         model_options: Settings of :class:`~hotnas_torch.gp.HOTNNGP`, ready for ``json.dumps``, for
             example ``{"eta": 0.3, "learn": []}``.
         model: Builds another BoTorch model from rows (n, d) and targets (n, 1), larger is better,
@@ -121,6 +124,7 @@ class HOTNAS(BayesianSearch):
         random_fraction: float | None = None,
         transform: Literal["none", "log"] | None = None,
         pending: Literal["believer", "acquisition"] = "believer",
+        learn_from: int = 50,
         model_options: Mapping[str, Any] | None = None,
         model: ModelFactory | None = None,
         preset: Literal["default", "paper", "distribution"] = "default",
@@ -146,6 +150,9 @@ class HOTNAS(BayesianSearch):
             transform=chosen["transform"],
             pending=pending,
         )
+        if learn_from < 0:
+            raise ValueError(f"learn_from must be at least 0, got {learn_from}.")
+        self.learn_from = learn_from
         if model is not None and model_options:
             raise ValueError("model_options are settings of the default model; leave them out.")
         self.model_options = chosen["model_options"] | dict(model_options or {})
@@ -158,6 +165,7 @@ class HOTNAS(BayesianSearch):
     def settings(self) -> dict[str, Any]:
         """Returns all settings; a callable by its name."""
         return super().settings() | {
+            "learn_from": self.learn_from,
             "model_options": self.model_options,
             "model": None if self._factory is None else name_of(self._factory),
         }
@@ -165,10 +173,12 @@ class HOTNAS(BayesianSearch):
     def _fit(self, X: Tensor, Y: Tensor) -> Model:
         if self._factory is not None:
             return self._factory(X, Y)
-        model = HOTNNGP(X, Y, space=self.space, **self.model_options)
+        fixed = {"learn": []} if len(X) < self.learn_from else {}
+        options = self.model_options | fixed
+        model = HOTNNGP(X, Y, space=self.space, **options)
         try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         except ModelFittingError:
             # The starting values are a usable model, too.
-            model = HOTNNGP(X, Y, space=self.space, **self.model_options)
+            model = HOTNNGP(X, Y, space=self.space, **options)
         return model.eval()

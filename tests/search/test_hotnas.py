@@ -77,6 +77,14 @@ def test_the_candidate_with_the_largest_acquisition_value_is_taken():
     assert inputs.pending.shape == (0, strategy.space.dim)
 
 
+def test_the_distance_is_learned_once_there_are_enough_observations():
+    strategy = advance(hotnas(learn_from=6, model_options={}), 4, 1)
+    assert strategy.model.architecture_kernels[0].learned == frozenset()
+    advance(strategy, 1, 1)
+    assert "eps" in strategy.model.architecture_kernels[0].learned
+    assert strategy.settings()["learn_from"] == 6
+
+
 def test_the_pool_holds_mutants_of_the_best_and_random_networks():
     seen = []
     settings = {"pool_size": 40, "num_parents": 2, "acquisition": recording(seen, LogEI())}
@@ -268,9 +276,10 @@ def test_the_paper_preset():
         ({"transform": "rank"}, ValueError, "transform must be"),
         ({"acquisition": "pi"}, ValueError, "acquisition must be one of 'ucb', 'log_ei'"),
         ({"acquisition": 3}, TypeError, "acquisition must be a str or a callable"),
-        ({"preset": "best"}, ValueError, "preset must be one of default, paper"),
+        ({"preset": "best"}, ValueError, "preset must be one of default"),
         ({"pending": "ignore"}, ValueError, "pending must be"),
         ({"model": SingleTaskGP}, ValueError, "model_options are settings of the default"),
+        ({"learn_from": -1}, ValueError, "learn_from must be at least 0, got -1"),
         ({"model_options": {"learn": {1}}}, TypeError, "ready for json"),
     ],
 )
