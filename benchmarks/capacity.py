@@ -54,7 +54,7 @@ class Settings:
     landmarks: int = 1000
     matrix: tuple[str, int] = ("nasbench_macro", 5000)
     nums: tuple[int, ...] = (50, 100, 200, 500, 1000)
-    repeats: int = 3
+    repeats: int = 2
     seed: int = 0
 
 

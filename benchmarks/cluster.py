@@ -24,7 +24,7 @@ from torch import Tensor
 import hotnas_torch as ht
 from benchmarks.machine import Load
 from benchmarks.report import Claim, Column, Report, Table, number
-from hotnas_torch.arch import Network
+from hotnas_torch.arch import Cell, Network
 from hotnas_torch.distributed import RayExecutor
 from hotnas_torch.metrics import GramStore
 from hotnas_torch.metrics.pairwise import Blocks, SolveLog, Tile, Tiling
@@ -71,7 +71,11 @@ def stacked_networks(num: int, num_cells: int, seed: int) -> list[Network]:
     """Distinct chains of two NAS-Bench-201 cells, 16 and 32 channels wide."""
     generator = torch.Generator().manual_seed(seed)
     space = ht.spaces.NASBench201()
-    cells = [net.cells[0] for net in space.sample(num_cells, generator=generator, distinct=True)]
+    by_key: dict[str, Cell] = {}
+    while len(by_key) < num_cells:
+        (cell,) = set(space.sample_one(generator=generator).cells)
+        by_key.setdefault(cell.key, cell)
+    cells = list(by_key.values())
     found: dict[tuple[int, ...], Network] = {}
     while len(found) < num:
         chosen = tuple(torch.randint(num_cells, (2,), generator=generator).tolist())
@@ -105,6 +109,9 @@ def slow_value(net: Network) -> float:
 @contextlib.contextmanager
 def two_nodes(*, num_cpus: int) -> Iterator[str]:
     """Address of a cluster with two worker nodes; everything it runs ends with the block."""
+    # Otherwise workers give way to everything else on the machine, and so to what they are compared
+    # with.
+    os.environ["RAY_worker_niceness"] = "0"
     from ray.cluster_utils import Cluster
 
     options = {"object_store_memory": 256 * _MIB, "include_dashboard": False}
@@ -211,11 +218,13 @@ def recovery(settings: Settings) -> Report:
             )
         different = _different_tiles(alone, cluster)
         size = sum(path.stat().st_size for path in _tiles(cluster).values()) / _MIB
-        num = len(GramStore(cluster))
+        store = GramStore(cluster)
+        num, num_distinct = len(store), len(store.items.unique())
     report.tables.append(
         Table(
             "events",
-            f"Matrix of {num:,} distinct networks on two worker nodes, {size:,.0f} MiB of tiles",
+            f"Matrix of {num:,} networks ({num_distinct:,} of them distinct) on two worker nodes,"
+            f" {size:,.0f} MiB of tiles",
             (
                 Column("event", "event"),
                 Column("tiles", "tiles there", number()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ __all__ = ["RayExecutor"]
 _AHEAD = 2
 """Tasks on their way per task that can run: the next one lies ready where one has finished."""
 _SECONDS_BETWEEN_COUNTS = 5.0
+_SECONDS_TO_ANSWER = 10.0
 
 
 class RayExecutor:
@@ -111,9 +113,10 @@ class RayExecutor:
                 "this program is not connected to Ray (pass address='auto' or 'host:6379', or call"
                 " ray.init() first; a local Ray is not started by itself)"
             )
+        _check_reachable(address)
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             raise ClusterError(
                 f"cannot reach a Ray cluster at {address!r}: {error} (start one with `ray start"
                 " --head`, and check the address)"
@@ -240,6 +243,30 @@ class RayExecutor:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_reachable(address: str) -> None:
+    """Ask for a connection once; Ray itself tries for minutes.
+
+    Raises:
+        ClusterError: Nothing answers there.
+        ValueError: It is no address, or one at which Ray would start.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(
+            f"address must be 'auto', 'host:port' or 'ray://host:port'; got {address!r} (to compute"
+            " on this machine alone, leave the executor out)"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"cannot reach a Ray cluster at {address!r}: {error} (start one with `ray start"
+            " --head`, and check the address)"
+        ) from error
 
 
 def _solve(job: Broadcast, tile: Tile, num_threads: int) -> tuple[Any, SolveLog]:

@@ -1,5 +1,8 @@
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from hotnas_torch.errors import ClusterError, ConvergenceWarning, SolverError
 from hotnas_torch.metrics.pairwise import Tiling, fill
 from tests.distributed import programs
 
+ROOT = Path(__file__).parents[2]
 SPACE = ht.spaces.NASBenchMacro()
 
 
@@ -153,3 +157,30 @@ def test_a_worker_with_other_software_is_refused(cluster):
     here.check_same(here)
     with pytest.raises(ClusterError, match=r"the worker on [\d.]+ has compiled = "):
         here.check_same(here._replace(compiled=not here.compiled))
+
+
+def test_without_a_cluster_nothing_is_started_and_nobody_waits():
+    program = """
+import sys
+import hotnas_torch.cli
+from hotnas_torch.distributed import RayExecutor
+assert not {"ray", "zarr", "optuna"} & sys.modules.keys()
+for address in (None, "127.0.0.1:9", "local"):
+    try:
+        RayExecutor(address)
+    except Exception as error:
+        print(type(error).__name__, error)
+sys.modules["ray"] = None
+try:
+    RayExecutor("auto")
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    unconnected, nobody, local, missing = done.stdout.splitlines()
+    assert unconnected.startswith("ClusterError this program is not connected to Ray")
+    assert nobody.startswith("ClusterError cannot reach a Ray cluster at '127.0.0.1:9'")
+    assert local.startswith("ValueError address must be 'auto', 'host:port'")
+    assert "pip install 'hotnas-torch[ray]'" in missing

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -232,3 +233,10 @@ def test_cells_that_do_not_fit_are_computed_with_the_networks(nets, folder, expe
 def test_a_read_only_store_can_be_read(store, expected, monkeypatch):
     monkeypatch.setattr(os, "replace", None)
     assert torch.equal(GramStore(store.folder).rows([0]), expected[[0]])
+
+
+def test_without_zarr_it_says_what_to_install(metric, nets, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match=r"pip install 'hotnas-torch\[ray\]'"):
+        metric.gram_store(nets, folder)
+    assert not folder.exists()
