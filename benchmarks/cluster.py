@@ -111,7 +111,7 @@ def two_nodes(*, num_cpus: int) -> Iterator[str]:
     """Address of a cluster with two worker nodes; everything it runs ends with the block."""
     # Otherwise workers give way to everything else on the machine, and so to what they are compared
     # with.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (spelt so by Ray)
     from ray.cluster_utils import Cluster
 
     options = {"object_store_memory": 256 * _MIB, "include_dashboard": False}

@@ -27,7 +27,7 @@ def cluster() -> Iterator[str]:
 def _started() -> Any:
     """Ray gives a node half a minute to start, which may be too little on a busy machine."""
     # Else workers are started 15 nicer than this program and starve on a busy machine.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (spelt so by Ray)
     from ray.cluster_utils import Cluster
 
     options = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
