@@ -9,7 +9,9 @@ import torch
 
 from benchmarks import (
     backward,
+    coarse,
     digits,
+    dnas,
     entropic,
     exactness,
     gram,
@@ -19,6 +21,7 @@ from benchmarks import (
     relaxed,
     scaling,
     speed,
+    spread,
     threads,
 )
 from benchmarks.machine import Load
@@ -41,7 +44,10 @@ BENCHMARKS = {
         metric_quality,
         learned,
         relaxed,
+        spread,
+        coarse,
         digits,
+        dnas,
     )
 }
 """Modules by the name that the command line uses, in the order in which they run."""

@@ -1,5 +1,6 @@
 """Torch modules built from architectures, and their training."""
 
+from hotnas_torch.nn.cifar import cifar10
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ImageData, Split, digits
 from hotnas_torch.nn.differentiable import (
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "build",
+    "cifar10",
     "digits",
     "evaluate",
     "initialize",
