@@ -13,7 +13,7 @@ import torch
 from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
-from hotnas_torch.metrics import OTMANN, TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.metrics import OTMANN, EditDistance, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
@@ -84,6 +84,7 @@ DISTANCES: Mapping[str, Distance] = {
     ),
     "path": Distance("path encoding", _of_encoding(PathEncoding)),
     "adjacency": Distance("adjacency encoding", _of_encoding(AdjacencyEncoding)),
+    "edit": Distance("edit distance", _of_space(EditDistance)),
     "otmann": Distance("OTMANN", _of_space(OTMANN)),
     "tree_wasserstein": Distance("BO-TW", _of_space(TreeWasserstein)),
     "tree_wasserstein_2g": Distance(
@@ -134,7 +135,8 @@ _LENGTHSCALES = torch.logspace(-1.0, 1.5, 26, dtype=torch.float64)
 _NOISES = torch.logspace(-5.0, 1.0, 49, dtype=torch.float64)
 """Variance of the noise relative to that of the signal."""
 
-_MEASURES = ("correlation", "rank", "nlpd", "knn")
+_MEASURES = {"correlation": -1, "rank": -1, "nlpd": 1, "knn": 1}
+"""What is measured; -1 where more is better."""
 
 
 def run(settings: Settings) -> Report:
@@ -180,6 +182,20 @@ def run(settings: Settings) -> Report:
         )
     report.tables.append(
         Table(
+            "ranks",
+            "Mean rank over the tasks, 1 for the best distance of a task",
+            (
+                Column("distance", "distance"),
+                Column("correlation", "correlation", number(2)),
+                Column("rank", "GP rank", number(2)),
+                Column("nlpd", "GP -log p", number(2)),
+                Column("knn", f"{settings.neighbors}-NN error", number(2)),
+            ),
+            _ranks(quality),
+        )
+    )
+    report.tables.append(
+        Table(
             "quality",
             f"Predictions of {settings.test} networks from {settings.train}, means over"
             f" {settings.splits} splits",
@@ -213,6 +229,9 @@ def run(settings: Settings) -> Report:
         )
     )
     report.notes.append(
+        "These are the results of `python -m benchmarks metric_quality`; --output says where to."
+    )
+    report.notes.append(
         "Targets are logarithms of the published errors, standardised by the training networks."
         " 'Correlation': Spearman's, between distances and differences of targets over all pairs."
         " 'GP': the kernel exp(-distance / lengthscale), positive semi-definite with the training"
@@ -226,6 +245,22 @@ def run(settings: Settings) -> Report:
         " to the training networks; its time is that of the distances alone."
     )
     return report
+
+
+def _ranks(quality: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean rank of each distance over the tasks by every measure, the best density first."""
+    ranks: dict[str, dict[str, list[float]]] = {}
+    for task in dict.fromkeys(row["task"] for row in quality):
+        rows = [row for row in quality if row["task"] == task]
+        for measure, sign in _MEASURES.items():
+            for row, rank in zip(rows, rankdata([sign * r[measure] for r in rows]), strict=True):
+                of_distance = ranks.setdefault(row["distance"], {})
+                of_distance.setdefault(measure, []).append(float(rank))
+    means: list[dict[str, Any]] = [
+        {"distance": name, **{measure: sum(of) / len(of) for measure, of in found.items()}}
+        for name, found in ranks.items()
+    ]
+    return sorted(means, key=lambda row: float(row["nlpd"]))
 
 
 def _standard_error(values: Tensor) -> float:

@@ -139,3 +139,15 @@ def test_without_tables_nothing_is_measured_and_the_report_says_why(tmp_path: Pa
     assert report.rows("quality") == []
     assert "nowhere is no folder (set HOTNAS_DATA" in report.notes[0]
     assert metric_quality.draw(report).get_axes()
+
+
+def test_ranks_count_from_the_best_of_every_task() -> None:
+    quality = [
+        {"task": task, "distance": name, "correlation": c, "rank": c, "nlpd": -c, "knn": 1 - c}
+        for task, values in (("x", (0.1, 0.9, 0.5)), ("y", (0.2, 0.3, 0.4)))
+        for name, c in zip("abc", values, strict=True)
+    ]
+    rows = metric_quality._ranks(quality)
+    assert [row["distance"] for row in rows] == ["b", "c", "a"]
+    assert [row["nlpd"] for row in rows] == [1.5, 1.5, 3.0]
+    assert all(row["correlation"] == row["rank"] == row["nlpd"] == row["knn"] for row in rows)
