@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from hotnas_torch.comparison import METHODS, TASKS, Record, compare, read_records
 from hotnas_torch.files import write_text
 from hotnas_torch.plot import plot_regrets, save_figure
@@ -88,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--methods", nargs="+", help="of these only; default all of a group")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--at", type=int, metavar="N", help="tabulate what N evaluations had found; default all"
+    )
     arguments = parser.parse_args(argv)
     out: Path = arguments.out
     for name in arguments.groups:
@@ -106,32 +111,43 @@ def main(argv: Sequence[str] | None = None) -> int:
                 batch=group.batch,
             )
     records = {name: read_records(out / name) for name in GROUPS if (out / name).is_dir()}
-    rows = [row for name, found in records.items() for row in tabulate(found, GROUPS[name])]
-    _write(rows, out)
-    for name, found in records.items():
+    rows = [
+        row
+        for name, found in records.items()
+        for row in tabulate(found, GROUPS[name], evaluations=arguments.at)
+    ]
+    name = "table" if arguments.at is None else f"table-{arguments.at}"
+    _write(rows, out / name)
+    for group, found in records.items():
         if found:
-            save_figure(_draw(found, GROUPS[name]), out / f"{name}.png")
-    print((out / "table.md").read_text(encoding="utf-8"))
+            save_figure(_draw(found, GROUPS[group]), out / f"{group}.png")
+    print((out / f"{name}.md").read_text(encoding="utf-8"))
     return 0
 
 
-def tabulate(records: Sequence[Record], group: Group) -> list[dict[str, object]]:
+def tabulate(
+    records: Sequence[Record], group: Group, *, evaluations: int | None = None
+) -> list[dict[str, object]]:
     """Returns a row per task and method that has finished searches.
 
     Args:
         records: Searches of one budget.
         group: Which methods, in which order.
+        evaluations: What the first so many had found; None takes all.
     """
+    count = group.evaluations if evaluations is None else min(evaluations, group.evaluations)
     rows: list[dict[str, object]] = []
     for task in _TASKS:
         for method in group.methods:
             found = [one for one in records if (one.task, one.method) == (task, method)]
             if not found:
                 continue
-            errors = [min(value for value in one.values if value == value) for one in found]
+            errors = [
+                min(value for value in one.values[:count] if not math.isnan(value)) for one in found
+            ]
             rows.append(
                 {
-                    "evaluations": group.evaluations,
+                    "evaluations": count,
                     "task": task,
                     "method": method,
                     "seeds": len(found),
@@ -141,21 +157,21 @@ def tabulate(records: Sequence[Record], group: Group) -> list[dict[str, object]]
                         if len(errors) > 1
                         else math.nan
                     ),
-                    "regret": statistics.fmean(one.regrets()[-1] for one in found),
-                    "better": statistics.fmean(one.better[-1] for one in found),
+                    "regret": statistics.fmean(one.regrets()[:count][-1] for one in found),
+                    "better": statistics.fmean(one.better[:count][-1] for one in found),
                 }
             )
     return rows
 
 
-def _write(rows: Sequence[Mapping[str, object]], out: Path) -> None:
+def _write(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows
     )
-    write_text(out / "table.csv", text.getvalue())
+    write_text(path.with_suffix(".csv"), text.getvalue())
     lines = [
         "Lowest error found, %: mean ± standard error (seeds; mean number of better networks in the"
         " table).",
@@ -163,30 +179,20 @@ def _write(rows: Sequence[Mapping[str, object]], out: Path) -> None:
         "| method | evaluations | " + " | ".join(TASKS[task].title for task in _TASKS) + " |",
         "|---|---:|" + "---:|" * len(_TASKS),
     ]
-    for group in GROUPS.values():
-        for method in group.methods:
-            entries = []
-            for task in _TASKS:
-                (row,) = [
-                    one
-                    for one in rows
-                    if (one["evaluations"], one["task"], one["method"])
-                    == (group.evaluations, task, method)
-                ] or [None]
-                entries.append(
-                    "-"
-                    if row is None
-                    else f"{row['error']:.3f} ± {row['standard_error']:.3f} "
-                    f"({row['seeds']}; {row['better']:.1f})"
-                )
-            if set(entries) != {"-"}:
-                lines.append(
-                    f"| {METHODS[method].title} | {group.evaluations} | {' | '.join(entries)} |"
-                )
-    write_text(out / "table.md", "\n".join(lines) + "\n")
+    by_method: dict[tuple[object, object], dict[object, str]] = {}
+    for row in rows:
+        entries = by_method.setdefault((row["method"], row["evaluations"]), {})
+        entries[row["task"]] = (
+            f"{row['error']:.3f} ± {row['standard_error']:.3f}"
+            f" ({row['seeds']}; {row['better']:.1f})"
+        )
+    for (method, evaluations), entries in by_method.items():
+        texts = [entries.get(task, "-") for task in _TASKS]
+        lines.append(f"| {METHODS[str(method)].title} | {evaluations} | {' | '.join(texts)} |")
+    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
-def _draw(records: Sequence[Record], group: Group) -> object:
+def _draw(records: Sequence[Record], group: Group) -> Figure:
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for task in _TASKS:
         for method in group.methods:

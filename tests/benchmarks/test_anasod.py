@@ -39,6 +39,8 @@ def test_a_row_is_the_mean_of_what_the_seeds_found():
     assert (first["seeds"], first["better"]) == (2, 3)
     assert (second["error"], second["better"], second["seeds"]) == (5.0, 0, 1)
     assert math.isnan(second["standard_error"])
+    early = tabulate(records, GROUPS["queries300"], evaluations=2)[0]
+    assert (early["evaluations"], early["error"]) == (2, 7.5)
 
 
 def test_every_method_of_a_group_can_be_compared():
