@@ -29,7 +29,7 @@ def test_the_first_networks_are_random_search(kind):
 
 @pytest.mark.parametrize("kind", [MutationSearch, RandomPool])
 def test_what_is_not_among_the_best_has_no_children(kind):
-    settings = {"random_fraction": 0.0} if kind is RandomPool else {}
+    settings = {"random_fraction": 0.0, "pool_size": 40} if kind is RandomPool else {}
     strategy = seeded(kind, num_initial=2, num_parents=2, **settings)
     space = strategy.space
     texts = ("22222222", "22222221", "00000000", "00000001")
