@@ -28,7 +28,7 @@ def add_cluster_arguments(parser: argparse.ArgumentParser, task: str) -> argpars
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="compute on a Ray cluster: auto, host:6379 or ray://host:10001",
+        help="compute on a Ray cluster: auto (the one of this machine) or host:6379",
     )
     group.add_argument(
         "--task-cpus", type=float, metavar="N", help=f"processors per {task}, default 1"

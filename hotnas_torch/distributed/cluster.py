@@ -45,8 +45,8 @@ class RayExecutor:
 
     Args:
         address: Of the cluster, as ``ray.init`` takes it: ``"auto"`` for the one that this machine
-            belongs to, ``"host:6379"``, ``"ray://host:10001"``. None uses the connection that the
-            program has made. A local Ray is never started.
+            belongs to, or ``"host:6379"``. None uses the connection that the program has made. A
+            local Ray is never started.
         num_cpus: Processors that a task takes, > 0; solvers use as many threads.
         num_gpus: GPUs that a task takes, >= 0.
         device: Where tiles are solved, for example ``"cuda"``; None is the metric's device.
@@ -254,11 +254,11 @@ def _check_reachable(address: str) -> None:
     """
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
         raise ValueError(
-            f"address must be 'auto', 'host:port' or 'ray://host:port'; got {address!r} (to compute"
-            " on this machine alone, leave the executor out)"
+            f"address must be 'auto' or 'host:port'; got {address!r} (to compute on this machine"
+            " alone, leave the executor out)"
         )
     try:
         socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()

@@ -182,5 +182,5 @@ except ImportError as error:
     unconnected, nobody, local, missing = done.stdout.splitlines()
     assert unconnected.startswith("ClusterError this program is not connected to Ray")
     assert nobody.startswith("ClusterError cannot reach a Ray cluster at '127.0.0.1:9'")
-    assert local.startswith("ValueError address must be 'auto', 'host:port'")
+    assert local.startswith("ValueError address must be 'auto' or 'host:port'")
     assert "pip install 'hotnas-torch[ray]'" in missing
