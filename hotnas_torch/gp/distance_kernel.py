@@ -26,6 +26,8 @@ __all__ = ["DistanceGP", "DistanceKernel", "LogInterval", "PartMemory"]
 _MAX_ELEMENTS = 2**24
 """Remembered numbers beyond which rows that are no columns are forgotten."""
 
+_OUTPUT_SCALES = 1e-2, 1e2
+
 _ROOM = 0.02
 """Share of a range, on a log scale, that a start keeps from its ends: a sigmoid is flat there."""
 
@@ -328,8 +330,12 @@ class DistanceGP(SingleTaskGP):
             kernel.landmarks = train_X
         rows = train_X.reshape(-1, train_X.shape[-1])
         kernel.scales = _starts(distance, kernel.part_distances(rows))
+        # Bounded, as a scale of 0 has no density, and noise alone would lead there.
         scaled = ScaleKernel(
-            kernel, batch_shape=batch_shape, outputscale_prior=LogNormalPrior(0.0, 1.0)
+            kernel,
+            batch_shape=batch_shape,
+            outputscale_prior=LogNormalPrior(0.0, 1.0),
+            outputscale_constraint=LogInterval(*_OUTPUT_SCALES),
         )
         scaled.outputscale = 1.0
         super().__init__(

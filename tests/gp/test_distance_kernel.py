@@ -185,6 +185,15 @@ def test_fitting_gains_likelihood_and_predicts(distance, rng):
     assert error.square().mean() < 0.6 * (Y[40:] - Y[:40].mean()).square().mean()
 
 
+def test_an_output_scale_far_out_still_has_a_density(nets, X):
+    # An optimiser goes there for targets that are noise alone.
+    model = DistanceGP(X, targets(nets), distance=Digits())
+    with torch.no_grad():
+        model.covar_module.raw_outputscale.fill_(-1e6)
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    assert math.isfinite(mll(model(*model.train_inputs), model.train_targets).item())
+
+
 def test_it_does_what_botorch_asks_of_a_model(nets, X):
     Y = torch.cat([targets(nets), 2.0 - X.sum(1, keepdim=True)], dim=1)
     model = fitted(DistanceGP(X[:8], Y[:8], distance=Digits()))
