@@ -177,7 +177,7 @@ class SlotEncoding(OperationEncoding):
 
     def of_rows(self, X: Tensor) -> Tensor:
         """Returns the encodings of rows (..., d), averaged over the cells of an architecture."""
-        return _shares(self.slots.counts(X)).to(X.dtype)
+        return self.slots.shares(X)
 
     def num_encodings(self) -> int:
         """Returns the number of encodings, binomial(N + k - 1, k - 1)."""
@@ -303,7 +303,7 @@ class MemberEncoding(OperationEncoding):
         """Returns the encodings of rows (..., d); of empty places none counts."""
         if self.slots is None:
             return X.new_ones((*X.shape[:-1], 1))
-        return _shares(self.slots.counts(X)).to(X.dtype)
+        return self.slots.shares(X)
 
     def num_encodings(self) -> int:
         """Returns the number of distinct encodings of members."""
@@ -348,13 +348,6 @@ def encoding_of(space: SearchSpace) -> SlotEncoding | MemberEncoding:
     """
     slots = operation_slots(space)
     return SlotEncoding(space) if slots is not None and slots.free else MemberEncoding(space)
-
-
-def _shares(counts: Tensor) -> Tensor:
-    """Divides counts (..., k) by their sum; without any operation all shares are equal."""
-    total = counts.sum(dim=-1, keepdim=True)
-    shares = counts.double() / total.clamp_min(1)
-    return torch.where(total > 0, shares, 1.0 / counts.shape[-1])
 
 
 def _random(shape: Sequence[int], generator: torch.Generator) -> Tensor:

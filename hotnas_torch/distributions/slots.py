@@ -57,6 +57,13 @@ class Slots:
         values = torch.where((values >= 0) & (values < num), values, num)
         return functional.one_hot(values, num + 1).sum(dim=-2)[..., :num]
 
+    def shares(self, rows: Tensor) -> Tensor:
+        """The share of each operation, (..., d) -> (..., k); equal ones where there is none."""
+        counts = self.counts(rows)
+        total = counts.sum(dim=-1, keepdim=True)
+        shares = counts.double() / total.clamp_min(1)
+        return torch.where(total > 0, shares, 1.0 / counts.shape[-1]).to(rows.dtype)
+
     def joined(self) -> Slots:
         """The same slots as one block."""
         return Slots((tuple(self.columns),), self.operations, self.first, self.free)

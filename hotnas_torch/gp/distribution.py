@@ -9,7 +9,7 @@ import torch
 from gpytorch.kernels import Kernel, MaternKernel
 from gpytorch.priors import LogNormalPrior
 
-from hotnas_torch.distributions import encoding_of
+from hotnas_torch.distributions import operation_slots
 from hotnas_torch.gp.features import FeatureKernel
 from hotnas_torch.spaces import SearchSpace
 
@@ -35,15 +35,17 @@ def distribution_kernel(
         batch_shape: As for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
-        ValueError: The space has no operation encoding, see
-            :func:`~hotnas_torch.distributions.encoding_of`.
+        ValueError: The space chooses no operations.
 
     Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1, for the kernel.
     """
+    slots = operation_slots(space)
+    if slots is None:
+        raise ValueError(f"{space!r} chooses no operations that could have a distribution")
     base: Kernel = MaternKernel(
         nu=2.5,
         batch_shape=torch.Size() if batch_shape is None else batch_shape,
         lengthscale_prior=LogNormalPrior(math.log(_LENGTHSCALE), _SPREAD),
     )
     base.lengthscale = _LENGTHSCALE
-    return FeatureKernel(base.double(), encoding_of(space).of_rows)
+    return FeatureKernel(base.double(), slots.shares)

@@ -35,6 +35,16 @@ def test_the_coarse_kernel_is_matern_between_distributions():
         assert torch.allclose(kernel(rows(6)).to_dense(), plain(points).to_dense())
 
 
+def test_a_table_need_not_be_enumerated():
+    space = spaces.NASBench101()
+    nets = space.sample(5, generator=torch.Generator().manual_seed(0))
+    whole, part = (
+        distribution_kernel(one)(one.encode(nets)).to_dense()
+        for one in (space, spaces.Subset(space, nets))
+    )
+    assert torch.equal(whole, part)
+
+
 @pytest.mark.parametrize("how", ["product", "additive"])
 def test_both_levels_are_in_the_covariance(how):
     X = rows(12)
@@ -100,5 +110,7 @@ def test_wrong_arguments_are_refused():
         model(X, "sum")
     with pytest.raises(ValueError, match="distribution must be None with numeric columns"):
         HOTNNGP(torch.cat([X, X[:, :1]], dim=1), targets(X), space=SPACE, distribution="product")
+    with pytest.raises(ValueError, match="chooses no operations"):
+        distribution_kernel(spaces.Pooling())
     with pytest.raises(ValueError, match="to which distribution would apply"):
         HOTNNGP(X, targets(X), space=SPACE, distribution="product", covar_module=MaternKernel())
