@@ -73,7 +73,7 @@ def stacked_networks(num: int, num_cells: int, seed: int) -> list[Network]:
     space = ht.spaces.NASBench201()
     by_key: dict[str, Cell] = {}
     while len(by_key) < num_cells:
-        (cell,) = set(space.sample_one(generator=generator).cells)
+        cell = space.sample_one(generator=generator).cells[0]
         by_key.setdefault(cell.key, cell)
     cells = list(by_key.values())
     found: dict[tuple[int, ...], Network] = {}

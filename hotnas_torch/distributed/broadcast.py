@@ -31,13 +31,14 @@ def import_ray() -> Any:
 
 
 def lost_worker() -> tuple[type[Exception], ...]:
-    """What Ray raises when a task's process, machine or result is gone."""
+    """What Ray raises when a task's process, machine or result is gone, or no process starts."""
     exceptions = import_ray().exceptions
     return (
         exceptions.WorkerCrashedError,
         exceptions.NodeDiedError,
         exceptions.OutOfMemoryError,
         exceptions.ObjectLostError,
+        exceptions.RaySystemError,
     )
 
 
