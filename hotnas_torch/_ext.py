@@ -19,7 +19,16 @@ import torch
 
 from hotnas_torch.errors import HotnasError
 
-__all__ = ["ISA_NAMES", "MissingExtensionError", "instruction_set", "loaded", "path", "reason"]
+__all__ = [
+    "ISA_NAMES",
+    "MissingExtensionError",
+    "cuda_architectures",
+    "instruction_set",
+    "loaded",
+    "path",
+    "reason",
+    "serves",
+]
 
 ISA_NAMES = ("baseline", "avx2", "avx512")
 """Names of the instruction sets by the code that ``torch.ops.hotnas.cpu_isa()`` returns."""
@@ -85,3 +94,17 @@ def instruction_set() -> str | None:
     if not loaded or not hasattr(torch.ops.hotnas, "cpu_isa"):
         return None
     return ISA_NAMES[int(torch.ops.hotnas.cpu_isa())]
+
+
+def cuda_architectures() -> tuple[str, ...]:
+    """Name the GPU architectures that the compiled core has kernels for, none without CUDA."""
+    if not loaded or not hasattr(torch.ops.hotnas, "cuda_architectures"):
+        return ()
+    return tuple(f"sm_{name}" for name in torch.ops.hotnas.cuda_architectures().split(",") if name)
+
+
+def serves(device: torch.device) -> bool:
+    """Tell whether the compiled core runs on tensors of this device."""
+    if device.type == "cuda":
+        return bool(cuda_architectures())
+    return loaded and device.type == "cpu"

@@ -30,6 +30,7 @@ class Config:
         num_processors: Processors that the operating system reports, or None when it does not.
         cuda_built: CUDA version that torch was built for, or None for a CPU build.
         cuda_devices: Names of the CUDA devices that torch sees.
+        cuda_kernels: GPU architectures that the compiled core has kernels for.
     """
 
     versions: dict[str, str]
@@ -41,6 +42,7 @@ class Config:
     num_processors: int | None
     cuda_built: str | None
     cuda_devices: tuple[str, ...]
+    cuda_kernels: tuple[str, ...]
 
     def __str__(self) -> str:
         core = f"loaded from {self.extension}" if self.extension else f"no: {self.extension_reason}"
@@ -57,6 +59,7 @@ class Config:
             ("instructions", self.instruction_set or "-"),
             ("threads", f"{self.num_threads} of {self.num_processors or 'unknown'} processors"),
             ("cuda", cuda),
+            ("cuda kernels", ", ".join(self.cuda_kernels) or "none: CUDA tensors take torch code"),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -101,4 +104,5 @@ def show_config() -> Config:
         num_processors=os.cpu_count(),
         cuda_built=torch.version.cuda,
         cuda_devices=devices,
+        cuda_kernels=_ext.cuda_architectures(),
     )

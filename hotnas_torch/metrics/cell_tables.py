@@ -246,12 +246,12 @@ class CellTables:
             large: Positions, shape (P,), int64 on the CPU, larger than `small` item by item.
 
         Returns:
-            Distances, shape (P,), on the CPU.
+            Distances, shape (P,), on the device of the tables.
 
         Raises:
             SolverError: A pair ended without a finite value.
         """
-        values = torch.zeros(small.shape, dtype=self._dtype)
+        values = torch.zeros(small.shape, dtype=self._dtype, device=self._device)
         for n, m, members in self._size_combinations(small, large):
             values[members] = self._solve_class(n, m, small[members], large[members])
         return values
@@ -309,7 +309,7 @@ class CellTables:
         )
         self.log.add(objective, gap, status)
         # Rounding may leave the objective of a perfect match a hair below zero.
-        return objective.clamp_min(0.0).cpu()
+        return objective.clamp_min(0.0)
 
     def _paths(self) -> Tensor:
         """Which lengths add up to the cost between two labels, shape (L, L, E)."""

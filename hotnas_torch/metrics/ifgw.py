@@ -188,8 +188,7 @@ class IFGW:
     @property
     def compiled(self) -> bool:
         """Whether the compiled solver is used, not its torch text."""
-        on_cpu = _ext.loaded and self.device.type == "cpu"
-        return self.backend == "ext" or (self.backend == "auto" and on_cpu)
+        return self.backend == "ext" or (self.backend == "auto" and _ext.serves(self.device))
 
     def config(self) -> dict[str, Any]:
         """Everything that the distances depend on, as JSON-ready values."""

@@ -226,13 +226,13 @@ class NetworkTables:
             costs: Cell distances that cover the cells of `rows` and `cols`.
 
         Returns:
-            Distances, shape (r, c), on the CPU; 0 where both positions are equal.
+            Distances, shape (r, c), on the device of the tables; 0 where both positions are equal.
         """
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
         straight = self._straight(rows, cols, small, large)
         if bool(straight.all()):
             return expand(self._solve(small, large, costs))
-        values = torch.empty(small.shape, dtype=self._dtype)
+        values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
         turned = ~straight
         values[straight] = self._solve(small[straight], large[straight], costs)
         values[turned] = self._solve(small[turned], large[turned], costs.transposed())
@@ -278,7 +278,7 @@ class NetworkTables:
         mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
         state, position = mass.new_zeros(len(small)), mass.new_zeros(len(small))
         alike, _, settled = self._settled(small, large, costs)
-        stays = alike[settled]
+        stays = alike[settled.cpu()]
         mass[stays] = torch.diag_embed(self._slot_mass[self._pattern[small[stays]]]).to(mass)
         moves = torch.ones(len(small), dtype=torch.bool)
         moves[stays] = False
@@ -313,13 +313,13 @@ class NetworkTables:
         return mass, state, position
 
     def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
-        values = torch.empty(small.shape, dtype=self._dtype)
+        values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
         alike, staying, certain = self._settled(small, large, costs)
         if not bool(certain.any()):
             return self._transport(small, large, costs)
         values[alike] = staying
         unsettled = torch.ones(small.shape, dtype=torch.bool)
-        unsettled[alike[certain]] = False
+        unsettled[alike[certain.cpu()]] = False
         rest = torch.nonzero(unsettled).squeeze(1)
         if len(rest):
             values[rest] = self._transport(small[rest], large[rest], costs)
@@ -357,7 +357,7 @@ class NetworkTables:
             backend=self._backend,
         )
         # Rounding may leave the objective of a perfect match a hair below zero.
-        return objective.clamp_min_(0.0).cpu()
+        return objective.clamp_min_(0.0)
 
     def _one_cell_differs(
         self, small: Tensor, large: Tensor, costs: CellCosts
@@ -383,16 +383,17 @@ class NetworkTables:
         slot = differs.to(torch.int64).argmax(1, keepdim=True)
         rows = costs.row_of[slots_x.clamp_min(0)]
         cols = costs.col_of[slots_y.clamp_min(0)]
-        distances = costs.distances.cpu()
+        distances = costs.distances.to(self._device)
         row, col = rows.gather(1, slot), cols.gather(1, slot)
-        not_equal = differs | (slots_x < 0)
+        not_equal = (differs | (slots_x < 0)).to(self._device)
         to_equal = distances[row, cols].masked_fill(not_equal, torch.inf).amin(1)
         from_equal = distances[rows, col].masked_fill(not_equal, torch.inf).amin(1)
         across = distances[row, col].squeeze(1)
         mass = self._slot_mass[self._pattern[small]].gather(1, slot).squeeze(1)
         # Where both ways cost the same, rounding shall not decide.
         slack = 1.0 + 8.0 * torch.finfo(self._dtype).eps
-        return self.weights.cells * mass * across, across <= (to_equal + from_equal) * slack
+        staying = self.weights.cells * mass.to(self._device) * across
+        return staying, across <= (to_equal + from_equal) * slack
 
 
 def _features(network: Network, state_scale: tuple[float, float] | None) -> list[tuple[float, ...]]:

@@ -72,7 +72,7 @@ class Operator:
         Args:
             *inputs: As the op takes them; the first one decides the device.
             backend: "ext" for the compiled op, "torch" for the torch text, "auto" for the compiled
-                op where it is loaded and the tensors are on the CPU.
+                op where it is loaded and has kernels for the tensors' device.
             differentiate: "implicit" for the op's gradient formula; "unroll" runs the torch text
                 and lets autograd record its steps.
 
@@ -100,14 +100,17 @@ class Operator:
         if backend == "torch":
             return False
         if backend == "auto":
-            return _ext.loaded and device.type == "cpu"
+            return _ext.serves(device)
         if backend != "ext":
             msg = f'backend must be "auto", "ext" or "torch", got {backend!r}'
             raise ValueError(msg)
         if not _ext.loaded:
             msg = f'backend="ext" needs the compiled core, but {_ext.reason}; use backend="auto"'
             raise ValueError(msg)
-        if device.type != "cpu":
-            msg = f'backend="ext" runs on the CPU, got tensors on {device}; use backend="auto"'
+        if not _ext.serves(device):
+            msg = (
+                f'backend="ext" has no kernels for tensors on {device} (show_config() lists what it'
+                ' has); use backend="auto"'
+            )
             raise ValueError(msg)
         return True
