@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,14 @@ class Settings:
         evaluations: Trainings of each search, 10 of which are of random networks.
         batch: Networks that are asked for at once.
         storage: Where finished trainings are kept; the same command goes on from there.
+        workers: Processes that train.
     """
 
     seeds: int = 5
     evaluations: int = 60
     batch: int = 4
     storage: str = "runs/bench/digits"
+    workers: int = field(default_factory=processors)
 
 
 QUICK = Settings(seeds=1, evaluations=16, storage="runs/bench/digits-quick")
@@ -81,7 +83,7 @@ def run(settings: Settings) -> Report:
                     Training(seed=seed, num_threads=1),
                     budget=settings.evaluations,
                     storage=folder / f"{name.replace(' ', '-')}-{seed}.sqlite",
-                    workers=processors(),
+                    workers=settings.workers,
                     batch_size=settings.batch,
                 )
             )
@@ -143,7 +145,7 @@ def draw(report: Report) -> Figure:
             low, high = mean - error, mean + error
             axes.fill_between(places, low, high, color=colour, alpha=0.15, step="post", lw=0)
         ends += [mean[min(9, len(mean) - 1)], mean[-1]]
-    room = 0.25 * (max(ends) - min(ends))
+    room = 0.25 * (max(ends) - min(ends)) or 1.0
     axes.set_ylim(min(ends) - room, max(ends) + room)
     axes.set_xlabel("trainings", color=INK)
     axes.set_ylabel("best validation accuracy so far, %", color=INK)

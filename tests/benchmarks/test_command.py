@@ -9,6 +9,7 @@ import torch
 from benchmarks import (
     backward,
     command,
+    digits,
     entropic,
     exactness,
     gram,
@@ -38,6 +39,7 @@ TINY = {
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
+    "digits": digits.Settings(seeds=1, evaluations=2, batch=2, workers=1),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
 }
 
@@ -55,7 +57,9 @@ def test_each_benchmark_measures_draws_and_writes(
     settings = TINY[name]
     if name in ("metric_quality", "learned", "relaxed"):
         data = str(request.getfixturevalue("data_dir"))
-        settings = replace(settings, data=data, storage=str(tmp_path / "storage"))
+        settings = replace(settings, data=data)
+    if hasattr(settings, "storage"):
+        settings = replace(settings, storage=str(tmp_path / "storage"))
     monkeypatch.setattr(module, "QUICK", settings)
     before = torch.get_num_threads()
     assert command.main([name, "--quick", "--output", str(tmp_path / "new")]) == 0
