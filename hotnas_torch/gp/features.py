@@ -179,7 +179,7 @@ class FeatureGP(SingleTaskGP):
         ).eval()
 
 
-class _Featurize(InputTransform, torch.nn.Module):  # type: ignore[misc]
+class _Featurize(InputTransform, torch.nn.Module):
     """Replaces rows by their features."""
 
     is_one_to_many = False

@@ -63,18 +63,15 @@ def cifar10(
     train, validation = order[:num_train], order[num_train : num_train + num_validation]
     deviation, mean = torch.std_mean(images[train], dim=(0, 2, 3), keepdim=True)
     deviation = torch.where(deviation > 0.0, deviation, 1.0)
-    return ImageData(
-        "cifar10",
-        *(
-            Split((part - mean) / deviation, names)
-            for part, names in (
-                (images[train], labels[train]),
-                (images[validation], labels[validation]),
-                (test_images, test_labels),
-            )
-        ),
-        num_classes=_CLASSES,
+    split_train, split_validation, split_test = (
+        Split((part - mean) / deviation, names)
+        for part, names in (
+            (images[train], labels[train]),
+            (images[validation], labels[validation]),
+            (test_images, test_labels),
+        )
     )
+    return ImageData("cifar10", split_train, split_validation, split_test, num_classes=_CLASSES)
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:

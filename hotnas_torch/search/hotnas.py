@@ -173,8 +173,9 @@ class HOTNAS(BayesianSearch):
     def _fit(self, X: Tensor, Y: Tensor) -> Model:
         if self._factory is not None:
             return self._factory(X, Y)
-        fixed = {"learn": []} if len(X) < self.learn_from else {}
-        options = self.model_options | fixed
+        options = self.model_options
+        if len(X) < self.learn_from:
+            options = options | {"learn": []}
         model = HOTNNGP(X, Y, space=self.space, **options)
         try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
