@@ -22,6 +22,7 @@ from benchmarks import (
     scaling,
     speed,
     spread,
+    step,
     threads,
 )
 from benchmarks.machine import Load
@@ -39,6 +40,7 @@ BENCHMARKS = {
         quality,
         exactness,
         gram,
+        step,
         backward,
         entropic,
         metric_quality,

@@ -19,6 +19,7 @@ from benchmarks import (
     relaxed,
     scaling,
     speed,
+    step,
     threads,
 )
 
@@ -31,6 +32,7 @@ TINY = {
     "quality": quality.Settings(pairs=10, random_starts=3, most_starts=4),
     "exactness": exactness.Settings(transports=3, graphs=5),
     "gram": gram.Settings(matrices=(("nasbench201", 10),), darts_networks=2),
+    "step": step.Settings(observations=6, pool=8, batch=2, steps=1),
     "backward": backward.Settings(matrices=(("transnas_macro", 10), ("transnas_macro", 20))),
     "learned": learned.Settings(tasks=("nasbench_macro",), splits=2, train=8, test=6),
     "relaxed": relaxed.Settings(
