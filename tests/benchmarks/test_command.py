@@ -8,8 +8,10 @@ import torch
 
 from benchmarks import (
     backward,
+    coarse,
     command,
     digits,
+    dnas,
     entropic,
     exactness,
     gram,
@@ -19,6 +21,7 @@ from benchmarks import (
     relaxed,
     scaling,
     speed,
+    spread,
     step,
     threads,
 )
@@ -33,6 +36,9 @@ TINY = {
     "exactness": exactness.Settings(transports=3, graphs=5),
     "gram": gram.Settings(matrices=(("nasbench201", 10),), darts_networks=2),
     "step": step.Settings(observations=6, pool=8, batch=2, steps=1),
+    "spread": spread.Settings(tasks=("nasbench_macro",), encodings=5),
+    "coarse": coarse.Settings(tasks=("nasbench_macro",), splits=2, train=8, test=6),
+    "dnas": dnas.Settings(seeds=1, epochs=1, every=1, batch=200, channels=2),
     "backward": backward.Settings(matrices=(("transnas_macro", 10), ("transnas_macro", 20))),
     "learned": learned.Settings(tasks=("nasbench_macro",), splits=2, train=8, test=6),
     "relaxed": relaxed.Settings(
@@ -57,9 +63,8 @@ def test_each_benchmark_measures_draws_and_writes(
 ) -> None:
     module: ModuleType = command.BENCHMARKS[name]
     settings = TINY[name]
-    if name in ("metric_quality", "learned", "relaxed"):
-        data = str(request.getfixturevalue("data_dir"))
-        settings = replace(settings, data=data)
+    if hasattr(settings, "data"):
+        settings = replace(settings, data=str(request.getfixturevalue("data_dir")))
     if hasattr(settings, "storage"):
         settings = replace(settings, storage=str(tmp_path / "storage"))
     monkeypatch.setattr(module, "QUICK", settings)
