@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from hotnas_torch.comparison import METHODS, TASKS, Record, Summary, compare, summarize, write_csv
+from hotnas_torch.comparison import (
+    METHODS,
+    TABLE,
+    TASKS,
+    Record,
+    Summary,
+    compare,
+    summarize,
+    write_csv,
+)
 from hotnas_torch.files import write_text
 from hotnas_torch.plot import plot_ranks, plot_regrets, save_figure
 
@@ -15,14 +24,13 @@ __all__ = ["add_bench"]
 
 _EXAMPLES = """\
 examples:
-  hotnas bench search --data data --out runs/compare
-  hotnas bench search --data data --out runs/compare --tasks nb201_cifar10 --seeds 5 --processes 2
+  hotnas bench search --data data --out runs/compare --processes 2
+  hotnas bench search --data data --out runs/compare --tasks nb201_cifar10 --seeds 5
   hotnas bench search --data data --out runs/quick --methods hotnas random --evaluations 50
 
 Each finished search is a file in --out; the same command goes on where it was interrupted.
 --out gets results.csv (one line per evaluation), table.md, regret.png and ranks.png.
 """
-_DEFAULT_METHODS = ("hotnas", "random", "evolution")
 
 
 class _Parser(Protocol):
@@ -52,7 +60,7 @@ def add_bench(commands: Any) -> None:
     )
     search.add_argument("--tasks", nargs="+", metavar="TASK", default=list(TASKS), choices=TASKS)
     search.add_argument(
-        "--methods", nargs="+", metavar="METHOD", default=list(_DEFAULT_METHODS), choices=METHODS
+        "--methods", nargs="+", metavar="METHOD", default=list(TABLE), choices=METHODS
     )
     for name, default, text in (
         ("seeds", 20, "searches per task and method"),

@@ -1,6 +1,6 @@
 """Search strategies compared: methods x tasks x seeds, resumable, with statistics."""
 
-from hotnas_torch.comparison.methods import METHODS, Method
+from hotnas_torch.comparison.methods import METHODS, TABLE, Method
 from hotnas_torch.comparison.records import Record, read_records, write_csv
 from hotnas_torch.comparison.run import compare
 from hotnas_torch.comparison.summary import Cell, PairedTest, Summary, summarize
@@ -8,6 +8,7 @@ from hotnas_torch.comparison.tasks import TASKS, Task
 
 __all__ = [
     "METHODS",
+    "TABLE",
     "TASKS",
     "Cell",
     "Method",

@@ -29,7 +29,7 @@ from hotnas_torch.search import (
 )
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "TABLE", "Method"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "nasbot": Method("NASBOT", _with(NASBOT)),
         "bo_tw": Method("BO-TW", _with(BOTW)),
         "bo_tw_2g": Method("BO-TW-2G", _with(BOTW, grams=2)),
-        "bo_edit": Method("BO-edit", _with(BOEdit)),
+        # No settings of its own are known: as many candidates as HOTNAS has.
+        "bo_edit": Method("BO-edit", _with(BOEdit, pool_size=500)),
         "nas_bowl": Method("NAS-BOWL", _with(NASBOWL)),
         "bananas": Method("BANANAS", _with(BANANAS)),
         "mutation": Method("mutation, no model", _with(MutationSearch)),
@@ -121,3 +122,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 """Methods by the name that records and the command line use."""
+
+TABLE = (
+    "hotnas",
+    "hotnas_paper",
+    "random",
+    "evolution",
+    "local_first",
+    "nasbot",
+    "bo_tw",
+    "bo_tw_2g",
+    "bo_edit",
+    "nas_bowl",
+    "bananas",
+    "mutation",
+    "random_pool",
+)
+"""Methods of the table that compares HOTNAS with those that it is an alternative to."""

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hotnas_torch.files import write_text
 
 __all__ = ["Record", "path_of", "read_record", "read_records", "write_csv", "write_record"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,11 @@ class Record:
         networks: Official strings in the order of evaluation.
         values: Their values, smaller is better; NaN for a failed evaluation.
         seconds: Processor seconds that proposing each of them took.
-        best_value: The smallest value of the table.
-        better: How many architectures of the table are better than the best found so far, after
-            each evaluation.
+        reported: Value by which the search is judged after each evaluation: of the network with the
+            smallest value so far. Where the task has no other column, that smallest value.
+        best_value: The smallest reported value of the table.
+        better: How many architectures of the table have a smaller reported value than the network
+            chosen so far, after each evaluation.
     """
 
     task: str
@@ -43,16 +46,13 @@ class Record:
     networks: tuple[str, ...]
     values: tuple[float, ...]
     seconds: tuple[float, ...]
+    reported: tuple[float, ...]
     best_value: float
     better: tuple[int, ...]
 
     def regrets(self) -> list[float]:
-        """Returns the best value so far less the best of the table, after each evaluation."""
-        best, found = math.inf, []
-        for value in self.values:
-            best = best if math.isnan(value) else min(best, value)
-            found.append(best - self.best_value)
-        return found
+        """Returns the reported value less the best of the table, after each evaluation."""
+        return [value - self.best_value for value in self.reported]
 
 
 def path_of(folder: Path, task: str, method: str, seed: int) -> Path:
@@ -81,7 +81,9 @@ def read_record(path: Path) -> Record:
         if version > _VERSION:
             raise StorageError(f"{path} was written by a newer version of hotnas_torch.")
         content["values"] = [math.nan if v is None else float(v) for v in content["values"]]
-        for name in ("networks", "values", "seconds", "better"):
+        if version == 1:  # every task was judged by what it minimised
+            content["reported"] = accumulate(content["values"], min)
+        for name in ("networks", "values", "seconds", "reported", "better"):
             content[name] = tuple(content[name])
         return Record(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hotnas_torch.comparison.methods import METHODS, Method
+from hotnas_torch.comparison.methods import METHODS
 from hotnas_torch.comparison.records import Record, path_of, read_record, write_record
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.errors import StorageError
@@ -81,7 +82,7 @@ def compare(
     for name in tasks:
         table = _table(TASKS[name], data)
         for method in methods:
-            expected = _identity(METHODS[method], table, num_initial, num_evaluations, batch)
+            expected = _identity(name, method, table, num_initial, num_evaluations, batch)
             for seed in range(num_seeds):
                 path = path_of(folder, name, method, seed)
                 if path.exists():
@@ -152,20 +153,24 @@ def search_once(
         networks += [net.spec for net in asked]
         values += found
         seconds += [took / len(asked)] * len(asked)
-    best, better = float("inf"), []
-    for value in values:
-        best = min(best, value)
-        better.append(table.rank(best))
+    judge = _judge(TASKS[task], data)
+    reported: list[float] = []
+    best, chosen = math.inf, math.nan
+    for spec, value in zip(networks, values, strict=True):
+        if value < best:
+            best, chosen = value, judge(judge.space.from_string(spec)).value
+        reported.append(chosen)
     record = Record(
         task=task,
         method=method,
         seed=seed,
-        identity=_identity(METHODS[method], table, num_initial, num_evaluations, batch),
+        identity=_identity(task, method, table, num_initial, num_evaluations, batch),
         networks=tuple(networks),
         values=tuple(values),
         seconds=tuple(seconds),
-        best_value=table.best_value,
-        better=tuple(better),
+        reported=tuple(reported),
+        best_value=judge.best_value,
+        better=tuple(judge.rank(value) for value in reported),
     )
     write_record(record, folder)
     return record
@@ -176,14 +181,24 @@ def _table(task: Task, data: Path) -> Table:
     return task.open(data)
 
 
+def _judge(task: Task, data: Path) -> Table:
+    return _table(task, data) if task.reported is None else _reported(task, data)
+
+
+@lru_cache(maxsize=2)
+def _reported(task: Task, data: Path) -> Table:
+    return task.open_reported(data)
+
+
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
 def _identity(
-    method: Method, table: Table, num_initial: int, num_evaluations: int, batch: int
+    task: str, method: str, table: Table, num_initial: int, num_evaluations: int, batch: int
 ) -> dict[str, Any]:
-    config = method.build(table.space, torch.Generator().manual_seed(0), num_initial).config()
+    generator = torch.Generator().manual_seed(0)
+    config = METHODS[method].build(table.space, generator, num_initial).config()
     del config["seed"]
     identity: dict[str, Any] = {
         "strategy": config,
@@ -192,6 +207,8 @@ def _identity(
         "num_evaluations": num_evaluations,
         "batch": batch,
     }
+    if TASKS[task].reported is not None:
+        identity["reported"] = TASKS[task].reported
     # As it will be read again.
     return dict(json.loads(json.dumps(identity)))
 

@@ -22,7 +22,10 @@ class Task:
         table: Format of the table, see :func:`~hotnas_torch.objectives.open_table`.
         path: The file, relative to the folder of all tables.
         column: What is minimised; None for the format's own column.
-        unit: Unit of the value that is minimised.
+        unit: Unit of the value that is reported.
+        reported: Column of the value that a search is judged by, where it is not the one that it
+            minimises: the network with the best ``column`` so far is chosen, and its ``reported``
+            value counts.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Task:
     path: str
     column: str | None = None
     unit: str = "error, %"
+    reported: str | None = None
 
     def open(self, folder: Path) -> Table:
         """Reads the table.
@@ -39,6 +43,14 @@ class Task:
             TableError: The file is missing or damaged.
         """
         return open_table(self.table, folder / self.path, self.column)
+
+    def open_reported(self, folder: Path) -> Table:
+        """Reads the table with the column that searches are judged by.
+
+        Raises:
+            TableError: The file is missing or damaged.
+        """
+        return open_table(self.table, folder / self.path, self.reported or self.column)
 
 
 def _transnas(column: str, title: str, unit: str = "error, %") -> Task:
@@ -56,6 +68,17 @@ _ALL = (
     ),
     Task("nb201_cifar10", "NB201 CIFAR-10", "nasbench201", _NB201, "cifar10_test"),
     Task("nb201_cifar100", "NB201 CIFAR-100", "nasbench201", _NB201, "cifar100_test"),
+    *(
+        Task(
+            f"nb201_{data}_val",
+            f"NB201 {title} by validation",
+            "nasbench201",
+            _NB201,
+            f"{data}_val_e12",
+            reported=f"{data}_test",
+        )
+        for data, title in (("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"))
+    ),
     Task("nasbench101", "NAS-Bench-101", "nasbench101", "nas-bench-101/nb101_test.csv.gz"),
     _transnas("class_object", "object"),
     _transnas("class_scene", "scene"),

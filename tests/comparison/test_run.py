@@ -1,9 +1,13 @@
+import csv
+import gzip
+import json
 from unittest.mock import Mock
 
 import pytest
 
 from hotnas_torch.comparison import TASKS, compare, read_records
 from hotnas_torch.comparison import run as module
+from hotnas_torch.comparison.records import read_record
 from hotnas_torch.errors import StorageError, TableError
 
 SETTINGS = {"num_seeds": 3, "num_evaluations": 70, "progress": False}
@@ -35,6 +39,43 @@ def test_methods_start_from_the_same_networks(compared):
     for one, two in zip(first, other, strict=True):
         assert one.networks[:10] == two.networks[:10]
         assert one.networks != two.networks
+
+
+def test_a_search_is_judged_by_the_network_that_it_would_choose(data_dir, tmp_path):
+    [record] = compare(
+        ["nb201_cifar10_val"],
+        ["random"],
+        data=data_dir,
+        folder=tmp_path,
+        num_seeds=1,
+        num_evaluations=40,
+        progress=False,
+    )
+    with gzip.open(data_dir / "nas-bench-201" / "nb201.csv.gz", "rt") as lines:
+        rows = {row["arch"]: row for row in csv.DictReader(lines)}
+    seen = [rows[text] for text in record.networks]
+    assert record.values == pytest.approx([100 - float(row["cifar10_val_e12"]) for row in seen])
+    for count in (1, 10, 40):
+        chosen = max(seen[:count], key=lambda row: float(row["cifar10_val_e12"]))
+        accuracy = float(chosen["cifar10_test"])
+        assert record.reported[count - 1] == pytest.approx(100 - accuracy)
+        better = sum(float(row["cifar10_test"]) > accuracy for row in rows.values())
+        assert record.better[count - 1] == better
+    assert record.best_value == pytest.approx(
+        100 - max(float(row["cifar10_test"]) for row in rows.values())
+    )
+    # The validation after 12 epochs is not the test after 200: the choice is not always the best.
+    assert record.reported[-1] >= min(100 - float(row["cifar10_test"]) for row in seen)
+
+
+def test_records_of_the_first_version_are_read(compared, data_dir, tmp_path):
+    record = compared[0][0]
+    path = compared[1] / record.task / record.method / f"{record.seed}.json"
+    content = json.loads(path.read_text())
+    del content["reported"]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(content | {"version": 1}))
+    assert read_record(old) == record
 
 
 def test_what_is_finished_is_not_run_again(compared, data_dir, monkeypatch):
