@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_text"]
+__all__ = ["write_bytes", "write_text"]
 
 # A temporary file is readable by its owner alone; this one is like any other.
 _MODE = 0o644
@@ -22,11 +22,16 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: The file cannot be written; an old one is then untouched.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, replacing an old one, in one step; arguments and errors as `write_text`."""
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
+        dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
         try:
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(_MODE)

@@ -1,0 +1,94 @@
+"""Exponential running means of rewards, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["RunningMean"]
+
+
+class RunningMean:
+    r"""Exponentially smoothed rewards of K slots, Eq. 4 of the paper.
+
+    .. math:: C \leftarrow \beta C + (1 - \beta) \, \text{reward}
+
+    Args:
+        size: Number K of slots.
+        beta: Smoothing, in [0, 1).
+        initial: Value before the first reward; None starts from nothing, so that the value is the
+            mean of the rewards weighted by beta to the power of their age.
+
+    Attributes:
+        count: (K,) int64, rewards recorded so far.
+
+    Raises:
+        ValueError: ``beta`` out of range.
+
+    Complexity: O(K) memory; recording P rewards O(P log P).
+
+    Example:
+        >>> mean = RunningMean(2, beta=0.5, initial=1.0)
+        >>> mean.record(torch.tensor([0, 0]), torch.tensor([0.0, 1.0]).double())
+        >>> mean.value.tolist()
+        [0.75, 1.0]
+    """
+
+    def __init__(self, size: int, *, beta: float, initial: float | None) -> None:
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"beta must be in [0, 1), got {beta}.")
+        self.beta = float(beta)
+        self.initial = initial
+        self.count = torch.zeros(size, dtype=torch.int64)
+        self._sum = torch.zeros(size, dtype=torch.float64)
+
+    @property
+    def value(self) -> Tensor:
+        """(K,) float64; 0 without a reward where there is no initial value."""
+        left = torch.pow(self.beta, self.count.double())
+        if self.initial is None:
+            return self._sum / (1.0 - left).clamp_min(1.0 - self.beta)
+        return left * self.initial + self._sum
+
+    def record(self, slots: Tensor, rewards: Tensor, order: Tensor | None = None) -> None:
+        """Records rewards as if one after the other.
+
+        Args:
+            slots: (P,) int64, the slot that each belongs to; repeats allowed.
+            rewards: (P,) float64.
+            order: (P,) int64, when each came; None takes them as they stand.
+        """
+        if not len(slots):
+            return
+        if order is not None:
+            by_time = order.argsort(stable=True)
+            slots, rewards = slots[by_time], rewards[by_time]
+        by_slot = slots.argsort(stable=True)
+        found, counts = slots[by_slot].unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0).repeat_interleave(counts)
+        later = (ends - 1 - torch.arange(len(slots))).double()
+        self._sum[found] *= torch.pow(self.beta, counts.double())
+        weighted = (1.0 - self.beta) * torch.pow(self.beta, later) * rewards[by_slot]
+        self._sum.index_add_(0, slots[by_slot], weighted)
+        self.count[found] += counts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns counts and smoothed sums."""
+        return {"count": self.count.clone(), "sum": self._sum.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        for name, own in (("count", self.count), ("sum", self._sum)):
+            if state[name].shape != own.shape:
+                raise ValueError(
+                    f"state[{name!r}] must have shape {tuple(own.shape)}, got "
+                    f"{tuple(state[name].shape)} (it belongs to another set of architectures)."
+                )
+        self.count = state["count"].cpu().clone()
+        self._sum = state["sum"].cpu().clone()
