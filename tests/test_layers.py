@@ -23,6 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "arch": {"errors"},
     "spaces": {"errors", "arch"},
     "distributions": {"errors", "arch", "spaces"},
+    "generators": {"errors", "arch", "spaces"},
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "hierarchy": BASE | {"arch", "spaces", "metrics"},
     "nn": BASE | {"arch", "spaces", "distributions", "hierarchy"},

@@ -14,6 +14,7 @@ from hotnas_torch.arch.dag import (
     check_edges,
     check_index,
     nodes_on_paths,
+    renumbered,
     topological_order,
 )
 from hotnas_torch.errors import ArchitectureError
@@ -93,7 +94,7 @@ class Cell:
         pairs = sorted(_check_pairs(edges, len(labels)))
         if prune:
             kept = nodes_on_paths(len(labels), pairs) or [0, len(labels) - 1]
-            labels, pairs = _renumber(labels, pairs, kept)
+            labels, pairs = renumbered(labels, pairs, kept)
         if any(i >= j for i, j in pairs):
             last = len(labels) - 1
             order = topological_order(len(labels), pairs)
@@ -103,7 +104,7 @@ class Cell:
                     f"edges contain {wrong}, which enters the input (node 0) or leaves the output "
                     f"(node {last}) (remove it, or pass prune=True)."
                 )
-            labels, pairs = _renumber(labels, pairs, order)
+            labels, pairs = renumbered(labels, pairs, order)
         return cls(labels, tuple(pairs))
 
     @property
@@ -141,7 +142,7 @@ class Cell:
             form = self
             order = canonical_order(self.ops, self.edges)
             if order != list(range(len(order))):
-                labels, pairs = _renumber(self.ops, self.edges, order)
+                labels, pairs = renumbered(self.ops, self.edges, order)
                 form = Cell(labels, tuple(pairs))
                 object.__setattr__(form, "_canonical", form)
             object.__setattr__(self, "_canonical", form)
@@ -230,12 +231,3 @@ def _check_pairs(edges: Iterable[Iterable[int]], num_nodes: int) -> set[tuple[in
             )
         pairs.add((i, j))
     return pairs
-
-
-def _renumber(
-    labels: tuple[str, ...], edges: Iterable[tuple[int, int]], order: list[int]
-) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    # order[new] = old; edges to nodes that order leaves out are dropped.
-    new = {old: position for position, old in enumerate(order)}
-    pairs = sorted((new[i], new[j]) for i, j in edges if i in new and j in new)
-    return tuple(labels[old] for old in order), pairs

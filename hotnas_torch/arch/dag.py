@@ -10,7 +10,14 @@ from collections.abc import Iterable, Sequence
 
 from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["check_edges", "check_index", "longest_paths", "nodes_on_paths", "topological_order"]
+__all__ = [
+    "check_edges",
+    "check_index",
+    "longest_paths",
+    "nodes_on_paths",
+    "renumbered",
+    "topological_order",
+]
 
 Edges = tuple[tuple[int, int], ...]
 
@@ -191,3 +198,12 @@ def longest_paths(num_nodes: int, edges: Edges) -> list[int]:
         if depth[i] >= depth[j]:
             depth[j] = depth[i] + 1
     return depth
+
+
+def renumbered(
+    labels: tuple[str, ...], edges: Iterable[tuple[int, int]], order: Sequence[int]
+) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
+    """Returns labels and sorted edges after ``order[new] = old``; nodes left out are dropped."""
+    new = {old: position for position, old in enumerate(order)}
+    pairs = sorted((new[i], new[j]) for i, j in edges if i in new and j in new)
+    return tuple(labels[old] for old in order), pairs

@@ -17,6 +17,7 @@ from hotnas_torch.arch._json import (
 from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.dag import check_edges, longest_paths
+from hotnas_torch.arch.nested import cell_from_json
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Network"]
@@ -30,8 +31,8 @@ class Network:
     up to the numbering of nodes and cells.
 
     Args:
-        cells: N >= 1 cells, in a topological order of the macro graph. Repeated cells should be the
-            same object: what is computed once per cell is then computed once.
+        cells: N >= 1 cells, nested or not, in a topological order of the macro graph. Repeated
+            cells should be the same object: what is computed once per cell is then computed once.
         channels: Output channels of each cell, > 0.
         downsampling: Resolution divisor after each cell relative to the network's input, cumulative
             (1, 2, 4, ...), > 0.
@@ -206,7 +207,7 @@ class Network:
         distinct = []
         for place, entry in enumerate(check_list(data["cells"], dict, "cells")):
             try:
-                distinct.append(Cell.from_json(entry))
+                distinct.append(cell_from_json(entry))
             except ArchitectureError as error:
                 raise ArchitectureError(f"cells[{place}]: {error}") from error
         layout = check_list(data["layout"], int, "layout")
