@@ -1,6 +1,7 @@
 """Torch modules built from architectures, and their training."""
 
 from hotnas_torch.nn.cifar import cifar10
+from hotnas_torch.nn.counting import Costs, CostTable
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ImageData, Split, digits
 from hotnas_torch.nn.differentiable import (
@@ -10,7 +11,10 @@ from hotnas_torch.nn.differentiable import (
     sample_connected,
 )
 from hotnas_torch.nn.initialization import build, initialize
+from hotnas_torch.nn.mobile_supernets import MacroSupernet, MobileNetSupernet
 from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
+from hotnas_torch.nn.pooling_supernet import PoolingSupernet
+from hotnas_torch.nn.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernet201 import NASBench201Supernet
 from hotnas_torch.nn.training import (
     EpochResult,
@@ -22,6 +26,8 @@ from hotnas_torch.nn.training import (
 
 __all__ = [
     "CellModule",
+    "CostTable",
+    "Costs",
     "DARTSModule",
     "DARTSSkeleton",
     "DARTSSupernet",
@@ -29,9 +35,13 @@ __all__ = [
     "DifferentiableSettings",
     "EpochResult",
     "ImageData",
+    "MacroSupernet",
+    "MobileNetSupernet",
     "NASBench201Module",
     "NASBench201Supernet",
+    "PoolingSupernet",
     "SearchEpoch",
+    "SinglePathSupernet",
     "Skeleton",
     "Split",
     "TrainingResult",

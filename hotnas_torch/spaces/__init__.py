@@ -4,6 +4,7 @@ from typing import Any
 
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
+from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
 from hotnas_torch.spaces.nasbench101 import NASBench101
 from hotnas_torch.spaces.nasbench201 import NASBench201
 from hotnas_torch.spaces.nasbench_macro import NASBenchMacro
@@ -14,6 +15,7 @@ from hotnas_torch.spaces.transnas_macro import TransNASMacro
 __all__ = [
     "DARTS",
     "Genotype",
+    "MobileNetV2",
     "NASBench101",
     "NASBench201",
     "NASBenchMacro",
@@ -26,7 +28,15 @@ __all__ = [
 
 _SPACES: dict[str, type[SearchSpace]] = {
     space.name: space
-    for space in (NASBench101, NASBench201, TransNASMacro, DARTS, NASBenchMacro, Pooling)
+    for space in (
+        NASBench101,
+        NASBench201,
+        TransNASMacro,
+        DARTS,
+        NASBenchMacro,
+        Pooling,
+        MobileNetV2,
+    )
 }
 
 
@@ -35,7 +45,7 @@ def get(name: str, **options: Any) -> SearchSpace:
 
     Args:
         name: ``"nasbench101"``, ``"nasbench201"``, ``"transnas_macro"``, ``"darts"``,
-            ``"nasbench_macro"`` or ``"pooling"``.
+            ``"nasbench_macro"``, ``"pooling"`` or ``"mobilenet_v2"``.
         **options: The space's own options, for example ``contract_skip=True``.
 
     Raises:

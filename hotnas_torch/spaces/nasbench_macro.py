@@ -14,9 +14,12 @@ __all__ = ["NASBenchMacro"]
 OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
 _PROJECTION = "conv_1x1"
 
-_STAGES = (2, 3, 3)
-_NUM_LAYERS = sum(_STAGES)
-_FIRST_OF_STAGE = tuple(sum(_STAGES[:stage]) for stage in range(len(_STAGES)))
+STAGES = ((2, 64, 2), (3, 128, 2), (3, 256, 2))
+"""Layers, channels, and stride of the first layer of each stage."""
+
+_LENGTHS = tuple(length for length, _, _ in STAGES)
+_NUM_LAYERS = sum(_LENGTHS)
+_FIRST_OF_STAGE = tuple(sum(_LENGTHS[:stage]) for stage in range(len(STAGES)))
 _STEM_CHANNELS = 32
 _CHANNELS = (64, 64, 128, 128, 128, 256, 256, 256)
 _DOWNSAMPLING = (2, 2, 4, 4, 4, 8, 8, 8)
@@ -81,7 +84,7 @@ class NASBenchMacro(ChoiceSpace):
         """
         code = self._code(net)
         form: list[int] = []
-        for first, length in zip(_FIRST_OF_STAGE, _STAGES, strict=True):
+        for first, length in zip(_FIRST_OF_STAGE, _LENGTHS, strict=True):
             form.append(code[first])
             form += sorted(code[first + 1 : first + length], key=lambda operation: operation == 0)
         return self._shared_network(tuple(form))

@@ -29,9 +29,10 @@ FACTORIES = {
     "darts-contracted": lambda: spaces.DARTS(contract_skip=True),
     "nasbench_macro": spaces.NASBenchMacro,
     "pooling": spaces.Pooling,
+    "mobilenet_v2": spaces.MobileNetV2,
     "subset": _subset,
 }
-NAMES = ["nasbench101", "nasbench201", "transnas_macro", "darts", "nasbench_macro", "pooling"]
+NAMES = [name for name in FACTORIES if "-" not in name and name != "subset"]
 
 
 @pytest.fixture(params=FACTORIES)
