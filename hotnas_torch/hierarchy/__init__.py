@@ -1,7 +1,11 @@
 """Hierarchies of architectures, learned or given, and samplers that search in them."""
 
+from hotnas_torch.hierarchy.balanced import accuracy_tree, flat_tree, halving_tree, random_tree
 from hotnas_torch.hierarchy.budget import Budgeted
+from hotnas_torch.hierarchy.clustering import Linkage, cluster, cluster_sample, linkage_tree
+from hotnas_torch.hierarchy.distances import encoding_distances, output_distances
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
+from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
 from hotnas_torch.hierarchy.running_mean import RunningMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Phase, Schedule
@@ -13,10 +17,23 @@ __all__ = [
     "Boltzmann",
     "Budgeted",
     "Independent",
+    "Linkage",
     "Phase",
     "RunningMean",
     "Sampler",
     "Schedule",
     "TreeSampler",
     "Uniform",
+    "accuracy_tree",
+    "cluster",
+    "cluster_sample",
+    "encoding_distances",
+    "flat_tree",
+    "halving_tree",
+    "layer_operations",
+    "layer_tree",
+    "layer_vectors",
+    "linkage_tree",
+    "output_distances",
+    "random_tree",
 ]
