@@ -10,10 +10,14 @@ from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian import BayesianSearch
 from hotnas_torch.search.bo_edit import BOEdit
 from hotnas_torch.search.bo_tw import BOTW
+from hotnas_torch.search.bohb import BOHB
+from hotnas_torch.search.box import BoxSpace, UnitBox
 from hotnas_torch.search.distance_search import DistanceSearch
 from hotnas_torch.search.encoded_bo import EncodedBO
 from hotnas_torch.search.evolution import RegularizedEvolution
 from hotnas_torch.search.hotnas import HOTNAS
+from hotnas_torch.search.hyperband import Hyperband, Job, JobResult
+from hotnas_torch.search.jobs import run_jobs
 from hotnas_torch.search.kdpp import sample_kdpp
 from hotnas_torch.search.local_search import LocalSearch
 from hotnas_torch.search.nas_bowl import NASBOWL
@@ -27,6 +31,7 @@ from hotnas_torch.search.trust_region import DirichletTrustRegion
 __all__ = [
     "ANASODBO",
     "BANANAS",
+    "BOHB",
     "BOTW",
     "HOTNAS",
     "NASBOT",
@@ -38,9 +43,13 @@ __all__ = [
     "AcquisitionInputs",
     "BOEdit",
     "BayesianSearch",
+    "BoxSpace",
     "DirichletTrustRegion",
     "DistanceSearch",
     "EncodedBO",
+    "Hyperband",
+    "Job",
+    "JobResult",
     "LocalSearch",
     "LogEI",
     "MutationSearch",
@@ -53,6 +62,8 @@ __all__ = [
     "Storage",
     "Strategy",
     "Trial",
+    "UnitBox",
     "run",
+    "run_jobs",
     "sample_kdpp",
 ]

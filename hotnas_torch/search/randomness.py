@@ -1,0 +1,68 @@
+"""The state of a generator as JSON, and BoTorch's randomness from a generator."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_generator", "decode_state", "describe_state", "draw_seed", "seeded"]
+
+
+def check_generator(generator: torch.Generator | None) -> torch.Generator:
+    """Returns the generator if it is one.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {generator!r}: randomness comes from the "
+            "caller only (pass generator=torch.Generator().manual_seed(0))."
+        )
+    return generator
+
+
+def describe_state(generator: torch.Generator) -> dict[str, str]:
+    """Returns the state of a generator, ready for ``json.dumps``."""
+    return {
+        "device": generator.device.type,
+        "state": base64.b64encode(generator.get_state().numpy().tobytes()).decode(),
+    }
+
+
+def decode_state(described: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    """Returns what to give to ``generator.set_state``.
+
+    Raises:
+        ValueError: The description is damaged, or of a generator on another device.
+    """
+    try:
+        device = str(described["device"])
+        state = base64.b64decode(described["state"], validate=True)
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise ValueError(f"the generator's state is damaged: {error!r}.") from error
+    if device != generator.device.type:
+        raise ValueError(
+            f"the state belongs to a generator on {device!r}, this one is on "
+            f"{generator.device.type!r}."
+        )
+    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Draws a seed for somebody else's random numbers."""
+    return int(torch.randint(2**31, (), generator=generator, device=generator.device))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global state, from which BoTorch's samplers draw, and puts it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
