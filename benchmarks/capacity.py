@@ -37,7 +37,8 @@ class Settings:
         samples: Networks of each space whose pairs are timed.
         sizes: Numbers of architectures to extrapolate to.
         landmarks: Landmarks of the largest of them.
-        matrix: Space and networks of the full matrix that landmarks are compared with.
+        matrices: Spaces of the full matrices that landmarks are compared with.
+        networks: Networks of each such matrix.
         nums: Numbers of landmarks that are compared.
         repeats: Choices of landmarks at each number.
         seed: Of everything.
@@ -52,7 +53,8 @@ class Settings:
     )
     sizes: tuple[int, ...] = (100_000, 1_000_000)
     landmarks: int = 1000
-    matrix: tuple[str, int] = ("nasbench_macro", 5000)
+    matrices: tuple[str, ...] = ("nasbench_macro", "nasbench101")
+    networks: int = 5000
     nums: tuple[int, ...] = (50, 100, 200, 500, 1000)
     repeats: int = 2
     seed: int = 0
@@ -60,7 +62,8 @@ class Settings:
 
 QUICK = Settings(
     samples=(("nasbench201", 60), ("nasbench_macro", 200)),
-    matrix=("nasbench_macro", 300),
+    matrices=("nasbench_macro",),
+    networks=300,
     nums=(10, 50),
     repeats=2,
 )
@@ -218,12 +221,24 @@ def _needs(row: dict[str, Any], size: int, landmarks: int | None = None) -> dict
 
 def landmarks(settings: Settings) -> Report:
     """Error of the kernel on landmarks against the full matrix."""
-    name, num = settings.matrix
     report = Report(
         "capacity-landmarks",
         "how well do landmarks stand for the full matrix?",
-        {"space": name, "networks": num, "repeats": settings.repeats, "seed": settings.seed},
+        {
+            "spaces": settings.matrices,
+            "networks": settings.networks,
+            "repeats": settings.repeats,
+            "seed": settings.seed,
+        },
     )
+    for name in settings.matrices:
+        _compare_landmarks(name, settings, report)
+    return report
+
+
+def _compare_landmarks(name: str, settings: Settings, report: Report) -> None:
+    """Adds a table and a note about one space."""
+    num = settings.networks
     space = ht.spaces.get(name)
     generator = torch.Generator().manual_seed(settings.seed)
     networks = space.sample(num, generator=generator, distinct=True)
@@ -263,7 +278,7 @@ def landmarks(settings: Settings) -> Report:
             )
     report.tables.append(
         Table(
-            "errors",
+            f"errors-{name}",
             f"Kernel exp(-d / median d) of {num:,} {name} networks by landmarks, means over"
             f" {settings.repeats} choices",
             (
@@ -279,11 +294,10 @@ def landmarks(settings: Settings) -> Report:
     negative = int((eigenvalues < 0).sum())
     between = float((kernel.sum() - num) / (num * (num - 1)))
     report.notes.append(
-        f"No positive semi-definite kernel is closer to the full matrix than {100 * floor:.3g} % of"
-        f" its norm: that much lies in its {negative} negative eigenvalues, down to"
-        f" {float(eigenvalues[0]):.2g}. The mean entry off the diagonal is {between:.3f}."
+        f"{name}: no positive semi-definite kernel is closer to the full matrix than"
+        f" {100 * floor:.3g} % of its norm: that much lies in its {negative} negative eigenvalues,"
+        f" down to {float(eigenvalues[0]):.2g}. The mean entry off the diagonal is {between:.3f}."
     )
-    return report
 
 
 def _block(distances: Tensor) -> Any:

@@ -7,16 +7,18 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import _ext, ot
-from hotnas_torch.arch import Cell, OperationTree
+from hotnas_torch.arch import Cell, NestedCell, OperationTree
 from hotnas_torch.metrics.blocks import CellBlocks
 from hotnas_torch.metrics.cell_tables import CellTables, SolverSettings, unique_cells
 from hotnas_torch.metrics.envelope import cell_coefficients, envelope
 from hotnas_torch.metrics.matching import CellMatching
+from hotnas_torch.metrics.nested_tables import NestedTables, tables_of
+from hotnas_torch.metrics.network_tables import CellCosts
 from hotnas_torch.metrics.pairwise import (
     MEMORY_BUDGET,
     Executor,
     Progress,
-    TileStore,
+    Stages,
     Tiling,
     fill,
     tile_edge,
@@ -57,6 +59,9 @@ class IFGW:
     the same cost between nodes i, k of one cell where k is reachable from i (`unreachable` where
     it is not). An object is configured once and called on lists of cells.
 
+    Where nodes are graphs themselves (`arch.NestedCell`), D between them is this distance, and so
+    on down the levels; `metrics.nested_tables` defines the rest.
+
     Args:
         space: Search space; supplies the operation tree and the size that `unreachable` needs.
         tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
@@ -89,7 +94,8 @@ class IFGW:
         ValueError: An argument out of range; the message names it.
 
     Complexity: a pair costs O(iterations * (n + m) n m); each unordered pair of distinct cells is
-        solved once.
+        solved once, and so is each pair of graphs inside nested cells where the table of their
+        distances fits `memory_budget` beside the result. Otherwise each tile solves those it needs.
 
     Reference: Yang, Liu, Xu, "HOTNAS: Hierarchical Optimal Transport for Neural Architecture
         Search", CVPR 2023, Eq. 3-9.
@@ -235,13 +241,15 @@ class IFGW:
 
         Raises:
             TypeError: A list or an item of the wrong type; the message names the index.
-            ValueError: An empty list, or a cell with an operation that the tree does not know.
+            ValueError: An empty list, a cell with an operation that the tree does not know, or
+                nested cells with parameters that require gradients.
             SolverError: A pair ended without a finite value.
 
         Differentiability: in lam, eps, `unreachable` and the lengths of the tree, where these are
             tensors that require gradients, once, by the envelope theorem at the couplings found
             (see `hotnas_torch.metrics.envelope` for ties). The backward pass finds the couplings
-            again tile by tile, which costs about one and a half forward passes.
+            again tile by tile, which costs about one and a half forward passes. Not for nested
+            cells.
         """
         rows = self._check_cells("cells_a", cells_a)
         cols = None if cells_b is None else self._check_cells("cells_b", cells_b)
@@ -269,9 +277,19 @@ class IFGW:
         return cell_coefficients(lam, eps, lengths, unreachable)
 
     def prepare(self, cells: Sequence[Cell]) -> CellTables:
-        """Solver-ready tables of canonical, distinct cells, as `unique_cells` lists them."""
+        """Solver-ready tables of canonical, distinct cells, as `unique_cells` lists them.
+
+        Raises:
+            ValueError: A cell is nested and a parameter of iFGW requires gradients.
+        """
+        nested = any(isinstance(cell, NestedCell) for cell in cells)
+        if nested and torch.is_grad_enabled() and self.coefficients().requires_grad:
+            raise ValueError(
+                "lam, eps, unreachable and the lengths of the tree must not require gradients where"
+                " cells are nested (pass numbers, or call within torch.no_grad())"
+            )
         with torch.no_grad():
-            return CellTables(
+            return tables_of(
                 cells,
                 tree=self.tree,
                 eps=self.eps,
@@ -297,8 +315,9 @@ class IFGW:
         cols: Tensor | None,
         *,
         progress: Progress = False,
-        store: TileStore | None = None,
+        stages: Stages | None = None,
         executor: Executor | None = None,
+        stage: str = "cells",
     ) -> Tensor:
         """Distances between cells of `tables`, tile by tile, differentiable as in `__call__`.
 
@@ -307,21 +326,30 @@ class IFGW:
             rows: Position in `tables` of every row, int64 on the CPU.
             cols: Position of every column; None for the symmetric matrix of `rows`.
             progress: As in `__call__`.
-            store: Receives finished tiles, and holds those of an interrupted run.
+            stages: Where finished tiles go, and those of an interrupted run are.
             executor: As in `__call__`.
+            stage: What the cells are, for `progress` and `stages`.
 
         Returns:
             Shape (len(rows), len(cols)).
         """
         tiling = Tiling(rows, cols, self.cell_edge(tables))
+        store = None if stages is None else stages(stage, max(tiling.shape), tiling.edge)
 
         def values() -> Tensor:
+            filling = tables
+            if isinstance(tables, NestedTables) and any(
+                store is None or store.load(tile) is None for tile in tiling.tiles
+            ):
+                filling = self._with_parts(
+                    tables, rows, cols, progress=progress, stages=stages, executor=executor
+                )
             return fill(
                 tiling,
-                CellBlocks(tables),
+                CellBlocks(filling),
                 dtype=self.dtype,
                 device=self.device,
-                stage="cells",
+                stage=stage,
                 progress=progress,
                 store=store,
                 executor=executor,
@@ -331,6 +359,37 @@ class IFGW:
             return lambda row, col: tables.held(row, col).distances(coefficients)
 
         return envelope(values, held, tiling, self.coefficients())
+
+    def _with_parts(
+        self,
+        tables: NestedTables,
+        rows: Tensor,
+        cols: Tensor | None,
+        *,
+        progress: Progress,
+        stages: Stages | None,
+        executor: Executor | None,
+    ) -> NestedTables:
+        """The tables with the distances between all graphs inside, if these fit in memory."""
+        part_rows = tables.parts_of(torch.unique(rows))
+        part_cols = part_rows if cols is None else tables.parts_of(torch.unique(cols))
+        num_cols = len(rows) if cols is None else len(cols)
+        numbers = len(rows) * num_cols + len(part_rows) * len(part_cols)
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        if not (len(part_rows) and len(part_cols)) or numbers * itemsize > self.memory_budget:
+            return tables
+        between = self.matrix(
+            tables.parts,
+            part_rows,
+            None if cols is None else part_cols,
+            progress=progress,
+            stages=stages,
+            executor=executor,
+            stage=f"level {_depth(tables) - 1}",
+        )
+        return tables.holding(
+            CellCosts.between(between, part_rows, part_cols, len(tables.parts.cells))
+        )
 
     def cell_edge(self, tables: CellTables) -> int:
         """Side of the tiles that `matrix` cuts."""
@@ -406,8 +465,11 @@ class IFGW:
             ValueError: An operation that the tree does not know, or more than `max_nodes` nodes
                 with raw path lengths.
         """
-        for node, label in enumerate(cell.ops):
-            if label not in known:
+        graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
+        for node, (label, graph) in enumerate(zip(cell.ops, graphs, strict=True)):
+            if graph is not None:
+                self.check(f"{where}.graphs[{node}]", graph, known)
+            elif label not in known:
                 raise ValueError(
                     f"{where} has the operation {label!r} at node {node}, which the operation tree"
                     f" does not know; it knows {', '.join(sorted(known))} (pass a tree with that"
@@ -430,6 +492,11 @@ class IFGW:
         return checked
 
 
+def _depth(tables: CellTables) -> int:
+    """Number of levels of graphs."""
+    return 1 + _depth(tables.parts) if isinstance(tables, NestedTables) else 1
+
+
 def cell_tile_edge(cells: Sequence[Cell]) -> int:
-    """Side of a cell tile that is a few seconds of work, whatever the size of the cells."""
-    return max(32, min(256, 2048 // max(cell.num_nodes for cell in cells)))
+    """Side of a cell tile that is about a second of work, whatever the size of the cells."""
+    return max(64, min(512, 4096 // max(cell.num_nodes for cell in cells)))
