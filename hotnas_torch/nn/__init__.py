@@ -10,12 +10,25 @@ from hotnas_torch.nn.differentiable import (
     SearchEpoch,
     sample_connected,
 )
+from hotnas_torch.nn.generated import (
+    GeneratedModule,
+    GeneratedSkeleton,
+    count_parameters,
+    fit_channels,
+    memory_per_sample,
+)
 from hotnas_torch.nn.initialization import build, initialize
 from hotnas_torch.nn.mobile_supernets import MacroSupernet, MobileNetSupernet
 from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
 from hotnas_torch.nn.pooling_supernet import PoolingSupernet
 from hotnas_torch.nn.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernet201 import NASBench201Supernet
+from hotnas_torch.nn.supernet_search import (
+    SupernetEpoch,
+    SupernetResult,
+    SupernetSearch,
+    SupernetSettings,
+)
 from hotnas_torch.nn.training import (
     EpochResult,
     TrainingResult,
@@ -34,6 +47,8 @@ __all__ = [
     "DifferentiableSearch",
     "DifferentiableSettings",
     "EpochResult",
+    "GeneratedModule",
+    "GeneratedSkeleton",
     "ImageData",
     "MacroSupernet",
     "MobileNetSupernet",
@@ -44,13 +59,20 @@ __all__ = [
     "SinglePathSupernet",
     "Skeleton",
     "Split",
+    "SupernetEpoch",
+    "SupernetResult",
+    "SupernetSearch",
+    "SupernetSettings",
     "TrainingResult",
     "TrainingSettings",
     "build",
     "cifar10",
+    "count_parameters",
     "digits",
     "evaluate",
+    "fit_channels",
     "initialize",
+    "memory_per_sample",
     "sample_connected",
     "train",
 ]

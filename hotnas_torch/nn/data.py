@@ -4,14 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["ImageData", "Split", "digits"]
+__all__ = ["ImageData", "ImageSource", "LabelledImages", "Split", "digits"]
 
 _LARGEST_PIXEL = 16.0
+
+
+class ImageSource(Protocol):
+    """Images with labels that are taken batch by batch, from memory or from files."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        ...
+
+    def to(self, device: torch.device | str) -> ImageSource:
+        """Returns a source whose batches lie on a device."""
+        ...
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images and labels.
+
+        Args:
+            order: Places of the images of each batch, (B,) int64 on the CPU.
+        """
+        ...
+
+
+class LabelledImages(Protocol):
+    """A data set for training and choosing, in memory or in files."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in records."""
+        ...
+
+    @property
+    def train(self) -> ImageSource:
+        """What networks are trained on."""
+        ...
+
+    @property
+    def validation(self) -> ImageSource:
+        """What a search chooses by."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    def digest(self) -> str:
+        """Returns a checksum, hex."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +100,12 @@ class Split:
     def to(self, device: torch.device | str) -> Split:
         """Returns the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images and labels at the given places, batch by batch."""
+        for places in order:
+            here = places.to(self.labels.device)
+            yield self.images[here], self.labels[here]
 
 
 @dataclass(frozen=True, slots=True)
