@@ -463,7 +463,7 @@ class _Timing:
 
 
 def overhead(settings: Settings) -> Report:
-    """One matrix in this process with two threads, and on two worker nodes of one processor each."""
+    """One matrix in this process with two threads, and on two nodes of one processor each."""
     report = Report(
         "cluster-overhead",
         "what does Ray cost beside computing in one process?",
