@@ -113,6 +113,17 @@ def pair_costs(
         elsewhere, 0 on the diagonal; shape (U, n, n).
     """
     operation = label_cost[labels[:, :, None], labels[:, None, :]]
+    return _pair_costs(operation, lengths, reachable, eps, unreachable)
+
+
+def _pair_costs(
+    operation: Tensor,
+    lengths: Tensor,
+    reachable: Tensor,
+    eps: Tensor | float,
+    unreachable: Tensor | float,
+) -> Tensor:
+    """`pair_costs` from eps times the operation costs between the nodes, shape (U, n, n)."""
     cost = operation + (1 - eps) * _mean_difference(lengths, lengths)
     limit = torch.as_tensor(unreachable, dtype=cost.dtype, device=cost.device)
     cost = torch.where(reachable, cost, limit)
@@ -138,6 +149,7 @@ class CellTables:
         settings: Solver settings.
         dtype: float32 or float64.
         device: Where the tensors live.
+        log: Receives what the solver reports; None makes one.
     """
 
     def __init__(
@@ -151,10 +163,11 @@ class CellTables:
         settings: SolverSettings,
         dtype: torch.dtype,
         device: torch.device,
+        log: SolveLog | None = None,
     ) -> None:
         self.cells = list(cells)
         self.settings = settings
-        self.log = SolveLog(settings.max_iter)
+        self.log = SolveLog(settings.max_iter) if log is None else log
         sizes = [cell.num_nodes for cell in self.cells]
         self._sizes = torch.tensor(sizes, dtype=torch.int64)
         self._tree = tree
@@ -163,13 +176,8 @@ class CellTables:
         self._classes: dict[int, _SizeClass] = {}
         for size in sorted(set(sizes)):
             start = sizes.index(size)
-            batch = ArchitectureBatch.from_cells(
-                self.cells[start : start + sizes.count(size)],
-                tree,
-                max_nodes=max_nodes,
-                device=device,
-                dtype=dtype,
-            )
+            members = self.cells[start : start + sizes.count(size)]
+            batch = self._batch(members, max_nodes)
             lengths = batch.path_lengths(normalize=max_nodes is None)
             reachable = batch.reachability()
             self._classes[size] = _SizeClass(
@@ -178,11 +186,23 @@ class CellTables:
                 lengths=lengths,
                 reachable=reachable,
                 features=(1 - eps) * lengths / lengths.shape[-1],
-                struct=pair_costs(
-                    batch.labels, lengths, reachable, self.label_cost, eps, unreachable
+                struct=_pair_costs(
+                    self._costs_inside(batch.labels), lengths, reachable, eps, unreachable
                 ),
                 weights=batch.weights,
             )
+
+    # What nodes are and cost: `NestedTables` has more to say about both.
+
+    def _batch(self, cells: Sequence[Cell], max_nodes: int | None) -> ArchitectureBatch:
+        """Cells of one size, with the number of every node's label."""
+        return ArchitectureBatch.from_cells(
+            cells, self._tree, max_nodes=max_nodes, device=self._device, dtype=self._dtype
+        )
+
+    def _costs_inside(self, labels: Tensor) -> Tensor:
+        """Operation costs, times eps, within cells: labels (U, n) to (U, n, n)."""
+        return self.label_cost[labels[:, :, None], labels[:, None, :]]
 
     def to(self, device: torch.device) -> "CellTables":
         """The same tables on another device, which report to the same log."""
@@ -191,6 +211,11 @@ class CellTables:
         moved.label_cost = self.label_cost.to(device)
         moved._classes = {size: table.to(device) for size, table in self._classes.items()}
         return moved
+
+    def labels_by_size(self) -> Iterator[Tensor]:
+        """Numbers of the labels, shape (cells, nodes) int64 per size, in the order of the cells."""
+        for table in self._classes.values():
+            yield table.labels
 
     def operation_cost(self, row: int, col: int) -> Tensor:
         """Operation share of the node cost (Eq. 4) between two cells, shape (n, m)."""
@@ -253,7 +278,15 @@ class CellTables:
         """
         values = torch.zeros(small.shape, dtype=self._dtype, device=self._device)
         for n, m, members in self._size_combinations(small, large):
-            values[members] = self._solve_class(n, m, small[members], large[members])
+            values[members] = self._solve_class(
+                n,
+                m,
+                small[members],
+                large[members],
+                self._classes[n].labels,
+                self._classes[m].labels,
+                self.label_cost,
+            )
         return values
 
     def held(self, rows: Tensor, cols: Tensor) -> HeldCells:
@@ -283,18 +316,28 @@ class CellTables:
             members = torch.nonzero(combined == combination).squeeze(1)
             yield int(sizes_x[members[0]]), int(sizes_y[members[0]]), members
 
-    def _solve_class(self, n: int, m: int, small: Tensor, large: Tensor) -> Tensor:
+    def _solve_class(
+        self,
+        n: int,
+        m: int,
+        small: Tensor,
+        large: Tensor,
+        labels_x: Tensor,
+        labels_y: Tensor,
+        label_cost: Tensor,
+    ) -> Tensor:
+        """Distances of pairs of sizes (n, m), label_cost[labels_x, labels_y] between nodes."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
         objective, gap, _, status = cell_distances(
-            x.labels,
+            labels_x,
             x.features,
             x.struct,
             x.weights,
-            y.labels,
+            labels_y,
             y.features,
             y.struct,
             y.weights,
-            self.label_cost,
+            label_cost,
             (small - x.start).to(self._device),
             (large - y.start).to(self._device),
             settings.alpha,

@@ -35,7 +35,7 @@ __all__ = ["GramStore", "GramStoreWriter", "Neighbors"]
 FORMAT = "hotnas-gram-store"
 FORMAT_VERSION = 1
 
-_STAGES = {"networks": "distances", "cells": "cells"}
+_STAGES = {"networks": "distances"}
 _NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _ITEMS_PER_CHUNK = 2**17
 
@@ -334,7 +334,7 @@ class GramStoreWriter:
 
     def _make(self, root: Any, stage: str, size: int, edge: int) -> Any:
         return root.create_array(
-            _STAGES[stage],
+            _STAGES.get(stage, stage),
             shape=(size, size),
             chunks=(edge, edge),
             dtype=_NUMPY_DTYPES[self._dtype],
@@ -346,11 +346,11 @@ class GramStoreWriter:
         """The tiles of one matrix.
 
         Args:
-            name: ``"networks"`` or ``"cells"``.
+            name: ``"networks"``, ``"cells"``, or another name for what these need.
             size: Rows and columns of the matrix.
             edge: Side of a tile.
         """
-        array = _STAGES[name]
+        array = _STAGES.get(name, name)
         if array not in self._root:
             return _Stage(self.folder, self._make(self._root, name, size, edge))
         return _Stage(self.folder, self._root[array])

@@ -29,7 +29,7 @@ from hotnas_torch.metrics.pairwise import (
     MEMORY_BUDGET,
     Executor,
     Progress,
-    TileStore,
+    Stages,
     Tiling,
     fill,
     finished_tiles,
@@ -68,6 +68,9 @@ class HOTNN:
     resolution relative to the network's input, scaled to [0, 1] for the space. With zeta = 0 this
     is the distance of the paper. An object is configured once and called on lists of networks.
 
+    Networks of nested cells (`arch.NestedCell`) are compared level by level: the cost of exchanging
+    two nodes that are graphs is the distance between these, see `IFGW`.
+
     Args:
         space: Search space; supplies the operation tree, the scale of the state, the size that
             `unreachable` needs, and defaults of eta, zeta and mass where better ones are known.
@@ -103,7 +106,8 @@ class HOTNN:
         ValueError: An argument out of range; the message names it.
 
     Complexity: one iFGW per pair of distinct cells, one transport per pair of networks; pairs of
-        networks that each repeat one cell share a transport per pair of skeletons.
+        networks that each repeat one cell share a transport per pair of skeletons. Nested cells
+        add one iFGW per pair of distinct graphs on each level.
 
     Reference: Yang, Liu, Xu, "HOTNAS: Hierarchical Optimal Transport for Neural Architecture
         Search", CVPR 2023, Eq. 10-13.
@@ -252,7 +256,8 @@ class HOTNN:
             SolverError: A pair of cells ended without a finite value.
 
         Differentiability: in lam, eps, eta, zeta, `unreachable` and the lengths of the tree, where
-            these are tensors that require gradients, once; as for `IFGW`.
+            these are tensors that require gradients, once; as for `IFGW`. With nested cells, in eta
+            and zeta.
         """
         rows = self._check_networks("nets_a", nets_a)
         cols = None if nets_b is None else self._check_networks("nets_b", nets_b)
@@ -375,7 +380,6 @@ class HOTNN:
         rows = self._check_networks("nets", nets)
         settings, names, keys = self._described(rows, executor)
         prepared = self._prepare(rows, None)
-        num_cells, _ = prepared.shape_of_cells()
         num_distinct = len(prepared.tables.cells)
         edge = self._network_edge(prepared, None)
         with (
@@ -397,9 +401,7 @@ class HOTNN:
                 inside = self._cell_matrix(
                     prepared,
                     progress=progress,
-                    store=writer.stage(
-                        "cells", num_cells, self.ifgw.cell_edge(prepared.cell_tables)
-                    ),
+                    stages=writer.stage,
                     executor=executor,
                 )
                 tiles = finished_tiles(
@@ -505,7 +507,7 @@ class HOTNN:
             inside = self._cell_matrix(
                 prepared,
                 progress=progress,
-                store=None if writer is None else writer.stage("cells", self.dtype),
+                stages=None if writer is None else lambda name, *_: writer.stage(name, self.dtype),
                 executor=executor,
             )
         elif inside.shape != prepared.shape_of_cells():
@@ -554,7 +556,7 @@ class HOTNN:
         prepared: "_Prepared",
         *,
         progress: Progress,
-        store: TileStore | None,
+        stages: Stages | None,
         executor: Executor | None,
     ) -> Tensor | None:
         """Distances between all cells; None where they do not fit the memory budget."""
@@ -564,7 +566,7 @@ class HOTNN:
             prepared.cell_tables,
             *prepared.cells(),
             progress=progress,
-            store=store,
+            stages=stages,
             executor=executor,
         )
 

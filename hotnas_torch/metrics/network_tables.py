@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.metrics.envelope import HeldNetworks
-from hotnas_torch.metrics.pairwise import distinct_pairs
+from hotnas_torch.metrics.pairwise import distinct_pairs, straight_pairs
 from hotnas_torch.ops import Backend, network_distances, transport
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
@@ -229,7 +229,7 @@ class NetworkTables:
             Distances, shape (r, c), on the device of the tables; 0 where both positions are equal.
         """
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        straight = self._straight(rows, cols, small, large)
+        straight = straight_pairs(rows, cols, small, large, len(self.cells))
         if bool(straight.all()):
             return expand(self._solve(small, large, costs))
         values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
@@ -244,7 +244,7 @@ class NetworkTables:
         Complexity: a pair costs one transport; (number of different cells)^2 numbers are kept.
         """
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        straight = self._straight(rows, cols, small, large)
+        straight = straight_pairs(rows, cols, small, large, len(self.cells))
         slots = self._slots.shape[1]
         mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
         index = torch.zeros(len(small), slots, slots, dtype=torch.int64)
@@ -261,14 +261,6 @@ class NetworkTables:
                 mass[chunk], state[chunk], position[chunk] = self._coupling(x, y, oriented)
         # Where a network has fewer different cells than another, nothing is moved.
         return HeldNetworks(index.clamp_min(0).to(self._device), mass, state, position, expand)
-
-    def _straight(self, rows: Tensor, cols: Tensor, small: Tensor, large: Tensor) -> Tensor:
-        """Whether a pair's smaller network is among the rows and the larger among the columns."""
-        in_rows = torch.zeros(len(self.cells), dtype=torch.bool)
-        in_rows[rows] = True
-        in_cols = torch.zeros(len(self.cells), dtype=torch.bool)
-        in_cols[cols] = True
-        return in_rows[small] & in_cols[large]
 
     def _coupling(
         self, small: Tensor, large: Tensor, costs: CellCosts

@@ -20,6 +20,7 @@ __all__ = [
     "Executor",
     "Progress",
     "SolveLog",
+    "Stages",
     "Tile",
     "TileStore",
     "Tiling",
@@ -28,6 +29,7 @@ __all__ = [
     "finished_tiles",
     "make_tiles",
     "progress_bar",
+    "straight_pairs",
     "tile_edge",
 ]
 
@@ -73,6 +75,10 @@ class TileStore(Protocol):
 
     def save(self, tile: Tile, values: Tensor) -> None:
         """Keep the block of a finished tile."""
+
+
+Stages = Callable[[str, int, int], TileStore]
+"""Store of the tiles of a matrix, from its name, its number of rows, and the side of a tile."""
 
 
 def tile_edge(memory_budget: int, *, at_most: int) -> int:
@@ -153,6 +159,28 @@ def distinct_pairs(
     return codes // num_items, codes % num_items, scatter
 
 
+def straight_pairs(
+    rows: Tensor, cols: Tensor, small: Tensor, large: Tensor, num_items: int
+) -> Tensor:
+    """Which pairs have their smaller item among the rows of a block and the larger in its columns.
+
+    Args:
+        rows: As for `distinct_pairs`.
+        cols: As for `distinct_pairs`.
+        small: What `distinct_pairs` returned, shape (P,).
+        large: What it returned, shape (P,).
+        num_items: As for `distinct_pairs`.
+
+    Returns:
+        Shape (P,), bool. The others have them the other way round.
+    """
+    in_rows = torch.zeros(num_items, dtype=torch.bool)
+    in_rows[rows] = True
+    in_cols = torch.zeros(num_items, dtype=torch.bool)
+    in_cols[cols] = True
+    return in_rows[small] & in_cols[large]
+
+
 class Tiling:
     """A pairwise matrix of items cut into tiles, rows and columns in the order of their items.
 
@@ -164,12 +192,14 @@ class Tiling:
         edge: Largest side of a tile.
 
     Attributes:
+        edge: Largest side of a tile.
         symmetric: Whether only the upper half is cut.
         shape: Rows and columns of the matrix.
         tiles: The tiles.
     """
 
     def __init__(self, rows: Tensor, cols: Tensor | None, edge: int) -> None:
+        self.edge = edge
         self.symmetric = cols is None
         self.shape = (len(rows), len(rows if cols is None else cols))
         self.tiles = make_tiles(*self.shape, edge, symmetric=self.symmetric)
