@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +198,17 @@ class DARTSSupernet(nn.Module):
                 start = stop
             cells.append(pairs)
         return self.space.from_genotype(cells[0], cells[1])
+
+    def weights_of(self, net: Network) -> Tensor:
+        """Returns weights, (2, num_edges, k), that leave only a network: ones and zeros."""
+        genotype = self.space.to_genotype(net)
+        weights = torch.zeros(self.num_cells, self.num_edges, len(self.operations))
+        starts = list(accumulate(map(len, self._sources), initial=0))
+        for cell, pairs in enumerate((genotype.normal, genotype.reduce)):
+            for place, (name, source) in enumerate(pairs):
+                edge = starts[place // 2] + source
+                weights[cell, edge, self.operations.index(name)] = 1.0
+        return weights
 
 
 class _Body(nn.Module):

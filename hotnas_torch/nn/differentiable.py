@@ -34,6 +34,7 @@ _VERSION = 1
 _FLOOR_RATE = 0.04  # the published learning rate falls from 0.025 to 0.001
 _DARTS_BETAS = (0.5, 0.999)
 _SAMPLES = 1000
+_EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class DifferentiableSettings:
         architecture_decay: Weight decay of Adam in ``"darts"``, >= 0.
         reduction: Whether the gradient of a shared distribution is the ``"sum"`` over the edges
             that share it or their ``"mean"``, which keeps the rate comparable between spaces.
+        num_samples: Networks that ``"anasod"`` draws at the end, >= 1; the one with the smallest
+            validation loss in the supernet is taken. The paper takes one.
 
     Raises:
         ValueError: A setting out of range.
@@ -74,6 +77,7 @@ class DifferentiableSettings:
     architecture_rate: float | None = None
     architecture_decay: float = 1e-3
     reduction: Literal["sum", "mean"] = "sum"
+    num_samples: int = 16
 
     def __post_init__(self) -> None:
         for name, valid, expected in (
@@ -86,6 +90,7 @@ class DifferentiableSettings:
             ("clip", self.clip > 0.0, "positive"),
             ("architecture_rate", self.rate > 0.0, "positive or None"),
             ("architecture_decay", 0.0 <= self.architecture_decay < math.inf, "finite and >= 0"),
+            ("num_samples", self.num_samples >= 1, "at least 1"),
             ("reduction", self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
         ):
             if not valid:
@@ -172,8 +177,7 @@ class SearchEpoch:
         train_loss: Mean loss of the weights' steps.
         validation_loss: Mean loss of the architecture's steps.
         probabilities: Mean over all edges of the probability of each operation, k numbers.
-        network: Official string of the network that the search would end with here: a sample of the
-            distribution in ``"anasod"``, the most probable one otherwise.
+        network: Official string of the network that the search would end with here.
     """
 
     train_loss: float
@@ -324,14 +328,35 @@ class DifferentiableSearch:
     # --- results ----------------------------------------------------------------------------------
 
     def network(self) -> Network:
-        """Returns what the search ends with: a sample in ``"anasod"``, else the most probable.
+        """Returns what the search ends with.
 
-        Sampling draws from the search's generator.
+        The most probable network; in ``"anasod"``, where edges do not differ, the best of
+        ``num_samples`` that are drawn by the search's generator.
         """
         weights = self.distributions.weights().detach().cpu()
-        if self.settings.method == "anasod":
-            return sample_connected(self.supernet, weights[0, 0], generator=self._generator)
-        return self.supernet.discretize(weights)
+        if self.settings.method != "anasod":
+            return self.supernet.discretize(weights)
+        drawn: dict[str, Network] = {}
+        for _ in range(self.settings.num_samples):
+            net = sample_connected(self.supernet, weights[0, 0], generator=self._generator)
+            drawn.setdefault(net.spec, net)
+        return min(drawn.values(), key=self._shared_loss) if len(drawn) > 1 else net
+
+    @torch.no_grad()
+    def _shared_loss(self, net: Network) -> float:
+        """Validation loss of a network with the weights of the supernet."""
+        # In training mode: the running statistics are those of mixtures.
+        split = self._validation.to(self._device)
+        weights = self.supernet.weights_of(net).to(self._device)
+        losses = [
+            functional.cross_entropy(self.supernet(images, weights), labels, reduction="sum")
+            for images, labels in zip(
+                split.images.split(_EVALUATION_BATCH),
+                split.labels.split(_EVALUATION_BATCH),
+                strict=True,
+            )
+        ]
+        return float(torch.stack(losses).sum()) / len(split)
 
     # --- checkpoints ------------------------------------------------------------------------------
 

@@ -67,3 +67,7 @@ class Supernet(Protocol):
     def discretize(self, weights: Tensor) -> Network:
         """Returns the network of the largest weights, (num_cells, num_edges, k)."""
         ...
+
+    def weights_of(self, net: Network) -> Tensor:
+        """Returns weights, (num_cells, num_edges, k), that leave only a network: ones and zeros."""
+        ...

@@ -98,6 +98,15 @@ class NASBench201Supernet(nn.Module):
         ]
         return self.space.decode(torch.tensor([row]))[0]
 
+    def weights_of(self, net: Network) -> Tensor:
+        """Returns weights, (1, 6, k), that leave only a network: ones and zeros."""
+        weights = torch.zeros(1, self.num_edges, len(self.operations))
+        for edge, number in enumerate(self.space.encode([net])[0].long().tolist()):
+            name = self.space.operations[number]
+            if name in self.operations:
+                weights[0, edge, self.operations.index(name)] = 1.0
+        return weights
+
 
 class _MixedCell(nn.Module):
     """Four feature maps, each the sum of mixed operations on all earlier ones."""

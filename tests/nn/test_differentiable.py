@@ -144,6 +144,11 @@ class Toy(torch.nn.Module):
         a, b, c, d, e, f = names
         return self.space.from_string(f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|")
 
+    def weights_of(self, net):
+        rows = self.space.encode([net]).long()
+        index = [self.space.operations.index(name) for name in self.operations]
+        return torch.nn.functional.one_hot(rows, 5)[..., index].float()
+
 
 @pytest.mark.parametrize("method", ["anasod", "gaea", "darts"])
 def test_the_operation_that_lowers_the_loss_wins(method):
@@ -162,6 +167,39 @@ def test_the_operation_that_lowers_the_loss_wins(method):
     assert shares[0] > 0.5
     assert shares[-1] > 0.85
     assert search.network().spec.count("nor_conv_3x3") >= 4
+
+
+def test_the_best_of_the_samples_is_taken():
+    labels = torch.arange(40) % 10
+    split = Split(torch.eye(10)[labels][:, None, None], labels)
+    data = ImageData("one-hot", split, split, split, num_classes=10)
+    counts = []
+    for num in (1, 64):
+        settings = DifferentiableSettings(epochs=1, architecture_rate=1e-6, num_samples=num)
+        search = DifferentiableSearch(
+            Toy(), data, settings, generator=torch.Generator().manual_seed(1)
+        )
+        counts.append([search.network().spec.count("nor_conv_3x3") for _ in range(10)])
+    # With even odds, one of 64 samples has 6 convolutions two times in three, and 5 nearly always.
+    assert min(counts[1]) >= 5
+    assert sum(counts[0]) / 10 < 4.5
+
+
+@pytest.mark.parametrize("kind", ["nasbench201", "darts"])
+def test_a_network_is_what_its_weights_leave(kind, rng):
+    if kind == "nasbench201":
+        net = supernet()
+    else:
+        skeleton = DARTSSkeleton(channels=2, num_cells=3, input_channels=1)
+        net = DARTSSupernet(skeleton, generator=rng)
+    for _ in range(10):
+        drawn = sample_connected(net, torch.full((len(net.operations),), 0.25), generator=rng)
+        weights = net.weights_of(drawn)
+        assert weights.shape == (net.num_cells, net.num_edges, len(net.operations))
+        assert set(weights.unique().tolist()) == {0.0, 1.0}
+        again = net.discretize(weights)
+        # The number of DARTS cells in a row is not part of the supernet.
+        assert again.spec.split(",")[:2] == drawn.spec.split(",")[:2]
 
 
 def test_equal_seeds_search_the_same():
