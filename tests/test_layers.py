@@ -26,8 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "generators": {"errors", "arch", "spaces"},
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "hierarchy": BASE | {"arch", "spaces", "metrics"},
-    "nn": BASE | {"arch", "spaces", "distributions", "hierarchy"},
-    "objectives": {"errors", "arch", "spaces", "nn"},
+    "nn": BASE | {"arch", "spaces", "distributions", "generators", "hierarchy"},
+    "objectives": {"errors", "arch", "spaces", "generators", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "metrics"},
     "search": {"errors", "files", "arch", "spaces", "distributions", "metrics", "gp", "hierarchy"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
@@ -65,7 +65,8 @@ CONFINED = {
     "optuna": {"integrations"},
     "zarr": {"metrics"},
     "sklearn": {"nn"},
-    "tqdm": {"comparison", "metrics", "search", "cli"},
+    "PIL": {"nn"},
+    "tqdm": {"comparison", "metrics", "nn", "search", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}

@@ -112,6 +112,11 @@ class Cell:
         """Number of nodes, input and output included."""
         return len(self.ops)
 
+    @property
+    def num_operations(self) -> int:
+        """Number of nodes that are neither input nor output."""
+        return len(self.ops) - 2
+
     def predecessors(self, node: int) -> tuple[int, ...]:
         """Returns the nodes with an edge into ``node``, ascending."""
         self._check_node(node)

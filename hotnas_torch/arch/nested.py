@@ -126,14 +126,7 @@ class NestedCell(Cell):
     @property
     def num_operations(self) -> int:
         """Number of operation nodes in all levels; inputs and outputs do not count."""
-        return sum(
-            1
-            if graph is None
-            else graph.num_operations
-            if isinstance(graph, NestedCell)
-            else graph.num_nodes - 2
-            for graph in self.graphs[1:-1]
-        )
+        return sum(1 if graph is None else graph.num_operations for graph in self.graphs[1:-1])
 
     def canonical(self) -> NestedCell:
         """Returns the representative of this cell's isomorphism class, at all levels.

@@ -1,6 +1,7 @@
 """Random generators of networks, and their hyperparameters."""
 
 from hotnas_torch.generators.hnag import HNAG
+from hotnas_torch.generators.layout import MERGE_LABELS
 from hotnas_torch.generators.random_graphs import (
     ErdosRenyi,
     GraphModel,
@@ -22,6 +23,7 @@ from hotnas_torch.generators.theta import (
 __all__ = [
     "HNAG",
     "MERGES",
+    "MERGE_LABELS",
     "OPERATIONS",
     "RNAG",
     "Dimension",

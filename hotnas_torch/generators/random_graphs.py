@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Protocol
 
 import torch
@@ -186,11 +186,12 @@ class ErdosRenyi:
     def _draw(self, generator: torch.Generator) -> list[set[int]]:
         size = self.num_nodes
         neighbours: list[set[int]] = [set() for _ in range(size)]
-        coins = torch.rand(size, size, generator=generator, dtype=torch.float64)
-        joined = (coins < self.edge_probability).triu(diagonal=1)
-        for u, v in joined.nonzero().tolist():
-            neighbours[u].add(v)
-            neighbours[v].add(u)
+        pairs = list(combinations(range(size), 2))
+        coins = torch.rand(len(pairs), generator=generator, dtype=torch.float64).tolist()
+        for (u, v), coin in zip(pairs, coins, strict=True):
+            if coin < self.edge_probability:
+                neighbours[u].add(v)
+                neighbours[v].add(u)
         return neighbours
 
 

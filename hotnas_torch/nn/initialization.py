@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from hotnas_torch.nn.merging import WeightedSum
+
 __all__ = ["build", "initialize"]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,7 +44,7 @@ def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
     """Draws the parameters of convolutions, batch normalisations and linear layers anew.
 
     Convolutions: normal, variance 2 / fan-out. Normalisations: scale 1, shift 0, fresh statistics.
-    Linear layers: uniform within 1 / sqrt(fan-in), bias 0.
+    Linear layers: uniform within 1 / sqrt(fan-in), bias 0. Weighted sums: weights 1.
 
     Args:
         module: A module on the CPU that consists of such layers.
@@ -65,12 +67,12 @@ def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, (nn.BatchNorm2d, WeightedSum)):
             layer.reset_parameters()
         elif next(layer.parameters(recurse=False), None) is not None or (
             next(layer.buffers(recurse=False), None) is not None
         ):
             raise TypeError(
                 f"cannot initialise {name or 'the module'} of type {type(layer).__name__}: only "
-                "Conv2d, BatchNorm2d and Linear layers may hold parameters."
+                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters."
             )

@@ -23,7 +23,7 @@ from hotnas_torch.nn import (
 )
 from hotnas_torch.objectives.base import Evaluation
 
-__all__ = ["Training"]
+__all__ = ["Training", "seeded_generator", "threads", "training_metrics"]
 
 
 class Training:
@@ -76,7 +76,7 @@ class Training:
             raise ValueError(f"value must be 'error' or 'loss', got {value!r}.")
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
-        self.data = digits(generator=_generator(seed, "data")) if data is None else data
+        self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
         if skeleton is None:
             skeleton = Skeleton(channels=8, num_stages=2, cells_per_stage=1, **shape)
@@ -103,18 +103,18 @@ class Training:
         Raises:
             ArchitectureError: ``net`` is not a NAS-Bench-201 network.
         """
-        with _threads(self.num_threads):
+        with threads(self.num_threads):
             module = NASBench201Module(
                 net,
                 self.skeleton,
-                generator=_generator(self.seed, "parameters", net.spec),
+                generator=seeded_generator(self.seed, "parameters", net.spec),
                 device=self.device,
             )
             result = train(
                 module,
                 self.data,
                 self.settings,
-                generator=_generator(self.seed, "order", net.spec),
+                generator=seeded_generator(self.seed, "order", net.spec),
             )
         if result.diverged:
             return Evaluation.failure(
@@ -128,7 +128,7 @@ class Training:
             if self.value == "error"
             else last.validation_loss
         )
-        return Evaluation(value, _metrics(result, module.num_parameters()), result.seconds)
+        return Evaluation(value, training_metrics(result, module.num_parameters()), result.seconds)
 
     def describe(self) -> dict[str, Any]:
         """Returns the data set with its checksum, skeleton, settings, seed and kind of value."""
@@ -146,7 +146,8 @@ class Training:
         return f"Training({self.data.name!r}, {self.settings!r}, value={self.value!r})"
 
 
-def _metrics(result: TrainingResult, num_parameters: int) -> dict[str, float]:
+def training_metrics(result: TrainingResult, num_parameters: int) -> dict[str, float]:
+    """Returns the finite figures after the last epoch, by name."""
     last = result.epochs[-1]
     metrics = {
         "validation_accuracy": last.validation_accuracy,
@@ -160,14 +161,15 @@ def _metrics(result: TrainingResult, num_parameters: int) -> dict[str, float]:
     return {name: number for name, number in metrics.items() if math.isfinite(number)}
 
 
-def _generator(seed: int, *purpose: str) -> torch.Generator:
+def seeded_generator(seed: int, *purpose: str) -> torch.Generator:
     """Seeds a generator by a seed and what it is for, so that no two purposes share numbers."""
     digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
+def threads(num_threads: int | None) -> Iterator[None]:
+    """Sets torch's threads inside a ``with``; None leaves them."""
     before = torch.get_num_threads()
     if num_threads is not None and num_threads != before:
         torch.set_num_threads(num_threads)

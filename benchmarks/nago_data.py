@@ -1,0 +1,274 @@
+"""Evaluations of network generators on digits: ``python -m benchmarks.nago_data``.
+
+Fifty hyperparameters of HNAG and fifteen of RNAG, three networks of each, trained with the full
+budget; every epoch is recorded. The same command goes on where it was interrupted.
+"""
+
+import argparse
+import csv
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hotnas_torch.files import write_text
+from hotnas_torch.generators import HNAG, RNAG, FlatThetaSpace, ThetaSpace
+from hotnas_torch.nn import EpochResult, TrainingSettings
+from hotnas_torch.objectives import GeneratorTraining
+
+__all__ = ["CASES", "RESULTS", "Case", "Evaluations", "main", "objective", "read_evaluations"]
+
+RESULTS = Path("benchmarks/results/nago")
+SETTINGS = TrainingSettings(epochs=10, batch_size=50, learning_rate=0.1)
+PARAMETER_LIMIT = 20_000
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A generator with a box of its hyperparameters.
+
+    Attributes:
+        generator: What samples networks.
+        space: The box, smaller than the paper's: images have 8 x 8 pixels.
+        num_thetas: Hyperparameters that are drawn uniformly from it.
+    """
+
+    generator: Any
+    space: Any
+    num_thetas: int
+
+
+CASES: Mapping[str, Case] = {
+    "hnag": Case(HNAG(), ThetaSpace(nodes=(3, 6), mid_nodes=(1, 3)), 50),
+    "rnag": Case(RNAG(), FlatThetaSpace(nodes=(3, 24)), 15),
+}
+
+_KEYS = ("theta", "sample")
+_FIGURES = (
+    "error",
+    "validation_loss",
+    "test_error",
+    "memory",
+    "parameters",
+    "operations",
+    "seconds",
+    "cpu_seconds",
+)
+_EPOCH = ("epoch", "train_loss", "validation_loss", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """Evaluations of one generator at the full budget.
+
+    Attributes:
+        X: Hyperparameters in the unit cube of the case's space, (n, d) float64.
+        theta: Number of the hyperparameters, (n,) int64: equal numbers are replicates.
+        error: Validation error, percent, (n,) float64.
+        memory: Bytes per image, (n,) float64.
+        seconds: Processor time of the evaluation, (n,) float64; that of the clock also depends on
+            what else the machine does.
+    """
+
+    X: Tensor
+    theta: Tensor
+    error: Tensor
+    memory: Tensor
+    seconds: Tensor
+
+
+def objective(name: str) -> GeneratorTraining[Any]:
+    """Returns the training that every evaluation of a case is."""
+    return GeneratorTraining(
+        CASES[name].generator, parameter_limit=PARAMETER_LIMIT, settings=SETTINGS, seed=_SEED
+    )
+
+
+def read_evaluations(name: str, folder: Path = RESULTS) -> Evaluations:
+    """Reads the finished evaluations of a case.
+
+    Args:
+        name: Name in :data:`CASES`.
+        folder: Where the tables are.
+    """
+    rows = _read(folder / f"{name}.csv")
+    space = CASES[name].space
+    values = torch.tensor(
+        [[float(row[column]) for column in space.columns] for row in rows], dtype=torch.float64
+    )
+    columns = [
+        dimension.encode(column)
+        for dimension, column in zip(space.dimensions, values.unbind(dim=1), strict=True)
+    ]
+    error, memory, seconds = (
+        torch.tensor([float(row[figure]) for row in rows], dtype=torch.float64)
+        for figure in ("error", "memory", "cpu_seconds")
+    )
+    theta = torch.tensor([int(row["theta"]) for row in rows])
+    return Evaluations(torch.stack(columns, dim=1), theta, error, memory, seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates what is missing, then summarises.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.nago_data", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="%(default)s")
+    parser.add_argument("--samples", type=int, default=3, help="networks of each, %(default)s")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--thetas", type=int, help="only so many of each; default all")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args(argv)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    if not arguments.report:
+        _evaluate(arguments.cases, arguments.samples, arguments.thetas, out)
+    text = _summary(out)
+    write_text(out / "data.md", text)
+    print(text)
+    return 0
+
+
+def _evaluate(cases: Sequence[str], num_samples: int, num_thetas: int | None, out: Path) -> None:
+    objectives = {name: objective(name) for name in cases}
+    for name, training in objectives.items():
+        _check_settings(out / f"{name}.json", training.describe())
+    rows = {name: _read(out / f"{name}.csv") for name in cases}
+    done = {(name, int(r["theta"]), int(r["sample"])) for name in cases for r in rows[name]}
+    # Every theta once before any twice: an interrupted run is a smaller table, not a lopsided one.
+    todo = [
+        (name, theta, sample)
+        for sample in range(num_samples)
+        for name in cases
+        for theta in range(num_thetas or CASES[name].num_thetas)
+        if (name, theta, sample) not in done
+    ]
+    for name, number, sample in tqdm(todo, unit="training"):
+        case = CASES[name]
+        X = case.space.sample(case.num_thetas, generator=torch.Generator().manual_seed(_SEED))[
+            number : number + 1
+        ]
+        (theta,) = case.space.decode(X)
+        values = [
+            dimension.decode(value).item()
+            for dimension, value in zip(case.space.dimensions, X[0], strict=True)
+        ]
+        epochs: list[EpochResult] = []
+        started = time.process_time()
+        result = objectives[name](theta, sample=sample, every_epoch=epochs.append)
+        if result.failed:
+            raise RuntimeError(f"{name} {number}, sample {sample}: {result.error}")
+        key = {"theta": number, "sample": sample}
+        curve = [
+            {
+                **key,
+                "epoch": epoch,
+                "train_loss": figures.train_loss,
+                "validation_loss": figures.validation_loss,
+                "error": 100.0 * (1.0 - figures.validation_accuracy),
+            }
+            for epoch, figures in enumerate(epochs, start=1)
+        ]
+        figures = {
+            "error": result.value,
+            "validation_loss": result.metrics["validation_loss"],
+            "test_error": 100.0 * (1.0 - result.metrics["test_accuracy"]),
+            "memory": int(result.metrics["memory"]),
+            "parameters": int(result.metrics["parameters"]),
+            "operations": int(result.metrics["operations"]),
+            "seconds": result.cost,
+            "cpu_seconds": time.process_time() - started,
+        }
+        row = {**key, **dict(zip(case.space.columns, values, strict=True)), **figures}
+        # A row of the first table says that the second one has its epochs.
+        _append(out / f"{name}-epochs.csv", (*_KEYS, *_EPOCH), curve, key)
+        _append(out / f"{name}.csv", (*_KEYS, *case.space.columns, *_FIGURES), [row], key)
+
+
+def _check_settings(path: Path, described: Mapping[str, Any]) -> None:
+    text = json.dumps(described, indent=1, sort_keys=True) + "\n"
+    if not path.exists():
+        write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise SystemExit(
+            f"{path} describes other trainings than this program makes (pass another --out)."
+        )
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _append(
+    path: Path,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+    key: Mapping[str, int],
+) -> None:
+    kept = [row for row in _read(path) if any(int(row[k]) != v for k, v in key.items())]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    writer.writerows(
+        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+    )
+    write_text(path, text.getvalue())
+
+
+def _summary(out: Path) -> str:
+    lines = [
+        "Generators trained on digits at the full budget: `python -m benchmarks.nago_data`. Error:",
+        "validation, %. Spread between: standard deviation of the means over hyperparameters;",
+        "within: root mean square of the standard deviations over networks of one hyperparameter.",
+        "",
+        "| generator | evaluations | best | median | worst | between | within"
+        " | memory, KB | operations | processor seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in CASES:
+        rows = _read(out / f"{name}.csv")
+        if not rows:
+            continue
+        errors = [float(row["error"]) for row in rows]
+        groups: dict[str, list[float]] = {}
+        for row in rows:
+            groups.setdefault(row["theta"], []).append(float(row["error"]))
+        repeated = [group for group in groups.values() if len(group) > 1]
+        between = statistics.stdev([statistics.fmean(group) for group in groups.values()])
+        within = (
+            statistics.fmean([statistics.variance(group) for group in repeated]) ** 0.5
+            if repeated
+            else float("nan")
+        )
+        memory = [float(row["memory"]) / 1000.0 for row in rows]
+        operations = [int(row["operations"]) for row in rows]
+        seconds = statistics.fmean([float(row["cpu_seconds"]) for row in rows])
+        lines.append(
+            f"| {name.upper()} | {len(rows)} | {min(errors):.1f} | {statistics.median(errors):.1f}"
+            f" | {max(errors):.1f} | {between:.1f} | {within:.1f}"
+            f" | {min(memory):.0f}-{max(memory):.0f} | {min(operations)}-{max(operations)}"
+            f" | {seconds:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
