@@ -167,7 +167,8 @@ def _matrix(settings: Settings, generator: torch.Generator) -> list[Table]:
     return [
         Table(
             "matrix",
-            f"Matrix of {len(nets)} HNAG networks, float32, one start, tol {settings.tol:g}, {processors()} threads",
+            f"Matrix of {len(nets)} HNAG networks, float32, one start, tol {settings.tol:g},"
+            f" {processors()} threads",
             (
                 Column("networks", "networks", number()),
                 Column("operations", "operations, mean", number()),
