@@ -17,7 +17,9 @@ from hotnas_torch.nn.generated import (
     fit_channels,
     memory_per_sample,
 )
+from hotnas_torch.nn.image_folder import FolderImages, image_folder
 from hotnas_torch.nn.initialization import build, initialize
+from hotnas_torch.nn.learned_hierarchy import LearnedHierarchySearch, LearnedHierarchySettings
 from hotnas_torch.nn.mobile_supernets import MacroSupernet, MobileNetSupernet
 from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
 from hotnas_torch.nn.pooling_supernet import PoolingSupernet
@@ -47,9 +49,12 @@ __all__ = [
     "DifferentiableSearch",
     "DifferentiableSettings",
     "EpochResult",
+    "FolderImages",
     "GeneratedModule",
     "GeneratedSkeleton",
     "ImageData",
+    "LearnedHierarchySearch",
+    "LearnedHierarchySettings",
     "MacroSupernet",
     "MobileNetSupernet",
     "NASBench201Module",
@@ -71,6 +76,7 @@ __all__ = [
     "digits",
     "evaluate",
     "fit_channels",
+    "image_folder",
     "initialize",
     "memory_per_sample",
     "sample_connected",
