@@ -10,6 +10,7 @@ from hotnas_torch.metrics.matching import CellMatching, NetworkMatching
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.operation_kinds import OPERATION_KINDS, OperationKind
 from hotnas_torch.metrics.otmann import OTMANN
+from hotnas_torch.metrics.samples import sample_distances
 from hotnas_torch.metrics.tree_wasserstein import GramTree, TreeWasserstein
 from hotnas_torch.metrics.weisfeiler_lehman import WeisfeilerLehman
 
@@ -34,4 +35,5 @@ __all__ = [
     "farthest_points",
     "k_medoids",
     "load_gram",
+    "sample_distances",
 ]
