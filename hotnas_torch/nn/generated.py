@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,10 +150,10 @@ class GeneratedModule(nn.Module):
         parts = build(
             lambda: nn.ModuleList(_parts(net, skeleton, seed)), generator=generator, device=device
         )
-        self.stem, cells, projections, self.head = parts
-        assert isinstance(cells, nn.ModuleList)
-        assert isinstance(projections, nn.ModuleList)
-        self.cells, self.projections = cells, projections
+        self.stem = parts[0]
+        self.cells = cast(nn.ModuleList, parts[1])
+        self.projections = cast(nn.ModuleList, parts[2])
+        self.head = parts[3]
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (N, input_channels, H, W) to logits (N, num_classes) float32."""
@@ -166,7 +166,7 @@ class GeneratedModule(nn.Module):
             ]
             for cell, sources, size in zip(self.cells, self._entering, sizes, strict=True):
                 outputs.append(cell([pool_to(outputs[source], size) for source in sources]))
-            size = min(sizes[source - 1] for source in self._leaving)
+            size = min((x.shape[2], x.shape[3]) for x in (outputs[s] for s in self._leaving))
             leaving = [
                 projection(pool_to(outputs[source], size))
                 for projection, source in zip(self.projections, self._leaving, strict=True)
