@@ -3,7 +3,7 @@
 from hotnas_torch.nn.cifar import cifar10
 from hotnas_torch.nn.counting import Costs, CostTable
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
-from hotnas_torch.nn.data import ImageData, Split, digits
+from hotnas_torch.nn.data import ClassificationData, ImageData, Split, digits
 from hotnas_torch.nn.differentiable import (
     DifferentiableSearch,
     DifferentiableSettings,
@@ -41,6 +41,7 @@ from hotnas_torch.nn.training import (
 
 __all__ = [
     "CellModule",
+    "ClassificationData",
     "CostTable",
     "Costs",
     "DARTSModule",

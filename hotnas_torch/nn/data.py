@@ -11,7 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["ImageData", "ImageSource", "LabelledImages", "Split", "digits"]
+__all__ = [
+    "ClassificationData",
+    "ImageData",
+    "ImageSource",
+    "LabelledImages",
+    "Split",
+    "digits",
+]
 
 _LARGEST_PIXEL = 16.0
 
@@ -61,6 +68,20 @@ class LabelledImages(Protocol):
 
     def digest(self) -> str:
         """Returns a checksum, hex."""
+        ...
+
+
+class ClassificationData(LabelledImages, Protocol):
+    """A data set for training, choosing and reporting."""
+
+    @property
+    def test(self) -> ImageSource:
+        """What is reported at the end, and never chosen by."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
         ...
 
 

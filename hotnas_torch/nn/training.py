@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hotnas_torch.nn.data import ImageData, Split
+from hotnas_torch.nn.data import ClassificationData, ImageSource
 
 __all__ = ["EpochResult", "TrainingResult", "TrainingSettings", "evaluate", "train"]
 
 _EVALUATION_BATCH = 1000
+# Fewer images are evaluated at once where one has more than 64 x 64 pixels.
+_EVALUATION_PIXELS = _EVALUATION_BATCH * 64 * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class TrainingResult:
 
 def train(
     model: nn.Module,
-    data: ImageData,
+    data: ClassificationData,
     settings: TrainingSettings,
     *,
     generator: torch.Generator,
@@ -102,7 +104,7 @@ def train(
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device.
-        data: Moved to the model's device.
+        data: In memory or in files; batches are moved to the model's device.
         settings: How to train.
         generator: Orders the images, on the CPU: the order is the same on every device.
         every_epoch: Called with the figures of each finished epoch.
@@ -125,57 +127,61 @@ def train(
     # A last batch of one image is left out: normalisation over it may have no variance.
     starts = range(0, max(len(training) - 1, 1), settings.batch_size)
     num_steps = settings.epochs * len(starts)
+    at_once = min(_EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // math.prod(data.input_shape[1:])))
     epochs: list[EpochResult] = []
     step = 0
     diverged = False
     for _ in range(settings.epochs):
         model.train()
-        order = torch.randperm(len(training), generator=generator).to(device)
+        order = torch.randperm(len(training), generator=generator)
+        batches = [order[start : start + settings.batch_size] for start in starts]
         total = torch.zeros((), device=device)
-        for start in starts:
+        for images, labels in training.batches(batches):
             rate = 0.5 * settings.learning_rate * (1.0 + math.cos(math.pi * step / num_steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = order[start : start + settings.batch_size]
-            loss = functional.cross_entropy(model(training.images[batch]), training.labels[batch])
+            loss = functional.cross_entropy(model(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.detach()
             step += 1
         train_loss = float(total) / len(starts)
-        validation_loss, accuracy = evaluate(model, validation)
+        validation_loss, accuracy = evaluate(model, validation, batch_size=at_once)
         epochs.append(EpochResult(train_loss, validation_loss, accuracy))
         diverged = not (math.isfinite(train_loss) and math.isfinite(validation_loss))
         if diverged:
             break
         if every_epoch is not None:
             every_epoch(epochs[-1])
-    test_loss, test_accuracy = (math.nan, math.nan) if diverged else evaluate(model, test)
+    test_loss, test_accuracy = (
+        (math.nan, math.nan) if diverged else evaluate(model, test, batch_size=at_once)
+    )
     return TrainingResult(
         tuple(epochs), test_loss, test_accuracy, time.perf_counter() - started, diverged
     )
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
+def evaluate(
+    model: nn.Module, source: ImageSource, *, batch_size: int = _EVALUATION_BATCH
+) -> tuple[float, float]:
     """Returns the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
 
     Args:
-        model: Maps images to logits, on the device of ``split``.
-        split: Images and labels.
+        model: Maps images to logits, on the device of ``source``.
+        source: Images and labels, a split in memory or in files.
+        batch_size: Images at once, >= 1.
     """
     model.eval()
     loss = 0.0
     correct = 0
-    batches = zip(
-        split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True
-    )
+    batches = source.batches(torch.arange(len(source)).split(batch_size))
     for images, labels in batches:
         logits: Tensor = model(images)
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         correct += int((logits.argmax(dim=1) == labels).sum())
-    return loss / len(split), correct / len(split)
+    return loss / len(source), correct / len(source)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.generators import FlatTheta, Theta
 from hotnas_torch.nn import (
+    ClassificationData,
     EpochResult,
     GeneratedModule,
     GeneratedSkeleton,
-    ImageData,
     TrainingSettings,
     digits,
     fit_channels,
@@ -79,7 +79,7 @@ class GeneratorTraining(Generic[T]):
     def __init__(
         self,
         generator: NetworkGenerator[T],
-        data: ImageData | None = None,
+        data: ClassificationData | None = None,
         *,
         parameter_limit: int = 20_000,
         skeleton: GeneratedSkeleton | None = None,

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.generators import HNAG, RNAG, ErdosRenyi, FlatTheta, Theta, WattsStrogatz
@@ -12,6 +14,7 @@ from hotnas_torch.nn import (
     GeneratedSkeleton,
     TrainingSettings,
     digits,
+    image_folder,
     memory_per_sample,
 )
 from hotnas_torch.objectives import GeneratorTraining
@@ -74,6 +77,25 @@ def test_a_training_that_diverges_is_a_failed_evaluation(data):
     assert result.failed
     assert "non-finite in epoch 1" in result.error
     assert math.isfinite(result.cost)
+
+
+def test_trains_on_a_folder_of_images(tmp_path):
+    random = np.random.default_rng(0)
+    for part, num in (("train", 8), ("val", 2)):
+        for label, name in enumerate(("cold", "warm")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(num):
+                pixels = random.integers(0, 60, size=(12, 10, 3), dtype=np.uint8)
+                pixels[..., 2 - 2 * label] += 150
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    files = image_folder(tmp_path, generator=torch.Generator().manual_seed(0), size=8, num_train=12)
+    settings = TrainingSettings(epochs=8, batch_size=6, learning_rate=0.02)
+    objective = GeneratorTraining(RNAG(), files, settings=settings)
+    assert objective.skeleton.input_channels == 3
+    result = objective(FLAT)
+    assert result.metrics["train_loss"] < 0.4  # 0.69 by chance
+    assert result.metrics["epochs"] == 8
 
 
 def test_what_the_values_depend_on_is_described(data):
