@@ -24,6 +24,7 @@ from benchmarks import (
     speed,
     spread,
     step,
+    supernet,
     threads,
 )
 from benchmarks.machine import Load
@@ -52,6 +53,7 @@ BENCHMARKS = {
         coarse,
         digits,
         dnas,
+        supernet,
     )
 }
 """Modules by the name that the command line uses, in the order in which they run."""

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.files import write_bytes
-from hotnas_torch.hierarchy import Sampler, TreeSampler
+from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.single_path import SinglePathSupernet
 
@@ -36,7 +36,9 @@ class SupernetSettings:
 
     Args:
         epochs: Passes over the training images, >= 1.
-        batch_size: Images per step, >= 2, of the training and of the validation images each.
+        batch_size: Training images per step, >= 2.
+        reward_batch_size: Validation images that a reward is measured on, >= 2; None takes
+            ``batch_size``.
         learning_rate: At the start, > 0; it falls to 0 along half a cosine, per step.
         momentum: In [0, 1).
         weight_decay: L2 penalty on convolution and linear weights, >= 0.
@@ -56,6 +58,7 @@ class SupernetSettings:
 
     epochs: int = 400
     batch_size: int = 256
+    reward_batch_size: int | None = None
     learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 1e-3
@@ -66,6 +69,11 @@ class SupernetSettings:
         for name, valid, expected in (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
+            (
+                "reward_batch_size",
+                self.reward_batch_size is None or self.reward_batch_size >= 2,
+                "at least 2 or None",
+            ),
             ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
             ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
             ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
@@ -255,8 +263,9 @@ class SupernetSearch:
         # A last batch of one image is left out: normalisation over it may have no variance.
         starts = range(0, max(len(train) - 1, 1), size)
         order = torch.randperm(len(train), generator=self._generator)
+        judged_size = min(self.settings.reward_batch_size or size, len(validation))
         drawn = torch.randint(
-            len(validation), (len(starts), min(size, len(validation))), generator=self._generator
+            len(validation), (len(starts), judged_size), generator=self._generator
         )
         batches = zip(
             train.batches([order[start : start + size] for start in starts]),
@@ -355,11 +364,12 @@ class SupernetSearch:
                 "precision": str(self._precision),
                 "data": self._data.digest(),
                 "space": repr(self.supernet.space),
-                "networks": _digest("\n".join(net.spec for net in self.nets).encode()),
+                "networks": hashlib.sha256(
+                    "\n".join(net.spec for net in self.nets).encode()
+                ).hexdigest(),
                 "shapes": [list(parameter.shape) for parameter in self.supernet.parameters()],
                 "sampler": repr(self.sampler),
                 "schedule": asdict(self.sampler.schedule),
-                "tree": _tree_digest(self.sampler),
             },
             sort_keys=True,
         )
@@ -412,14 +422,3 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _tree_digest(sampler: Sampler) -> str | None:
-    if not isinstance(sampler, TreeSampler):
-        return None
-    tree = sampler.tree
-    return _digest(tree.parent.numpy().tobytes() + tree.architecture.numpy().tobytes())

@@ -24,6 +24,7 @@ from benchmarks import (
     speed,
     spread,
     step,
+    supernet,
     threads,
 )
 
@@ -51,6 +52,17 @@ TINY = {
     ),
     "digits": digits.Settings(seeds=1, evaluations=2, batch=2, workers=1),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
+    "supernet": supernet.Settings(
+        seeds=1,
+        truth_seeds=1,
+        epochs=1,
+        truth_epochs=1,
+        pretraining=(0, 1),
+        batch=64,
+        train=64,
+        validation=64,
+        width=0.0625,
+    ),
 }
 
 

@@ -126,6 +126,14 @@ def test_steps_are_those_of_sgd_on_the_path_and_rewards_follow_them():
         assert torch.allclose(value, net.state_dict()[name], atol=1e-4)
 
 
+def test_rewards_are_measured_on_as_many_images_as_asked_for():
+    sampler = Recorder(36)
+    searching(sampler, replace(SETTINGS, reward_batch_size=7)).run(progress=False)
+    sevenths = [7 * reward for _, _, reward in sampler.told]
+    assert sevenths == pytest.approx([round(value) for value in sevenths], abs=1e-6)
+    assert {round(value) for value in sevenths} != {0}
+
+
 def test_equal_seeds_search_the_same():
     results = []
     for seed in (0, 0, 1):
@@ -215,7 +223,7 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     for options, message in (
         ({"settings": replace(SETTINGS, epochs=5)}, "its settings"),
         ({"sampler": Boltzmann(36)}, "its sampler"),
-        ({"sampler": tree_sampler(1)}, "its tree"),
+        ({"sampler": tree_sampler(1)}, "its sampler"),
         ({"data": digits(generator=seeded(1), num_train=80, num_validation=80)}, "its data"),
         (
             {"net": PoolingSupernet(width=0.25, input_channels=1, generator=seeded())},
@@ -256,6 +264,7 @@ def test_networks_and_sampler_must_fit():
     [
         ("epochs", 0),
         ("batch_size", 1),
+        ("reward_batch_size", 1),
         ("learning_rate", 0.0),
         ("momentum", 1.0),
         ("weight_decay", -1.0),

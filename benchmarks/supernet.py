@@ -1,0 +1,457 @@
+"""Samplers that train a supernet and search it at once: which pooling positions they end with."""
+
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau, rankdata
+
+import hotnas_torch as ht
+from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.records import Key, recorded
+from benchmarks.report import Claim, Column, Report, Table, number
+from hotnas_torch.hierarchy import (
+    ArchitectureTree,
+    Boltzmann,
+    Independent,
+    Sampler,
+    Schedule,
+    TreeSampler,
+    Uniform,
+    cluster,
+    layer_operations,
+    layer_tree,
+    output_distances,
+    random_tree,
+)
+from hotnas_torch.nn import (
+    ImageData,
+    PoolingSupernet,
+    Split,
+    SupernetSearch,
+    SupernetSettings,
+    TrainingSettings,
+    digits,
+    train,
+)
+from hotnas_torch.spaces import Pooling
+
+__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+
+QUESTION = "does a learned hierarchy find better pooling positions in the same training?"
+
+_TITLES = {
+    "uniform": "uniform",
+    "independent": "independent",
+    "boltzmann": "Boltzmann",
+    "default": "MCTS, default tree",
+    "regularised": "MCTS, default tree + reg.",
+    "random": "MCTS, random tree",
+    "outputs": "MCTS, learned tree (outputs, KL)",
+    "hotnn": "MCTS, learned tree (HOTNN)",
+}
+_SPACE = Pooling()
+_NETS = list(_SPACE)
+_CODES = layer_operations(_SPACE, _NETS)
+_REGULARISATION = 0.5
+_FEW = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        seeds: Searches of each method.
+        truth_seeds: Trainings of each network alone.
+        epochs: Of a search.
+        truth_epochs: Of a network alone.
+        pretraining: Epochs of the supernets that learned trees come from; the last is the one that
+            is compared, the others show what less training gives.
+        batch: Training images per step.
+        reward_batch: Validation images per reward.
+        train: Training images.
+        validation: Validation images; all others are for testing.
+        width: Of the ResNet-20, whose channels are 16, 32 and 64 times it.
+        learning_rate: At the start, of everything.
+        storage: Where finished measurements are kept; the same command goes on.
+    """
+
+    seeds: int = 3
+    truth_seeds: int = 3
+    epochs: int = 120
+    truth_epochs: int = 15
+    pretraining: tuple[int, ...] = (0, 27, 80)
+    batch: int = 32
+    reward_batch: int = 128
+    train: int = 320
+    validation: int = 480
+    width: float = 0.25
+    learning_rate: float = 0.1
+    storage: str = "runs/bench/supernet"
+
+
+QUICK = Settings(
+    seeds=1,
+    truth_seeds=1,
+    epochs=4,
+    truth_epochs=1,
+    pretraining=(0, 2),
+    storage="runs/bench/supernet-quick",
+)
+
+
+def run(settings: Settings) -> Report:
+    """Train every network alone, then search with every method.
+
+    Args:
+        settings: How much.
+    """
+    torch.set_num_threads(1)
+    described = {k: v for k, v in asdict(settings).items() if k != "storage"}
+    report = Report("supernet", QUESTION, described)
+    truth = _truth(settings)
+    ranks = rankdata(-np.array(truth), method="average")
+    place = {net.spec: index for index, net in enumerate(_NETS)}
+    longest = settings.pretraining[-1]
+    wanted: list[Key] = [
+        {"seed": seed, "method": method, "pretraining": longest if method == "outputs" else None}
+        for seed in range(settings.seeds)
+        for method in _TITLES
+    ]
+    wanted += [
+        {"seed": seed, "method": "outputs", "pretraining": epochs}
+        for seed in range(settings.seeds)
+        for epochs in settings.pretraining[:-1]
+    ]
+    searched = _recorded(settings, "searches", wanted, _search, ("epochs", "reward_batch"))
+    rows = []
+    for method, title in _TITLES.items():
+        runs = [
+            one
+            for one in searched
+            if one["method"] == method and one["pretraining"] in (None, longest)
+        ]
+        rows.append(_row(title, runs, truth, ranks, place))
+    report.tables.append(
+        Table(
+            "methods",
+            f"where searches of {settings.epochs} epochs end, {settings.seeds} seeds; accuracy of"
+            " the network alone",
+            (
+                Column("method", "method"),
+                Column("best", "best", str),
+                Column("best_rank", "its rank", number(3)),
+                Column("rank", "mean rank of 36", number(3)),
+                Column("accuracy", "accuracy, %", number(4)),
+                Column("error", "standard error", number(2)),
+                Column("reward", "reward of the last tenth, %", number(4)),
+                Column("correlation", "Kendall's tau of shared weights", number(2)),
+                Column("seconds", "processor seconds", number(3)),
+                Column("networks", "by seed", str),
+            ),
+            rows,
+        )
+    )
+    report.tables.append(
+        Table(
+            "pretraining",
+            "the learned tree (outputs, KL) after less training of the supernet that it comes from",
+            (
+                Column("epochs", "epochs", number()),
+                Column("rank", "mean rank of 36", number(3)),
+                Column("accuracy", "accuracy, %", number(4)),
+                Column("error", "standard error", number(2)),
+            ),
+            [
+                {"epochs": epochs}
+                | _row(
+                    str(epochs),
+                    [
+                        one
+                        for one in searched
+                        if one["method"] == "outputs" and one["pretraining"] == epochs
+                    ],
+                    truth,
+                    ranks,
+                    place,
+                )
+                for epochs in settings.pretraining
+            ],
+        )
+    )
+    order = np.argsort(ranks)
+    report.tables.append(
+        Table(
+            "truth",
+            f"the networks trained alone, {settings.truth_seeds} seeds: the best, the published"
+            " ResNet-20 and the worst",
+            (
+                Column("network", "network"),
+                Column("rank", "rank", number(3)),
+                Column("accuracy", "test accuracy, %", number(4)),
+            ),
+            [
+                {
+                    "network": _NETS[index].spec,
+                    "rank": float(ranks[index]),
+                    "accuracy": 100.0 * truth[index],
+                }
+                for index in (*order[:3], place["[4,3,3]"], *order[-2:])
+            ],
+        )
+    )
+    by_title = {row["method"]: row for row in rows}
+    for own in ("outputs", "hotnn"):
+        for other in ("default", "uniform"):
+            report.claims.append(
+                Claim(
+                    f"{_TITLES[own]}: points of accuracy over {_TITLES[other]}",
+                    ">=",
+                    0.0,
+                    by_title[_TITLES[own]]["accuracy"] - by_title[_TITLES[other]]["accuracy"],
+                )
+            )
+    report.notes.append(
+        f"ResNet-20 of width {settings.width:g} on 8 x 8 digits, {settings.train} images for the"
+        f" weights and {settings.validation} for the rewards; accuracies of networks trained alone"
+        " are on all others. Every method trains fresh weights for the same epochs; the learned"
+        f" tree of outputs trains another supernet for {longest} epochs before, the tree of HOTNN"
+        " trains nothing. A search ends with its sampler's own choice; uniform sampling, which has"
+        " no estimates, with the network that does best on the validation images with shared"
+        " weights, whose accuracies Kendall's tau compares with those of networks trained alone."
+    )
+    return report
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def _recorded(
+    settings: Settings,
+    name: str,
+    wanted: Sequence[Key],
+    measure: Callable[[Settings, Key], Mapping[str, Any]],
+    depends: Sequence[str],
+) -> list[dict[str, Any]]:
+    common = ("batch", "train", "validation", "width", "learning_rate")
+    about = {field: getattr(settings, field) for field in (*common, *depends)}
+    return recorded(
+        Path(settings.storage) / f"{name}.jsonl",
+        about | {"version": ht.__version__},
+        wanted,
+        lambda key: measure(settings, key),
+        title=name,
+    )
+
+
+def _truth(settings: Settings) -> list[float]:
+    """The mean test accuracy of each network, trained alone."""
+    wanted: list[Key] = [
+        {"seed": seed, "network": net.spec} for seed in range(settings.truth_seeds) for net in _NETS
+    ]
+    found = _recorded(settings, "truth", wanted, _alone, ("truth_epochs",))
+    return [
+        statistics.fmean(one["accuracy"] for one in found if one["network"] == net.spec)
+        for net in _NETS
+    ]
+
+
+def _alone(settings: Settings, key: Key) -> Mapping[str, Any]:
+    data = _data(settings)
+    module = PoolingSupernet(
+        width=settings.width,
+        input_channels=1,
+        only=_SPACE.from_string(key["network"]),
+        generator=_generator(key["seed"], "alone", key["network"]),
+    )
+    # Nothing is chosen by validation here, so little of it is measured.
+    validation = Split(data.validation.images[:_FEW], data.validation.labels[:_FEW])
+    result = train(
+        module,
+        replace(data, validation=validation),
+        TrainingSettings(
+            epochs=settings.truth_epochs,
+            batch_size=settings.batch,
+            learning_rate=settings.learning_rate,
+        ),
+        generator=_generator(key["seed"], "order"),
+    )
+    return {"accuracy": result.test_accuracy}
+
+
+def _search(settings: Settings, key: Key) -> Mapping[str, Any]:
+    started = time.process_time()
+    seed = key["seed"]
+    sampler = _sampler(settings, key)
+    search = SupernetSearch(
+        _supernet(settings, seed, "weights"),
+        _NETS,
+        sampler,
+        _data(settings),
+        _training(settings, settings.epochs),
+        generator=_generator(seed, "search"),
+    )
+    chosen = search.run(progress=False).network
+    shared = search.accuracies()
+    if key["method"] == "uniform":
+        # It has no estimates: all networks are compared with the shared weights (Guo et al.).
+        chosen = _NETS[int(shared.argmax())]
+    return {
+        "network": chosen.spec,
+        "shared": shared.tolist(),
+        "rewards": [epoch.reward for epoch in search.epochs],
+        "networks": [epoch.network for epoch in search.epochs],
+        "seconds": time.process_time() - started,
+    }
+
+
+def _sampler(settings: Settings, key: Key) -> Sampler:
+    num, seed = len(_NETS), key["seed"]
+    schedule = Schedule()
+    match key["method"]:
+        case "uniform":
+            return Uniform(num, schedule=schedule)
+        case "independent":
+            return Independent(_CODES, schedule=schedule)
+        case "boltzmann":
+            return Boltzmann(num, schedule=schedule)
+        case "default":
+            return TreeSampler(layer_tree(_CODES), schedule=schedule)
+        case "regularised":
+            return TreeSampler(
+                layer_tree(_CODES), regularization=_REGULARISATION, schedule=schedule
+            )
+        case "random":
+            tree = random_tree(num, generator=_generator(seed, "tree"))
+        case "outputs":
+            tree = _output_tree(settings, seed, key["pretraining"])
+        case _:
+            tree = cluster(ht.HOTNN(space=_SPACE)(_NETS))
+    return TreeSampler(tree, schedule=schedule)
+
+
+def _output_tree(settings: Settings, seed: int, epochs: int) -> ArchitectureTree:
+    """The tree of the outputs of a supernet after so many epochs of uniform sampling."""
+    supernet, data = _supernet(settings, seed, "pretraining"), _data(settings)
+    if epochs:
+        SupernetSearch(
+            supernet,
+            _NETS,
+            Uniform(len(_NETS)),
+            data,
+            _training(settings, epochs),
+            generator=_generator(seed, "pretraining"),
+        ).run(progress=False)
+    return cluster(output_distances(supernet.outputs(data.validation.images, _NETS)))
+
+
+def _supernet(settings: Settings, seed: int, purpose: str) -> PoolingSupernet:
+    return PoolingSupernet(
+        width=settings.width, input_channels=1, generator=_generator(seed, purpose)
+    )
+
+
+def _training(settings: Settings, epochs: int) -> SupernetSettings:
+    return SupernetSettings(
+        epochs=epochs,
+        batch_size=settings.batch,
+        reward_batch_size=settings.reward_batch,
+        learning_rate=settings.learning_rate,
+    )
+
+
+def _data(settings: Settings) -> ImageData:
+    return digits(
+        generator=_generator(0, "data"),
+        num_train=settings.train,
+        num_validation=settings.validation,
+    )
+
+
+def _generator(seed: int, *purpose: str) -> torch.Generator:
+    digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+
+def _row(
+    title: str,
+    runs: Sequence[Mapping[str, Any]],
+    truth: Sequence[float],
+    ranks: Sequence[float],
+    place: Mapping[str, int],
+) -> dict[str, Any]:
+    ends = [place[one["network"]] for one in runs]
+    accuracies = [100.0 * truth[end] for end in ends]
+    best = min(ends, key=lambda end: ranks[end])
+    last = max(1, len(runs[0]["rewards"]) // 10)
+    return {
+        "method": title,
+        "best": _NETS[best].spec,
+        "best_rank": float(ranks[best]),
+        "rank": statistics.fmean(float(ranks[end]) for end in ends),
+        "accuracy": statistics.fmean(accuracies),
+        "error": statistics.stdev(accuracies) / math.sqrt(len(runs)) if len(runs) > 1 else None,
+        "reward": 100.0 * statistics.fmean(x for one in runs for x in one["rewards"][-last:]),
+        "correlation": statistics.fmean(
+            float(kendalltau(one["shared"], truth).statistic) for one in runs
+        ),
+        "seconds": statistics.fmean(one["seconds"] for one in runs),
+        "networks": ", ".join(_NETS[end].spec for end in ends),
+        "rewards": [one["rewards"] for one in runs],
+        "truth": [[100.0 * truth[place[spec]] for spec in one["networks"]] for one in runs],
+    }
+
+
+def draw(report: Report) -> Figure:
+    """What less pre-training gives, and how rewards and choices develop.
+
+    Args:
+        report: What `run` returned.
+    """
+    figure, (left, middle, right) = canvas(3, width=4.6, height=3.8)
+    rows = report.rows("pretraining")
+    left.errorbar(
+        [row["epochs"] for row in rows],
+        [row["accuracy"] for row in rows],
+        [row["error"] or 0.0 for row in rows],
+        color=COLOURS[0],
+        marker="o",
+        capsize=3,
+    )
+    left.set_xlabel("epochs of the supernet that the tree comes from", color=INK)
+    left.set_ylabel("accuracy of the chosen network alone, %", color=INK)
+    methods = report.rows("methods")
+    for row, colour in zip(methods, COLOURS, strict=False):
+        _curve(middle, [[100.0 * x for x in one] for one in row["rewards"]], row["method"], colour)
+        _curve(right, row["truth"], row["method"], colour)
+    middle.set_ylabel("validation accuracy of sampled networks, %", color=INK)
+    right.set_ylabel("accuracy of the present choice alone, %", color=INK)
+    for axes in (middle, right):
+        axes.set_xlabel("epoch of the search", color=INK)
+        axes.axvline(
+            Schedule().warm_up * report.settings["epochs"], color=INK, linewidth=0.8, linestyle=":"
+        )
+    middle.legend(frameon=False, loc="lower right", fontsize=7)
+    return figure
+
+
+def _curve(axes: Axes, curves: Sequence[Sequence[float]], label: str, colour: str) -> None:
+    """The mean of several curves, smoothed over a tenth of their length."""
+    numbers = np.array(curves, dtype=np.float64).mean(0)
+    window = max(1, len(numbers) // 10)
+    padded = np.concatenate([np.full(window - 1, numbers[0]), numbers])
+    smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
+    axes.plot(range(1, len(smooth) + 1), smooth, color=colour, label=label, linewidth=1.5)
