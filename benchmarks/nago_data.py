@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import statistics
 import sys
 import time
@@ -252,11 +253,12 @@ def _summary(out: Path) -> str:
         for row in rows:
             groups.setdefault(row["theta"], []).append(float(row["error"]))
         repeated = [group for group in groups.values() if len(group) > 1]
-        between = statistics.stdev([statistics.fmean(group) for group in groups.values()])
+        means = [statistics.fmean(group) for group in groups.values()]
+        between = statistics.stdev(means) if len(means) > 1 else math.nan
         within = (
             statistics.fmean([statistics.variance(group) for group in repeated]) ** 0.5
             if repeated
-            else float("nan")
+            else math.nan
         )
         memory = [float(row["memory"]) / 1000.0 for row in rows]
         operations = [int(row["operations"]) for row in rows]
