@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "hierarchy": BASE | {"arch", "spaces", "metrics"},
     "nn": BASE | {"arch", "spaces", "distributions", "generators", "hierarchy"},
     "objectives": {"errors", "arch", "spaces", "generators", "nn"},
-    "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "metrics"},
+    "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
     "search": {"errors", "files", "arch", "spaces", "distributions", "metrics", "gp", "hierarchy"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
     "testing": {"errors", "arch", "spaces", "search"},

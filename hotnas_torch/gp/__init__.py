@@ -3,8 +3,14 @@
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
+from hotnas_torch.gp.generator_kernel import (
+    GeneratorGP,
+    GeneratorKernel,
+    GeneratorSamples,
+    generator_metric,
+)
 from hotnas_torch.gp.kernel import HOTNNKernel
-from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.landmarks import LandmarkKernel, NetworkKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
@@ -23,10 +29,14 @@ __all__ = [
     "DistanceKernel",
     "FeatureGP",
     "FeatureKernel",
+    "GeneratorGP",
+    "GeneratorKernel",
+    "GeneratorSamples",
     "HOTNNKernel",
     "LandmarkKernel",
     "LogitNormalPrior",
     "NetworkFeatures",
+    "NetworkKernel",
     "PartMemory",
     "Relaxation",
     "RelaxedHOTNNGP",
@@ -38,6 +48,7 @@ __all__ = [
     "combined_kernel",
     "distribution_kernel",
     "feature_kernel",
+    "generator_metric",
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",

@@ -16,7 +16,7 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from hotnas_torch.gp.distances import NetworkIndex
-from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.model import check_data
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.metrics import NetworkDistance
@@ -156,7 +156,7 @@ class PartMemory:
         self._table[:, self._row[both][:, None], self._col[cols]] = known.mT
 
 
-class DistanceKernel(LandmarkKernel):
+class DistanceKernel(NetworkKernel):
     r"""Sum of exponentials of the parts of a distance between the networks behind encoded rows.
 
     .. math:: k(x, x') = \sum_t s_t \exp\Big(-\sum_{k \in t} d_k(x, x')^{p_t} / \ell_k\Big)

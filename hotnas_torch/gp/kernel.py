@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import OperationTree
 from hotnas_torch.gp.distances import DistanceMemory, NetworkIndex
-from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.metrics import HOTNN, HeldCouplings
 from hotnas_torch.spaces import SearchSpace
@@ -27,7 +27,7 @@ _ROOM = 0.05
 _SMALLEST_LENGTH = 1e-3
 
 
-class HOTNNKernel(LandmarkKernel):
+class HOTNNKernel(NetworkKernel):
     r"""Exponential kernel of the HOTNN distance between the networks behind encoded rows.
 
     .. math:: k(x, x') = \exp(-\mathrm{HOTNN}(x, x') / \ell)

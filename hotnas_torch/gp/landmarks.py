@@ -1,7 +1,7 @@
-"""LandmarkKernel: a similarity of networks as a kernel on encoded rows, with landmarks."""
+"""Similarities of what rows stand for as kernels on these rows, with landmarks."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from gpytorch.kernels import Kernel
@@ -12,7 +12,7 @@ from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["LandmarkKernel"]
+__all__ = ["LandmarkKernel", "NetworkKernel", "RowIndex"]
 
 _BLOCKS = 4
 """How many times more entries than wanted are still computed as one matrix product."""
@@ -28,36 +28,34 @@ class _Landmarks(torch.nn.Module):
         self.register_buffer("rows", rows, persistent=False)
 
 
-class LandmarkKernel(Kernel):  # type: ignore[misc]
-    """A similarity k(x, x') <= 1 = k(x, x) between the networks behind encoded rows.
+class RowIndex(Protocol):
+    """Numbers for what rows stand for; equal things share one."""
 
-    Subclasses say what the similarity of numbered networks is (`_similarity`) and who numbers them
+    def __call__(self, X: Tensor) -> Tensor:
+        """Numbers of rows, shape (..., d) to (...), int64 on the CPU."""
+        ...
+
+
+class LandmarkKernel(Kernel):  # type: ignore[misc]
+    """A similarity k(x, x') <= 1 = k(x, x) between what rows stand for.
+
+    Subclasses say what the similarity of numbered things is (`_similarity`) and who numbers them
     (`_index`). With landmarks Z, the similarity is replaced by inner products of features phi(x) =
     k(x, Z) g(K_ZZ), see `hotnas_torch.gp.psd`: positive semi-definite for any rows, and k(x, x) = 1
     as before.
 
     Args:
-        space: Search space of the rows.
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
         **kwargs: As for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
-        TypeError: `space` is no search space.
         ValueError: `cutoff` is not positive.
     """
 
-    def __init__(
-        self, space: SearchSpace, *, cutoff: float = DEFAULT_CUTOFF, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, cutoff: float = DEFAULT_CUTOFF, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
-            )
         if not cutoff > 0.0:
             raise ValueError(f"cutoff must be > 0; got {cutoff}")
-        self.space = space
         self.cutoff = float(cutoff)
         self._landmarks: _Landmarks | None = None
 
@@ -65,12 +63,12 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     @property
     @abstractmethod
-    def _index(self) -> NetworkIndex:
-        """Numbers of networks."""
+    def _index(self) -> RowIndex:
+        """Numbers of what rows stand for."""
 
     @abstractmethod
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Similarities between distinct networks by number, shape (B, r, c), B batch elements."""
+        """Similarities between distinct numbers, shape (B, r, c), B batch elements."""
 
     # --- landmarks --------------------------------------------------------------------------------
 
@@ -108,14 +106,6 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         with torch.no_grad():
             return spectrum(self._similarity(numbers, numbers)[element], self.cutoff)
 
-    def landmark_networks(self) -> list[Network]:
-        """The distinct networks of the landmarks, in the order of the features.
-
-        Raises:
-            ValueError: There are no landmarks.
-        """
-        return self._index.select(self._landmark_numbers())
-
     def landmark_places(self, rows: Tensor) -> Tensor:
         """Which landmark each row is, shape (n,) int64, for rows (n, d) that are landmarks.
 
@@ -130,7 +120,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         return places
 
     def _landmark_numbers(self) -> Tensor:
-        """Sorted distinct numbers of the landmarks' networks."""
+        """Sorted distinct numbers of the landmarks."""
         if self.landmarks is None:
             raise ValueError("the kernel has no landmarks (pass landmarks=, or set them)")
         numbers: Tensor = torch.unique(self._index(self.landmarks))
@@ -146,14 +136,14 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         last_dim_is_batch: bool = False,
         **params: Any,
     ) -> Tensor:
-        """Covariance of encoded rows, as for every GPyTorch kernel.
+        """Covariance of rows, as for every GPyTorch kernel.
 
         Raises:
-            ValueError: `last_dim_is_batch`: one column of a row encodes nothing.
+            ValueError: `last_dim_is_batch`: one column of a row stands for nothing.
         """
         del params
         if last_dim_is_batch:
-            raise ValueError("last_dim_is_batch: a single column of a row encodes no network")
+            raise ValueError("last_dim_is_batch: a single column of a row stands for nothing")
         of_x1, of_x2 = self._index(x1), self._index(x2)
         if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
             shape = torch.broadcast_shapes(of_x1.shape, (*self.batch_shape, 1))
@@ -175,12 +165,12 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
             product = (left[element, row_place] * right[element, col_place]).sum(-1)
         else:
             product = (left @ right.mT)[place]
-        # What a row lacks to length 1 is its own, and that of rows with the same network.
+        # What a row lacks to length 1 is its own, and that of rows with the same number.
         same = (rows[row_place.cpu()] == cols[col_place.cpu()]).to(x1.device)
         return torch.where(same, 1.0, product).to(x1)
 
     def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of distinct networks, shapes (B, r, n) and (B, c, n) for n landmarks."""
+        """Features of distinct numbers, shapes (B, r, n) and (B, c, n) for n landmarks."""
         landmarks = self._landmark_numbers()
         among = self._similarity(landmarks, landmarks)
         whitening = whitener(among, self.cutoff)
@@ -192,3 +182,38 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
         left = features(rows)
         return left, left if torch.equal(rows, cols) else features(cols)
+
+
+class NetworkKernel(LandmarkKernel):
+    """A `LandmarkKernel` on rows that encode networks of a search space.
+
+    Args:
+        space: Search space of the rows.
+        **kwargs: As for `LandmarkKernel`.
+
+    Raises:
+        TypeError: `space` is no search space.
+        ValueError: `cutoff` is not positive.
+    """
+
+    def __init__(self, space: SearchSpace, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(space, SearchSpace):
+            raise TypeError(
+                f"space must be a SearchSpace; got {type(space).__name__}"
+                " (hotnas_torch.spaces.get(name) makes one)"
+            )
+        self.space = space
+
+    @property
+    @abstractmethod
+    def _index(self) -> NetworkIndex:
+        """Numbers of networks."""
+
+    def landmark_networks(self) -> list[Network]:
+        """The distinct networks of the landmarks, in the order of the features.
+
+        Raises:
+            ValueError: There are no landmarks.
+        """
+        return self._index.select(self._landmark_numbers())

@@ -13,7 +13,7 @@ from gpytorch.mlls import MarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.gp.distances import NetworkIndex
-from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.model import check_data
 from hotnas_torch.metrics.weisfeiler_lehman import (
     Aggregation,
@@ -29,7 +29,7 @@ _NOISE_VALUES = 256
 _ROOM = 1e-3
 
 
-class WeisfeilerLehmanKernel(LandmarkKernel):
+class WeisfeilerLehmanKernel(NetworkKernel):
     """`hotnas_torch.metrics.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
 
     It has no lengthscale and needs no landmarks. Features of a network are computed when its row is
