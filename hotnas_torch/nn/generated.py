@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
+from torch.nn import functional
 
 from hotnas_torch.arch import Cell, NestedCell, Network
 from hotnas_torch.errors import ArchitectureError
@@ -179,26 +180,20 @@ class GeneratedModule(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-class _Operation(nn.Sequential):
-    def __init__(self, label: str, channels: int) -> None:
-        if label in _POOLS:
-            size = _POOLS[label]
-            super().__init__(
-                nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False)
-            )
-            return
-        height, width = _CONVOLUTIONS[label]
-        super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(
-                channels,
-                channels,
-                (height, width),
-                padding=(height // 2, width // 2),
-                bias=False,
-            ),
-            nn.BatchNorm2d(channels),
+class _Convolution(nn.Module):
+    """ReLU, convolution, batch normalisation."""
+
+    def __init__(self, size: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        height, width = size
+        self.convolution = nn.Conv2d(
+            channels, channels, size, padding=(height // 2, width // 2), bias=False
         )
+        self.normalisation = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.normalisation(self.convolution(functional.relu(x)))
+        return result
 
 
 class _Merge(nn.Module):
@@ -206,19 +201,18 @@ class _Merge(nn.Module):
 
     def __init__(self, label: str | None, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.join: nn.Module | None = None
-        concatenated = label == _CONCAT and len(in_channels) > 1
-        self.projections = nn.ModuleList(
-            nn.Identity() if concatenated else _projection(width, channels) for width in in_channels
-        )
-        if concatenated:
-            self.join = Concatenation(in_channels, channels)
-        elif len(in_channels) > 1:
-            self.join = AttentionSum() if label == _ATTENTION else WeightedSum(len(in_channels))
+        self.projections = nn.ModuleDict()
+        if label != _CONCAT or len(in_channels) == 1:
+            for place, width in enumerate(in_channels):
+                if width != channels:
+                    self.projections[str(place)] = _projection(width, channels)
+        self.join = _join(label, in_channels, channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        maps = [project(x) for project, x in zip(self.projections, inputs, strict=True)]
-        result: Tensor = maps[0] if self.join is None else self.join(maps)
+        maps = list(inputs)
+        for place, projection in self.projections.items():
+            maps[int(place)] = projection(maps[int(place)])
+        result: Tensor = self.join(maps) if self.join is not None else maps[0]
         return result
 
 
@@ -227,9 +221,8 @@ class _Graph(nn.Module):
 
     def __init__(self, cell: Cell, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
-        merge = _entrance(cell)
-        self.entrance = _Merge(merge, in_channels, channels)
-        self.merges = nn.ModuleList()
+        self.entrance = _Merge(_entrance(cell), in_channels, channels)
+        self.joins = nn.ModuleDict()
         self.nodes = nn.ModuleList()
         self._predecessors = _predecessors(cell)
         graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
@@ -237,22 +230,22 @@ class _Graph(nn.Module):
             label, graph = cell.ops[node], graphs[node]
             widths = [channels] * len(self._predecessors[node])
             if graph is not None:
-                # It merges what enters itself.
-                self.merges.append(nn.Identity())
                 self.nodes.append(_Graph(graph, widths, channels))
-            elif label in _MERGES:
-                self.merges.append(_Merge(label, widths, channels))
-                self.nodes.append(nn.Identity())
-            else:
-                self.merges.append(_Merge(None, widths, channels))
-                self.nodes.append(_Operation(label, channels))
+                continue
+            join = _join(label if label in _MERGES else None, widths, channels)
+            if join is not None:
+                self.joins[str(node)] = join
+            self.nodes.append(_operation(label, channels))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps tensors of the graph's resolution to one of its width."""
         values: list[Tensor] = [self.entrance(inputs)]
-        nodes = zip(self._predecessors[1:-1], self.merges, self.nodes, strict=True)
-        for predecessors, merge, node in nodes:
-            values.append(node(merge([values[place] for place in predecessors])))
+        for node, operation in enumerate(self.nodes, start=1):
+            maps = [values[place] for place in self._predecessors[node]]
+            if isinstance(operation, _Graph):
+                values.append(operation(maps))
+            else:
+                values.append(operation(maps[0] if len(maps) == 1 else self.joins[str(node)](maps)))
         return _mean([values[place] for place in self._predecessors[-1]])
 
 
@@ -311,6 +304,24 @@ def _normalised(in_channels: int, channels: int, size: int, stride: int = 1) -> 
         nn.Conv2d(in_channels, channels, size, stride=stride, padding=size // 2, bias=False),
         nn.BatchNorm2d(channels),
     ]
+
+
+def _operation(label: str, channels: int) -> nn.Module:
+    if label in _MERGES:
+        return nn.Identity()
+    if label in _POOLS:
+        size = _POOLS[label]
+        return nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False)
+    return _Convolution(_CONVOLUTIONS[label], channels)
+
+
+def _join(label: str | None, in_channels: Sequence[int], channels: int) -> nn.Module | None:
+    """Builds what makes one of several tensors; None where there is one."""
+    if len(in_channels) == 1:
+        return None
+    if label == _CONCAT:
+        return Concatenation(in_channels, channels)
+    return AttentionSum() if label == _ATTENTION else WeightedSum(len(in_channels))
 
 
 def _projection(in_channels: int, channels: int) -> nn.Module:
