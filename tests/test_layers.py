@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "objectives": {"errors", "arch", "spaces", "generators", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
     "search": {"errors", "files", "arch", "spaces", "distributions", "metrics", "gp", "hierarchy"},
-    "comparison": {"errors", "files", "arch", "spaces", "objectives", "search"},
+    "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "distributed": BASE | {"arch", "metrics", "search"},
     "integrations": {"errors", "arch", "search"},

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hotnas_torch.hierarchy import Boltzmann, Independent, Schedule, layer_operations
 from hotnas_torch.search import (
     ANASODBO,
     BANANAS,
@@ -25,7 +26,9 @@ from hotnas_torch.search import (
     RandomPool,
     RandomSearch,
     RegularizedEvolution,
+    SamplerSearch,
     Strategy,
+    TreeSearch,
 )
 from hotnas_torch.spaces import SearchSpace
 
@@ -103,6 +106,44 @@ _ANASOD = {
 }
 
 
+_BUDGET = 100
+"""Evaluations over which the temperature of samplers falls."""
+
+
+def _boltzmann(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    sampler = Boltzmann(space.size(), schedule=_annealing(num_initial))
+    return SamplerSearch(space, sampler, generator=generator, budget=_BUDGET)
+
+
+def _independent(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
+    sampler = Independent(layer_operations(space, list(space)), schedule=_annealing(num_initial))
+    return SamplerSearch(space, sampler, generator=generator, budget=_BUDGET)
+
+
+def _annealing(num_initial: int) -> Schedule:
+    return Schedule(warm_up=min(num_initial / _BUDGET, 1.0), start=0.03, end=0.01)
+
+
+_SAMPLERS = {
+    "mcts_hotnn": Method("MCTS, tree of HOTNN distances", _with(TreeSearch, budget=_BUDGET)),
+    "mcts_encoding": Method(
+        "MCTS, tree of encodings", _with(TreeSearch, budget=_BUDGET, hierarchy="encoding")
+    ),
+    "mcts_default": Method(
+        "MCTS, default tree", _with(TreeSearch, budget=_BUDGET, hierarchy="layers")
+    ),
+    "mcts_default_reg": Method(
+        "MCTS, default tree, regularised",
+        _with(TreeSearch, budget=_BUDGET, hierarchy="layers", regularization=0.5),
+    ),
+    "mcts_random": Method(
+        "MCTS, random tree", _with(TreeSearch, budget=_BUDGET, hierarchy="random")
+    ),
+    "boltzmann": Method("Boltzmann sampling", _boltzmann),
+    "independent": Method("independent layers", _independent),
+}
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "hotnas": Method("HOTNAS", _hotnas),
@@ -119,6 +160,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "mutation": Method("mutation, no model", _with(MutationSearch)),
         "random_pool": Method("HOTNAS, random choice", _with(RandomPool)),
         **_ANASOD,
+        **_SAMPLERS,
     }
 )
 """Methods by the name that records and the command line use."""

@@ -3,7 +3,11 @@
 from hotnas_torch.hierarchy.balanced import accuracy_tree, flat_tree, halving_tree, random_tree
 from hotnas_torch.hierarchy.budget import Budgeted
 from hotnas_torch.hierarchy.clustering import Linkage, cluster, cluster_sample, linkage_tree
-from hotnas_torch.hierarchy.distances import encoding_distances, output_distances
+from hotnas_torch.hierarchy.distances import (
+    encoding_distances,
+    output_distances,
+    prefix_distances,
+)
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
 from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
 from hotnas_torch.hierarchy.running_mean import RunningMean
@@ -35,5 +39,6 @@ __all__ = [
     "layer_vectors",
     "linkage_tree",
     "output_distances",
+    "prefix_distances",
     "random_tree",
 ]

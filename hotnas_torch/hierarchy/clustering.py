@@ -43,6 +43,9 @@ def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
     hierarchy.is_valid_linkage(links, throw=True, name="links")
     num = len(links) + 1
     size = 2 * num - 1
+    early = (links[:, :2] >= np.arange(num, size)[:, None]).any(axis=1)
+    if early.any():
+        raise ValueError(f"links[{early.argmax()}] must join two clusters that exist by then.")
     parent = np.full(size, -1)
     parent[links[:, :2].astype(np.int64)] = np.arange(num, size)[:, None]
     # Children keep scipy's order: by the first leaf below them.

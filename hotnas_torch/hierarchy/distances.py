@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hotnas_torch.arch import Network
 from hotnas_torch.hierarchy.flat import check_codes
 
-__all__ = ["encoding_distances", "output_distances"]
+__all__ = ["encoding_distances", "output_distances", "prefix_distances"]
 
 _SMALLEST_PROBABILITY = 1e-12
 _BLOCK = 2**24
@@ -131,6 +133,70 @@ def encoding_distances(
             x = (column[:, None] == column.unique()).to(dtype)
         columns.append(x * (2.0 ** (-0.5 * layer) if weights == "exponential" else 1.0))
     return _euclidean(torch.cat(columns, dim=1))
+
+
+def prefix_distances(
+    nets: Sequence[Network], distance: Callable[[list[Network]], Tensor]
+) -> Tensor:
+    r"""Distances between networks that count early layers more, from any distance of networks.
+
+    .. math:: D(a, b) = \sum_{k=1}^{L} 2^{-k} \, d(a_{1..k}, b_{1..k})
+
+    with :math:`a_{1..k}` the first k cells of a network (all of them where it has fewer) and L the
+    largest number of cells. A difference in layer l is part of all terms from l on, so its weight
+    falls as :math:`2^{-l}`, as with the exponential weights of :func:`encoding_distances`. Trees of
+    such distances decide the early layers first and have few ties.
+
+    Args:
+        nets: N networks whose cells form chains.
+        distance: Distances (n, n) of a list of n distinct networks, for example an
+            :class:`hotnas_torch.HOTNN`.
+
+    Returns:
+        (N, N), of the distance's dtype and on its device.
+
+    Raises:
+        ValueError: ``nets`` is empty or holds a network that is no chain; the message gives its
+            index.
+
+    Complexity: one matrix over the distinct prefixes of each length.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.NASBenchMacro()
+        >>> nets = [space.from_string(text) for text in ("22222222", "22222220", "02222222")]
+        >>> found = prefix_distances(nets, ht.HOTNN(space=space))
+        >>> bool(found[0, 2] > found[0, 1])
+        True
+    """
+    if not nets:
+        raise ValueError("nets must hold at least one network, got none.")
+    for place, net in enumerate(nets):
+        if not net.is_chain:
+            raise ValueError(f"nets[{place}] must be a chain of cells, {net.spec!r} is none.")
+    total: Tensor | None = None
+    for length in range(1, max(net.num_cells for net in nets) + 1):
+        distinct: dict[Network, int] = {}
+        places = [distinct.setdefault(_prefix(net, length), len(distinct)) for net in nets]
+        found = 2.0**-length * distance(list(distinct))
+        rows = torch.tensor(places, device=found.device)
+        if total is None:
+            total = torch.zeros(len(nets), len(nets), dtype=found.dtype, device=found.device)
+        for block in torch.arange(len(nets), device=found.device).split(
+            max(1, _BLOCK // len(nets))
+        ):
+            total[block] += found[rows[block]][:, rows]
+    assert total is not None
+    return total
+
+
+def _prefix(net: Network, length: int) -> Network:
+    return Network.chain(
+        net.cells[:length],
+        net.channels[:length],
+        net.downsampling[:length],
+        input_channels=net.input_channels,
+    )
 
 
 def _euclidean(points: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def _statistics(self) -> dict[str, dict[str, Tensor]]:
-        """Returns what was learned, by name."""
+        """Returns what was learned, by name; all zeros at the begin."""
 
     @abstractmethod
     def _load_statistics(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -213,6 +213,16 @@ class Sampler(ABC):
             return
         self._record(indices, rewards)
         self._cumulative = None
+
+    def reset(self) -> None:
+        """Forgets all rewards and begins anew."""
+        self._load_statistics(
+            {
+                name: {key: torch.zeros_like(values) for key, values in found.items()}
+                for name, found in self._statistics().items()
+            }
+        )
+        self.set_progress(0.0)
 
     # --- state ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -232,6 +233,13 @@ class ArchitectureTree:
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the four arrays by name, what ``ArchitectureTree(**state)`` takes."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def digest(self) -> str:
+        """Returns what tells this tree from others, 16 hexadecimal digits."""
+        content = hashlib.sha256()
+        for name in ("parent", "architecture", "group"):
+            content.update(getattr(self, name).numpy().tobytes())
+        return content.hexdigest()[:16]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes an ``.npz`` file, complete or not at all.

@@ -94,6 +94,7 @@ class TreeSampler(Sampler):
             )
         super().__init__(tree.num_architectures, schedule=schedule)
         self.tree = tree
+        self._digest = tree.digest()
         self.exploration = float(exploration)
         self.unvisited = unvisited
         self.regularization = float(regularization)
@@ -101,13 +102,14 @@ class TreeSampler(Sampler):
         self._shared = RunningMean(num_groups, beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the constants of the method."""
+        """Returns the constants of the method and the tree's digest."""
         return {
             "beta": self._rewards.beta,
             "exploration": self.exploration,
             "initial": self._rewards.initial,
             "unvisited": self.unvisited,
             "regularization": self.regularization,
+            "tree": self._digest,
         }
 
     @property

@@ -25,6 +25,7 @@ from hotnas_torch.search.nasbot import NASBOT
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
 from hotnas_torch.search.storage import Storage
+from hotnas_torch.search.tree_search import SamplerSearch, TreeSearch
 from hotnas_torch.search.trial import Outcome, SearchResult, Trial
 from hotnas_torch.search.trust_region import DirichletTrustRegion
 
@@ -58,9 +59,11 @@ __all__ = [
     "RandomPool",
     "RandomSearch",
     "RegularizedEvolution",
+    "SamplerSearch",
     "SearchResult",
     "Storage",
     "Strategy",
+    "TreeSearch",
     "Trial",
     "UnitBox",
     "run",
