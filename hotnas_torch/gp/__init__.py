@@ -1,5 +1,6 @@
-"""Gaussian processes on architectures: GPyTorch kernel, BoTorch model, relaxed architectures."""
+"""Gaussian processes on architectures, relaxed architectures, and Bayesian networks on numbers."""
 
+from hotnas_torch.gp.bnn import BNN, NoisyEnsemblePosterior, Sampling
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
@@ -21,9 +22,11 @@ from hotnas_torch.gp.relaxed import (
     optimize_relaxed,
     relaxed_distances,
 )
+from hotnas_torch.gp.sghmc import sample_sghmc
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehmanKernel
 
 __all__ = [
+    "BNN",
     "HOTNNGP",
     "DistanceGP",
     "DistanceKernel",
@@ -37,10 +40,12 @@ __all__ = [
     "LogitNormalPrior",
     "NetworkFeatures",
     "NetworkKernel",
+    "NoisyEnsemblePosterior",
     "PartMemory",
     "Relaxation",
     "RelaxedHOTNNGP",
     "RelaxedOptimum",
+    "Sampling",
     "Spectrum",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
@@ -52,4 +57,5 @@ __all__ = [
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",
+    "sample_sghmc",
 ]

@@ -20,11 +20,14 @@ from hotnas_torch.search.hyperband import Hyperband, Job, JobResult
 from hotnas_torch.search.jobs import run_jobs
 from hotnas_torch.search.kdpp import sample_kdpp
 from hotnas_torch.search.local_search import LocalSearch
+from hotnas_torch.search.mobo import MOBO, hypervolume
 from hotnas_torch.search.nas_bowl import NASBOWL
 from hotnas_torch.search.nasbot import NASBOT
 from hotnas_torch.search.random_search import RandomSearch
 from hotnas_torch.search.runner import run
+from hotnas_torch.search.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
 from hotnas_torch.search.storage import Storage
+from hotnas_torch.search.surrogates import BNNSurrogate, GPSurrogate
 from hotnas_torch.search.tree_search import SamplerSearch, TreeSearch
 from hotnas_torch.search.trial import Outcome, SearchResult, Trial
 from hotnas_torch.search.trust_region import DirichletTrustRegion
@@ -35,6 +38,7 @@ __all__ = [
     "BOHB",
     "BOTW",
     "HOTNAS",
+    "MOBO",
     "NASBOT",
     "NASBOWL",
     "UCB",
@@ -42,13 +46,16 @@ __all__ = [
     "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
+    "BNNSurrogate",
     "BOEdit",
     "BayesianSearch",
     "BoxSpace",
     "DirichletTrustRegion",
     "DistanceSearch",
     "EncodedBO",
+    "GPSurrogate",
     "Hyperband",
+    "HypervolumeImprovement",
     "Job",
     "JobResult",
     "LocalSearch",
@@ -56,6 +63,7 @@ __all__ = [
     "MutationSearch",
     "Observation",
     "Outcome",
+    "RandomChoice",
     "RandomPool",
     "RandomSearch",
     "RegularizedEvolution",
@@ -65,7 +73,9 @@ __all__ = [
     "Strategy",
     "TreeSearch",
     "Trial",
+    "UncertainPareto",
     "UnitBox",
+    "hypervolume",
     "run",
     "run_jobs",
     "sample_kdpp",
