@@ -6,16 +6,20 @@ from hotnas_torch.plot.distances import plot_heat_map, plot_tree
 from hotnas_torch.plot.figure import save_figure
 from hotnas_torch.plot.matching import plot_cell_matching, plot_network_matching
 from hotnas_torch.plot.names import short_name
+from hotnas_torch.plot.pareto import plot_fronts, plot_progress, plot_spread
 from hotnas_torch.plot.search import plot_map, plot_trace
 
 __all__ = [
     "plot_cell_matching",
+    "plot_fronts",
     "plot_heat_map",
     "plot_map",
     "plot_network",
     "plot_network_matching",
+    "plot_progress",
     "plot_ranks",
     "plot_regrets",
+    "plot_spread",
     "plot_trace",
     "plot_tree",
     "save_figure",
