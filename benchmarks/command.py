@@ -15,6 +15,7 @@ from benchmarks import (
     entropic,
     exactness,
     gram,
+    hierarchy,
     learned,
     metric_quality,
     nested,
@@ -53,6 +54,7 @@ BENCHMARKS = {
         coarse,
         digits,
         dnas,
+        hierarchy,
         supernet,
     )
 }

@@ -4,6 +4,7 @@ from hotnas_torch.plot.architectures import plot_network
 from hotnas_torch.plot.comparison import plot_ranks, plot_regrets
 from hotnas_torch.plot.distances import plot_heat_map, plot_tree
 from hotnas_torch.plot.figure import save_figure
+from hotnas_torch.plot.hierarchy import plot_hierarchy
 from hotnas_torch.plot.matching import plot_cell_matching, plot_network_matching
 from hotnas_torch.plot.names import short_name
 from hotnas_torch.plot.pareto import plot_fronts, plot_progress, plot_spread
@@ -13,6 +14,7 @@ __all__ = [
     "plot_cell_matching",
     "plot_fronts",
     "plot_heat_map",
+    "plot_hierarchy",
     "plot_map",
     "plot_network",
     "plot_network_matching",

@@ -21,7 +21,7 @@ from hotnas_torch.plot.clustering import (
 from hotnas_torch.plot.figure import FAINT, INK, FloatArray, darker, new_figure
 from hotnas_torch.plot.names import short_name
 
-__all__ = ["plot_heat_map", "plot_tree"]
+__all__ = ["averaged", "plot_heat_map", "plot_tree"]
 
 _MAX_CLUSTERED = 3000
 """Items that a picture clusters; beyond it a picture shows evenly spaced ones."""
@@ -72,7 +72,7 @@ def plot_heat_map(
     left, bottom, width, extent = box
     axes = figure.add_axes((left, bottom, width, extent))
     image = axes.imshow(
-        _averaged(ordered, _MAX_PIXELS),
+        averaged(ordered, _MAX_PIXELS),
         extent=(-0.5, size - 0.5, size - 0.5, -0.5),
         cmap="viridis",
         vmin=float(low),
@@ -193,7 +193,7 @@ def plot_tree(
     return figure
 
 
-def _averaged(matrix: FloatArray, side: int) -> FloatArray:
+def averaged(matrix: FloatArray, side: int) -> FloatArray:
     """Block means of a matrix, at most `side` rows and columns."""
     size = len(matrix)
     if size <= side:

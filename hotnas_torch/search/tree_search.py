@@ -165,7 +165,7 @@ class TreeSearch(SamplerSearch):
     Args:
         space: What is searched, at most 20,000 networks; larger spaces by a ``Subset``.
         generator: Source of all randomness.
-        hierarchy: ``"hotnn"``: average linkage of HOTNN distances, which needs no training, by
+        hierarchy: ``"hotnn"``: Ward linkage of HOTNN distances, which needs no training, by
             :func:`~hotnas_torch.hierarchy.prefix_distances` unless networks repeat one cell;
             ``"encoding"``: average linkage of exponentially weighted distances of the networks'
             vectors; ``"layers"``: the default tree, layer by layer; ``"random"``: a balanced binary
@@ -273,7 +273,9 @@ def _build(space: SearchSpace, hierarchy: str, seed: int) -> ArchitectureTree:
             hotnn = HOTNN(space=space)
             # Where all layers are one cell, early ones tell no more than late ones.
             by_layer = not space.repeats_one_cell and all(net.is_chain for net in nets)
-            return cluster(prefix_distances(nets, hotnn) if by_layer else hotnn(nets))
+            distances = prefix_distances(nets, hotnn) if by_layer else hotnn(nets)
+            # Not Euclidean, yet Ward's more even trees search better.
+            return cluster(distances, linkage="ward", check_euclidean=False)
         case "encoding":
             codes = layer_vectors(space, nets)
             return cluster(encoding_distances(codes, "vector", weights="exponential"))

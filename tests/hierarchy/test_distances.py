@@ -5,7 +5,14 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from hotnas_torch.hierarchy import distances, encoding_distances, output_distances
+from hotnas_torch import spaces
+from hotnas_torch.arch import Network
+from hotnas_torch.hierarchy import (
+    distances,
+    encoding_distances,
+    output_distances,
+    prefix_distances,
+)
 
 
 @pytest.fixture
@@ -96,3 +103,61 @@ def test_wrong_arguments_are_refused(rng):
         encoding_distances(codes, "path")
     with pytest.raises(ValueError, match="weights must be"):
         encoding_distances(codes, weights="linear")
+
+
+def layer_mismatches(nets):
+    """How many of the cells of two networks differ."""
+    return torch.tensor(
+        [[sum(x != y for x, y in zip(a.cells, b.cells, strict=True)) for b in nets] for a in nets]
+    ).double()
+
+
+def test_prefixes_weigh_layers_by_powers_of_two(rng):
+    nets = spaces.NASBenchMacro().sample(12, generator=rng)
+    found = prefix_distances(nets, layer_mismatches)
+    # A difference in layer l is in all prefixes of at least l layers.
+    weights = [sum(2.0**-k for k in range(layer, 9)) for layer in range(1, 9)]
+    for i, a in enumerate(nets):
+        for j, b in enumerate(nets):
+            differs = [x != y for x, y in zip(a.cells, b.cells, strict=True)]
+            expected = sum(w for w, d in zip(weights, differs, strict=True) if d)
+            assert float(found[i, j]) == pytest.approx(expected)
+
+
+def test_each_distinct_prefix_is_compared_once_whatever_the_blocks(monkeypatch):
+    nets = [spaces.NASBenchMacro().from_string(text) for text in ("22222222", "22222220") * 2]
+    sizes = []
+
+    def counted(some):
+        sizes.append(len(some))
+        return layer_mismatches(some)
+
+    found = prefix_distances(nets, counted)
+    assert sizes == [1] * 7 + [2]
+    monkeypatch.setattr(distances, "_BLOCK", 5)
+    assert torch.equal(prefix_distances(nets, layer_mismatches), found)
+
+
+def test_networks_of_different_depths_are_compared_as_far_as_they_go(rng):
+    space = spaces.TransNASMacro()
+    nets = space.sample(10, generator=rng, distinct=True)
+    assert len({net.num_cells for net in nets}) > 1
+    lengths = []
+
+    def depths(some):
+        lengths.append(max(net.num_cells for net in some))
+        return torch.zeros(len(some), len(some))
+
+    assert prefix_distances(nets, depths).shape == (10, 10)
+    assert lengths == list(range(1, max(net.num_cells for net in nets) + 1))
+
+
+def test_only_chains_have_prefixes():
+    cell = spaces.Pooling().from_string("[7,1,2]").cells[0]
+    branched = Network(
+        (cell,) * 3, (4, 4, 4), (1, 1, 1), edges=((0, 1), (0, 2), (1, 3), (2, 3), (3, 4))
+    )
+    with pytest.raises(ValueError, match=r"nets\[0\] must be a chain of cells"):
+        prefix_distances([branched], layer_mismatches)
+    with pytest.raises(ValueError, match="at least one network"):
+        prefix_distances([], layer_mismatches)

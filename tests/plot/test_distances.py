@@ -7,7 +7,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from hotnas_torch.plot import plot_heat_map, plot_tree, save_figure
-from hotnas_torch.plot.distances import _averaged
+from hotnas_torch.plot.distances import averaged
 from tests.generators.pictures import grouped_distances, pixels, texts
 
 
@@ -60,9 +60,9 @@ def test_more_items_than_can_be_clustered_are_thinned_out_and_it_says_so():
 
 def test_averages_of_blocks_keep_the_mean():
     values = np.random.default_rng(0).random((12, 12))
-    np.testing.assert_allclose(_averaged(values, 4), values.reshape(4, 3, 4, 3).mean((1, 3)))
-    assert _averaged(values, 12) is values
-    assert _averaged(values, 5).shape == (5, 5)
+    np.testing.assert_allclose(averaged(values, 4), values.reshape(4, 3, 4, 3).mean((1, 3)))
+    assert averaged(values, 12) is values
+    assert averaged(values, 5).shape == (5, 5)
 
 
 @pytest.mark.parametrize("plot", [plot_heat_map, plot_tree])
