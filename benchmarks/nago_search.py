@@ -1,0 +1,400 @@
+"""Searches over generators on real trainings: ``python -m benchmarks.nago_search``.
+
+BOHB beside plain Hyperband and random search at equal cost, and multi-objective searches for small
+error and little memory, on HNAG and RNAG. Evaluations are kept by hyperparameters and budget, so
+that searches share those that they have in common; finished searches are kept, too. The same
+command goes on where it was interrupted, and ``--report`` tabulates and draws what is finished.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.nago_data import CASES, PARAMETER_LIMIT, RESULTS
+from benchmarks.records import recorded
+from hotnas_torch.files import write_text
+from hotnas_torch.nn import TrainingSettings
+from hotnas_torch.objectives import GeneratorTraining
+from hotnas_torch.plot import plot_fronts, plot_progress, save_figure
+from hotnas_torch.search import (
+    BOHB,
+    MOBO,
+    BNNSurrogate,
+    GPSurrogate,
+    Hyperband,
+    HypervolumeImprovement,
+    RandomChoice,
+    UncertainPareto,
+    hypervolume,
+    run_jobs,
+)
+
+__all__ = ["MULTI", "SINGLE", "Settings", "Trainings", "main", "search_budgets", "search_front"]
+
+_ETA = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How large the comparison is.
+
+    Attributes:
+        seeds: Searches of each method.
+        epochs: Full budget of a training; smaller ones are a half and a quarter of it.
+        rounds: Total cost of a single-objective search, in rounds of Hyperband's brackets.
+        evaluations: Trainings of a multi-objective search, each with the full budget.
+        initial: How many of them are random.
+        batch: How many are asked for at once.
+        parameter_limit: Of every network.
+    """
+
+    seeds: int = 10
+    epochs: int = 4
+    rounds: int = 8
+    evaluations: int = 34
+    initial: int = 10
+    batch: int = 4
+    parameter_limit: int = PARAMETER_LIMIT
+
+
+QUICK = Settings(
+    seeds=2, epochs=4, rounds=1, evaluations=8, initial=4, batch=2, parameter_limit=4_000
+)
+
+SINGLE: Mapping[str, str] = {
+    "random": "random search",
+    "hyperband": "Hyperband",
+    "bohb": "BOHB",
+}
+"""Single-objective searches."""
+
+MULTI: Mapping[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
+    "random": ("random search", lambda: (RandomChoice(), BNNSurrogate())),
+    "pareto_bnn": ("uncertain Pareto points, BNN", lambda: (UncertainPareto(), BNNSurrogate())),
+    "pareto_gp": ("uncertain Pareto points, GP", lambda: (UncertainPareto(), GPSurrogate())),
+    "nehvi_bnn": ("qLogNEHVI, BNN", lambda: (HypervolumeImprovement(), BNNSurrogate())),
+    "nehvi_gp": ("qLogNEHVI, GP", lambda: (HypervolumeImprovement(), GPSurrogate())),
+}
+"""Multi-objective searches: title, selection and surrogate."""
+
+
+class Trainings:
+    """Trainings of one case, each made once.
+
+    Args:
+        name: Name of the case.
+        settings: How large the comparison is.
+        folder: Where evaluations are kept.
+    """
+
+    def __init__(self, name: str, settings: Settings, folder: Path) -> None:
+        self.space = CASES[name].space
+        self._objective: GeneratorTraining[Any] = GeneratorTraining(
+            CASES[name].generator,
+            parameter_limit=settings.parameter_limit,
+            settings=TrainingSettings(epochs=settings.epochs, batch_size=50, learning_rate=0.1),
+        )
+        self._file = folder / f"trainings-{name}.jsonl"
+
+    def __call__(self, row: Sequence[float], epochs: int) -> tuple[float, float]:
+        """Returns validation error in percent and bytes per image; NaN for a failed training."""
+        key = {"row": list(row), "epochs": epochs}
+        (found,) = recorded(
+            self._file, self._objective.describe(), [key], self._train, title="training"
+        )
+        error = math.nan if found["error"] is None else float(found["error"])
+        return error, float(found["memory"])
+
+    def _train(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        (theta,) = self.space.decode(torch.tensor([key["row"]], dtype=torch.float64))
+        result = self._objective(theta, epochs=key["epochs"])
+        return {
+            "error": None if result.failed else result.value,
+            "memory": result.metrics.get("memory", math.nan),
+            "seconds": result.cost,
+        }
+
+
+def search_budgets(
+    method: str, trainings: Trainings, settings: Settings, seed: int
+) -> dict[str, list[float]]:
+    """Runs a single-objective search.
+
+    Args:
+        method: Name in :data:`SINGLE`.
+        trainings: What to evaluate.
+        settings: How large the comparison is.
+        seed: Of the search.
+
+    Returns:
+        ``cost``: epochs spent when a training with the full budget ended, ``error``: the lowest
+        error of those so far.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kind = BOHB if method == "bohb" else Hyperband
+    smallest = settings.epochs if method == "random" else settings.epochs // _ETA**2
+    search = kind(
+        trainings.space,
+        min_budget=smallest,
+        max_budget=settings.epochs,
+        eta=_ETA,
+        generator=generator,
+    )
+    brackets = Hyperband(
+        trainings.space,
+        min_budget=settings.epochs // _ETA**2,
+        max_budget=settings.epochs,
+        eta=_ETA,
+        generator=generator,
+    ).brackets
+    total = settings.rounds * sum(
+        size * budget
+        for bracket in brackets
+        for size, budget in zip(bracket.sizes, bracket.budgets, strict=True)
+    )
+    run_jobs(
+        search,
+        lambda job: trainings(job.row, round(job.budget))[0],
+        budget=total,
+        progress=False,
+    )
+    costs: list[float] = []
+    errors: list[float] = []
+    spent = 0.0
+    for job, value in search.results:
+        spent += job.budget
+        if job.budget == settings.epochs and not math.isnan(value):
+            costs.append(spent)
+            errors.append(min([*errors[-1:], value]))
+    return {"cost": costs, "error": errors}
+
+
+def search_front(
+    method: str, trainings: Trainings, settings: Settings, seed: int
+) -> dict[str, list[list[float]]]:
+    """Runs a multi-objective search.
+
+    Args:
+        method: Name in :data:`MULTI`.
+        trainings: What to evaluate.
+        settings: How large the comparison is.
+        seed: Of the search.
+
+    Returns:
+        ``values``: error in percent and binary logarithm of the bytes per image of each
+        evaluation, in order.
+    """
+    selection, surrogate = MULTI[method][1]()
+    search = MOBO(
+        trainings.space,
+        selection=selection,
+        surrogate=surrogate,
+        num_initial=settings.initial,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    done = 0
+    while done < settings.evaluations:
+        num = settings.initial if done == 0 else min(settings.batch, settings.evaluations - done)
+        rows = search.ask(num)
+        found = [trainings(row, settings.epochs) for row in rows.tolist()]
+        search.tell(
+            rows,
+            torch.tensor(
+                [[error, math.log2(memory)] for error, memory in found], dtype=torch.float64
+            ),
+        )
+        done += num
+    return {"values": search.observations[1].tolist()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is missing, then tabulates and draws.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.nago_search", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="%(default)s")
+    parser.add_argument("--records", type=Path, default=Path("runs/bench/nago"), help="%(default)s")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seeds", type=int, help="searches of each")
+    parser.add_argument("--quick", action="store_true", help="tiny, for a first look")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    settings = QUICK if arguments.quick else Settings()
+    if arguments.seeds is not None:
+        settings = replace(settings, seeds=arguments.seeds)
+    searches = _Searches(settings, arguments.records, report=arguments.report)
+    # Every method once before any twice: what an interrupted run leaves can be compared.
+    for seed in range(settings.seeds):
+        for case in arguments.cases:
+            searches.run(case, seed)
+    _report(searches, arguments.cases, arguments.out)
+    print((arguments.out / "search.md").read_text(encoding="utf-8"))
+    return 0
+
+
+class _Searches:
+    """Finished searches by case, kind, method and seed."""
+
+    def __init__(self, settings: Settings, records: Path, *, report: bool) -> None:
+        self.settings = settings
+        self.found: list[dict[str, Any]] = []
+        self._records = records
+        self._report = report
+
+    def run(self, case: str, seed: int) -> None:
+        """Makes the searches of a case and seed that are missing."""
+        trainings = Trainings(case, self.settings, self._records)
+
+        def measure(key: Mapping[str, Any]) -> dict[str, Any]:
+            if self._report:
+                return {}
+            kind = search_budgets if key["kind"] == "single" else search_front
+            return kind(key["method"], trainings, self.settings, seed)
+
+        wanted = [
+            {"case": case, "kind": kind, "method": method, "seed": seed}
+            for kind, methods in (("single", SINGLE), ("multi", MULTI))
+            for method in methods
+        ]
+        about = {key: value for key, value in asdict(self.settings).items() if key != "seeds"}
+        file = self._records / "searches.jsonl"
+        if self._report:
+            wanted = [key for key in wanted if _is_recorded(file, about, key)]
+        title = f"{case}, seed {seed}"
+        self.found += recorded(file, about, wanted, measure, title=title)
+
+    def of(self, case: str, kind: str, method: str) -> list[dict[str, Any]]:
+        """The finished searches of a method."""
+        key = (case, kind, method)
+        return [one for one in self.found if (one["case"], one["kind"], one["method"]) == key]
+
+
+def _is_recorded(file: Path, about: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+    """Whether a search is finished."""
+
+    class Missing(Exception):
+        pass
+
+    def missing(_: Mapping[str, Any]) -> dict[str, Any]:
+        raise Missing
+
+    try:
+        recorded(file, about, [key], missing, title="")
+    except Missing:
+        return False
+    return True
+
+
+def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
+    settings = searches.settings
+    lines = [
+        f"{settings.epochs} epochs are the full budget, {settings.parameter_limit} parameters the"
+        " limit. Mean ± standard error over seeds.",
+        "",
+        "Single objective, at equal cost: lowest validation error, %, with the full budget.",
+        "",
+        f"| search | {' | '.join(case.upper() for case in cases)} |",
+        f"|---|{'---:|' * len(cases)}",
+    ]
+    for method, title in SINGLE.items():
+        entries = [
+            _entry(
+                [min(one["error"]) for one in searches.of(case, "single", method) if one["error"]]
+            )
+            for case in cases
+        ]
+        lines.append(f"| {title} | {' | '.join(entries)} |")
+    lines += [
+        "",
+        f"Two objectives, after {settings.evaluations} trainings: share of the volume between the"
+        " best and the worst values that all searches on any generator met, error in percent and"
+        " binary logarithm of memory.",
+        "",
+        f"| search | {' | '.join(case.upper() for case in cases)} |",
+        f"|---|{'---:|' * len(cases)}",
+    ]
+    every = [
+        _values(one)
+        for case in cases
+        for method in MULTI
+        for one in searches.of(case, "multi", method)
+    ]
+    if every:
+        pooled = torch.cat(every)
+        low, high = pooled.amin(dim=0), pooled.amax(dim=0)
+        for method, (title, _) in MULTI.items():
+            entries = [
+                _entry(
+                    [_share(_values(one), low, high) for one in searches.of(case, "multi", method)]
+                )
+                for case in cases
+            ]
+            lines.append(f"| {title} | {' | '.join(entries)} |")
+    lines += ["", "Command: `python -m benchmarks.nago_search`."]
+    if settings != Settings():
+        lines[-1] = f"Command: `python -m benchmarks.nago_search`, {settings}."
+    out.mkdir(parents=True, exist_ok=True)
+    _draw(searches, cases, out)
+    write_text(out / "search.md", "\n".join(lines) + "\n")
+
+
+def _draw(searches: _Searches, cases: Sequence[str], out: Path) -> None:
+    single: dict[str, dict[str, list[tuple[list[float], list[float]]]]] = {}
+    fronts: dict[str, list[list[float]]] = {}
+    for case in cases:
+        for method, title in SINGLE.items():
+            found = [one for one in searches.of(case, "single", method) if one["cost"]]
+            if found:
+                runs = [(one["cost"], one["error"]) for one in found]
+                single.setdefault(case.upper(), {})[title] = runs
+        points = [
+            [error, 2.0**memory / 1024.0]
+            for one in searches.of(case, "multi", "pareto_bnn")
+            for error, memory in _values(one).tolist()
+        ]
+        if points:
+            fronts[case.upper()] = points
+    if single:
+        labels = ("epochs", "lowest validation error, %")
+        save_figure(plot_progress(single, labels=labels), out / "search-progress.png")
+    if fronts:
+        figure = plot_fronts(fronts, labels=("validation error, %", "memory per image, KiB"))
+        save_figure(figure, out / "search-fronts.png")
+
+
+def _values(search: Mapping[str, Any]) -> Tensor:
+    """The evaluations of a multi-objective search that did not fail, (n, 2)."""
+    values = torch.tensor(search["values"], dtype=torch.float64)
+    return values[~values.isnan().any(dim=1)]
+
+
+def _share(values: Tensor, low: Tensor, high: Tensor) -> float:
+    span = torch.where(high > low, high - low, 1.0)
+    return hypervolume((values - low) / span, torch.ones(2, dtype=torch.float64))
+
+
+def _entry(numbers: Sequence[float]) -> str:
+    if not numbers:
+        return "-"
+    mean = statistics.fmean(numbers)
+    if len(numbers) == 1:
+        return f"{mean:.3f} (1)"
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
+    return f"{mean:.3f} ± {error:.3f} ({len(numbers)})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
