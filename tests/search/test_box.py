@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hotnas_torch.generators import FlatThetaSpace, ThetaSpace
 from hotnas_torch.search import UnitBox
 from hotnas_torch.search.box import check_box, check_rows, describe_box, distinct_from
 
@@ -51,3 +52,13 @@ def test_what_is_no_box_is_refused() -> None:
 
 def test_boxes_are_told_apart() -> None:
     assert describe_box(UnitBox(2)) != describe_box(UnitBox(2, levels=(0, 3)))
+
+
+def test_hyperparameters_of_generators_are_boxes(rng: torch.Generator) -> None:
+    for space in (ThetaSpace(), FlatThetaSpace()):
+        assert check_box(space) is space
+        rows = space.sample(3, generator=rng)
+        assert torch.equal(space.round(rows), rows)
+        assert len(space.decode(rows)) == 3
+    assert describe_box(ThetaSpace()) != describe_box(ThetaSpace(nodes=(3, 6)))
+    assert describe_box(ThetaSpace()) == describe_box(ThetaSpace())
