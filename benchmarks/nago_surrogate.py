@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.nago_data import CASES, RESULTS, Evaluations, read_evaluations
 from benchmarks.records import recorded
 from hotnas_torch.files import write_text
-from hotnas_torch.gp import NoisyEnsemblePosterior
+from hotnas_torch.gp import NoisyEnsemblePosterior, Sampling
 from hotnas_torch.search.surrogates import BNNSurrogate, GPSurrogate, Surrogate
 
 __all__ = ["SURROGATES", "TARGETS", "main", "predict", "split"]
@@ -28,11 +28,13 @@ __all__ = ["SURROGATES", "TARGETS", "main", "predict", "split"]
 SURROGATES: Mapping[str, Surrogate] = {
     "homoscedastic": BNNSurrogate(noise="homoscedastic"),
     "heteroscedastic": BNNSurrogate(),
+    "published_steps": BNNSurrogate(sampling=Sampling(step_size=0.1, batch_size=20)),
     "gp": GPSurrogate(),
 }
 _TITLES = {
     "homoscedastic": "Bayesian network, homoscedastic",
     "heteroscedastic": "Bayesian network, heteroscedastic",
+    "published_steps": "the same, steps of 0.1 on batches of 20",
     "gp": "Gaussian process",
     "constant": "mean and variance of the training data",
 }
