@@ -14,6 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau, rankdata
+from torch import Tensor
 
 import hotnas_torch as ht
 from benchmarks.figures import COLOURS, INK, canvas
@@ -31,6 +32,7 @@ from hotnas_torch.hierarchy import (
     layer_operations,
     layer_tree,
     output_distances,
+    prefix_distances,
     random_tree,
 )
 from hotnas_torch.nn import (
@@ -59,10 +61,12 @@ _TITLES = {
     "outputs": "MCTS, learned tree (outputs, KL)",
     "hotnn": "MCTS, learned tree (HOTNN)",
 }
+_TREES = ("default", "regularised", "random", "outputs", "hotnn")
 _SPACE = Pooling()
 _NETS = list(_SPACE)
 _CODES = layer_operations(_SPACE, _NETS)
 _REGULARISATION = 0.5
+_PRINTED_EXPLORATION = 0.5
 _FEW = 32
 
 
@@ -79,6 +83,9 @@ class Settings:
             is compared, the others show what less training gives.
         batch: Training images per step.
         reward_batch: Validation images per reward.
+        exploration: Weight of the exploration term in trees. The paper's 0.5 is for 39,200 steps;
+            as the term falls with the root of the visits, this is what it comes to after 1,200.
+        printed: Whether trees are also searched with the paper's constants.
         train: Training images.
         validation: Validation images; all others are for testing.
         width: Of the ResNet-20, whose channels are 16, 32 and 64 times it.
@@ -93,6 +100,8 @@ class Settings:
     pretraining: tuple[int, ...] = (0, 27, 80)
     batch: int = 32
     reward_batch: int = 128
+    exploration: float = 0.1
+    printed: bool = True
     train: int = 320
     validation: int = 480
     width: float = 0.25
@@ -133,15 +142,40 @@ def run(settings: Settings) -> Report:
         for seed in range(settings.seeds)
         for epochs in settings.pretraining[:-1]
     ]
-    searched = _recorded(settings, "searches", wanted, _search, ("epochs", "reward_batch"))
-    rows = []
-    for method, title in _TITLES.items():
-        runs = [
-            one
-            for one in searched
-            if one["method"] == method and one["pretraining"] in (None, longest)
+    if settings.printed:
+        wanted += [
+            {
+                "seed": seed,
+                "method": method,
+                "pretraining": longest if method == "outputs" else None,
+                "constants": "printed",
+            }
+            for seed in range(settings.seeds)
+            for method in _TREES
         ]
-        rows.append(_row(title, runs, truth, ranks, place))
+    searched = _recorded(
+        settings, "searches", wanted, _search, ("epochs", "reward_batch", "exploration")
+    )
+
+    def rows_of(methods: Sequence[str], constants: str | None) -> list[dict[str, Any]]:
+        return [
+            _row(
+                _TITLES[method],
+                [
+                    one
+                    for one in searched
+                    if one["method"] == method
+                    and one["pretraining"] in (None, longest)
+                    and one.get("constants") == constants
+                ],
+                truth,
+                ranks,
+                place,
+            )
+            for method in methods
+        ]
+
+    rows = rows_of(list(_TITLES), None)
     report.tables.append(
         Table(
             "methods",
@@ -179,7 +213,9 @@ def run(settings: Settings) -> Report:
                     [
                         one
                         for one in searched
-                        if one["method"] == "outputs" and one["pretraining"] == epochs
+                        if one["method"] == "outputs"
+                        and one["pretraining"] == epochs
+                        and "constants" not in one
                     ],
                     truth,
                     ranks,
@@ -189,6 +225,23 @@ def run(settings: Settings) -> Report:
             ],
         )
     )
+    if settings.printed:
+        report.tables.append(
+            Table(
+                "printed",
+                "trees with the paper's constants: lambda 0.5, values that start at 1; average"
+                " linkage, HOTNN of whole networks",
+                (
+                    Column("method", "method"),
+                    Column("rank", "mean rank of 36", number(3)),
+                    Column("accuracy", "accuracy, %", number(4)),
+                    Column("error", "standard error", number(2)),
+                    Column("reward", "reward of the last tenth, %", number(4)),
+                    Column("networks", "by seed", str),
+                ),
+                rows_of(_TREES, "printed"),
+            )
+        )
     order = np.argsort(ranks)
     report.tables.append(
         Table(
@@ -316,32 +369,44 @@ def _search(settings: Settings, key: Key) -> Mapping[str, Any]:
 
 
 def _sampler(settings: Settings, key: Key) -> Sampler:
-    num, seed = len(_NETS), key["seed"]
-    schedule = Schedule()
+    num, method = len(_NETS), key["method"]
+    if method == "uniform":
+        return Uniform(num)
+    if method == "independent":
+        return Independent(_CODES)
+    if method == "boltzmann":
+        return Boltzmann(num)
+    printed = key.get("constants") == "printed"
+    return TreeSampler(
+        _tree(settings, key),
+        exploration=_PRINTED_EXPLORATION if printed else settings.exploration,
+        # Few visits leave much of an initial value of 1.
+        initial=1.0 if printed else None,
+        regularization=_REGULARISATION if method == "regularised" else 0.0,
+    )
+
+
+def _tree(settings: Settings, key: Key) -> ArchitectureTree:
+    printed = key.get("constants") == "printed"
     match key["method"]:
-        case "uniform":
-            return Uniform(num, schedule=schedule)
-        case "independent":
-            return Independent(_CODES, schedule=schedule)
-        case "boltzmann":
-            return Boltzmann(num, schedule=schedule)
-        case "default":
-            return TreeSampler(layer_tree(_CODES), schedule=schedule)
-        case "regularised":
-            return TreeSampler(
-                layer_tree(_CODES), regularization=_REGULARISATION, schedule=schedule
-            )
         case "random":
-            tree = random_tree(num, generator=_generator(seed, "tree"))
+            return random_tree(len(_NETS), generator=_generator(key["seed"], "tree"))
         case "outputs":
-            tree = _output_tree(settings, seed, key["pretraining"])
+            distances = _output_distances(settings, key["seed"], key["pretraining"])
+        case "hotnn":
+            hotnn = ht.HOTNN(space=_SPACE)
+            distances = hotnn(_NETS) if printed else prefix_distances(_NETS, hotnn)
         case _:
-            tree = cluster(ht.HOTNN(space=_SPACE)(_NETS))
-    return TreeSampler(tree, schedule=schedule)
+            return layer_tree(_CODES)
+    if printed:
+        return cluster(distances)
+    # Ward's criterion makes parts of like size. By average distances, the worst network may branch
+    # off at the root alone, where it takes half of the draws until its visits are many.
+    return cluster(distances, linkage="ward", check_euclidean=False)
 
 
-def _output_tree(settings: Settings, seed: int, epochs: int) -> ArchitectureTree:
-    """The tree of the outputs of a supernet after so many epochs of uniform sampling."""
+def _output_distances(settings: Settings, seed: int, epochs: int) -> Tensor:
+    """Distances of the outputs of a supernet after so many epochs of uniform sampling."""
     supernet, data = _supernet(settings, seed, "pretraining"), _data(settings)
     if epochs:
         SupernetSearch(
@@ -352,7 +417,7 @@ def _output_tree(settings: Settings, seed: int, epochs: int) -> ArchitectureTree
             _training(settings, epochs),
             generator=_generator(seed, "pretraining"),
         ).run(progress=False)
-    return cluster(output_distances(supernet.outputs(data.validation.images, _NETS)))
+    return output_distances(supernet.outputs(data.validation.images, _NETS))
 
 
 def _supernet(settings: Settings, seed: int, purpose: str) -> PoolingSupernet:

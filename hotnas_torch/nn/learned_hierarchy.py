@@ -40,9 +40,17 @@ class LearnedHierarchySettings:
         search: How fresh weights are trained while they are searched.
         num_images: Validation images whose outputs are compared, >= 1.
         measure: Distance between outputs, see :func:`hotnas_torch.hierarchy.output_distances`.
-        linkage: Distance between clusters, see :func:`hotnas_torch.hierarchy.cluster`.
+        linkage: Distance between clusters, see :func:`hotnas_torch.hierarchy.cluster`. Of average
+            linkage, networks unlike all others branch off near the root.
+        check_euclidean: Refuse ``"ward"`` with distances that are not Euclidean; of the measures,
+            ``"l2"`` alone is.
         beta: Smoothing of rewards, in [0, 1).
-        exploration: Weight lambda of the exploration term, >= 0.
+        exploration: Weight lambda of the exploration term, >= 0. The paper's 0.5 is for tens of
+            thousands of steps; as the term falls with the root of the visits, a hundredth of the
+            steps explores as much with a tenth of it.
+        initial: Value of a node before its first visit, see
+            :class:`hotnas_torch.hierarchy.TreeSampler`; None suits searches that visit each network
+            a few times only.
         schedule: Warm-up and temperatures of the search.
 
     Raises:
@@ -57,8 +65,10 @@ class LearnedHierarchySettings:
     num_images: int = 512
     measure: Literal["kl", "l2", "cross_entropy"] = "kl"
     linkage: Linkage = "average"
+    check_euclidean: bool = True
     beta: float = 0.95
     exploration: float = 0.5
+    initial: float | None = 1.0
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
@@ -204,6 +214,7 @@ class LearnedHierarchySearch:
                     self._tree,
                     beta=settings.beta,
                     exploration=settings.exploration,
+                    initial=settings.initial,
                     schedule=settings.schedule,
                 ),
                 self._data,
@@ -219,7 +230,11 @@ class LearnedHierarchySearch:
         file = self._file("tree.npz")
         if file is not None and file.exists():
             return ArchitectureTree.load(file)
-        tree = cluster(self.distances(), linkage=self.settings.linkage)
+        tree = cluster(
+            self.distances(),
+            linkage=self.settings.linkage,
+            check_euclidean=self.settings.check_euclidean,
+        )
         if file is not None:
             tree.save(file)
         return tree

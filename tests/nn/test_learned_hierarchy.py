@@ -65,6 +65,19 @@ def test_the_search_starts_from_fresh_weights():
     assert len(search.pretraining.epochs) == len(search.search.epochs) == 2
 
 
+def test_settings_reach_the_tree_and_the_sampler():
+    settings = replace(
+        SETTINGS, linkage="ward", check_euclidean=False, initial=None, exploration=0.1, beta=0.5
+    )
+    search = searching(settings=settings)
+    search.run(progress=False)
+    links = linkage(squareform(search.distances().double().numpy(), checks=False), "ward")
+    assert float(search.tree.height[0]) == pytest.approx(links[-1, 2])
+    assert search.search is not None
+    found = search.search.sampler.settings()
+    assert (found["initial"], found["exploration"], found["beta"]) == (None, 0.1, 0.5)
+
+
 class Interruption(Exception):
     pass
 
