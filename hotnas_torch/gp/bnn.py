@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Literal, NamedTuple
@@ -162,6 +163,13 @@ class BNN(EnsembleModel):
         True
     """
 
+    _centre_X: Tensor
+    _scale_X: Tensor
+    _centre_Y: Tensor
+    _scale_Y: Tensor
+    _networks: Tensor
+    """Parameters, (m, s, p)."""
+
     def __init__(
         self,
         train_X: Tensor,
@@ -194,19 +202,21 @@ class BNN(EnsembleModel):
         self._num_outputs = train_Y.shape[1]
         self._sizes = (train_X.shape[1], *(width,) * num_layers, 1 + (noise == "heteroscedastic"))
         self._log_noise = math.log(noise_variance)
-        self._centre_X, self._scale_X = _standard(train_X)
-        self._centre_Y, self._scale_Y = _standard(train_Y)
-        self._parameters_of = self._drawn(
+        for name, (centre, scale) in (("X", _standard(train_X)), ("Y", _standard(train_Y))):
+            self.register_buffer(f"_centre_{name}", centre)
+            self.register_buffer(f"_scale_{name}", scale)
+        drawn = self._drawn(
             (train_X - self._centre_X) / self._scale_X,
             ((train_Y - self._centre_Y) / self._scale_Y).T,
             sampling,
             generator,
         )
+        self.register_buffer("_networks", drawn)
 
     @property
     def num_members(self) -> int:
         """Networks of each output, s."""
-        return self._parameters_of.shape[1]
+        return self._networks.shape[1]
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -252,22 +262,17 @@ class BNN(EnsembleModel):
         return posterior if posterior_transform is None else posterior_transform(posterior)
 
     def subset_output(self, idcs: list[int]) -> BNN:
-        """Returns the model of some of the outputs, on the same networks."""
-        subset = BNN.__new__(BNN)
-        EnsembleModel.__init__(subset)
-        subset.noise = self.noise
+        """Returns the model of some of the outputs, with the same networks."""
+        subset = copy.deepcopy(self)
         subset._num_outputs = len(idcs)
-        subset._sizes = self._sizes
-        subset._log_noise = self._log_noise
-        subset._centre_X, subset._scale_X = self._centre_X, self._scale_X
         subset._centre_Y, subset._scale_Y = self._centre_Y[idcs], self._scale_Y[idcs]
-        subset._parameters_of = self._parameters_of[idcs]
+        subset._networks = self._networks[idcs]
         return subset
 
     def _evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Values and noise variances of all networks in the units of the targets."""
         inputs = (X.reshape(-1, X.shape[-1]) - self._centre_X) / self._scale_X
-        f, log_noise = self._outputs(self._parameters_of.flatten(0, 1), inputs)
+        f, log_noise = self._outputs(self._networks.flatten(0, 1), inputs)
 
         def arranged(outputs: Tensor) -> Tensor:
             by_output = outputs.reshape(self._num_outputs, self.num_members, *X.shape[:-1])

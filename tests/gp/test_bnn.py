@@ -165,6 +165,15 @@ def test_outputs_can_be_taken_apart(model: BNN, X: Tensor) -> None:
     torch.testing.assert_close(second.noise_variance(X), model.noise_variance(X)[..., 1:])
 
 
+def test_it_moves_like_a_module(model: BNN, X: Tensor) -> None:
+    single = model.subset_output([0, 1]).to(torch.float32)
+    assert single.forward(X.float()).dtype == torch.float32
+    torch.testing.assert_close(
+        single.forward(X.float()), model.forward(X).float(), rtol=1e-3, atol=1e-2
+    )
+    assert model.forward(X).dtype == torch.float64
+
+
 def test_acquisition_functions_work_and_have_gradients(model: BNN, X: Tensor) -> None:
     first = model.subset_output([0])
     analytic = LogExpectedImprovement(first, best_f=0.5)
