@@ -126,6 +126,10 @@ def _annealing(num_initial: int) -> Schedule:
 
 _SAMPLERS = {
     "mcts_hotnn": Method("MCTS, tree of HOTNN distances", _with(TreeSearch, budget=_BUDGET)),
+    "mcts_hotnn_prefix": Method(
+        "MCTS, tree of HOTNN distances of prefixes",
+        _with(TreeSearch, budget=_BUDGET, hierarchy="hotnn_prefix"),
+    ),
     "mcts_encoding": Method(
         "MCTS, tree of encodings", _with(TreeSearch, budget=_BUDGET, hierarchy="encoding")
     ),

@@ -30,7 +30,7 @@ from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["SamplerSearch", "TreeSearch", "accuracy_rewards", "rank_rewards"]
 
-Hierarchy = Literal["hotnn", "encoding", "layers", "random"]
+Hierarchy = Literal["hotnn", "hotnn_prefix", "encoding", "layers", "random"]
 
 _MAX_ARCHITECTURES = 20_000
 
@@ -165,8 +165,8 @@ class TreeSearch(SamplerSearch):
     Args:
         space: What is searched, at most 20,000 networks; larger spaces by a ``Subset``.
         generator: Source of all randomness.
-        hierarchy: ``"hotnn"``: Ward linkage of HOTNN distances, which needs no training, by
-            :func:`~hotnas_torch.hierarchy.prefix_distances` unless networks repeat one cell;
+        hierarchy: ``"hotnn"``: Ward linkage of HOTNN distances, which needs no training;
+            ``"hotnn_prefix"``: the same of :func:`~hotnas_torch.hierarchy.prefix_distances`;
             ``"encoding"``: average linkage of exponentially weighted distances of the networks'
             vectors; ``"layers"``: the default tree, layer by layer; ``"random"``: a balanced binary
             tree over a random order that ``generator``'s seed decides; or a tree over the networks
@@ -269,12 +269,11 @@ def enumerated(space: SearchSpace) -> list[Network]:
 def _build(space: SearchSpace, hierarchy: str, seed: int) -> ArchitectureTree:
     nets = enumerated(space)
     match hierarchy:
+        # Not Euclidean, yet Ward's more even trees search better.
         case "hotnn":
-            hotnn = HOTNN(space=space)
-            # Where all layers are one cell, early ones tell no more than late ones.
-            by_layer = not space.repeats_one_cell and all(net.is_chain for net in nets)
-            distances = prefix_distances(nets, hotnn) if by_layer else hotnn(nets)
-            # Not Euclidean, yet Ward's more even trees search better.
+            return cluster(HOTNN(space=space)(nets), linkage="ward", check_euclidean=False)
+        case "hotnn_prefix":
+            distances = prefix_distances(nets, HOTNN(space=space))
             return cluster(distances, linkage="ward", check_euclidean=False)
         case "encoding":
             codes = layer_vectors(space, nets)
@@ -284,6 +283,6 @@ def _build(space: SearchSpace, hierarchy: str, seed: int) -> ArchitectureTree:
         case "random":
             return random_tree(len(nets), generator=torch.Generator().manual_seed(seed))
     raise ValueError(
-        "hierarchy must be 'hotnn', 'encoding', 'layers', 'random' or an ArchitectureTree, got "
-        f"{hierarchy!r}."
+        "hierarchy must be 'hotnn', 'hotnn_prefix', 'encoding', 'layers', 'random' or an "
+        f"ArchitectureTree, got {hierarchy!r}."
     )
