@@ -242,11 +242,10 @@ class NestedTables(CellTables):
     def _between_parts(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Distances between parts, (R, C), taken from what is held if all are there."""
         held = self._held_parts
-        if held is not None:
-            if bool((held.row_of[rows] >= 0).all() and (held.col_of[cols] >= 0).all()):
-                return held.restricted(rows, cols).distances
-            if bool((held.row_of[cols] >= 0).all() and (held.col_of[rows] >= 0).all()):
-                return held.restricted(cols, rows).distances.T
+        if held is not None and bool(
+            (held.row_of[rows] >= 0).all() and (held.col_of[cols] >= 0).all()
+        ):
+            return held.restricted(rows, cols).distances
         return self.parts.block(rows, cols)
 
     def _node_costs(self, x: Tensor, y: Tensor, between: Tensor) -> Tensor:
