@@ -38,13 +38,21 @@ _TITLES = {
     "gp": "Gaussian process",
     "constant": "mean and variance of the training data",
 }
-TARGETS = {"error": "validation error, %", "memory": "log2 of memory"}
+TARGETS = {
+    "error": "validation error, %",
+    "log_error": "log2 of validation error",
+    "memory": "log2 of memory",
+}
+_SMALLEST_ERROR = 0.05
 _FIGURES = ("nll", "mixture_nll", "rmse")
 
 
 def targets(data: Evaluations, name: str) -> Tensor:
-    """What is predicted, (n,): the error in percent, or the binary logarithm of the bytes."""
-    return data.error if name == "error" else data.memory.log2()
+    """What is predicted, (n,): the error in percent, or a binary logarithm."""
+    if name == "error":
+        return data.error
+    # An error of 0 counts as half of one image in a thousand.
+    return (data.memory if name == "memory" else data.error.clamp_min(_SMALLEST_ERROR)).log2()
 
 
 def split(theta: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
