@@ -66,6 +66,11 @@ class LabelledImages(Protocol):
         """Number of classes."""
         ...
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        ...
+
     def digest(self) -> str:
         """Returns a checksum, hex."""
         ...

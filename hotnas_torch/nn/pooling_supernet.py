@@ -95,6 +95,7 @@ class PoolingSupernet(SinglePathSupernet):
             Pooling(),
             [_PooledBlock.num_choices] * (len(channels) - 1),
             input_channels,
+            num_classes,
             make,
             only=only,
             normalization=normalization,

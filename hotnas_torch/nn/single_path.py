@@ -111,6 +111,7 @@ class SinglePathSupernet(nn.Module, ABC):
         space: The space.
         num_choices: Choices in each layer.
         input_channels: Channels of an image.
+        num_classes: Outputs.
         make: Builds the parts.
         only: The only network that is wanted; None holds all.
         normalization: See :data:`Normalization`; None takes ``"batch"``, and ``"running"`` with
@@ -135,6 +136,7 @@ class SinglePathSupernet(nn.Module, ABC):
         space: SearchSpace,
         num_choices: Sequence[int],
         input_channels: int,
+        num_classes: int,
         make: MakeParts,
         *,
         only: Network | None,
@@ -150,6 +152,7 @@ class SinglePathSupernet(nn.Module, ABC):
             )
         self.space = space
         self.input_channels = input_channels
+        self.num_classes = num_classes
         self.only = only
         self._only_path = None if only is None else tuple(self.paths([only])[0].tolist())
         kind = normalization or ("batch" if only is None else "running")
@@ -246,7 +249,7 @@ class SinglePathSupernet(nn.Module, ABC):
         """
         distinct, places = self.paths(nets).unique(dim=0, return_inverse=True)
         if not len(distinct):
-            return images.new_zeros(0, len(images), 0)
+            return images.new_zeros(0, len(images), self.num_classes)
         rows: list[Tensor] = [
             self.head(x) for x in self._walk(self.stem(images), distinct.tolist(), 0)
         ]

@@ -148,8 +148,8 @@ class SupernetSearch:
         checkpoint: File to continue from, or to be written.
 
     Raises:
-        ValueError: Sampler and networks do not fit, or the checkpoint is of another search, or no
-            checkpoint.
+        ValueError: Sampler and networks, or supernet and data do not fit, or the checkpoint is of
+            another search, or no checkpoint.
         ArchitectureError: A network is not of the supernet's space.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025, Eq. 1 and
@@ -190,6 +190,15 @@ class SupernetSearch:
                 f"nets must hold the {sampler.num_architectures} architectures of the sampler, got "
                 f"{len(nets)}."
             )
+        for name, expected in (
+            ("input_channels", data.input_shape[0]),
+            ("num_classes", data.num_classes),
+        ):
+            if getattr(supernet, name) != expected:
+                raise ValueError(
+                    f"supernet must have {name}={expected} for {data.name!r}, got "
+                    f"{getattr(supernet, name)}."
+                )
         self.supernet = supernet
         self.nets = list(nets)
         self.sampler = sampler

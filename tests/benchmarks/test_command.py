@@ -14,6 +14,7 @@ from benchmarks import (
     dnas,
     entropic,
     exactness,
+    generators,
     gram,
     hierarchy,
     learned,
@@ -39,6 +40,7 @@ TINY = {
     "exactness": exactness.Settings(transports=3, graphs=5),
     "gram": gram.Settings(matrices=(("nasbench201", 10),), darts_networks=2),
     "nested": nested.Settings(networks=4, starts=3, hierarchical=(3, 4), flat=(4, 8), each=2),
+    "generators": generators.Settings(networks=1, splits=1, most=6),
     "step": step.Settings(observations=6, pool=8, batch=2, steps=1),
     "spread": spread.Settings(tasks=("nasbench_macro",), encodings=5),
     "coarse": coarse.Settings(tasks=("nasbench_macro",), splits=2, train=8, test=6),
@@ -56,6 +58,7 @@ TINY = {
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
     "supernet": supernet.Settings(
         seeds=1,
+        printed_seeds=1,
         truth_seeds=1,
         epochs=1,
         truth_epochs=1,

@@ -254,6 +254,14 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(content, tmp_path, capsy
 # --- arguments ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", [{"input_channels": 3}, {"input_channels": 1, "num_classes": 7}])
+def test_supernet_and_data_must_fit(option):
+    net = PoolingSupernet(width=0.125, generator=seeded(), **option)
+    name = "num_classes" if "num_classes" in option else "input_channels"
+    with pytest.raises(ValueError, match=f"supernet must have {name}=.* for 'digits', got"):
+        searching(net=net)
+
+
 def test_networks_and_sampler_must_fit():
     with pytest.raises(ValueError, match="nets must hold the 5 architectures of the sampler"):
         searching(Uniform(5))
