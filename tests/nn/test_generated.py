@@ -187,6 +187,18 @@ def test_stages_have_their_resolution(shape, downsampling):
     ]
 
 
+@pytest.mark.parametrize("label", ["merge_concat", "merge_attention"])
+def test_a_merge_of_one_tensor_maps_its_width_alone(label):
+    merging = Cell(("input", label, "conv_1x1", "output"), ((0, 1), (1, 2), (2, 3)))
+    plain = Cell(("input", "conv_1x1", "output"), ((0, 1), (1, 2)))
+    images = torch.randn(2, 1, 8, 8, generator=generator())
+    first, second = (
+        module(Network.chain((CONV, cell), (3, 4), (1, 2))) for cell in (merging, plain)
+    )
+    assert first.num_parameters() == second.num_parameters()
+    assert torch.equal(first(images), second(images))
+
+
 def test_a_larger_width_would_break_the_limit():
     for net in sampled(8, small=True):
         fitted = fit_channels(net, LIMIT, SKELETON)

@@ -59,6 +59,22 @@ def test_an_evaluation_is_reproduced_and_samples_differ(data, sampler, theta):
     assert len(set(results.values())) == 3
 
 
+def test_the_network_depends_on_seed_hyperparameters_and_sample(data):
+    wide, other = (FlatTheta((WattsStrogatz(9, 4, p),) * 3) for p in (0.5, 0.4))
+    drawn = [
+        GeneratorTraining(RNAG(), data, seed=seed).network(theta, sample=sample).key
+        for seed, theta, sample in (
+            (0, wide, 0),
+            (0, wide, 0),
+            (1, wide, 0),
+            (0, other, 0),
+            (0, wide, 1),
+        )
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 4
+
+
 def test_a_budget_is_a_training_of_its_own_of_the_same_network(data):
     objective = GeneratorTraining(RNAG(), data, settings=SETTINGS)
     assert objective(FLAT, epochs=1).metrics["epochs"] == 1
