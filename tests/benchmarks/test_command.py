@@ -53,7 +53,7 @@ TINY = {
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
-    "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1),
+    "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "digits": digits.Settings(seeds=1, evaluations=2, batch=2, workers=1),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
     "supernet": supernet.Settings(
