@@ -9,7 +9,7 @@
 
 HOTNAS_LIBRARY_NAMED(HOTNAS_LIBRARY_NAME, m) {
   m.def("cpu_isa() -> int");
-  // GPU architectures that the library has code for, such as "80;90;100"; empty without CUDA
+  // GPU architectures that the library has code for, such as "80,90,100"; empty without CUDA
   m.def("cuda_architectures() -> str");
   m.def(
       "transport(Tensor cost, Tensor a, Tensor b)"

@@ -341,8 +341,8 @@ struct CellSide {
   }
   template <class T>
   CellTable<T> table() const {
-    return {labels.size(0),    nodes_,
-            data<std::int64_t>(labels), data<T>(features), data<T>(structure), data<T>(mass)};
+    return {labels.size(0),     nodes_,       data<std::int64_t>(labels), data<T>(features),
+            data<T>(structure), data<T>(mass)};
   }
 };
 
@@ -432,8 +432,10 @@ Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const 
   const Tensor cell_cost = read(cell_cost_, op, "cell_cost", type, {-1, -1});
   STD_TORCH_CHECK(features_x.dim() == 3, op, ": features_x must have 3 dimensions");
   const std::int64_t num_features = features_x.size(2);
-  const NetworkSide<Device> x(op, cells_x, mass_x, features_x, type, num_features, cell_cost.size(0));
-  const NetworkSide<Device> y(op, cells_y, mass_y, features_y, type, num_features, cell_cost.size(1));
+  const NetworkSide<Device> x(op, cells_x, mass_x, features_x, type, num_features,
+                              cell_cost.size(0));
+  const NetworkSide<Device> y(op, cells_y, mass_y, features_y, type, num_features,
+                              cell_cost.size(1));
   const Tensor index_x = read(index_x_, op, "index_x", ScalarType::Long, {-1});
   const std::int64_t count = index_x.size(0);
   const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {count});
@@ -441,16 +443,12 @@ Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const 
   Device::check_index(op, "index_y", index_y, y.cells.size(0));
   Tensor objective = like(cell_cost, {count});
   by_dtype(cell_cost, op, [&]<class T>() {
-    const NetworkDistancesArgs<T> args{x.template table<T>(),
-                                       y.template table<T>(),
-                                       data<T>(cell_cost),
-                                       cell_cost.size(0),
-                                       cell_cost.size(1),
-                                       static_cast<int>(num_features),
-                                       data<std::int64_t>(index_x),
-                                       data<std::int64_t>(index_y),
-                                       write<T>(objective)};
-    Device::run(&KernelsOf<T>::network_distances, args, count, 8 * chunk_for(x.cells_, y.cells_), op);
+    const NetworkDistancesArgs<T> args{
+        x.template table<T>(),       y.template table<T>(),       data<T>(cell_cost),
+        cell_cost.size(0),           cell_cost.size(1),           static_cast<int>(num_features),
+        data<std::int64_t>(index_x), data<std::int64_t>(index_y), write<T>(objective)};
+    Device::run(&KernelsOf<T>::network_distances, args, count, 8 * chunk_for(x.cells_, y.cells_),
+                op);
   });
   return objective;
 }

@@ -43,24 +43,29 @@ struct EntropicFgwResult {
 /// Expects log masses in w.sinkhorn; leaves log_plan and the last inner duals.
 template <class G, class Terms, class T>
 HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms& terms,
-                                        const EntropicFgwWork<T>& w, T alpha, T epsilon, bool proximal, T tol, int max_iter,
-                                        T inner_tol, int inner_max_iter) {
+                                        const EntropicFgwWork<T>& w, T alpha, T epsilon,
+                                        bool proximal, T tol, int max_iter, T inner_tol,
+                                        int inner_max_iter) {
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
-  HN_ROLLED for (int i = g.begin(); i < s.n; i += g.step()) w.sinkhorn.f[i] = 0;
-  HN_ROLLED for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) w.sinkhorn.f[i] = 0;
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     g.store(w.sinkhorn.g + j0, G::splat(T(0)));
-    HN_ROLLED for (int i = 0; i < s.n; ++i)
+    HN_ROLLED
+    for (int i = 0; i < s.n; ++i)
       g.store(w.log_plan + i * s.ld + j0,
               G::splat(w.sinkhorn.log_a[i]) + g.load(w.sinkhorn.log_b + j0));
   }
   g.sync();
   int count = 0;
-  HN_ROLLED for (int i = 0; i < s.n; ++i)
-    HN_ROLLED for (int j = 0; j < s.m; ++j, ++count)
-      if (g.leader()) {
-        w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
-      }
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) HN_ROLLED
+  for (int j = 0; j < s.m; ++j, ++count)
+    if (g.leader()) {
+      w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
+    }
   if (g.leader()) *w.plan.count = count;
   g.sync();
   EntropicFgwResult<T> result{0, 0, false, true};
@@ -77,9 +82,11 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
     ++result.iterations;
     result.finite = inner.finite;
     if (!inner.finite) return result;
-    HN_ROLLED for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       const Var dual = g.load(w.sinkhorn.g + j0);
-      HN_ROLLED for (int i = 0; i < s.n; ++i) {
+      HN_ROLLED
+      for (int i = 0; i < s.n; ++i) {
         const Var cost = g.load(w.grad + i * s.ld + j0);
         g.store(w.log_plan + i * s.ld + j0,
                 (G::splat(w.sinkhorn.f[i]) + dual - cost) * G::splat(inverse));
@@ -87,7 +94,8 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
     }
     g.sync();
     T moved = 0;
-    HN_ROLLED for (int t = g.begin(); t < count; t += g.step()) {
+    HN_ROLLED
+    for (int t = g.begin(); t < count; t += g.step()) {
       const T now = ScalarLanes::exp(w.log_plan[w.plan.place[t]]);
       const T change = now - w.plan.mass[t];
       moved += change < 0 ? -change : change;

@@ -33,14 +33,14 @@ template <class T>
 struct FgwWork {
   Structures<T> c;
   TransportWork<T> transport;
-  Vertex<T> found;   // the start at hand: a vertex, or a coupling without zeros
-  T *a, *b;          // masses in units
-  T *cost, *grad;    // (n, ld)
-  T *anchor, *plan;  // start coupling; best plan so far, (n, ld)
-  T *f, *g;          // duals of the best plan
-  int atoms, ldk;    // slots; slot 0 is the anchor
-  T* pair;           // B_a, (atoms, n, ld)
-  Vertex<T> vertex;  // vertices of slots 1.., vertex_capacity entries apart
+  Vertex<T> found;             // the start at hand: a vertex, or a coupling without zeros
+  T *a, *b;                    // masses in units
+  T *cost, *grad;              // (n, ld)
+  T *anchor, *plan;            // start coupling; best plan so far, (n, ld)
+  T *f, *g;                    // duals of the best plan
+  int atoms, ldk;              // slots; slot 0 is the anchor
+  T* pair;                     // B_a, (atoms, n, ld)
+  Vertex<T> vertex;            // vertices of slots 1.., vertex_capacity entries apart
   int* active;                 // slots with weight, (atoms)
   std::uint64_t* seen;         // supports of earlier starts, (most_seen_starts)
   T *weight, *linear, *slope;  // (ldk)
@@ -110,12 +110,14 @@ class Fgw {
   /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld).
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
-    HN_ROLLED for (int start = has_init ? 0 : 1; num > 0 && start < 4 + num_given; ++start, --num) {
+    HN_ROLLED
+    for (int start = has_init ? 0 : 1; num > 0 && start < 4 + num_given; ++start, --num) {
       const bool cheapest = start != 0 && start != 3;
       if (start == 1) {
         signature(w_.grad);
       } else if (start == 2) {
-        for (int e = 0; e < s_.n * s_.ld; e += G::width) g_.store(w_.grad + e, g_.load(w_.cost + e));
+        for (int e = 0; e < s_.n * s_.ld; e += G::width)
+          g_.store(w_.grad + e, g_.load(w_.cost + e));
         g_.sync();
       } else if (start != 3) {
         load(start - 4, w_.grad);
@@ -140,17 +142,21 @@ class Fgw {
   /// (1 - alpha) cost + alpha times the mean of |out_i - out'_j| and |in_i - in'_j|.
   HN_HD void signature(T* out) const {
     const Pairs pairs = terms_.pairs();
-    HN_ROLLED for (int i = 0; i < s_.n; ++i) {
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
       T out_mean = 0, in_mean = 0;
-      HN_ROLLED for (int k = 0; k < s_.n; ++k) {
+      HN_ROLLED
+      for (int k = 0; k < s_.n; ++k) {
         if (pairs != Pairs::all && k == i) continue;
         if (pairs != Pairs::ordered || k > i) out_mean += w_.a[k] * unit_ * w_.c.cx[i * s_.ldn + k];
         if (pairs != Pairs::ordered || k < i) in_mean += w_.a[k] * unit_ * w_.c.cx[k * s_.ldn + i];
       }
-      HN_ROLLED for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
         Var out_other = G::splat(T(0)), in_other = G::splat(T(0));
         const auto column = g_.template index<T>(j0);
-        HN_ROLLED for (int l = 0; l < s_.m; ++l) {
+        HN_ROLLED
+        for (int l = 0; l < s_.m; ++l) {
           const auto at = G::template splat_int<T>(l);
           const Var mass = G::splat(w_.b[l] * unit_), none = G::splat(T(0));
           const Var leaving = g_.load(w_.c.cyt + l * s_.ld + j0);
@@ -180,9 +186,10 @@ class Fgw {
   /// Lists a dense coupling (n, ld) in `found`; for the leader.
   HN_HD int list_coupling(const T* plan) const {
     int t = 0;
-    HN_ROLLED for (int i = 0; i < s_.n; ++i)
-      HN_ROLLED for (int j = 0; j < s_.m; ++j)
-        if (plan[i * s_.ld + j] > 0) w_.found.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) HN_ROLLED
+    for (int j = 0; j < s_.m; ++j)
+      if (plan[i * s_.ld + j] > 0) w_.found.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
     return t;
   }
 
@@ -214,7 +221,8 @@ class Fgw {
   HN_HD bool is_new(const Vertex<T>& v) {
     std::uint64_t sum = 0;
     const int count = *v.count;
-    HN_ROLLED for (int t = g_.begin(); t < count; t += g_.step()) {
+    HN_ROLLED
+    for (int t = g_.begin(); t < count; t += g_.step()) {
       std::uint64_t x = static_cast<std::uint64_t>(v.place[t]) + 0x9e3779b97f4a7c15u;
       x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
       x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -222,7 +230,8 @@ class Fgw {
     }
     sum = g_.total(sum);
     bool fresh = true;
-    HN_ROLLED for (int k = 0; k < num_seen_; ++k) fresh &= w_.seen[k] != sum;
+    HN_ROLLED
+    for (int k = 0; k < num_seen_; ++k) fresh &= w_.seen[k] != sum;
     g_.sync();
     if (fresh && num_seen_ < most_seen_starts) {
       if (g_.leader()) w_.seen[num_seen_] = sum;
@@ -242,7 +251,8 @@ class Fgw {
     open_slot();
     g_.sync();
     const int count = *start.count;
-    HN_ROLLED for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
+    HN_ROLLED
+    for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
     pair_cost(g_, s_, terms_, w_.c, start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
@@ -259,7 +269,8 @@ class Fgw {
   /// The slots that carry weight, in order.
   HN_HD void list_active() {
     int count = 0;
-    HN_ROLLED for (int a = 0; a < slots_; ++a) {
+    HN_ROLLED
+    for (int a = 0; a < slots_; ++a) {
       if (!(w_.weight[a] > 0)) continue;
       if (g_.leader()) w_.active[count] = a;
       ++count;
@@ -270,9 +281,11 @@ class Fgw {
 
   /// slope_a = d F / d w_a for the atoms in use and slot `also`, huge elsewhere.
   HN_HD void slopes(int also) const {
-    HN_ROLLED for (int a0 = 0; a0 < slots_; a0 += G::width) {
+    HN_ROLLED
+    for (int a0 = 0; a0 < slots_; a0 += G::width) {
       Var sum = G::splat(T(0));
-      HN_ROLLED for (int t = 0; t < num_active_; ++t) {
+      HN_ROLLED
+      for (int t = 0; t < num_active_; ++t) {
         const int b = w_.active[t];
         sum += G::splat(w_.weight[b]) * g_.load(w_.form + b * w_.ldk + a0);
       }
@@ -301,7 +314,8 @@ class Fgw {
     Var sum[Packs];
     for (int r = 0; r < Packs; ++r)
       sum[r] = G::splat(scale_linear) * g_.load(w_.cost + e + r * G::width);
-    HN_ROLLED for (int t = 0; t < num_active_; ++t) {
+    HN_ROLLED
+    for (int t = 0; t < num_active_; ++t) {
       const int a = w_.active[t];
       const Var weight = G::splat(scale_pair * w_.weight[a]);
       const T* pair = w_.pair + a * matrix + e;
@@ -325,9 +339,9 @@ class Fgw {
 
   /// A slot that holds no weight; merges everything into the anchor when all are taken.
   HN_HD int free_slot() {
-    if (num_active_ < slots_)
-      HN_ROLLED for (int a = 1; a < slots_; ++a)
-        if (w_.weight[a] == 0) return a;
+    if (num_active_ < slots_) HN_ROLLED
+    for (int a = 1; a < slots_; ++a)
+      if (w_.weight[a] == 0) return a;
     if (slots_ < w_.atoms) return open_slot();
     merge();
     return 1;
@@ -338,14 +352,16 @@ class Fgw {
     const Var weight = G::splat(w_.weight[0]);
     for (int e = 0; e < matrix; e += G::width) g_.store(out + e, weight * g_.load(w_.anchor + e));
     g_.sync();
-    HN_ROLLED for (int k = 0; k < num_active_; ++k) {
+    HN_ROLLED
+    for (int k = 0; k < num_active_; ++k) {
       const int a = w_.active[k];
       if (a == 0) continue;
       const T share = w_.weight[a];
       const Vertex<T> v = slot(a);
       const int count = *v.count;
       // rows and columns of one vertex are distinct places, so lanes do not meet
-      HN_ROLLED for (int t = g_.begin(); t < count; t += g_.step()) out[v.place[t]] += share * v.mass[t];
+      HN_ROLLED
+      for (int t = g_.begin(); t < count; t += g_.step()) out[v.place[t]] += share * v.mass[t];
       g_.sync();
     }
   }
@@ -354,14 +370,17 @@ class Fgw {
     current_plan(w_.anchor);
     combine(0, 1, w_.pair);
     T linear = 0, quadratic = 0;
-    HN_ROLLED for (int k = 0; k < num_active_; ++k) {
+    HN_ROLLED
+    for (int k = 0; k < num_active_; ++k) {
       const int a = w_.active[k];
       linear += w_.weight[a] * w_.linear[a];
-      HN_ROLLED for (int l = 0; l < num_active_; ++l)
+      HN_ROLLED
+      for (int l = 0; l < num_active_; ++l)
         quadratic += w_.weight[a] * w_.weight[w_.active[l]] * w_.form[a * w_.ldk + w_.active[l]];
     }
     g_.sync();
-    HN_ROLLED for (int a = 1 + g_.begin(); a < w_.atoms; a += g_.step()) w_.weight[a] = 0;
+    HN_ROLLED
+    for (int a = 1 + g_.begin(); a < w_.atoms; a += g_.step()) w_.weight[a] = 0;
     if (g_.leader()) {
       w_.weight[0] = 1;
       w_.linear[0] = linear;
@@ -374,10 +393,12 @@ class Fgw {
   /// Exact pairwise steps on the weights until their own gap is a tenth of the outer one.
   HN_HD void rebalance(int fresh, T enough) const {
     slopes(fresh);
-    HN_ROLLED for (int step = 0; step < 4 * (num_active_ + 1); ++step) {
+    HN_ROLLED
+    for (int step = 0; step < 4 * (num_active_ + 1); ++step) {
       Var low = G::splat(2 * huge), high = G::splat(2 * huge);
       auto low_at = g_.template index<T>(0), high_at = low_at;
-      HN_ROLLED for (int a0 = 0; a0 < slots_; a0 += G::width) {
+      HN_ROLLED
+      for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const auto at = g_.template index<T>(a0);
         const Var slope = g_.load(w_.slope + a0);
         const Var held =
@@ -406,7 +427,8 @@ class Fgw {
         w_.weight[down.index] = exact < most ? most - moved : T(0);
       }
       const Var scale = G::splat(alpha_ * moved);
-      HN_ROLLED for (int a0 = 0; a0 < slots_; a0 += G::width) {
+      HN_ROLLED
+      for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
         g_.store(w_.slope + a0, g_.load(w_.slope + a0) + scale * change);
       }
@@ -416,11 +438,13 @@ class Fgw {
 
   HN_HD void descend() {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
-    HN_ROLLED for (;;) {
+    HN_ROLLED
+    for (;;) {
       list_active();
       slopes(0);
       T on_plan = 0, linear = 0;
-      HN_ROLLED for (int k = 0; k < num_active_; ++k) {
+      HN_ROLLED
+      for (int k = 0; k < num_active_; ++k) {
         const int a = w_.active[k];
         on_plan += w_.weight[a] * w_.slope[a];
         linear += w_.weight[a] * w_.linear[a];
@@ -454,8 +478,10 @@ class Fgw {
       best_.gap = now.gap;
       best_.status = now.status;
       current_plan(w_.plan);
-      HN_ROLLED for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
-      HN_ROLLED for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
+      HN_ROLLED
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
+      HN_ROLLED
+      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
     }
     g_.sync();  // the next start may overwrite what this one read
   }
@@ -465,7 +491,8 @@ class Fgw {
     pair_cost(g_, s_, terms_, w_.c, v, w_.pair + fresh * matrix);
     g_.sync();
     const T linear = inner(g_, w_.cost, v);
-    HN_ROLLED for (int k = 0; k <= num_active_; ++k) {
+    HN_ROLLED
+    for (int k = 0; k <= num_active_; ++k) {
       const int b = k < num_active_ ? w_.active[k] : fresh;
       const T cross = inner(g_, w_.pair + b * matrix, v);
       if (g_.leader()) {

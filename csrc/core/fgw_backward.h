@@ -30,15 +30,19 @@ HN_HD void fgw_backward(const G& g, const Shape& s, const Terms& terms, const Fg
   for (int e = g.begin(); e < s.n * s.ldn; e += g.step()) w.grad_x[e] = 0;
   for (int e = 0; e < s.m * s.ld; e += G::width) g.store(w.grad_y + e, none);
   g.sync();
-  HN_ROLLED for (int i = 0; i < s.n; ++i) {
-    HN_ROLLED for (int j = 0; j < s.m; ++j) {
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    HN_ROLLED
+    for (int j = 0; j < s.m; ++j) {
       const T mass = w.plan[i * s.ld + j];
       if (!(mass > 0)) continue;
       const auto here = G::template splat_int<T>(j);
-      HN_ROLLED for (int k = pairs == Pairs::ordered ? i + 1 : 0; k < s.n; ++k) {
+      HN_ROLLED
+      for (int k = pairs == Pairs::ordered ? i + 1 : 0; k < s.n; ++k) {
         if (pairs == Pairs::directed && k == i) continue;
         Var sum = none;
-        HN_ROLLED for (int l0 = 0; l0 < s.ld; l0 += G::width) {
+        HN_ROLLED
+        for (int l0 = 0; l0 < s.ld; l0 += G::width) {
           const auto at = g.template index<T>(l0);
           const Var difference = G::splat(w.cx[i * s.ldn + k]) - g.load(w.cy + j * s.ld + l0);
           Var slope;

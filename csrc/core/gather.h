@@ -35,18 +35,21 @@ HN_HD GatherWork<T> take_gather(Arena& arena, int n, int m, int width) {
 
 template <class G, class T>
 HN_HD void fill(const G& g, T* to, std::size_t count, T value) {
-  HN_ROLLED for (std::size_t e = g.begin(); e < count; e += g.step()) to[e] = value;
+  HN_ROLLED
+  for (std::size_t e = g.begin(); e < count; e += g.step()) to[e] = value;
 }
 
 /// Masses that can be matched: finite, not negative, equal totals up to rounding.
 template <class G, class T>
 HN_HD Status check_masses(const G& g, const Side<T>& a, const Side<T>& b) {
   T total_a = 0, total_b = 0, negative = 0;
-  HN_ROLLED for (int i = g.begin(); i < a.nodes; i += g.step()) {
+  HN_ROLLED
+  for (int i = g.begin(); i < a.nodes; i += g.step()) {
     total_a += a.mass[i];
     if (a.mass[i] < 0) negative = 1;
   }
-  HN_ROLLED for (int j = g.begin(); j < b.nodes; j += g.step()) {
+  HN_ROLLED
+  for (int j = g.begin(); j < b.nodes; j += g.step()) {
     total_b += b.mass[j];
     if (b.mass[j] < 0) negative = 1;
   }
@@ -63,7 +66,8 @@ HN_HD Status check_masses(const G& g, const Side<T>& a, const Side<T>& b) {
 /// Lists all nodes.
 template <class G>
 HN_HD Support list_nodes(const G& g, int nodes, int* list) {
-  HN_ROLLED for (int i = g.begin(); i < nodes; i += g.step()) list[i] = i;
+  HN_ROLLED
+  for (int i = g.begin(); i < nodes; i += g.step()) list[i] = i;
   g.sync();
   return {list, nodes, true};
 }
@@ -72,14 +76,16 @@ HN_HD Support list_nodes(const G& g, int nodes, int* list) {
 template <class G, class T>
 HN_HD Support list_support(const G& g, const Side<T>& side, T* row, int* list) {
   const int rows = padded<G>(side.nodes);
-  HN_ROLLED for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
+  HN_ROLLED
+  for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
   g.sync();
   int count = 0;
   for (int i0 = 0; i0 < rows; i0 += G::width)
     count = g.template append<T>(g.load(row + i0) > G::splat(T(0)), i0, list, count);
   g.sync();
   T others = 0;
-  HN_ROLLED for (int t = g.begin(); t < count; t += g.step())
+  HN_ROLLED
+  for (int t = g.begin(); t < count; t += g.step())
     if (row[list[t]] != row[list[0]]) others = 1;
   const bool uniform = g.total(others) == 0;
   g.sync();  // the other side comes into the same row
@@ -100,11 +106,13 @@ HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, 
   const bool whole = x.uniform && y.uniform;
   const bool equal = x.count == y.count;
   T total = 0;
-  HN_ROLLED for (int i = g.begin(); i < x.count; i += g.step()) {
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step()) {
     total += a[x.node[i]];
     out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]];
   }
-  HN_ROLLED for (int j = g.begin(); j < y.count; j += g.step())
+  HN_ROLLED
+  for (int j = g.begin(); j < y.count; j += g.step())
     out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]];
   total = g.total(total);
   if (!whole) return 1;
@@ -117,15 +125,18 @@ template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
                     int ld, T* to) {
   T defect = 0;
-  HN_ROLLED for (int i = 0; i < x.count; ++i) {
+  HN_ROLLED
+  for (int i = 0; i < x.count; ++i) {
     const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
     T* out = to + i * ld;
-    HN_ROLLED for (int j = g.begin(); j < y.count; j += g.step()) {
+    HN_ROLLED
+    for (int j = g.begin(); j < y.count; j += g.step()) {
       const T value = row[y.node[j]];
       out[j] = value;
       defect += value - value;
     }
-    HN_ROLLED for (int j = y.count + g.begin(); j < ld; j += g.step()) out[j] = 0;
+    HN_ROLLED
+    for (int j = y.count + g.begin(); j < ld; j += g.step()) out[j] = 0;
   }
   return defect;
 }
@@ -136,10 +147,13 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
                         const T* struct_x, int n, const T* struct_y, int m,
                         const Structures<T>& c) {
   const T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
-  HN_ROLLED for (int l = 0; l < s.m; ++l) {
-    HN_ROLLED for (int j = g.begin(); j < s.m; j += g.step())
+  HN_ROLLED
+  for (int l = 0; l < s.m; ++l) {
+    HN_ROLLED
+    for (int j = g.begin(); j < s.m; j += g.step())
       c.cyt[l * s.ld + j] = struct_y[static_cast<std::size_t>(y.node[j]) * m + y.node[l]];
-    HN_ROLLED for (int j = s.m + g.begin(); j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
+    HN_ROLLED
+    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
   }
   return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
 }
@@ -148,15 +162,18 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
 template <class G, class T>
 HN_HD void store_matrix(const G& g, const Support& x, const Support& y, const T* from, int ld,
                         T* to, int stride) {
-  HN_ROLLED for (int i = 0; i < x.count; ++i) {
+  HN_ROLLED
+  for (int i = 0; i < x.count; ++i) {
     T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
-    HN_ROLLED for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = from[i * ld + j];
+    HN_ROLLED
+    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = from[i * ld + j];
   }
 }
 
 template <class G, class T>
 HN_HD void store_vector(const G& g, const Support& x, const T* from, T* to) {
-  HN_ROLLED for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -58,7 +58,8 @@ struct BatchItem {
 template <class G, class T, class Cost>
 HN_HD void extend_dual(const G& g, const Side<T>& side, const Support& other, const T* other_dual,
                        T* dual, Cost at) {
-  HN_ROLLED for (int i = g.begin(); i < side.nodes; i += g.step()) {
+  HN_ROLLED
+  for (int i = g.begin(); i < side.nodes; i += g.step()) {
     if (side.mass[i] > 0) continue;
     T least = other.count ? Limits<T>::huge : T(0);
     for (int k = 0; k < other.count; ++k) {
@@ -117,7 +118,8 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       transport.extract(w.vertex, unit);
       paths = transport.paths();
       const int count = *w.vertex.count;
-      HN_ROLLED for (int t = g.begin(); t < count; t += g.step()) {
+      HN_ROLLED
+      for (int t = g.begin(); t < count; t += g.step()) {
         const int64_t at =
             static_cast<int64_t>(x.node[w.vertex.row[t]]) * p.m + y.node[w.vertex.col[t]];
         plan[at] = w.vertex.mass[t];
@@ -154,8 +156,10 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
 template <class G, class T>
 HN_HD void load_log_masses(const G& g, const Shape& s, const Support& x, const Support& y,
                            const T* a, const T* b, const SinkhornWork<T>& w) {
-  HN_ROLLED for (int i = g.begin(); i < s.n; i += g.step()) w.log_a[i] = ScalarLanes::log(a[x.node[i]]);
-  HN_ROLLED for (int j = g.begin(); j < s.ld; j += g.step())
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) w.log_a[i] = ScalarLanes::log(a[x.node[i]]);
+  HN_ROLLED
+  for (int j = g.begin(); j < s.ld; j += g.step())
     w.log_b[j] = j < s.m ? ScalarLanes::log(b[y.node[j]]) : T(0);
 }
 
@@ -189,8 +193,7 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.row, w.gather.x);
     const Support y = list_support(g, b, w.gather.row, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect =
-        load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.cost);
+    const T defect = load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.cost);
     if (!(g.total(defect) == 0)) status = Status::nonfinite;
     SinkhornResult<T> result{0, 0, true, true};
     const bool solved = status == Status::converged && s.n > 0;
@@ -441,10 +444,13 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
 template <class G, class T>
 HN_HD void load_features(const G& g, const Support& y, const T* features, int num_features, int ld,
                          T* across) {
-  HN_ROLLED for (int k = 0; k < num_features; ++k) {
-    HN_ROLLED for (int j = g.begin(); j < y.count; j += g.step())
+  HN_ROLLED
+  for (int k = 0; k < num_features; ++k) {
+    HN_ROLLED
+    for (int j = g.begin(); j < y.count; j += g.step())
       across[k * ld + j] = features[y.node[j] * num_features + k];
-    HN_ROLLED for (int j = y.count + g.begin(); j < ld; j += g.step()) across[k * ld + j] = 0;
+    HN_ROLLED
+    for (int j = y.count + g.begin(); j < ld; j += g.step()) across[k * ld + j] = 0;
   }
 }
 
@@ -452,7 +458,8 @@ HN_HD void load_features(const G& g, const Support& y, const T* features, int nu
 template <class G, class T>
 HN_HD T count_unknown(const G& g, const Support& x, const int64_t* table, int64_t below) {
   T unknown = 0;
-  HN_ROLLED for (int i = g.begin(); i < x.count; i += g.step())
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step())
     if (table[x.node[i]] < 0 || table[x.node[i]] >= below) unknown += 1;
   return unknown;
 }
@@ -462,10 +469,13 @@ template <class G, class T>
 HN_HD void look_up(const G& g, const Shape& s, const Support& x, const Support& y,
                    const int64_t* rows, const int64_t* cols, const T* table, int64_t num_cols,
                    T* cost) {
-  HN_ROLLED for (int i = 0; i < s.n; ++i) {
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
     const T* from = table + rows[x.node[i]] * num_cols;
-    HN_ROLLED for (int j = g.begin(); j < s.m; j += g.step()) cost[i * s.ld + j] = from[cols[y.node[j]]];
-    HN_ROLLED for (int j = s.m + g.begin(); j < s.ld; j += g.step()) cost[i * s.ld + j] = 0;
+    HN_ROLLED
+    for (int j = g.begin(); j < s.m; j += g.step()) cost[i * s.ld + j] = from[cols[y.node[j]]];
+    HN_ROLLED
+    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) cost[i * s.ld + j] = 0;
   }
 }
 
@@ -475,11 +485,13 @@ HN_HD T add_feature_gaps(const G& g, const Shape& s, const Support& x, const T* 
                          const T* across, int num_features, T* cost, Factor factor) {
   using Var = typename G::template Var<T>;
   Var defect = G::splat(T(0));
-  HN_ROLLED for (int i = 0; i < s.n; ++i) {
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
     const T* own = features + static_cast<std::size_t>(x.node[i]) * num_features;
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       Var sum = G::splat(T(0));
-      HN_ROLLED for (int k = 0; k < num_features; ++k)
+      HN_ROLLED
+      for (int k = 0; k < num_features; ++k)
         sum += G::abs(G::splat(own[k]) - g.load(across + k * s.ld + j0));
       const Var value = factor(i, j0, g.load(cost + i * s.ld + j0) + sum);
       g.store(cost + i * s.ld + j0, value);
@@ -558,7 +570,8 @@ struct CellDistancesItem {
     look_up(g, s, x, y, labels_x, labels_y, p.label_cost, p.num_labels, w.fgw.cost);
     load_features(g, y, p.y.features + gy * p.y.nodes * p.num_features, p.num_features, s.ld,
                   w.across);
-    HN_ROLLED for (int j = g.begin(); j < s.ld; j += g.step()) w.later[j] = j < s.m ? T(s.m - 1 - j) : T(0);
+    HN_ROLLED
+    for (int j = g.begin(); j < s.ld; j += g.step()) w.later[j] = j < s.m ? T(s.m - 1 - j) : T(0);
     T defect = load_structures(g, s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
                                p.y.structure + gy * p.y.nodes * p.y.nodes, p.y.nodes, w.fgw.c);
     const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
@@ -646,9 +659,9 @@ struct NetworkDistancesItem {
                   w.across);
     const T unit = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
     g.sync();
-    const T defect = add_feature_gaps(
-        g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across, p.num_features, w.cost,
-        [](int, int, Var value) { return value; });
+    const T defect =
+        add_feature_gaps(g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across,
+                         p.num_features, w.cost, [](int, int, Var value) { return value; });
     if (!(defect == 0)) return T(NAN);
     g.sync();
     Transport<G, T> transport(g, s, w.transport);
@@ -657,7 +670,8 @@ struct NetworkDistancesItem {
     transport.extract(w.vertex, unit);
     T objective = 0;
     const int count = *w.vertex.count;
-    HN_ROLLED for (int t = g.begin(); t < count; t += g.step())
+    HN_ROLLED
+    for (int t = g.begin(); t < count; t += g.step())
       objective += w.vertex.mass[t] * w.cost[w.vertex.place[t]];
     objective = g.total(objective);
     return complete ? objective : T(NAN);

@@ -31,16 +31,21 @@ HN_HD LowerBoundWork<T> take_lower_bound(Arena& arena, const Shape& s) {
 
 /// K^ij_kl for all k, l, into `out` (n, ld).
 template <class G, class Terms, class T>
-HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c, int i, int j, T* out) {
+HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                       int i, int j, T* out) {
   using Var = typename G::template Var<T>;
   const auto here = G::template splat_int<T>(j);
   const Var none = G::splat(T(0));
-  HN_ROLLED for (int k = 0; k < s.n; ++k) {
-    HN_ROLLED for (int l0 = 0; l0 < s.ld; l0 += G::width) {
+  HN_ROLLED
+  for (int k = 0; k < s.n; ++k) {
+    HN_ROLLED
+    for (int l0 = 0; l0 < s.ld; l0 += G::width) {
       const auto at = g.template index<T>(l0);
       // cy[j] holds Cy_jl and cyt[j] holds Cy_lj, l on lanes
-      const Var forward = loss<G>(terms.loss(), G::splat(c.cx[i * s.ldn + k]) - g.load(c.cy + j * s.ld + l0));
-      const Var backward = loss<G>(terms.loss(), G::splat(c.cx[k * s.ldn + i]) - g.load(c.cyt + j * s.ld + l0));
+      const Var forward =
+          loss<G>(terms.loss(), G::splat(c.cx[i * s.ldn + k]) - g.load(c.cy + j * s.ld + l0));
+      const Var backward =
+          loss<G>(terms.loss(), G::splat(c.cx[k * s.ldn + i]) - g.load(c.cyt + j * s.ld + l0));
       Var value;
       if (terms.pairs() == Pairs::all)
         value = forward + backward;
@@ -66,18 +71,23 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
     transport.cold(cost);
     transport.solve(cost, w.a, w.b);
     T value = 0;
-    HN_ROLLED for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];
-    HN_ROLLED for (int j = 0; j < s.m; ++j) value += w.b[j] * w.transport.v[j];
+    HN_ROLLED
+    for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];
+    HN_ROLLED
+    for (int j = 0; j < s.m; ++j) value += w.b[j] * w.transport.v[j];
     g.sync();
     return value * unit;
   };
-  HN_ROLLED for (int i = 0; i < s.n; ++i) {
-    HN_ROLLED for (int j = 0; j < s.m; ++j) {
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    HN_ROLLED
+    for (int j = 0; j < s.m; ++j) {
       pair_kernel(g, s, terms, w.c, i, j, w.kernel);
       const T least = dual_value(w.kernel);
       if (g.leader()) w.local[i * s.ld + j] = least;
     }
-    HN_ROLLED for (int j = s.m + g.begin(); j < s.ld; j += g.step()) w.local[i * s.ld + j] = 0;
+    HN_ROLLED
+    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) w.local[i * s.ld + j] = 0;
   }
   g.sync();
   for (int e = 0; e < s.n * s.ld; e += G::width) {

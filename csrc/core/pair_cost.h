@@ -55,7 +55,8 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
     const auto column = g.template index<T>(j0);
     Var sum[R];
     for (int r = 0; r < R; ++r) sum[r] = G::splat(T(0));
-    HN_ROLLED for (int t = 0; t < count; ++t) {
+    HN_ROLLED
+    for (int t = 0; t < count; ++t) {
       const int k = v.row[t], l = v.col[t];
       const Var into = g.load(c.cyt + l * s.ld + j0), from = g.load(c.cy + l * s.ld + j0);
       const Var mass = G::splat(v.mass[t]), none = G::splat(T(0));
@@ -88,7 +89,8 @@ HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Struc
                      const Vertex<T>& v, T* out) {
   const int count = *v.count;
   int i = 0;
-  HN_ROLLED for (; i + 4 <= s.n; i += 4) pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
+  HN_ROLLED
+  for (; i + 4 <= s.n; i += 4) pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
   if (i + 2 <= s.n) {
     pair_cost_rows<2>(g, s, terms, c, v, count, i, out);
     i += 2;

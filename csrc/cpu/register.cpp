@@ -36,7 +36,8 @@ struct Cpu {
     STD_TORCH_CHECK(fits.load(), op, ": out of memory for the work space; use fewer threads");
   }
 
-  static void check_index(const Call& op, const char* name, const Tensor& index, std::int64_t below) {
+  static void check_index(const Call& op, const char* name, const Tensor& index,
+                          std::int64_t below) {
     const std::int64_t* value = data<std::int64_t>(index);
     for (std::int64_t p = 0; p < index.numel(); ++p)
       STD_TORCH_CHECK(value[p] >= 0 && value[p] < below, op, ": ", name, "[", p, "] = ", value[p],

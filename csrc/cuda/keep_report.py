@@ -1,7 +1,4 @@
-"""Runs a compiler and keeps in a file what the GPU's assembler reports; the rest is passed on.
-
-    python keep_report.py REPORT COMPILER ARGUMENTS...
-"""
+"""``keep_report.py REPORT COMPILER ARGUMENTS...``: run a compiler, keep its assembler's report."""
 
 import subprocess
 import sys
@@ -9,6 +6,7 @@ from pathlib import Path
 
 
 def main() -> int:
+    """Run the compiler; what is not about kernels goes on to stderr."""
     report, *command = sys.argv[1:]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     kept: list[str] = []

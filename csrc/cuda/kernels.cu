@@ -24,8 +24,7 @@ namespace {
 template <class Item, int W>
 struct Tiles {
   using T = typename Item::Scalar;
-  static constexpr bool large =
-      sizeof(T) == 8 || requires(typename Item::Work w) { w.fgw.atoms; };
+  static constexpr bool large = sizeof(T) == 8 || requires(typename Item::Work w) { w.fgw.atoms; };
   static constexpr int threads = W == 32 ? 128 : 256;
   static constexpr int blocks = 65536 / threads / (large ? 128 : 64);
   static constexpr int groups = threads / W;
@@ -52,9 +51,9 @@ HN_HD auto terms_of(const Args& args) {
 }
 
 template <class Item, int W>
-__global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks))
-void tiles(const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-           const __grid_constant__ Space space, char* const far) {
+__global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)) void tiles(
+    const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
+    const __grid_constant__ Space space, char* const far) {
   using Layout = Tiles<Item, W>;
   extern __shared__ __align__(128) char near[];
   const int slot = static_cast<int>(threadIdx.x) / W;
@@ -64,14 +63,15 @@ void tiles(const __grid_constant__ typename Item::Arguments args, const std::int
   const auto work = Item::take(arena, Layout::most(), args, Layout::sizing());
   const auto terms = terms_of(args);
   const TileGroup<W> group;
-  HN_ROLLED for (std::int64_t item = first; item < items; item += all)
+  HN_ROLLED
+  for (std::int64_t item = first; item < items; item += all)
     Item::solve(group, args, terms, item, work);
 }
 
 template <class Item>
-__global__ __launch_bounds__(block_width, blocks_of_large)
-void blocks(const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-            const __grid_constant__ Space space, char* const far) {
+__global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
+    const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
+    const __grid_constant__ Space space, char* const far) {
   __shared__ BlockGroup<block_width>::Exchange exchange;
   const Nodes nodes = Item::nodes(args);
   const Shape most{nodes.n, nodes.m, round_up(nodes.m, block_width), round_up(nodes.n, block_width),
@@ -81,7 +81,8 @@ void blocks(const __grid_constant__ typename Item::Arguments args, const std::in
       Item::take(arena, most, args, {block_width, atom_slots(most), nodes.n, nodes.m});
   const auto terms = terms_of(args);
   const BlockGroup<block_width> group(exchange);
-  HN_ROLLED for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x)
+  HN_ROLLED
+  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x)
     Item::solve(group, args, terms, item, work);
 }
 
@@ -95,8 +96,8 @@ cudaError_t queue_blocks(Kernel kernel, int threads, int groups, const Space& sp
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
     return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(
-          &shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))
     return error;
   if (const cudaError_t error = cudaFuncSetAttribute(
           kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(near)))
@@ -112,8 +113,8 @@ cudaError_t queue_blocks(Kernel kernel, int threads, int groups, const Space& sp
     return error;
   const std::int64_t wanted = (items + groups - 1) / groups;
   const std::int64_t fitting = static_cast<std::int64_t>(most_memory / (space.far * groups + 1));
-  const std::int64_t grid =
-      std::max<std::int64_t>(1, std::min({wanted, fitting, std::int64_t{resident} * multiprocessors}));
+  const std::int64_t grid = std::max<std::int64_t>(
+      1, std::min({wanted, fitting, std::int64_t{resident} * multiprocessors}));
   char* const far = static_cast<char*>(queue.allocate(grid * groups * space.far));
   kernel<<<static_cast<unsigned>(grid), threads, near, static_cast<cudaStream_t>(queue.stream)>>>(
       args, items, space, far);

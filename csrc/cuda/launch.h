@@ -13,8 +13,9 @@ namespace hotnas::cuda {
 
 /// Where the work goes, and whence its memory comes.
 struct Queue {
-  void* stream;                                  // cudaStream_t of the current device
-  std::function<void*(std::size_t)> allocate;  // device memory that lives until the queued work is done
+  void* stream;  // cudaStream_t of the current device
+  std::function<void*(std::size_t)>
+      allocate;  // device memory that lives until the queued work is done
 };
 
 /// Queues an operator on `items` items and returns without waiting. Null, or what went wrong.

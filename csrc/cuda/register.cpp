@@ -52,7 +52,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(hotnas, m) {
   m.def("cuda_kernels() -> str");
 }
 
-HOTNAS_LIBRARY_IMPL(CompositeExplicitAutograd, m) { m.impl("cuda_kernels", TORCH_BOX(&cuda_kernels)); }
+HOTNAS_LIBRARY_IMPL(CompositeExplicitAutograd, m) {
+  m.impl("cuda_kernels", TORCH_BOX(&cuda_kernels));
+}
 
 HOTNAS_LIBRARY_IMPL(CUDA, m) { register_operators<Cuda>(m); }
 

@@ -28,25 +28,53 @@ int main(int argc, char** argv) {
   };
   const std::vector<float> cost = draw(n * n), x = draw(n * n), y = draw(n * n);
   const std::vector<float> mass(static_cast<std::size_t>(count) * n, 1.0f / n), alpha(count, 0.5f);
-  std::vector<float> plan = room(n * n), f = room(n), g = room(n), objective = room(1), gap = room(1);
+  std::vector<float> plan = room(n * n), f = room(n), g = room(n), objective = room(1),
+                     gap = room(1);
   std::vector<std::int32_t> iterations(count), status(count);
   const hotnas::KernelsOf<float>& kernels = hotnas::avx2::kernels.f32;
   bool done = false;
   if (name == "transport") {
-    const hotnas::TransportArgs<float> args{
-        n, n, cost.data(), mass.data(), mass.data(), plan.data(), objective.data(), f.data(), g.data(),
-        iterations.data(), status.data()};
+    const hotnas::TransportArgs<float> args{n,
+                                            n,
+                                            cost.data(),
+                                            mass.data(),
+                                            mass.data(),
+                                            plan.data(),
+                                            objective.data(),
+                                            f.data(),
+                                            g.data(),
+                                            iterations.data(),
+                                            status.data()};
     done = kernels.transport(args, 0, count);
   } else if (name == "sinkhorn") {
     const hotnas::SinkhornArgs<float> args{
-        n, n, cost.data(), mass.data(), mass.data(), 0.1, 1e-4, 100, f.data(), g.data(), gap.data(),
-        iterations.data(), status.data()};
+        n,   n,        cost.data(), mass.data(), mass.data(),       0.1,          1e-4,
+        100, f.data(), g.data(),    gap.data(),  iterations.data(), status.data()};
     done = kernels.sinkhorn(args, 0, count);
   } else if (name == "fgw") {
-    const hotnas::FgwArgs<float> args{
-        n, n, cost.data(), x.data(), y.data(), mass.data(), mass.data(), alpha.data(), nullptr, nullptr,
-        0, 0, 1, 1, 1e-4, 100, plan.data(), objective.data(), f.data(), g.data(), gap.data(),
-        iterations.data(), status.data()};
+    const hotnas::FgwArgs<float> args{n,
+                                      n,
+                                      cost.data(),
+                                      x.data(),
+                                      y.data(),
+                                      mass.data(),
+                                      mass.data(),
+                                      alpha.data(),
+                                      nullptr,
+                                      nullptr,
+                                      0,
+                                      0,
+                                      1,
+                                      1,
+                                      1e-4,
+                                      100,
+                                      plan.data(),
+                                      objective.data(),
+                                      f.data(),
+                                      g.data(),
+                                      gap.data(),
+                                      iterations.data(),
+                                      status.data()};
     done = kernels.fgw(args, 0, count);
   }
   return done ? 0 : 1;
