@@ -32,7 +32,7 @@ struct Tiles {
   HN_HD static Sizing sizing() { return {W, atom_slots(most()), W, W}; }
 };
 constexpr int block_width = 128;
-constexpr int blocks_of_large = 3;
+constexpr int blocks_of_large = 2;
 
 /// Global memory that the work spaces of one launch may take together.
 constexpr std::size_t most_memory = std::size_t{2} << 30;
@@ -179,8 +179,8 @@ std::string describe(const Args& args) {
     for (const std::size_t value :
          {sizeof(HOTNAS_TYPE) * 8, std::size_t{W},
           static_cast<std::size_t>(HOTNAS_ISA::Tiles<Item, W>::threads), space.near, space.far})
-      lines += " " + std::to_string(value);
-    lines += "\n";
+      lines.append(1, ' ').append(std::to_string(value));
+    lines.append(1, '\n');
   };
   add.template operator()<8>();
   add.template operator()<16>();
