@@ -36,12 +36,14 @@ HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const T* dual, T i
   using Var = typename G::template Var<T>;
   Var most = G::splat(-Limits<T>::huge);
   const auto last = G::template splat_int<T>(s.m);
+  HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const Var value = (g.load(dual + j0) - g.load(row + j0)) * G::splat(inverse);
     most = G::max(most, G::select(g.template index<T>(j0) < last, value, most));
   }
   const T peak = g.max_of(most);
   Var sum = G::splat(T(0));
+  HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const Var value = (g.load(dual + j0) - g.load(row + j0)) * G::splat(inverse) - G::splat(peak);
     sum += G::select(g.template index<T>(j0) < last, G::exp(value), G::splat(T(0)));
@@ -56,8 +58,10 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
   SinkhornResult<T> result{0, 0, false, true};
+  HN_ROLLED
   for (int it = 0;; ++it) {
     T error = 0;
+    HN_ROLLED
     for (int i = 0; i < s.n; ++i) {
       const T log_sum = row_log_sum(g, s, cost + i * s.ld, w.g, inverse);
       const T target = w.log_a[i];
@@ -73,13 +77,17 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       if (result.converged || !result.finite || it == max_iter) return result;
     }
     g.sync();
+    HN_ROLLED
     for (int i = g.begin(); i < s.n; i += g.step()) w.f[i] = w.next[i];
     g.sync();
+    HN_ROLLED
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       Var most = G::splat(-Limits<T>::huge);
+      HN_ROLLED
       for (int i = 0; i < s.n; ++i)
         most = G::max(most, (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse));
       Var sum = G::splat(T(0));
+      HN_ROLLED
       for (int i = 0; i < s.n; ++i) {
         const Var value = (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
         sum += G::exp(value - most);

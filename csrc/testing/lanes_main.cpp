@@ -295,8 +295,8 @@ class Calls {
     const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
     const std::vector<T> label_cost{0, 1, 1, 0};
     const CellDistancesArgs<T> args{
-        {p_.n, labels_x.data(), p_.a.data(), p_.struct_x.data(), p_.a.data()},
-        {p_.m, labels_y.data(), p_.b.data(), p_.struct_y.data(), p_.b.data()},
+        {p_.count, p_.n, labels_x.data(), p_.a.data(), p_.struct_x.data(), p_.a.data()},
+        {p_.count, p_.m, labels_y.data(), p_.b.data(), p_.struct_y.data(), p_.b.data()},
         label_cost.data(),
         2,
         1,
@@ -325,9 +325,10 @@ class Calls {
     const std::vector<std::int64_t> cells_x = alternating(rows(), p_.n),
                                     cells_y = alternating(columns(), p_.m);
     const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
-    const NetworkDistancesArgs<T> args{{p_.n, cells_x.data(), p_.a.data(), p_.a.data()},
-                                       {p_.m, cells_y.data(), p_.b.data(), p_.b.data()},
+    const NetworkDistancesArgs<T> args{{p_.count, p_.n, cells_x.data(), p_.a.data(), p_.a.data()},
+                                       {p_.count, p_.m, cells_y.data(), p_.b.data(), p_.b.data()},
                                        p_.cost.data(),
+                                       p_.n,
                                        p_.m,
                                        1,
                                        pairing.data(),
