@@ -16,8 +16,8 @@ template <class T>
 struct EntropicFgwWork {
   Structures<T> c;
   SinkhornWork<T> sinkhorn;
-  Vertex<T> plan;             // dense, as a list
-  T *cost, *grad, *log_plan;  // (n, ld)
+  Vertex<T> plan;                 // dense, as a list
+  Array<T> cost, grad, log_plan;  // (n, ld)
 };
 
 template <class T>

@@ -33,18 +33,19 @@ template <class T>
 struct FgwWork {
   Structures<T> c;
   TransportWork<T> transport;
-  Vertex<T> found;             // the start at hand: a vertex, or a coupling without zeros
-  T *a, *b;                    // masses in units
-  T *cost, *grad;              // (n, ld)
-  T *anchor, *plan;            // start coupling; best plan so far, (n, ld)
-  T *f, *g;                    // duals of the best plan
-  int atoms, ldk;              // slots; slot 0 is the anchor
-  T* pair;                     // B_a, (atoms, n, ld)
-  Vertex<T> vertex;            // vertices of slots 1.., vertex_capacity entries apart
-  int* active;                 // slots with weight, (atoms)
-  std::uint64_t* seen;         // supports of earlier starts, (most_seen_starts)
-  T *weight, *linear, *slope;  // (ldk)
-  T* form;                     // Q, (atoms, ldk)
+  Vertex<T> found;                 // the start at hand: a vertex, or a coupling without zeros
+  Array<T> a, b;                   // masses in units
+  Array<T> cost, grad;             // (n, ld)
+  Array<T> anchor, plan;           // start coupling; best plan so far, (n, ld)
+  Array<T> f, g;                   // duals of the best plan
+  int atoms, ldk;                  // slots; slot 0 is the anchor
+  Array<T> pair;                   // B_a, (atoms, n, ld)
+  Vertex<T> vertex;                // vertices of slots 1.., vertex_capacity entries apart
+  Array<int> active;               // slots with weight, (atoms)
+  Array<std::uint64_t> seen;       // supports of earlier starts, (most_seen_starts)
+  Array<T> weight, linear, slope;  // (ldk)
+  Array<T> form;                   // Q, (atoms, ldk)
+  Array<FgwResult<T>> best;        // one: of all starts so far
 };
 
 /// Slots kept before atoms are merged into the anchor; beyond these, re-balancing rarely uses more.
@@ -77,6 +78,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.linear = arena.take_far<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
   w.form = arena.take_far<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
+  w.best = arena.take<FgwResult<T>>(1);
   return w;
 }
 
@@ -97,13 +99,10 @@ class Fgw {
         alpha_(alpha),
         unit_(unit),
         stops_(stops) {
-    best_.objective = huge;
-    best_.gap = huge;
-    best_.iterations = 0;
-    best_.status = Status::infeasible;
+    if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
 
-  HN_HD const FgwResult<T>& best() const { return best_; }
+  HN_HD FgwResult<T> best() const { return *w_.best; }
 
   /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
   /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
@@ -126,7 +125,7 @@ class Fgw {
       if (cheapest) {
         transport_.cold(w_.grad);
         transport_.solve(w_.grad, w_.a, w_.b);
-        ++best_.iterations;
+        if (g_.leader()) ++w_.best->iterations;
         transport_.extract(w_.found, unit_);
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
@@ -326,8 +325,9 @@ class Fgw {
 
   HN_HD Vertex<T> slot(int a) const {
     const std::size_t at = static_cast<std::size_t>(a) * vertex_capacity(s_);
-    return {w_.vertex.count + a, w_.vertex.row + at, w_.vertex.col + at, w_.vertex.place + at,
-            w_.vertex.mass + at};
+    const Vertex<T>& all = w_.vertex;
+    return {part(all.count, a), part(all.row, at), part(all.col, at), part(all.place, at),
+            part(all.mass, at)};
   }
 
   /// One more slot, with an empty row of the quadratic form.
@@ -472,11 +472,8 @@ class Fgw {
       add_atom(fresh, v);
       rebalance(fresh, T(0.1) * now.gap);
     }
-    best_.iterations += now.iterations;
-    if (now.objective < best_.objective) {
-      best_.objective = now.objective;
-      best_.gap = now.gap;
-      best_.status = now.status;
+    const bool better = now.objective < w_.best->objective;
+    if (better) {
       current_plan(w_.plan);
       HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
@@ -484,6 +481,14 @@ class Fgw {
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
     }
     g_.sync();  // the next start may overwrite what this one read
+    if (g_.leader()) {
+      now.iterations += w_.best->iterations;
+      if (better)
+        *w_.best = now;
+      else
+        w_.best->iterations = now.iterations;
+    }
+    g_.sync();
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
@@ -511,7 +516,6 @@ class Fgw {
   Transport<G, T> transport_;
   T alpha_, unit_;
   FgwStops stops_;
-  FgwResult<T> best_;
   int slots_ = 0, num_active_ = 0;
   int num_seen_ = 0;
 };

@@ -9,8 +9,8 @@ namespace hotnas::HOTNAS_ISA {
 
 template <class T>
 struct FgwBackwardWork {
-  T *plan, *cx, *cy;   // (n, ld), (n, ldn), (m, ld) with cy[j * ld + l] = Cy_jl
-  T *grad_x, *grad_y;  // like cx, cy
+  Array<T> plan, cx, cy;    // (n, ld), (n, ldn), (m, ld) with cy[j * ld + l] = Cy_jl
+  Array<T> grad_x, grad_y;  // like cx, cy
 };
 
 template <class T>

@@ -16,15 +16,15 @@ struct Side {
 
 /// The nodes that carry mass, and whether all carry the same.
 struct Support {
-  const int* node;
+  Array<int> node;
   int count;
   bool uniform;
 };
 
 template <class T>
 struct GatherWork {
-  int *x, *y;  // the nodes with mass
-  T* row;      // masses of one side, padded to whole rows of lanes
+  Array<int> x, y;  // the nodes with mass
+  Array<T> row;     // masses of one side, padded to whole rows of lanes
 };
 
 template <class T>
@@ -34,7 +34,7 @@ HN_HD GatherWork<T> take_gather(Arena& arena, int n, int m, int width) {
 }
 
 template <class G, class T>
-HN_HD void fill(const G& g, T* to, std::size_t count, T value) {
+HN_HD void fill(const G& g, std::type_identity_t<T>* to, std::size_t count, T value) {
   HN_ROLLED
   for (std::size_t e = g.begin(); e < count; e += g.step()) to[e] = value;
 }
@@ -65,7 +65,7 @@ HN_HD Status check_masses(const G& g, const Side<T>& a, const Side<T>& b) {
 
 /// Lists all nodes.
 template <class G>
-HN_HD Support list_nodes(const G& g, int nodes, int* list) {
+HN_HD Support list_nodes(const G& g, int nodes, Array<int> list) {
   HN_ROLLED
   for (int i = g.begin(); i < nodes; i += g.step()) list[i] = i;
   g.sync();
@@ -74,7 +74,8 @@ HN_HD Support list_nodes(const G& g, int nodes, int* list) {
 
 /// Lists the nodes that carry mass, in order.
 template <class G, class T>
-HN_HD Support list_support(const G& g, const Side<T>& side, T* row, int* list) {
+HN_HD Support list_support(const G& g, const Side<T>& side, std::type_identity_t<T>* row,
+                           Array<int> list) {
   const int rows = padded<G>(side.nodes);
   HN_ROLLED
   for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
@@ -102,7 +103,7 @@ HN_HD Shape shape_of(const Support& x, const Support& y) {
 /// of a unit.
 template <class G, class T>
 HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, const T* b,
-                    T* out_a, T* out_b) {
+                    std::type_identity_t<T>* out_a, std::type_identity_t<T>* out_b) {
   const bool whole = x.uniform && y.uniform;
   const bool equal = x.count == y.count;
   T total = 0;
@@ -123,7 +124,7 @@ HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, 
 /// what is no number.
 template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
-                    int ld, T* to) {
+                    int ld, std::type_identity_t<T>* to) {
   T defect = 0;
   HN_ROLLED
   for (int i = 0; i < x.count; ++i) {
@@ -160,8 +161,8 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
 
 /// Writes an (n, ld) matrix of the work space to its places in an (.., stride) matrix of the caller.
 template <class G, class T>
-HN_HD void store_matrix(const G& g, const Support& x, const Support& y, const T* from, int ld,
-                        T* to, int stride) {
+HN_HD void store_matrix(const G& g, const Support& x, const Support& y,
+                        const std::type_identity_t<T>* from, int ld, T* to, int stride) {
   HN_ROLLED
   for (int i = 0; i < x.count; ++i) {
     T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
@@ -171,7 +172,7 @@ HN_HD void store_matrix(const G& g, const Support& x, const Support& y, const T*
 }
 
 template <class G, class T>
-HN_HD void store_vector(const G& g, const Support& x, const T* from, T* to) {
+HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to) {
   HN_ROLLED
   for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
 }

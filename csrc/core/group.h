@@ -17,6 +17,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define HN_HD __host__ __device__ __forceinline__
@@ -73,17 +74,6 @@ struct MinAt {
 };
 
 HN_HD int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
-
-/// The same number or address, of which the compiler knows nothing: what follows computes addresses from it
-/// anew, where a GPU would otherwise hold them all in registers over the whole solver.
-template <class V>
-HN_HD V anew(V value) {
-#if defined(__CUDA_ARCH__)
-  static_assert(sizeof(V) == 8);
-  asm volatile("" : "+l"(value));
-#endif
-  return value;
-}
 
 /// `count` columns in whole rows of lanes. A group that never meets more columns than it has lanes says so
 /// by a member one_row, and spares itself every loop over rows.

@@ -56,8 +56,8 @@ struct BatchItem {
 /// Duals of the absent nodes: the largest that the other side's nodes with mass allow.
 /// at(i, j) is the cost between node i of this side and node j of the other.
 template <class G, class T, class Cost>
-HN_HD void extend_dual(const G& g, const Side<T>& side, const Support& other, const T* other_dual,
-                       T* dual, Cost at) {
+HN_HD void extend_dual(const G& g, const Side<T>& side, const Support& other,
+                       const std::type_identity_t<T>* other_dual, T* dual, Cost at) {
   HN_ROLLED
   for (int i = g.begin(); i < side.nodes; i += g.step()) {
     if (side.mass[i] > 0) continue;
@@ -76,10 +76,10 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     TransportWork<T> transport;
-    T* cost;
+    Array<T> cost;
     GatherWork<T> gather;
     Vertex<T> vertex;
-    T *a, *b;
+    Array<T> a, b;
   };
 
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
@@ -173,7 +173,7 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     SinkhornWork<T> sinkhorn;
-    T* cost;
+    Array<T> cost;
     GatherWork<T> gather;
   };
 
@@ -204,7 +204,6 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       g.sync();
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(p.epsilon), T(p.tol), p.max_iter);
       status = status_of(result.finite, result.converged);
-      item = anew(item);
     }
     T *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(status) ? T(NAN) : T(-INFINITY);
@@ -265,7 +264,6 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
       result = entropic_fgw(g, s, terms, w.fgw, alpha, T(p.epsilon), p.proximal != 0, T(p.tol),
                             p.max_iter, T(p.inner_tol), p.inner_max_iter);
       status = status_of(result.finite, result.converged);
-      item = anew(item);
     }
     T *log_plan = p.log_plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(status) ? T(NAN) : T(-INFINITY);
@@ -327,13 +325,11 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
       g.sync();
       Fgw<G, Terms, T> solver(g, s, terms, w.fgw, alpha, unit, {p.tol, p.max_iter});
-      item = anew(item);
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);
       });
       best = solver.best();
-      item = anew(item);
     }
     T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(best.status) ? T(NAN) : T(0);
@@ -432,7 +428,6 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
       g.sync();
       bound = fgw_lower_bound(g, s, terms, w.bound, p.alpha[item], unit);
     }
-    item = anew(item);
     g.sync();
     if (g.leader()) p.bound[item] = bound;
   }
@@ -443,7 +438,7 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
 /// Node features of the columns, feature by feature, columns side by side: (num_features, ld).
 template <class G, class T>
 HN_HD void load_features(const G& g, const Support& y, const T* features, int num_features, int ld,
-                         T* across) {
+                         std::type_identity_t<T>* across) {
   HN_ROLLED
   for (int k = 0; k < num_features; ++k) {
     HN_ROLLED
@@ -468,7 +463,7 @@ HN_HD T count_unknown(const G& g, const Support& x, const int64_t* table, int64_
 template <class G, class T>
 HN_HD void look_up(const G& g, const Shape& s, const Support& x, const Support& y,
                    const int64_t* rows, const int64_t* cols, const T* table, int64_t num_cols,
-                   T* cost) {
+                   std::type_identity_t<T>* cost) {
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
     const T* from = table + rows[x.node[i]] * num_cols;
@@ -482,7 +477,8 @@ HN_HD void look_up(const G& g, const Shape& s, const Support& x, const Support& 
 /// cost_ij += sum_k |own_ik - across_kj|, then times factor(i, j). Returns as load_matrix.
 template <class G, class T, class Factor>
 HN_HD T add_feature_gaps(const G& g, const Shape& s, const Support& x, const T* features,
-                         const T* across, int num_features, T* cost, Factor factor) {
+                         const std::type_identity_t<T>* across, int num_features,
+                         std::type_identity_t<T>* cost, Factor factor) {
   using Var = typename G::template Var<T>;
   Var defect = G::splat(T(0));
   HN_ROLLED
@@ -509,7 +505,8 @@ struct CellDistancesItem {
   struct Work {
     FgwWork<T> fgw;
     GatherWork<T> gather;
-    T *across, *later;  // features of the columns; for the literal reading, how many nodes follow
+    Array<T> across,
+        later;  // features of the columns; for the literal reading, how many nodes follow
   };
 
   HN_HD static Nodes nodes(const Args& p) { return {p.x.nodes, p.y.nodes}; }
@@ -537,7 +534,6 @@ struct CellDistancesItem {
     FgwResult<T> best{0, 0, 0, Status::nonfinite};
     if (sides(p, pair, a, b))
       best = distance(g, p, terms, p.index_x[pair], p.index_y[pair], a, b, w);
-    pair = anew(pair);
     if (failed(best.status)) best.objective = best.gap = T(NAN);
     g.sync();
     if (g.leader()) {
@@ -603,10 +599,10 @@ struct NetworkDistancesItem {
   using Scalar = T;
   struct Work {
     TransportWork<T> transport;
-    T* cost;
+    Array<T> cost;
     GatherWork<T> gather;
     Vertex<T> vertex;
-    T *a, *b, *across;
+    Array<T> a, b, across;
   };
 
   HN_HD static Nodes nodes(const Args& p) { return {p.x.cells, p.y.cells}; }

@@ -12,7 +12,7 @@ template <class T>
 struct LowerBoundWork {
   Structures<T> c;
   TransportWork<T> transport;
-  T *a, *b, *cost, *local, *kernel;  // masses in units; (n, ld) each
+  Array<T> a, b, cost, local, kernel;  // masses in units; (n, ld) each
 };
 
 template <class T>
@@ -32,7 +32,7 @@ HN_HD LowerBoundWork<T> take_lower_bound(Arena& arena, const Shape& s) {
 /// K^ij_kl for all k, l, into `out` (n, ld).
 template <class G, class Terms, class T>
 HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
-                       int i, int j, T* out) {
+                       int i, int j, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
   const auto here = G::template splat_int<T>(j);
   const Var none = G::splat(T(0));

@@ -30,7 +30,7 @@ struct GivenTerms {
 /// Structures laid out for the kernel: cx (n, ldn); cy[l * ld + j] = Cy_lj, cyt[l * ld + j] = Cy_jl.
 template <class T>
 struct Structures {
-  T *cx, *cy, *cyt;
+  Array<T> cx, cy, cyt;
 };
 
 template <class T>
@@ -48,7 +48,7 @@ HN_HD Var loss(Loss kind, Var difference) {
 /// Rows [i, i + R) of B(V), written to out.
 template <int R, class G, class Terms, class T>
 HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
-                          const Vertex<T>& v, int count, int i, T* out) {
+                          const Vertex<T>& v, int count, int i, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
   const Loss kind = terms.loss();
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
@@ -86,7 +86,7 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
 
 template <class G, class Terms, class T>
 HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
-                     const Vertex<T>& v, T* out) {
+                     const Vertex<T>& v, std::type_identity_t<T>* out) {
   const int count = *v.count;
   int i = 0;
   HN_ROLLED

@@ -12,9 +12,9 @@ namespace hotnas::HOTNAS_ISA {
 
 template <class T>
 struct SinkhornWork {
-  T *log_a, *log_b;  // (n), (ld); -huge in the padding
-  T *f, *g;          // duals, (n), (ld)
-  T* next;           // row duals of the sweep at hand, (n)
+  Array<T> log_a, log_b;  // (n), (ld); -huge in the padding
+  Array<T> f, g;          // duals, (n), (ld)
+  Array<T> next;          // row duals of the sweep at hand, (n)
 };
 
 template <class T>
@@ -32,7 +32,8 @@ struct SinkhornResult {
 
 /// log sum_j exp((g_j - cost_ij) / epsilon).
 template <class G, class T>
-HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const T* dual, T inverse) {
+HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const std::type_identity_t<T>* dual,
+                    T inverse) {
   using Var = typename G::template Var<T>;
   Var most = G::splat(-Limits<T>::huge);
   const auto last = G::template splat_int<T>(s.m);
@@ -54,7 +55,8 @@ HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const T* dual, T i
 /// Runs from the duals in w.f, w.g; cost is (n, ld).
 template <class G, class T>
 HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<T>& w,
-                                 const T* cost, T epsilon, T tol, int max_iter) {
+                                 const std::type_identity_t<T>* cost, T epsilon, T tol,
+                                 int max_iter) {
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
   SinkhornResult<T> result{0, 0, false, true};

@@ -23,9 +23,9 @@ struct Shape {
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
 template <class T>
 struct Vertex {
-  int *count, *row, *col;
-  LaneInt<T>* place;
-  T* mass;
+  Array<int> count, row, col;
+  Array<LaneInt<T>> place;
+  Array<T> mass;
 
   HN_HD void set(int t, int i, int j, int ld, T moved) const {
     row[t] = i;
@@ -43,7 +43,7 @@ HN_HD Vertex<T> take_vertex(Arena& arena, std::size_t most) {
 
 /// <matrix, V> for an (n, ld) matrix; the entries of V lie on lanes.
 template <class G, class T>
-HN_HD T inner(const G& g, const T* matrix, const Vertex<T>& v) {
+HN_HD T inner(const G& g, const std::type_identity_t<T>* matrix, const Vertex<T>& v) {
   using Var = typename G::template Var<T>;
   const int count = *v.count;
   const auto last = G::template splat_int<T>(count);
@@ -67,14 +67,14 @@ HN_HD std::size_t vertex_capacity(const Shape& s) {
 
 template <class T>
 struct TransportWork {
-  T *u, *v;                           // duals, (n), (ld)
-  T *supply, *demand;                 // what is still to be moved, (n), (ld)
-  T *reach, *price;                   // path length to each open column; v, or -huge when closed
-  LaneInt<T>* via;                    // row before each column
-  T *row_dist, *col_dist, *labelled;  // (n), (ld), (ldn)
-  int *before, *rows, *cols;          // column before each row; search order
-  T *flow, *flow_of_row;              // by column (m, ldn), by row (n, ld); general masses
-  int *row_of_col, *col_of_row;       // assignment
+  Array<T> u, v;            // duals, (n), (ld)
+  Array<T> supply, demand;  // what is still to be moved, (n), (ld)
+  Array<T> reach, price;    // path length to each open column; v, or -huge when closed
+  Array<LaneInt<T>> via;    // row before each column
+  Array<T> row_dist, col_dist, labelled;  // (n), (ld), (ldn)
+  Array<int> before, rows, cols;          // column before each row; search order
+  Array<T> flow, flow_of_row;             // by column (m, ldn), by row (n, ld); general masses
+  Array<int> row_of_col, col_of_row;      // assignment
 };
 
 template <class T>
@@ -213,7 +213,7 @@ class Transport {
     HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       const T* row = cost + i * s_.ld;
-      Var best = g_.load(row) - g_.load(w_.v);
+      Var best = g_.load(row) - g_.load(w_.v + 0);
       Int at = g_.template index<T>(0);
       HN_ROLLED
       for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
@@ -315,7 +315,7 @@ class Transport {
 
   /// The nearest open column once more, after one was closed without opening a row.
   HN_HD MinAt<T> nearest() const {
-    Var best = g_.load(w_.reach);
+    Var best = g_.load(w_.reach + 0);
     Int at = g_.template index<T>(0);
     HN_ROLLED
     for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {

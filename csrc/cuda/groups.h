@@ -54,19 +54,18 @@ class TileGroup : public ScalarLanes {
   }
   template <class T>
   __device__ T max_of(T v) const {
-    return fold(v, [](T a, T b) { return a < b ? b : a; });
+    return -least_of(-v);
   }
   template <class T>
   __device__ MinAt<T> min_at(T v, LaneInt<T> index) const {
-    const T least = fold(v, [](T a, T b) { return b < a ? b : a; });
+    const T least = least_of(v);
     constexpr int none = 0x7fffffff;
-    const int at = fold(v == least ? static_cast<int>(index) : none,
-                        [](int a, int b) { return b < a ? b : a; });
+    const int at = __reduce_min_sync(mask(), v == least ? static_cast<int>(index) : none);
     return {least, at == none ? 0 : at};  // NaN: the caller's stop test sees it
   }
   template <class T>
   __device__ MinAt<T> min_at(T v) const {
-    const T least = fold(v, [](T a, T b) { return b < a ? b : a; });
+    const T least = least_of(v);
     const unsigned lanes = ballot(v == least);
     return {least, lanes ? __ffs(static_cast<int>(lanes)) - 1 : 0};
   }
@@ -87,17 +86,23 @@ class TileGroup : public ScalarLanes {
   __device__ unsigned ballot(bool vote) const {
     return (__ballot_sync(mask(), vote) >> shift_) & (0xffffffffu >> (32 - W));
   }
-  /// Combines all lanes by halves. The lower lane's value comes first on both sides, so that all lanes
-  /// end with the same bits also where the order matters, as with NaN.
+  /// Combines all lanes by halves. f(a, b) and f(b, a) are the same, so that all lanes end with the same bits.
   template <class V, class F>
   __device__ V fold(V v, F f) const {
 #pragma unroll
-    for (int half = W / 2; half > 0; half /= 2) {
-      const V other = __shfl_xor_sync(mask(), v, half, W);
-      v = rank_ & half ? f(other, v) : f(v, other);
-    }
+    for (int half = W / 2; half > 0; half /= 2) v = f(v, __shfl_xor_sync(mask(), v, half, W));
     return v;
   }
+  /// The least value; NaN only where there is no other.
+  __device__ double least_of(double v) const {
+    return fold(v, [](double a, double b) { return fmin(a, b); });
+  }
+  /// One instruction finds the least of integers.
+  __device__ float least_of(float v) const {
+    return __int_as_float(in_order(__reduce_min_sync(mask(), in_order(__float_as_int(v)))));
+  }
+  /// The bits of a float as an integer that is in the same order, and back.
+  __device__ static int in_order(int bits) { return bits ^ (bits >> 31 & 0x7fffffff); }
 
   int rank_, shift_;
 };

@@ -19,14 +19,13 @@
 namespace hotnas::HOTNAS_ISA {
 namespace {
 
-/// Threads of a block, and blocks that a multiprocessor shall hold at once, which bounds their registers:
-/// 64 of 32 bits, but 128 for the solvers that keep atoms, and for double.
+/// Threads of a block, and blocks that a multiprocessor shall hold at once, which bounds their registers: 64 of
+/// 32 bits, so that half of the warps that it can hold are there, and 128 for double.
 template <class Item, int W>
 struct Tiles {
   using T = typename Item::Scalar;
-  static constexpr bool large = sizeof(T) == 8 || requires(typename Item::Work w) { w.fgw.atoms; };
   static constexpr int threads = W == 32 ? 128 : 256;
-  static constexpr int blocks = 65536 / threads / (large ? 128 : 64);
+  static constexpr int blocks = 65536 / threads / (sizeof(T) == 8 ? 128 : 64);
   static constexpr int groups = threads / W;
   HN_HD static Shape most() { return {W, W, W, W, false}; }
   HN_HD static Sizing sizing() { return {W, atom_slots(most()), W, W}; }
@@ -59,7 +58,7 @@ __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)
   const int slot = static_cast<int>(threadIdx.x) / W;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * Layout::groups + slot;
   const std::int64_t all = static_cast<std::int64_t>(gridDim.x) * Layout::groups;
-  Arena arena(near + anew(slot * space.near), far + anew(first * space.far));
+  Arena arena(near + slot * space.near, far + first * space.far);
   const auto work = Item::take(arena, Layout::most(), args, Layout::sizing());
   const auto terms = terms_of(args);
   const TileGroup<W> group;

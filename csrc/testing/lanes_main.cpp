@@ -2,12 +2,13 @@
 // without torch or Python, which ThreadSanitizer, AddressSanitizer and Valgrind can watch entirely.
 //
 //   lanes_main [lanes=1,2,8,16,32,simd] [kernels=transport,fgw,...] [nodes=33] [every=1] [terms=one]
-//              [fill=255]
+//              [fill=255] [repeats=1] [skip=FILE:LINE]
 //
 // lanes: widths of the thread groups, simd for the vector kernels, serial for the one lane held to itself
 // with other bytes in what it never wrote. nodes: the largest problem. every=k: one batch in k. terms=all:
 // every loss and pair set on every batch. fill: the byte in unwritten work space, -1 leaves it to the
-// allocator. Prints a line for each difference; exit status 1 if there was one.
+// allocator. repeats: solves of each item by lanes that do not meet in between. skip: a sync() of the core that
+// lanes pass by. Prints a line for each difference; exit status 1 if there was one.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -539,8 +540,15 @@ Choice parse(int argc, char** argv) {
       choice.all_terms = std::strcmp(value + 1, "all") == 0;
     else if (name == "fill")
       choice.fill = std::atoi(value + 1);
+    else if (name == "repeats")
+      repeats = std::atoi(value + 1);
+    else if (name == "skip" && std::strchr(value, ':'))
+      skipped = {{value + 1, std::strchr(value, ':')},
+                 static_cast<unsigned>(std::atoi(std::strchr(value, ':') + 1))};
     else {
-      std::fprintf(stderr, "%s: expected lanes=, kernels=, nodes=, every=, terms= or fill=\n",
+      std::fprintf(stderr,
+                   "%s: expected lanes=, kernels=, nodes=, every=, terms=, fill=, repeats= or"
+                   " skip=FILE:LINE\n",
                    argv[k]);
       std::exit(2);
     }
