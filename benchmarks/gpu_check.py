@@ -114,7 +114,7 @@ def main() -> int:
         {
             "n": n,
             "pairs_per_second": pairs_per_second(n),
-            "predicted": predict(GPUS[model], n)["pairs_per_second"] if model else None,
+            "predicted": predict(GPUS[model], "Fgw", n)["pairs_per_second"] if model else None,
             "pot_pairs_per_second": pot_pairs_per_second(n),
         }
         for n in SIZES

@@ -1,13 +1,24 @@
-"""Registers and memory of the CUDA kernels, as the compiler reports them; their occupancy."""
+"""Registers and memory of the CUDA kernels, as the compiler reports them; their occupancy.
 
+python -m benchmarks.gpu_occupancy build/dev/cuda-report      # after make cuda; writes RESULTS
+"""
+
+import argparse
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["LIMITS", "Kernel", "Limits", "kernels", "occupancy", "parse_report"]
+from hotnas_torch.files import write_text
+
+__all__ = [
+    "LIMITS", "RESULTS", "Kernel", "Limits", "compiler", "kernels", "occupancy", "parse_report",
+    "read_table", "write_table",
+]  # fmt: skip
+
+RESULTS = Path(__file__).parent / "results" / "cuda-kernels.md"
+"""The committed table, which tests hold against the build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,43 +125,74 @@ def parse_report(text: str) -> list[Kernel]:
     return found
 
 
-def kernels(reports: Iterable[Path]) -> list[dict[str, object]]:
+def kernels(folder: Path) -> list[dict[str, str]]:
     """Tabulate the kernels of a build, with their occupancy.
 
     Args:
-        reports: Files that the build keeps in ``cuda-report``, one per operator and type.
+        folder: Where the build keeps the compiler's reports: ``cuda-report``.
 
     Returns:
-        A row per kernel and architecture: the fields of `Kernel`, ``threads`` of a block,
-        ``shared_per_problem`` and ``global_per_problem`` in bytes (None for blocks that work on
-        one problem, whose memory depends on its size) and ``occupancy``.
+        A row per kernel and architecture, of the columns of the table: the fields of `Kernel`,
+        ``threads`` of a block, ``shared`` memory of a block, ``global`` memory per problem, both in
+        bytes, and ``occupancy``. The memory of blocks that work on one problem depends on its size:
+        ``-``.
     """
     layout = {}
     for line in torch.ops.hotnas.cuda_kernels().splitlines():
         operator, bits, lanes, threads, near, far = line.split()
         layout[operator, f"float{bits}", int(lanes)] = int(threads), int(near), int(far)
-    rows: list[dict[str, object]] = []
-    for report in sorted(reports):
+    rows: list[dict[str, str]] = []
+    for report in sorted(folder.glob("*.txt")):
         for kernel in parse_report(report.read_text(encoding="utf-8")):
-            lanes = kernel.lanes
-            near: int | None
-            if lanes is None:
-                threads, near, far, shared = 128, None, None, kernel.shared
-            else:
-                threads, near, far = layout[kernel.operator, kernel.dtype, lanes]
-                shared = kernel.shared + near * threads // lanes
-            rows.append(
-                {
-                    **{name: getattr(kernel, name) for name in Kernel.__dataclass_fields__},
-                    "threads": threads,
-                    "shared_per_problem": near,
-                    "global_per_problem": far,
-                    "occupancy": occupancy(
-                        LIMITS[kernel.architecture],
-                        threads=threads,
-                        registers=kernel.registers,
-                        shared=shared,
-                    ),
-                }
-            )
-    return rows
+            shared, threads, far = kernel.shared, 128, "-"
+            if kernel.lanes is not None:
+                threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
+                shared += near * threads // kernel.lanes
+                far = str(bytes_far)
+            limits = LIMITS[kernel.architecture]
+            share = occupancy(limits, threads=threads, registers=kernel.registers, shared=shared)
+            row = {name: str(getattr(kernel, name)) for name in Kernel.__dataclass_fields__}
+            row |= {"threads": str(threads), "shared": str(shared), "global": far}
+            row |= {"lanes": "block" if kernel.lanes is None else str(kernel.lanes)}
+            rows.append(row | {"occupancy": f"{share:.0%}"})
+    order = ["8", "16", "32", "block"]
+    return sorted(
+        rows,
+        key=lambda r: (r["architecture"], r["dtype"], r["operator"], order.index(r["lanes"])),
+    )
+
+
+def compiler(folder: Path) -> str:
+    """Name the compiler of a build, with its version."""
+    return (folder / "compiler.txt").read_text(encoding="utf-8").strip()
+
+
+def write_table(path: Path, name: str, rows: list[dict[str, str]]) -> None:
+    """Write rows of `kernels` as a Markdown table, under the name of their compiler."""
+    lines = ["## CUDA kernels: registers, memory, occupancy", "", f"Compiled by {name}.", ""]
+    lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+    lines += [f"| {' | '.join(row.values())} |" for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_table(path: Path = RESULTS) -> tuple[str, list[dict[str, str]]]:
+    """Read what `write_table` wrote: the compiler's name and the rows."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    said = re.search(r"^Compiled by (.+)\.$", text, re.MULTILINE)
+    if said is None or not lines:
+        raise ValueError(f"{path} is no table of kernels")
+    return said[1], [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def main() -> None:
+    """Write the table of a build."""
+    parser = argparse.ArgumentParser(description="Tabulate the CUDA kernels of a build.")
+    parser.add_argument("folder", type=Path, help="cuda-report of the build")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    write_table(arguments.output, compiler(arguments.folder), kernels(arguments.folder))
+
+
+if __name__ == "__main__":
+    main()

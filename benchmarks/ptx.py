@@ -1,9 +1,10 @@
 """Runs CUDA kernels on the CPU, from the compiler's PTX: warps without a GPU.
 
-    program = Program(text)                     # nvcc -ptx
+    program = Program(compile_kernels(nvcc, "Transport", "float"), "ELi8EE")
     memory = Memory()
-    out = memory.upload(bytes(64))
-    counts = program.run(memory, parameters, threads=range(32), shared=4096)
+    cost = memory.upload(tensor.numpy().tobytes())
+    values = [structure(8, 8, ("P", cost), ...), ...]
+    tally = program.run(memory, values, threads=range(32), shared=4096)
 
 A warp's threads run one at a time until an instruction of the warp (barrier, shuffle, vote,
 reduction) and meet there: those that its mask names must come to the same instruction. Every
@@ -17,13 +18,16 @@ This is for tests and for counting instructions; it interprets some millions of 
 import math
 import re
 import struct
+import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from ctypes import c_float
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["CYCLES", "Fault", "Memory", "Program", "Tally"]
+__all__ = ["CYCLES", "Fault", "Memory", "Program", "Tally", "compile_kernels", "structure"]
 
 CYCLES = {
     "ld.global": 250, "ld.shared": 30, "ld.param": 10, "shfl.sync": 25, "vote.sync": 12,
@@ -38,7 +42,49 @@ _GLOBAL = 1 << 32
 _SHARED = 1 << 20
 _FORMATS = {"f32": "f", "f64": "d", "u64": "Q", "s64": "q", "u32": "I", "s32": "i", "b32": "I"}
 _FORMATS |= {"b64": "Q", "u16": "H", "u8": "B"}
+_KERNELS = Path(__file__).parents[1] / "csrc" / "cuda" / "kernels.cu"
 _WARP = ("bar.warp.sync", "shfl.sync", "vote.sync", "redux.sync")
+
+
+def compile_kernels(nvcc: str | Path, operator: str, scalar: str) -> str:
+    """Compile the kernels of one operator for sm_90 with the options of the build.
+
+    Args:
+        nvcc: The compiler.
+        operator: Such as ``"Fgw"``; its item is ``FgwItem`` of ``csrc/core/items.h``.
+        scalar: ``"float"`` or ``"double"``.
+
+    Returns:
+        PTX.
+
+    Raises:
+        subprocess.CalledProcessError: It does not compile.
+    """
+    defines = [f'-DHOTNAS_NAME="{operator}"', f"-DHOTNAS_ITEM={operator}Item"]
+    defines += [f"-DHOTNAS_TYPE={scalar}"]
+    options = ["-std=c++20", "-O3", "-arch=sm_90", "--prec-div=false"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.ptx"
+        subprocess.run([nvcc, *options, *defines, "-ptx", "-o", path, _KERNELS], check=True)
+        return path.read_text(encoding="utf-8")
+
+
+def structure(*values: object) -> bytes:
+    """Lay out a C structure.
+
+    Args:
+        *values: ints as ``int``, floats as ``double``; anything else as
+            ``(form, value)`` with a form of Python's ``struct``, such as ``("P", address)``.
+    """
+    forms, flat = "", []
+    for value in values:
+        if isinstance(value, tuple):
+            form, content = value
+        else:
+            form, content = "d" if isinstance(value, float) else "i", value
+        forms += form
+        flat.append(content)
+    return struct.pack(f"@{forms}0P", *flat)
 
 
 class Fault(Exception):
@@ -64,6 +110,11 @@ class Memory:
         self.data += content
         self.valid += b"\1" * len(content)
         return address
+
+    @property
+    def touched(self) -> int:
+        """Words of the last run, each counted once."""
+        return len(self.written.keys() | self.read.keys())
 
     def download(self, address: int, size: int) -> bytes:
         """Return bytes that the kernel may have changed."""

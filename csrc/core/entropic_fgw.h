@@ -76,7 +76,6 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
       if (proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);
       g.store(w.grad + e, value);
     }
-    g.sync();
     const SinkhornResult<T> inner =
         sinkhorn(g, s, w.sinkhorn, w.grad, epsilon, inner_tol, inner_max_iter);
     ++result.iterations;

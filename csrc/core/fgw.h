@@ -78,7 +78,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.linear = arena.take_far<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
   w.form = arena.take_far<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
-  w.best = arena.take<FgwResult<T>>(1);
+  w.best = arena.take_far<FgwResult<T>>(1);
   return w;
 }
 
@@ -117,7 +117,6 @@ class Fgw {
       } else if (start == 2) {
         for (int e = 0; e < s_.n * s_.ld; e += G::width)
           g_.store(w_.grad + e, g_.load(w_.cost + e));
-        g_.sync();
       } else if (start != 3) {
         load(start - 4, w_.grad);
         g_.sync();
@@ -178,7 +177,6 @@ class Fgw {
         g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_ / 2) * gap);
       }
     }
-    g_.sync();
   }
 
  private:
@@ -255,7 +253,6 @@ class Fgw {
     pair_cost(g_, s_, terms_, w_.c, start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
-    g_.sync();
     if (g_.leader()) {
       w_.weight[0] = 1;
       w_.linear[0] = linear;
@@ -304,7 +301,6 @@ class Fgw {
     for (; e + block * G::width <= matrix; e += block * G::width)
       combine_packs<block>(scale_linear, scale_pair, e, out);
     for (; e < matrix; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
-    g_.sync();
   }
 
   template <int Packs>
@@ -480,7 +476,6 @@ class Fgw {
       HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
     }
-    g_.sync();  // the next start may overwrite what this one read
     if (g_.leader()) {
       now.iterations += w_.best->iterations;
       if (better)

@@ -79,7 +79,6 @@ HN_HD Support list_support(const G& g, const Side<T>& side, std::type_identity_t
   const int rows = padded<G>(side.nodes);
   HN_ROLLED
   for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
-  g.sync();
   int count = 0;
   for (int i0 = 0; i0 < rows; i0 += G::width)
     count = g.template append<T>(g.load(row + i0) > G::splat(T(0)), i0, list, count);

@@ -5,7 +5,7 @@
 //   nodes(args)                      the largest problem of the batch
 //   sides(args, item, a, b)          the masses of an item; false where an index points outside its table
 //   take(arena, most, args, ...)     the work space for problems of up to `most`
-//   solve(g, args, terms, item, w)   the item on the lanes g; ends with every lane done with the work space
+//   solve(g, args, terms, item, w)   the item on the lanes g, which sync() before they use the work space again
 #pragma once
 
 #include "entropic_fgw.h"
@@ -108,15 +108,24 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     if (!(g.total(defect) == 0)) status = Status::nonfinite;
     T objective = 0;
     int paths = 0;
-    if (status == Status::converged && s.n > 0) {
+    const bool solved = status == Status::converged && s.n > 0;
+    if (solved) {
       const T unit = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
-      fill(g, plan, matrix, T(0));
       g.sync();
       Transport<G, T> transport(g, s, w.transport);
       transport.cold(w.cost);
       if (!transport.solve(w.cost, w.a, w.b)) status = Status::infeasible;
       transport.extract(w.vertex, unit);
       paths = transport.paths();
+    }
+    const T value = failed(status) ? T(NAN) : T(0);
+    fill(g, plan, matrix, value);
+    fill(g, f, p.n, value);
+    fill(g, dual, p.m, value);
+    g.sync();
+    if (failed(status)) {
+      objective = T(NAN);
+    } else if (solved) {
       const int count = *w.vertex.count;
       HN_ROLLED
       for (int t = g.begin(); t < count; t += g.step()) {
@@ -132,15 +141,6 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
                   [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; });
       extend_dual(g, b, x, w.transport.u, dual,
                   [&](int j, int i) { return cost[static_cast<int64_t>(i) * p.m + j]; });
-      g.sync();
-    }
-    if (status != Status::converged || s.n == 0) {
-      const T value = status == Status::converged ? T(0) : T(NAN);
-      objective = value;
-      fill(g, plan, matrix, value);
-      fill(g, f, p.n, value);
-      fill(g, dual, p.m, value);
-      g.sync();
     }
     if (g.leader()) {
       p.objective[item] = objective;
@@ -216,7 +216,6 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       store_vector(g, x, w.sinkhorn.f, f);
       store_vector(g, y, w.sinkhorn.g, dual);
     }
-    g.sync();
     if (g.leader()) {
       p.residual[item] = result.residual;
       p.iterations[item] = result.iterations;
@@ -278,7 +277,6 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
       store_vector(g, x, w.fgw.sinkhorn.f, f);
       store_vector(g, y, w.fgw.sinkhorn.g, dual);
     }
-    g.sync();
     if (g.leader()) {
       p.residual[item] = result.residual;
       p.iterations[item] = result.iterations;
@@ -344,7 +342,6 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       store_vector(g, x, w.fgw.f, f);
       store_vector(g, y, w.fgw.g, dual);
     }
-    g.sync();
     if (g.leader()) {
       p.objective[item] = best.objective;
       p.gap[item] = best.gap;
@@ -388,7 +385,6 @@ struct FgwBackwardItem : BatchItem<FgwBackwardArgs<T>, T> {
     fgw_backward(g, s, terms, w.fgw, p.weight[item]);
     store_matrix(g, x, x, w.fgw.grad_x, s.ldn, p.grad_x + item * Base::own(p), p.n);
     store_matrix(g, y, y, w.fgw.grad_y, s.ld, p.grad_y + item * Base::other(p), p.m);
-    g.sync();
   }
 };
 
@@ -428,7 +424,6 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
       g.sync();
       bound = fgw_lower_bound(g, s, terms, w.bound, p.alpha[item], unit);
     }
-    g.sync();
     if (g.leader()) p.bound[item] = bound;
   }
 };
@@ -535,7 +530,6 @@ struct CellDistancesItem {
     if (sides(p, pair, a, b))
       best = distance(g, p, terms, p.index_x[pair], p.index_y[pair], a, b, w);
     if (failed(best.status)) best.objective = best.gap = T(NAN);
-    g.sync();
     if (g.leader()) {
       p.objective[pair] = best.objective;
       p.gap[pair] = best.gap;
@@ -582,7 +576,6 @@ struct CellDistancesItem {
       none.status = Status::nonfinite;
       return none;
     }
-    g.sync();
     Fgw<G, Terms, T> solver(g, s, terms, w.fgw, p.alpha, unit, {p.tol, p.max_iter});
     const int64_t matrix = static_cast<int64_t>(p.x.nodes) * p.y.nodes;
     solver.run(p.num_starts, false, p.num_start_costs, [&](int k, T* to) {
@@ -631,7 +624,6 @@ struct NetworkDistancesItem {
     Side<T> a, b;
     T objective = T(NAN);
     if (sides(p, pair, a, b)) objective = distance(g, p, p.index_x[pair], p.index_y[pair], a, b, w);
-    g.sync();
     if (g.leader()) p.objective[pair] = objective;
   }
 
@@ -659,7 +651,6 @@ struct NetworkDistancesItem {
         add_feature_gaps(g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across,
                          p.num_features, w.cost, [](int, int, Var value) { return value; });
     if (!(defect == 0)) return T(NAN);
-    g.sync();
     Transport<G, T> transport(g, s, w.transport);
     transport.cold(w.cost);
     const bool complete = transport.solve(w.cost, w.a, w.b);

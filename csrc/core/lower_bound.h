@@ -58,7 +58,6 @@ HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Str
       g.store(out + k * s.ld + l0, value);
     }
   }
-  g.sync();
 }
 
 /// Returns the bound in units of `unit` squared masses already resolved: a true lower bound of F.
@@ -94,7 +93,6 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
     const Var linear = G::splat(1 - alpha) * g.load(w.cost + e);
     g.store(w.kernel + e, linear + G::splat(alpha / 2) * g.load(w.local + e));
   }
-  g.sync();
   return dual_value(w.kernel);
 }
 

@@ -97,7 +97,6 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       const Var dual = G::splat(epsilon) * (g.load(w.log_b + j0) - most - G::log(sum));
       g.store(w.g + j0, dual);
     }
-    g.sync();
   }
 }
 

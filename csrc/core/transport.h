@@ -124,7 +124,6 @@ class Transport {
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
-    g_.sync();
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.

@@ -63,8 +63,10 @@ __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)
   const auto terms = terms_of(args);
   const TileGroup<W> group;
   HN_ROLLED
-  for (std::int64_t item = first; item < items; item += all)
+  for (std::int64_t item = first; item < items; item += all) {
     Item::solve(group, args, terms, item, work);
+    group.sync();
+  }
 }
 
 template <class Item>
@@ -81,8 +83,10 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
   const auto terms = terms_of(args);
   const BlockGroup<block_width> group(exchange);
   HN_ROLLED
-  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x)
+  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     Item::solve(group, args, terms, item, work);
+    group.sync();
+  }
 }
 
 /// Queues `kernel` with as many blocks as fit the device, the items and the memory.

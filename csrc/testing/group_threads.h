@@ -298,7 +298,11 @@ class ThreadTeam {
 
   void work(int rank, unsigned& round) {
     try {
-      for (int k = 0; k < testing::repeats; ++k) job_(Group(meeting_, round, rank));
+      const Group group(meeting_, round, rank);
+      for (int k = 0; k < testing::repeats; ++k) {
+        if (k > 0) group.sync();
+        job_(group);
+      }
       meeting_.sync(rank, round++, std::source_location::current());
     } catch (const LanesDiverged&) {
       if (rank == 0) error_ = std::current_exception();

@@ -197,7 +197,7 @@ class Calls {
   }
 
   /// All kinds of starts: the given one, pointwise, signature, order-preserving, and two costs.
-  Results<T> fgw(int loss, int pairs) {
+  Results<T> fgw(int loss, int pairs, int has_init) {
     Results<T> r = results(5);
     const FgwArgs<T> args{p_.n,
                           p_.m,
@@ -207,7 +207,7 @@ class Calls {
                           p_.a.data(),
                           p_.b.data(),
                           p_.alpha.data(),
-                          p_.init.data(),
+                          has_init ? p_.init.data() : nullptr,
                           p_.start_costs.data(),
                           2,
                           loss,
@@ -426,7 +426,7 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
-    if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs);
+    if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
     if (kernel == "entropic_fgw") return calls.entropic_fgw(loss, pairs, flag);
     if (kernel == "fgw_lower_bound") return calls.fgw_lower_bound(loss, pairs);

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu_occupancy import LIMITS, kernels, occupancy, parse_report
+from benchmarks.gpu_occupancy import (
+    LIMITS,
+    compiler,
+    kernels,
+    occupancy,
+    parse_report,
+    read_table,
+    write_table,
+)
 from hotnas_torch import _ext
 
 REPORT = """\
@@ -54,28 +62,68 @@ def test_reports_are_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def table(build_dir: Path) -> list[dict[str, object]]:
-    reports = list((build_dir / "cuda-report").glob("*.txt"))
-    if not reports or not _ext.cuda_architectures():
+def folder(build_dir: Path) -> Path:
+    if not _ext.cuda_architectures():
         pytest.skip("no CUDA kernels in this build (make cuda)")
-    return kernels(reports)
+    return build_dir / "cuda-report"
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path) -> list[dict[str, str]]:
+    return kernels(folder)
+
+
+def small(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Those for problems of up to 32 nodes."""
+    return [row for row in table if row["lanes"] != "block"]
 
 
 @pytest.mark.ext
-def test_every_kernel_is_there(table: list[dict[str, object]]) -> None:
+def test_every_kernel_is_there(table: list[dict[str, str]]) -> None:
     # 8 operators, 2 types, 3 widths and the blocks for large problems
     assert len(table) == 64 * len(_ext.cuda_architectures())
 
 
 @pytest.mark.ext
-def test_no_kernel_spills(table: list[dict[str, object]]) -> None:
-    spilled = [row for row in table if row["spills"] and row["lanes"] is not None]
-    assert not spilled
+def test_no_kernel_spills(table: list[dict[str, str]]) -> None:
+    assert not [row for row in small(table) if row["spills"] != "0" or row["stack"] != "0"]
 
 
 @pytest.mark.ext
-def test_every_kernel_fits_every_gpu(table: list[dict[str, object]]) -> None:
-    assert all(row["occupancy"] for row in table)
+def test_half_of_the_warps_are_resident(table: list[dict[str, str]]) -> None:
+    chosen = [
+        row
+        for row in table
+        if (row["architecture"], row["dtype"]) == ("sm_90", "float32")
+        and row["lanes"] in ("8", "16")
+    ]
+    assert chosen
+    assert not [row for row in chosen if int(row["occupancy"].rstrip("%")) < 50]
+
+
+@pytest.mark.ext
+def test_every_kernel_fits_every_gpu(table: list[dict[str, str]]) -> None:
+    assert not [row for row in table if row["occupancy"] == "0%"]
+
+
+@pytest.mark.ext
+def test_as_in_the_committed_table(folder: Path, table: list[dict[str, str]]) -> None:
+    name, rows = read_table()
+    if compiler(folder) != name:
+        pytest.skip(f"{compiler(folder)} allocates registers in its own way; the table is {name}'s")
+    here = {row["architecture"] for row in table}
+    assert [row for row in rows if row["architecture"] in here] == table, (
+        f"python -m benchmarks.gpu_occupancy {folder} writes the table anew"
+    )
+
+
+def test_tables_are_read_as_written(tmp_path: Path) -> None:
+    rows = [{"operator": "Fgw", "lanes": "8"}, {"operator": "Transport", "lanes": "block"}]
+    write_table(tmp_path / "table.md", "nvcc 13.0.88", rows)
+    assert read_table(tmp_path / "table.md") == ("nvcc 13.0.88", rows)
+    (tmp_path / "other.md").write_text("nothing")
+    with pytest.raises(ValueError, match=r"other\.md is no table"):
+        read_table(tmp_path / "other.md")
 
 
 @pytest.mark.ext

@@ -4,9 +4,9 @@ What lanes that are threads cannot show: shuffle masks, groups of a warp that pa
 the work space in shared and global memory, what the compiler made of all this.
 """
 
+import functools
 import re
 import struct
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ptx import Fault, Memory, Program, Tally
+from benchmarks.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
 from hotnas_torch.ops import (
     cell_distances,
     entropic_fgw,
@@ -28,49 +28,19 @@ from hotnas_torch.ops import (
 )
 from tests.generators.problems import Graphs, graphs
 
-CSRC = Path(__file__).parents[2] / "csrc"
 pytestmark = pytest.mark.ext
 
 Compile = Callable[[str, str], str]
 
 
 @pytest.fixture(scope="session")
-def compile_ptx(build_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """PTX of an operator's kernels, compiled as the build does."""
-    cache = (build_dir / "CMakeCache.txt").read_text()
+def compile_ptx(build_dir: Path) -> Compile:
+    """PTX of an operator's kernels for a scalar type."""
+    cache = (build_dir / "CMakeCache.txt").read_text(encoding="utf-8")
     nvcc = re.search(r"^HOTNAS_NVCC:\w+=(/.+)$", cache, re.MULTILINE)
     if nvcc is None:
         pytest.skip("no nvcc in this build (make cuda)")
-    folder = tmp_path_factory.mktemp("ptx")
-
-    def run(item: str, scalar: str) -> str:
-        path = folder / f"{item}_{scalar}.ptx"
-        if not path.exists():
-            defines = [
-                f'-DHOTNAS_NAME="{item}"',
-                f"-DHOTNAS_ITEM={item}Item",
-                f"-DHOTNAS_TYPE={scalar}",
-            ]
-            options = ["-std=c++20", "-O3", "-arch=sm_90", "--prec-div=false"]
-            source = CSRC / "cuda" / "kernels.cu"
-            subprocess.run([nvcc[1], *options, *defines, "-ptx", "-o", path, source], check=True)
-        return path.read_text()
-
-    return run
-
-
-def pack(*values: object) -> bytes:
-    """A C structure: tensors' addresses and ints as they are, floats as double, (float, T)."""
-    form, flat = "", []
-    for value in values:
-        kind, content = value if isinstance(value, tuple) else (_form(value), value)
-        form += kind
-        flat.append(content)
-    return struct.pack("@" + form + "0P", *flat)
-
-
-def _form(value: object) -> str:
-    return "d" if isinstance(value, float) else "i"
+    return functools.cache(functools.partial(compile_kernels, nvcc[1]))
 
 
 class Device:
@@ -108,7 +78,7 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
     def add(name: str, head: Sequence[object], expected: Any, order: Sequence[int]) -> None:
         expected = (expected,) if isinstance(expected, Tensor) else tuple(expected)
         places = [d.to(torch.zeros_like(value)) for value in expected]
-        found[name] = pack(*head, *(places[k] for k in order)), expected, places
+        found[name] = structure(*head, *(places[k] for k in order)), expected, places
 
     add("Transport", [n, m, cost, a, b],
         transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
@@ -171,7 +141,7 @@ def check(
     space = device.to(torch.zeros(far * (32 // lanes), dtype=torch.uint8))
     tally = program.run(
         device.memory,
-        [arguments, struct.pack("q", groups + 1), struct.pack("QQ", near, far), pack(space)],
+        [arguments, struct.pack("q", groups + 1), struct.pack("QQ", near, far), structure(space)],
         threads=range(32),
         shared=near * (32 // lanes),
     )
