@@ -200,12 +200,12 @@ def main() -> None:
                 counts = count(arguments.count, operator, nodes, problems)
                 print(operator, nodes, counts, flush=True)
         return
-    print("| operator | n | GPU | pairs/s | bound by |\n|---|---:|---|---:|---|")
+    print("| operator | n | GPU | million pairs/s | bound by |\n|---|---:|---|---:|---|")
     for operator, nodes in COUNTS:
         for name, gpu in GPUS.items():
             found = predict(gpu, operator, nodes)
-            rate = float(found["pairs_per_second"])
-            print(f"| {operator} | {nodes} | {name} | {rate:,.0f} | {found['bound']} |")
+            millions = float(f"{float(found['pairs_per_second']) / 1e6:.2g}")
+            print(f"| {operator} | {nodes} | {name} | {millions:g} | {found['bound']} |")
 
 
 if __name__ == "__main__":
