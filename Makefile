@@ -5,6 +5,9 @@ WORKERS ?= 2
 NETWORKS ?= 2000
 TRAININGS ?= 60
 TORCH ?= torch==2.13.0
+# CUDA kernels take minutes to compile: by default only where there is a GPU (make cuda: anywhere with nvcc).
+CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
+CUDA_ARCHITECTURES ?= 80;90;100
 
 BIN := $(VENV)/bin
 BUILD := build/dev
@@ -12,9 +15,9 @@ DEPS := $(VENV)/.deps-stamp
 # One thread each: the test processes share the processors among themselves.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
-CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
+CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help setup run test test-slow bench lint format ext lanes clean
+.PHONY: help setup run test test-slow bench lint format ext cuda lanes gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +26,8 @@ help:
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
+	@echo 'make cuda       the same with CUDA kernels; needs nvcc, no GPU'
+	@echo 'make gpu-check  on a machine with a GPU: CUDA tests, compute-sanitizer, benchmark, into runs/gpu'
 	@echo 'make setup      only .venv and the compiled core; PYTHON=python3.12 chooses the interpreter'
 
 run: setup
@@ -36,6 +41,9 @@ test: setup lanes
 # The last -m counts: an empty one selects everything.
 test-slow: setup lanes
 	$(PYTEST) -m ''
+
+gpu-check: setup cuda
+	$(TEST_ENV) $(BIN)/python -m benchmarks.gpu_check --output runs/gpu
 
 bench: setup
 	$(BIN)/python -m benchmarks --output runs/bench
@@ -86,9 +94,17 @@ lanes: ext
 	@$(BIN)/cmake --build $(BUILD)
 endif
 
+CONFIGURE = CXX='$(CXX)' $(BIN)/cmake -S csrc -B $(BUILD) -G Ninja \
+  -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" -DPython_EXECUTABLE="$(abspath $(BIN))/python" \
+  -DHOTNAS_TESTING=ON -DHOTNAS_WERROR=ON -DHOTNAS_CUDA_ARCHITECTURES='$(CUDA_ARCHITECTURES)'
+
 $(BUILD)/build.ninja: $(DEPS)
-	CXX='$(CXX)' $(BIN)/cmake -S csrc -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
-	  -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DHOTNAS_TESTING=ON -DHOTNAS_WERROR=ON
+	$(CONFIGURE) -DHOTNAS_WITH_CUDA=$(CUDA)
+
+# Fails where there is no nvcc (CUDA_HOME, /usr/local/cuda/bin, PATH).
+cuda: $(DEPS)
+	$(CONFIGURE) -DHOTNAS_WITH_CUDA=ON
+	$(MAKE) ext
 
 clean:
 	rm -rf build dist runs hotnas_torch/_C.so

@@ -2,11 +2,15 @@
 // documented wrappers and hotnas_torch/ops/reference the pure-torch text of each.
 #include <torch/csrc/stable/library.h>
 
+#include <string>
+
 // Tests give the same schemas another name. The detour expands it.
 #define HOTNAS_LIBRARY_NAMED(name, m) STABLE_TORCH_LIBRARY(name, m)
 
 HOTNAS_LIBRARY_NAMED(HOTNAS_LIBRARY_NAME, m) {
   m.def("cpu_isa() -> int");
+  // GPU architectures that the library has code for, such as "80,90,100"; empty without CUDA
+  m.def("cuda_architectures() -> str");
   m.def(
       "transport(Tensor cost, Tensor a, Tensor b)"
       " -> (Tensor plan, Tensor objective, Tensor f, Tensor g, Tensor iterations, Tensor status)");
@@ -38,4 +42,15 @@ HOTNAS_LIBRARY_NAMED(HOTNAS_LIBRARY_NAME, m) {
   m.def(
       "network_distances(Tensor cell_cost, Tensor cells_x, Tensor mass_x, Tensor features_x,"
       " Tensor cells_y, Tensor mass_y, Tensor features_y, Tensor index_x, Tensor index_y) -> Tensor");
+}
+
+namespace {
+std::string cuda_architectures() { return HOTNAS_CUDA_CODE; }
+}  // namespace
+
+#define HOTNAS_LIBRARY_IMPL_NAMED(name, m) \
+  STABLE_TORCH_LIBRARY_IMPL(name, CompositeExplicitAutograd, m)
+
+HOTNAS_LIBRARY_IMPL_NAMED(HOTNAS_LIBRARY_NAME, m) {
+  m.impl("cuda_architectures", TORCH_BOX(&cuda_architectures));
 }

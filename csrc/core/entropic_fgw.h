@@ -16,8 +16,8 @@ template <class T>
 struct EntropicFgwWork {
   Structures<T> c;
   SinkhornWork<T> sinkhorn;
-  Vertex<T> plan;             // dense, as a list
-  T *cost, *grad, *log_plan;  // (n, ld)
+  Vertex<T> plan;                 // dense, as a list
+  Array<T> cost, grad, log_plan;  // (n, ld)
 };
 
 template <class T>
@@ -27,9 +27,9 @@ HN_HD EntropicFgwWork<T> take_entropic_fgw(Arena& arena, const Shape& s) {
   w.c = take_structures<T>(arena, s);
   w.sinkhorn = take_sinkhorn<T>(arena, s);
   w.plan = take_vertex<T>(arena, matrix);
-  w.cost = arena.take<T>(matrix);
+  w.cost = arena.take_far<T>(matrix);
   w.grad = arena.take<T>(matrix);
-  w.log_plan = arena.take<T>(matrix);
+  w.log_plan = arena.take_far<T>(matrix);
   return w;
 }
 
@@ -41,44 +41,50 @@ struct EntropicFgwResult {
 };
 
 /// Expects log masses in w.sinkhorn; leaves log_plan and the last inner duals.
-template <Loss L, Pairs P, class G, class T>
-HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const EntropicFgwWork<T>& w,
-                                        T alpha, T epsilon, bool proximal, T tol, int max_iter,
-                                        T inner_tol, int inner_max_iter) {
+template <class G, class Terms, class T>
+HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms& terms,
+                                        const EntropicFgwWork<T>& w, T alpha, T epsilon,
+                                        bool proximal, T tol, int max_iter, T inner_tol,
+                                        int inner_max_iter) {
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
+  HN_ROLLED
   for (int i = g.begin(); i < s.n; i += g.step()) w.sinkhorn.f[i] = 0;
+  HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     g.store(w.sinkhorn.g + j0, G::splat(T(0)));
+    HN_ROLLED
     for (int i = 0; i < s.n; ++i)
       g.store(w.log_plan + i * s.ld + j0,
               G::splat(w.sinkhorn.log_a[i]) + g.load(w.sinkhorn.log_b + j0));
   }
   g.sync();
   int count = 0;
-  for (int i = 0; i < s.n; ++i)
-    for (int j = 0; j < s.m; ++j, ++count)
-      if (g.leader()) {
-        w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
-      }
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) HN_ROLLED
+  for (int j = 0; j < s.m; ++j, ++count)
+    if (g.leader()) {
+      w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
+    }
   if (g.leader()) *w.plan.count = count;
   g.sync();
   EntropicFgwResult<T> result{0, 0, false, true};
   while (result.iterations < max_iter) {
-    pair_cost<L, P>(g, s, w.c, w.plan, w.grad);
+    pair_cost(g, s, terms, w.c, w.plan, w.grad);
     for (int e = 0; e < s.n * s.ld; e += G::width) {
       Var value = G::splat(1 - alpha) * g.load(w.cost + e) + G::splat(alpha) * g.load(w.grad + e);
       if (proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);
       g.store(w.grad + e, value);
     }
-    g.sync();
     const SinkhornResult<T> inner =
         sinkhorn(g, s, w.sinkhorn, w.grad, epsilon, inner_tol, inner_max_iter);
     ++result.iterations;
     result.finite = inner.finite;
     if (!inner.finite) return result;
+    HN_ROLLED
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       const Var dual = g.load(w.sinkhorn.g + j0);
+      HN_ROLLED
       for (int i = 0; i < s.n; ++i) {
         const Var cost = g.load(w.grad + i * s.ld + j0);
         g.store(w.log_plan + i * s.ld + j0,
@@ -87,6 +93,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Entrop
     }
     g.sync();
     T moved = 0;
+    HN_ROLLED
     for (int t = g.begin(); t < count; t += g.step()) {
       const T now = ScalarLanes::exp(w.log_plan[w.plan.place[t]]);
       const T change = now - w.plan.mass[t];

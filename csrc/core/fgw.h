@@ -9,6 +9,7 @@
 // Duality gap <grad F(T), T - V> of the last transport problem is the stopping rule.
 #pragma once
 
+#include "arguments.h"
 #include "pair_cost.h"
 
 namespace hotnas::HOTNAS_ISA {
@@ -17,8 +18,6 @@ struct FgwStops {
   double tol;
   int max_iter;
 };
-
-enum class Status : int { converged = 0, max_iter = 1, nonfinite = 2, infeasible = 3 };
 
 template <class T>
 struct FgwResult {
@@ -34,20 +33,19 @@ template <class T>
 struct FgwWork {
   Structures<T> c;
   TransportWork<T> transport;
-  Vertex<T> dense;   // room for a coupling without zeros
-  Vertex<T> found;   // the vertex at hand
-  T *a, *b;          // masses in units
-  T *cost, *grad;    // (n, ld)
-  T *anchor, *plan;  // start coupling; best plan so far, (n, ld)
-  T *f, *g;          // duals of the best plan
-  int atoms, ldk;    // slots; slot 0 is the anchor
-  T* pair;           // B_a, (atoms, n, ld)
-  Vertex<T> vertex;  // vertices of slots 1.., `capacity` entries apart
-  int capacity;
-  int* active;                 // slots with weight, (atoms)
-  std::uint64_t* seen;         // supports of earlier starts, (most_seen_starts)
-  T *weight, *linear, *slope;  // (ldk)
-  T* form;                     // Q, (atoms, ldk)
+  Vertex<T> found;                 // the start at hand: a vertex, or a coupling without zeros
+  Array<T> a, b;                   // masses in units
+  Array<T> cost, grad;             // (n, ld)
+  Array<T> anchor, plan;           // start coupling; best plan so far, (n, ld)
+  Array<T> f, g;                   // duals of the best plan
+  int atoms, ldk;                  // slots; slot 0 is the anchor
+  Array<T> pair;                   // B_a, (atoms, n, ld)
+  Vertex<T> vertex;                // vertices of slots 1.., vertex_capacity entries apart
+  Array<int> active;               // slots with weight, (atoms)
+  Array<std::uint64_t> seen;       // supports of earlier starts, (most_seen_starts)
+  Array<T> weight, linear, slope;  // (ldk)
+  Array<T> form;                   // Q, (atoms, ldk)
+  Array<FgwResult<T>> best;        // one: of all starts so far
 };
 
 /// Slots kept before atoms are merged into the anchor; beyond these, re-balancing rarely uses more.
@@ -59,130 +57,112 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
   w.transport = take_transport<T>(arena, s);
-  w.found = take_vertex<T>(arena, vertex_capacity(s));
-  w.dense = take_vertex<T>(arena, matrix);
-  w.a = arena.take<T>(s.n);
-  w.b = arena.take<T>(s.ld);
-  w.cost = arena.take<T>(matrix);
+  const std::size_t vertex = vertex_capacity(s);
+  w.found = take_vertex<T>(arena, vertex > matrix ? vertex : matrix);
+  w.a = arena.take_far<T>(s.n);
+  w.b = arena.take_far<T>(s.ld);
+  w.cost = arena.take_far<T>(matrix);
   w.grad = arena.take<T>(matrix);
-  w.anchor = arena.take<T>(matrix);
-  w.plan = arena.take<T>(matrix);
-  w.f = arena.take<T>(s.n);
-  w.g = arena.take<T>(s.ld);
+  w.anchor = arena.take_far<T>(matrix);
+  w.plan = arena.take_far<T>(matrix);
+  w.f = arena.take_far<T>(s.n);
+  w.g = arena.take_far<T>(s.ld);
   w.atoms = atoms;
   w.ldk = round_up(w.atoms, width);
-  w.capacity = static_cast<int>(vertex_capacity(s));
-  w.pair = arena.take<T>(matrix * w.atoms);
-  w.vertex = take_vertex<T>(arena, static_cast<std::size_t>(w.capacity) * w.atoms);
-  w.vertex.count = arena.take<int>(w.atoms);
+  w.pair = arena.take_far<T>(matrix * w.atoms);
+  w.vertex = take_vertex<T>(arena, vertex * w.atoms);
+  w.vertex.count = arena.take_far<int>(w.atoms);
   w.active = arena.take<int>(w.atoms);
-  w.seen = arena.take<std::uint64_t>(most_seen_starts);
+  w.seen = arena.take_far<std::uint64_t>(most_seen_starts);
   w.weight = arena.take<T>(w.ldk);
-  w.linear = arena.take<T>(w.ldk);
+  w.linear = arena.take_far<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
-  w.form = arena.take<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
+  w.form = arena.take_far<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
+  w.best = arena.take_far<FgwResult<T>>(1);
   return w;
 }
 
-template <Loss L, Pairs P, class G, class T>
+template <class G, class Terms, class T>
 class Fgw {
   using Var = typename G::template Var<T>;
   static constexpr T huge = Limits<T>::huge;
 
  public:
   /// unit: mass of one unit of a and b, so that unit * sum(a) = 1.
-  HN_HD Fgw(const G& g, const Shape& s, const FgwWork<T>& w, T alpha, T unit, FgwStops stops)
+  HN_HD Fgw(const G& g, const Shape& s, const Terms& terms, const FgwWork<T>& w, T alpha, T unit,
+            FgwStops stops)
       : g_(g),
         s_(s),
+        terms_(terms),
         w_(w),
         transport_(g, s, w.transport),
         alpha_(alpha),
         unit_(unit),
         stops_(stops) {
-    best_.objective = huge;
-    best_.gap = huge;
-    best_.iterations = 0;
-    best_.status = Status::infeasible;
+    if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
 
-  HN_HD const FgwResult<T>& best() const { return best_; }
+  HN_HD FgwResult<T> best() const { return *w_.best; }
 
-  /// Start from the vertex that is cheapest under `cost` (n, ld).
-  HN_HD void start_cheapest(const T* cost) {
-    transport_.cold(cost);
-    transport_.solve(cost, w_.a, w_.b);
-    ++best_.iterations;
-    transport_.extract(w_.found, unit_);
-    if (is_new(w_.found)) descend_from(w_.found);
-  }
-
-  /// Start from the order-preserving coupling (north-west corner rule).
-  HN_HD void start_ordered() {
-    if (g_.leader()) {
-      int t = 0, i = 0, j = 0;
-      T left_row = w_.a[0], left_col = w_.b[0];
-      while (i < s_.n && j < s_.m) {
-        const T moved = left_row < left_col ? left_row : left_col;
-        if (moved > 0) {
-          w_.dense.set(t++, i, j, s_.ld, moved * unit_);
-        }
-        left_row -= moved;
-        left_col -= moved;
-        // advance the exhausted side; at the last row or column the other side takes the rest
-        if (left_row <= left_col && i + 1 < s_.n) {
-          left_row = w_.a[++i];
-        } else if (j + 1 < s_.m) {
-          left_col = w_.b[++j];
-        } else if (i + 1 < s_.n) {
-          left_row = w_.a[++i];
-        } else {
-          break;
-        }
+  /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
+  /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
+  /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld).
+  template <class Load>
+  HN_HD void run(int num, bool has_init, int num_given, Load load) {
+    HN_ROLLED
+    for (int start = has_init ? 0 : 1; num > 0 && start < 4 + num_given; ++start, --num) {
+      const bool cheapest = start != 0 && start != 3;
+      if (start == 1) {
+        signature(w_.grad);
+      } else if (start == 2) {
+        for (int e = 0; e < s_.n * s_.ld; e += G::width)
+          g_.store(w_.grad + e, g_.load(w_.cost + e));
+      } else if (start != 3) {
+        load(start - 4, w_.grad);
+        g_.sync();
       }
-      *w_.dense.count = t;
+      if (cheapest) {
+        transport_.cold(w_.grad);
+        transport_.solve(w_.grad, w_.a, w_.b);
+        if (g_.leader()) ++w_.best->iterations;
+        transport_.extract(w_.found, unit_);
+      } else {
+        if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
+        g_.sync();
+      }
+      if (start != 0 && !is_new(w_.found)) continue;
+      if (!cheapest) transport_.cold(w_.cost);
+      descend_from(w_.found);
     }
-    g_.sync();
-    if (!is_new(w_.dense)) return;
-    transport_.cold(w_.cost);
-    descend_from(w_.dense);
-  }
-
-  /// Start from a dense coupling (n, ld) in masses.
-  HN_HD void start_dense(const T* plan) {
-    if (g_.leader()) {
-      int t = 0;
-      for (int i = 0; i < s_.n; ++i)
-        for (int j = 0; j < s_.m; ++j)
-          if (plan[i * s_.ld + j] > 0) w_.dense.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
-      *w_.dense.count = t;
-    }
-    g_.sync();
-    transport_.cold(w_.cost);
-    descend_from(w_.dense);
   }
 
   /// Cost whose cheapest vertex matches nodes of like features and like mean structure:
   /// (1 - alpha) cost + alpha times the mean of |out_i - out'_j| and |in_i - in'_j|.
   HN_HD void signature(T* out) const {
+    const Pairs pairs = terms_.pairs();
+    HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       T out_mean = 0, in_mean = 0;
+      HN_ROLLED
       for (int k = 0; k < s_.n; ++k) {
-        if (P != Pairs::all && k == i) continue;
-        if (P != Pairs::ordered || k > i) out_mean += w_.a[k] * unit_ * w_.c.cx[i * s_.n + k];
-        if (P != Pairs::ordered || k < i) in_mean += w_.a[k] * unit_ * w_.c.cx[k * s_.n + i];
+        if (pairs != Pairs::all && k == i) continue;
+        if (pairs != Pairs::ordered || k > i) out_mean += w_.a[k] * unit_ * w_.c.cx[i * s_.ldn + k];
+        if (pairs != Pairs::ordered || k < i) in_mean += w_.a[k] * unit_ * w_.c.cx[k * s_.ldn + i];
       }
+      HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
         Var out_other = G::splat(T(0)), in_other = G::splat(T(0));
         const auto column = g_.template index<T>(j0);
+        HN_ROLLED
         for (int l = 0; l < s_.m; ++l) {
           const auto at = G::template splat_int<T>(l);
           const Var mass = G::splat(w_.b[l] * unit_), none = G::splat(T(0));
           const Var leaving = g_.load(w_.c.cyt + l * s_.ld + j0);
           const Var entering = g_.load(w_.c.cy + l * s_.ld + j0);
-          if constexpr (P == Pairs::all) {
+          if (pairs == Pairs::all) {
             out_other += mass * leaving;
             in_other += mass * entering;
-          } else if constexpr (P == Pairs::directed) {
+          } else if (pairs == Pairs::directed) {
             const Var apart = G::select(column == at, none, mass);
             out_other += apart * leaving;
             in_other += apart * entering;
@@ -197,30 +177,64 @@ class Fgw {
         g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_ / 2) * gap);
       }
     }
-    g_.sync();
   }
 
  private:
+  /// Lists a dense coupling (n, ld) in `found`; for the leader.
+  HN_HD int list_coupling(const T* plan) const {
+    int t = 0;
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) HN_ROLLED
+    for (int j = 0; j < s_.m; ++j)
+      if (plan[i * s_.ld + j] > 0) w_.found.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
+    return t;
+  }
+
+  /// Lists the order-preserving coupling (north-west corner rule) in `found`; for the leader.
+  HN_HD int list_in_order() const {
+    int t = 0, i = 0, j = 0;
+    T left_row = w_.a[0], left_col = w_.b[0];
+    while (i < s_.n && j < s_.m) {
+      const T moved = left_row < left_col ? left_row : left_col;
+      if (moved > 0) w_.found.set(t++, i, j, s_.ld, moved * unit_);
+      left_row -= moved;
+      left_col -= moved;
+      // advance the exhausted side; at the last row or column the other side takes the rest
+      if (left_row <= left_col && i + 1 < s_.n) {
+        left_row = w_.a[++i];
+      } else if (j + 1 < s_.m) {
+        left_col = w_.b[++j];
+      } else if (i + 1 < s_.n) {
+        left_row = w_.a[++i];
+      } else {
+        break;
+      }
+    }
+    return t;
+  }
+
   /// Whether no earlier start had this support: about half of all starts on real cells repeat one.
   /// Supports are told apart by a 64-bit sum of their mixed places.
   HN_HD bool is_new(const Vertex<T>& v) {
     std::uint64_t sum = 0;
     const int count = *v.count;
-    for (int t = 0; t < count; ++t) {
+    HN_ROLLED
+    for (int t = g_.begin(); t < count; t += g_.step()) {
       std::uint64_t x = static_cast<std::uint64_t>(v.place[t]) + 0x9e3779b97f4a7c15u;
       x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
       x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
       sum += x ^ (x >> 31);
     }
-    for (int k = 0; k < num_seen_; ++k)
-      if (w_.seen[k] == sum) return false;
+    sum = g_.total(sum);
+    bool fresh = true;
+    HN_ROLLED
+    for (int k = 0; k < num_seen_; ++k) fresh &= w_.seen[k] != sum;
     g_.sync();
-    if (num_seen_ < most_seen_starts) {
+    if (fresh && num_seen_ < most_seen_starts) {
       if (g_.leader()) w_.seen[num_seen_] = sum;
       ++num_seen_;
     }
-    g_.sync();
-    return true;
+    return fresh;
   }
 
   HN_HD void descend_from(const Vertex<T>& start) {
@@ -234,11 +248,11 @@ class Fgw {
     open_slot();
     g_.sync();
     const int count = *start.count;
+    HN_ROLLED
     for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
-    pair_cost<L, P>(g_, s_, w_.c, start, w_.pair);
+    pair_cost(g_, s_, terms_, w_.c, start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
-    g_.sync();
     if (g_.leader()) {
       w_.weight[0] = 1;
       w_.linear[0] = linear;
@@ -251,6 +265,7 @@ class Fgw {
   /// The slots that carry weight, in order.
   HN_HD void list_active() {
     int count = 0;
+    HN_ROLLED
     for (int a = 0; a < slots_; ++a) {
       if (!(w_.weight[a] > 0)) continue;
       if (g_.leader()) w_.active[count] = a;
@@ -262,8 +277,10 @@ class Fgw {
 
   /// slope_a = d F / d w_a for the atoms in use and slot `also`, huge elsewhere.
   HN_HD void slopes(int also) const {
+    HN_ROLLED
     for (int a0 = 0; a0 < slots_; a0 += G::width) {
       Var sum = G::splat(T(0));
+      HN_ROLLED
       for (int t = 0; t < num_active_; ++t) {
         const int b = w_.active[t];
         sum += G::splat(w_.weight[b]) * g_.load(w_.form + b * w_.ldk + a0);
@@ -284,7 +301,6 @@ class Fgw {
     for (; e + block * G::width <= matrix; e += block * G::width)
       combine_packs<block>(scale_linear, scale_pair, e, out);
     for (; e < matrix; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
-    g_.sync();
   }
 
   template <int Packs>
@@ -293,6 +309,7 @@ class Fgw {
     Var sum[Packs];
     for (int r = 0; r < Packs; ++r)
       sum[r] = G::splat(scale_linear) * g_.load(w_.cost + e + r * G::width);
+    HN_ROLLED
     for (int t = 0; t < num_active_; ++t) {
       const int a = w_.active[t];
       const Var weight = G::splat(scale_pair * w_.weight[a]);
@@ -303,9 +320,10 @@ class Fgw {
   }
 
   HN_HD Vertex<T> slot(int a) const {
-    const std::size_t at = static_cast<std::size_t>(a) * w_.capacity;
-    return {w_.vertex.count + a, w_.vertex.row + at, w_.vertex.col + at, w_.vertex.place + at,
-            w_.vertex.mass + at};
+    const std::size_t at = static_cast<std::size_t>(a) * vertex_capacity(s_);
+    const Vertex<T>& all = w_.vertex;
+    return {part(all.count, a), part(all.row, at), part(all.col, at), part(all.place, at),
+            part(all.mass, at)};
   }
 
   /// One more slot, with an empty row of the quadratic form.
@@ -317,9 +335,9 @@ class Fgw {
 
   /// A slot that holds no weight; merges everything into the anchor when all are taken.
   HN_HD int free_slot() {
-    if (num_active_ < slots_)
-      for (int a = 1; a < slots_; ++a)
-        if (w_.weight[a] == 0) return a;
+    if (num_active_ < slots_) HN_ROLLED
+    for (int a = 1; a < slots_; ++a)
+      if (w_.weight[a] == 0) return a;
     if (slots_ < w_.atoms) return open_slot();
     merge();
     return 1;
@@ -330,6 +348,7 @@ class Fgw {
     const Var weight = G::splat(w_.weight[0]);
     for (int e = 0; e < matrix; e += G::width) g_.store(out + e, weight * g_.load(w_.anchor + e));
     g_.sync();
+    HN_ROLLED
     for (int k = 0; k < num_active_; ++k) {
       const int a = w_.active[k];
       if (a == 0) continue;
@@ -337,6 +356,7 @@ class Fgw {
       const Vertex<T> v = slot(a);
       const int count = *v.count;
       // rows and columns of one vertex are distinct places, so lanes do not meet
+      HN_ROLLED
       for (int t = g_.begin(); t < count; t += g_.step()) out[v.place[t]] += share * v.mass[t];
       g_.sync();
     }
@@ -346,13 +366,16 @@ class Fgw {
     current_plan(w_.anchor);
     combine(0, 1, w_.pair);
     T linear = 0, quadratic = 0;
+    HN_ROLLED
     for (int k = 0; k < num_active_; ++k) {
       const int a = w_.active[k];
       linear += w_.weight[a] * w_.linear[a];
+      HN_ROLLED
       for (int l = 0; l < num_active_; ++l)
         quadratic += w_.weight[a] * w_.weight[w_.active[l]] * w_.form[a * w_.ldk + w_.active[l]];
     }
     g_.sync();
+    HN_ROLLED
     for (int a = 1 + g_.begin(); a < w_.atoms; a += g_.step()) w_.weight[a] = 0;
     if (g_.leader()) {
       w_.weight[0] = 1;
@@ -366,9 +389,11 @@ class Fgw {
   /// Exact pairwise steps on the weights until their own gap is a tenth of the outer one.
   HN_HD void rebalance(int fresh, T enough) const {
     slopes(fresh);
+    HN_ROLLED
     for (int step = 0; step < 4 * (num_active_ + 1); ++step) {
       Var low = G::splat(2 * huge), high = G::splat(2 * huge);
       auto low_at = g_.template index<T>(0), high_at = low_at;
+      HN_ROLLED
       for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const auto at = g_.template index<T>(a0);
         const Var slope = g_.load(w_.slope + a0);
@@ -398,6 +423,7 @@ class Fgw {
         w_.weight[down.index] = exact < most ? most - moved : T(0);
       }
       const Var scale = G::splat(alpha_ * moved);
+      HN_ROLLED
       for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
         g_.store(w_.slope + a0, g_.load(w_.slope + a0) + scale * change);
@@ -408,10 +434,12 @@ class Fgw {
 
   HN_HD void descend() {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
+    HN_ROLLED
     for (;;) {
       list_active();
       slopes(0);
       T on_plan = 0, linear = 0;
+      HN_ROLLED
       for (int k = 0; k < num_active_; ++k) {
         const int a = w_.active[k];
         on_plan += w_.weight[a] * w_.slope[a];
@@ -440,23 +468,30 @@ class Fgw {
       add_atom(fresh, v);
       rebalance(fresh, T(0.1) * now.gap);
     }
-    best_.iterations += now.iterations;
-    if (now.objective < best_.objective) {
-      best_.objective = now.objective;
-      best_.gap = now.gap;
-      best_.status = now.status;
+    const bool better = now.objective < w_.best->objective;
+    if (better) {
       current_plan(w_.plan);
+      HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
+      HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
     }
-    g_.sync();  // the next start may overwrite what this one read
+    if (g_.leader()) {
+      now.iterations += w_.best->iterations;
+      if (better)
+        *w_.best = now;
+      else
+        w_.best->iterations = now.iterations;
+    }
+    g_.sync();
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
     const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;
-    pair_cost<L, P>(g_, s_, w_.c, v, w_.pair + fresh * matrix);
+    pair_cost(g_, s_, terms_, w_.c, v, w_.pair + fresh * matrix);
     g_.sync();
     const T linear = inner(g_, w_.cost, v);
+    HN_ROLLED
     for (int k = 0; k <= num_active_; ++k) {
       const int b = k < num_active_ ? w_.active[k] : fresh;
       const T cross = inner(g_, w_.pair + b * matrix, v);
@@ -471,11 +506,11 @@ class Fgw {
 
   const G& g_;
   const Shape& s_;
+  const Terms& terms_;
   const FgwWork<T>& w_;
   Transport<G, T> transport_;
   T alpha_, unit_;
   FgwStops stops_;
-  FgwResult<T> best_;
   int slots_ = 0, num_active_ = 0;
   int num_seen_ = 0;
 };

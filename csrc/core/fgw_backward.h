@@ -9,50 +9,56 @@ namespace hotnas::HOTNAS_ISA {
 
 template <class T>
 struct FgwBackwardWork {
-  T *plan, *cx, *cy;   // (n, ld), (n, n), (m, ld) with cy[j * ld + l] = Cy_jl
-  T *grad_x, *grad_y;  // like cx, cy
+  Array<T> plan, cx, cy;    // (n, ld), (n, ldn), (m, ld) with cy[j * ld + l] = Cy_jl
+  Array<T> grad_x, grad_y;  // like cx, cy
 };
 
 template <class T>
 HN_HD FgwBackwardWork<T> take_fgw_backward(Arena& arena, const Shape& s) {
-  const std::size_t own = static_cast<std::size_t>(s.n) * s.n;
+  const std::size_t own = static_cast<std::size_t>(s.n) * s.ldn;
   const std::size_t other = static_cast<std::size_t>(s.m) * s.ld;
-  return {arena.take<T>(static_cast<std::size_t>(s.n) * s.ld), arena.take<T>(own),
-          arena.take<T>(other), arena.take<T>(own), arena.take<T>(other)};
+  return {arena.take_far<T>(static_cast<std::size_t>(s.n) * s.ld), arena.take_far<T>(own),
+          arena.take_far<T>(other), arena.take_far<T>(own), arena.take_far<T>(other)};
 }
 
-template <Loss L, Pairs P, class G, class T>
-HN_HD void fgw_backward(const G& g, const Shape& s, const FgwBackwardWork<T>& w, T weight) {
+template <class G, class Terms, class T>
+HN_HD void fgw_backward(const G& g, const Shape& s, const Terms& terms, const FgwBackwardWork<T>& w,
+                        T weight) {
   using Var = typename G::template Var<T>;
   const Var none = G::splat(T(0));
-  for (int e = g.begin(); e < s.n * s.n; e += g.step()) w.grad_x[e] = 0;
+  const Pairs pairs = terms.pairs();
+  for (int e = g.begin(); e < s.n * s.ldn; e += g.step()) w.grad_x[e] = 0;
   for (int e = 0; e < s.m * s.ld; e += G::width) g.store(w.grad_y + e, none);
   g.sync();
+  HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
+    HN_ROLLED
     for (int j = 0; j < s.m; ++j) {
       const T mass = w.plan[i * s.ld + j];
       if (!(mass > 0)) continue;
       const auto here = G::template splat_int<T>(j);
-      for (int k = P == Pairs::ordered ? i + 1 : 0; k < s.n; ++k) {
-        if (P == Pairs::directed && k == i) continue;
+      HN_ROLLED
+      for (int k = pairs == Pairs::ordered ? i + 1 : 0; k < s.n; ++k) {
+        if (pairs == Pairs::directed && k == i) continue;
         Var sum = none;
+        HN_ROLLED
         for (int l0 = 0; l0 < s.ld; l0 += G::width) {
           const auto at = g.template index<T>(l0);
-          const Var difference = G::splat(w.cx[i * s.n + k]) - g.load(w.cy + j * s.ld + l0);
+          const Var difference = G::splat(w.cx[i * s.ldn + k]) - g.load(w.cy + j * s.ld + l0);
           Var slope;
-          if constexpr (L == Loss::l1)
+          if (terms.loss() == Loss::l1)
             slope = G::select(difference > none, G::splat(T(1)),
                               G::select(difference < none, G::splat(T(-1)), none));
           else
             slope = G::splat(T(2)) * difference;
           Var change = G::splat(weight * mass) * g.load(w.plan + k * s.ld + l0) * slope;
-          if constexpr (P == Pairs::directed) change = G::select(at == here, none, change);
-          if constexpr (P == Pairs::ordered) change = G::select(at > here, change, none);
+          if (pairs == Pairs::directed) change = G::select(at == here, none, change);
+          if (pairs == Pairs::ordered) change = G::select(at > here, change, none);
           sum += change;
           g.store(w.grad_y + j * s.ld + l0, g.load(w.grad_y + j * s.ld + l0) - change);
         }
         const T total = g.sum(sum);
-        if (g.leader()) w.grad_x[i * s.n + k] += total;
+        if (g.leader()) w.grad_x[i * s.ldn + k] += total;
       }
     }
   }

@@ -3,8 +3,9 @@
 // A Group is the set of lanes that share one problem. The same text runs with
 //   SerialGroup   one lane                                   (reference, tests)
 //   SimdGroup<W>  W lanes of one vector register             (csrc/cpu)
-//   ThreadGroup<W> W threads and a barrier                   (csrc/testing)
-// and is meant for W threads of a GPU tile, which is what ThreadGroup stands in for.
+//   TileGroup<W>  W threads of a GPU's warp                  (csrc/cuda)
+//   BlockGroup<W> W threads of a GPU, a whole block          (csrc/cuda)
+//   ThreadGroup<W> W threads of the CPU and a barrier, which stand in for the GPU's (csrc/testing)
 //
 // Values are either uniform (plain scalars, equal on every lane) or of type Var (one per lane).
 //   for (int j0 = 0; j0 < m; j0 += G::width)  ...  g.load(row + j0)    columns side by side on lanes
@@ -16,11 +17,19 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define HN_HD __host__ __device__ __forceinline__
 #else
 #define HN_HD inline
+#endif
+
+// Before a loop whose body is long: a GPU's registers are better spent on more problems than on more turns.
+#if defined(__CUDA_ARCH__)
+#define HN_ROLLED _Pragma("unroll 1")
+#else
+#define HN_ROLLED
 #endif
 
 // One instruction set, one namespace: the linker must never keep the AVX-512 copy of a template for
@@ -65,6 +74,16 @@ struct MinAt {
 };
 
 HN_HD int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+/// `count` columns in whole rows of lanes. A group that never meets more columns than it has lanes says so
+/// by a member one_row, and spares itself every loop over rows.
+template <class G>
+HN_HD int padded(int count) {
+  if constexpr (requires { G::one_row; })
+    return G::width;
+  else
+    return round_up(count, G::width);
+}
 
 /// Lane arithmetic for groups whose lane holds one scalar.
 struct ScalarLanes {

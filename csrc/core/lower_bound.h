@@ -12,7 +12,7 @@ template <class T>
 struct LowerBoundWork {
   Structures<T> c;
   TransportWork<T> transport;
-  T *a, *b, *cost, *local, *kernel;  // masses in units; (n, ld) each
+  Array<T> a, b, cost, local, kernel;  // masses in units; (n, ld) each
 };
 
 template <class T>
@@ -21,30 +21,35 @@ HN_HD LowerBoundWork<T> take_lower_bound(Arena& arena, const Shape& s) {
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
   w.transport = take_transport<T>(arena, s);
-  w.a = arena.take<T>(s.n);
-  w.b = arena.take<T>(s.ld);
-  w.cost = arena.take<T>(matrix);
-  w.local = arena.take<T>(matrix);
+  w.a = arena.take_far<T>(s.n);
+  w.b = arena.take_far<T>(s.ld);
+  w.cost = arena.take_far<T>(matrix);
+  w.local = arena.take_far<T>(matrix);
   w.kernel = arena.take<T>(matrix);
   return w;
 }
 
 /// K^ij_kl for all k, l, into `out` (n, ld).
-template <Loss L, Pairs P, class G, class T>
-HN_HD void pair_kernel(const G& g, const Shape& s, const Structures<T>& c, int i, int j, T* out) {
+template <class G, class Terms, class T>
+HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                       int i, int j, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
   const auto here = G::template splat_int<T>(j);
   const Var none = G::splat(T(0));
+  HN_ROLLED
   for (int k = 0; k < s.n; ++k) {
+    HN_ROLLED
     for (int l0 = 0; l0 < s.ld; l0 += G::width) {
       const auto at = g.template index<T>(l0);
       // cy[j] holds Cy_jl and cyt[j] holds Cy_lj, l on lanes
-      const Var forward = loss<G, L>(G::splat(c.cx[i * s.n + k]) - g.load(c.cy + j * s.ld + l0));
-      const Var backward = loss<G, L>(G::splat(c.cx[k * s.n + i]) - g.load(c.cyt + j * s.ld + l0));
+      const Var forward =
+          loss<G>(terms.loss(), G::splat(c.cx[i * s.ldn + k]) - g.load(c.cy + j * s.ld + l0));
+      const Var backward =
+          loss<G>(terms.loss(), G::splat(c.cx[k * s.ldn + i]) - g.load(c.cyt + j * s.ld + l0));
       Var value;
-      if constexpr (P == Pairs::all)
+      if (terms.pairs() == Pairs::all)
         value = forward + backward;
-      else if constexpr (P == Pairs::directed)
+      else if (terms.pairs() == Pairs::directed)
         value = k == i ? none : G::select(at == here, none, forward + backward);
       else
         value = k > i   ? G::select(at > here, forward, none)
@@ -53,38 +58,42 @@ HN_HD void pair_kernel(const G& g, const Shape& s, const Structures<T>& c, int i
       g.store(out + k * s.ld + l0, value);
     }
   }
-  g.sync();
 }
 
 /// Returns the bound in units of `unit` squared masses already resolved: a true lower bound of F.
-template <Loss L, Pairs P, class G, class T>
-HN_HD T fgw_lower_bound(const G& g, const Shape& s, const LowerBoundWork<T>& w, T alpha, T unit) {
+template <class G, class Terms, class T>
+HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const LowerBoundWork<T>& w,
+                        T alpha, T unit) {
   using Var = typename G::template Var<T>;
   Transport<G, T> transport(g, s, w.transport);
   const auto dual_value = [&](const T* cost) {
     transport.cold(cost);
     transport.solve(cost, w.a, w.b);
     T value = 0;
+    HN_ROLLED
     for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];
+    HN_ROLLED
     for (int j = 0; j < s.m; ++j) value += w.b[j] * w.transport.v[j];
     g.sync();
     return value * unit;
   };
+  HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
+    HN_ROLLED
     for (int j = 0; j < s.m; ++j) {
-      pair_kernel<L, P>(g, s, w.c, i, j, w.kernel);
+      pair_kernel(g, s, terms, w.c, i, j, w.kernel);
       const T least = dual_value(w.kernel);
       if (g.leader()) w.local[i * s.ld + j] = least;
     }
+    HN_ROLLED
     for (int j = s.m + g.begin(); j < s.ld; j += g.step()) w.local[i * s.ld + j] = 0;
   }
   g.sync();
   for (int e = 0; e < s.n * s.ld; e += G::width) {
     const Var linear = G::splat(1 - alpha) * g.load(w.cost + e);
-    g.store(w.local + e, linear + G::splat(alpha / 2) * g.load(w.local + e));
+    g.store(w.kernel + e, linear + G::splat(alpha / 2) * g.load(w.local + e));
   }
-  g.sync();
-  return dual_value(w.local);
+  return dual_value(w.kernel);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

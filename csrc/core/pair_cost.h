@@ -12,56 +12,70 @@ namespace hotnas::HOTNAS_ISA {
 enum class Loss : int { l1 = 0, l2 = 1 };
 enum class Pairs : int { all = 0, directed = 1, ordered = 2 };
 
-/// Structures laid out for the kernel: cx (n, n); cy[l * ld + j] = Cy_lj, cyt[l * ld + j] = Cy_jl.
+/// Loss and pair set that are known when the program is compiled.
+template <Loss L, Pairs P>
+struct FixedTerms {
+  static constexpr Loss loss() { return L; }
+  static constexpr Pairs pairs() { return P; }
+};
+
+/// Loss and pair set that come with the call: one program for all of them, where programs are large.
+struct GivenTerms {
+  Loss loss_;
+  Pairs pairs_;
+  HN_HD Loss loss() const { return loss_; }
+  HN_HD Pairs pairs() const { return pairs_; }
+};
+
+/// Structures laid out for the kernel: cx (n, ldn); cy[l * ld + j] = Cy_lj, cyt[l * ld + j] = Cy_jl.
 template <class T>
 struct Structures {
-  T *cx, *cy, *cyt;
+  Array<T> cx, cy, cyt;
 };
 
 template <class T>
 HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
   const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
-  return {arena.take<T>(static_cast<std::size_t>(s.n) * s.n), arena.take<T>(across),
-          arena.take<T>(across)};
+  return {arena.take_far<T>(static_cast<std::size_t>(s.n) * s.ldn), arena.take_far<T>(across),
+          arena.take_far<T>(across)};
 }
 
-template <class G, Loss L, class Var>
-HN_HD Var loss(Var difference) {
-  if constexpr (L == Loss::l1)
-    return G::abs(difference);
-  else
-    return difference * difference;
+template <class G, class Var>
+HN_HD Var loss(Loss kind, Var difference) {
+  return kind == Loss::l1 ? G::abs(difference) : difference * difference;
 }
 
 /// Rows [i, i + R) of B(V), written to out.
-template <Loss L, Pairs P, int R, class G, class T>
-HN_HD void pair_cost_rows(const G& g, const Shape& s, const Structures<T>& c, const Vertex<T>& v,
-                          int count, int i, T* out) {
+template <int R, class G, class Terms, class T>
+HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                          const Vertex<T>& v, int count, int i, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
+  const Loss kind = terms.loss();
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const auto column = g.template index<T>(j0);
     Var sum[R];
     for (int r = 0; r < R; ++r) sum[r] = G::splat(T(0));
+    HN_ROLLED
     for (int t = 0; t < count; ++t) {
       const int k = v.row[t], l = v.col[t];
       const Var into = g.load(c.cyt + l * s.ld + j0), from = g.load(c.cy + l * s.ld + j0);
       const Var mass = G::splat(v.mass[t]), none = G::splat(T(0));
       const auto at = G::template splat_int<T>(l);
-      if constexpr (P == Pairs::ordered) {
+      if (terms.pairs() == Pairs::ordered) {
         const Var before = G::select(column < at, mass, none);
         const Var after = G::select(column > at, mass, none);
         for (int r = 0; r < R; ++r) {
           if (i + r < k)
-            sum[r] += before * loss<G, L>(G::splat(c.cx[(i + r) * s.n + k]) - into);
+            sum[r] += before * loss<G>(kind, G::splat(c.cx[(i + r) * s.ldn + k]) - into);
           else if (i + r > k)
-            sum[r] += after * loss<G, L>(G::splat(c.cx[k * s.n + i + r]) - from);
+            sum[r] += after * loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
         }
       } else {
-        const Var apart = P == Pairs::all ? mass : G::select(column == at, none, mass);
+        const Var apart = terms.pairs() == Pairs::all ? mass : G::select(column == at, none, mass);
         for (int r = 0; r < R; ++r) {
-          if (P == Pairs::directed && i + r == k) continue;
-          const Var both = loss<G, L>(G::splat(c.cx[(i + r) * s.n + k]) - into) +
-                           loss<G, L>(G::splat(c.cx[k * s.n + i + r]) - from);
+          if (terms.pairs() == Pairs::directed && i + r == k) continue;
+          const Var both = loss<G>(kind, G::splat(c.cx[(i + r) * s.ldn + k]) - into) +
+                           loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
           sum[r] += apart * both;
         }
       }
@@ -70,17 +84,18 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Structures<T>& c, co
   }
 }
 
-template <Loss L, Pairs P, class G, class T>
-HN_HD void pair_cost(const G& g, const Shape& s, const Structures<T>& c, const Vertex<T>& v,
-                     T* out) {
+template <class G, class Terms, class T>
+HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                     const Vertex<T>& v, std::type_identity_t<T>* out) {
   const int count = *v.count;
   int i = 0;
-  for (; i + 4 <= s.n; i += 4) pair_cost_rows<L, P, 4>(g, s, c, v, count, i, out);
+  HN_ROLLED
+  for (; i + 4 <= s.n; i += 4) pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
   if (i + 2 <= s.n) {
-    pair_cost_rows<L, P, 2>(g, s, c, v, count, i, out);
+    pair_cost_rows<2>(g, s, terms, c, v, count, i, out);
     i += 2;
   }
-  if (i < s.n) pair_cost_rows<L, P, 1>(g, s, c, v, count, i, out);
+  if (i < s.n) pair_cost_rows<1>(g, s, terms, c, v, count, i, out);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -12,9 +12,9 @@ namespace hotnas::HOTNAS_ISA {
 
 template <class T>
 struct SinkhornWork {
-  T *log_a, *log_b;  // (n), (ld); -huge in the padding
-  T *f, *g;          // duals, (n), (ld)
-  T* next;           // row duals of the sweep at hand, (n)
+  Array<T> log_a, log_b;  // (n), (ld); -huge in the padding
+  Array<T> f, g;          // duals, (n), (ld)
+  Array<T> next;          // row duals of the sweep at hand, (n)
 };
 
 template <class T>
@@ -32,16 +32,19 @@ struct SinkhornResult {
 
 /// log sum_j exp((g_j - cost_ij) / epsilon).
 template <class G, class T>
-HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const T* dual, T inverse) {
+HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const std::type_identity_t<T>* dual,
+                    T inverse) {
   using Var = typename G::template Var<T>;
   Var most = G::splat(-Limits<T>::huge);
   const auto last = G::template splat_int<T>(s.m);
+  HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const Var value = (g.load(dual + j0) - g.load(row + j0)) * G::splat(inverse);
     most = G::max(most, G::select(g.template index<T>(j0) < last, value, most));
   }
   const T peak = g.max_of(most);
   Var sum = G::splat(T(0));
+  HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const Var value = (g.load(dual + j0) - g.load(row + j0)) * G::splat(inverse) - G::splat(peak);
     sum += G::select(g.template index<T>(j0) < last, G::exp(value), G::splat(T(0)));
@@ -52,12 +55,15 @@ HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const T* dual, T i
 /// Runs from the duals in w.f, w.g; cost is (n, ld).
 template <class G, class T>
 HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<T>& w,
-                                 const T* cost, T epsilon, T tol, int max_iter) {
+                                 const std::type_identity_t<T>* cost, T epsilon, T tol,
+                                 int max_iter) {
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
   SinkhornResult<T> result{0, 0, false, true};
+  HN_ROLLED
   for (int it = 0;; ++it) {
     T error = 0;
+    HN_ROLLED
     for (int i = 0; i < s.n; ++i) {
       const T log_sum = row_log_sum(g, s, cost + i * s.ld, w.g, inverse);
       const T target = w.log_a[i];
@@ -73,13 +79,17 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       if (result.converged || !result.finite || it == max_iter) return result;
     }
     g.sync();
+    HN_ROLLED
     for (int i = g.begin(); i < s.n; i += g.step()) w.f[i] = w.next[i];
     g.sync();
+    HN_ROLLED
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       Var most = G::splat(-Limits<T>::huge);
+      HN_ROLLED
       for (int i = 0; i < s.n; ++i)
         most = G::max(most, (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse));
       Var sum = G::splat(T(0));
+      HN_ROLLED
       for (int i = 0; i < s.n; ++i) {
         const Var value = (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
         sum += G::exp(value - most);
@@ -87,7 +97,6 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       const Var dual = G::splat(epsilon) * (g.load(w.log_b + j0) - most - G::log(sum));
       g.store(w.g + j0, dual);
     }
-    g.sync();
   }
 }
 

@@ -23,9 +23,9 @@ struct Shape {
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
 template <class T>
 struct Vertex {
-  int *count, *row, *col;
-  LaneInt<T>* place;
-  T* mass;
+  Array<int> count, row, col;
+  Array<LaneInt<T>> place;
+  Array<T> mass;
 
   HN_HD void set(int t, int i, int j, int ld, T moved) const {
     row[t] = i;
@@ -37,17 +37,18 @@ struct Vertex {
 
 template <class T>
 HN_HD Vertex<T> take_vertex(Arena& arena, std::size_t most) {
-  return {arena.take<int>(1), arena.take<int>(most), arena.take<int>(most),
-          arena.take<LaneInt<T>>(most), arena.take<T>(most)};
+  return {arena.take_far<int>(1), arena.take_far<int>(most), arena.take_far<int>(most),
+          arena.take_far<LaneInt<T>>(most), arena.take_far<T>(most)};
 }
 
 /// <matrix, V> for an (n, ld) matrix; the entries of V lie on lanes.
 template <class G, class T>
-HN_HD T inner(const G& g, const T* matrix, const Vertex<T>& v) {
+HN_HD T inner(const G& g, const std::type_identity_t<T>* matrix, const Vertex<T>& v) {
   using Var = typename G::template Var<T>;
   const int count = *v.count;
   const auto last = G::template splat_int<T>(count);
   Var sum = G::splat(T(0));
+  HN_ROLLED
   for (int t0 = 0; t0 < count; t0 += G::width) {
     const auto real = g.template index<T>(t0) < last;
     const auto place =
@@ -66,14 +67,14 @@ HN_HD std::size_t vertex_capacity(const Shape& s) {
 
 template <class T>
 struct TransportWork {
-  T *u, *v;                           // duals, (n), (ld)
-  T *supply, *demand;                 // what is still to be moved, (n), (ld)
-  T *reach, *price;                   // path length to each open column; v, or -huge when closed
-  LaneInt<T>* via;                    // row before each column
-  T *row_dist, *col_dist, *labelled;  // (n), (ld), (ldn)
-  int *before, *rows, *cols;          // column before each row; search order
-  T *flow, *flow_of_row;              // by column (m, ldn), by row (n, ld); general masses
-  int *row_of_col, *col_of_row;       // assignment
+  Array<T> u, v;            // duals, (n), (ld)
+  Array<T> supply, demand;  // what is still to be moved, (n), (ld)
+  Array<T> reach, price;    // path length to each open column; v, or -huge when closed
+  Array<LaneInt<T>> via;    // row before each column
+  Array<T> row_dist, col_dist, labelled;  // (n), (ld), (ldn)
+  Array<int> before, rows, cols;          // column before each row; search order
+  Array<T> flow, flow_of_row;             // by column (m, ldn), by row (n, ld); general masses
+  Array<int> row_of_col, col_of_row;      // assignment
 };
 
 template <class T>
@@ -92,11 +93,10 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   w.before = arena.take<int>(s.n);
   w.rows = arena.take<int>(s.ldn + s.n);
   w.cols = arena.take<int>(s.ld);
-  if (s.assignment) {
-    w.row_of_col = arena.take<int>(s.ld);
-    w.col_of_row = arena.take<int>(s.n);
-  } else {
-    w.flow = arena.take<T>(static_cast<std::size_t>(s.m) * s.ldn);
+  w.row_of_col = arena.take<int>(s.ld);
+  w.col_of_row = arena.take<int>(s.n);
+  if (!s.assignment) {
+    w.flow = arena.take_far<T>(static_cast<std::size_t>(s.m) * s.ldn);
     w.flow_of_row = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
   }
   return w;
@@ -116,13 +116,14 @@ class Transport {
 
   /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
   HN_HD void cold(const T* cost) const {
+    HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
+      HN_ROLLED
       for (int i = 1; i < s_.n; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
-    g_.sync();
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
@@ -130,25 +131,34 @@ class Transport {
   HN_HD bool solve(const T* cost, const T* a, const T* b) {
     T slack = 0, largest = 0;
     if (s_.assignment) {
+      HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
     } else {
+      HN_ROLLED
       for (int i = 0; i < s_.n; ++i) largest = a[i] > largest ? a[i] : largest;
+      HN_ROLLED
       for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
       slack = 2 * Limits<T>::epsilon * largest;
+      HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.supply[i] = a[i];
+      HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
       const Var none = G::splat(T(0));
+      HN_ROLLED
       for (int e = 0; e < s_.m * s_.ldn; e += G::width) g_.store(w_.flow + e, none);
+      HN_ROLLED
       for (int e = 0; e < s_.n * s_.ld; e += G::width) g_.store(w_.flow_of_row + e, none);
     }
     g_.sync();
     take_tight_rows(cost);
     take_tight_columns(cost);
     bool complete = true;
+    HN_ROLLED
     for (int row = 0; row < s_.n; ++row) {
       if (s_.assignment) {
         if (w_.col_of_row[row] < 0) complete &= augment(cost, row, slack);
       } else {
+        HN_ROLLED
         while (w_.supply[row] > slack) {
           if (!augment(cost, row, slack)) {
             // totals that differ by rounding leave a little over
@@ -164,19 +174,23 @@ class Transport {
   /// The coupling as a list; unit converts integer units of mass into masses.
   HN_HD void extract(const Vertex<T>& out, T unit) const {
     if (s_.assignment) {
+      HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) {
         out.set(i, i, w_.col_of_row[i], s_.ld, unit);
       }
       if (g_.leader()) *out.count = s_.n;
     } else {
       int count = 0;
+      HN_ROLLED
       for (int j = 0; j < s_.m && count < s_.n + s_.m; ++j) {
         const int from = count;
+        HN_ROLLED
         for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
           const auto moved = g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0));
           count = g_.template append<T>(moved, i0, out.row, count);
         }
         g_.sync();
+        HN_ROLLED
         for (int t = from + g_.begin(); t < count; t += g_.step()) {
           const int i = out.row[t];
           out.set(t, i, j, s_.ld, w_.flow[j * s_.ldn + i] * unit);
@@ -195,10 +209,12 @@ class Transport {
 
   /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
   HN_HD void take_tight_rows(const T* cost) const {
+    HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       const T* row = cost + i * s_.ld;
-      Var best = g_.load(row) - g_.load(w_.v);
+      Var best = g_.load(row) - g_.load(w_.v + 0);
       Int at = g_.template index<T>(0);
+      HN_ROLLED
       for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
         const Var reduced = g_.load(row + j0) - g_.load(w_.v + j0);
         at = G::select(reduced < best, g_.template index<T>(j0), at);
@@ -231,9 +247,11 @@ class Transport {
   /// v_j = min_i (cost_ij - u_i), never less than before, and what its cheapest row still has to give.
   /// Columns lie on lanes, so this costs less than one search for a path and saves several.
   HN_HD void take_tight_columns(const T* cost) const {
+    HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var best = g_.load(cost + j0) - G::splat(w_.u[0]);
       Int at = G::template splat_int<T>(0);
+      HN_ROLLED
       for (int i = 1; i < s_.n; ++i) {
         const Var reduced = g_.load(cost + i * s_.ld + j0) - G::splat(w_.u[i]);
         at = G::select(reduced < best, G::template splat_int<T>(i), at);
@@ -245,6 +263,7 @@ class Transport {
     }
     g_.sync();
     if (g_.leader()) {
+      HN_ROLLED
       for (int j = 0; j < s_.m; ++j) {
         const int i = static_cast<int>(w_.via[j]);
         if (s_.assignment) {
@@ -273,6 +292,7 @@ class Transport {
     const Int me = G::template splat_int<T>(i);
     Var best = G::splat(2 * huge);
     Int at = g_.template index<T>(0);
+    HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       const Var price = g_.load(w_.price + j0);
       Var through = g_.load(row + j0) - base - price;
@@ -294,8 +314,9 @@ class Transport {
 
   /// The nearest open column once more, after one was closed without opening a row.
   HN_HD MinAt<T> nearest() const {
-    Var best = g_.load(w_.reach);
+    Var best = g_.load(w_.reach + 0);
     Int at = g_.template index<T>(0);
+    HN_ROLLED
     for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
       const Var reach = g_.load(w_.reach + j0);
       at = G::select(reach < best, g_.template index<T>(j0), at);
@@ -307,11 +328,13 @@ class Transport {
   /// Sends what one shortest path from `source` can carry.
   HN_HD bool augment(const T* cost, int source, T slack) {
     ++paths_;
+    HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       g_.store(w_.reach + j0, G::splat(huge));
       g_.store(w_.price + j0, g_.load(w_.v + j0));
     }
     if (!s_.assignment) {
+      HN_ROLLED
       for (int i0 = 0; i0 < s_.ldn; i0 += G::width) g_.store(w_.labelled + i0, G::splat(T(0)));
       g_.sync();
     }
@@ -324,9 +347,11 @@ class Transport {
     g_.sync();
     int num_rows = 1, num_cols = 0, scanned = 0, sink = -1;
     T mu = 0;
+    HN_ROLLED
     while (sink < 0) {
       MinAt<T> next;
       if (scanned < num_rows) {
+        HN_ROLLED
         while (scanned < num_rows) next = relax(cost, w_.rows[scanned++], mu);
       } else {
         next = nearest();
@@ -357,12 +382,14 @@ class Transport {
         ++num_rows;
       } else {
         const int from = num_rows;
+        HN_ROLLED
         for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
           const auto fresh = (g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0))) &
                              (g_.load(w_.labelled + i0) == G::splat(T(0)));
           num_rows = g_.template append<T>(fresh, i0, w_.rows, num_rows);
         }
         g_.sync();
+        HN_ROLLED
         for (int t = from + g_.begin(); t < num_rows; t += g_.step()) {
           const int i = w_.rows[t];
           w_.row_dist[i] = mu;
@@ -373,10 +400,12 @@ class Transport {
       g_.sync();
     }
     g_.sync();  // the search is over on every lane, and `via` is complete
+    HN_ROLLED
     for (int t = g_.begin(); t < num_rows; t += g_.step()) {
       const int i = w_.rows[t];
       w_.u[i] += mu - w_.row_dist[i];
     }
+    HN_ROLLED
     for (int t = g_.begin(); t < num_cols; t += g_.step()) {
       const int j = w_.cols[t];
       w_.v[j] -= mu - w_.col_dist[j];
@@ -391,6 +420,7 @@ class Transport {
 
   HN_HD void flip(int source, int sink) const {
     if (!g_.leader()) return;
+    HN_ROLLED
     for (int j = sink;;) {
       const int i = static_cast<int>(w_.via[j]);
       w_.row_of_col[j] = i;
@@ -404,6 +434,7 @@ class Transport {
   HN_HD void push(int source, int sink) const {
     if (!g_.leader()) return;
     T moved = w_.supply[source] < w_.demand[sink] ? w_.supply[source] : w_.demand[sink];
+    HN_ROLLED
     for (int j = sink;;) {
       const int i = static_cast<int>(w_.via[j]);
       if (i == source) break;
@@ -413,6 +444,7 @@ class Transport {
     }
     w_.supply[source] -= moved;
     w_.demand[sink] -= moved;
+    HN_ROLLED
     for (int j = sink;;) {
       const int i = static_cast<int>(w_.via[j]);
       move(i, j, moved);

@@ -1,28 +1,10 @@
-// CPU implementations of the ops: check what would corrupt memory, allocate the results, share the items out
-// among torch's threads.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
-
-#include <algorithm>
+// The operators on the CPU: items are shared out among torch's threads.
 #include <atomic>
-#include <initializer_list>
-#include <tuple>
-#include <vector>
 
-#include "kernels.h"
-
-// Tests register the same operators on other kernels under another name. The detour expands the name.
-#define HOTNAS_LIBRARY_IMPL_NAMED(name, key, m) STABLE_TORCH_LIBRARY_IMPL(name, key, m)
-#define HOTNAS_LIBRARY_IMPL(key, m) HOTNAS_LIBRARY_IMPL_NAMED(HOTNAS_LIBRARY_NAME, key, m)
+#include "operators.h"
 
 namespace hotnas {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 template <class T>
 const KernelsOf<T>& kernels_of() {
@@ -32,455 +14,43 @@ const KernelsOf<T>& kernels_of() {
     return kernels().f64;
 }
 
-/// Runs f<float> or f<double> by the dtype of `like`.
-template <class F>
-auto by_dtype(const Tensor& like, const char* op, F f) {
-  const ScalarType type = like.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, op,
-                  ": expected float32 or float64 tensors; cast the inputs");
-  return type == ScalarType::Float ? f.template operator()<float>()
-                                   : f.template operator()<double>();
-}
-
-/// A contiguous tensor of the given dtype and shape (-1: any length), or an error that names it.
-Tensor read(const Tensor& tensor, const char* op, const char* name, ScalarType type,
-            std::initializer_list<std::int64_t> shape) {
-  STD_TORCH_CHECK(tensor.is_cpu(), op, ": ", name, " must be a CPU tensor");
-  STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, " has another dtype than expected");
-  STD_TORCH_CHECK(tensor.dim() == static_cast<std::int64_t>(shape.size()), op, ": ", name,
-                  " must have ", shape.size(), " dimensions, got ", tensor.dim());
-  std::int64_t axis = 0;
-  for (const std::int64_t length : shape) {
-    STD_TORCH_CHECK(length < 0 || tensor.size(axis) == length, op, ": ", name, " must have length ",
-                    length, " along dimension ", axis, ", got ", tensor.size(axis));
-    ++axis;
-  }
-  return torch::stable::contiguous(tensor);
-}
-
-/// Node counts are ints in the kernels; a problem beyond this would not fit any memory anyway.
-int nodes(const Tensor& tensor, std::int64_t axis, const char* op) {
-  const std::int64_t count = tensor.size(axis);
-  STD_TORCH_CHECK(count <= 32768, op, ": at most 32768 nodes per problem, got ", count);
-  return static_cast<int>(count);
-}
-
-template <class T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <class T>
-T* write(Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-Tensor like(const Tensor& tensor, std::initializer_list<std::int64_t> shape,
-            std::optional<ScalarType> type = std::nullopt) {
-  const std::vector<std::int64_t> size(shape);
-  return torch::stable::new_empty(tensor, torch::headeronly::IntHeaderOnlyArrayRef(size), type);
-}
-
-/// Items in chunks that threads take as they become free: iteration counts differ from item to item.
-template <class Args>
-void share_out(std::int64_t items, std::int64_t chunk,
-               bool (*range)(const Args&, std::int64_t, std::int64_t), const Args& args,
-               const char* op) {
-  std::atomic<std::int64_t> next{0};
-  std::atomic<bool> fits{true};
-  const std::int64_t threads =
-      std::clamp<std::int64_t>(torch::stable::get_num_threads(), 1, items / chunk + 1);
-  torch::stable::parallel_for(0, threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t worker = begin; worker < end; ++worker) {
-      for (;;) {
-        const std::int64_t from = next.fetch_add(chunk);
-        if (from >= items) break;
-        if (!range(args, from, std::min(from + chunk, items))) fits = false;
+struct Cpu {
+  /// Items in chunks that threads take as they become free: iteration counts differ from item to item.
+  template <class T, class Args>
+  static void run(bool (*KernelsOf<T>::*kernel)(const Args&, std::int64_t, std::int64_t),
+                  const Args& args, std::int64_t items, std::int64_t chunk, const Call& op) {
+    const auto range = kernels_of<T>().*kernel;
+    std::atomic<std::int64_t> next{0};
+    std::atomic<bool> fits{true};
+    const std::int64_t threads =
+        std::clamp<std::int64_t>(torch::stable::get_num_threads(), 1, items / chunk + 1);
+    torch::stable::parallel_for(0, threads, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t worker = begin; worker < end; ++worker) {
+        for (;;) {
+          const std::int64_t from = next.fetch_add(chunk);
+          if (from >= items) break;
+          if (!range(args, from, std::min(from + chunk, items))) fits = false;
+        }
       }
-    }
-  });
-  STD_TORCH_CHECK(fits.load(), op, ": out of memory for the work space; use fewer threads");
-}
+    });
+    STD_TORCH_CHECK(fits.load(), op, ": out of memory for the work space; use fewer threads");
+  }
 
-/// Work per chunk large enough that its start-up does not show, small enough to balance threads.
-std::int64_t chunk_for(int n, int m) { return std::max<std::int64_t>(1, 8192 / (1 + n * m)); }
-
-void check_terms(const char* op, std::int64_t loss, std::int64_t pairs) {
-  STD_TORCH_CHECK(loss == 0 || loss == 1, op, ": loss must be 0 (l1) or 1 (l2), got ", loss);
-  STD_TORCH_CHECK(pairs >= 0 && pairs <= 2, op,
-                  ": pairs must be 0 (all), 1 (directed) or 2 (ordered), got ", pairs);
-}
-
-void check_index(const char* op, const char* name, const Tensor& index, std::int64_t below) {
-  const std::int64_t* value = data<std::int64_t>(index);
-  for (std::int64_t p = 0; p < index.numel(); ++p)
-    STD_TORCH_CHECK(value[p] >= 0 && value[p] < below, op, ": ", name, "[", p, "] = ", value[p],
-                    " is outside 0..", below - 1);
-}
+  static void check_index(const Call& op, const char* name, const Tensor& index,
+                          std::int64_t below) {
+    const std::int64_t* value = data<std::int64_t>(index);
+    for (std::int64_t p = 0; p < index.numel(); ++p)
+      STD_TORCH_CHECK(value[p] >= 0 && value[p] < below, op, ": ", name, "[", p, "] = ", value[p],
+                      " is outside 0..", below - 1);
+  }
+};
 
 std::int64_t cpu_isa() { return kernels().isa; }
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tensor& cost_,
-                                                                     const Tensor& a_,
-                                                                     const Tensor& b_) {
-  const char* op = "transport";
-  const ScalarType type = cost_.scalar_type();
-  const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
-  const std::int64_t batch = cost.size(0);
-  const int n = nodes(cost, 1, op), m = nodes(cost, 2, op);
-  const Tensor a = read(a_, op, "a", type, {batch, n}), b = read(b_, op, "b", type, {batch, m});
-  Tensor plan = like(cost, {batch, n, m}), objective = like(cost, {batch});
-  Tensor f = like(cost, {batch, n}), g = like(cost, {batch, m});
-  Tensor iterations = like(cost, {batch}, ScalarType::Int);
-  Tensor status = like(cost, {batch}, ScalarType::Int);
-  by_dtype(cost, op, [&]<class T>() {
-    const TransportArgs<T> args{n,
-                                m,
-                                data<T>(cost),
-                                data<T>(a),
-                                data<T>(b),
-                                write<T>(plan),
-                                write<T>(objective),
-                                write<T>(f),
-                                write<T>(g),
-                                write<std::int32_t>(iterations),
-                                write<std::int32_t>(status)};
-    share_out(batch, 8 * chunk_for(n, m), kernels_of<T>().transport, args, op);
-  });
-  return {plan, objective, f, g, iterations, status};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_, const Tensor& a_,
-                                                            const Tensor& b_, double epsilon,
-                                                            double tol, std::int64_t max_iter) {
-  const char* op = "sinkhorn";
-  const ScalarType type = cost_.scalar_type();
-  const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
-  const std::int64_t batch = cost.size(0);
-  const int n = nodes(cost, 1, op), m = nodes(cost, 2, op);
-  const Tensor a = read(a_, op, "a", type, {batch, n}), b = read(b_, op, "b", type, {batch, m});
-  Tensor f = like(cost, {batch, n}), g = like(cost, {batch, m}), residual = like(cost, {batch});
-  Tensor iterations = like(cost, {batch}, ScalarType::Int);
-  Tensor status = like(cost, {batch}, ScalarType::Int);
-  by_dtype(cost, op, [&]<class T>() {
-    const SinkhornArgs<T> args{n,
-                               m,
-                               data<T>(cost),
-                               data<T>(a),
-                               data<T>(b),
-                               epsilon,
-                               tol,
-                               static_cast<int>(max_iter),
-                               write<T>(f),
-                               write<T>(g),
-                               write<T>(residual),
-                               write<std::int32_t>(iterations),
-                               write<std::int32_t>(status)};
-    share_out(batch, chunk_for(n, m), kernels_of<T>().sinkhorn, args, op);
-  });
-  return {f, g, residual, iterations, status};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
-    const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
-    const Tensor& b_, const Tensor& alpha_, const Tensor& init_, const Tensor& start_costs_,
-    std::int64_t loss, std::int64_t pairs, std::int64_t num_starts, double tol,
-    std::int64_t max_iter) {
-  const char* op = "fgw";
-  const ScalarType type = cost_.scalar_type();
-  const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
-  const std::int64_t batch = cost.size(0);
-  const int n = nodes(cost, 1, op), m = nodes(cost, 2, op);
-  check_terms(op, loss, pairs);
-  const Tensor struct_x = read(struct_x_, op, "struct_x", type, {batch, n, n});
-  const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
-  const Tensor a = read(a_, op, "a", type, {batch, n}), b = read(b_, op, "b", type, {batch, m});
-  const Tensor alpha = read(alpha_, op, "alpha", type, {batch});
-  const bool has_init = init_.numel() > 0, has_starts = start_costs_.numel() > 0;
-  const Tensor init = has_init ? read(init_, op, "init", type, {batch, n, m}) : init_;
-  const Tensor starts =
-      has_starts ? read(start_costs_, op, "start_costs", type, {-1, n, m}) : start_costs_;
-  Tensor plan = like(cost, {batch, n, m}), objective = like(cost, {batch});
-  Tensor f = like(cost, {batch, n}), g = like(cost, {batch, m}), gap = like(cost, {batch});
-  Tensor iterations = like(cost, {batch}, ScalarType::Int);
-  Tensor status = like(cost, {batch}, ScalarType::Int);
-  by_dtype(cost, op, [&]<class T>() {
-    const FgwArgs<T> args{n,
-                          m,
-                          data<T>(cost),
-                          data<T>(struct_x),
-                          data<T>(struct_y),
-                          data<T>(a),
-                          data<T>(b),
-                          data<T>(alpha),
-                          has_init ? data<T>(init) : nullptr,
-                          has_starts ? data<T>(starts) : nullptr,
-                          has_starts ? static_cast<int>(starts.size(0)) : 0,
-                          static_cast<int>(loss),
-                          static_cast<int>(pairs),
-                          static_cast<int>(num_starts),
-                          tol,
-                          static_cast<int>(max_iter),
-                          write<T>(plan),
-                          write<T>(objective),
-                          write<T>(f),
-                          write<T>(g),
-                          write<T>(gap),
-                          write<std::int32_t>(iterations),
-                          write<std::int32_t>(status)};
-    share_out(batch, chunk_for(n, m), kernels_of<T>().fgw, args, op);
-  });
-  return {plan, objective, f, g, gap, iterations, status};
-}
-
-std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
-                                        const Tensor& struct_y_, const Tensor& weight_,
-                                        std::int64_t loss, std::int64_t pairs) {
-  const char* op = "fgw_backward";
-  const ScalarType type = plan_.scalar_type();
-  const Tensor plan = read(plan_, op, "plan", type, {-1, -1, -1});
-  const std::int64_t batch = plan.size(0);
-  const int n = nodes(plan, 1, op), m = nodes(plan, 2, op);
-  check_terms(op, loss, pairs);
-  const Tensor struct_x = read(struct_x_, op, "struct_x", type, {batch, n, n});
-  const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
-  const Tensor weight = read(weight_, op, "weight", type, {batch});
-  Tensor grad_x = like(plan, {batch, n, n}), grad_y = like(plan, {batch, m, m});
-  by_dtype(plan, op, [&]<class T>() {
-    const FgwBackwardArgs<T> args{n,
-                                  m,
-                                  data<T>(plan),
-                                  data<T>(struct_x),
-                                  data<T>(struct_y),
-                                  data<T>(weight),
-                                  static_cast<int>(loss),
-                                  static_cast<int>(pairs),
-                                  write<T>(grad_x),
-                                  write<T>(grad_y)};
-    share_out(batch, chunk_for(n, m), kernels_of<T>().fgw_backward, args, op);
-  });
-  return {grad_x, grad_y};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
-    const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
-    const Tensor& b_, const Tensor& alpha_, double epsilon, std::int64_t loss, std::int64_t pairs,
-    std::int64_t proximal, double tol, std::int64_t max_iter, double inner_tol,
-    std::int64_t inner_max_iter) {
-  const char* op = "entropic_fgw";
-  const ScalarType type = cost_.scalar_type();
-  const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
-  const std::int64_t batch = cost.size(0);
-  const int n = nodes(cost, 1, op), m = nodes(cost, 2, op);
-  check_terms(op, loss, pairs);
-  const Tensor struct_x = read(struct_x_, op, "struct_x", type, {batch, n, n});
-  const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
-  const Tensor a = read(a_, op, "a", type, {batch, n}), b = read(b_, op, "b", type, {batch, m});
-  const Tensor alpha = read(alpha_, op, "alpha", type, {batch});
-  Tensor log_plan = like(cost, {batch, n, m}), residual = like(cost, {batch});
-  Tensor f = like(cost, {batch, n}), g = like(cost, {batch, m});
-  Tensor iterations = like(cost, {batch}, ScalarType::Int);
-  Tensor status = like(cost, {batch}, ScalarType::Int);
-  by_dtype(cost, op, [&]<class T>() {
-    const EntropicFgwArgs<T> args{n,
-                                  m,
-                                  data<T>(cost),
-                                  data<T>(struct_x),
-                                  data<T>(struct_y),
-                                  data<T>(a),
-                                  data<T>(b),
-                                  data<T>(alpha),
-                                  epsilon,
-                                  static_cast<int>(loss),
-                                  static_cast<int>(pairs),
-                                  static_cast<int>(proximal),
-                                  tol,
-                                  static_cast<int>(max_iter),
-                                  inner_tol,
-                                  static_cast<int>(inner_max_iter),
-                                  write<T>(log_plan),
-                                  write<T>(f),
-                                  write<T>(g),
-                                  write<T>(residual),
-                                  write<std::int32_t>(iterations),
-                                  write<std::int32_t>(status)};
-    share_out(batch, 1, kernels_of<T>().entropic_fgw, args, op);
-  });
-  return {log_plan, f, g, residual, iterations, status};
-}
-
-Tensor fgw_lower_bound(const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_,
-                       const Tensor& a_, const Tensor& b_, const Tensor& alpha_, std::int64_t loss,
-                       std::int64_t pairs) {
-  const char* op = "fgw_lower_bound";
-  const ScalarType type = cost_.scalar_type();
-  const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
-  const std::int64_t batch = cost.size(0);
-  const int n = nodes(cost, 1, op), m = nodes(cost, 2, op);
-  check_terms(op, loss, pairs);
-  const Tensor struct_x = read(struct_x_, op, "struct_x", type, {batch, n, n});
-  const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
-  const Tensor a = read(a_, op, "a", type, {batch, n}), b = read(b_, op, "b", type, {batch, m});
-  const Tensor alpha = read(alpha_, op, "alpha", type, {batch});
-  Tensor bound = like(cost, {batch});
-  by_dtype(cost, op, [&]<class T>() {
-    const LowerBoundArgs<T> args{n,
-                                 m,
-                                 data<T>(cost),
-                                 data<T>(struct_x),
-                                 data<T>(struct_y),
-                                 data<T>(a),
-                                 data<T>(b),
-                                 data<T>(alpha),
-                                 static_cast<int>(loss),
-                                 static_cast<int>(pairs),
-                                 write<T>(bound)};
-    share_out(batch, 1, kernels_of<T>().fgw_lower_bound, args, op);
-  });
-  return bound;
-}
-
-/// One side of cell_distances, checked; the tensors must outlive the pointers.
-struct CellSide {
-  Tensor labels, features, structure, mass;
-  int nodes_;
-
-  CellSide(const char* op, const Tensor& labels_in, const Tensor& features_in,
-           const Tensor& structure_in, const Tensor& mass_in, ScalarType type,
-           std::int64_t num_features, std::int64_t num_labels)
-      : labels(read(labels_in, op, "labels", ScalarType::Long, {-1, -1})) {
-    const std::int64_t graphs = labels.size(0);
-    nodes_ = nodes(labels, 1, op);
-    features = read(features_in, op, "features", type, {graphs, nodes_, num_features});
-    structure = read(structure_in, op, "struct", type, {graphs, nodes_, nodes_});
-    mass = read(mass_in, op, "mass", type, {graphs, nodes_});
-    check_index(op, "labels", labels, num_labels);
-  }
-  template <class T>
-  CellTable<T> table() const {
-    return {nodes_, data<std::int64_t>(labels), data<T>(features), data<T>(structure),
-            data<T>(mass)};
-  }
-};
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> cell_distances(
-    const Tensor& labels_x, const Tensor& features_x, const Tensor& struct_x, const Tensor& a,
-    const Tensor& labels_y, const Tensor& features_y, const Tensor& struct_y, const Tensor& b,
-    const Tensor& label_cost_, const Tensor& index_x_, const Tensor& index_y_, double alpha,
-    std::int64_t loss, std::int64_t pairs, std::int64_t literal, std::int64_t num_starts,
-    const Tensor& start_costs_, double tol, std::int64_t max_iter) {
-  const char* op = "cell_distances";
-  const ScalarType type = features_x.scalar_type();
-  check_terms(op, loss, pairs);
-  const Tensor label_cost = read(label_cost_, op, "label_cost", type, {-1, -1});
-  const std::int64_t num_labels = label_cost.size(0);
-  STD_TORCH_CHECK(label_cost.size(1) == num_labels, op, ": label_cost must be square");
-  STD_TORCH_CHECK(features_x.dim() == 3, op, ": features_x must have 3 dimensions");
-  const std::int64_t num_features = features_x.size(2);
-  const CellSide x(op, labels_x, features_x, struct_x, a, type, num_features, num_labels);
-  const CellSide y(op, labels_y, features_y, struct_y, b, type, num_features, num_labels);
-  const Tensor index_x = read(index_x_, op, "index_x", ScalarType::Long, {-1});
-  const std::int64_t count = index_x.size(0);
-  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {count});
-  check_index(op, "index_x", index_x, x.labels.size(0));
-  check_index(op, "index_y", index_y, y.labels.size(0));
-  const bool has_starts = start_costs_.numel() > 0;
-  const Tensor starts = has_starts
-                            ? read(start_costs_, op, "start_costs", type, {-1, x.nodes_, y.nodes_})
-                            : start_costs_;
-  Tensor objective = like(label_cost, {count}), gap = like(label_cost, {count});
-  Tensor iterations = like(label_cost, {count}, ScalarType::Int);
-  Tensor status = like(label_cost, {count}, ScalarType::Int);
-  by_dtype(label_cost, op, [&]<class T>() {
-    const CellDistancesArgs<T> args{x.table<T>(),
-                                    y.table<T>(),
-                                    data<T>(label_cost),
-                                    static_cast<int>(num_labels),
-                                    static_cast<int>(num_features),
-                                    data<std::int64_t>(index_x),
-                                    data<std::int64_t>(index_y),
-                                    static_cast<T>(alpha),
-                                    static_cast<int>(loss),
-                                    static_cast<int>(pairs),
-                                    static_cast<int>(literal),
-                                    static_cast<int>(num_starts),
-                                    has_starts ? static_cast<int>(starts.size(0)) : 0,
-                                    has_starts ? data<T>(starts) : nullptr,
-                                    tol,
-                                    static_cast<int>(max_iter),
-                                    write<T>(objective),
-                                    write<T>(gap),
-                                    write<std::int32_t>(iterations),
-                                    write<std::int32_t>(status)};
-    share_out(count, chunk_for(x.nodes_, y.nodes_), kernels_of<T>().cell_distances, args, op);
-  });
-  return {objective, gap, iterations, status};
-}
-
-/// One side of network_distances, checked.
-struct NetworkSide {
-  Tensor cells, mass, features;
-  int cells_;
-
-  NetworkSide(const char* op, const Tensor& cells_in, const Tensor& mass_in,
-              const Tensor& features_in, ScalarType type, std::int64_t num_features,
-              std::int64_t num_cells)
-      : cells(read(cells_in, op, "cells", ScalarType::Long, {-1, -1})) {
-    const std::int64_t networks = cells.size(0);
-    cells_ = nodes(cells, 1, op);
-    mass = read(mass_in, op, "mass", type, {networks, cells_});
-    features = read(features_in, op, "features", type, {networks, cells_, num_features});
-    check_index(op, "cells", cells, num_cells);
-  }
-  template <class T>
-  NetworkTable<T> table() const {
-    return {cells_, data<std::int64_t>(cells), data<T>(mass), data<T>(features)};
-  }
-};
-
-Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const Tensor& mass_x,
-                         const Tensor& features_x, const Tensor& cells_y, const Tensor& mass_y,
-                         const Tensor& features_y, const Tensor& index_x_, const Tensor& index_y_) {
-  const char* op = "network_distances";
-  const ScalarType type = cell_cost_.scalar_type();
-  const Tensor cell_cost = read(cell_cost_, op, "cell_cost", type, {-1, -1});
-  STD_TORCH_CHECK(features_x.dim() == 3, op, ": features_x must have 3 dimensions");
-  const std::int64_t num_features = features_x.size(2);
-  const NetworkSide x(op, cells_x, mass_x, features_x, type, num_features, cell_cost.size(0));
-  const NetworkSide y(op, cells_y, mass_y, features_y, type, num_features, cell_cost.size(1));
-  const Tensor index_x = read(index_x_, op, "index_x", ScalarType::Long, {-1});
-  const std::int64_t count = index_x.size(0);
-  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {count});
-  check_index(op, "index_x", index_x, x.cells.size(0));
-  check_index(op, "index_y", index_y, y.cells.size(0));
-  Tensor objective = like(cell_cost, {count});
-  by_dtype(cell_cost, op, [&]<class T>() {
-    const NetworkDistancesArgs<T> args{x.table<T>(),
-                                       y.table<T>(),
-                                       data<T>(cell_cost),
-                                       cell_cost.size(1),
-                                       static_cast<int>(num_features),
-                                       data<std::int64_t>(index_x),
-                                       data<std::int64_t>(index_y),
-                                       write<T>(objective)};
-    share_out(count, 8 * chunk_for(x.cells_, y.cells_), kernels_of<T>().network_distances, args,
-              op);
-  });
-  return objective;
-}
 
 }  // namespace
 
 HOTNAS_LIBRARY_IMPL(CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&cpu_isa)); }
 
-HOTNAS_LIBRARY_IMPL(CPU, m) {
-  m.impl("transport", TORCH_BOX(&transport));
-  m.impl("sinkhorn", TORCH_BOX(&sinkhorn));
-  m.impl("fgw", TORCH_BOX(&fgw));
-  m.impl("fgw_backward", TORCH_BOX(&fgw_backward));
-  m.impl("entropic_fgw", TORCH_BOX(&entropic_fgw));
-  m.impl("fgw_lower_bound", TORCH_BOX(&fgw_lower_bound));
-  m.impl("cell_distances", TORCH_BOX(&cell_distances));
-  m.impl("network_distances", TORCH_BOX(&network_distances));
-}
+HOTNAS_LIBRARY_IMPL(CPU, m) { register_operators<Cpu>(m); }
 
 }  // namespace hotnas

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "../core/group.h"
+#include "lanes.h"
 
 #if defined(__SANITIZE_THREAD__)
 // Exported by the runtime of ThreadSanitizer, declared by no header.
@@ -156,7 +157,9 @@ class ThreadGroup : public ScalarLanes {
   int begin() const { return rank_; }
   int step() const { return W; }
   bool leader() const { return rank_ == 0; }
-  void sync(const Place& place = Place::current()) const { meeting_.sync(rank_, round_++, place); }
+  void sync(const Place& place = Place::current()) const {
+    if (!testing::skipped.is(place)) meeting_.sync(rank_, round_++, place);
+  }
 
   template <class T>
   LaneInt<T> index(int j0) const {
@@ -295,7 +298,11 @@ class ThreadTeam {
 
   void work(int rank, unsigned& round) {
     try {
-      job_(Group(meeting_, round, rank));
+      const Group group(meeting_, round, rank);
+      for (int k = 0; k < testing::repeats; ++k) {
+        if (k > 0) group.sync();
+        job_(group);
+      }
       meeting_.sync(rank, round++, std::source_location::current());
     } catch (const LanesDiverged&) {
       if (rank == 0) error_ = std::current_exception();

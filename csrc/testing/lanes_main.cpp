@@ -2,12 +2,13 @@
 // without torch or Python, which ThreadSanitizer, AddressSanitizer and Valgrind can watch entirely.
 //
 //   lanes_main [lanes=1,2,8,16,32,simd] [kernels=transport,fgw,...] [nodes=33] [every=1] [terms=one]
-//              [fill=255]
+//              [fill=255] [repeats=1] [skip=FILE:LINE]
 //
 // lanes: widths of the thread groups, simd for the vector kernels, serial for the one lane held to itself
 // with other bytes in what it never wrote. nodes: the largest problem. every=k: one batch in k. terms=all:
 // every loss and pair set on every batch. fill: the byte in unwritten work space, -1 leaves it to the
-// allocator. Prints a line for each difference; exit status 1 if there was one.
+// allocator. repeats: solves of each item by lanes that do not meet in between. skip: a sync() of the core that
+// lanes pass by. Prints a line for each difference; exit status 1 if there was one.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -196,7 +197,7 @@ class Calls {
   }
 
   /// All kinds of starts: the given one, pointwise, signature, order-preserving, and two costs.
-  Results<T> fgw(int loss, int pairs) {
+  Results<T> fgw(int loss, int pairs, int has_init) {
     Results<T> r = results(5);
     const FgwArgs<T> args{p_.n,
                           p_.m,
@@ -206,7 +207,7 @@ class Calls {
                           p_.a.data(),
                           p_.b.data(),
                           p_.alpha.data(),
-                          p_.init.data(),
+                          has_init ? p_.init.data() : nullptr,
                           p_.start_costs.data(),
                           2,
                           loss,
@@ -295,8 +296,8 @@ class Calls {
     const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
     const std::vector<T> label_cost{0, 1, 1, 0};
     const CellDistancesArgs<T> args{
-        {p_.n, labels_x.data(), p_.a.data(), p_.struct_x.data(), p_.a.data()},
-        {p_.m, labels_y.data(), p_.b.data(), p_.struct_y.data(), p_.b.data()},
+        {p_.count, p_.n, labels_x.data(), p_.a.data(), p_.struct_x.data(), p_.a.data()},
+        {p_.count, p_.m, labels_y.data(), p_.b.data(), p_.struct_y.data(), p_.b.data()},
         label_cost.data(),
         2,
         1,
@@ -325,9 +326,10 @@ class Calls {
     const std::vector<std::int64_t> cells_x = alternating(rows(), p_.n),
                                     cells_y = alternating(columns(), p_.m);
     const std::vector<std::int64_t> pairing = alternating(p_.count, p_.count);
-    const NetworkDistancesArgs<T> args{{p_.n, cells_x.data(), p_.a.data(), p_.a.data()},
-                                       {p_.m, cells_y.data(), p_.b.data(), p_.b.data()},
+    const NetworkDistancesArgs<T> args{{p_.count, p_.n, cells_x.data(), p_.a.data(), p_.a.data()},
+                                       {p_.count, p_.m, cells_y.data(), p_.b.data(), p_.b.data()},
                                        p_.cost.data(),
+                                       p_.n,
                                        p_.m,
                                        1,
                                        pairing.data(),
@@ -424,7 +426,7 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
-    if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs);
+    if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
     if (kernel == "entropic_fgw") return calls.entropic_fgw(loss, pairs, flag);
     if (kernel == "fgw_lower_bound") return calls.fgw_lower_bound(loss, pairs);
@@ -538,8 +540,15 @@ Choice parse(int argc, char** argv) {
       choice.all_terms = std::strcmp(value + 1, "all") == 0;
     else if (name == "fill")
       choice.fill = std::atoi(value + 1);
+    else if (name == "repeats")
+      repeats = std::atoi(value + 1);
+    else if (name == "skip" && std::strchr(value, ':'))
+      skipped = {{value + 1, std::strchr(value, ':')},
+                 static_cast<unsigned>(std::atoi(std::strchr(value, ':') + 1))};
     else {
-      std::fprintf(stderr, "%s: expected lanes=, kernels=, nodes=, every=, terms= or fill=\n",
+      std::fprintf(stderr,
+                   "%s: expected lanes=, kernels=, nodes=, every=, terms=, fill=, repeats= or"
+                   " skip=FILE:LINE\n",
                    argv[k]);
       std::exit(2);
     }

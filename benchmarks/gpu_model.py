@@ -1,0 +1,212 @@
+"""Pairs per second that a GPU should reach, from counted instructions and bytes: no measurement.
+
+    python -m benchmarks.gpu_model                       # the table, from COUNTS
+    python -m benchmarks.gpu_model --count PATH/nvcc     # count again
+
+What is counted: every instruction of the compiled kernels, in PTX, on random problems, as
+`benchmarks.ptx` runs them; also the cycles of a warp that is alone on its multiprocessor.
+Registers and memory are those of the committed table of `benchmarks.gpu_occupancy`.
+
+Assumptions, on the slow side where we could not know:
+
+- Instructions of PTX count as they are; the assembler merges some of them, above all moves and the
+  addresses of neighbours.
+- The groups of a warp never run together: each instruction works for one problem.
+- Schedulers issue in `UTILISATION` of their cycles at best.
+- A warp starts instructions in order, each when its operands are there (`benchmarks.ptx.CYCLES`),
+  and every access to global memory takes as long as the second-level cache. Warps hide each other's
+  waits and nothing else does.
+- Every access to a row of global memory moves whole sectors of 32 bytes through the second-level
+  cache, as if no level before it held anything. The part of what all resident problems touch that
+  exceeds this cache comes from memory, each time.
+"""
+
+import argparse
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_occupancy import LIMITS, occupancy, read_table
+from benchmarks.ptx import Memory, Program, compile_kernels, structure
+
+__all__ = ["COUNTS", "GPUS", "Counts", "Gpu", "count", "predict"]
+
+UTILISATION = 0.6
+_SECTOR = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Published figures of a GPU.
+
+    Attributes:
+        architecture: Such as ``"sm_90"``.
+        multiprocessors: Streaming multiprocessors, of 4 schedulers each.
+        clock: Sustained clock in Hz.
+        cache: Bytes of the second-level cache.
+        cache_rate: Bytes per second of the second-level cache.
+        memory_rate: Bytes per second of the memory.
+    """
+
+    architecture: str
+    multiprocessors: int
+    clock: float
+    cache: float
+    cache_rate: float
+    memory_rate: float
+
+
+GPUS = {
+    "A100": Gpu("sm_80", 108, 1.41e9, 40e6, 4.0e12, 2.0e12),
+    "H100": Gpu("sm_90", 132, 1.755e9, 50e6, 5.5e12, 3.35e12),
+    "H200": Gpu("sm_90", 132, 1.755e9, 50e6, 5.5e12, 4.8e12),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one problem takes, on average.
+
+    Attributes:
+        instructions: Instructions of a warp.
+        cycles: Cycles of a warp that is alone.
+        accesses: Loads and stores of global memory.
+        touched: Bytes of global memory, each counted once.
+    """
+
+    instructions: int
+    cycles: int
+    accesses: int
+    touched: int
+
+
+COUNTS = {
+    ("Fgw", 8): Counts(35817, 547102, 2199, 4991),
+    ("Fgw", 11): Counts(54771, 908304, 3902, 11433),
+    ("Fgw", 20): Counts(138012, 2530383, 10506, 38316),
+    ("Transport", 8): Counts(2499, 24626, 81, 912),
+    ("Transport", 11): Counts(3422, 31642, 90, 1532),
+    ("Transport", 20): Counts(6430, 53759, 122, 4224),
+    ("Sinkhorn", 8): Counts(30492, 149948, 55, 460),
+    ("Sinkhorn", 11): Counts(37288, 185754, 64, 780),
+    ("Sinkhorn", 20): Counts(46478, 237540, 91, 2140),
+}
+"""By operator and nodes of both sides, as `count` found them."""
+
+
+def lanes_for(nodes: int) -> int:
+    """Threads that work on a problem."""
+    return 8 if nodes <= 8 else 16 if nodes <= 16 else 32
+
+
+def predict(gpu: Gpu, operator: str, nodes: int) -> dict[str, float | str]:
+    """Predict a rate.
+
+    Args:
+        gpu: The GPU.
+        operator: One of those in `COUNTS`.
+        nodes: Nodes of both sides, likewise.
+
+    Returns:
+        Pairs per second if one resource alone mattered (``issue``, ``latency``, ``cache``,
+        ``memory``), the least of them as ``pairs_per_second`` and its name as ``bound``.
+    """
+    counts, lanes = COUNTS[operator, nodes], lanes_for(nodes)
+    kernel = next(
+        row
+        for row in read_table()[1]
+        if (row["operator"], row["dtype"], row["lanes"]) == (operator, "float32", str(lanes))
+    )
+    limits = LIMITS[gpu.architecture]
+    share = occupancy(
+        limits,
+        threads=int(kernel["threads"]),
+        registers=int(kernel["registers"]),
+        shared=int(kernel["shared"]),
+    )
+    warps = gpu.multiprocessors * limits.warps * share
+    moved = counts.accesses * max(_SECTOR, 4 * lanes)
+    resident = warps * 32 / lanes * counts.touched
+    missed = max(0.0, 1 - gpu.cache / resident)
+    rates = {
+        "issue": gpu.multiprocessors * 4 * gpu.clock * UTILISATION / counts.instructions,
+        "latency": warps * gpu.clock / counts.cycles,
+        "cache": gpu.cache_rate / moved,
+        "memory": gpu.memory_rate / (missed * moved + counts.touched),
+    }
+    bound = min(rates, key=lambda name: rates[name])
+    return {**rates, "pairs_per_second": rates[bound], "bound": bound}
+
+
+def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
+    """Count what random problems take: directed pairs, absolute loss, one start, even masses.
+
+    Args:
+        nvcc: The CUDA compiler.
+        operator: ``"Fgw"``, ``"Transport"`` or ``"Sinkhorn"``.
+        nodes: Nodes of both sides.
+        problems: How many to average over.
+
+    Raises:
+        subprocess.CalledProcessError: The kernel does not compile.
+    """
+    rng = torch.Generator().manual_seed(0)
+    lanes = lanes_for(nodes)
+    program = Program(compile_kernels(nvcc, operator, "float"), f"ELi{lanes}EE")
+    totals = [0, 0, 0, 0]
+    for _ in range(problems):
+        memory = Memory()
+
+        def array(content: bytes, memory: Memory = memory) -> tuple[str, int]:
+            return "P", memory.upload(content)
+
+        def drawn(*shape: int) -> bytes:
+            return bytes(torch.rand(*shape, generator=rng).numpy().tobytes())
+
+        cost, x, y = (array(drawn(nodes, nodes)) for _ in range(3))
+        even = array(struct.pack("f", 1 / nodes) * nodes)
+        alpha, null = array(struct.pack("f", 0.5)), ("P", 0)
+        row = bytes(4 * nodes)
+        plan, f, g = array(nodes * row), array(row), array(row)
+        objective, gap, iterations, status = (array(bytes(4)) for _ in range(4))
+        arguments = {
+            "Transport": [cost, even, even, plan, objective, f, g, iterations, status],
+            "Sinkhorn": [cost, even, even, 0.1, 1e-4, 100, f, g, gap, iterations, status],
+            "Fgw": [cost, x, y, even, even, alpha, null, null, 0, 0, 1, 1, 1e-4, 100,
+                    plan, objective, f, g, gap, iterations, status],
+        }[operator]  # fmt: skip
+        near, far = 16 * 1024, 512 * 1024
+        space = array(bytes(far))
+        values = [structure(nodes, nodes, *arguments), struct.pack("q", 1)]
+        values += [struct.pack("QQ", near, far), structure(space)]
+        tally = program.run(memory, values, threads=range(lanes), shared=near)
+        totals[0] += tally.instructions
+        totals[1] += tally.cycles
+        totals[2] += tally.kinds["ld.global"] + tally.kinds["st.global"]
+        totals[3] += 4 * memory.touched
+    return Counts(*(round(total / problems) for total in totals))
+
+
+def main() -> None:
+    """Print the table, or count."""
+    parser = argparse.ArgumentParser(description="Rates that the model predicts for GPUs.")
+    parser.add_argument("--count", type=Path, metavar="NVCC", help="count with this compiler")
+    arguments = parser.parse_args()
+    if arguments.count:
+        for operator in ("Fgw", "Transport", "Sinkhorn"):
+            for nodes, problems in ((8, 16), (11, 8), (20, 2)):
+                counts = count(arguments.count, operator, nodes, problems)
+                print(operator, nodes, counts, flush=True)
+        return
+    print("| operator | n | GPU | million pairs/s | bound by |\n|---|---:|---|---:|---|")
+    for operator, nodes in COUNTS:
+        for name, gpu in GPUS.items():
+            found = predict(gpu, operator, nodes)
+            millions = float(f"{float(found['pairs_per_second']) / 1e6:.2g}")
+            print(f"| {operator} | {nodes} | {name} | {millions:g} | {found['bound']} |")
+
+
+if __name__ == "__main__":
+    main()

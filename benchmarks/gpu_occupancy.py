@@ -1,0 +1,198 @@
+"""Registers and memory of the CUDA kernels, as the compiler reports them; their occupancy.
+
+python -m benchmarks.gpu_occupancy build/dev/cuda-report      # after make cuda; writes RESULTS
+"""
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hotnas_torch.files import write_text
+
+__all__ = [
+    "LIMITS", "RESULTS", "Kernel", "Limits", "compiler", "kernels", "occupancy", "parse_report",
+    "read_table", "write_table",
+]  # fmt: skip
+
+RESULTS = Path(__file__).parent / "results" / "cuda-kernels.md"
+"""The committed table, which tests hold against the build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one multiprocessor can hold (CUDA C++ programming guide, compute capabilities).
+
+    Attributes:
+        warps: Resident warps.
+        blocks: Resident blocks.
+        registers: 32-bit registers.
+        shared: Bytes of shared memory.
+    """
+
+    warps: int
+    blocks: int
+    registers: int
+    shared: int
+
+
+LIMITS = {
+    "sm_80": Limits(64, 32, 65536, 164 * 1024),
+    "sm_90": Limits(64, 32, 65536, 228 * 1024),
+    "sm_100": Limits(64, 32, 65536, 228 * 1024),
+}
+
+_REGISTER_UNIT = 256  # registers are handed out to a warp in such lots
+_WARP_UNIT = 4  # warps get registers in fours
+_SHARED_UNIT = 128
+_SHARED_RESERVED = 1024  # of every block, by the driver
+
+
+def occupancy(limits: Limits, *, threads: int, registers: int, shared: int) -> float:
+    """Compute the share of a multiprocessor's warps that can be resident.
+
+    Args:
+        limits: The multiprocessor.
+        threads: Threads of a block.
+        registers: Registers of a thread.
+        shared: Bytes of shared memory of a block.
+
+    Returns:
+        In [0, 1].
+    """
+    warps = -(-threads // 32)
+    lot = -(-registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
+    by_registers = limits.registers // lot // _WARP_UNIT * _WARP_UNIT // warps
+    block = -(-(shared + _SHARED_RESERVED) // _SHARED_UNIT) * _SHARED_UNIT
+    blocks = min(limits.blocks, limits.warps // warps, by_registers, limits.shared // block)
+    return blocks * warps / limits.warps
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the compiler says of one kernel.
+
+    Attributes:
+        operator: Name of the operator, such as ``"Fgw"``.
+        dtype: ``"float32"`` or ``"float64"``.
+        lanes: Threads per problem; None where a block works on one problem.
+        architecture: Such as ``"sm_90"``.
+        registers: Per thread.
+        stack: Bytes per thread.
+        spills: Bytes stored to and loaded from the stack for want of registers.
+        shared: Bytes of shared memory fixed by the compiler.
+    """
+
+    operator: str
+    dtype: str
+    lanes: int | None
+    architecture: str
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+
+
+_ENTRY = re.compile(
+    r"Compiling entry function '\w*?(?:tiles|blocks)INS\w_\d+([A-Z]\w*?)ItemI([fd])EE(?:Li(\d+)E)?"
+    r".*?' for '(sm_\d+)'.*?"
+    r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?"
+    r"Used (\d+) registers([^\n]*)",
+    re.DOTALL,
+)
+
+
+def parse_report(text: str) -> list[Kernel]:
+    """Read what ``ptxas -v`` printed."""
+    found = []
+    for match in _ENTRY.finditer(text):
+        operator, kind, lanes, architecture, stack, stores, loads, registers, rest = match.groups()
+        shared = re.search(r"(\d+) bytes smem", rest)
+        found.append(
+            Kernel(
+                operator=operator,
+                dtype="float32" if kind == "f" else "float64",
+                lanes=int(lanes) if lanes else None,
+                architecture=architecture,
+                registers=int(registers),
+                stack=int(stack),
+                spills=int(stores) + int(loads),
+                shared=int(shared[1]) if shared else 0,
+            )
+        )
+    return found
+
+
+def kernels(folder: Path) -> list[dict[str, str]]:
+    """Tabulate the kernels of a build, with their occupancy.
+
+    Args:
+        folder: Where the build keeps the compiler's reports: ``cuda-report``.
+
+    Returns:
+        A row per kernel and architecture, of the columns of the table: the fields of `Kernel`,
+        ``threads`` of a block, ``shared`` memory of a block, ``global`` memory per problem, both in
+        bytes, and ``occupancy``. The memory of blocks that work on one problem depends on its size:
+        ``-``.
+    """
+    layout = {}
+    for line in torch.ops.hotnas.cuda_kernels().splitlines():
+        operator, bits, lanes, threads, near, far = line.split()
+        layout[operator, f"float{bits}", int(lanes)] = int(threads), int(near), int(far)
+    rows: list[dict[str, str]] = []
+    for report in sorted(folder.glob("*.txt")):
+        for kernel in parse_report(report.read_text(encoding="utf-8")):
+            shared, threads, far = kernel.shared, 128, "-"
+            if kernel.lanes is not None:
+                threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
+                shared += near * threads // kernel.lanes
+                far = str(bytes_far)
+            limits = LIMITS[kernel.architecture]
+            share = occupancy(limits, threads=threads, registers=kernel.registers, shared=shared)
+            row = {name: str(getattr(kernel, name)) for name in Kernel.__dataclass_fields__}
+            row |= {"threads": str(threads), "shared": str(shared), "global": far}
+            row |= {"lanes": "block" if kernel.lanes is None else str(kernel.lanes)}
+            rows.append(row | {"occupancy": f"{share:.0%}"})
+    order = ["8", "16", "32", "block"]
+    return sorted(
+        rows,
+        key=lambda r: (r["architecture"], r["dtype"], r["operator"], order.index(r["lanes"])),
+    )
+
+
+def compiler(folder: Path) -> str:
+    """Name the compiler of a build, with its version."""
+    return (folder / "compiler.txt").read_text(encoding="utf-8").strip()
+
+
+def write_table(path: Path, name: str, rows: list[dict[str, str]]) -> None:
+    """Write rows of `kernels` as a Markdown table, under the name of their compiler."""
+    lines = ["## CUDA kernels: registers, memory, occupancy", "", f"Compiled by {name}.", ""]
+    lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+    lines += [f"| {' | '.join(row.values())} |" for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_table(path: Path = RESULTS) -> tuple[str, list[dict[str, str]]]:
+    """Read what `write_table` wrote: the compiler's name and the rows."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    said = re.search(r"^Compiled by (.+)\.$", text, re.MULTILINE)
+    if said is None or not lines:
+        raise ValueError(f"{path} is no table of kernels")
+    return said[1], [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def main() -> None:
+    """Write the table of a build."""
+    parser = argparse.ArgumentParser(description="Tabulate the CUDA kernels of a build.")
+    parser.add_argument("folder", type=Path, help="cuda-report of the build")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    write_table(arguments.output, compiler(arguments.folder), kernels(arguments.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+// One item of a batch, from the caller's arrays into the work space: which nodes carry mass, whether the
+// masses can be matched, and the rows and columns between those nodes.
+#pragma once
+
+#include "arguments.h"
+#include "pair_cost.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+/// One side of a problem in the caller's arrays; no masses means that every node is present.
+template <class T>
+struct Side {
+  const T* mass;
+  int nodes;
+};
+
+/// The nodes that carry mass, and whether all carry the same.
+struct Support {
+  Array<int> node;
+  int count;
+  bool uniform;
+};
+
+template <class T>
+struct GatherWork {
+  Array<int> x, y;  // the nodes with mass
+  Array<T> row;     // masses of one side, padded to whole rows of lanes
+};
+
+template <class T>
+HN_HD GatherWork<T> take_gather(Arena& arena, int n, int m, int width) {
+  return {arena.take_far<int>(n), arena.take_far<int>(m),
+          arena.take_far<T>(round_up(n < m ? m : n, width))};
+}
+
+template <class G, class T>
+HN_HD void fill(const G& g, std::type_identity_t<T>* to, std::size_t count, T value) {
+  HN_ROLLED
+  for (std::size_t e = g.begin(); e < count; e += g.step()) to[e] = value;
+}
+
+/// Masses that can be matched: finite, not negative, equal totals up to rounding.
+template <class G, class T>
+HN_HD Status check_masses(const G& g, const Side<T>& a, const Side<T>& b) {
+  T total_a = 0, total_b = 0, negative = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < a.nodes; i += g.step()) {
+    total_a += a.mass[i];
+    if (a.mass[i] < 0) negative = 1;
+  }
+  HN_ROLLED
+  for (int j = g.begin(); j < b.nodes; j += g.step()) {
+    total_b += b.mass[j];
+    if (b.mass[j] < 0) negative = 1;
+  }
+  total_a = g.total(total_a);
+  total_b = g.total(total_b);
+  negative = g.total(negative);
+  if (!(total_a - total_a == 0) || !(total_b - total_b == 0)) return Status::nonfinite;
+  const T larger = total_a < total_b ? total_b : total_a;
+  const T gap = total_a < total_b ? total_b - total_a : total_a - total_b;
+  return negative > 0 || gap > Limits<T>::root_epsilon * larger ? Status::infeasible
+                                                                : Status::converged;
+}
+
+/// Lists all nodes.
+template <class G>
+HN_HD Support list_nodes(const G& g, int nodes, Array<int> list) {
+  HN_ROLLED
+  for (int i = g.begin(); i < nodes; i += g.step()) list[i] = i;
+  g.sync();
+  return {list, nodes, true};
+}
+
+/// Lists the nodes that carry mass, in order.
+template <class G, class T>
+HN_HD Support list_support(const G& g, const Side<T>& side, std::type_identity_t<T>* row,
+                           Array<int> list) {
+  const int rows = padded<G>(side.nodes);
+  HN_ROLLED
+  for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
+  int count = 0;
+  for (int i0 = 0; i0 < rows; i0 += G::width)
+    count = g.template append<T>(g.load(row + i0) > G::splat(T(0)), i0, list, count);
+  g.sync();
+  T others = 0;
+  HN_ROLLED
+  for (int t = g.begin(); t < count; t += g.step())
+    if (row[list[t]] != row[list[0]]) others = 1;
+  const bool uniform = g.total(others) == 0;
+  g.sync();  // the other side comes into the same row
+  return {list, count, uniform};
+}
+
+template <class G>
+HN_HD Shape shape_of(const Support& x, const Support& y) {
+  return {x.count, y.count, padded<G>(y.count), padded<G>(x.count),
+          x.count == y.count && x.uniform && y.uniform};
+}
+
+/// Masses in units: whole numbers where both sides are uniform, so that no dust is left over. Returns the mass
+/// of a unit.
+template <class G, class T>
+HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, const T* b,
+                    std::type_identity_t<T>* out_a, std::type_identity_t<T>* out_b) {
+  const bool whole = x.uniform && y.uniform;
+  const bool equal = x.count == y.count;
+  T total = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step()) {
+    total += a[x.node[i]];
+    out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]];
+  }
+  HN_ROLLED
+  for (int j = g.begin(); j < y.count; j += g.step())
+    out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]];
+  total = g.total(total);
+  if (!whole) return 1;
+  return equal ? a[x.node[0]] : total / (T(x.count) * T(y.count));
+}
+
+/// Rows and columns with mass of a (.., stride) matrix, padded with zeros. Returns 0, or NaN on a lane that met
+/// what is no number.
+template <class G, class T>
+HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
+                    int ld, std::type_identity_t<T>* to) {
+  T defect = 0;
+  HN_ROLLED
+  for (int i = 0; i < x.count; ++i) {
+    const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
+    T* out = to + i * ld;
+    HN_ROLLED
+    for (int j = g.begin(); j < y.count; j += g.step()) {
+      const T value = row[y.node[j]];
+      out[j] = value;
+      defect += value - value;
+    }
+    HN_ROLLED
+    for (int j = y.count + g.begin(); j < ld; j += g.step()) out[j] = 0;
+  }
+  return defect;
+}
+
+/// The structures of both sides; returns as load_matrix.
+template <class G, class T>
+HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Support& y,
+                        const T* struct_x, int n, const T* struct_y, int m,
+                        const Structures<T>& c) {
+  const T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
+  HN_ROLLED
+  for (int l = 0; l < s.m; ++l) {
+    HN_ROLLED
+    for (int j = g.begin(); j < s.m; j += g.step())
+      c.cyt[l * s.ld + j] = struct_y[static_cast<std::size_t>(y.node[j]) * m + y.node[l]];
+    HN_ROLLED
+    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
+  }
+  return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
+}
+
+/// Writes an (n, ld) matrix of the work space to its places in an (.., stride) matrix of the caller.
+template <class G, class T>
+HN_HD void store_matrix(const G& g, const Support& x, const Support& y,
+                        const std::type_identity_t<T>* from, int ld, T* to, int stride) {
+  HN_ROLLED
+  for (int i = 0; i < x.count; ++i) {
+    T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
+    HN_ROLLED
+    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = from[i * ld + j];
+  }
+}
+
+template <class G, class T>
+HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to) {
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
+}
+
+}  // namespace hotnas::HOTNAS_ISA

@@ -1,0 +1,198 @@
+// The GPU kernels of one operator and one floating-point type: core/items.h on lanes of a warp, or of a block
+// where a problem is large. Compiled once per operator and type:
+//   HOTNAS_NAME  "Fgw", the operator    HOTNAS_ITEM  FgwItem, of core/items.h    HOTNAS_TYPE  float or double
+//
+// Problems of up to 8, 16 and 32 nodes a side take as many lanes; what their inner loops touch lies in shared
+// memory at addresses known when the program is compiled. Larger problems take a block each and
+// lie in global memory. The grid is as large as the GPU can hold at once, and groups take items in turn.
+#define HOTNAS_ISA device
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <string>
+
+#include "../core/items.h"
+#include "groups.h"
+#include "launch.h"
+
+namespace hotnas::HOTNAS_ISA {
+namespace {
+
+/// Threads of a block, and blocks that a multiprocessor shall hold at once, which bounds their registers: 64 of
+/// 32 bits, so that half of the warps that it can hold are there, and 128 for double.
+template <class Item, int W>
+struct Tiles {
+  using T = typename Item::Scalar;
+  static constexpr int threads = W == 32 ? 128 : 256;
+  static constexpr int blocks = 65536 / threads / (sizeof(T) == 8 ? 128 : 64);
+  static constexpr int groups = threads / W;
+  HN_HD static Shape most() { return {W, W, W, W, false}; }
+  HN_HD static Sizing sizing() { return {W, atom_slots(most()), W, W}; }
+};
+constexpr int block_width = 128;
+constexpr int blocks_of_large = 2;
+
+/// Global memory that the work spaces of one launch may take together.
+constexpr std::size_t most_memory = std::size_t{2} << 30;
+
+/// Bytes per problem.
+struct Space {
+  std::size_t near, far;
+};
+
+template <class Args>
+HN_HD auto terms_of(const Args& args) {
+  if constexpr (requires { args.loss; })
+    return GivenTerms{static_cast<Loss>(args.loss), static_cast<Pairs>(args.pairs)};
+  else
+    return FixedTerms<Loss::l1, Pairs::all>{};
+}
+
+template <class Item, int W>
+__global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)) void tiles(
+    const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
+    const __grid_constant__ Space space, char* const far) {
+  using Layout = Tiles<Item, W>;
+  extern __shared__ __align__(128) char near[];
+  const int slot = static_cast<int>(threadIdx.x) / W;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * Layout::groups + slot;
+  const std::int64_t all = static_cast<std::int64_t>(gridDim.x) * Layout::groups;
+  Arena arena(near + slot * space.near, far + first * space.far);
+  const auto work = Item::take(arena, Layout::most(), args, Layout::sizing());
+  const auto terms = terms_of(args);
+  const TileGroup<W> group;
+  HN_ROLLED
+  for (std::int64_t item = first; item < items; item += all) {
+    Item::solve(group, args, terms, item, work);
+    group.sync();
+  }
+}
+
+template <class Item>
+__global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
+    const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
+    const __grid_constant__ Space space, char* const far) {
+  __shared__ BlockGroup<block_width>::Exchange exchange;
+  const Nodes nodes = Item::nodes(args);
+  const Shape most{nodes.n, nodes.m, round_up(nodes.m, block_width), round_up(nodes.n, block_width),
+                   false};
+  Arena arena(far + blockIdx.x * space.far);
+  const auto work =
+      Item::take(arena, most, args, {block_width, atom_slots(most), nodes.n, nodes.m});
+  const auto terms = terms_of(args);
+  const BlockGroup<block_width> group(exchange);
+  HN_ROLLED
+  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    Item::solve(group, args, terms, item, work);
+    group.sync();
+  }
+}
+
+/// Queues `kernel` with as many blocks as fit the device, the items and the memory.
+template <class Kernel, class Args>
+cudaError_t queue_blocks(Kernel kernel, int threads, int groups, const Space& space,
+                         const Args& args, std::int64_t items, const cuda::Queue& queue) {
+  int device = 0, multiprocessors = 0, shared = 0, resident = 0;
+  const std::size_t near = space.near * groups;
+  if (const cudaError_t error = cudaGetDevice(&device)) return error;
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
+    return error;
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))
+    return error;
+  if (const cudaError_t error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(near)))
+    return error;
+  if (const cudaError_t error =
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, near))
+    return error;
+  // no more of the cache than the resident blocks need; each of them costs another KiB
+  const std::size_t carved = resident * (near + 1024) * 100 / shared + 1;
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               static_cast<int>(std::min<std::size_t>(carved, 100))))
+    return error;
+  const std::int64_t wanted = (items + groups - 1) / groups;
+  const std::int64_t fitting = static_cast<std::int64_t>(most_memory / (space.far * groups + 1));
+  const std::int64_t grid = std::max<std::int64_t>(
+      1, std::min({wanted, fitting, std::int64_t{resident} * multiprocessors}));
+  char* const far = static_cast<char*>(queue.allocate(grid * groups * space.far));
+  kernel<<<static_cast<unsigned>(grid), threads, near, static_cast<cudaStream_t>(queue.stream)>>>(
+      args, items, space, far);
+  return cudaGetLastError();
+}
+
+template <class Item, int W>
+Space space_of_tile(const typename Item::Arguments& args) {
+  using Layout = Tiles<Item, W>;
+  Arena arena(nullptr, nullptr);
+  Item::take(arena, Layout::most(), args, Layout::sizing());
+  // Neighbours in a warp start in different banks of shared memory.
+  constexpr std::size_t row = W * sizeof(typename Item::Scalar) % 128;
+  return {(arena.used() + 127) / 128 * 128 + row, (arena.used_far() + 127) / 128 * 128};
+}
+
+template <class Item, int W>
+cudaError_t queue_tiles(const typename Item::Arguments& args, std::int64_t items,
+                        const cuda::Queue& queue) {
+  using Layout = Tiles<Item, W>;
+  return queue_blocks(tiles<Item, W>, Layout::threads, Layout::groups, space_of_tile<Item, W>(args),
+                      args, items, queue);
+}
+
+template <class Item>
+cudaError_t queue_large(const typename Item::Arguments& args, std::int64_t items,
+                        const cuda::Queue& queue) {
+  const Nodes nodes = Item::nodes(args);
+  const Shape most{nodes.n, nodes.m, round_up(nodes.m, block_width), round_up(nodes.n, block_width),
+                   false};
+  Arena arena(nullptr);
+  Item::take(arena, most, args, {block_width, atom_slots(most), nodes.n, nodes.m});
+  const Space space{0, (arena.used() + 127) / 128 * 128};
+  return queue_blocks(blocks<Item>, block_width, 1, space, args, items, queue);
+}
+
+}  // namespace
+}  // namespace hotnas::HOTNAS_ISA
+
+namespace hotnas::cuda {
+
+template <class Args>
+const char* launch(const Args& args, std::int64_t items, const Queue& queue) {
+  using Item = HOTNAS_ISA::HOTNAS_ITEM<HOTNAS_TYPE>;
+  if (items == 0) return nullptr;
+  const HOTNAS_ISA::Nodes nodes = Item::nodes(args);
+  const int most = std::max(nodes.n, nodes.m);
+  const cudaError_t error = most <= 8    ? HOTNAS_ISA::queue_tiles<Item, 8>(args, items, queue)
+                            : most <= 16 ? HOTNAS_ISA::queue_tiles<Item, 16>(args, items, queue)
+                            : most <= 32 ? HOTNAS_ISA::queue_tiles<Item, 32>(args, items, queue)
+                                         : HOTNAS_ISA::queue_large<Item>(args, items, queue);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <class Args>
+std::string describe(const Args& args) {
+  using Item = HOTNAS_ISA::HOTNAS_ITEM<HOTNAS_TYPE>;
+  std::string lines;
+  const auto add = [&]<int W>() {
+    const HOTNAS_ISA::Space space = HOTNAS_ISA::space_of_tile<Item, W>(args);
+    lines += HOTNAS_NAME;
+    for (const std::size_t value :
+         {sizeof(HOTNAS_TYPE) * 8, std::size_t{W},
+          static_cast<std::size_t>(HOTNAS_ISA::Tiles<Item, W>::threads), space.near, space.far})
+      lines.append(1, ' ').append(std::to_string(value));
+    lines.append(1, '\n');
+  };
+  add.template operator()<8>();
+  add.template operator()<16>();
+  add.template operator()<32>();
+  return lines;
+}
+
+using Arguments = HOTNAS_ISA::HOTNAS_ITEM<HOTNAS_TYPE>::Arguments;
+template const char* launch(const Arguments&, std::int64_t, const Queue&);
+template std::string describe(const Arguments&);
+
+}  // namespace hotnas::cuda

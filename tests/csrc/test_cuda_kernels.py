@@ -1,0 +1,136 @@
+"""The CUDA kernels as the compiler made them: no spills, and how many fit a multiprocessor."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu_occupancy import (
+    LIMITS,
+    compiler,
+    kernels,
+    occupancy,
+    parse_report,
+    read_table,
+    write_table,
+)
+from hotnas_torch import _ext
+
+REPORT = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN6hotnas6device49_GLOBAL__N__fd6d12dc_10_kernels_cu_b9102068_269465tilesINS0_13TransportItemIfEELi16EEEvNT_9ArgumentsElNS1_5SpaceEPc' for 'sm_90'
+ptxas info    : Function properties for _ZN6hotnas6device5tiles
+    176 bytes stack frame, 230 bytes spill stores, 600 bytes spill loads
+ptxas info    : Used 64 registers, used 0 barriers, 176 bytes cumulative stack size
+ptxas info    : Compiling entry function '_ZN6hotnas6device49_GLOBAL__N__fd6d12dc_10_kernels_cu_b9102068_269465blocksINS0_7FgwItemIdEEEEvNT_9ArgumentsElNS1_5SpaceEPc' for 'sm_80'
+ptxas info    : Function properties for _ZN6hotnas6device6blocks
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 150 registers, used 1 barriers, 128 bytes smem
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("architecture", "threads", "registers", "shared", "expected"),
+    [
+        # NVIDIA's occupancy calculator
+        ("sm_80", 256, 32, 0, 1.0),
+        ("sm_80", 256, 64, 0, 0.5),
+        ("sm_80", 128, 96, 0, 0.3125),
+        ("sm_80", 1024, 65, 0, 0.0),  # does not launch
+        ("sm_80", 256, 32, 48 * 1024, 0.375),
+        ("sm_80", 32, 16, 0, 0.5),  # 32 blocks at most
+        ("sm_90", 256, 64, 55 * 1024, 0.5),
+        ("sm_90", 256, 64, 56 * 1024, 0.5),
+        ("sm_90", 256, 64, 57 * 1024, 0.375),
+        ("sm_90", 128, 255, 0, 0.125),
+    ],
+)
+def test_occupancy(
+    architecture: str, threads: int, registers: int, shared: int, expected: float
+) -> None:
+    found = occupancy(LIMITS[architecture], threads=threads, registers=registers, shared=shared)
+    assert found == expected
+
+
+def test_reports_are_read() -> None:
+    tile, block = parse_report(REPORT)
+    assert (tile.operator, tile.dtype, tile.lanes) == ("Transport", "float32", 16)
+    assert (tile.architecture, tile.registers, tile.stack, tile.spills) == ("sm_90", 64, 176, 830)
+    assert (block.operator, block.dtype, block.lanes) == ("Fgw", "float64", None)
+    assert (block.registers, block.spills, block.shared) == (150, 0, 128)
+
+
+@pytest.fixture(scope="module")
+def folder(build_dir: Path) -> Path:
+    if not _ext.cuda_architectures():
+        pytest.skip("no CUDA kernels in this build (make cuda)")
+    return build_dir / "cuda-report"
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path) -> list[dict[str, str]]:
+    return kernels(folder)
+
+
+def small(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Those for problems of up to 32 nodes."""
+    return [row for row in table if row["lanes"] != "block"]
+
+
+@pytest.mark.ext
+def test_every_kernel_is_there(table: list[dict[str, str]]) -> None:
+    # 8 operators, 2 types, 3 widths and the blocks for large problems
+    assert len(table) == 64 * len(_ext.cuda_architectures())
+
+
+@pytest.mark.ext
+def test_no_kernel_spills(table: list[dict[str, str]]) -> None:
+    assert not [row for row in small(table) if row["spills"] != "0" or row["stack"] != "0"]
+
+
+@pytest.mark.ext
+def test_half_of_the_warps_are_resident(table: list[dict[str, str]]) -> None:
+    chosen = [
+        row
+        for row in table
+        if (row["architecture"], row["dtype"]) == ("sm_90", "float32")
+        and row["lanes"] in ("8", "16")
+    ]
+    assert chosen
+    assert not [row for row in chosen if int(row["occupancy"].rstrip("%")) < 50]
+
+
+@pytest.mark.ext
+def test_every_kernel_fits_every_gpu(table: list[dict[str, str]]) -> None:
+    assert not [row for row in table if row["occupancy"] == "0%"]
+
+
+@pytest.mark.ext
+def test_as_in_the_committed_table(folder: Path, table: list[dict[str, str]]) -> None:
+    name, rows = read_table()
+    if compiler(folder) != name:
+        pytest.skip(f"{compiler(folder)} allocates registers in its own way; the table is {name}'s")
+    here = {row["architecture"] for row in table}
+    assert [row for row in rows if row["architecture"] in here] == table, (
+        f"python -m benchmarks.gpu_occupancy {folder} writes the table anew"
+    )
+
+
+def test_tables_are_read_as_written(tmp_path: Path) -> None:
+    rows = [{"operator": "Fgw", "lanes": "8"}, {"operator": "Transport", "lanes": "block"}]
+    write_table(tmp_path / "table.md", "nvcc 13.0.88", rows)
+    assert read_table(tmp_path / "table.md") == ("nvcc 13.0.88", rows)
+    (tmp_path / "other.md").write_text("nothing")
+    with pytest.raises(ValueError, match=r"other\.md is no table"):
+        read_table(tmp_path / "other.md")
+
+
+@pytest.mark.ext
+def test_the_library_loads_without_cuda() -> None:
+    # The operators for CUDA tensors are there although torch may have no CUDA at all.
+    if not _ext.cuda_architectures():
+        pytest.skip("no CUDA kernels in this build (make cuda)")
+    has: Callable[[str, str], bool] = torch._C._dispatch_has_kernel_for_dispatch_key
+    for name in ("transport", "sinkhorn", "fgw", "fgw_backward", "entropic_fgw"):
+        assert has(f"hotnas::{name}", "CUDA")

@@ -1,0 +1,239 @@
+"""The CUDA kernels as compiled, run without a GPU: benchmarks/ptx.py interprets their PTX.
+
+What lanes that are threads cannot show: shuffle masks, groups of a warp that part, the places of
+the work space in shared and global memory, what the compiler made of all this.
+"""
+
+import functools
+import re
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
+from hotnas_torch.ops import (
+    cell_distances,
+    entropic_fgw,
+    fgw,
+    fgw_backward,
+    fgw_lower_bound,
+    network_distances,
+    sinkhorn,
+    transport,
+)
+from tests.generators.problems import Graphs, graphs
+
+pytestmark = pytest.mark.ext
+
+Compile = Callable[[str, str], str]
+
+
+@pytest.fixture(scope="session")
+def compile_ptx(build_dir: Path) -> Compile:
+    """PTX of an operator's kernels for a scalar type."""
+    cache = (build_dir / "CMakeCache.txt").read_text(encoding="utf-8")
+    nvcc = re.search(r"^HOTNAS_NVCC:\w+=(/.+)$", cache, re.MULTILINE)
+    if nvcc is None:
+        pytest.skip("no nvcc in this build (make cuda)")
+    return functools.cache(functools.partial(compile_kernels, nvcc[1]))
+
+
+class Device:
+    """Memory with tensors in it."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+
+    def to(self, tensor: Tensor) -> tuple[str, int]:
+        """Address of a copy."""
+        return "P", self.memory.upload(tensor.contiguous().numpy().tobytes())
+
+    def back(self, address: tuple[str, int], like: Tensor) -> Tensor:
+        """What lies there now."""
+        raw = bytearray(self.memory.download(address[1], like.numel() * like.element_size()))
+        return torch.frombuffer(raw, dtype=like.dtype).view(like.shape)
+
+
+def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[bytes, Any, Any]]:
+    """By operator: its C structure, what it gives on the CPU, and where the results are."""
+    d, dtype = device, p.cost.dtype
+    batch, n, m = p.cost.shape
+    real = "f" if dtype == torch.float32 else "d"
+    none = p.cost.new_empty(0)
+    cost, x, y, a, b, alpha = (d.to(tensor) for tensor in p.tensors())
+    null = ("P", 0)
+    labels_x = torch.arange(batch * n).view(batch, n) % 3
+    labels_y = torch.arange(batch * m).view(batch, m) % 3
+    table = 1 - torch.eye(3, dtype=dtype)
+    feature_x, feature_y = p.a[:, :, None].contiguous(), p.b[:, :, None].contiguous()
+    index, other = torch.arange(batch), torch.arange(batch).flip(0)
+    plan = (p.a[:, :, None] * p.b[:, None, :]).contiguous()
+    found: dict[str, tuple[bytes, Any, Any]] = {}
+
+    def add(name: str, head: Sequence[object], expected: Any, order: Sequence[int]) -> None:
+        expected = (expected,) if isinstance(expected, Tensor) else tuple(expected)
+        places = [d.to(torch.zeros_like(value)) for value in expected]
+        found[name] = structure(*head, *(places[k] for k in order)), expected, places
+
+    add("Transport", [n, m, cost, a, b],
+        transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
+    add("Sinkhorn", [n, m, cost, a, b, 0.1, 1e-4, 30],
+        sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(5))  # fmt: skip
+    add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50],
+        fgw(*p.tensors(), none, none, loss, pairs, 3, 1e-4, 50, backend="ext"),
+        range(7))  # fmt: skip
+    add("FgwBackward", [n, m, d.to(plan), x, y, alpha, loss, pairs],
+        fgw_backward(plan, p.struct_x, p.struct_y, p.alpha, loss, pairs, backend="ext"),
+        range(2))  # fmt: skip
+    add("EntropicFgw", [n, m, cost, x, y, a, b, alpha, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20],
+        entropic_fgw(*p.tensors(), 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20, backend="ext"),
+        range(6))  # fmt: skip
+    add("LowerBound", [n, m, cost, x, y, a, b, alpha, loss, pairs],
+        fgw_lower_bound(*p.tensors(), loss, pairs, backend="ext"), range(1))  # fmt: skip
+    side = [("q", batch), n, d.to(labels_x), d.to(feature_x), x, a]
+    side += [("q", batch), m, d.to(labels_y), d.to(feature_y), y, b]
+    add("CellDistances",
+        [*side, d.to(table), 3, 1, d.to(index), d.to(other), (real, 0.5), loss, pairs, 0, 3, 0,
+         null, 1e-4, 50],
+        cell_distances(labels_x, feature_x, p.struct_x, p.a, labels_y, feature_y, p.struct_y, p.b,
+                       table, index, other, 0.5, loss, pairs, 0, 3, none, 1e-4, 50, backend="ext"),
+        range(4))  # fmt: skip
+    side = [("q", batch), n, d.to(labels_x), a, d.to(feature_x)]
+    side += [("q", batch), m, d.to(labels_y), b, d.to(feature_y)]
+    add("NetworkDistances", [*side, d.to(table), ("q", 3), ("q", 3), 1, d.to(index), d.to(other)],
+        network_distances(table, labels_x, p.a, feature_x, labels_y, p.b, feature_y, index, other,
+                          backend="ext"),
+        range(1))  # fmt: skip
+    return found
+
+
+OPERATORS = list(calls(graphs(torch.Generator(), 1, 1, 1), Device(), 0, 1))
+
+
+def check(
+    name: str,
+    compiled: Compile,
+    rng: torch.Generator,
+    shape: tuple[int, int] = (5, 8),
+    dtype: torch.dtype = torch.float32,
+    lanes: int = 8,
+    terms: tuple[int, int] = (0, 1),
+    without: str = "",
+) -> Tally:
+    """Run the first warp of a block of a kernel, and compare with the CPU what it worked on.
+
+    The block's other warps do not run. Each group of lanes takes one item, the first group a second
+    one as well, in the same work space.
+    """
+    groups = (128 if lanes == 32 else 256) // lanes
+    ran = [*range(32 // lanes), groups]
+    text = compiled(name, "float" if dtype == torch.float32 else "double")
+    program = Program(text.replace(without, "") if without else text, f"ELi{lanes}EE")
+    device = Device()
+    p = graphs(rng, groups + 1, *shape, absent=0.2).to(dtype)
+    arguments, expected, places = calls(p, device, *terms)[name]
+    near, far = 16 * 1024, 512 * 1024
+    space = device.to(torch.zeros(far * (32 // lanes), dtype=torch.uint8))
+    tally = program.run(
+        device.memory,
+        [arguments, struct.pack("q", groups + 1), struct.pack("QQ", near, far), structure(space)],
+        threads=range(32),
+        shared=near * (32 // lanes),
+    )
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    for value, place in zip(expected, places, strict=True):
+        torch.testing.assert_close(
+            device.back(place, value)[ran],
+            value[ran],
+            rtol=tolerance,
+            atol=tolerance,
+            equal_nan=True,
+        )
+    return tally
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 8), (8, 8)])
+def test_transport_as_on_the_cpu(
+    shape: tuple[int, int], compile_ptx: Compile, rng: torch.Generator
+) -> None:
+    check("Transport", compile_ptx, rng, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_as_on_the_cpu(
+    name: str, dtype: torch.dtype, compile_ptx: Compile, rng: torch.Generator
+) -> None:
+    check(name, compile_ptx, rng, (7, 8), dtype)
+    check(name, compile_ptx, rng, (4, 3), dtype, terms=(1, 2))
+    check(name, compile_ptx, rng, (9, 6), dtype, lanes=16, terms=(0, 0))
+    check(name, compile_ptx, rng, (3, 17), dtype, lanes=32, terms=(0, 2))
+
+
+def test_a_barrier_that_is_gone_is_missed(compile_ptx: Compile, rng: torch.Generator) -> None:
+    text = compile_ptx("Transport", "float")
+    barrier = re.search(r"\tbar\.warp\.sync[^\n]*\n", text)
+    assert barrier is not None
+    with pytest.raises(Fault, match="with no barrier between"):
+        check("Transport", compile_ptx, rng, without=barrier[0])
+
+
+KERNEL = """
+.visible .entry kernel(
+	.param .u64 kernel_param_0
+)
+{
+	.reg .b32 %r<9>;
+	ld.param.u64 	%rd1, [kernel_param_0];
+	cvta.to.global.u64 	%rd2, %rd1;
+	mov.u32 	%r1, %tid.x;
+	mul.wide.u32 	%rd3, %r1, 4;
+	add.s64 	%rd4, %rd2, %rd3;
+	BODY
+	ret;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("st.global.u32 [%rd4], %r1;", None),
+        ("st.global.u32 [%rd4+4], %r1;", "store of 4 bytes outside"),
+        ("ld.global.u32 %r2, [%rd4+-4];", "load of 4 bytes outside"),
+        ("ld.global.u32 %r2, [%rd4+2];", "load of 4 bytes (outside|at an address)"),
+        ("st.global.u32 [%rd2], %r1;", "thread 1 writes what thread 0 writes"),
+        ("st.global.u32 [%rd4], %r1; ld.global.u32 %r2, [%rd2];", "thread 1 reads what thread 0"),
+        ("st.global.u32 [%rd4], %r1; bar.warp.sync 15; ld.global.u32 %r2, [%rd2];", None),
+        ("bar.warp.sync 14;", "not in the mask"),
+        ("bar.warp.sync 31;", "which are not there"),
+        (
+            "setp.eq.s32 %p1, %r1, 0; @%p1 bra $L1; bar.warp.sync 15; $L1: bar.warp.sync 15;",
+            "meet at different instructions",
+        ),
+        ("$L1: bra $L1;", "no end in sight"),
+    ],
+)
+def test_what_no_kernel_may_do(body: str, says: str | None) -> None:
+    program, memory = Program(KERNEL.replace("BODY", body)), Memory()
+    out = struct.pack("Q", memory.upload(bytes(16)))
+
+    def run() -> Tally:
+        return program.run(memory, [out], threads=range(4), shared=0, steps=1000)
+
+    if says is None:
+        assert run().instructions >= 7
+    else:
+        with pytest.raises(Fault, match=says):
+            run()
+
+
+def test_unknown_instructions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown instruction tanh\.approx\.f32"):
+        Program(KERNEL.replace("BODY", "tanh.approx.f32 %f1, %f2;"))
