@@ -250,8 +250,8 @@ class Program:
         self._symbols: dict[str, int] = {}
         self._registers: dict[str, int] = {}
         body = re.sub(r"//[^\n]*", "", body)
-        lines = [line.strip() for line in re.sub(r"\{\s*\n(?=\s*\.reg)", "", body).split("\n")]
-        self._parse([line for line in lines if line and not line.startswith(".")])
+        lines = [line.strip() for line in body.split("\n")]
+        self._parse([line for line in lines if line not in ("", "{", "}") and line[0] != "."])
 
     def run(
         self,

@@ -145,7 +145,8 @@ def check(
         threads=range(32),
         shared=near * (32 // lanes),
     )
-    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    # lanes add in another order, and steps of a descent carry that on
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-9
     for value, place in zip(expected, places, strict=True):
         torch.testing.assert_close(
             device.back(place, value)[ran],
