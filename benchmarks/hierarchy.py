@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import wilcoxon
 from torch import Tensor
 
 import hotnas_torch as ht
@@ -340,7 +341,7 @@ def _summarise(
         row: dict[str, Any] = {"task": task, "constants": constants, "method": method}
         row["title"] = METHODS[method]
         for budget in settings.budgets:
-            some = [one for one in found if (one["method"], one["budget"]) == (method, budget)]
+            some = [one for one in found if _is(one, method, budget)]
             if not some:
                 continue
             for kind in ("chosen", "greedy"):
@@ -351,6 +352,8 @@ def _summarise(
                 row[f"{kind}_{budget}_text"] = (
                     f"{statistics.fmean(ranks):.1f} ± {_standard_error(ranks):.1f} ({min(ranks)})"
                 )
+            default = [one["greedy"] for one in found if _is(one, "default", budget)]
+            row[f"p_{budget}"] = _paired(ranks, default)
             row[f"accuracy_{budget}"] = 100.0 - statistics.fmean(one["error"] for one in some)
             row[f"sampled_{budget}"] = 100.0 - statistics.fmean(
                 statistics.fmean(one["sampled"][-max(1, budget // 5) :]) for one in some
@@ -362,6 +365,17 @@ def _summarise(
         if len(row) > 4:
             rows.append(row)
     return rows
+
+
+def _is(one: Mapping[str, Any], method: str, budget: int) -> bool:
+    return (one["method"], one["budget"]) == (method, budget)
+
+
+def _paired(ours: list[int], theirs: list[int]) -> float | None:
+    """Two-sided Wilcoxon signed-rank test over seeds; None where it says nothing."""
+    if len(ours) != len(theirs) or len(ours) < 5 or ours == theirs:
+        return None
+    return float(wilcoxon(ours, theirs, zero_method="zsplit", method="asymptotic").pvalue)
 
 
 def _standard_error(values: list[int]) -> float:
@@ -376,6 +390,7 @@ def _table(task: str, constants: str, rows: list[dict[str, Any]], settings: Sett
         columns += [
             Column(f"chosen_{budget}_text", f"rank chosen after {budget}", str),
             Column(f"greedy_{budget}_text", f"of greedy after {budget}", str),
+            Column(f"p_{budget}", "p beside default", number(2)),
             Column(f"accuracy_{budget}", "chosen, %", "{:.2f}".format),
             Column(f"sampled_{budget}", "last fifth sampled, %", "{:.2f}".format),
         ]
@@ -419,7 +434,7 @@ def draw(report: Report) -> Figure:
         report: What `run` returned.
     """
     tables = [table for table in report.tables if table.name.endswith("-short")]
-    figure, panels = canvas(max(len(tables), 1), width=6.4, height=4.6)
+    figure, panels = canvas(max(len(tables), 1), width=6.4, height=5.0)
     shown = (
         "hotnn",
         "hotnn_prefix",
@@ -448,7 +463,11 @@ def draw(report: Report) -> Figure:
         axes.set_title(table.name.removesuffix("-short"))
         axes.set_xlabel("evaluation", color=INK)
         axes.set_ylabel("accuracy of what is sampled, %, mean over seeds", color=INK)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    handles, names = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9
+        )
     return figure
 
 

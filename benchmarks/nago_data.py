@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(cases: Sequence[str], num_samples: int, num_thetas: int | None, out: Path) -> None:
     objectives = {name: objective(name) for name in cases}
     for name, training in objectives.items():
-        _check_settings(out / f"{name}.json", training.describe())
+        case = CASES[name]
+        described = {
+            "training": training.describe(),
+            "thetas": case.num_thetas,
+            "space": [asdict(dimension) for dimension in case.space.dimensions],
+        }
+        _check_settings(out / f"{name}.json", described)
     rows = {name: _read(out / f"{name}.csv") for name in cases}
     done = {(name, int(r["theta"]), int(r["sample"])) for name in cases for r in rows[name]}
     # Every theta once before any twice: an interrupted run is a smaller table, not a lopsided one.

@@ -92,8 +92,8 @@ class Settings:
         storage: Where finished measurements are kept; the same command goes on.
     """
 
-    seeds: int = 3
-    truth_seeds: int = 3
+    seeds: int = 5
+    truth_seeds: int = 5
     epochs: int = 120
     truth_epochs: int = 15
     pretraining: tuple[int, ...] = (0, 27, 80)

@@ -311,7 +311,7 @@ class GeneratorGP(SingleTaskGP):
         train_Yvar: Tensor | None = None,
         *,
         samples: GeneratorSamples | None = None,
-        by: Literal["networks", "theta", "product", "additive"] = "product",
+        by: Literal["networks", "theta", "product", "additive"] = "additive",
         likelihood: Likelihood | None = None,
         mean_module: Mean | None = None,
         outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,

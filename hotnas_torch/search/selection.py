@@ -159,6 +159,8 @@ class UncertainPareto:
     def _most_uncertain(
         self, rows: Tensor, values: Tensor, inputs: SelectionInputs, num: int
     ) -> Tensor:
+        if len(rows) == 0:
+            return rows
         ranks = domination_ranks(values)
         with torch.no_grad():
             posterior = inputs.model.posterior(rows, observation_noise=self.observation_noise)
@@ -170,8 +172,7 @@ class UncertainPareto:
             if slopes is not None:
                 centres = torch.cat([inputs.pending, rows[chosen]])
                 score = score * local_penalty(inputs.model, rows, centres, inputs.Y, slopes)
-            score = score.index_fill(0, torch.tensor(chosen, dtype=torch.int64), -1.0)
-            # The front first: its number counts more than any score.
+            # The first front that has points left, whatever the others' scores.
             left = ranks.index_fill(0, torch.tensor(chosen, dtype=torch.int64), len(rows))
             front = (left == left.min()).nonzero().squeeze(1)
             chosen.append(int(front[score[front].argmax()]))

@@ -186,7 +186,7 @@ def test_flat_generators_work_alike(rng):
 def test_what_cannot_be_modelled_is_refused(samples, X):
     with pytest.raises(ValueError, match="by must be 'networks'"):
         GeneratorGP(X, targets(X), samples=samples, by="sum")
-    with pytest.raises(ValueError, match="samples is required with by='product'"):
+    with pytest.raises(ValueError, match="samples is required with by='additive'"):
         GeneratorGP(X, targets(X))
     with pytest.raises(ValueError, match="at least n = 2 observations"):
         GeneratorGP(X[:1], targets(X)[:1], samples=samples)

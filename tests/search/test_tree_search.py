@@ -145,6 +145,19 @@ def test_the_default_is_a_tree_of_hotnn_distances():
     assert sum(gaps) / 35 < 0.6 * sum(everything) / 36**2
 
 
+@pytest.mark.ext
+def test_the_tree_of_prefixes_decides_the_first_layers_first():
+    space = spaces.Pooling()
+    generator = torch.Generator().manual_seed(0)
+    tree = TreeSearch(space, generator=generator, hierarchy="hotnn_prefix").sampler.tree
+    nets = list(space)
+    branches = [
+        {nets[place].downsampling[1] for place in tree.below(child).tolist()}
+        for child in tree.children(0)
+    ]
+    assert sorted(map(sorted, branches)) == [[1], [2]]
+
+
 def test_random_trees_follow_the_seed_of_the_generator():
     space = spaces.Pooling()
     trees = [
