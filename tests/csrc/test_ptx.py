@@ -112,6 +112,9 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
     return found
 
 
+DESCENTS = {"Fgw": 1, "CellDistances": 0}
+"""Operators that descend to a local minimum, and which of their results is its value."""
+
 OPERATORS = list(calls(graphs(torch.Generator(), 1, 1, 1), Device(), 0, 1))
 
 
@@ -145,8 +148,11 @@ def check(
         threads=range(32),
         shared=near * (32 // lanes),
     )
-    # lanes add in another order, and steps of a descent carry that on
-    tolerance = 2e-5 if dtype == torch.float32 else 1e-9
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-9
+    if name in DESCENTS:
+        # lanes add in another order, and of two vertices that are as good either may be found
+        tolerance = 1e-4
+        expected, places = ([part[DESCENTS[name]]] for part in (expected, places))
     for value, place in zip(expected, places, strict=True):
         torch.testing.assert_close(
             device.back(place, value)[ran],
