@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,6 +33,7 @@ RESULTS = Path("benchmarks/results/nago")
 SETTINGS = TrainingSettings(epochs=10, batch_size=50, learning_rate=0.1)
 PARAMETER_LIMIT = 20_000
 _SEED = 0
+_FEWEST_RANKED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +252,8 @@ def _summary(out: Path) -> str:
         " | memory, KB | operations | processor seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name in CASES:
-        rows = _read(out / f"{name}.csv")
-        if not rows:
-            continue
+    tables = {name: rows for name in CASES if (rows := _read(out / f"{name}.csv"))}
+    for name, rows in tables.items():
         errors = [float(row["error"]) for row in rows]
         groups: dict[str, list[float]] = {}
         for row in rows:
@@ -275,6 +275,17 @@ def _summary(out: Path) -> str:
             f" | {min(memory):.0f}-{max(memory):.0f} | {min(operations)}-{max(operations)}"
             f" | {seconds:.1f} |"
         )
+    for name, rows in tables.items():
+        columns = [column for column in CASES[name].space.columns if column in rows[0]]
+        if len(rows) < _FEWEST_RANKED or not columns:
+            continue
+        errors = [float(row["error"]) for row in rows]
+        ranked = [
+            spearmanr([float(row[column]) for row in rows], errors).statistic for column in columns
+        ]
+        lines += ["", f"Rank correlation with the error, {name.upper()}:", ""]
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
+        lines.append("| " + " | ".join(f"{value:.2f}" for value in ranked) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,8 @@
 
 Surrogates predict the validation error and the memory of generators that they have not seen: a
 third of the hyperparameters, with all networks of each, is for training, the others for testing.
-Every fit is recorded; the same command goes on where it was interrupted.
+Every fit is recorded; the same command goes on where it was interrupted. It also draws the spread
+of the evaluations and their fronts.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.nago_data import CASES, RESULTS, Evaluations, read_evaluations
 from benchmarks.records import recorded
 from hotnas_torch.files import write_text
 from hotnas_torch.gp import NoisyEnsemblePosterior, Sampling
+from hotnas_torch.plot import plot_fronts, plot_spread, save_figure
 from hotnas_torch.search.surrogates import BNNSurrogate, GPSurrogate, Surrogate
 
 __all__ = ["SURROGATES", "TARGETS", "main", "predict", "split"]
@@ -154,8 +156,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "\n".join(lines) + "\n"
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "surrogate.md", text)
+    _draw(arguments.data, arguments.out)
     print(text)
     return 0
+
+
+def _draw(folder: Path, out: Path) -> None:
+    """The figures 2 and 3 of the paper, of the evaluations there are."""
+    spread: dict[str, list[Tensor]] = {}
+    for case in CASES:
+        if (folder / f"{case}.csv").is_file():
+            data = read_evaluations(case, folder)
+            points = torch.stack([data.error, data.memory / 1024.0], dim=1)
+            spread[case.upper()] = [points[data.theta == number] for number in data.theta.unique()]
+    labels = ("validation error, %", "memory per image, KiB")
+    save_figure(plot_spread(spread, labels=labels), out / "spread.png")
+    fronts = {name: torch.cat(points) for name, points in spread.items()}
+    save_figure(plot_fronts(fronts, labels=labels), out / "fronts.png")
 
 
 def _measured(case: str, data: Evaluations, records: Path, num_splits: int) -> list[dict[str, Any]]:

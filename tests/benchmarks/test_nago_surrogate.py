@@ -85,6 +85,8 @@ def test_the_table_has_every_surrogate_and_goes_on_from_its_records(
     text = (tmp_path / "surrogate.md").read_text()
     assert "12 hyperparameters, 12 evaluations; 4 for training, 8 for testing" in text
     assert all(text.count(f"| {title} |") == 5 for title in nago_surrogate.TARGETS.values())
+    assert (tmp_path / "spread.png").is_file()
+    assert (tmp_path / "fronts.png").is_file()
     lines = (tmp_path / "surrogate.jsonl").read_text().splitlines()
     main([*arguments, "--splits", "2"])
     assert (tmp_path / "surrogate.jsonl").read_text().split() == "\n".join(lines).split()
