@@ -8,6 +8,7 @@ import torch
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
+from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.generators import UnitCube
+from hotnas_torch.gp.distance_kernel import LogInterval
 from hotnas_torch.gp.distances import distinct_rows
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
@@ -31,6 +33,9 @@ __all__ = [
 ]
 
 _LENGTHSCALE_FACTOR = 3.0
+_LENGTHSCALE_RANGE = 1e3
+_SMALLEST_LENGTHSCALE = 2.5e-2
+_OUTPUT_SCALES = 1e-2, 1e2
 
 
 class NetworkGenerator(Protocol):
@@ -366,6 +371,7 @@ def matern_kernel(dim: int, *, batch_shape: Sequence[int] = ()) -> MaternKernel:
         nu=2.5,
         ard_num_dims=dim,
         batch_shape=torch.Size(batch_shape),
+        lengthscale_constraint=GreaterThan(_SMALLEST_LENGTHSCALE),
         lengthscale_prior=LogNormalPrior(math.sqrt(2.0) + 0.5 * math.log(dim), math.sqrt(3.0)),
     )
     kernel.lengthscale = math.sqrt(dim)
@@ -379,6 +385,9 @@ def _networks_kernel(
     kernel: GeneratorKernel = GeneratorKernel(samples, landmarks=rows, batch_shape=batch_shape)
     kernel = kernel.to(rows)
     start = _LENGTHSCALE_FACTOR * kernel.median_distance()
+    kernel.register_constraint(
+        "raw_lengthscale", LogInterval(start / _LENGTHSCALE_RANGE, start * _LENGTHSCALE_RANGE)
+    )
     kernel.register_prior(
         "lengthscale_prior",
         LogNormalPrior(math.log(start), 1.0).to(rows),
@@ -390,8 +399,12 @@ def _networks_kernel(
 
 
 def _scaled(kernel: Kernel) -> ScaleKernel:
+    # Bounded, as a scale of 0 has no density, and a line search may try it.
     scaled = ScaleKernel(
-        kernel, batch_shape=kernel.batch_shape, outputscale_prior=LogNormalPrior(0.0, 1.0)
+        kernel,
+        batch_shape=kernel.batch_shape,
+        outputscale_prior=LogNormalPrior(0.0, 1.0),
+        outputscale_constraint=LogInterval(*_OUTPUT_SCALES),
     )
     scaled.outputscale = 1.0
     return scaled

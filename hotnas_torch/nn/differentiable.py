@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from hotnas_torch.arch import Network
 from hotnas_torch.distributions import SlotEncoding, exponentiated_gradient
+from hotnas_torch.nn.checkpoint import read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageData, Split
 from hotnas_torch.nn.mixed import Supernet
 
@@ -30,7 +30,6 @@ __all__ = [
 
 Method = Literal["anasod", "gaea", "darts"]
 
-_VERSION = 1
 _FLOOR_RATE = 0.04  # the published learning rate falls from 0.025 to 0.001
 _DARTS_BETAS = (0.5, 0.999)
 _SAMPLES = 1000
@@ -360,59 +359,29 @@ class DifferentiableSearch:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def _identity(self) -> str:
-        return json.dumps(
-            {
-                "settings": self.settings.to_json(),
-                "data": self._data.digest(),
-                "space": repr(self.supernet.space),
-                "operations": list(self.supernet.operations),
-                "shapes": [list(parameter.shape) for parameter in self._module.parameters()],
-            },
-            sort_keys=True,
-        )
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_json(),
+            "data": self._data.digest(),
+            "space": repr(self.supernet.space),
+            "operations": list(self.supernet.operations),
+            "shapes": [list(parameter.shape) for parameter in self._module.parameters()],
+        }
 
     def _save(self, path: Path) -> None:
         state = {
-            "version": _VERSION,
-            "identity": self._identity(),
             "supernet": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "distributions": self.distributions.state_dict(),
             "generator": self._generator.get_state(),
             "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_checkpoint(path, self._identity(), state)
 
     def _load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-            version, identity = state["version"], state["identity"]
-        except Exception as error:
-            raise ValueError(
-                f"{path} is no checkpoint of a differentiable search: {error} (delete it to begin "
-                "anew)."
-            ) from error
-        if version > _VERSION:
-            raise ValueError(f"{path} was written by a newer version of hotnas_torch.")
-        found, own = json.loads(identity), json.loads(self._identity())
-        for name, value in own.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"{path} belongs to another search: its {name} is {found.get(name)!r}, here it "
-                    f"is {value!r} (choose another file)."
-                )
+        state = read_checkpoint(
+            path, self._identity(), kind="differentiable search", device=self._device
+        )
         self._module.load_state_dict(state["supernet"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.distributions.load_state_dict(state["distributions"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,14 +18,13 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.files import write_bytes
 from hotnas_torch.hierarchy import Sampler
+from hotnas_torch.nn.checkpoint import read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.single_path import SinglePathSupernet
 
 __all__ = ["SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
 
-_VERSION = 1
 _EVALUATION_BATCH = 1000
 
 
@@ -366,27 +364,22 @@ class SupernetSearch:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def _identity(self) -> str:
-        return json.dumps(
-            {
-                "settings": self.settings.to_json(),
-                "precision": str(self._precision),
-                "data": self._data.digest(),
-                "space": repr(self.supernet.space),
-                "networks": hashlib.sha256(
-                    "\n".join(net.spec for net in self.nets).encode()
-                ).hexdigest(),
-                "shapes": [list(parameter.shape) for parameter in self.supernet.parameters()],
-                "sampler": repr(self.sampler),
-                "schedule": asdict(self.sampler.schedule),
-            },
-            sort_keys=True,
-        )
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_json(),
+            "precision": str(self._precision),
+            "data": self._data.digest(),
+            "space": repr(self.supernet.space),
+            "networks": hashlib.sha256(
+                "\n".join(net.spec for net in self.nets).encode()
+            ).hexdigest(),
+            "shapes": [list(parameter.shape) for parameter in self.supernet.parameters()],
+            "sampler": repr(self.sampler),
+            "schedule": asdict(self.sampler.schedule),
+        }
 
     def _save(self, path: Path) -> None:
         state = {
-            "version": _VERSION,
-            "identity": self._identity(),
             "supernet": self.supernet.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -394,28 +387,10 @@ class SupernetSearch:
             "generator": self._generator.get_state(),
             "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, buffer.getvalue())
+        write_checkpoint(path, self._identity(), state)
 
     def _load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-            version, identity = state["version"], state["identity"]
-        except Exception as error:
-            raise ValueError(
-                f"{path} is no checkpoint of a supernet search: {error} (delete it to begin anew)."
-            ) from error
-        if version > _VERSION:
-            raise ValueError(f"{path} was written by a newer version of hotnas_torch.")
-        found, own = json.loads(identity), json.loads(self._identity())
-        for name, value in own.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"{path} belongs to another search: its {name} is {found.get(name)!r}, here it "
-                    f"is {value!r} (choose another file)."
-                )
+        state = read_checkpoint(path, self._identity(), kind="supernet search", device=self._device)
         self.supernet.load_state_dict(state["supernet"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import math
@@ -16,9 +14,10 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.search.randomness import decode_state, describe_state
 from hotnas_torch.spaces import SearchSpace, Subset
 
-__all__ = ["Observation", "Strategy", "describe_space", "refuse_difference"]
+__all__ = ["Observation", "Strategy", "check_version", "describe_space", "refuse_difference"]
 
 _STATE_VERSION = 1
 # Draws in a row that meet seen networks before the space is enumerated.
@@ -216,10 +215,7 @@ class Strategy(ABC):
             "version": _STATE_VERSION,
             "config": self.config(),
             "space": describe_space(self.space),
-            "generator": {
-                "device": self._generator.device.type,
-                "state": base64.b64encode(self._generator.get_state().numpy().tobytes()).decode(),
-            },
+            "generator": describe_state(self._generator),
             "observations": [
                 [net.spec, None if math.isnan(value) else value]
                 for net, value in self._told.values()
@@ -240,39 +236,27 @@ class Strategy(ABC):
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
-        version = state.get("version")
-        if not isinstance(version, int) or version > _STATE_VERSION:
-            raise ValueError(
-                f"state must be of version {_STATE_VERSION} or older, got version {version!r} "
-                "(it comes from a newer hotnas_torch, or is no strategy's state)."
-            )
+        check_version(state, _STATE_VERSION)
         try:
             config = dict(state["config"])
             seed = int(config.pop("seed"))
             space = dict(state["space"])
-            device = str(state["generator"]["device"])
-            generator_state = base64.b64decode(state["generator"]["state"], validate=True)
+            generator = dict(state["generator"])
             told = [
                 (str(spec), math.nan if value is None else float(value))
                 for spec, value in state["observations"]
             ]
             asked = [str(spec) for spec in state["pending"]]
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
         own = self.config()
         del own["seed"]
         refuse_difference("state", config, own, "strategy")
         refuse_difference("state", space, describe_space(self.space), "space")
-        if device != self._generator.device.type:
-            raise ValueError(
-                f"state belongs to a generator on {device!r}, this one is on "
-                f"{self._generator.device.type!r}."
-            )
+        generator_state = decode_state(generator, self._generator)
         observations = [Observation(self.space.from_string(spec), value) for spec, value in told]
         pending = [self.space.from_string(spec) for spec in asked]
-        self._generator.set_state(torch.frombuffer(bytearray(generator_state), dtype=torch.uint8))
+        self._generator.set_state(generator_state)
         self._seed = seed
         self._told = {self.space.key(found.network): found for found in observations}
         self._pending = {self.space.key(net): net for net in pending}
@@ -347,6 +331,18 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
         members = hashlib.sha256("\n".join(sorted(net.spec for net in space)).encode())
         described["members"] = members.hexdigest()
     return described
+
+
+def check_version(state: object, newest: int) -> None:
+    """Refuses what is no state, and states of newer versions than ``newest``."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
+    version = state.get("version")
+    if not isinstance(version, int) or version > newest:
+        raise ValueError(
+            f"state must be of version {newest} or older, got version {version!r} "
+            "(it comes from a newer hotnas_torch, or is no strategy's state)."
+        )
 
 
 def refuse_difference(what: str, found: dict[str, Any], expected: dict[str, Any], of: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch.search.base import refuse_difference
+from hotnas_torch.search.base import check_version, refuse_difference
 from hotnas_torch.search.box import BoxSpace, check_box, describe_box
 from hotnas_torch.search.randomness import check_generator, decode_state, describe_state
 
@@ -334,14 +334,7 @@ class Hyperband:
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
-        version = state.get("version")
-        if not isinstance(version, int) or version > _STATE_VERSION:
-            raise ValueError(
-                f"state must be of version {_STATE_VERSION} or older, got version {version!r} "
-                "(it comes from a newer hotnas_torch, or is no strategy's state)."
-            )
+        check_version(state, _STATE_VERSION)
         try:
             config = dict(state["config"])
             seed = int(config.pop("seed"))

@@ -11,7 +11,7 @@ from botorch.utils.multi_objective.box_decompositions.dominated import Dominated
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
-from hotnas_torch.search.base import refuse_difference
+from hotnas_torch.search.base import check_version, refuse_difference
 from hotnas_torch.search.box import BoxSpace, check_box, check_rows, describe_box, distinct_from
 from hotnas_torch.search.randomness import check_generator, decode_state, describe_state
 from hotnas_torch.search.selection import Selection, SelectionInputs, UncertainPareto
@@ -264,14 +264,7 @@ class MOBO:
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
-        version = state.get("version")
-        if not isinstance(version, int) or version > _STATE_VERSION:
-            raise ValueError(
-                f"state must be of version {_STATE_VERSION} or older, got version {version!r} "
-                "(it comes from a newer hotnas_torch, or is no strategy's state)."
-            )
+        check_version(state, _STATE_VERSION)
         try:
             config = dict(state["config"])
             seed = int(config.pop("seed"))

@@ -46,11 +46,10 @@ def decode_state(described: Mapping[str, Any], generator: torch.Generator) -> Te
         device = str(described["device"])
         state = base64.b64decode(described["state"], validate=True)
     except (KeyError, TypeError, binascii.Error) as error:
-        raise ValueError(f"the generator's state is damaged: {error!r}.") from error
+        raise ValueError(f"state is incomplete or damaged: its generator, {error!r}.") from error
     if device != generator.device.type:
         raise ValueError(
-            f"the state belongs to a generator on {device!r}, this one is on "
-            f"{generator.device.type!r}."
+            f"state belongs to a generator on {device!r}, this one is on {generator.device.type!r}."
         )
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 

@@ -86,19 +86,19 @@ class Interruption(Exception):
 def test_a_continuation_equals_the_uninterrupted_search(after, tmp_path, monkeypatch):
     """Killed after each write: two epochs, the tree, two epochs; and before the first."""
     from hotnas_torch.hierarchy import tree
-    from hotnas_torch.nn import supernet_search
+    from hotnas_torch.nn import checkpoint
 
     whole = searching()
     expected = whole.run(progress=False)
     writes = []
 
-    def write(path, content, original=supernet_search.write_bytes):
+    def write(path, content, original=checkpoint.write_bytes):
         if len(writes) == after:
             raise Interruption
         original(path, content)
         writes.append(path.name)
 
-    monkeypatch.setattr(supernet_search, "write_bytes", write)
+    monkeypatch.setattr(checkpoint, "write_bytes", write)
     monkeypatch.setattr(tree, "write_bytes", write)
     folder = tmp_path / "run"
     with pytest.raises(Interruption) if after < 5 else nullcontext():
