@@ -21,16 +21,13 @@ struct Support {
   bool uniform;
 };
 
-template <class T>
+/// Room for the nodes with mass.
 struct GatherWork {
-  Array<int> x, y;  // the nodes with mass
-  Array<T> row;     // masses of one side, padded to whole rows of lanes
+  Array<int> x, y;
 };
 
-template <class T>
-HN_HD GatherWork<T> take_gather(Arena& arena, int n, int m, int width) {
-  return {arena.take_far<int>(n), arena.take_far<int>(m),
-          arena.take_far<T>(round_up(n < m ? m : n, width))};
+HN_HD GatherWork take_gather(Arena& arena, int n, int m) {
+  return {arena.take_far<int>(n), arena.take_far<int>(m)};
 }
 
 template <class G, class T>
@@ -74,22 +71,30 @@ HN_HD Support list_nodes(const G& g, int nodes, Array<int> list) {
 
 /// Lists the nodes that carry mass, in order.
 template <class G, class T>
-HN_HD Support list_support(const G& g, const Side<T>& side, std::type_identity_t<T>* row,
-                           Array<int> list) {
-  const int rows = padded<G>(side.nodes);
-  HN_ROLLED
-  for (int i = g.begin(); i < rows; i += g.step()) row[i] = i < side.nodes ? side.mass[i] : T(0);
+HN_HD Support list_support(const G& g, const Side<T>& side, Array<int> list) {
   int count = 0;
-  for (int i0 = 0; i0 < rows; i0 += G::width)
-    count = g.template append<T>(g.load(row + i0) > G::splat(T(0)), i0, list, count);
-  g.sync();
   T others = 0;
-  HN_ROLLED
-  for (int t = g.begin(); t < count; t += g.step())
-    if (row[list[t]] != row[list[0]]) others = 1;
-  const bool uniform = g.total(others) == 0;
-  g.sync();  // the other side comes into the same row
-  return {list, count, uniform};
+  if constexpr (std::is_same_v<typename G::template Var<T>, T>) {
+    const int rows = padded<G>(side.nodes);
+    for (int i0 = 0; i0 < rows; i0 += G::width) {
+      const int i = static_cast<int>(g.template index<T>(i0));
+      count = g.template append<T>(i < side.nodes && side.mass[i] > 0, i0, list, count);
+    }
+    g.sync();
+    HN_ROLLED
+    for (int t = g.begin(); t < count; t += g.step())
+      if (side.mass[list[t]] != side.mass[list[0]]) others = 1;
+  } else {  // one thread holds all lanes, and is quicker without them
+    T first = 0;
+    for (int i = 0; i < side.nodes; ++i) {
+      const T mass = side.mass[i];
+      first = count ? first : mass;
+      if (mass > 0 && mass != first) others = 1;
+      list[count] = i;
+      count += mass > 0 ? 1 : 0;
+    }
+  }
+  return {list, count, g.total(others) == 0};
 }
 
 template <class G>

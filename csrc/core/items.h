@@ -77,7 +77,7 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
   struct Work {
     TransportWork<T> transport;
     Array<T> cost;
-    GatherWork<T> gather;
+    GatherWork gather;
     Vertex<T> vertex;
     Array<T> a, b;
   };
@@ -86,7 +86,7 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     Work w{};
     w.transport = take_transport<T>(arena, most);
     w.cost = arena.take<T>(static_cast<std::size_t>(most.n) * most.ld);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     w.vertex = take_vertex<T>(arena, vertex_capacity(most));
     w.a = arena.take_far<T>(most.n);
     w.b = arena.take_far<T>(most.ld);
@@ -101,8 +101,8 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     const T* cost = p.cost + item * matrix;
     T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     Status status = check_masses(g, a, b);
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T defect = load_matrix(g, x, y, cost, p.m, s.ld, w.cost);
     if (!(g.total(defect) == 0)) status = Status::nonfinite;
@@ -174,14 +174,14 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
   struct Work {
     SinkhornWork<T> sinkhorn;
     Array<T> cost;
-    GatherWork<T> gather;
+    GatherWork gather;
   };
 
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.sinkhorn = take_sinkhorn<T>(arena, most);
     w.cost = arena.take<T>(static_cast<std::size_t>(most.n) * most.ld);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
 
@@ -190,8 +190,8 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
     Side<T> a, b;
     Base::sides(p, item, a, b);
     Status status = check_masses(g, a, b);
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T defect = load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.cost);
     if (!(g.total(defect) == 0)) status = Status::nonfinite;
@@ -230,13 +230,13 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     EntropicFgwWork<T> fgw;
-    GatherWork<T> gather;
+    GatherWork gather;
   };
 
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.fgw = take_entropic_fgw<T>(arena, most);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
 
@@ -248,8 +248,8 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
     Base::sides(p, item, a, b);
     const T alpha = p.alpha[item];
     Status status = check_masses(g, a, b);
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
                      load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
@@ -293,13 +293,13 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     FgwWork<T> fgw;
-    GatherWork<T> gather;
+    GatherWork gather;
   };
 
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.fgw = take_fgw<T>(arena, most, sizing.width, sizing.atoms);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
 
@@ -310,8 +310,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     Side<T> a, b;
     Base::sides(p, item, a, b);
     FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T alpha = p.alpha[item];
     const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
@@ -358,7 +358,7 @@ struct FgwBackwardItem : BatchItem<FgwBackwardArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     FgwBackwardWork<T> fgw;
-    GatherWork<T> gather;
+    GatherWork gather;
   };
 
   HN_HD static bool sides(const Args& p, int64_t, Side<T>& a, Side<T>& b) {
@@ -370,7 +370,7 @@ struct FgwBackwardItem : BatchItem<FgwBackwardArgs<T>, T> {
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.fgw = take_fgw_backward<T>(arena, most);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
 
@@ -394,13 +394,13 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
   using Base = BatchItem<Args, T>;
   struct Work {
     LowerBoundWork<T> bound;
-    GatherWork<T> gather;
+    GatherWork gather;
   };
 
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.bound = take_lower_bound<T>(arena, most);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
 
@@ -410,8 +410,8 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
     Side<T> a, b;
     Base::sides(p, item, a, b);
     Status status = check_masses(g, a, b);
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T defect =
         load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost) +
@@ -436,22 +436,24 @@ HN_HD void load_features(const G& g, const Support& y, const T* features, int nu
                          std::type_identity_t<T>* across) {
   HN_ROLLED
   for (int k = 0; k < num_features; ++k) {
+    T* row = across + k * ld;
+    g.store(row + ld - G::width, G::splat(T(0)));  // the padding
     HN_ROLLED
     for (int j = g.begin(); j < y.count; j += g.step())
-      across[k * ld + j] = features[y.node[j] * num_features + k];
-    HN_ROLLED
-    for (int j = y.count + g.begin(); j < ld; j += g.step()) across[k * ld + j] = 0;
+      row[j] = features[y.node[j] * num_features + k];
   }
 }
 
 /// How many of this lane's nodes have an entry outside [0, below) in a table.
 template <class G, class T>
 HN_HD T count_unknown(const G& g, const Support& x, const int64_t* table, int64_t below) {
-  T unknown = 0;
+  int unknown = 0;
   HN_ROLLED
-  for (int i = g.begin(); i < x.count; i += g.step())
-    if (table[x.node[i]] < 0 || table[x.node[i]] >= below) unknown += 1;
-  return unknown;
+  for (int i = g.begin(); i < x.count; i += g.step()) {
+    const int64_t entry = table[x.node[i]];
+    unknown += entry < 0 || entry >= below ? 1 : 0;
+  }
+  return static_cast<T>(unknown);
 }
 
 /// cost_ij = table[rows_i, cols_j], padded with zeros; the table has num_cols columns.
@@ -462,10 +464,10 @@ HN_HD void look_up(const G& g, const Shape& s, const Support& x, const Support& 
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
     const T* from = table + rows[x.node[i]] * num_cols;
+    T* row = cost + i * s.ld;
+    g.store(row + s.ld - G::width, G::splat(T(0)));  // the padding
     HN_ROLLED
-    for (int j = g.begin(); j < s.m; j += g.step()) cost[i * s.ld + j] = from[cols[y.node[j]]];
-    HN_ROLLED
-    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) cost[i * s.ld + j] = 0;
+    for (int j = g.begin(); j < s.m; j += g.step()) row[j] = from[cols[y.node[j]]];
   }
 }
 
@@ -499,7 +501,7 @@ struct CellDistancesItem {
   using Scalar = T;
   struct Work {
     FgwWork<T> fgw;
-    GatherWork<T> gather;
+    GatherWork gather;
     Array<T> across,
         later;  // features of the columns; for the literal reading, how many nodes follow
   };
@@ -516,7 +518,7 @@ struct CellDistancesItem {
   HN_HD static Work take(Arena& arena, const Shape& most, const Args& p, Sizing sizing) {
     Work w{};
     w.fgw = take_fgw<T>(arena, most, sizing.width, sizing.atoms);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     w.later = arena.take_far<T>(most.ld);
     w.across = arena.take_far<T>(static_cast<std::size_t>(p.num_features) * most.ld);
     return w;
@@ -545,8 +547,8 @@ struct CellDistancesItem {
                                      const Work& w) {
     using Var = typename G::template Var<T>;
     FgwResult<T> none{0, 0, 0, check_masses(g, a, b)};
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     if (none.status != Status::converged || s.n == 0) return none;
     // M_ij = label_cost[o_i, o_j] + sum_k |x_ik - y_jk|, by the literal reading times (n-1-i)(m-1-j)
@@ -557,9 +559,9 @@ struct CellDistancesItem {
       none.status = Status::nonfinite;
       return none;
     }
-    look_up(g, s, x, y, labels_x, labels_y, p.label_cost, p.num_labels, w.fgw.cost);
     load_features(g, y, p.y.features + gy * p.y.nodes * p.num_features, p.num_features, s.ld,
                   w.across);
+    look_up(g, s, x, y, labels_x, labels_y, p.label_cost, p.num_labels, w.fgw.cost);
     HN_ROLLED
     for (int j = g.begin(); j < s.ld; j += g.step()) w.later[j] = j < s.m ? T(s.m - 1 - j) : T(0);
     T defect = load_structures(g, s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
@@ -593,7 +595,7 @@ struct NetworkDistancesItem {
   struct Work {
     TransportWork<T> transport;
     Array<T> cost;
-    GatherWork<T> gather;
+    GatherWork gather;
     Vertex<T> vertex;
     Array<T> a, b, across;
   };
@@ -611,7 +613,7 @@ struct NetworkDistancesItem {
     Work w{};
     w.transport = take_transport<T>(arena, most);
     w.cost = arena.take<T>(static_cast<std::size_t>(most.n) * most.ld);
-    w.gather = take_gather<T>(arena, sizing.nodes_x, sizing.nodes_y, sizing.width);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     w.vertex = take_vertex<T>(arena, vertex_capacity(most));
     w.a = arena.take_far<T>(most.n);
     w.b = arena.take_far<T>(most.ld);
@@ -633,8 +635,8 @@ struct NetworkDistancesItem {
                           const Side<T>& b, const Work& w) {
     using Var = typename G::template Var<T>;
     const Status status = check_masses(g, a, b);
-    const Support x = list_support(g, a, w.gather.row, w.gather.x);
-    const Support y = list_support(g, b, w.gather.row, w.gather.y);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     if (status != Status::converged) return T(NAN);
     if (s.n == 0) return 0;
@@ -642,9 +644,9 @@ struct NetworkDistancesItem {
     const T unknown = count_unknown<G, T>(g, x, cells_x, p.num_cells_x) +
                       count_unknown<G, T>(g, y, cells_y, p.num_cells_y);
     if (g.total(unknown) > 0) return T(NAN);
-    look_up(g, s, x, y, cells_x, cells_y, p.cell_cost, p.num_cells_y, w.cost);
     load_features(g, y, p.y.features + ny * p.y.cells * p.num_features, p.num_features, s.ld,
                   w.across);
+    look_up(g, s, x, y, cells_x, cells_y, p.cell_cost, p.num_cells_y, w.cost);
     const T unit = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
     g.sync();
     const T defect =

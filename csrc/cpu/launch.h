@@ -46,6 +46,12 @@ template <class Lanes, class Item>
 bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end) {
   using T = typename Item::Scalar;
   Lanes lanes;
+  const Nodes all = Item::nodes(args);
+  // items of one batch are mostly alike: their arrays lie where those of the item before lay
+  Nodes placed{-1, -1};
+  std::size_t bytes = 0;
+  void* place = nullptr;
+  typename Item::Work work{};
   return with_terms(args, [&](auto terms) {
     for (int64_t item = begin; item < end; ++item) {
       Side<T> a{nullptr, 0}, b{nullptr, 0};
@@ -53,14 +59,22 @@ bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end) {
       const int n = present(a), m = present(b);
       const bool fits = lanes.template choose<T>(m, [&](auto&& team) {
         using G = typename std::remove_cvref_t<decltype(team)>::Group;
+        const bool alike = n == placed.n && m == placed.m;
         const Shape most{n, m, round_up(m, G::width), round_up(n, G::width), false};
-        const Sizing sizing{G::width, lanes.atom_slots(most), a.nodes, b.nodes};
-        Arena size(nullptr);
-        Item::take(size, most, args, sizing);
-        void* memory = lanes.memory(size.used());
+        const Sizing sizing{G::width, lanes.atom_slots(most), all.n, all.m};
+        if (!alike) {
+          Arena size(nullptr);
+          Item::take(size, most, args, sizing);
+          bytes = size.used();
+          placed = {n, m};
+        }
+        void* memory = lanes.memory(bytes);
         if (memory == nullptr) return false;
-        Arena arena(memory);
-        const auto work = Item::take(arena, most, args, sizing);
+        if (!alike || memory != place) {
+          Arena arena(memory);
+          work = Item::take(arena, most, args, sizing);
+          place = memory;
+        }
         team.run([&](const G& group) { Item::solve(group, args, terms, item, work); });
         return true;
       });
