@@ -76,7 +76,8 @@ $(DEPS): pyproject.toml tools/install_torch.py | $(BIN)/python
 	touch $@
 
 # --- compiled core ----------------------------------------------------------------------------------
-# Always asked, as ninja knows best what has changed; a second with nothing to do.
+# Always asked, as ninja knows best what has changed; a second with nothing to do. The library is replaced in
+# one step, as programs may be loading it.
 
 ifeq ($(HOTNAS_NO_EXT),1)
 ext lanes: $(DEPS)
@@ -88,7 +89,10 @@ ext lanes: $(DEPS)
 else
 ext: $(DEPS) $(BUILD)/build.ninja
 	@$(BIN)/cmake --build $(BUILD) --target _C
-	@$(BIN)/cmake --install $(BUILD) --prefix . --component hotnas_torch > $(BUILD)/install.log
+	@$(BIN)/cmake --install $(BUILD) --prefix $(BUILD)/install --component hotnas_torch > $(BUILD)/install.log
+	@cmp -s $(BUILD)/install/hotnas_torch/_C.so hotnas_torch/_C.so || { \
+	  cp $(BUILD)/install/hotnas_torch/_C.so hotnas_torch/new_C.so && \
+	  mv -f hotnas_torch/new_C.so hotnas_torch/_C.so; }
 
 # The operators and programs that only tests use, the sanitizers' among them.
 lanes: ext

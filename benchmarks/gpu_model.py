@@ -114,11 +114,9 @@ def predict(gpu: Gpu, operator: str, nodes: int) -> dict[str, float | str]:
         ``memory``), the least of them as ``pairs_per_second`` and its name as ``bound``.
     """
     counts, lanes = COUNTS[operator, nodes], lanes_for(nodes)
-    kernel = next(
-        row
-        for row in read_table()[1]
-        if (row["operator"], row["dtype"], row["lanes"]) == (operator, "float32", str(lanes))
-    )
+    wanted = {"operator": operator, "dtype": "float32", "lanes": str(lanes)}
+    wanted["architecture"] = gpu.architecture
+    kernel = next(row for row in read_table()[1] if wanted.items() <= row.items())
     limits = LIMITS[gpu.architecture]
     share = occupancy(
         limits,

@@ -93,14 +93,15 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
 template <class Kernel, class Args>
 cudaError_t queue_blocks(Kernel kernel, int threads, int groups, const Space& space,
                          const Args& args, std::int64_t items, const cuda::Queue& queue) {
-  int device = 0, multiprocessors = 0, shared = 0, resident = 0;
+  int multiprocessors = 0, shared = 0, resident = 0;
   const std::size_t near = space.near * groups;
-  if (const cudaError_t error = cudaGetDevice(&device)) return error;
+  // torch has a CUDA runtime of its own, and need not have told this one
+  if (const cudaError_t error = cudaSetDevice(queue.device)) return error;
   if (const cudaError_t error =
-          cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
+          cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, queue.device))
     return error;
-  if (const cudaError_t error =
-          cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))
+  if (const cudaError_t error = cudaDeviceGetAttribute(
+          &shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, queue.device))
     return error;
   if (const cudaError_t error = cudaFuncSetAttribute(
           kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(near)))

@@ -13,7 +13,8 @@ namespace hotnas::cuda {
 
 /// Where the work goes, and whence its memory comes.
 struct Queue {
-  void* stream;  // cudaStream_t of the current device
+  int device;
+  void* stream;  // cudaStream_t of that device
   std::function<void*(std::size_t)>
       allocate;  // device memory that lives until the queued work is done
 };

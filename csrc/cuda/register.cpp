@@ -17,7 +17,7 @@ struct Cuda {
     const accelerator::DeviceGuard guard(index);
     std::optional<Tensor> memory;  // goes back to this stream, so whoever gets it next comes later
     const cuda::Queue queue{
-        accelerator::getCurrentStream(index).nativeHandle(), [&](std::size_t bytes) {
+        index, accelerator::getCurrentStream(index).nativeHandle(), [&](std::size_t bytes) {
           memory = torch::stable::empty({static_cast<std::int64_t>(bytes)}, ScalarType::Byte,
                                         std::nullopt, op.device);
           return memory->mutable_data_ptr();
