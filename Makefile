@@ -103,8 +103,9 @@ CONFIGURE = CXX='$(CXX)' $(BIN)/cmake -S csrc -B $(BUILD) -G Ninja \
   -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" -DPython_EXECUTABLE="$(abspath $(BIN))/python" \
   -DHOTNAS_TESTING=ON -DHOTNAS_WERROR=ON -DHOTNAS_CUDA_ARCHITECTURES='$(CUDA_ARCHITECTURES)'
 
-$(BUILD)/build.ninja: $(DEPS)
+$(BUILD)/build.ninja: $(DEPS) Makefile
 	$(CONFIGURE) -DHOTNAS_WITH_CUDA=$(CUDA)
+	touch $@
 
 # Fails where there is no nvcc (CUDA_HOME, /usr/local/cuda/bin, PATH).
 cuda: $(DEPS)

@@ -83,15 +83,15 @@ class Counts:
 
 
 COUNTS = {
-    ("Fgw", 8): Counts(35817, 547102, 2199, 4991),
-    ("Fgw", 11): Counts(54771, 908304, 3902, 11433),
-    ("Fgw", 20): Counts(138012, 2530383, 10506, 38316),
-    ("Transport", 8): Counts(2499, 24626, 81, 912),
-    ("Transport", 11): Counts(3422, 31642, 90, 1532),
-    ("Transport", 20): Counts(6430, 53759, 122, 4224),
-    ("Sinkhorn", 8): Counts(30492, 149948, 55, 460),
-    ("Sinkhorn", 11): Counts(37288, 185754, 64, 780),
-    ("Sinkhorn", 20): Counts(46478, 237540, 91, 2140),
+    ("Fgw", 8): Counts(35789, 546535, 2195, 4959),
+    ("Fgw", 11): Counts(54739, 907731, 3898, 11369),
+    ("Fgw", 20): Counts(138056, 2530131, 10502, 38188),
+    ("Transport", 8): Counts(2484, 24116, 77, 880),
+    ("Transport", 11): Counts(3403, 31126, 86, 1468),
+    ("Transport", 20): Counts(6408, 53253, 118, 4096),
+    ("Sinkhorn", 8): Counts(30468, 149392, 51, 428),
+    ("Sinkhorn", 11): Counts(37260, 185192, 60, 716),
+    ("Sinkhorn", 20): Counts(46450, 236988, 87, 2012),
 }
 """By operator and nodes of both sides, as `count` found them."""
 

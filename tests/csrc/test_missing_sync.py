@@ -33,7 +33,7 @@ KERNELS = {
     "entropic_fgw.h": "entropic_fgw",
     "fgw.h": "fgw,fgw_merging",
     "fgw_backward.h": "fgw_backward",
-    "gather.h": "transport",
+    "gather.h": "transport,fgw_backward",
     "lower_bound.h": "fgw_lower_bound",
     "sinkhorn.h": "sinkhorn",
     "transport.h": "transport,fgw",

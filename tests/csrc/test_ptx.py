@@ -112,6 +112,16 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
     return found
 
 
+def work_space(name: str, dtype: torch.dtype, lanes: int) -> tuple[int, int]:
+    """Bytes of shared and of global memory per problem that the launcher hands out, and no more."""
+    bits = 8 * dtype.itemsize
+    for line in torch.ops.hotnas.cuda_kernels().splitlines():
+        operator, *numbers = line.split()
+        if [operator, *map(int, numbers[:2])] == [name, bits, lanes]:
+            return int(numbers[3]), int(numbers[4])
+    raise AssertionError(f"the core has no such kernel: {name} {bits} {lanes}")
+
+
 DESCENTS = {"Fgw": 1, "CellDistances": 0}
 """Operators that descend to a local minimum, and which of their results is its value."""
 
@@ -130,8 +140,8 @@ def check(
 ) -> Tally:
     """Run the first warp of a block of a kernel, and compare with the CPU what it worked on.
 
-    The block's other warps do not run. Each group of lanes takes one item, the first group a second
-    one as well, in the same work space.
+    The block's other warps do not run; an access beyond the work space is a fault. Each group of
+    lanes takes one item, the first group a second one as well, in the same work space.
     """
     groups = (128 if lanes == 32 else 256) // lanes
     ran = [*range(32 // lanes), groups]
@@ -140,7 +150,7 @@ def check(
     device = Device()
     p = graphs(rng, groups + 1, *shape, absent=0.2).to(dtype)
     arguments, expected, places = calls(p, device, *terms)[name]
-    near, far = 16 * 1024, 512 * 1024
+    near, far = work_space(name, dtype, lanes)
     space = device.to(torch.zeros(far * (32 // lanes), dtype=torch.uint8))
     tally = program.run(
         device.memory,

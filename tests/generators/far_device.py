@@ -1,7 +1,7 @@
 """A device that is not there: its tensors lie on the CPU and behave as if they did not.
 
-What a GPU would refuse (tensors of two devices in one operation) raises, and what comes back to the host is
-recorded. It is called "meta", the one device that torch knows everywhere without driving it.
+What a GPU would refuse (tensors of two devices in one operation) raises, and what comes back to the
+host is recorded. It is called "meta", the one device that torch knows everywhere without driving.
 """
 
 from collections.abc import Iterator
@@ -48,9 +48,7 @@ class _Far(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func} on a tensor of the far device, outside far_device()")
 
 
@@ -64,12 +62,14 @@ class _FarDevice(TorchDispatchMode):
         super().__init__()
         self.crossings: list[tuple[torch.dtype, int]] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [
+            x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)
+        ]
         far = [x for x in tensors if isinstance(x, _Far)]
+        if any(x.device == FAR and not isinstance(x, _Far) for x in tensors):
+            raise RuntimeError(f"{func} on a tensor of the far device that was made unseen")
         given = kwargs.get("device")
         to_far = bool(far) if given is None else torch.device(given) == FAR
         if given is not None:
@@ -82,13 +82,15 @@ class _FarDevice(TorchDispatchMode):
             allowed = [args[0]] if func in _INDEXING and isinstance(args[0], _Far) else tensors
             strange = [x for x in allowed if x.dim() > 0 and not isinstance(x, _Far)]
             if strange:
-                raise RuntimeError(f"{func}: tensors on two devices: {[(str(x.device), tuple(x.shape)) for x in tensors]}")
+                raise RuntimeError(f"{func}: tensors of two devices")
         if far and not to_far:
             self.crossings += [(x.dtype, x.numel()) for x in far]
         found = func(*tree_map(near, args), **tree_map(near, kwargs))
         if func._schema.is_mutable:
             return args[0]
-        return tree_map(lambda x: _Far(x) if isinstance(x, Tensor) else x, found) if to_far else found
+        return (
+            tree_map(lambda x: _Far(x) if isinstance(x, Tensor) else x, found) if to_far else found
+        )
 
 
 @contextmanager
@@ -98,9 +100,9 @@ def far_device() -> Iterator[list[tuple[torch.dtype, int]]]:
     Yields:
         What was moved to the host: dtype and number of elements, in order.
     """
-    make, device = torch.tensor, _FarDevice()
+    make, take, device = torch.tensor, Tensor.__getitem__, _FarDevice()
 
-    # These fill a tensor of the host and move it where no mode sees it; "meta" loses what they hold.
+    # These fill a tensor of the host and move it where no mode sees it, and "meta" holds nothing.
     def tensor(data: Any, **options: Any) -> Tensor:
         where = options.pop("device", None)
         made = make(data, **options)
@@ -112,7 +114,12 @@ def far_device() -> Iterator[list[tuple[torch.dtype, int]]]:
     def as_tensor(data: Any, **options: Any) -> Tensor:
         return data.to(**options) if isinstance(data, Tensor) else tensor(data, **options)
 
+    def getitem(self: Tensor, key: Any) -> Tensor:
+        found: Tensor = take(self, make(key) if isinstance(key, list) else key)
+        return found
+
     with (
+        mock.patch.object(Tensor, "__getitem__", getitem),
         mock.patch.object(torch, "tensor", tensor),
         mock.patch.object(torch, "as_tensor", as_tensor),
         mock.patch.object(Tensor, "new_tensor", new_tensor),

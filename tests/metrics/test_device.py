@@ -1,23 +1,72 @@
-"""Distances stay on the device on which they are computed."""
+"""Distances are computed where they are asked for, on a device that records what leaves it."""
 
 import pytest
 import torch
 from torch import Tensor
 
 import hotnas_torch as ht
+from hotnas_torch import _ext
+from tests.generators.far_device import FAR, far_device, near
+
+pytestmark = pytest.mark.ext
 
 
-def test_no_distances_are_moved(monkeypatch: pytest.MonkeyPatch, rng: torch.Generator) -> None:
-    networks = ht.spaces.NASBenchMacro().sample(12, generator=rng)
-    expected = ht.HOTNN(space=ht.spaces.NASBenchMacro())(networks)
-    moved = Tensor.cpu
+@pytest.fixture(autouse=True)
+def _compiled_for_the_far_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # there the torch text would have to look at the values for which a kernel needs no host
+    monkeypatch.setattr(_ext, "serves", lambda device: bool(device))
 
-    def cpu(self: Tensor) -> Tensor:
-        if self.is_floating_point():
-            pytest.fail("a tensor of numbers was moved to the CPU")
-        return moved(self)
 
-    monkeypatch.setattr(Tensor, "cpu", cpu)
-    distance = ht.HOTNN(space=ht.spaces.NASBenchMacro())
-    assert torch.equal(distance(networks), expected)
-    assert torch.equal(distance(networks[:5], networks), expected[:5])
+@pytest.mark.parametrize("name", ["nasbench_macro", "nasbench201", "transnas_macro", "nasbench101"])
+def test_only_flags_leave_the_device(name: str, rng: torch.Generator) -> None:
+    space = ht.spaces.get(name)
+    networks = space.sample(12, generator=rng)
+    expected = ht.HOTNN(space=space)(networks)
+    with far_device() as moved:
+        distance = ht.HOTNN(space=space, device=FAR)
+        square, part = distance(networks), distance(networks[:5], networks)
+    assert square.device == part.device == FAR
+    assert torch.equal(near(square), expected)
+    assert torch.equal(near(part), expected[:5])
+    assert {dtype for dtype, _ in moved} == {torch.bool}
+
+
+def test_gradients_stay_on_the_device(rng: torch.Generator) -> None:
+    space = ht.spaces.NASBench201()
+    networks = space.sample(8, generator=rng)
+
+    def gradients(device: torch.device) -> list[Tensor]:
+        lam, eta = (
+            torch.tensor(value, dtype=torch.float64, device=device).requires_grad_()
+            for value in (0.4, 0.6)
+        )
+        distance = ht.HOTNN(space=space, lam=lam, eta=eta, device=device, dtype=torch.float64)
+        return list(torch.autograd.grad(distance(networks).sum(), [lam, eta]))
+
+    expected = gradients(torch.device("cpu"))
+    with far_device() as moved:
+        found = gradients(FAR)
+    assert [near(value) for value in found] == expected
+    # lam and eta themselves are numbers of the host as well
+    assert {count for dtype, count in moved if dtype.is_floating_point} == {1}
+
+
+def test_tensors_of_two_devices_are_refused() -> None:
+    with far_device():
+        there = torch.ones(3, device=FAR)
+        with pytest.raises(RuntimeError, match="of two devices"):
+            there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="of two devices"):
+            torch.ones(3)[torch.tensor([0, 1], device=FAR)]
+        assert near(there[torch.tensor([0, 1])] + torch.tensor(2.0)).tolist() == [3.0, 3.0]
+
+
+def test_what_leaves_is_recorded() -> None:
+    with far_device() as moved:
+        there = torch.ones(3, device=FAR)
+        assert float(there.sum()) == 3.0
+        assert bool((there > 0).all())
+        there.cpu()
+        torch.zeros(3).copy_(there)
+    expected = [(torch.float32, 1), (torch.bool, 1), (torch.float32, 3), (torch.float32, 3)]
+    assert moved == expected
