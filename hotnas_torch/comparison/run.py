@@ -176,7 +176,7 @@ def search_once(
     return record
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=None)
 def _table(task: Task, data: Path) -> Table:
     return task.open(data)
 
@@ -185,7 +185,7 @@ def _judge(task: Task, data: Path) -> Table:
     return _table(task, data) if task.reported is None else _reported(task, data)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=None)
 def _reported(task: Task, data: Path) -> Table:
     return task.open_reported(data)
 
