@@ -8,7 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def search_once(
     return record
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table(task: Task, data: Path) -> Table:
     return task.open(data)
 
@@ -185,7 +185,7 @@ def _judge(task: Task, data: Path) -> Table:
     return _table(task, data) if task.reported is None else _reported(task, data)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reported(task: Task, data: Path) -> Table:
     return task.open_reported(data)
 
