@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -107,7 +109,7 @@ def compare(
                 bar.update()
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+            with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
                 futures = {pool.submit(search, *one): one for one in open_runs}
                 try:
                     for future in as_completed(futures):
@@ -190,8 +192,17 @@ def _reported(task: Task, data: Path) -> Table:
     return task.open_reported(data)
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker whose parent was killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _identity(
