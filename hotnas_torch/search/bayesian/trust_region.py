@@ -23,7 +23,7 @@ class DirichletTrustRegion:
     Args:
         start: beta at the start, in [0, ``largest``].
         smallest: Smallest positive beta, > 0.
-        largest: beta_max, >= ``smallest``.
+        largest: beta_max, >= ``smallest``; 2 is the paper's for its biased random search.
         successes: Batches in a row that widen, >= 1.
         failures: Batches in a row that narrow, >= 1.
         batch: Evaluations that are counted as one, >= 1.
@@ -38,12 +38,12 @@ class DirichletTrustRegion:
     Example:
         >>> region = DirichletTrustRegion(batch=1, failures=2)
         >>> region.beta([5.0, 6.0, 6.0, 6.0, 6.0], num_initial=1)
-        4.0
+        2.0
     """
 
     start: float = 1.0
     smallest: float = 2.0**-6
-    largest: float = 16.0
+    largest: float = 2.0
     successes: int = 3
     failures: int = 3
     batch: int = 4

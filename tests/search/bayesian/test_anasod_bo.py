@@ -81,7 +81,7 @@ def test_one_network_of_each_candidate_encoding_is_in_the_pool():
 
 @pytest.mark.parametrize(("beta", "near"), [(0.0, False), (16.0, True)])
 def test_the_trust_region_keeps_candidates_near_the_best(beta, near):
-    strategy = searching(trust_region=DirichletTrustRegion(start=beta))
+    strategy = searching(trust_region=DirichletTrustRegion(start=beta, largest=16.0))
     best = strategy.space.from_string(
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
     )
