@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=list(_TASKS))
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--methods", nargs="+", help="of these only; default all of a group")
+    parser.add_argument("--processes", type=int, default=1, help="searches at once, %(default)s")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument(
         "--at", type=int, metavar="N", help="tabulate what N evaluations had found; default all"
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 num_initial=_INITIAL,
                 num_evaluations=group.evaluations,
                 batch=group.batch,
+                processes=arguments.processes,
             )
     records = {name: read_records(out / name) for name in GROUPS if (out / name).is_dir()}
     rows = [

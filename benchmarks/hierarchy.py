@@ -40,7 +40,7 @@ from hotnas_torch.hierarchy import (
 )
 from hotnas_torch.objectives import open_table
 from hotnas_torch.plot import plot_hierarchy, save_figure
-from hotnas_torch.search.tree_search import accuracy_rewards, rank_rewards
+from hotnas_torch.search.direct.tree_search import accuracy_rewards, rank_rewards
 from hotnas_torch.spaces import NASBenchMacro, SearchSpace
 
 __all__ = ["METHODS", "QUESTION", "QUICK", "Settings", "draw", "run"]

@@ -138,17 +138,19 @@ def _tests(summary: Summary) -> list[str]:
     first, *others = summary.methods
     if not others:
         return []
+    titles = [TASKS[task].title for task in summary.tasks]
     lines = [
-        f"{METHODS[first].title} against the others, seeds won - lost, p of Wilcoxon's one-sided "
-        "signed-rank test:",
+        f"{METHODS[first].title} against the others, seeds won - lost (the rest are equal), p of "
+        "Wilcoxon's one-sided signed-rank test; over all tasks, of a sign test:",
         "",
-        "| task | " + " | ".join(METHODS[other].title for other in others) + " |",
-        "|---" * (len(others) + 1) + "|",
+        f"| against | {' | '.join(titles)} | all |",
+        "|---" * (len(titles) + 2) + "|",
     ]
-    for task in summary.tasks:
-        tests = [summary.paired_test(task, first, other) for other in others]
+    for other in others:
+        tests = [summary.paired_test(task, first, other) for task in summary.tasks]
+        tests.append(summary.paired_test_of_all(first, other))
         entries = [f"{test.wins} - {test.losses}, p = {test.p:.2g}" for test in tests]
-        lines.append(f"| {TASKS[task].title} | " + " | ".join(entries) + " |")
+        lines.append(f"| {METHODS[other].title} | {' | '.join(entries)} |")
     return lines
 
 

@@ -20,8 +20,8 @@ from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
 from hotnas_torch.metrics import HOTNN
 from hotnas_torch.plot import plot_heat_map, plot_map, plot_network, plot_trace, short_name
-from hotnas_torch.search.storage import Storage
-from hotnas_torch.search.trial import SearchResult, Trial
+from hotnas_torch.search.running.storage import Storage
+from hotnas_torch.search.running.trial import SearchResult, Trial
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["read_search", "write_report"]

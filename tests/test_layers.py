@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
 BASE = {"errors", "_version", "_ext", "files"}
+SEARCH = {"search.randomness", "search.base", "search.direct"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "_version": set(),
@@ -29,13 +30,20 @@ LAYERS: dict[str, set[str]] = {
     "nn": BASE | {"arch", "spaces", "distributions", "generators", "hierarchy"},
     "objectives": {"errors", "arch", "spaces", "generators", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
-    "search": {"errors", "files", "arch", "spaces", "distributions", "metrics", "gp", "hierarchy"},
+    "search.randomness": {"errors"},
+    "search.base": {"errors", "arch", "spaces", "search.randomness"},
+    "search.direct": BASE
+    | {"arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
+    "search.bayesian": {"errors", "arch", "spaces", "distributions", "metrics", "gp", *SEARCH},
+    "search.box": {"errors", "arch", "spaces", "gp", "search.bayesian", *SEARCH},
+    "search.running": {"errors", "files", "arch", "spaces", "search.base", "search.box"},
+    "search": {*SEARCH, "search.bayesian", "search.box", "search.running"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
-    "distributed": BASE | {"arch", "metrics", "search"},
+    "distributed": BASE | {"arch", "metrics", "search", "search.running"},
     "integrations": {"errors", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
-    "report": {"errors", "spaces", "metrics", "plot", "search"},
+    "report": {"errors", "spaces", "metrics", "plot", "search", "search.running"},
     "cli_cluster": {"distributed"},
     "cli_search": {"cli_cluster", "spaces", "nn", "objectives", "search", "plot", "report"},
     "cli_bench": {"files", "comparison", "plot"},
@@ -56,8 +64,8 @@ LAYERS: dict[str, set[str]] = {
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
-    "gpytorch": {"gp", "search"},
-    "botorch": {"gp", "search"},
+    "gpytorch": {"gp", "search.bayesian", "search.box"},
+    "botorch": {"gp", "search.bayesian", "search.box"},
     "linear_operator": {"gp"},
     "matplotlib": {"plot", "report"},
     "networkx": {"plot"},
@@ -66,7 +74,7 @@ CONFINED = {
     "zarr": {"metrics"},
     "sklearn": {"nn"},
     "PIL": {"nn"},
-    "tqdm": {"comparison", "metrics", "nn", "search", "cli"},
+    "tqdm": {"comparison", "metrics", "nn", "search.running", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ def compare(
                 bar.update()
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+            with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
                 futures = {pool.submit(search, *one): one for one in open_runs}
                 try:
                     for future in as_completed(futures):
@@ -176,7 +178,7 @@ def search_once(
     return record
 
 
-@lru_cache(maxsize=2)
+@cache
 def _table(task: Task, data: Path) -> Table:
     return task.open(data)
 
@@ -185,13 +187,22 @@ def _judge(task: Task, data: Path) -> Table:
     return _table(task, data) if task.reported is None else _reported(task, data)
 
 
-@lru_cache(maxsize=2)
+@cache
 def _reported(task: Task, data: Path) -> Table:
     return task.open_reported(data)
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker whose parent was killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _identity(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata, studentized_range, wilcoxon
+from scipy.stats import binomtest, rankdata, studentized_range, wilcoxon
 
 from hotnas_torch.comparison.methods import METHODS
 from hotnas_torch.comparison.records import Record
@@ -89,27 +89,40 @@ class Summary:
             return PairedTest(0, 0, 1.0)
         return PairedTest(wins, losses, float(wilcoxon(difference, alternative="less").pvalue))
 
+    def paired_test_of_all(self, first: str, second: str) -> PairedTest:
+        """Compares two methods on all tasks and seeds at once, by a one-sided sign test.
+
+        Signs alone, as regrets of several tasks have no common unit; ties are left out.
+        """
+        tests = [self.paired_test(task, first, second) for task in self.tasks]
+        wins, losses = sum(test.wins for test in tests), sum(test.losses for test in tests)
+        if wins + losses == 0:
+            return PairedTest(0, 0, 1.0)
+        p = binomtest(wins, wins + losses, alternative="greater").pvalue
+        return PairedTest(wins, losses, float(p))
+
     def markdown(self) -> str:
-        """Returns the table: mean regret, its standard error and mean rank per task and method."""
+        """Returns the table: a row per method, with mean regret and its standard error per task."""
+        titles = [TASKS[task].title for task in self.tasks]
         lines = [
-            "| task | " + " | ".join(METHODS[method].title for method in self.methods) + " |",
-            "|---" * (len(self.methods) + 1) + "|",
+            f"| method | mean rank | {' | '.join(titles)} | processor s per proposal |",
+            "|---|---:" + "|---" * len(titles) + "|---:|",
         ]
-        for task in self.tasks:
-            best = min(self.cells[task, method].regret for method in self.methods)
+        best = {
+            task: min(self.cells[task, method].regret for method in self.methods)
+            for task in self.tasks
+        }
+        for method in self.methods:
             entries = []
-            for method in self.methods:
+            for task in self.tasks:
                 cell = self.cells[task, method]
                 text = f"{cell.regret:.3f} ± {cell.error:.3f} ({cell.better:.1f})"
-                entries.append(f"**{text}**" if cell.regret == best else text)
-            lines.append(f"| {TASKS[task].title} | " + " | ".join(entries) + " |")
-        ranks = [f"{self.mean_rank[method]:.2f}" for method in self.methods]
-        lines.append("| mean rank | " + " | ".join(ranks) + " |")
-        seconds = [
-            f"{np.mean([self.cells[task, method].seconds for task in self.tasks]):.3f}"
-            for method in self.methods
-        ]
-        lines.append("| processor seconds per proposal | " + " | ".join(seconds) + " |")
+                entries.append(f"**{text}**" if cell.regret == best[task] else text)
+            seconds = np.mean([self.cells[task, method].seconds for task in self.tasks])
+            lines.append(
+                f"| {METHODS[method].title} | {self.mean_rank[method]:.2f} | "
+                f"{' | '.join(entries)} | {seconds:.3f} |"
+            )
         return "\n".join(lines)
 
 

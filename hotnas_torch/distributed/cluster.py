@@ -26,7 +26,7 @@ from hotnas_torch.metrics.pairwise import Blocks, SolveLog, Tile, Tiling
 
 if TYPE_CHECKING:
     from hotnas_torch.distributed.evaluations import RayEvaluator
-    from hotnas_torch.search.trial import ObjectiveFunction
+    from hotnas_torch.search.running.trial import ObjectiveFunction
 
 __all__ = ["RayExecutor"]
 

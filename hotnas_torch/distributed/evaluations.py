@@ -10,8 +10,8 @@ import torch
 
 from hotnas_torch.arch import Network
 from hotnas_torch.distributed.broadcast import Broadcast, import_ray, lost_worker, times
-from hotnas_torch.search.trial import ObjectiveFunction, Outcome
-from hotnas_torch.search.workers import answer
+from hotnas_torch.search.running.trial import ObjectiveFunction, Outcome
+from hotnas_torch.search.running.workers import answer
 
 __all__ = ["RayEvaluator"]
 
@@ -76,7 +76,7 @@ class RayEvaluator:
         self._running: dict[Any, _Evaluation] = {}
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
-        """See ``hotnas_torch.search.workers.Evaluator``."""
+        """See ``hotnas_torch.search.running.workers.Evaluator``."""
         source = enumerate(networks)
         try:
             while True:

@@ -27,6 +27,7 @@ _COLOURS = (
     "#A7C957",
 )
 _COLUMNS = 4
+_MOST_BANDS = 6
 
 
 def plot_regrets(
@@ -35,7 +36,9 @@ def plot_regrets(
     num_initial: int = 1,
     labels: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Mean regret over evaluations, one panel per task, with a band of one standard error.
+    """Mean regret over evaluations, one panel per task, with bands of one standard error.
+
+    The first method is drawn above the others. Where there are more than six, only it has a band.
 
     Args:
         regrets: By the title of the task and the name of the method: regret of the best so far,
@@ -88,20 +91,27 @@ def _draw_curves(
     means = np.concatenate([array.mean(0) for array in arrays.values()])
     positive = means[means > 0.0]
     floor = 0.6 * float(positive.min()) if len(positive) else 1e-3
+    many = len(methods) > _MOST_BANDS
     for method, array in arrays.items():
-        colour = _COLOURS[methods.index(method) % len(_COLOURS)]
+        place = methods.index(method)
+        again, colour = divmod(place, len(_COLOURS))
         places = np.arange(num_initial, num_initial + array.shape[1])
         mean = array.mean(0)
         error = array.std(0, ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0 * mean
         low, high = np.maximum(mean - error, floor), np.maximum(mean + error, floor)
-        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0, step="post")
+        if place == 0 or not many:
+            axes.fill_between(
+                places, low, high, color=_COLOURS[colour], alpha=0.15, linewidth=0, step="post"
+            )
         axes.step(
             places,
             np.maximum(mean, floor),
             where="post",
-            color=colour,
-            linewidth=1.6,
+            color=_COLOURS[colour],
+            linestyle="--" if again else "-",
+            linewidth=2.0 if place == 0 else 1.1 if many else 1.6,
             label=method,
+            zorder=4.0 if place == 0 else 2.0,
         )
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
@@ -140,11 +150,15 @@ def plot_ranks(
     groups = _groups(ranks, critical_difference)
     half = math.ceil(len(names) / 2)
     height = 0.95 + 0.12 * len(groups) + 0.26 * half
-    figure = new_figure(7.5, height)
+    shown = [(labels or {}).get(name, name) for name in names]
+    # Inches: the scale, and what the longest text needs on either side of it.
+    scale = 4.2
+    room = 0.85 + 0.085 * max(len(text) for text in shown)
+    figure = new_figure(scale + 2.0 * room, height)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     low, high = 1.0, float(max(len(names), 2))
-    room = 0.42 * (high - low)
+    room *= (high - low) / scale
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(-height, 0.0)
     line = -0.5
@@ -162,15 +176,14 @@ def plot_ranks(
         ends = [ranks[first] - 0.01 * (high - low), ranks[last] + 0.01 * (high - low)]
         axes.plot(ends, [level, level], color="#C8553D", linewidth=3.0, solid_capstyle="round")
     below = line - 0.25 - 0.12 * len(groups)
-    for place, (name, rank) in enumerate(zip(names, ranks, strict=True)):
+    for place, (text, rank) in enumerate(zip(shown, ranks, strict=True)):
         left = place < half
         level = below - 0.26 * (place if left else len(names) - 1 - place)
         end = low - 0.04 * (high - low) if left else high + 0.04 * (high - low)
         axes.plot([rank, rank, end], [line, level, level], color=FAINT, linewidth=0.9)
-        text = (labels or {}).get(name, name)
-        shown = f"{text}  {rank:.2f} " if left else f" {rank:.2f}  {text}"
+        label = f"{text}  {rank:.2f} " if left else f" {rank:.2f}  {text}"
         side = "right" if left else "left"
-        axes.text(end, level, shown, ha=side, va="center", fontsize=9.5, color=INK)
+        axes.text(end, level, label, ha=side, va="center", fontsize=9.5, color=INK)
     return figure
 
 

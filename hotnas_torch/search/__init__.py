@@ -1,36 +1,37 @@
 """Search strategies that ask and are told, and running them."""
 
-from hotnas_torch.search.ablations import MutationSearch, RandomPool
-from hotnas_torch.search.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
-from hotnas_torch.search.anasod_bo import ANASODBO
-from hotnas_torch.search.anasod_local import ANASODLocalSearch
-from hotnas_torch.search.anasod_random import ANASODRandomSearch
-from hotnas_torch.search.bananas import BANANAS
 from hotnas_torch.search.base import Observation, Strategy
-from hotnas_torch.search.bayesian import BayesianSearch
-from hotnas_torch.search.bo_edit import BOEdit
-from hotnas_torch.search.bo_tw import BOTW
-from hotnas_torch.search.bohb import BOHB
-from hotnas_torch.search.box import BoxSpace, UnitBox
-from hotnas_torch.search.distance_search import DistanceSearch
-from hotnas_torch.search.encoded_bo import EncodedBO
-from hotnas_torch.search.evolution import RegularizedEvolution
-from hotnas_torch.search.hotnas import HOTNAS
-from hotnas_torch.search.hyperband import Hyperband, Job, JobResult
-from hotnas_torch.search.jobs import run_jobs
-from hotnas_torch.search.kdpp import sample_kdpp
-from hotnas_torch.search.local_search import LocalSearch
-from hotnas_torch.search.mobo import MOBO, hypervolume
-from hotnas_torch.search.nas_bowl import NASBOWL
-from hotnas_torch.search.nasbot import NASBOT
-from hotnas_torch.search.random_search import RandomSearch
-from hotnas_torch.search.runner import run
-from hotnas_torch.search.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
-from hotnas_torch.search.storage import Storage
-from hotnas_torch.search.surrogates import BNNSurrogate, GPSurrogate
-from hotnas_torch.search.tree_search import SamplerSearch, TreeSearch
-from hotnas_torch.search.trial import Outcome, SearchResult, Trial
-from hotnas_torch.search.trust_region import DirichletTrustRegion
+from hotnas_torch.search.bayesian.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
+from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
+from hotnas_torch.search.bayesian.bananas import BANANAS
+from hotnas_torch.search.bayesian.base import BayesianSearch
+from hotnas_torch.search.bayesian.bo_edit import BOEdit
+from hotnas_torch.search.bayesian.bo_tw import BOTW
+from hotnas_torch.search.bayesian.distance_search import DistanceSearch
+from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
+from hotnas_torch.search.bayesian.hotnas import HOTNAS
+from hotnas_torch.search.bayesian.kdpp import sample_kdpp
+from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
+from hotnas_torch.search.bayesian.nasbot import NASBOT
+from hotnas_torch.search.bayesian.random_pool import RandomPool
+from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
+from hotnas_torch.search.box.bohb import BOHB
+from hotnas_torch.search.box.hyperband import Hyperband, Job, JobResult
+from hotnas_torch.search.box.mobo import MOBO, hypervolume
+from hotnas_torch.search.box.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
+from hotnas_torch.search.box.space import BoxSpace, UnitBox
+from hotnas_torch.search.box.surrogates import BNNSurrogate, GPSurrogate
+from hotnas_torch.search.direct.anasod_local import ANASODLocalSearch
+from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
+from hotnas_torch.search.direct.evolution import RegularizedEvolution
+from hotnas_torch.search.direct.local_search import LocalSearch
+from hotnas_torch.search.direct.mutation import MutationSearch
+from hotnas_torch.search.direct.random_search import RandomSearch
+from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
+from hotnas_torch.search.running.jobs import run_jobs
+from hotnas_torch.search.running.runner import run
+from hotnas_torch.search.running.storage import Storage
+from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
 
 __all__ = [
     "ANASODBO",

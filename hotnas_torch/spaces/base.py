@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor
@@ -105,6 +105,11 @@ class SearchSpace(ABC):
     def _edits(self, code: Code) -> Iterator[Code]:
         """Yields every valid code that is one edit away, in a fixed order, repeats allowed."""
 
+    def _mutation_draws(self, net: Network) -> int:
+        """How often the space's own mutation is tried before one of :meth:`_nearby` is drawn."""
+        del net
+        return _MUTATION_DRAWS
+
     def _nearby(self, net: Network) -> list[Network]:
         """Returns what a mutation may give when :meth:`_mutate` keeps finding nothing new."""
         return self.neighbors(net)
@@ -179,7 +184,7 @@ class SearchSpace(ABC):
         """
         generator = _check_generator(generator)
         code = self._code(net)
-        for _ in range(_MUTATION_DRAWS):
+        for _ in range(self._mutation_draws(net)):
             candidate = self._shared_network(self._mutate(code, generator))
             if candidate.key != net.key:
                 return candidate
@@ -205,6 +210,11 @@ class SearchSpace(ABC):
     def __iter__(self) -> Iterator[Network]:
         """Yields every network once, lazily, in a fixed order."""
         return (self._network(code) for code in self._codes())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Returns the space: it is immutable, and its tables are large."""
+        del memo
+        return self
 
     # --- identity ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,19 @@ _CHUNK = 2**16
 _MUTATION_RANGE = 64
 
 
+@dataclass(frozen=True, slots=True)
+class _Vicinity:
+    """Members around one of them.
+
+    Attributes:
+        has_neighbors: Whether any is one edit away.
+        nearest: Places of the nearest ones, nearest first.
+    """
+
+    has_neighbors: bool
+    nearest: list[int]
+
+
 class Subset(SearchSpace):
     """The networks of a space that a list holds, for example a published table's.
 
@@ -27,8 +41,8 @@ class Subset(SearchSpace):
     space's. Networks that the space counts as one (its :meth:`key`) are one member: the first in
     the list, which :meth:`canonical` returns.
 
-    A mutation is the space's own, repeated until it meets a member; where it meets none, one of the
-    64 nearest members is drawn, near ones more often.
+    A mutation is the space's own, repeated until it meets a member; where no member is one edit
+    away or none is met, one of the 64 nearest members is drawn, near ones more often.
 
     Args:
         space: Any search space.
@@ -63,6 +77,7 @@ class Subset(SearchSpace):
         self._members: list[Network] = []
         self._member_codes: list[Code] = []
         self._place: dict[str, int] = {}
+        self._vicinities: dict[int, _Vicinity] = {}
         forms: list[Code] = []
         for place, net in enumerate(networks):
             code = space._code(net, f"networks[{place}]")
@@ -111,16 +126,35 @@ class Subset(SearchSpace):
         """
         if num is not None and num < 1:
             raise ValueError(f"num must be at least 1, got {num}.")
-        place = self._place[self.space.key(self.canonical(net))]
+        self._code(net)
+        place = self._place[self.space.key(net)]
+        around = self.space.neighbors(net)
+        order = self._nearest_first(place, self._places(around))
+        return [self._members[other] for other in order[: len(around) if num is None else num]]
+
+    def _places(self, networks: Iterable[Network]) -> list[int]:
+        """Places of those that are members."""
+        keys = map(self.space.key, networks)
+        return [self._place[key] for key in keys if key in self._place]
+
+    def _nearest_first(self, place: int, edited: list[int]) -> list[int]:
+        """Places of all other members, first those that are one edit away."""
         distances = torch.cat(
             [(chunk != self._rows[place]).sum(dim=1) for chunk in self._rows.split(_CHUNK)]
         )
-        keys = [self.space.key(other) for other in self.space.neighbors(net)]
-        edited = [self._place[key] for key in keys if key in self._place]
         distances[edited] = -1
-        order = distances.argsort(stable=True).tolist()
+        order: list[int] = distances.argsort(stable=True).tolist()
         order.remove(place)
-        return [self._members[other] for other in order[: len(keys) if num is None else num]]
+        return order
+
+    def _vicinity(self, net: Network) -> _Vicinity:
+        """What mutations of a member can reach; searches mutate their best networks many times."""
+        place = self._place[self.space.key(net)]
+        if place not in self._vicinities:
+            edited = self._places(self.space.neighbors(net))
+            nearest = self._nearest_first(place, edited)[:_MUTATION_RANGE]
+            self._vicinities[place] = _Vicinity(bool(edited), nearest)
+        return self._vicinities[place]
 
     def _codes(self) -> Iterator[Code]:
         return iter(self._member_codes)
@@ -152,8 +186,11 @@ class Subset(SearchSpace):
         place = self._place.get(self.space.key(self.space._shared_network(mutant)))
         return code if place is None else self._member_codes[place]
 
+    def _mutation_draws(self, net: Network) -> int:
+        return super()._mutation_draws(net) if self._vicinity(net).has_neighbors else 0
+
     def _nearby(self, net: Network) -> list[Network]:
-        return self.neighbors(net, num=_MUTATION_RANGE)
+        return [self._members[place] for place in self._vicinity(net).nearest]
 
     def _pick(self, num: int, generator: torch.Generator) -> int:
         # Nearest first: the rank is log-uniform, so ranks 1, 2-3, 4-7, ... are equally likely.

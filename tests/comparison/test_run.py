@@ -1,6 +1,8 @@
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -66,6 +68,25 @@ def test_a_search_is_judged_by_the_network_that_it_would_choose(data_dir, tmp_pa
     )
     # The validation after 12 epochs is not the test after 200: the choice is not always the best.
     assert record.reported[-1] >= min(100 - float(row["cifar10_test"]) for row in seen)
+
+
+def test_workers_end_with_a_killed_parent():
+    program = (
+        "import multiprocessing, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from hotnas_torch.comparison.run import _start_worker\n"
+        "context = multiprocessing.get_context('spawn')\n"
+        "with ProcessPoolExecutor(1, context, initializer=_start_worker) as pool:\n"
+        "    pool.submit(abs, -1).result()\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"ready\n"
+    parent.kill()
+    # The pipe ends when the last process that holds it does.
+    parent.communicate(timeout=60)
 
 
 def test_records_of_the_first_version_are_read(compared, data_dir, tmp_path):

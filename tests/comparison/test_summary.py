@@ -48,7 +48,7 @@ def test_means_and_ranks():
     assert cell.regret == pytest.approx(np.mean(mine))
     assert cell.error == pytest.approx(np.std(mine, ddof=1) / math.sqrt(6))
     assert (cell.better, cell.rank, cell.seconds) == (3.0, 1.0, 0.5)
-    assert "| NAS-Bench-Macro | **" in summary.markdown()
+    assert "| method | mean rank | NAS-Bench-Macro |" in summary.markdown()
 
 
 def test_equal_values_share_a_rank():
@@ -69,6 +69,21 @@ def test_paired_test_is_scipys():
     assert (test.wins, test.losses) == (6, 0)
     assert test.p == wilcoxon(one, other, alternative="less").pvalue
     assert summary.paired_test("nb201_cifar10", "random", "hotnas").p > 0.9
+
+
+def test_all_tasks_together_are_a_sign_test():
+    values = {"hotnas": [1.0, 2.0, 5.0, 3.0], "random": [2.0, 3.0, 4.0, 3.0]}
+    given = [
+        record(task, method, seed, [value])
+        for task in ("nasbench_macro", "nb201_cifar10")
+        for method, all_values in values.items()
+        for seed, value in enumerate(all_values)
+    ]
+    test = summarize(given).paired_test_of_all("hotnas", "random")
+    # Two wins, a loss and a tie, twice: p = P(at least 4 heads of 6).
+    assert (test.wins, test.losses) == (4, 2)
+    assert test.p == pytest.approx((15 + 6 + 1) / 64)
+    assert summarize(given).paired_test_of_all("random", "random").p == 1.0
 
 
 def test_only_complete_seeds_count():

@@ -6,7 +6,7 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch.distributed import RayExecutor
 from hotnas_torch.search import RandomSearch, run
-from hotnas_torch.search.runner import CATCH
+from hotnas_torch.search.running.runner import CATCH
 from tests.distributed import programs
 
 SPACE = spaces.NASBenchMacro()

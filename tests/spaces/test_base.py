@@ -95,6 +95,10 @@ def test_json_and_copies_stay_in_the_space(space, nets):
     assert pickle.loads(pickle.dumps(space)).contains(nets[0])
 
 
+def test_copying_a_model_does_not_copy_its_space(space):
+    assert copy.deepcopy({"space": space})["space"] is space
+
+
 def test_cells_are_shared_between_networks(space, nets):
     again = space.decode(space.encode(nets))
     assert all(

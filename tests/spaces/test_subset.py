@@ -81,6 +81,20 @@ def test_neighbors_where_none_is_one_edit_away(rng):
     assert mutants["[8,1,1]"] > mutants["[7,1,2]"] > mutants["[1,8,1]"] > 0
 
 
+def test_lonely_members_do_not_try_the_space_s_own_mutation(rng, monkeypatch):
+    space = Pooling()
+    far = Subset(space, [space.from_string(text) for text in ("[1,1,8]", "[8,1,1]")])
+    near = Subset(space, [space.from_string(text) for text in ("[1,1,8]", "[1,2,7]")])
+    calls = []
+    own = space._mutate
+    monkeypatch.setattr(space, "_mutate", lambda *args: calls.append(1) or own(*args))
+    net = space.from_string("[1,1,8]")
+    assert far.mutate(net, generator=rng).spec == "[8,1,1]"
+    assert not calls
+    assert near.mutate(net, generator=rng).spec == "[1,2,7]"
+    assert calls
+
+
 def test_the_whole_space_as_a_subset_mutates_alike(rng):
     space = Pooling()
     subset = Subset(space, space)

@@ -1,0 +1,1 @@
+"""Searches of boxes of numbers, such as generators' settings: budgets and several objectives."""

@@ -1,0 +1,1 @@
+"""Running searches: trials, workers, what is recorded."""

@@ -1,0 +1,324 @@
+"""Running a search: ask, evaluate, record, tell, until the budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from os import PathLike
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from hotnas_torch.arch import Network
+from hotnas_torch.errors import StorageError
+from hotnas_torch.search.base import Strategy, describe_space
+from hotnas_torch.search.running.storage import OpenTrial, Storage
+from hotnas_torch.search.running.trial import (
+    ObjectiveFunction,
+    Outcome,
+    SearchResult,
+    Trial,
+    best_trial,
+)
+from hotnas_torch.search.running.workers import Evaluator, Executor, make_evaluator
+
+__all__ = ["CATCH", "run"]
+
+CATCH: tuple[type[Exception], ...] = (RuntimeError, ArithmeticError, MemoryError)
+"""Exceptions that mean a failed evaluation: what torch raises while it computes (out of memory
+among them), and arithmetic. Others are mistakes in the program and end the search."""
+
+
+def run(
+    strategy: Strategy,
+    objective: ObjectiveFunction,
+    *,
+    budget: int | timedelta,
+    storage: str | PathLike[str] | None = None,
+    workers: int = 1,
+    batch_size: int | None = None,
+    asynchronous: bool = False,
+    executor: Executor | None = None,
+    progress: bool | Callable[[Trial], None] = True,
+    catch: tuple[type[Exception], ...] = CATCH,
+) -> SearchResult:
+    """Searches until the budget is spent.
+
+    The strategy is asked for a batch, the batch is evaluated, and its values are told in the order
+    of asking. So the outcome depends on the strategy with its seed, the objective and
+    ``batch_size``, but neither on ``workers`` nor on the order in which evaluations finish.
+
+    With ``asynchronous``, nobody waits for a batch: whenever an evaluation finishes, its value is
+    told and the strategy is asked for the next network, while the others are pending. No worker is
+    idle then, and the outcome depends on the order in which evaluations finish.
+
+    With ``storage``, a search that was interrupted in whatever way continues when it is run again
+    with the same arguments, and (in batches) ends as it would have uninterrupted. What was asked
+    for and not finished is evaluated again. The budget counts what is already there and may be
+    raised.
+
+    Args:
+        strategy: What to ask.
+        objective: Called with a :class:`~hotnas_torch.Network`; returns the value to minimise, or
+            an :class:`~hotnas_torch.objectives.Evaluation`. NaN is a failed evaluation.
+        budget: An int: evaluations in all, >= 1. A ``timedelta``: time spent searching in all; the
+            batch that is running when it is over is finished.
+        storage: SQLite file to record everything in; None keeps it in memory.
+        workers: Networks that are evaluated at the same time, each in a process of its own; 1
+            evaluates in this process.
+        batch_size: Networks per batch, >= 1; None takes the one that ``storage`` was started with,
+            and ``workers`` for a new search.
+        asynchronous: Ask for one network at a time, whenever a worker is free.
+        executor: Where to evaluate, for example a
+            :class:`~hotnas_torch.distributed.RayExecutor`; None is this machine.
+        progress: True shows a bar on stderr with the best value so far; a callable receives each
+            trial when it finishes.
+        catch: Exceptions of the objective that count as a failed evaluation.
+
+    Returns:
+        All trials, the best one, and why the search ended.
+
+    Raises:
+        TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
+        ValueError: An argument out of range, or ``batch_size`` for an asynchronous search.
+        StorageError: The storage holds another search, is no storage, or cannot be written; raised
+            before anything is evaluated.
+
+    Example:
+        >>> import torch
+        >>> import hotnas_torch as ht
+        >>> from hotnas_torch.search import RandomSearch
+        >>> space = ht.spaces.Pooling()
+        >>> strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+        >>> result = run(strategy, lambda net: sum(net.downsampling), budget=36, progress=False)
+        >>> result.best.network.spec
+        '[8,1,1]'
+    """
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+    if not callable(objective):
+        raise TypeError(f"objective must be callable, got {objective!r}.")
+    limits = _check_budget(budget)
+    _check_count("workers", workers)
+    if batch_size is not None:
+        _check_count("batch_size", batch_size)
+        if asynchronous:
+            raise ValueError("batch_size is for searches in batches; leave it out (asynchronous).")
+    with ExitStack() as stack:
+        store = stack.enter_context(Storage(storage))
+        schedule: dict[str, Any] = {"asynchronous": True}
+        if not asynchronous:
+            batch_size = batch_size or _held_batch_size(store) or workers
+            schedule = {"batch_size": batch_size}
+        store.begin(_identity(strategy, objective, schedule))
+        opened = _resume(strategy, store)
+        make = make_evaluator if executor is None else executor.evaluator
+        evaluator = stack.enter_context(make(objective, workers, catch))
+        report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
+        search = _Search(strategy, store, evaluator, report, limits)
+        if batch_size is None:
+            reason = search.asynchronously(opened)
+        else:
+            reason = search.in_batches(opened, batch_size)
+        return SearchResult(strategy.space, store.trials(strategy.space), reason)
+
+
+class _Limits(NamedTuple):
+    """What ends a search; None is no limit."""
+
+    evaluations: int | None
+    seconds: float | None
+
+
+class _Search:
+    """The moving parts of one run."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        store: Storage,
+        evaluator: Evaluator,
+        report: Callable[[Trial], None],
+        limits: _Limits,
+    ) -> None:
+        self._strategy = strategy
+        self._store = store
+        self._evaluator = evaluator
+        self._report = report
+        self._limits = limits
+        self._before = store.elapsed
+        self._started = time.perf_counter()
+        self._reason = ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of searching, those before an interruption included."""
+        return self._before + time.perf_counter() - self._started
+
+    def in_batches(self, opened: list[OpenTrial], size: int) -> str:
+        """Finishes what is open, then batch after batch; returns why it ended."""
+        batch = opened
+        while True:
+            todo = [trial for trial in batch if trial.outcome is None]
+            outcomes = {trial.number: trial.outcome for trial in batch if trial.outcome is not None}
+            for trial, outcome in self._evaluated(todo):
+                outcomes[trial.number] = outcome
+            # In the order of asking, so that the order of finishing does not matter.
+            self._strategy.tell(
+                [trial.network for trial in batch],
+                [outcomes[trial.number].value for trial in batch],
+            )
+            batch = self._ask(size)
+            if not batch:
+                return self._reason
+
+    def asynchronously(self, opened: list[OpenTrial]) -> str:
+        """Asks whenever a worker is free, for what is open first; returns why it ended."""
+        # Those that an earlier run finished after it last asked, in the order of finishing.
+        for trial in sorted(opened, key=lambda trial: trial.elapsed):
+            if trial.outcome is not None:
+                self._strategy.tell([trial.network], [trial.outcome.value])
+
+        def asked() -> Iterator[OpenTrial]:
+            yield from (trial for trial in opened if trial.outcome is None)
+            while batch := self._ask(1):
+                yield from batch
+
+        for trial, outcome in self._evaluated(asked()):
+            self._strategy.tell([trial.network], [outcome.value])
+        return self._reason
+
+    def _ask(self, size: int) -> list[OpenTrial]:
+        """Asks for up to ``size`` networks and records them; none when the search is over."""
+        if self._limits.evaluations is not None:
+            size = min(size, self._limits.evaluations - self._store.num_trials)
+        if size <= 0:
+            self._reason = "evaluations"
+        elif self._limits.seconds is not None and self.elapsed >= self._limits.seconds:
+            self._reason = "time"
+        elif networks := self._strategy.ask(size):
+            return self._store.add_batch(networks, self._strategy.state_dict())
+        else:
+            self._reason = "exhausted"
+        return []
+
+    def _evaluated(self, trials: Iterable[OpenTrial]) -> Iterator[tuple[OpenTrial, Outcome]]:
+        """Evaluates and records; yields in the order of finishing."""
+        begun: list[OpenTrial] = []
+
+        def networks() -> Iterator[Network]:
+            for trial in trials:
+                begun.append(trial)
+                yield trial.network
+
+        for place, outcome in self._evaluator(networks()):
+            trial = begun[place]
+            finished = Trial(trial.number, trial.network, outcome, self.elapsed)
+            self._store.add_outcome(trial.number, outcome, finished.elapsed)
+            self._report(finished)
+            yield trial, outcome
+
+
+def _identity(
+    strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    describe = getattr(objective, "describe", None)
+    if callable(describe):
+        described = dict(describe())
+    else:
+        described = {"kind": "function", "name": getattr(objective, "__qualname__", "")}
+    return {
+        "space": describe_space(strategy.space),
+        "strategy": strategy.config(),
+        "objective": described,
+        "run": schedule,
+    }
+
+
+def _held_batch_size(store: Storage) -> int | None:
+    held = store.identity
+    return None if held is None else held["run"].get("batch_size")
+
+
+def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
+    """Brings the strategy to where it was last asked, and returns what was pending then."""
+    state = store.state
+    if state is None:
+        return []
+    opened = store.open_trials(strategy.space)
+    known = {str(entry[0]) for entry in state.get("observations", [])}
+    known |= {trial.network.spec for trial in opened}
+    for observation in strategy.observations:
+        if observation.network.spec not in known:
+            raise StorageError(
+                f"{store.path} does not know {observation.network.spec!r}, which the strategy was "
+                "told of (continue with a fresh strategy, or choose another file)."
+            )
+    try:
+        strategy.load_state_dict(state)
+    except ValueError as error:
+        raise StorageError(f"{store.path}: {error}") from error
+    return opened
+
+
+@contextmanager
+def _reporting(
+    progress: bool | Callable[[Trial], None],
+    store: Storage,
+    strategy: Strategy,
+    num_evaluations: int | None,
+) -> Iterator[Callable[[Trial], None]]:
+    if callable(progress):
+        yield progress
+        return
+    trials = store.trials(strategy.space)
+    best = best_trial(trials)
+    num_failed = sum(trial.failed for trial in trials)
+    with tqdm(
+        desc="search",
+        total=num_evaluations,
+        initial=len(trials),
+        unit="net",
+        disable=not progress,
+    ) as bar:
+
+        def show() -> None:
+            notes = [] if best is None else [f"best {best.value:.6g}"]
+            notes += [f"{num_failed} failed"] if num_failed else []
+            bar.set_postfix_str(", ".join(notes))
+
+        def report(trial: Trial) -> None:
+            nonlocal best, num_failed
+            if trial.failed:
+                num_failed += 1
+            elif best is None or trial.value < best.value:
+                best = trial
+            bar.update()
+            show()
+
+        show()
+        yield report
+
+
+def _check_budget(budget: object) -> _Limits:
+    if isinstance(budget, timedelta):
+        if budget <= timedelta(0):
+            raise ValueError(f"budget must be a positive time, got {budget}.")
+        return _Limits(None, budget.total_seconds())
+    if isinstance(budget, bool) or not isinstance(budget, int):
+        raise TypeError(
+            "budget must be an int (evaluations) or a datetime.timedelta (time), got "
+            f"{budget!r} of type {type(budget).__name__}."
+        )
+    if budget < 1:
+        raise ValueError(f"budget must be at least 1 evaluation, got {budget}.")
+    return _Limits(budget, None)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")

@@ -1,0 +1,439 @@
+import math
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.errors import StorageError
+from hotnas_torch.objectives import Evaluation
+from hotnas_torch.search import RandomSearch, Storage, run
+from hotnas_torch.search.running.trial import best_so_far
+from hotnas_torch.search.running.workers import InProcess
+from tests.search import programs
+
+ROOT = Path(__file__).parents[2]
+
+
+def search(name="evolution", *, objective=programs.value, seed=0, **arguments):
+    defaults = {"budget": programs.BUDGET, "batch_size": programs.BATCH, "progress": False}
+    return run(programs.strategy(name, seed), objective, **(defaults | arguments))
+
+
+def record(result):
+    return [
+        (trial.number, trial.network.spec, repr(trial.value), trial.outcome.error)
+        for trial in result.trials
+    ]
+
+
+# --- budget and result ----------------------------------------------------------------------------
+
+
+def test_the_budget_counts_evaluations():
+    result = search()
+    assert [trial.number for trial in result.trials] == list(range(programs.BUDGET))
+    assert result.reason == "evaluations"
+    assert all(repr(trial.value) == repr(programs.value(trial.network)) for trial in result.trials)
+    values = [trial.value for trial in result.trials if not trial.failed]
+    assert 0 < len(values) < programs.BUDGET
+    assert result.best.value == min(values)
+    elapsed = [trial.elapsed for trial in result.trials]
+    assert elapsed == sorted(elapsed)
+
+
+def test_the_best_so_far_passes_over_failures():
+    assert best_so_far([math.nan, 3.0, math.nan, 1.0, 2.0]).tolist()[1:] == [3.0, 3.0, 1.0, 1.0]
+    assert best_so_far([math.nan, 3.0])[0].isnan()
+    result = search()
+    assert result.best_so_far[-1] == result.best.value
+
+
+def test_a_time_budget_ends_between_batches():
+    def objective(net):
+        time.sleep(0.02)
+        return 0.0
+
+    result = search(objective=objective, budget=timedelta(seconds=0.25))
+    assert result.reason == "time"
+    assert len(result.trials) % programs.BATCH == 0
+    assert 3 <= len(result.trials) <= 15
+    assert result.trials[-1].elapsed >= 0.25
+    assert result.trials[-1 - programs.BATCH].elapsed < 0.25
+
+
+def test_an_exhausted_space_ends_the_search():
+    strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+    result = run(strategy, lambda _: 1.0, budget=50, batch_size=8, progress=False)
+    assert (len(result.trials), result.reason) == (36, "exhausted")
+
+
+def test_the_outcome_of_an_evaluation_is_kept():
+    def objective(net):
+        return Evaluation(1.5, {"accuracy": 0.75}, cost=12.0)
+
+    outcome = search(objective=objective, budget=1).trials[0].outcome
+    assert (outcome.value, dict(outcome.metrics), outcome.cost) == (1.5, {"accuracy": 0.75}, 12.0)
+
+
+def test_a_number_of_any_kind_is_a_value_and_its_time_the_cost():
+    def objective(net):
+        time.sleep(0.01)
+        return torch.tensor(2.5)
+
+    outcome = search(objective=objective, budget=1).trials[0].outcome
+    assert outcome.value == 2.5
+    assert 0.01 <= outcome.cost < 1.0
+
+
+@pytest.mark.parametrize(
+    ("objective", "error"),
+    [
+        (lambda _: math.nan, "NaN"),
+        (lambda _: math.inf, "inf"),
+        (lambda _: Evaluation.failure("out of patience"), "out of patience"),
+        (lambda _: torch.zeros(2) @ torch.zeros(3), "RuntimeError: .*"),
+        (lambda _: 1 / 0, "ZeroDivisionError: .*"),
+    ],
+)
+def test_a_failed_evaluation_is_recorded_with_its_reason(objective, error):
+    result = search(objective=objective, budget=4)
+    assert result.best is None
+    for trial in result.trials:
+        assert trial.failed
+        assert re.search(error, trial.outcome.error)
+
+
+def test_a_mistake_in_the_objective_is_raised_and_nothing_is_lost(tmp_path):
+    def objective(net):
+        if len(calls) == 7:
+            raise KeyError("misspelt")
+        calls.append(net)
+        return programs.value(net)
+
+    calls = []
+    objective.__qualname__ = "value"
+    storage = tmp_path / "search.sqlite"
+    with pytest.raises(KeyError, match="misspelt"):
+        search(objective=objective, storage=storage)
+    with Storage(storage, read_only=True) as store:
+        assert len(store.trials(spaces.NASBenchMacro())) == 7
+    assert record(search(storage=storage)) == record(search())
+
+
+def test_an_objective_that_returns_no_value_is_refused():
+    with pytest.raises(TypeError, match="must return a number or an Evaluation, got 'good'"):
+        search(objective=lambda _: "good")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"budget": 0}, ValueError, "budget must be at least 1"),
+        ({"budget": 2.5}, TypeError, "budget must be an int .* got 2.5"),
+        ({"budget": timedelta(0)}, ValueError, "budget must be a positive time"),
+        ({"workers": 0}, ValueError, "workers must be at least 1"),
+        ({"batch_size": 1.0}, TypeError, "batch_size must be an int"),
+        ({"objective": 3}, TypeError, "objective must be callable"),
+    ],
+)
+def test_arguments_are_checked(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        search(**arguments)
+
+
+def test_progress_shows_the_best_so_far(capsys):
+    run(programs.strategy("random"), programs.value, budget=12)
+    shown = capsys.readouterr().err
+    result = search("random", budget=12, batch_size=1)
+    assert f"best {result.best.value:.6g}" in shown
+    assert "12/12" in shown
+    assert f"{sum(trial.failed for trial in result.trials)} failed" in shown
+
+
+def test_progress_may_be_a_function():
+    seen = []
+    result = run(programs.strategy("random"), programs.value, budget=5, progress=seen.append)
+    assert [trial.number for trial in seen] == [trial.number for trial in result.trials]
+
+
+# --- storage and resuming -------------------------------------------------------------------------
+
+
+def test_a_finished_search_is_read_back_and_can_be_extended(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    first = search(budget=9, storage=storage)
+
+    def refuse(net):
+        raise AssertionError(net)
+
+    refuse.__qualname__ = "value"
+    again = search(budget=9, storage=storage, objective=refuse)
+    assert record(again) == record(first)
+    assert [trial.elapsed for trial in again.trials] == [trial.elapsed for trial in first.trials]
+    extended = search(storage=storage, batch_size=None)
+    assert record(extended) == record(search())
+    assert extended.trials[9].elapsed > first.trials[-1].elapsed
+
+
+@pytest.mark.parametrize("name", ["evolution", pytest.param("hotnas", marks=pytest.mark.slow)])
+def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name):
+    storage = tmp_path / "search.sqlite"
+    finished = 0
+    for wanted in (4, 11):  # in the middle of a batch, both
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.search.programs", name, str(storage), "0.05"],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while (finished := num_finished(storage)) < wanted:
+                assert child.poll() is None, child.stderr.read().decode()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            child.kill()  # signal 9
+            child.wait()
+            child.stderr.close()
+        assert child.returncode == -9
+        assert wanted <= finished < programs.BUDGET
+    assert record(search(name, storage=storage)) == record(search(name))
+
+
+def num_finished(storage):
+    if not storage.exists():
+        return 0
+    try:
+        with Storage(storage, read_only=True) as store:
+            return len(store.trials(spaces.NASBenchMacro()))
+    except StorageError:  # killed or looked at before the tables were written
+        return 0
+
+
+def test_what_was_finished_is_not_evaluated_again(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    evaluated = []
+
+    def objective(net):
+        if interrupt and len(evaluated) == 10:
+            raise KeyboardInterrupt
+        evaluated.append(net.spec)
+        return programs.value(net)
+
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        search(objective=objective, storage=storage)
+    interrupt = False
+    result = search(objective=objective, storage=storage)
+    assert evaluated == [trial.network.spec for trial in result.trials]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "another strategy: its 'seed' is 0, here it is 1"),
+        (
+            {"name": "random"},
+            "another strategy: its 'strategy' is 'evolution', here it is 'random'",
+        ),
+        ({"batch_size": 4}, "another run: its 'batch_size' is 3, here it is 4"),
+        ({"objective": math.fsum}, "another objective: its 'name' is 'value'"),
+    ],
+)
+def test_a_storage_of_another_search_is_refused(tmp_path, changes, message):
+    storage = tmp_path / "search.sqlite"
+    search(budget=4, storage=storage)
+    before = storage.read_bytes()
+    with pytest.raises(StorageError, match=message):
+        search(storage=storage, **changes)
+    assert storage.read_bytes() == before
+
+
+def test_a_storage_of_another_space_is_refused(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    space = spaces.NASBenchMacro()
+    nets = space.sample(20, generator=torch.Generator().manual_seed(0), distinct=True)
+
+    def start(searched, budget):
+        strategy = RandomSearch(searched, generator=torch.Generator().manual_seed(0))
+        return run(strategy, programs.value, budget=budget, storage=storage, progress=False)
+
+    start(spaces.Subset(space, nets), 3)
+    for other in (space, spaces.Pooling(), spaces.Subset(space, nets[1:])):
+        with pytest.raises(StorageError, match="another space"):
+            start(other, 6)
+    assert len(start(spaces.Subset(space, nets), 6).trials) == 6
+
+
+def test_a_strategy_that_knows_more_than_the_storage_is_refused(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    search(budget=6, storage=storage)
+    strategy = programs.strategy("evolution")
+    run(strategy, programs.value, budget=9, batch_size=3, progress=False)
+    with pytest.raises(StorageError, match="does not know"):
+        run(strategy, programs.value, budget=9, storage=storage, batch_size=3, progress=False)
+
+
+def test_the_state_lies_in_one_file(tmp_path):
+    search(storage=tmp_path / "search.sqlite")
+    assert [path.name for path in tmp_path.iterdir()] == ["search.sqlite"]
+    with sqlite3.connect(tmp_path / "search.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+# --- worker processes -----------------------------------------------------------------------------
+
+
+def test_workers_change_nothing_but_the_time():
+    # A batch holds as many networks as there are workers unless it is said.
+    finished = []
+    shared = search(
+        objective=programs.value_in_its_own_time,
+        workers=2,
+        batch_size=None,
+        progress=finished.append,
+    )
+    alone = search(batch_size=2)
+    assert record(shared) == record(alone)
+    numbers = [trial.number for trial in finished]
+    assert sorted(numbers) == list(range(programs.BUDGET))
+
+
+# --- asynchronous ---------------------------------------------------------------------------------
+
+
+class Overtaking(InProcess):
+    """An evaluator of which several networks are on their way, and an executor that gives it.
+
+    Of those, every other time the first and every other time the last one finishes.
+    """
+
+    def __init__(self, workers=3):
+        self.workers = workers
+        self.begun = []
+
+    def evaluator(self, objective, workers, catch):
+        assert workers == self.workers
+        super().__init__(objective, catch)
+        return self
+
+    def __call__(self, networks):
+        source = enumerate(networks)
+        while True:
+            while len(self.begun) < self.workers and (task := next(source, None)):
+                self.begun.append(task)
+            if not self.begun:
+                return
+            place, net = self.begun.pop(-(len(self.begun) % 2))
+            ((_, outcome),) = super().__call__([net])
+            yield place, outcome
+
+
+def asynchronous(name="evolution", executor=None, **arguments):
+    executor = Overtaking() if executor is None else executor
+    options = {"workers": executor.workers, "batch_size": None, "asynchronous": True}
+    return search(name, executor=executor, **(options | arguments))
+
+
+def test_with_one_worker_each_value_is_told_before_the_next_question():
+    expected = record(search(batch_size=1))
+    assert record(search(batch_size=None, asynchronous=True)) == expected
+    assert record(asynchronous(executor=Overtaking(1))) == expected
+
+
+def test_workers_are_kept_busy_and_what_they_do_is_pending():
+    strategy = programs.strategy("evolution")
+    awaited = []
+
+    def report(trial):
+        # The one that has just finished is told after it is reported.
+        awaited.append(len(strategy.pending))
+
+    result = run(
+        strategy,
+        programs.value_in_its_own_time,
+        budget=9,
+        workers=2,
+        asynchronous=True,
+        progress=report,
+    )
+    assert [trial.number for trial in result.trials] == list(range(9))
+    assert len({trial.network for trial in result.trials}) == 9
+    assert awaited == [2] * 8 + [1]
+    assert result.reason == "evaluations"
+    assert strategy.pending == ()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 22])
+def test_an_interrupted_asynchronous_search_loses_and_repeats_nothing(tmp_path, stop):
+    storage = tmp_path / "search.sqlite"
+    reported = []
+
+    def report(trial):
+        reported.append(trial)
+        if len(reported) == stop:
+            raise KeyboardInterrupt
+
+    first = Overtaking()
+    with pytest.raises(KeyboardInterrupt):
+        asynchronous(executor=first, storage=storage, progress=report)
+    second = Overtaking(2)
+    second_begun = []
+    result = asynchronous(
+        executor=second, storage=storage, progress=lambda trial: second_begun.append(trial.number)
+    )
+    assert {trial.number: trial for trial in reported}.items() <= {
+        trial.number: trial for trial in result.trials
+    }.items()
+    assert len({trial.network for trial in result.trials}) == len(result.trials) == programs.BUDGET
+    # What was on its way comes first, and what was finished is not evaluated again.
+    assert second_begun[0] in {place for place, _ in first.begun}
+    assert len(second_begun) == programs.BUDGET - stop
+
+
+def test_what_finished_after_the_last_question_is_told_before_the_next_one(tmp_path):
+    storage = tmp_path / "search.sqlite"
+
+    def interrupt(trial):
+        if trial.number == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asynchronous(executor=Overtaking(1), storage=storage, progress=interrupt)
+    with Storage(storage, read_only=True) as store:
+        (left,) = store.open_trials(spaces.NASBenchMacro())
+        assert (left.number, left.outcome is None) == (7, False)
+    result = asynchronous(executor=Overtaking(1), storage=storage)
+    assert record(result) == record(search(batch_size=1))
+
+
+def test_the_two_kinds_of_search_are_not_mixed(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    search(budget=4, storage=storage)
+    with pytest.raises(StorageError, match="another run: its 'asynchronous' is None, here it is"):
+        asynchronous(storage=storage)
+    with pytest.raises(ValueError, match="batch_size is for searches in batches"):
+        asynchronous(batch_size=3)
+
+
+def test_an_asynchronous_search_ends_with_its_time_and_with_its_space():
+    space = spaces.Pooling()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    result = run(strategy, lambda _: 1.0, budget=1000, asynchronous=True, progress=False)
+    assert (result.reason, len(result.trials)) == ("exhausted", space.size())
+
+    def slow(net):
+        time.sleep(0.02)
+        return 1.0
+
+    result = asynchronous(executor=Overtaking(1), objective=slow, budget=timedelta(seconds=0.1))
+    assert result.reason == "time"
+    assert result.trials[-1].elapsed >= 0.1
