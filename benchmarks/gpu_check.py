@@ -1,29 +1,34 @@
 """``make gpu-check``: tests, sanitizer and rates of the CUDA kernels on the GPU of this machine."""
 
 import argparse
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ot as pot
 import torch
 from torch import Tensor
 
 import hotnas_torch as ht
+from benchmarks import solvers
 from benchmarks.gpu_model import GPUS, predict
 from benchmarks.machine import versions
+from benchmarks.problems import Loss, Pairs, Problems
 from hotnas_torch.ops import fgw
 
 __all__ = ["main"]
 
 SIZES = (8, 11, 20)
-PAIRS = 200_000
 SMALL_TESTS = "8-8 or 9-7 or graph or outside"
+SANITIZERS = ("memcheck", "racecheck", "synccheck")
 
 
 def run(command: list[str]) -> dict[str, Any]:
@@ -33,60 +38,131 @@ def run(command: list[str]) -> dict[str, Any]:
     return {"passed": done.returncode == 0, "output": (done.stdout + done.stderr)[-4000:]}
 
 
-def seconds(call: Callable[[], object], repeats: int = 5) -> float:
+def checked() -> dict[str, dict[str, Any]]:
+    """Run the CUDA tests, and the small ones once more under each tool of compute-sanitizer."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    found = {"tests": run([*pytest, "-m", "cuda"])}
+    toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
+    path = os.pathsep.join([os.environ.get("PATH", ""), str(toolkit)])
+    sanitizer = shutil.which("compute-sanitizer", path=path)
+    for tool in SANITIZERS:
+        if sanitizer is None:
+            found[tool] = {"passed": False, "output": f"no compute-sanitizer on {path}"}
+            continue
+        small = [*pytest, "tests/ops/test_cuda.py", "-m", "cuda", "-k", SMALL_TESTS]
+        found[tool] = run([sanitizer, "--tool", tool, "--error-exitcode", "1", *small])
+    return found
+
+
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
     """Median time of a call on the device, after one to warm up."""
+
+    def finish() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     call()
     times = []
     for _ in range(repeats):
-        torch.cuda.synchronize()
+        finish()
         started = time.perf_counter()
         call()
-        torch.cuda.synchronize()
+        finish()
         times.append(time.perf_counter() - started)
     return sorted(times)[repeats // 2]
 
 
-def problems(n: int, pairs: int) -> tuple[Tensor, ...]:
-    """Random directed problems as in ``python -m benchmarks speed``."""
+def problems(n: int, pairs: int, loss: Loss = "l1") -> Problems:
+    """Random directed problems, as the model counts them; of square loss, symmetric ones."""
     rng = torch.Generator().manual_seed(0)
 
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=rng).cuda()
+    def draw() -> Tensor:
+        values = torch.rand(pairs, n, n, generator=rng, dtype=torch.float64)
+        return values if loss == "l1" else (values + values.mT) / 2
 
-    mass = torch.full((pairs, n), 1 / n, device="cuda")
-    alpha = torch.full((pairs,), 0.5, device="cuda")
-    return draw(pairs, n, n), draw(pairs, n, n), draw(pairs, n, n), mass, mass, alpha
-
-
-def pairs_per_second(n: int) -> float:
-    """Rate of the fused solver, one start per pair."""
-    arguments = problems(n, PAIRS)
-    none = arguments[0].new_empty(0)
-    return PAIRS / seconds(lambda: fgw(*arguments, none, none, 0, 1, 1, 1e-4, 100, backend="ext"))
+    mass = torch.full((pairs, n), 1 / n, dtype=torch.float64)
+    pair_set: Pairs = "directed" if loss == "l1" else "all"
+    return Problems(draw(), draw(), draw(), mass, mass, loss, pair_set)
 
 
-def pot_pairs_per_second(n: int) -> float | None:
-    """Rate of POT's batched solver on the same GPU (square loss), where it is installed."""
-    try:
-        from ot.batch import solve_gromov_batch
-    except ImportError:
-        return None
-    cost, x, y, a, b, _ = (tensor[:4096] for tensor in problems(n, 4096))
-    return 4096 / seconds(
-        lambda: solve_gromov_batch(x, y, M=cost, a=a, b=b, alpha=0.5, epsilon=0.01), repeats=2
+def our_rate(n: int, pairs: int, device: torch.device) -> float:
+    """Pairs per second of the fused solver, one start per pair."""
+    p = problems(n, pairs)
+    cost, x, y, a, b = (
+        tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
+    )
+    alpha, none = cost.new_full((pairs,), p.alpha), cost.new_empty(0)
+    arguments = (cost, x, y, a, b, alpha, none, none, 0, 1, 1, 1e-4, 100)
+    return pairs / seconds(lambda: fgw(*arguments, backend="ext"), device)
+
+
+def pot_rate(n: int, pairs: int, device: torch.device) -> float:
+    """Pairs per second of POT's batched solver with its torch backend, square loss."""
+    p = problems(n, pairs, "l2")
+    cost, x, y, a, b = (
+        tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
     )
 
+    def solve() -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it did not converge
+            return pot.batch.solve_gromov_batch(
+                x, y, a=a, b=b, M=cost, alpha=p.alpha, symmetric=True, grad="detach"
+            )
 
-def gram_seconds(count: int) -> float:
+    return pairs / seconds(solve, device, repeats=3)
+
+
+def ott_rate(n: int, pairs: int, device: torch.device) -> float | None:
+    """Pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
+    if not solvers.have_ott():
+        return None
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch has memory there too
+    jax: Any = importlib.import_module("jax")
+    if (jax.default_backend() == "gpu") != (device.type == "cuda"):
+        return None
+    return pairs / seconds(solvers.ott_gromov(problems(n, pairs, "l2")).solve, device, repeats=3)
+
+
+def gram_seconds(count: int, device: torch.device) -> float:
     """Time of the distances between so many NAS-Bench-201 networks."""
     space = ht.spaces.NASBench201()
     networks = space.sample(count, generator=torch.Generator().manual_seed(0))
-    distance = ht.HOTNN(space=space, device="cuda")
+    distance = ht.HOTNN(space=space, device=device)
     distance(networks[:50])
-    started = time.perf_counter()
-    distance(networks)
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return seconds(lambda: distance(networks), device, repeats=1)
+
+
+def rates(device: torch.device, pairs: int, others: int) -> list[dict[str, Any]]:
+    """Measure every solver at every size, beside what the model predicts for this GPU.
+
+    Args:
+        device: Where the problems lie.
+        pairs: Problems of a call of our solver.
+        others: Problems of a call of another library's.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
+    model = next((gpu for gpu in GPUS if gpu in name), None)
+    return [
+        {
+            "n": n,
+            "pairs_per_second": our_rate(n, pairs, device),
+            "predicted": predict(GPUS[model], "Fgw", n)["pairs_per_second"] if model else None,
+            "pot_pairs_per_second": pot_rate(n, others, device),
+            "ott_pairs_per_second": ott_rate(n, others, device),
+        }
+        for n in SIZES
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rates as a Markdown table."""
+    lines = ["| n | pairs/s | predicted | POT | OTT-JAX |", "|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        n, *values = row.values()
+        shown = ["-" if value is None else f"{value:,.0f}" for value in values]
+        lines.append(f"| {n} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -94,48 +170,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--networks", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=200_000)
+    parser.add_argument("--others", type=int, default=4_096, help="pairs for other libraries")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device: nothing to check", file=sys.stderr)
         return 2
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    device, checks = torch.device("cuda"), checked()
+    measured = rates(device, arguments.pairs, arguments.others)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "versions": versions(),
         "config": str(ht.show_config()),
-        "tests": run([*pytest, "-m", "cuda"]),
+        **checks,
+        "rates": measured,
+        "gram_seconds": {str(arguments.networks): gram_seconds(arguments.networks, device)},
     }
-    if sanitizer := shutil.which("compute-sanitizer"):
-        small = [*pytest, "tests/ops/test_cuda.py", "-m", "cuda", "-k", SMALL_TESTS]
-        for tool in ("memcheck", "racecheck", "synccheck"):
-            found[tool] = run([sanitizer, "--tool", tool, "--error-exitcode", "1", *small])
-    model = next((name for name in GPUS if name in found["device"]), None)
-    found["rates"] = [
-        {
-            "n": n,
-            "pairs_per_second": pairs_per_second(n),
-            "predicted": predict(GPUS[model], "Fgw", n)["pairs_per_second"] if model else None,
-            "pot_pairs_per_second": pot_pairs_per_second(n),
-        }
-        for n in SIZES
-    ]
-    found["gram_seconds"] = {str(arguments.networks): gram_seconds(arguments.networks)}
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "gpu-check.json").write_text(json.dumps(found, indent=1) + "\n")
-    lines = ["| n | pairs/s | predicted | POT |", "|---:|---:|---:|---:|"]
-    for row in found["rates"]:
-        cells = [row[key] for key in ("pairs_per_second", "predicted", "pot_pairs_per_second")]
-        shown = ["-" if value is None else f"{value:,.0f}" for value in cells]
-        lines.append(f"| {row['n']} | {' | '.join(shown)} |")
-    (arguments.output / "gpu-check.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-    failed = [
-        name
-        for name in ("tests", "memcheck", "racecheck", "synccheck")
-        if not found.get(name, {"passed": True})["passed"]
-    ]
+    (arguments.output / "gpu-check.md").write_text(table(measured))
+    print(table(measured))
+    failed = [name for name, check in checks.items() if not check["passed"]]
     for name in failed:
-        print(f"{name} failed:\n{found[name]['output']}", file=sys.stderr)
+        print(f"{name} failed:\n{checks[name]['output']}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,0 +1,42 @@
+"""What `make gpu-check` measures, on the CPU: that it runs, not how fast."""
+
+import pytest
+import torch
+
+from benchmarks import gpu_check, solvers
+from benchmarks.gpu_check import SIZES, gram_seconds, problems, rates, table
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.ext
+def test_every_solver_is_measured() -> None:
+    found = rates(CPU, pairs=20, others=3)
+    assert [row["n"] for row in found] == list(SIZES)
+    for row in found:
+        assert row["pairs_per_second"] > 0
+        assert row["pot_pairs_per_second"] > 0
+        assert row["predicted"] is None  # the model knows GPUs only
+        assert (row["ott_pairs_per_second"] is None) or solvers.have_ott()
+    assert len(table(found).splitlines()) == 2 + len(SIZES)
+
+
+@pytest.mark.ext
+def test_the_gram_is_measured() -> None:
+    assert gram_seconds(20, CPU) > 0
+
+
+def test_problems_suit_the_solver() -> None:
+    directed, symmetric = problems(8, 3), problems(8, 3, "l2")
+    assert (directed.loss, directed.pairs) == ("l1", "directed")
+    assert (symmetric.loss, symmetric.pairs) == ("l2", "all")
+    assert torch.equal(symmetric.struct_x, symmetric.struct_x.mT)
+
+
+def test_without_a_gpu_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu_check"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_check.main() == 2
+    assert "no CUDA device" in capsys.readouterr().err
