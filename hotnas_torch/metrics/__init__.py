@@ -1,5 +1,6 @@
 """Distances between architectures: iFGW between cells, HOTNN between networks, and peers."""
 
+from hotnas_torch.metrics.devices import DeviceExecutor
 from hotnas_torch.metrics.edit_distance import EditDistance
 from hotnas_torch.metrics.gram_file import Gram, load_gram
 from hotnas_torch.metrics.gram_store import GramStore
@@ -20,6 +21,7 @@ __all__ = [
     "OPERATION_KINDS",
     "OTMANN",
     "CellMatching",
+    "DeviceExecutor",
     "EditDistance",
     "Gram",
     "GramStore",

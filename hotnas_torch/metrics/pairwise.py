@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from threading import Lock
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -381,7 +382,7 @@ class SolveLog:
     """What the solvers reported over all tiles of one computation.
 
     Failures raise at once, because a matrix with a wrong entry is of no use; items that stopped at
-    the iteration limit are counted and reported in one warning at the end.
+    the iteration limit are counted and reported in one warning at the end. Threads may share one.
     """
 
     def __init__(self, max_iter: int) -> None:
@@ -389,6 +390,13 @@ class SolveLog:
         self._pairs = 0
         self._stopped = 0
         self._worst = 0.0
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
 
     def taken(self) -> "SolveLog":
         """What was recorded so far, which this log then no longer holds."""
@@ -399,9 +407,10 @@ class SolveLog:
 
     def merge(self, other: "SolveLog") -> None:
         """Record what another log, perhaps of another process, recorded."""
-        self._pairs += other._pairs
-        self._stopped += other._stopped
-        self._worst = max(self._worst, other._worst)
+        with self._lock:
+            self._pairs += other._pairs
+            self._stopped += other._stopped
+            self._worst = max(self._worst, other._worst)
 
     def add(self, objective: Tensor, gap: Tensor, status: Tensor) -> None:
         """Record a batch of solved pairs.
@@ -414,7 +423,8 @@ class SolveLog:
         Raises:
             SolverError: A pair ended without a usable value.
         """
-        self._pairs += status.numel()
+        here = SolveLog(self._max_iter)
+        here._pairs = status.numel()
         failed = (status >= SolveStatus.NONFINITE) | ~torch.isfinite(objective)
         if bool(failed.any()):
             raise SolverError(
@@ -424,9 +434,10 @@ class SolveLog:
             )
         stopped = status == SolveStatus.MAX_ITER
         if bool(stopped.any()):
-            self._stopped += int(stopped.sum())
+            here._stopped = int(stopped.sum())
             relative = gap[stopped] / objective[stopped].abs().clamp_min(1e-12)
-            self._worst = max(self._worst, float(relative.max()))
+            here._worst = float(relative.max())
+        self.merge(here)
 
     def warn(self) -> None:
         """Warn once if pairs stopped at the iteration limit."""

@@ -9,6 +9,8 @@ from torch import Tensor
 
 import hotnas_torch as ht
 from hotnas_torch import _ext
+from hotnas_torch.gp import HOTNNGP
+from hotnas_torch.metrics import DeviceExecutor
 from hotnas_torch.ops import (
     cell_distances,
     entropic_fgw,
@@ -137,3 +139,48 @@ def test_hotnn(rng: torch.Generator) -> None:
     found = ht.HOTNN(space=space, device="cuda")(nets)
     assert found.is_cuda
     assert_close(found, ht.HOTNN(space=space)(nets), torch.float32)
+
+
+def test_gradients(rng: torch.Generator) -> None:
+    space = ht.spaces.NASBench201()
+    nets = space.sample(12, generator=rng)
+
+    def slope(device: str) -> Tensor:
+        lam = torch.tensor(0.4, dtype=torch.float64, device=device, requires_grad=True)
+        distance = ht.HOTNN(space=space, lam=lam, device=device, dtype=torch.float64)
+        return torch.autograd.grad(distance(nets).sum(), lam)[0]
+
+    assert_close(slope("cuda"), slope("cpu"), torch.float64)
+
+
+def test_hotnngp(rng: torch.Generator) -> None:
+    space = ht.spaces.NASBench201()
+    X = space.encode(space.sample(20, generator=rng))
+    Y = torch.rand(15, 1, dtype=torch.float64, generator=rng)
+
+    def mean(device: str) -> Tensor:
+        model = HOTNNGP(X[:15].to(device), Y.to(device), space=space).to(device)
+        return model.posterior(X[15:].to(device)).mean.detach()
+
+    assert_close(mean("cuda"), mean("cpu"), torch.float64)
+
+
+def test_all_devices_of_the_machine(rng: torch.Generator) -> None:
+    space = ht.spaces.NASBenchMacro()
+    nets = space.sample(40, generator=rng)
+    distance = ht.HOTNN(space=space, device="cuda", memory_budget=2**16)
+    assert torch.equal(distance(nets, executor=DeviceExecutor()), distance(nets))
+
+
+def test_more_elements_than_an_int_counts() -> None:
+    # 2^31 costs and a few; the items on both sides of that index are as good as the others
+    items, n = 2**31 // 64 + 2, 8
+    needed = 4 * items * 64 * 2 + 2**30
+    if torch.cuda.mem_get_info()[0] < needed:
+        pytest.skip(f"{needed / 2**30:.0f} GiB of free memory on the device are needed")
+    cost = torch.full((items, n, n), 1.0, device="cuda")
+    cost.diagonal(dim1=1, dim2=2).zero_()
+    mass = torch.full((items, n), 1 / n, device="cuda")
+    plan, objective, *_ = transport(cost, mass, mass, backend="ext")
+    assert float(objective.abs().max()) == 0.0
+    assert torch.equal(plan[-2:], torch.eye(n, device="cuda").expand(2, n, n) / n)
