@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from hotnas_torch._ext import ISA_NAMES
@@ -27,6 +29,7 @@ WIDTHS = [1, 2, 8, 16, 32]
 DESCENTS = ("fgw", "cell_distances")
 GAP = 1e-3  # relative, at which they stop
 NEVER = -1.0  # a tolerance: it is up to rounding when a residual becomes exactly 0
+EDGES = (1, 7, 8, 9, 31, 32, 33)
 SIZES = [(1, 1), (1, 8), (7, 7), (8, 9), (9, 7)]
 TORCH_TEXTS = {
     "transport": transport,
@@ -66,14 +69,17 @@ def exact_masses(rng: torch.Generator, batch: int, n: int) -> Tensor:
 def exact_graphs(
     rng: torch.Generator, n: int, m: int, dtype: torch.dtype = F64, *, uniform: bool = False
 ) -> Graphs:
-    levels = 1 << 16 if dtype == F64 else 1 << 5
+    # units of mass that a row and a column carry, of the 2^digits that make 1
+    per_row, per_col = (1, 1) if n == m else (m, n)
+    digits = (n * per_row - 1).bit_length() if uniform else 6
+    levels = 1 << 16 if dtype == F64 else 1 << min(5, max(1, 11 - digits))
 
     def values(*shape: int) -> Tensor:
         return torch.randint(0, levels + 1, shape, generator=rng).to(F64) / levels
 
     if uniform:
-        a = torch.full((2, n), m / 64, dtype=F64)
-        b = torch.full((2, m), n / 64, dtype=F64)
+        a = torch.full((2, n), per_row / 2**digits, dtype=F64)
+        b = torch.full((2, m), per_col / 2**digits, dtype=F64)
     else:
         a, b = exact_masses(rng, 2, n), exact_masses(rng, 2, m)
     return Graphs(
@@ -146,6 +152,33 @@ def test_any_number_of_lanes_computes_what_one_does(
         args = arguments(name, problem, turn % 2, (turn + width) % 3)
         expected = getattr(lanes(0), name)(*args)
         assert_agree(name, getattr(lanes(width), name)(*args), expected, precision(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_at_the_edges_of_a_group(
+    name: str, width: int, lanes: Callable[..., Any], dtype: torch.dtype
+) -> None:
+    edges = [n for n in EDGES if n <= 9] if name == "fgw_lower_bound" else EDGES  # n m transports
+
+    # as few as threads that meet often allow on few processors
+    @settings(max_examples=20 if width <= 2 else 4, deadline=None, derandomize=True, database=None)
+    @given(
+        st.sampled_from(edges),
+        st.sampled_from(edges),
+        st.booleans(),
+        st.sampled_from([(loss, pairs) for loss in (0, 1) for pairs in (0, 1, 2)]),
+        st.integers(0, 999),
+    )
+    def as_one_lane(n: int, m: int, uniform: bool, terms: tuple[int, int], seed: int) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        problem = exact_graphs(rng, n, m, dtype, uniform=uniform)
+        args = arguments(name, problem, *terms)
+        expected = getattr(lanes(0), name)(*args)
+        assert_agree(name, getattr(lanes(width), name)(*args), expected, precision(dtype))
+
+    as_one_lane()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,6 +62,8 @@ def test_more_columns_than_lanes(
     prefix = fixed_addresses if program == "lanes_main_thread" else []
     run([*prefix, built(program), "lanes=2,8", "every=4"])
     run([*prefix, built(program), "lanes=32", "every=16"])
+    if program == "lanes_main":
+        run([built(program), "lanes=16", "every=8"])
 
 
 @pytest.mark.slow
