@@ -48,14 +48,6 @@ class Method:
     build: Callable[[SearchSpace, torch.Generator, int], Strategy]
 
 
-def _hotnas(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
-    return HOTNAS(space, generator=generator, num_initial=num_initial)
-
-
-def _hotnas_paper(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
-    return HOTNAS(space, generator=generator, num_initial=num_initial, preset="paper")
-
-
 def _random(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
     del num_initial
     return RandomSearch(space, generator=generator)
@@ -150,8 +142,11 @@ _SAMPLERS = {
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "hotnas": Method("HOTNAS", _hotnas),
-        "hotnas_paper": Method("HOTNAS as printed", _hotnas_paper),
+        "hotnas": Method("HOTNAS", _with(HOTNAS)),
+        "hotnas_paper": Method("HOTNAS as printed", _with(HOTNAS, preset="paper")),
+        "hotnas_distribution": Method(
+            "HOTNAS with operation distributions", _with(HOTNAS, preset="distribution")
+        ),
         "random": Method("random search", _random),
         "evolution": Method("evolution", _evolution),
         "nasbot": Method("NASBOT", _with(NASBOT)),

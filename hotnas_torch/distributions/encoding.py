@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +53,11 @@ class OperationEncoding(ABC):
         return len(self.operations)
 
     # --- from architectures -----------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Returns the encoding: it does not change, and its tables may be large."""
+        del memo
+        return self
 
     @abstractmethod
     def of_rows(self, X: Tensor) -> Tensor:

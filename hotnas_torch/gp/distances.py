@@ -23,6 +23,9 @@ _MAX_ELEMENTS = 2**25
 class NetworkIndex:
     """Numbers for the networks behind encoded rows; networks at distance 0 share one.
 
+    Numbers are only ever added, so deep copies share them; models are copied whenever they are told
+    a value.
+
     Args:
         space: Space whose rows are numbered.
 
@@ -35,6 +38,9 @@ class NetworkIndex:
         self.networks: list[Network] = []
         self._by_row: dict[bytes, int] = {}
         self._by_key: dict[str, int] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NetworkIndex":
+        return self
 
     def __call__(self, X: Tensor) -> Tensor:
         """Numbers of the networks of rows.

@@ -32,6 +32,8 @@ _NOISE = (1e-6, 1e-1)
 class NetworkFeatures:
     """Features of rows from an encoding of networks, each network encoded once.
 
+    Deep copies share what is encoded.
+
     Args:
         space: Search space of the rows.
         encoding: Maps N networks to features (N, f) float64, for example
@@ -42,6 +44,9 @@ class NetworkFeatures:
         self._index = NetworkIndex(space)
         self._encoding = encoding
         self._encoded = torch.empty(0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NetworkFeatures:
+        return self
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Returns the features of rows, (..., d) -> (..., f)."""

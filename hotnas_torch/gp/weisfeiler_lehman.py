@@ -29,6 +29,24 @@ _NOISE_VALUES = 256
 _ROOM = 1e-3
 
 
+class _LabelMemory:
+    """Labels of numbered networks, each network labelled once; deep copies share them."""
+
+    def __init__(self, metric: WeisfeilerLehman) -> None:
+        self.metric = metric
+        self.index = NetworkIndex(metric.space)
+        self._labels: list[Tensor] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_LabelMemory":
+        return self
+
+    def __call__(self, numbers: Tensor) -> list[Tensor]:
+        new = self.index.networks[len(self._labels) :]
+        if new:
+            self._labels += self.metric.labels(new)
+        return [self._labels[number] for number in numbers.tolist()]
+
+
 class WeisfeilerLehmanKernel(NetworkKernel):
     """`hotnas_torch.metrics.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
 
@@ -73,11 +91,11 @@ class WeisfeilerLehmanKernel(NetworkKernel):
     ) -> None:
         super().__init__(space, **kwargs)
         self.max_level = level if max_level is None else max_level
-        self._metric = WeisfeilerLehman(
-            space=space, level=self.max_level, aggregation=aggregation, contract=contract
+        self._labels = _LabelMemory(
+            WeisfeilerLehman(
+                space=space, level=self.max_level, aggregation=aggregation, contract=contract
+            )
         )
-        self._networks = NetworkIndex(space)
-        self._labels: list[Tensor] = []
         self.register_buffer("_level", torch.tensor(0))
         self.level = level
 
@@ -94,28 +112,22 @@ class WeisfeilerLehmanKernel(NetworkKernel):
 
     @property
     def _index(self) -> NetworkIndex:
-        return self._networks
+        return self._labels.index
 
     @property
     def aggregation(self) -> Aggregation:
         """How labels are compared."""
-        return self._metric.aggregation
+        return self._labels.metric.aggregation
 
     def similarities(self, rows: Tensor) -> Tensor:
         """Kernel matrices of encoded rows (n, d) for every level, (max_level + 1, n, n)."""
-        labels = self._of(self._index(rows))
+        labels = self._labels(self._index(rows))
         return level_similarities(labels, labels, self.aggregation).to(rows)
-
-    def _of(self, numbers: Tensor) -> list[Tensor]:
-        new = self._index.networks[len(self._labels) :]
-        if new:
-            self._labels += self._metric.labels(new)
-        return [self._labels[number] for number in numbers.tolist()]
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         counted = slice(self.level + 1)
         labels_rows, labels_cols = (
-            [labels[counted] for labels in self._of(numbers)] for numbers in (rows, cols)
+            [labels[counted] for labels in self._labels(numbers)] for numbers in (rows, cols)
         )
         return level_similarities(labels_rows, labels_cols, self.aggregation)[-1:]
 

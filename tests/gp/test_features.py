@@ -8,7 +8,8 @@ from scipy.spatial.distance import cdist
 
 from hotnas_torch import spaces
 from hotnas_torch.distributions import encoding_of
-from hotnas_torch.gp import FeatureGP, FeatureKernel, feature_kernel
+from hotnas_torch.gp import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
+from hotnas_torch.spaces.encodings import AdjacencyEncoding
 
 SPACE = spaces.NASBench201()
 ENCODING = encoding_of(SPACE)
@@ -111,3 +112,16 @@ def test_an_empty_range_is_refused(name):
     X = rows(5)
     with pytest.raises(ValueError, match=rf"{name} must be a range \(low, high\) with 0 < low"):
         FeatureGP(X, targets(X), ENCODING.of_rows, **{name: (0.5, 0.1)})
+
+
+@pytest.mark.parametrize(
+    "features", [ENCODING.of_rows, NetworkFeatures(SPACE, AdjacencyEncoding(SPACE))]
+)
+def test_a_model_that_is_told_a_value_copies_no_networks(features):
+    X = rows(12)
+    model = FeatureGP(X[:10], targets(X[:10]), features).eval()
+    model.posterior(X[:10])
+    told = model.condition_on_observations(X[10:], targets(X[10:]))
+    twin = told.features
+    assert twin is features or twin.__self__ is ENCODING
+    assert torch.equal(twin(X), features(X))

@@ -1,5 +1,6 @@
 """The Weisfeiler-Lehman Gaussian process against the textbook, in numpy and scipy."""
 
+import copy
 import math
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_level_and_noise_have_the_largest_evidence():
     y = model.train_targets.numpy()
 
     def evidence(level, noise):
-        similarity = WeisfeilerLehman(space=model.covar_module._metric.space, level=level)
+        similarity = WeisfeilerLehman(space=model.covar_module._index.space, level=level)
         covariance = similarity.similarity(nets).numpy() + noise * np.eye(len(y))
         return multivariate_normal(np.zeros(len(y)), covariance).logpdf(y)
 
@@ -184,3 +185,13 @@ def test_a_row_that_is_no_network_is_named():
     model = WeisfeilerLehmanGP(X, torch.tensor([[0.0], [1.0], [2.0]]).double(), space=space)
     with pytest.raises(ArchitectureError, match=r"X\[1\]"):
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+
+
+def test_copies_share_the_labels_of_networks():
+    space = spaces.NASBench201()
+    _, X = data(space, 5)
+    kernel = WeisfeilerLehmanKernel(space)
+    first = kernel(X).to_dense()
+    twin = copy.deepcopy(kernel)
+    assert twin._index is kernel._index
+    assert torch.equal(twin(X).to_dense(), first)
