@@ -31,7 +31,7 @@ class DeviceExecutor:
 
     Example:
         >>> import hotnas_torch as ht
-        >>> space = ht.spaces.NASBench201()
+        >>> space = ht.spaces.NASBenchMacro()
         >>> nets = space.sample(6, generator=torch.Generator().manual_seed(0))
         >>> distance = ht.HOTNN(space=space)
         >>> several = distance(nets, executor=DeviceExecutor(["cpu", "cpu"]))
