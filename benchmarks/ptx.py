@@ -7,10 +7,11 @@
     tally = program.run(memory, values, threads=range(32), shared=4096)
 
 A warp's threads run one at a time until an instruction of the warp (barrier, shuffle, vote,
-reduction) and meet there: those that its mask names must come to the same instruction. Every
-access has to lie in memory that was uploaded, and a word that one thread wrote is another's only
-after a barrier of the warp. Arithmetic is rounded as the instruction says; approximate
-instructions (``ex2``, ``div.full``, ``rcp``) are exact here.
+reduction) and meet there: those that its mask names must come to the same instruction; at a barrier
+of the block, all of its threads. Every access has to lie in memory that was uploaded, and a word
+that one thread wrote is another's only after a barrier of their warp, or of the block where they
+are in different warps. Arithmetic is rounded as the instruction says; approximate instructions
+(``ex2``, ``div.full``, ``rcp``) are exact here.
 
 This is for tests and for counting instructions; it interprets some millions of them a second.
 """
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable
 from ctypes import c_float
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["CYCLES", "Fault", "Memory", "Program", "Tally", "compile_kernels", "structure"]
 
@@ -43,7 +44,8 @@ _SHARED = 1 << 20
 _FORMATS = {"f32": "f", "f64": "d", "u64": "Q", "s64": "q", "u32": "I", "s32": "i", "b32": "I"}
 _FORMATS |= {"b64": "Q", "u16": "H", "u8": "B"}
 _KERNELS = Path(__file__).parents[1] / "csrc" / "cuda" / "kernels.cu"
-_WARP = ("bar.warp.sync", "shfl.sync", "vote.sync", "redux.sync")
+_ALL = 1 << 32  # in place of a mask: the whole block
+_WARP = ("bar.warp.sync", "bar.sync", "shfl.sync", "vote.sync", "redux.sync")
 
 
 def compile_kernels(nvcc: str | Path, operator: str, scalar: str) -> str:
@@ -91,6 +93,21 @@ class Fault(Exception):
     """A kernel did what it must not do on a GPU."""
 
 
+_BLOCK = 1 << 32
+"""Barriers of the block count in such steps, those of a warp in steps of 1."""
+
+
+def _unordered(
+    other: tuple[int, int] | None, thread: int, epoch: int
+) -> TypeGuard[tuple[int, int]]:
+    """Whether no barrier lies between now and the access of another thread."""
+    if other is None or other[0] == thread:
+        return False
+    if other[0] // 32 == thread // 32:
+        return other[1] == epoch
+    return other[1] // _BLOCK == epoch // _BLOCK
+
+
 class Memory:
     """Global or shared memory; tells what lies outside of it and what threads race for."""
 
@@ -131,8 +148,7 @@ class Memory:
     def load(self, address: int, form: str, size: int, thread: int, epoch: int) -> Any:
         """Read one scalar."""
         at = self._at(address, size, "load")
-        owner = self.written.get(at)
-        if owner is not None and owner[0] != thread and owner[1] == epoch:
+        if _unordered(owner := self.written.get(at), thread, epoch):
             raise Fault(
                 f"thread {thread} reads what thread {owner[0]} writes, with no barrier between"
             )
@@ -145,8 +161,7 @@ class Memory:
         """Write one scalar."""
         at = self._at(address, size, "store")
         for log, does in ((self.written, "writes"), (self.read, "reads")):
-            other = log.get(at)
-            if other is not None and other[0] != thread and other[1] == epoch:
+            if _unordered(other := log.get(at), thread, epoch):
                 raise Fault(
                     f"thread {thread} writes what thread {other[0]} {does}, with no barrier between"
                 )
@@ -264,7 +279,7 @@ class Program:
         blocks: int = 1,
         steps: int = 50_000_000,
     ) -> Tally:
-        """Run threads of one block, which belong to one warp.
+        """Run threads of one block: some of a warp, or all.
 
         Args:
             memory: Global memory, which the kernel changes.
@@ -314,7 +329,10 @@ class Program:
             for number, (mask, thread) in list(waiting.items()):
                 if number not in waiting:
                     continue
-                named = [k + number // 32 * 32 for k in range(32) if mask >> k & 1]
+                if mask == _ALL:
+                    named = list(lane)
+                else:
+                    named = [k + number // 32 * 32 for k in range(32) if mask >> k & 1]
                 if number not in named:
                     raise Fault(f"thread {number} is not in the mask {mask:#x} with which it came")
                 if not all(k in waiting for k in named):
@@ -442,6 +460,15 @@ class _Segment:
 
         def value(thread: _Thread, text: str) -> Any:
             return thread.r[index[text]] if text in index else int(text, 0)
+
+        if name == "bar.sync":
+
+            def meet(group: list[_Thread]) -> None:
+                for thread in group:
+                    thread.epoch = (thread.epoch // _BLOCK + 1) * _BLOCK
+
+            self.meet = meet
+            return str(_ALL)
 
         if name == "bar.warp.sync":
 

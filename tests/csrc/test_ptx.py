@@ -137,6 +137,25 @@ OPERATORS = [
 ]
 
 
+def assert_as_on_the_cpu(
+    name: str, device: Device, expected: Any, places: Any, items: Sequence[int]
+) -> None:
+    """Compare what a kernel left with what the CPU's operator gives."""
+    tolerance = 1e-5 if expected[0].dtype == torch.float32 else 1e-9
+    if name in DESCENTS:
+        # lanes add in another order, and of two vertices that are as good either may be found
+        tolerance = 1e-4
+        expected, places = ([part[DESCENTS[name]]] for part in (expected, places))
+    for value, place in zip(expected, places, strict=True):
+        torch.testing.assert_close(
+            device.back(place, value)[items],
+            value[items],
+            rtol=tolerance,
+            atol=tolerance,
+            equal_nan=True,
+        )
+
+
 def check(
     name: str,
     compiled: Compile,
@@ -167,19 +186,7 @@ def check(
         threads=range(32),
         shared=near * (32 // lanes),
     )
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-9
-    if name in DESCENTS:
-        # lanes add in another order, and of two vertices that are as good either may be found
-        tolerance = 1e-4
-        expected, places = ([part[DESCENTS[name]]] for part in (expected, places))
-    for value, place in zip(expected, places, strict=True):
-        torch.testing.assert_close(
-            device.back(place, value)[ran],
-            value[ran],
-            rtol=tolerance,
-            atol=tolerance,
-            equal_nan=True,
-        )
+    assert_as_on_the_cpu(name, device, expected, places, ran)
     return tally
 
 
@@ -202,12 +209,45 @@ def test_every_operator_as_on_the_cpu(
     check(name, compile_ptx, rng, (3, 17), dtype, lanes=32, terms=(0, 2))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_block_works_on_a_large_problem(
+    name: str, compile_ptx: Compile, rng: torch.Generator
+) -> None:
+    # more columns than a warp has lanes, and, where that does not take minutes, a second item
+    shape = (2, 33) if name in ("Fgw", "CellDistances", "LowerBound") else (5, 40)
+    items = 1 if name in ("CellDistances", "LowerBound") else 2
+    program = Program(compile_ptx(name, "float"), "6blocks")
+    device = Device()
+    p = graphs(rng, 2, *shape, absent=0.2).to(torch.float32)
+    arguments, expected, places = calls(p, device, 0, 1)[name]
+    far = 8 << 20
+    space = device.to(torch.zeros(far, dtype=torch.uint8))
+    values = [arguments, struct.pack("q", items), struct.pack("QQ", 0, far), structure(space)]
+    program.run(device.memory, values, threads=range(128), shared=128, steps=500_000_000)
+    assert_as_on_the_cpu(name, device, expected, places, list(range(items)))
+
+
 def test_a_barrier_that_is_gone_is_missed(compile_ptx: Compile, rng: torch.Generator) -> None:
     text = compile_ptx("Transport", "float")
     barrier = re.search(r"\tbar\.warp\.sync[^\n]*\n", text)
     assert barrier is not None
     with pytest.raises(Fault, match="with no barrier between"):
         check("Transport", compile_ptx, rng, without=barrier[0])
+
+
+def test_barriers_of_a_block_order_its_warps() -> None:
+    stores = "st.global.u32 [%rd4], %r1; BARRIER; ld.global.u32 %r2, [%rd2];"
+
+    def run(barrier: str) -> Tally:
+        body = stores.replace("BARRIER", barrier)
+        program, memory = Program(KERNEL.replace("BODY", body)), Memory()
+        out = struct.pack("Q", memory.upload(bytes(4 * 64)))
+        return program.run(memory, [out], threads=range(64), shared=0, steps=10_000)
+
+    assert run("bar.sync 0").instructions > 0
+    with pytest.raises(Fault, match=r"thread 32 reads what thread 0 writes"):
+        run("bar.warp.sync -1")
 
 
 KERNEL = """
