@@ -143,7 +143,9 @@ def test_single_points_are_predicted_as_in_batches_of_their_own(noise, monkeypat
     expected = SingleTaskGP.posterior(model, X[:, None], posterior_transform=weighted)
     assert torch.allclose(found.mean, expected.mean, atol=1e-9)
     assert torch.allclose(found.variance, expected.variance, atol=1e-9)
-    base = torch.zeros(5, 20, 1, 1, dtype=torch.float64)
-    assert torch.equal(
-        found.rsample_from_base_samples(torch.Size([5]), base), found.mean.expand(5, 20, 1, 1)
+    assert found.base_sample_shape == expected.base_sample_shape
+    base = torch.ones(5, *found.base_sample_shape, dtype=torch.float64)
+    drawn, wanted = (
+        one.rsample_from_base_samples(torch.Size([5]), base) for one in (found, expected)
     )
+    assert torch.allclose(drawn, wanted, atol=1e-7)
