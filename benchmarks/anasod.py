@@ -46,13 +46,13 @@ GROUPS: Mapping[str, Group] = {
         300,
         1,
         (
-            "random",
-            "anasod_random",
-            "anasod_biased",
-            "local_first",
             "anasod_local",
-            "local_full",
+            "anasod_biased",
+            "anasod_random",
+            "local_first",
+            "random",
             "anasod_local_full",
+            "local_full",
         ),
     ),
     "queries150": Group(

@@ -57,7 +57,11 @@ def plot_regrets(
     methods = list(dict.fromkeys(method for one in regrets.values() for method in one))
     rows = math.ceil(len(regrets) / _COLUMNS)
     columns = min(len(regrets), _COLUMNS)
-    figure = new_figure(3.1 * columns + 0.5, 2.7 * rows + 0.75)
+    shown = [(labels or {}).get(name, name) for name in methods]
+    width = 3.1 * columns + 0.5
+    legend_columns = _legend_columns(shown, width)
+    legend_height = 0.12 + 0.2 * math.ceil(len(shown) / legend_columns)
+    figure = new_figure(width, 2.7 * rows + 0.33 + legend_height)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (title, curves) in zip(grid.flat, regrets.items(), strict=False):
         _draw_curves(axes, title, curves, methods, num_initial)
@@ -65,11 +69,36 @@ def plot_regrets(
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel("mean regret", color=INK, fontsize=9)
-    handles, names = grid.flat[0].get_legend_handles_labels()
-    shown = [(labels or {}).get(name, name) for name in names]
-    figure.tight_layout(rect=(0.0, 0.0, 1.0, 1.0 - 0.42 / figure.get_size_inches()[1]))
-    figure.legend(handles, shown, loc="upper center", ncols=8, frameon=False, fontsize=9)
+    # A method may be missing from some panels.
+    handles = dict(
+        pair
+        for axes in grid.flat
+        for pair in zip(*reversed(axes.get_legend_handles_labels()), strict=True)
+    )
+    figure.tight_layout(rect=(0.0, 0.0, 1.0, 1.0 - legend_height / figure.get_size_inches()[1]))
+    figure.legend(
+        [handles[name] for name in methods],
+        shown,
+        loc="upper center",
+        ncols=legend_columns,
+        frameon=False,
+        fontsize=9,
+    )
     return figure
+
+
+def _legend_columns(texts: Sequence[str], width: float) -> int:
+    """Most columns of a legend that fit a width in inches; its first ones are the longer ones."""
+    for columns in range(len(texts), 1, -1):
+        rows, longer = divmod(len(texts), columns)
+        left = iter(texts)
+        longest = [
+            max(len(next(left)) for _ in range(rows + (column < longer)))
+            for column in range(columns)
+        ]
+        if sum(0.65 + 0.078 * length for length in longest) <= width:
+            return columns
+    return 1
 
 
 def _draw_curves(

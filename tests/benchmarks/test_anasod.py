@@ -33,7 +33,7 @@ def test_a_row_is_the_mean_of_what_the_seeds_found():
         record("random", 1, [8.0, 6.0, 6.5]),
         record("local_first", 0, [5.0, 9.0, 9.0]),
     ]
-    first, second = tabulate(records, GROUPS["queries300"])
+    second, first = tabulate(records, GROUPS["queries300"])
     assert first["method"] == "random"
     assert first["error"] == 6.5
     assert first["standard_error"] == statistics.stdev([7.0, 6.0]) / math.sqrt(2)
@@ -41,7 +41,7 @@ def test_a_row_is_the_mean_of_what_the_seeds_found():
     assert (first["seeds"], first["better"]) == (2, 3)
     assert (second["error"], second["better"], second["seeds"]) == (5.0, 0, 1)
     assert math.isnan(second["standard_error"])
-    early = tabulate(records, GROUPS["queries300"], evaluations=2)[0]
+    early = tabulate(records, GROUPS["queries300"], evaluations=2)[1]
     assert (early["evaluations"], early["error"]) == (2, 7.5)
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from gpytorch.kernels import MaternKernel, ScaleKernel
@@ -125,3 +126,26 @@ def test_a_model_that_is_told_a_value_copies_no_networks(features):
     twin = told.features
     assert twin is features or twin.__self__ is ENCODING
     assert torch.equal(twin(X), features(X))
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_single_points_are_predicted_as_in_batches_of_their_own(noise, monkeypatch):
+    X = rows(20)
+    model = FeatureGP(X[:12], targets(X[:12]), ENCODING.of_rows).eval()
+    monkeypatch.setattr("hotnas_torch.gp.features._MOST_POINTS", 3)
+    found = model.posterior(X[:, None], observation_noise=noise)
+    expected = SingleTaskGP.posterior(model, X[:, None], observation_noise=noise)
+    assert found.mean.shape == expected.mean.shape == (20, 1, 1)
+    assert torch.allclose(found.mean, expected.mean, atol=1e-9)
+    assert torch.allclose(found.variance, expected.variance, atol=1e-9)
+    weighted = ScalarizedPosteriorTransform(torch.tensor([-2.0], dtype=torch.float64))
+    found = model.posterior(X[:, None], posterior_transform=weighted)
+    expected = SingleTaskGP.posterior(model, X[:, None], posterior_transform=weighted)
+    assert torch.allclose(found.mean, expected.mean, atol=1e-9)
+    assert torch.allclose(found.variance, expected.variance, atol=1e-9)
+    assert found.base_sample_shape == expected.base_sample_shape
+    base = torch.ones(5, *found.base_sample_shape, dtype=torch.float64)
+    drawn, wanted = (
+        one.rsample_from_base_samples(torch.Size([5]), base) for one in (found, expected)
+    )
+    assert torch.allclose(drawn, wanted, atol=1e-7)

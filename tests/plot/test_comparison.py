@@ -26,6 +26,23 @@ def test_a_panel_per_task_and_a_line_per_method():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "b"]
 
 
+def test_the_legend_fits_the_figure():
+    names = [f"a method with a long name, number {place}" for place in range(7)]
+    figure = plot_regrets({"task": {name: curves() for name in names}})
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0.0
+    assert box.x1 <= figure.bbox.x1
+    axes = figure.axes[0].get_tightbbox()
+    assert axes is not None
+    assert box.y0 >= axes.y1
+
+
+def test_a_method_that_not_every_task_has_is_in_the_legend():
+    figure = plot_regrets({"one": {"a": curves()}, "two": {"a": curves(), "b": curves()}})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
 def test_runs_that_are_not_told_apart():
     assert _groups([1.0, 2.0, 2.4, 4.0], 1.5) == [(0, 2)]
     assert _groups([1.0, 2.0, 3.0], 1.5) == [(0, 1), (1, 2)]
