@@ -32,20 +32,23 @@ _MOST_CANDIDATES = 5000
 _ASCENTS = 10
 
 
-def fit_feature_gp(X: Tensor, Y: Tensor, features: Callable[[Tensor], Tensor]) -> FeatureGP:
+def fit_feature_gp(
+    X: Tensor, Y: Tensor, features: Callable[[Tensor], Tensor], **ranges: tuple[float, float]
+) -> FeatureGP:
     """Fits a Gaussian process on features of rows by maximising the marginal likelihood.
 
     Args:
         X: Rows, (n, d) float64.
         Y: Targets, (n, 1), larger being better.
         features: Maps rows to features.
+        **ranges: Of hyperparameters, see :class:`~hotnas_torch.gp.FeatureGP`.
     """
-    model = FeatureGP(X, Y, features)
+    model = FeatureGP(X, Y, features, **ranges)
     try:
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     except ModelFittingError:
         # The starting values are a usable model, too.
-        model = FeatureGP(X, Y, features)
+        model = FeatureGP(X, Y, features, **ranges)
     return model.eval()
 
 

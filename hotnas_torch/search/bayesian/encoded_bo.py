@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -17,14 +18,18 @@ from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
 __all__ = ["EncodedBO"]
 
+# Of ANASOD-BO, for points of the simplex.
+_LENGTHSCALE = (0.01, 0.5)
+
 
 class EncodedBO(BayesianSearch):
-    """Bayesian optimisation as in ANASOD-BO, with an encoding that tells all networks apart.
+    r"""Bayesian optimisation as in ANASOD-BO, with an encoding that tells all networks apart.
 
-    The Gaussian process is that of :class:`~hotnas_torch.search.ANASODBO`, its Matern-5/2 kernel
-    and ranges included; networks are what is proposed. As nothing can be drawn around a point of
-    such an encoding, the paper's pool is random. A ``random_fraction`` below 1 adds mutants of the
-    best networks.
+    The Gaussian process is that of :class:`~hotnas_torch.search.ANASODBO`; networks are what is
+    proposed. The range of its lengthscale, [0.01, 0.5] on the simplex, whose diameter is
+    :math:`\sqrt 2`, grows in proportion to the largest distance between observed encodings, which
+    lie further apart. As nothing can be drawn around a point of such an encoding, the paper's pool
+    is random. A ``random_fraction`` below 1 adds mutants of the best networks.
 
     Args:
         space: What is searched.
@@ -101,4 +106,6 @@ class EncodedBO(BayesianSearch):
         return super().settings() | {"encoding": self.encoding, "max_length": self.max_length}
 
     def _fit(self, X: Tensor, Y: Tensor) -> Model:
-        return fit_feature_gp(X, Y, self._features)
+        spread = float(torch.pdist(self._features(X)).max()) / math.sqrt(2.0)
+        low, high = (edge * (spread or 1.0) for edge in _LENGTHSCALE)
+        return fit_feature_gp(X, Y, self._features, lengthscale=(low, high))

@@ -37,6 +37,20 @@ def test_the_model_sees_the_encoding(encoding, reference):
     assert torch.equal(strategy.model.features(rows.flip(0)[:, None]), expected.flip(0)[:, None])
 
 
+def test_lengthscales_fit_the_spread_of_the_encodings():
+    strategy = searching(encoding="adjacency")
+    nets = [
+        strategy.space.from_string(f"|{a}~0|+|{a}~0|{a}~1|+|{b}~0|{b}~1|{b}~2|")
+        for a, b in (("none", "none"), ("none", "skip_connect"), ("avg_pool_3x3", "avg_pool_3x3"))
+    ]
+    strategy.tell(nets, [1.0, 2.0, 3.0])
+    strategy.ask(2)
+    constraint = strategy.model.covar_module.base_kernel.raw_lengthscale_constraint
+    # Six other operations are sqrt(12) apart, sqrt(6) times as far as corners of the simplex.
+    assert float(constraint.upper_bound) == pytest.approx(0.5 * 6**0.5)
+    assert float(constraint.lower_bound) == pytest.approx(0.01 * 6**0.5)
+
+
 def test_the_pool_is_random_by_default():
     strategy = searching(num_initial=2)
     random = RandomSearch(strategy.space, generator=torch.Generator().manual_seed(0))
