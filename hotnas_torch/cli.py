@@ -60,6 +60,7 @@ examples:
   hotnas gram --space nasbench201 --sample 2000 --seed 0 --out gram.npz
   hotnas gram --space transnas_macro --file architectures.txt --out gram.npz --resume
   hotnas gram --space darts --sample 500 --preset paper --dtype float64 --out paper.npz
+  hotnas gram --space nasbench101 --sample 20000 --device cuda --out gpu.npz
   hotnas gram --space nasbench101 --sample 100000 --ray auto --store gram.zarr --resume
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
@@ -228,6 +229,7 @@ def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
     solver.add_argument("--max-iter", type=int, help="most transports per start")
     solver.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     solver.add_argument("--backend", choices=("auto", "ext", "torch"), default="auto")
+    solver.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     solver.add_argument("--threads", type=int, metavar="N", help="threads, default all")
 
 
@@ -250,6 +252,7 @@ def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
             preset=arguments.preset,
             dtype=getattr(torch, arguments.dtype),
             backend=arguments.backend,
+            device=arguments.device,
             **{name: value for name, value in given.items() if value is not None},
         )
     except (TypeError, ValueError) as error:

@@ -105,6 +105,14 @@ def test_quiet_says_nothing(listed, tmp_path, capsys):
     assert (output.out, output.err) == ("", "")
 
 
+def test_a_device_that_is_not_there_is_refused(listed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    arguments = ["gram", "--space", "transnas_macro", "--file", listed]
+    arguments += ["--out", tmp_path / "gram.npz", "--device", "cuda"]
+    refused(capsys, arguments, "device 'cuda' needs a GPU")
+    assert list(tmp_path.glob("gram*")) == []
+
+
 def test_a_seed_draws_the_same_networks(tmp_path):
     names = []
     for run, seed in enumerate(("3", "3", "4")):

@@ -31,6 +31,7 @@ from hotnas_torch.metrics.parameters import (
     fraction,
     not_negative,
     number,
+    usable_device,
     working_dtype,
 )
 from hotnas_torch.spaces import SearchSpace
@@ -174,7 +175,7 @@ class IFGW:
         self.tol = float(not_negative("tol", tol))
         self.max_iter = count("max_iter", max_iter)
         self.dtype = working_dtype(dtype)
-        self.device = torch.device("cpu" if device is None else device)
+        self.device = usable_device(device)
         self.backend = choice("backend", backend, ("auto", "ext", "torch"))
         self.memory_budget = count("memory_budget", memory_budget)
         self._unreachable = (

@@ -15,6 +15,7 @@ __all__ = [
     "fraction",
     "not_negative",
     "number",
+    "usable_device",
     "working_dtype",
 ]
 
@@ -111,3 +112,23 @@ def check_items(name: str, items: Sequence[Item], kind: type[Item]) -> list[Item
         if not isinstance(item, kind):
             raise TypeError(f"{name}[{index}] must be a {kind.__name__}; got {type(item).__name__}")
     return list(items)
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """Reads `device`; None is the CPU.
+
+    Raises:
+        ValueError: No device is called so, or it is a GPU that this process does not have.
+    """
+    try:
+        found = torch.device("cpu" if device is None else device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be 'cpu', 'cuda', 'cuda:1' or alike; got {device!r}"
+        ) from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device!r} needs a GPU that torch can use, and there are"
+            f" {torch.cuda.device_count()} (see torch.cuda.device_count(); device='cpu' needs none)"
+        )
+    return found

@@ -9,6 +9,7 @@ from hotnas_torch.metrics.parameters import (
     count,
     fraction,
     not_negative,
+    usable_device,
     working_dtype,
 )
 
@@ -64,3 +65,13 @@ def test_lists_are_checked_item_by_item():
         check_items("cells", [], str)
     with pytest.raises(TypeError, match=r"got int \(wrap it in a list\)"):
         check_items("numbers", 3, int)
+
+
+def test_devices_are_checked_before_work(monkeypatch):
+    assert usable_device(None) == usable_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda', 'cuda:1' or alike; got 'g"):
+        usable_device("gpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert usable_device("cuda") == torch.device("cuda")
+    with pytest.raises(ValueError, match=r"device 'cuda:1' needs a GPU .* there are 1"):
+        usable_device("cuda:1")
