@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.metrics.pairwise import Blocks, Tile, Tiling
+from hotnas_torch.metrics.parameters import usable_device
 
 __all__ = ["DeviceExecutor"]
 
@@ -27,7 +28,7 @@ class DeviceExecutor:
         devices: Devices of one type; None takes all CUDA devices.
 
     Raises:
-        ValueError: There is no device, or there are several types.
+        ValueError: There is no device, one that torch cannot use, or there are several types.
 
     Example:
         >>> import hotnas_torch as ht
@@ -42,10 +43,10 @@ class DeviceExecutor:
     def __init__(self, devices: Sequence[torch.device | str] | None = None) -> None:
         if devices is None:
             devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        self.devices = tuple(torch.device(device) for device in devices)
+        self.devices = tuple(usable_device(device) for device in devices)
         types = sorted({device.type for device in self.devices})
         if len(types) != 1:
-            got = ", ".join(types) or "none"
+            got = ", ".join(types) or f"none, and torch sees {torch.cuda.device_count()} GPUs"
             raise ValueError(f"devices must be one or more of one type; got {got}")
 
     @property

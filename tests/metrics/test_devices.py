@@ -65,10 +65,13 @@ def test_logs_are_copied_without_their_locks() -> None:
 
 
 def test_devices_are_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="got none, and torch sees 0 GPUs"):
+        DeviceExecutor()
+    with pytest.raises(ValueError, match="device 'cuda:0' needs a GPU"):
+        DeviceExecutor(["cpu", "cuda:0"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="got cpu, cuda"):
         DeviceExecutor(["cpu", "cuda:0"])
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ValueError, match="got none"):
-        DeviceExecutor()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert DeviceExecutor().devices == (torch.device("cuda:0"), torch.device("cuda:1"))
