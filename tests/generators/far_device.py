@@ -47,6 +47,12 @@ class _Far(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    def __getitem__(self, key: Any) -> Tensor:
+        # Of a list torch makes a tensor where no mode sees it. Patched in Tensor itself, the method
+        # would leave tensors being sequences to C when it is gone.
+        found: Tensor = super().__getitem__(torch.tensor(key) if isinstance(key, list) else key)
+        return found
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func} on a tensor of the far device, outside far_device()")
@@ -100,7 +106,7 @@ def far_device() -> Iterator[list[tuple[torch.dtype, int]]]:
     Yields:
         What was moved to the host: dtype and number of elements, in order.
     """
-    make, take, device = torch.tensor, Tensor.__getitem__, _FarDevice()
+    make, device = torch.tensor, _FarDevice()
 
     # These fill a tensor of the host and move it where no mode sees it, and "meta" holds nothing.
     def tensor(data: Any, **options: Any) -> Tensor:
@@ -114,12 +120,7 @@ def far_device() -> Iterator[list[tuple[torch.dtype, int]]]:
     def as_tensor(data: Any, **options: Any) -> Tensor:
         return data.to(**options) if isinstance(data, Tensor) else tensor(data, **options)
 
-    def getitem(self: Tensor, key: Any) -> Tensor:
-        found: Tensor = take(self, make(key) if isinstance(key, list) else key)
-        return found
-
     with (
-        mock.patch.object(Tensor, "__getitem__", getitem),
         mock.patch.object(torch, "tensor", tensor),
         mock.patch.object(torch, "as_tensor", as_tensor),
         mock.patch.object(Tensor, "new_tensor", new_tensor),
