@@ -17,7 +17,7 @@ from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.randomness import decode_state, describe_state
 from hotnas_torch.spaces import SearchSpace, Subset
 
-__all__ = ["Observation", "Strategy", "check_version", "describe_space", "refuse_difference"]
+__all__ = ["Observation", "Strategy", "describe_space", "read_state", "refuse_difference"]
 
 _STATE_VERSION = 1
 # Draws in a row that meet seen networks before the space is enumerated.
@@ -236,12 +236,14 @@ class Strategy(ABC):
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        check_version(state, _STATE_VERSION)
+        seed, generator_state = read_state(
+            state,
+            newest=_STATE_VERSION,
+            config=self.config(),
+            space=describe_space(self.space),
+            generator=self._generator,
+        )
         try:
-            config = dict(state["config"])
-            seed = int(config.pop("seed"))
-            space = dict(state["space"])
-            generator = dict(state["generator"])
             told = [
                 (str(spec), math.nan if value is None else float(value))
                 for spec, value in state["observations"]
@@ -249,11 +251,6 @@ class Strategy(ABC):
             asked = [str(spec) for spec in state["pending"]]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
-        own = self.config()
-        del own["seed"]
-        refuse_difference("state", config, own, "strategy")
-        refuse_difference("state", space, describe_space(self.space), "space")
-        generator_state = decode_state(generator, self._generator)
         observations = [Observation(self.space.from_string(spec), value) for spec, value in told]
         pending = [self.space.from_string(spec) for spec in asked]
         self._generator.set_state(generator_state)
@@ -333,8 +330,31 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
     return described
 
 
-def check_version(state: object, newest: int) -> None:
-    """Refuses what is no state, and states of newer versions than ``newest``."""
+def read_state(
+    state: Mapping[str, Any],
+    *,
+    newest: int,
+    config: Mapping[str, Any],
+    space: dict[str, Any],
+    generator: torch.Generator,
+) -> tuple[int, Tensor]:
+    """Reads what the states of all searches have in common, and refuses those of others.
+
+    Args:
+        state: With the entries ``version``, ``config``, ``space`` and ``generator``.
+        newest: Version that the caller writes.
+        config: Of the search that reads; its ``seed`` may differ.
+        space: Description of its space.
+        generator: Its generator, which is left as it is.
+
+    Returns:
+        The seed of the state, and what to give to ``generator.set_state``.
+
+    Raises:
+        TypeError: ``state`` is not a mapping.
+        ValueError: It is incomplete, of a newer version, of another strategy, of other settings or
+            of another space; the message names the difference.
+    """
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
     version = state.get("version")
@@ -343,6 +363,17 @@ def check_version(state: object, newest: int) -> None:
             f"state must be of version {newest} or older, got version {version!r} "
             "(it comes from a newer hotnas_torch, or is no strategy's state)."
         )
+    try:
+        found = dict(state["config"])
+        seed = int(found.pop("seed"))
+        described = dict(state["space"])
+        randomness = dict(state["generator"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
+    own = {name: value for name, value in config.items() if name != "seed"}
+    refuse_difference("state", found, own, "strategy")
+    refuse_difference("state", described, space, "space")
+    return seed, decode_state(randomness, generator)
 
 
 def refuse_difference(what: str, found: dict[str, Any], expected: dict[str, Any], of: str) -> None:

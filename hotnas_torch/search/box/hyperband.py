@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch.search.base import check_version, refuse_difference
+from hotnas_torch.search.base import read_state
 from hotnas_torch.search.box.space import BoxSpace, check_box, describe_box
-from hotnas_torch.search.randomness import check_generator, decode_state, describe_state
+from hotnas_torch.search.randomness import check_generator, describe_state
 
 __all__ = ["Bracket", "Hyperband", "Job", "JobResult", "brackets_of"]
 
@@ -334,11 +334,14 @@ class Hyperband:
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        check_version(state, _STATE_VERSION)
+        seed, generator_state = read_state(
+            state,
+            newest=_STATE_VERSION,
+            config=self.config(),
+            space=describe_box(self.space),
+            generator=self._generator,
+        )
         try:
-            config = dict(state["config"])
-            seed = int(config.pop("seed"))
-            space = dict(state["space"])
             jobs = [
                 Job(
                     number,
@@ -354,14 +357,9 @@ class Hyperband:
                 int(number): math.nan if value is None else float(value)
                 for number, value in state["values"]
             }
-            generator = dict(state["generator"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
-        own = self.config()
-        del own["seed"]
-        refuse_difference("state", config, own, "strategy")
-        refuse_difference("state", space, describe_box(self.space), "space")
-        self._generator.set_state(decode_state(generator, self._generator))
+        self._generator.set_state(generator_state)
         self._seed = seed
         self._jobs = jobs
         self._values = values

@@ -11,7 +11,7 @@ from botorch.utils.multi_objective.box_decompositions.dominated import Dominated
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
-from hotnas_torch.search.base import check_version, refuse_difference
+from hotnas_torch.search.base import read_state
 from hotnas_torch.search.box.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.search.box.space import (
     BoxSpace,
@@ -21,7 +21,7 @@ from hotnas_torch.search.box.space import (
     distinct_from,
 )
 from hotnas_torch.search.box.surrogates import BNNSurrogate, Surrogate
-from hotnas_torch.search.randomness import check_generator, decode_state, describe_state
+from hotnas_torch.search.randomness import check_generator, describe_state
 
 __all__ = ["MOBO", "hypervolume"]
 
@@ -270,12 +270,14 @@ class MOBO:
             ValueError: It is incomplete, of a newer version, of another strategy, of other settings
                 or of another space; the message names the difference.
         """
-        check_version(state, _STATE_VERSION)
+        seed, generator_state = read_state(
+            state,
+            newest=_STATE_VERSION,
+            config=self.config(),
+            space=describe_box(self.space),
+            generator=self._generator,
+        )
         try:
-            config = dict(state["config"])
-            seed = int(config.pop("seed"))
-            space = dict(state["space"])
-            generator = dict(state["generator"])
             X = self._read(state["rows"], self.space.dim)
             values = [
                 [math.nan if value is None else value for value in row] for row in state["values"]
@@ -284,11 +286,7 @@ class MOBO:
             pending = self._read(state["pending"], self.space.dim)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
-        own = self.config()
-        del own["seed"]
-        refuse_difference("state", config, own, "strategy")
-        refuse_difference("state", space, describe_box(self.space), "space")
-        self._generator.set_state(decode_state(generator, self._generator))
+        self._generator.set_state(generator_state)
         self._seed = seed
         self._X, self._Y, self._pending = X, Y, pending
 
