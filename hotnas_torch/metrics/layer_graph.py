@@ -180,7 +180,8 @@ class LayerBatch:
         sizes = torch.tensor([len(graph.ops) for graph in graphs])
         width = int(sizes.max())
         adjacency = torch.zeros(len(graphs), width, width, dtype=torch.bool)
-        ends = torch.tensor([edge for graph in graphs for edge in graph.edges]).reshape(-1, 2)
+        edges = [edge for graph in graphs for edge in graph.edges]
+        ends = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2)  # there may be none at all
         owner = torch.repeat_interleave(torch.tensor([len(graph.edges) for graph in graphs]))
         adjacency[owner, ends[:, 0], ends[:, 1]] = True
         return cls(tuple(graphs), sizes, adjacency)

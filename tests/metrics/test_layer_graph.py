@@ -40,6 +40,8 @@ def test_a_network_through_which_nothing_flows_is_two_ends():
     conv = Cell(("input", "conv", "output"), ((0, 1), (1, 2)))
     net = Network.chain((conv, empty), (8, 8), (1, 1))
     assert layer_graph(net, WHOLE) == LayerGraph(("input", "output"), (), ((), ()))
+    batch = LayerBatch.from_graphs([layer_graph(net, WHOLE)])  # without any edge
+    assert not batch.adjacency.any()
 
 
 def test_a_macro_graph_may_branch():

@@ -133,6 +133,7 @@ def test_masses_worked_by_hand():
     empty = spaces.NASBench201().from_string("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
     lone = layer_graph(empty, NetworkView.of_space(spaces.NASBench201()))
     assert OTMANN(spaces.NASBench201()).masses(lone) == [100.0, 100.0]
+    assert OTMANN(spaces.NASBench201())([empty, empty]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_the_mismatch_of_the_public_code():
