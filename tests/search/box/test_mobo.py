@@ -1,5 +1,7 @@
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ from hotnas_torch.search import (
     UnitBox,
     hypervolume,
 )
+from hotnas_torch.search.bayesian.acquisition import AcquisitionInputs
 from hotnas_torch.search.box.selection import SelectionInputs, largest_slopes, local_penalty
+from hotnas_torch.search.randomness import draw_seed
 
 
 def plain_gp(X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
@@ -247,6 +251,80 @@ def test_the_most_uncertain_compromise_is_chosen(inputs: SelectionInputs) -> Non
         found = model.posterior(chosen).variance.prod(1)
     assert found > 0.8 * widest
     assert torch.cdist(chosen, front).min() < 0.1
+
+
+class Coordinates:
+    """In place of acquisition functions: the larger the row's entry, the better."""
+
+    def __init__(self) -> None:
+        self.rows = torch.empty(0)
+        self.given: list[AcquisitionInputs] = []
+
+    def __call__(self, model: Model, given: AcquisitionInputs) -> Callable[[Tensor], Tensor]:
+        column = len(self.given)
+        self.given.append(given)
+
+        def values(rows: Tensor) -> Tensor:
+            self.rows = rows.squeeze(1)
+            return rows[:, 0, column]
+
+        return values
+
+
+def test_fronts_are_used_up_in_order_the_most_uncertain_point_first(
+    inputs: SelectionInputs,
+) -> None:
+    models = inputs.model.models
+    models[1].covar_module.lengthscale = 0.1  # objectives are uncertain in different places
+    scores = Coordinates()
+    choose = UncertainPareto(
+        acquisition=scores,
+        population=24,
+        generations=0,
+        penalize=False,
+        observation_noise=False,
+    )
+    chosen = choose(inputs, 10)
+    # The best observations are parents.
+    best = inputs.X[is_non_dominated(inputs.Y)]
+    assert (scores.rows[:, None] == best).all(-1).any(0).all()
+    new = scores.rows[~(scores.rows[:, None] == inputs.X).all(-1).any(1)]
+    with torch.no_grad():
+        volume = torch.stack([model.posterior(new).variance[:, 0] for model in models]).prod(0)
+    expected: list[int] = []
+    left = list(range(len(new)))
+    while left:
+        front = [left[place] for place in is_non_dominated(new[left]).nonzero()[:, 0].tolist()]
+        expected += sorted(front, key=lambda place: -float(volume[place]))
+        left = [place for place in left if place not in front]
+    assert len(expected) >= 10
+    assert torch.equal(chosen, new[expected[:10]])
+
+
+def test_pending_points_count_in_both_steps(inputs: SelectionInputs) -> None:
+    def choose(pending: Tensor) -> tuple[Tensor, Coordinates]:
+        scores = Coordinates()
+        select = UncertainPareto(acquisition=scores, population=24, generations=0)
+        fresh = replace(
+            inputs, pending=pending, generator=torch.Generator().manual_seed(3), fit=inputs.fit
+        )
+        return select(fresh, 1), scores
+
+    alone, _ = choose(inputs.pending)
+    other, scores = choose(alone)
+    assert torch.equal(scores.given[0].pending, alone)
+    assert not torch.equal(other, alone)
+
+
+def test_hypervolume_improvement_climbs_and_keeps_a_batch_apart(inputs: SelectionInputs) -> None:
+    select = HypervolumeImprovement(num_samples=16, raw_samples=8, num_restarts=2, max_iter=20)
+    drawn = torch.Generator().manual_seed(3)
+    rows = select(replace(inputs, generator=drawn), 2)
+    again = torch.Generator().manual_seed(3)
+    draw_seed(again)
+    raw = inputs.space.sample(8, generator=again)
+    assert not (raw == rows[0]).all(1).any()
+    assert torch.pdist(rows).min() > 0.05
 
 
 # --- errors ---------------------------------------------------------------------------------------
