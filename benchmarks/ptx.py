@@ -53,7 +53,7 @@ def compile_kernels(nvcc: str | Path, operator: str, scalar: str) -> str:
 
     Args:
         nvcc: The compiler.
-        operator: Such as ``"Fgw"``; its item is ``FgwItem`` of ``csrc/core/items.h``.
+        operator: Such as ``"Fgw"``; its item is ``FgwItem`` of ``csrc/items``.
         scalar: ``"float"`` or ``"double"``.
 
     Returns:

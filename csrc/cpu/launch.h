@@ -1,4 +1,4 @@
-// The launchers of the CPU: item by item, memory for the nodes that carry mass, then core/items.h on the lanes.
+// The launchers of the CPU: item by item, memory for the nodes that carry mass, then csrc/items on the lanes.
 // One text for every lane group:
 //
 // A Lanes object gives each item its work space and picks the lane group:
@@ -11,7 +11,7 @@
 
 #include <type_traits>
 
-#include "../core/items.h"
+#include "../items/items.h"
 #include "kernels.h"
 
 namespace hotnas::HOTNAS_ISA {

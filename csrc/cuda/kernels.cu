@@ -1,6 +1,6 @@
-// The GPU kernels of one operator and one floating-point type: core/items.h on lanes of a warp, or of a block
+// The GPU kernels of one operator and one floating-point type: an item of csrc/items on lanes of a warp, or of a block
 // where a problem is large. Compiled once per operator and type:
-//   HOTNAS_NAME  "Fgw", the operator    HOTNAS_ITEM  FgwItem, of core/items.h    HOTNAS_TYPE  float or double
+//   HOTNAS_NAME  "Fgw", the operator    HOTNAS_ITEM  FgwItem, of csrc/items    HOTNAS_TYPE  float or double
 //
 // Problems of up to 8, 16 and 32 nodes a side take as many lanes; what their inner loops touch lies in shared
 // memory at addresses known when the program is compiled. Larger problems take a block each and
@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <string>
 
-#include "../core/items.h"
+#include "../items/items.h"
 #include "groups.h"
 #include "launch.h"
 

@@ -1,7 +1,7 @@
 """No sync() of the core is there for nothing: without it, ThreadSanitizer reports a race.
 
-Lanes that are threads pass by one sync() at a time. Each is a line of csrc/core, and the program is
-compiled once.
+Lanes that are threads pass by one sync() at a time. Each is a line of csrc/core or csrc/items, and
+the program is compiled once.
 """
 
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-CORE = Path(__file__).parents[2] / "csrc" / "core"
+CSRC = Path(__file__).parents[2] / "csrc"
+TEXTS = {path.name: path for part in ("core", "items") for path in sorted((CSRC / part).glob("*.h"))}
 
 pytestmark = pytest.mark.ext
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.ext
 def sites() -> list[str]:
     """``file:line`` of every sync() of the core."""
     return [
-        f"{path.name}:{number}"
-        for path in sorted(CORE.glob("*.h"))
+        f"{name}:{number}"
+        for name, path in TEXTS.items()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if re.match(r"\s*g_?\.sync\(\);", line)
     ]
@@ -45,8 +46,9 @@ def kernels(site: str) -> str:
     name, number = site.split(":")
     if name in KERNELS:
         return KERNELS[name]
-    assert name == "items.h", f"csrc/core/{name} has a sync(): which kernels come by it?"
-    before = (CORE / name).read_text(encoding="utf-8").splitlines()[: int(number)]
+    path = TEXTS[name]
+    assert path.parent.name == "items", f"{path} has a sync(): which kernels come by it?"
+    before = path.read_text(encoding="utf-8").splitlines()[: int(number)]
     item = re.findall(r"struct (\w+)Item\b", "\n".join(before))[-1]
     found = re.sub(r"(?<!^)(?=[A-Z])", "_", item).lower()
     return "fgw_lower_bound" if found == "lower_bound" else found
@@ -73,14 +75,14 @@ def said(
 
 
 def test_every_sync_is_a_line_of_its_own() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in CORE.glob("*.h")]
+    texts = [path.read_text(encoding="utf-8") for path in TEXTS.values()]
     assert len(SITES) == sum(len(re.findall(r"^[^/\n]*\.sync\(\)", text, re.M)) for text in texts)
 
 
 def check(site: str, said: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = said(f"skip={site}", f"kernels={kernels(site)}")
     found = "WARNING: ThreadSanitizer: data race" in done.stderr or done.returncode != 0
-    assert found, f"nobody misses the sync() at csrc/core/{site}"
+    assert found, f"nobody misses the sync() at {site}"
 
 
 @pytest.mark.parametrize("site", SITES[::16])

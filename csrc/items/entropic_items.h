@@ -1,0 +1,143 @@
+// Entropic transport and entropic Fused Gromov-Wasserstein.
+#pragma once
+
+#include "../core/entropic_fgw.h"
+#include "../core/sinkhorn.h"
+#include "item.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+/// Logarithms of the masses; the padding never wins a maximum.
+template <class G, class T>
+HN_HD void load_log_masses(const G& g, const Shape& s, const Support& x, const Support& y,
+                           const T* a, const T* b, const SinkhornWork<T>& w) {
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) w.log_a[i] = ScalarLanes::log(a[x.node[i]]);
+  HN_ROLLED
+  for (int j = g.begin(); j < s.ld; j += g.step())
+    w.log_b[j] = j < s.m ? ScalarLanes::log(b[y.node[j]]) : T(0);
+}
+
+HN_HD Status status_of(bool finite, bool converged) {
+  return !finite ? Status::nonfinite : converged ? Status::converged : Status::max_iter;
+}
+
+template <class T>
+struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
+  using Args = SinkhornArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    SinkhornWork<T> sinkhorn;
+    Array<T> cost;
+    GatherWork gather;
+  };
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.sinkhorn = take_sinkhorn<T>(arena, most);
+    w.cost = arena.take<T>(static_cast<std::size_t>(most.n) * most.ld);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms&, int64_t item, const Work& w) {
+    Side<T> a, b;
+    Base::sides(p, item, a, b);
+    Status status = check_masses(g, a, b);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    const T defect = load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.cost);
+    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    SinkhornResult<T> result{0, 0, true, true};
+    const bool solved = status == Status::converged && s.n > 0;
+    if (solved) {
+      load_log_masses(g, s, x, y, a.mass, b.mass, w.sinkhorn);
+      fill(g, w.sinkhorn.f, s.n, T(0));
+      fill(g, w.sinkhorn.g, s.ld, T(0));
+      g.sync();
+      result = sinkhorn(g, s, w.sinkhorn, w.cost, T(p.epsilon), T(p.tol), p.max_iter);
+      status = status_of(result.finite, result.converged);
+    }
+    T *f = p.f + item * p.n, *dual = p.g + item * p.m;
+    const T value = failed(status) ? T(NAN) : T(-INFINITY);
+    fill(g, f, p.n, value);
+    fill(g, dual, p.m, value);
+    g.sync();
+    if (failed(status)) {
+      result.residual = T(NAN);
+    } else if (solved) {
+      store_vector(g, x, w.sinkhorn.f, f);
+      store_vector(g, y, w.sinkhorn.g, dual);
+    }
+    if (g.leader()) {
+      p.residual[item] = result.residual;
+      p.iterations[item] = result.iterations;
+      p.status[item] = static_cast<int32_t>(status);
+    }
+  }
+};
+
+template <class T>
+struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
+  using Args = EntropicFgwArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    EntropicFgwWork<T> fgw;
+    GatherWork gather;
+  };
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.fgw = take_entropic_fgw<T>(arena, most);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms& terms, int64_t item,
+                          const Work& w) {
+    const int64_t matrix = Base::matrix(p);
+    Side<T> a, b;
+    Base::sides(p, item, a, b);
+    const T alpha = p.alpha[item];
+    Status status = check_masses(g, a, b);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
+                     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
+    if (!(g.total(defect + (alpha - alpha)) == 0)) status = Status::nonfinite;
+    EntropicFgwResult<T> result{0, 0, true, true};
+    const bool solved = status == Status::converged && s.n > 0;
+    if (solved) {
+      load_log_masses(g, s, x, y, a.mass, b.mass, w.fgw.sinkhorn);
+      g.sync();
+      result = entropic_fgw(g, s, terms, w.fgw, alpha, T(p.epsilon), p.proximal != 0, T(p.tol),
+                            p.max_iter, T(p.inner_tol), p.inner_max_iter);
+      status = status_of(result.finite, result.converged);
+    }
+    T *log_plan = p.log_plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
+    const T value = failed(status) ? T(NAN) : T(-INFINITY);
+    fill(g, log_plan, matrix, value);
+    fill(g, f, p.n, value);
+    fill(g, dual, p.m, value);
+    g.sync();
+    if (failed(status)) {
+      result.residual = T(NAN);
+    } else if (solved) {
+      store_matrix(g, x, y, w.fgw.log_plan, s.ld, log_plan, p.m);
+      store_vector(g, x, w.fgw.sinkhorn.f, f);
+      store_vector(g, y, w.fgw.sinkhorn.g, dual);
+    }
+    if (g.leader()) {
+      p.residual[item] = result.residual;
+      p.iterations[item] = result.iterations;
+      p.status[item] = static_cast<int32_t>(status);
+    }
+  }
+};
+
+}  // namespace hotnas::HOTNAS_ISA

@@ -1,0 +1,152 @@
+// Fused Gromov-Wasserstein, its gradient and its lower bound.
+#pragma once
+
+#include "../core/fgw.h"
+#include "../core/fgw_backward.h"
+#include "../core/lower_bound.h"
+#include "item.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+template <class T>
+struct FgwItem : BatchItem<FgwArgs<T>, T> {
+  using Args = FgwArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    FgwWork<T> fgw;
+    GatherWork gather;
+  };
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.fgw = take_fgw<T>(arena, most, sizing.width, sizing.atoms);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms& terms, int64_t item,
+                          const Work& w) {
+    const int64_t matrix = Base::matrix(p);
+    Side<T> a, b;
+    Base::sides(p, item, a, b);
+    FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    const T alpha = p.alpha[item];
+    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
+                     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
+    if (!(g.total(defect + (alpha - alpha)) == 0)) best.status = Status::nonfinite;
+    const bool solved = best.status == Status::converged && s.n > 0;
+    if (solved) {
+      const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
+      g.sync();
+      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, alpha, unit, {p.tol, p.max_iter});
+      solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
+        const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
+        load_matrix(g, x, y, from, p.m, s.ld, to);
+      });
+      best = solver.best();
+    }
+    T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
+    const T value = failed(best.status) ? T(NAN) : T(0);
+    fill(g, plan, matrix, value);
+    fill(g, f, p.n, value);
+    fill(g, dual, p.m, value);
+    g.sync();
+    if (failed(best.status)) {
+      best.objective = best.gap = T(NAN);
+    } else if (solved) {
+      store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m);
+      store_vector(g, x, w.fgw.f, f);
+      store_vector(g, y, w.fgw.g, dual);
+    }
+    if (g.leader()) {
+      p.objective[item] = best.objective;
+      p.gap[item] = best.gap;
+      p.iterations[item] = best.iterations;
+      p.status[item] = static_cast<int32_t>(best.status);
+    }
+  }
+};
+
+/// All nodes, as the plan has no mass where there is none.
+template <class T>
+struct FgwBackwardItem : BatchItem<FgwBackwardArgs<T>, T> {
+  using Args = FgwBackwardArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    FgwBackwardWork<T> fgw;
+    GatherWork gather;
+  };
+
+  HN_HD static bool sides(const Args& p, int64_t, Side<T>& a, Side<T>& b) {
+    a = {nullptr, p.n};
+    b = {nullptr, p.m};
+    return true;
+  }
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.fgw = take_fgw_backward<T>(arena, most);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms& terms, int64_t item,
+                          const Work& w) {
+    const Support x = list_nodes(g, p.n, w.gather.x), y = list_nodes(g, p.m, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    load_matrix(g, x, y, p.plan + item * Base::matrix(p), p.m, s.ld, w.fgw.plan);
+    load_matrix(g, x, x, p.struct_x + item * Base::own(p), p.n, s.ldn, w.fgw.cx);
+    load_matrix(g, y, y, p.struct_y + item * Base::other(p), p.m, s.ld, w.fgw.cy);
+    fgw_backward(g, s, terms, w.fgw, p.weight[item]);
+    store_matrix(g, x, x, w.fgw.grad_x, s.ldn, p.grad_x + item * Base::own(p), p.n);
+    store_matrix(g, y, y, w.fgw.grad_y, s.ld, p.grad_y + item * Base::other(p), p.m);
+  }
+};
+
+template <class T>
+struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
+  using Args = LowerBoundArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    LowerBoundWork<T> bound;
+    GatherWork gather;
+  };
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.bound = take_lower_bound<T>(arena, most);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms& terms, int64_t item,
+                          const Work& w) {
+    Side<T> a, b;
+    Base::sides(p, item, a, b);
+    Status status = check_masses(g, a, b);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    const T defect =
+        load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost) +
+        load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                        p.struct_y + item * Base::other(p), p.m, w.bound.c);
+    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    T bound = status == Status::converged ? T(0) : T(NAN);
+    if (status == Status::converged && s.n > 0) {
+      const T unit = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
+      g.sync();
+      bound = fgw_lower_bound(g, s, terms, w.bound, p.alpha[item], unit);
+    }
+    if (g.leader()) p.bound[item] = bound;
+  }
+};
+
+}  // namespace hotnas::HOTNAS_ISA
