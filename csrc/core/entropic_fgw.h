@@ -28,7 +28,7 @@ HN_HD EntropicFgwWork<T> take_entropic_fgw(Arena& arena, const Shape& s) {
   w.sinkhorn = take_sinkhorn<T>(arena, s);
   w.plan = take_vertex<T>(arena, matrix);
   w.cost = arena.take_far<T>(matrix);
-  w.grad = arena.take<T>(matrix);
+  w.grad = arena.take_far<T>(matrix);
   w.log_plan = arena.take_far<T>(matrix);
   return w;
 }
@@ -49,7 +49,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
   using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
   HN_ROLLED
-  for (int i = g.begin(); i < s.n; i += g.step()) w.sinkhorn.f[i] = 0;
+  for (int i = g.begin(); i < s.ldn; i += g.step()) w.sinkhorn.f[i] = 0;
   HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     g.store(w.sinkhorn.g + j0, G::splat(T(0)));

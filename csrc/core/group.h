@@ -11,7 +11,7 @@
 //   for (int j0 = 0; j0 < m; j0 += G::width)  ...  g.load(row + j0)    columns side by side on lanes
 //   for (int k = g.begin(); k < count; k += g.step())                  scalar work shared out
 // Memory is shared by the lanes: whoever reads what another lane wrote calls sync() in between.
-// Collectives (sum, min_at, any, append) return the same bits on every lane, so that branches
+// Collectives (sum, min_at, append) return the same bits on every lane, so that branches
 // on their results never diverge. Rows are padded to a multiple of the width.
 #pragma once
 
@@ -174,10 +174,6 @@ struct SerialGroup : ScalarLanes {
   template <class T>
   HN_HD MinAt<T> min_at(T v) const {
     return {v, 0};
-  }
-  template <class T>
-  HN_HD bool any(bool mask) const {
-    return mask;
   }
   /// Appends j0 + lane for every lane in mask to list, in lane order; returns the new count.
   template <class T>

@@ -1,8 +1,12 @@
-// Entropic transport in the log domain: min <C, T> + epsilon sum T (log T - 1) over couplings,
-//   T_ij = exp((f_i + g_j - C_ij) / epsilon),  f and g updated in turn by log-sum-exp.
-// Columns lie on lanes: a row's log-sum is a reduction over lanes, a column's stays on its lane.
-// Each problem stops alone, when the L1 error of its row masses is at most tol (columns are exact).
-// Complexity: O(n m) exponentials per iteration.
+// Entropic transport: min <C, T> + epsilon sum T (log T - 1) over couplings,
+//   T_ij = exp((f_i + g_j - C_ij) / epsilon),  rows and columns made right in turn.
+// A sweep in the log domain, by log-sum-exp, overflows nowhere and takes two exponentials per entry. It sets f and
+// g; the sweeps that follow are T = diag(u) K diag(v) with K the coupling so far, two multiplications per entry,
+// until u or v is so large or small that K had lost what counts now. Then f and g take them up.
+// Each problem stops alone, when the L1 error of its row masses is at most tol (columns are exact), as f and g
+// tell in the log domain.
+// Complexity: O(n m) per iteration.
+// Reference: Schmitzer, Stabilized sparse scaling algorithms for entropy regularized transport problems, 2019.
 #pragma once
 
 #include "arena.h"
@@ -12,15 +16,28 @@ namespace hotnas::HOTNAS_ISA {
 
 template <class T>
 struct SinkhornWork {
-  Array<T> log_a, log_b;  // (n), (ld); -huge in the padding
-  Array<T> f, g;          // duals, (n), (ld)
-  Array<T> next;          // row duals of the sweep at hand, (n)
+  Array<T> log_a, log_b;       // (ldn), (ld); 0 in the padding
+  Array<T> f, g;               // duals, likewise, but anything in the padding
+  Array<T> a, b;               // likewise; 0 in the padding
+  Array<T> u, v;               // scalings, likewise; 1 in the padding
+  Array<T> next_u, next_v;     // those of the sweep at hand
+  Array<T> by_row, by_column;  // K (n, ld) and its transpose (m, ldn); 0 in the padding
 };
 
 template <class T>
 HN_HD SinkhornWork<T> take_sinkhorn(Arena& arena, const Shape& s) {
-  return {arena.take<T>(s.n), arena.take<T>(s.ld), arena.take<T>(s.n), arena.take<T>(s.ld),
-          arena.take<T>(s.n)};
+  return {arena.take_far<T>(s.ldn),
+          arena.take_far<T>(s.ld),
+          arena.take<T>(s.ldn),
+          arena.take<T>(s.ld),
+          arena.take<T>(s.ldn),
+          arena.take<T>(s.ld),
+          arena.take<T>(s.ldn),
+          arena.take<T>(s.ld),
+          arena.take<T>(s.ldn),
+          arena.take<T>(s.ld),
+          arena.take<T>(static_cast<std::size_t>(s.n) * s.ld),
+          arena.take<T>(static_cast<std::size_t>(s.m) * s.ldn)};
 }
 
 template <class T>
@@ -30,10 +47,20 @@ struct SinkhornResult {
   bool converged, finite;
 };
 
-/// log sum_j exp((g_j - cost_ij) / epsilon).
+/// Scalings up to this, and down to its inverse: what underflows in K stays below the rounding of a mass.
+template <class T>
+constexpr T largest_scaling = sizeof(T) == 4 ? T(1e6) : T(1e60);
+
+/// A sum of exponentials, as exp(peak) * sum.
+template <class T>
+struct ExpSum {
+  T peak, sum;
+};
+
+/// sum_j exp((g_j - cost_ij) / epsilon).
 template <class G, class T>
-HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const std::type_identity_t<T>* dual,
-                    T inverse) {
+HN_HD ExpSum<T> row_sum(const G& g, const Shape& s, const T* row,
+                        const std::type_identity_t<T>* dual, T inverse) {
   using Var = typename G::template Var<T>;
   Var most = G::splat(-Limits<T>::huge);
   const auto last = G::template splat_int<T>(s.m);
@@ -49,7 +76,161 @@ HN_HD T row_log_sum(const G& g, const Shape& s, const T* row, const std::type_id
     const Var value = (g.load(dual + j0) - g.load(row + j0)) * G::splat(inverse) - G::splat(peak);
     sum += G::select(g.template index<T>(j0) < last, G::exp(value), G::splat(T(0)));
   }
-  return peak + ScalarLanes::log(g.sum(sum));
+  return {peak, g.sum(sum)};
+}
+
+/// next_u_i = epsilon (log a_i - log sum_j exp((g_j - cost_ij) / epsilon)). Returns the L1 error of the row masses
+/// that f and g have.
+template <class G, class T>
+HN_HD T next_row_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                       const std::type_identity_t<T>* cost, T epsilon) {
+  using Var = typename G::template Var<T>;
+  const T inverse = 1 / epsilon;
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    const ExpSum<T> row = row_sum(g, s, cost + i * s.ld, w.g, inverse);
+    if (g.leader()) {
+      w.next_u[i] = row.peak;
+      w.u[i] = row.sum;
+    }
+  }
+  g.sync();
+  const auto last = G::template splat_int<T>(s.n);
+  Var error = G::splat(T(0));
+  HN_ROLLED
+  for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
+    const Var log_sum = g.load(w.next_u + i0) + G::log(g.load(w.u + i0));
+    const Var mass = G::exp(g.load(w.f + i0) * G::splat(inverse) + log_sum);
+    error +=
+        G::select(g.template index<T>(i0) < last, G::abs(mass - g.load(w.a + i0)), G::splat(T(0)));
+    g.store(w.next_u + i0, G::splat(epsilon) * (g.load(w.log_a + i0) - log_sum));
+  }
+  return g.sum(error);
+}
+
+/// g_j = epsilon (log b_j - log sum_i exp((f_i - cost_ij) / epsilon)).
+template <class G, class T>
+HN_HD void set_column_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                            const std::type_identity_t<T>* cost, T epsilon) {
+  using Var = typename G::template Var<T>;
+  const Var inverse = G::splat(1 / epsilon);
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var most = G::splat(-Limits<T>::huge);
+    HN_ROLLED
+    for (int i = 0; i < s.n; ++i)
+      most = G::max(most, (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * inverse);
+    Var sum = G::splat(T(0));
+    HN_ROLLED
+    for (int i = 0; i < s.n; ++i) {
+      const Var value = (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * inverse;
+      sum += G::exp(value - most);
+    }
+    const Var dual = G::splat(epsilon) * (g.load(w.log_b + j0) - most - G::log(sum));
+    g.store(w.g + j0, dual);
+  }
+}
+
+/// K and its transpose from f and g, and scalings of 1.
+template <class G, class T>
+HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                      const std::type_identity_t<T>* cost, T inverse) {
+  using Var = typename G::template Var<T>;
+  const auto last = G::template splat_int<T>(s.m);
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    const Var dual = g.load(w.g + j0);
+    HN_ROLLED
+    for (int i = 0; i < s.n; ++i) {
+      const Var value =
+          (G::splat(w.f[i]) + dual - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
+      g.store(w.by_row + i * s.ld + j0,
+              G::select(g.template index<T>(j0) < last, G::exp(value), G::splat(T(0))));
+    }
+    g.store(w.v + j0, G::splat(T(1)));
+  }
+  HN_ROLLED
+  for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.u + i0, G::splat(T(1)));
+  g.sync();
+  HN_ROLLED
+  for (int i = g.begin(); i < s.ldn; i += g.step()) HN_ROLLED
+  for (int j = 0; j < s.m; ++j)
+    w.by_column[j * s.ldn + i] = i < s.n ? w.by_row[i * s.ld + j] : T(0);
+}
+
+/// sum_k scale_k matrix_kj of the columns at j0. Four sums, as each addition waits for the one before.
+template <class G, class T>
+HN_HD auto scaled_sum(const G& g, const T* matrix, int ld, const std::type_identity_t<T>* scale,
+                      int rows, int j0) {
+  using Var = typename G::template Var<T>;
+  const auto term = [&](int k) { return G::splat(scale[k]) * g.load(matrix + k * ld + j0); };
+  Var sum0 = G::splat(T(0)), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  int k = 0;
+  HN_ROLLED
+  for (; k + 4 <= rows; k += 4) {
+    sum0 += term(k);
+    sum1 += term(k + 1);
+    sum2 += term(k + 2);
+    sum3 += term(k + 3);
+  }
+  HN_ROLLED
+  for (; k < rows; ++k) sum0 += term(k);
+  return (sum0 + sum1) + (sum2 + sum3);
+}
+
+struct Scaled {
+  int iterations;
+  bool converged;
+};
+
+/// Sweeps with K until the row error is at most tol or the next scalings are too large; f and g take up the last
+/// ones. Counts on from iteration `it`.
+template <class G, class T>
+HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsilon, T tol, int it,
+                   int max_iter) {
+  using Var = typename G::template Var<T>;
+  const Var zero = G::splat(T(0)), one = G::splat(T(1));
+  const Var most = G::splat(largest_scaling<T>), least = G::splat(1 / largest_scaling<T>);
+  const auto rows = G::template splat_int<T>(s.n), columns = G::template splat_int<T>(s.m);
+  const auto outside = [&](Var scaling) {
+    return G::select(scaling >= least, G::select(scaling <= most, zero, one), one);  // or NaN
+  };
+  bool converged = false;
+  for (; it < max_iter; ++it) {
+    Var error = zero, lost = zero;
+    HN_ROLLED
+    for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
+      const Var sum = scaled_sum<G, T>(g, w.by_column, s.ldn, w.v, s.m, i0), a = g.load(w.a + i0);
+      error += G::abs(g.load(w.u + i0) * sum - a);
+      const Var next = G::select(g.template index<T>(i0) < rows, a / sum, one);
+      lost += outside(next);
+      g.store(w.next_u + i0, next);
+    }
+    converged = g.sum(error) <= tol;
+    if (converged) break;
+    g.sync();
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const Var sum = scaled_sum<G, T>(g, w.by_row, s.ld, w.next_u, s.n, j0);
+      const Var next = G::select(g.template index<T>(j0) < columns, g.load(w.b + j0) / sum, one);
+      lost += outside(next);
+      g.store(w.next_v + j0, next);
+    }
+    if (g.sum(lost) > 0) break;
+    HN_ROLLED
+    for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.u + i0, g.load(w.next_u + i0));
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) g.store(w.v + j0, g.load(w.next_v + j0));
+    g.sync();
+  }
+  HN_ROLLED
+  for (int i0 = 0; i0 < s.ldn; i0 += G::width)
+    g.store(w.f + i0, g.load(w.f + i0) + G::splat(epsilon) * G::log(g.load(w.u + i0)));
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width)
+    g.store(w.g + j0, g.load(w.g + j0) + G::splat(epsilon) * G::log(g.load(w.v + j0)));
+  g.sync();
+  return {it, converged};
 }
 
 /// Runs from the duals in w.f, w.g; cost is (n, ld).
@@ -57,20 +238,20 @@ template <class G, class T>
 HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<T>& w,
                                  const std::type_identity_t<T>* cost, T epsilon, T tol,
                                  int max_iter) {
-  using Var = typename G::template Var<T>;
   const T inverse = 1 / epsilon;
-  SinkhornResult<T> result{0, 0, false, true};
   HN_ROLLED
-  for (int it = 0;; ++it) {
-    T error = 0;
-    HN_ROLLED
-    for (int i = 0; i < s.n; ++i) {
-      const T log_sum = row_log_sum(g, s, cost + i * s.ld, w.g, inverse);
-      const T target = w.log_a[i];
-      const T excess = ScalarLanes::exp(w.f[i] * inverse + log_sum) - ScalarLanes::exp(target);
-      error += excess < 0 ? -excess : excess;
-      if (g.leader()) w.next[i] = epsilon * (target - log_sum);
-    }
+  for (int i = g.begin(); i < s.ldn; i += g.step())
+    w.a[i] = i < s.n ? ScalarLanes::exp(w.log_a[i]) : T(0);
+  HN_ROLLED
+  for (int j = g.begin(); j < s.ld; j += g.step())
+    w.b[j] = j < s.m ? ScalarLanes::exp(w.log_b[j]) : T(0);
+  SinkhornResult<T> result{0, 0, false, true};
+  // K is rounded in its own way: where it calls converged what is not, the log domain goes on alone
+  bool with_kernel = true;
+  Scaled done{0, false};
+  for (;;) {
+    const int it = done.iterations;
+    const T error = next_row_duals(g, s, w, cost, epsilon);
     if (it > 0) {  // before the first sweep the duals are a guess
       result.residual = error;
       result.iterations = it;
@@ -78,24 +259,15 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       result.converged = error <= tol;
       if (result.converged || !result.finite || it == max_iter) return result;
     }
-    g.sync();
+    with_kernel = with_kernel && !done.converged;
     HN_ROLLED
-    for (int i = g.begin(); i < s.n; i += g.step()) w.f[i] = w.next[i];
+    for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.f + i0, g.load(w.next_u + i0));
     g.sync();
-    HN_ROLLED
-    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
-      Var most = G::splat(-Limits<T>::huge);
-      HN_ROLLED
-      for (int i = 0; i < s.n; ++i)
-        most = G::max(most, (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse));
-      Var sum = G::splat(T(0));
-      HN_ROLLED
-      for (int i = 0; i < s.n; ++i) {
-        const Var value = (G::splat(w.f[i]) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
-        sum += G::exp(value - most);
-      }
-      const Var dual = G::splat(epsilon) * (g.load(w.log_b + j0) - most - G::log(sum));
-      g.store(w.g + j0, dual);
+    set_column_duals(g, s, w, cost, epsilon);
+    done = {it + 1, false};
+    if (with_kernel) {
+      set_kernel(g, s, w, cost, inverse);
+      done = scale(g, s, w, epsilon, tol, it + 1, max_iter);
     }
   }
 }

@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #if defined(__SSE2__)
@@ -123,11 +124,32 @@ struct SimdGroup {
     const V value = sum * reinterpret_cast<V>(power);
     return x < lowest ? V{} : (x == x ? value : x);
   }
-  /// Lane by lane: logarithms are rare next to exponentials.
+  /// log x = k log 2 + 2 atanh(s), s = (m - 1) / (m + 1), for x = 2^k m and m between sqrt(1/2) and sqrt(2);
+  /// correct to the last two bits.
   template <class V>
   static V log(V x) {
-    for (int lane = 0; lane < W; ++lane) x[lane] = std::log(x[lane]);
-    return x;
+    using T = std::remove_cvref_t<decltype(x[0])>;
+    using I = LaneInt<T>;
+    constexpr bool single = sizeof(T) == 4;
+    constexpr int mantissa = single ? 23 : 52, terms = single ? 5 : 11;
+    constexpr T smallest = std::numeric_limits<T>::min(), largest = std::numeric_limits<T>::max();
+    if (mask_bits((x >= splat(smallest)) & (x <= splat(largest))) != (1u << W) - 1) {
+      for (int lane = 0; lane < W; ++lane) x[lane] = std::log(x[lane]);
+      return x;  // zeros, infinities and the like, which are rare
+    }
+    const Pack<I, W> bits = reinterpret_cast<Pack<I, W>>(x);
+    const Pack<I, W> power =
+        (bits - splat_int_of<I>(std::bit_cast<I>(T(0.70710678118654752)))) >> mantissa;
+    const V m = reinterpret_cast<V>(bits - (power << mantissa));
+    const V k = __builtin_convertvector(power, V);
+    const V s = (m - splat(T(1))) / (m + splat(T(1))), square = s * s;
+    V rest = splat(T(1) / T(2 * terms - 1));
+    for (int t = terms - 2; t >= 1; --t) rest = rest * square + splat(T(1) / T(2 * t + 1));
+    // ln 2 in two parts, so that k ln 2 is added without rounding
+    const V high = splat(single ? T(0.693145751953125) : T(6.93147180369123816490e-01));
+    const V low = splat(single ? T(1.428606765330187e-06) : T(1.90821492927058770002e-10));
+    const V first = s + s;
+    return k * high + (first + (first * (square * rest) + k * low));
   }
 
   template <class T>
@@ -202,10 +224,6 @@ struct SimdGroup {
     const Pack<T, W> least = fold<W / 2>(v, [](auto a, auto b) { return b < a ? b : a; });
     const unsigned bits = mask_bits(v == least);
     return {least[0], bits ? std::countr_zero(bits) : 0};
-  }
-  template <class T, class M>
-  bool any(M mask) const {
-    return mask_bits(mask) != 0;
   }
   template <class T, class M>
   int append(M mask, int j0, int* list, int count) const {

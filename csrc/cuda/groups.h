@@ -70,10 +70,6 @@ class TileGroup : public ScalarLanes {
     return {least, lanes ? __ffs(static_cast<int>(lanes)) - 1 : 0};
   }
   template <class T>
-  __device__ bool any(bool mask) const {
-    return ballot(mask) != 0;
-  }
-  template <class T>
   __device__ int append(bool mask, int j0, int* list, int count) const {
     const unsigned lanes = ballot(mask);
     if (mask) list[count + __popc(lanes & ((1u << rank_) - 1))] = j0 + rank_;
@@ -187,10 +183,6 @@ class BlockGroup : public ScalarLanes {
   template <class T>
   __device__ MinAt<T> min_at(T v) const {
     return min_at<T>(v, static_cast<LaneInt<T>>(threadIdx.x));
-  }
-  template <class T>
-  __device__ bool any(bool mask) const {
-    return __syncthreads_or(mask) != 0;
   }
   template <class T>
   __device__ int append(bool mask, int j0, int* list, int count) const {

@@ -7,12 +7,13 @@
 
 namespace hotnas::HOTNAS_ISA {
 
-/// Logarithms of the masses; the padding never wins a maximum.
+/// Logarithms of the masses.
 template <class G, class T>
 HN_HD void load_log_masses(const G& g, const Shape& s, const Support& x, const Support& y,
                            const T* a, const T* b, const SinkhornWork<T>& w) {
   HN_ROLLED
-  for (int i = g.begin(); i < s.n; i += g.step()) w.log_a[i] = ScalarLanes::log(a[x.node[i]]);
+  for (int i = g.begin(); i < s.ldn; i += g.step())
+    w.log_a[i] = i < s.n ? ScalarLanes::log(a[x.node[i]]) : T(0);
   HN_ROLLED
   for (int j = g.begin(); j < s.ld; j += g.step())
     w.log_b[j] = j < s.m ? ScalarLanes::log(b[y.node[j]]) : T(0);
@@ -35,7 +36,7 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
   HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
     Work w{};
     w.sinkhorn = take_sinkhorn<T>(arena, most);
-    w.cost = arena.take<T>(static_cast<std::size_t>(most.n) * most.ld);
+    w.cost = arena.take_far<T>(static_cast<std::size_t>(most.n) * most.ld);
     w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
     return w;
   }
@@ -54,9 +55,8 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.sinkhorn);
-      fill(g, w.sinkhorn.f, s.n, T(0));
+      fill(g, w.sinkhorn.f, s.ldn, T(0));
       fill(g, w.sinkhorn.g, s.ld, T(0));
-      g.sync();
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(p.epsilon), T(p.tol), p.max_iter);
       status = status_of(result.finite, result.converged);
     }

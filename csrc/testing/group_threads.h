@@ -213,10 +213,6 @@ class ThreadGroup : public ScalarLanes {
     return min_at<T>(v, static_cast<LaneInt<T>>(rank_), place);
   }
   template <class T>
-  bool any(bool mask, const Place& place = Place::current()) const {
-    return fold(static_cast<int>(mask), [](int a, int b) { return a | b; }, place) != 0;
-  }
-  template <class T>
   int append(bool mask, int j0, int* list, int count, const Place& place = Place::current()) const {
     const auto all = exchange(mask, 0, place);
     for (int lane = 0; lane < W; ++lane) {

@@ -58,10 +58,11 @@ def sinkhorn(
 
 def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
     """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf."""
-    exponent = (f[:, :, None] + g[:, None, :] - cost) / epsilon
     absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
-    # Chosen before the exponential, so that what stands at absent nodes reaches no gradient.
-    return torch.where(absent, -torch.inf, exponent).exp()
+    # In place, as memory is what takes time here; absent nodes before the exponential, so that what
+    # stands there reaches no gradient.
+    exponent = (f[:, :, None] + g[:, None, :]).sub_(cost).mul_(1 / epsilon)
+    return exponent.masked_fill_(absent, -torch.inf).exp_()
 
 
 def entropic_objective(
@@ -71,6 +72,7 @@ def entropic_objective(
     f: Tensor,
     g: Tensor,
     epsilon: float,
+    mass: Tensor,
     *,
     differentiate: Differentiate = "implicit",
 ) -> Tensor:
@@ -83,6 +85,7 @@ def entropic_objective(
         f: Optimal row duals from `sinkhorn`, shape (B, n).
         g: Optimal column duals, shape (B, m).
         epsilon: As it was given to `sinkhorn`.
+        mass: Sum of the entropic plan of these duals, shape (B,).
         differentiate: As it was given to `sinkhorn`.
 
     Returns:
@@ -96,14 +99,14 @@ def entropic_objective(
         derivatives go through the duals, as they must. Unrolled, the first ones do, too.
     """
     if differentiate == "unroll":
-        return _dual_value(cost, a, b, f, g, epsilon)
+        return _dual_value(a, b, f, g, epsilon, mass)
     apply: Any = _EntropicObjective.apply
-    value: Tensor = apply(cost, a, b, f, g, epsilon)
+    value: Tensor = apply(cost, a, b, f, g, epsilon, mass)
     return value
 
 
-def _dual_value(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    value = -epsilon * (entropic_plan(cost, f, g, epsilon).sum((1, 2)) - 1)
+def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor) -> Tensor:
+    value = -epsilon * (mass - 1)
     for dual, masses in ((f, a), (g, b)):
         # Chosen before the products: 0 times -inf would be NaN.
         slope = torch.where(dual == -torch.inf, 0, dual)
@@ -114,13 +117,16 @@ def _dual_value(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilo
 
 class _EntropicObjective(torch.autograd.Function):
     @staticmethod
-    def forward(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
-        return _dual_value(cost, a, b, f, g, epsilon)
+    def forward(
+        cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
+    ) -> Tensor:
+        del cost  # the gradient needs it
+        return _dual_value(a, b, f, g, epsilon, mass)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         del output
-        cost, a, b, f, g, ctx.epsilon = inputs
+        cost, a, b, f, g, ctx.epsilon, _ = inputs
         ctx.save_for_backward(cost, a, b, f, g)
 
     @staticmethod
@@ -135,6 +141,7 @@ class _EntropicObjective(torch.autograd.Function):
             grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
             grad[:, None] * torch.where(a > 0, tangent(slope_a, a), 0),
             grad[:, None] * torch.where(b > 0, tangent(slope_b, b), 0),
+            None,
             None,
             None,
             None,

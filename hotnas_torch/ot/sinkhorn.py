@@ -95,7 +95,14 @@ def sinkhorn(
     )
     plan = ops.entropic_plan(problem.cost, f, g, epsilon)
     objective = ops.entropic_objective(
-        problem.cost, problem.a, problem.b, f, g, epsilon, differentiate=differentiate
+        problem.cost,
+        problem.a,
+        problem.b,
+        f,
+        g,
+        epsilon,
+        plan.sum((1, 2)),
+        differentiate=differentiate,
     )
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     linear = (torch.where(present, problem.cost, 0) * plan).sum((1, 2))

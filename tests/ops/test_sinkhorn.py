@@ -72,6 +72,36 @@ def test_small_epsilon_in_single_precision_has_no_nan(rng: torch.Generator, back
     assert torch.allclose((plan * cost).sum((1, 2)), exact, atol=2e-3)
 
 
+@pytest.mark.ext
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e4])
+@pytest.mark.parametrize(("n", "m"), [(1, 7), (3, 5), (9, 17), (16, 33)])
+def test_sweeps_by_a_kernel_are_those_of_the_log_domain(
+    n: int, m: int, scale: float, rng: torch.Generator
+) -> None:
+    """Costs of either sign and tiny masses, for which scalings leave the range of a kernel."""
+    cost, a, b = problem(rng, n, m, batch=6)
+    cost, a, b = (cost - 0.3) * scale, balanced(a**30), balanced(b**30)
+    arguments = (0.5, 1e-9, 300)
+    found = sinkhorn(cost, a, b, *arguments, backend="ext")
+    expected = sinkhorn(cost, a, b, *arguments, backend="torch")
+    assert torch.equal(found[4], expected[4])
+    assert (found[3] - expected[3]).abs().max() <= 1
+    plans = [entropic_plan(cost, f, g, 0.5) for f, g, *_ in (found, expected)]
+    assert torch.allclose(plans[0], plans[1], rtol=0, atol=1e-9)
+    assert torch.allclose(found[2], expected[2], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.ext
+def test_rounding_of_the_kernel_does_not_keep_the_log_domain_from_its_end(
+    rng: torch.Generator,
+) -> None:
+    cost, a, b = (tensor.float() for tensor in problem(rng, 1, 7, batch=40))
+    *_, residual, iterations, status = sinkhorn(cost * 3e3, a, b, 0.5, 1e-5, 300, backend="ext")
+    assert (status == 0).all()
+    assert (residual <= 1e-5).all()
+    assert (iterations < 50).all()
+
+
 @pytest.mark.parametrize("garbage", [1e30, torch.nan, -torch.inf])
 def test_absent_nodes_change_nothing(garbage: float, rng: torch.Generator, backend: str) -> None:
     cost, a, b = problem(rng, 3, 4)
@@ -128,7 +158,7 @@ def test_the_objective_is_the_primal_value(rng: torch.Generator, backend: str) -
     product = a[:, :, None] * b[:, None, :]
     divergence = torch.where(plan > 0, plan * (plan / product).log(), 0).sum((1, 2))
     expected = (plan * cost).sum((1, 2)) + 0.1 * divergence
-    found = entropic_objective(cost, a, b, f, g, 0.1)
+    found = entropic_objective(cost, a, b, f, g, 0.1, plan.sum((1, 2)))
     assert torch.allclose(found, expected, atol=1e-12)
 
 
@@ -138,7 +168,8 @@ def test_envelope_gradients_of_the_objective(rng: torch.Generator, backend: str)
     def objective(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
         a, b = balanced(a), balanced(b)
         f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-14, 10_000, backend=backend)
-        return entropic_objective(cost, a, b, f, g, 0.1)
+        mass = entropic_plan(cost, f, g, 0.1).sum((1, 2))
+        return entropic_objective(cost, a, b, f, g, 0.1, mass)
 
     assert torch.autograd.gradcheck(objective, inputs)
     with torch.random.fork_rng():  # gradgradcheck draws its weights from the global state
