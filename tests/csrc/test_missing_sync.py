@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
-TEXTS = {path.name: path for part in ("core", "items") for path in sorted((CSRC / part).glob("*.h"))}
+TEXTS = {
+    path.name: path for part in ("core", "items") for path in sorted((CSRC / part).glob("*.h"))
+}
 
 pytestmark = pytest.mark.ext
 

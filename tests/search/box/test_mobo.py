@@ -260,7 +260,7 @@ class Coordinates:
         self.rows = torch.empty(0)
         self.given: list[AcquisitionInputs] = []
 
-    def __call__(self, model: Model, given: AcquisitionInputs) -> Callable[[Tensor], Tensor]:
+    def __call__(self, _: Model, given: AcquisitionInputs) -> Callable[[Tensor], Tensor]:
         column = len(self.given)
         self.given.append(given)
 
