@@ -131,7 +131,15 @@ def _report(summary: Summary) -> str:
         f"### After {summary.evaluations} evaluations, {summary.num_seeds} seeds\n\n"
         "Mean regret ± standard error (mean number of better architectures in the table).\n"
     )
-    return "\n".join([head, summary.markdown(), "", *_tests(summary)])
+    lines = [head, summary.markdown(), ""]
+    if searched := summary.searched_markdown():
+        lines += [
+            "Smallest validation error found, which is what was searched by:",
+            "",
+            searched,
+            "",
+        ]
+    return "\n".join([*lines, *_tests(summary)])
 
 
 def _tests(summary: Summary) -> list[str]:

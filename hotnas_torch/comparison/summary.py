@@ -29,6 +29,8 @@ class Cell:
         better: Mean number of architectures of the table that are better than the best found.
         rank: Mean rank among the methods, 1 is the best, equal values sharing their ranks.
         seconds: Mean processor seconds for proposing one network.
+        value: Mean of the smallest value found, of those that the search minimised.
+        value_error: Standard error of that mean; NaN for a single seed.
     """
 
     regret: float
@@ -36,6 +38,8 @@ class Cell:
     better: float
     rank: float
     seconds: float
+    value: float
+    value_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,24 @@ class Summary:
             )
         return "\n".join(lines)
 
+    def searched_markdown(self) -> str:
+        """Returns a table of the smallest values found, for tasks that judge by another column.
+
+        Empty where there is no such task.
+        """
+        tasks = [task for task in self.tasks if TASKS[task].reported is not None]
+        if not tasks:
+            return ""
+        lines = [
+            f"| method | {' | '.join(TASKS[task].title for task in tasks)} |",
+            "|---" * (len(tasks) + 1) + "|",
+        ]
+        for method in self.methods:
+            cells = [self.cells[task, method] for task in tasks]
+            entries = [f"{cell.value:.3f} ± {cell.value_error:.3f}" for cell in cells]
+            lines.append(f"| {METHODS[method].title} | {' | '.join(entries)} |")
+        return "\n".join(lines)
+
 
 def summarize(records: Sequence[Record], *, evaluations: int | None = None) -> Summary:
     """Summarises records; only seeds that every task and method has count.
@@ -165,13 +187,15 @@ def summarize(records: Sequence[Record], *, evaluations: int | None = None) -> S
         ranks = rankdata(table, axis=0)
         for place, method in enumerate(methods):
             regrets[task, method] = table[place]
-            spread = table[place].std(ddof=1) if len(seeds) > 1 else math.nan
+            smallest = np.array([np.nanmin(one.values[:last]) for one in runs[place]])
             cells[task, method] = Cell(
                 regret=float(table[place].mean()),
-                error=float(spread / math.sqrt(len(seeds))),
+                error=_standard_error(table[place]),
                 better=float(np.mean([one.better[last - 1] for one in runs[place]])),
                 rank=float(ranks[place].mean()),
                 seconds=float(np.mean([np.mean(one.seconds[:last]) for one in runs[place]])),
+                value=float(smallest.mean()),
+                value_error=_standard_error(smallest),
             )
             of_methods[method].append(cells[task, method].rank)
     mean_rank = {method: float(np.mean(of_methods[method])) for method in methods}
@@ -185,6 +209,10 @@ def summarize(records: Sequence[Record], *, evaluations: int | None = None) -> S
         critical_difference=critical_difference(len(methods), len(tasks)),
         _regrets=regrets,
     )
+
+
+def _standard_error(values: FloatArray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def critical_difference(num_methods: int, num_tasks: int, level: float = 0.05) -> float:

@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,7 +49,26 @@ def test_means_and_ranks():
     assert cell.regret == pytest.approx(np.mean(mine))
     assert cell.error == pytest.approx(np.std(mine, ddof=1) / math.sqrt(6))
     assert (cell.better, cell.rank, cell.seconds) == (3.0, 1.0, 0.5)
+    assert summary.searched_markdown() == ""
     assert "| method | mean rank | NAS-Bench-Macro |" in summary.markdown()
+
+
+def test_what_was_searched_by_is_told_beside_what_counts():
+    random = np.random.default_rng(0)
+    given = [
+        replace(
+            record("nb201_cifar10_val", "hotnas", seed, 10.0 + random.random(4)),
+            reported=(5.0, 4.0, 6.0, 7.0),
+        )
+        for seed in range(6)
+    ]
+    cell = summarize(given, evaluations=3).cells["nb201_cifar10_val", "hotnas"]
+    mine = [min(one.values[:3]) for one in given]
+    assert cell.regret == 5.0
+    assert cell.value == pytest.approx(np.mean(mine))
+    assert cell.value_error == pytest.approx(np.std(mine, ddof=1) / math.sqrt(6))
+    expected = f"| HOTNAS | {np.mean(mine):.3f} ± {cell.value_error:.3f} |"
+    assert summarize(given, evaluations=3).searched_markdown().splitlines()[-1] == expected
 
 
 def test_equal_values_share_a_rank():
