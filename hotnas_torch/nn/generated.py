@@ -474,7 +474,8 @@ def _kept_bytes(module: GeneratedModule, shape: tuple[int, ...]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # A tensor that an operation kept of itself would hold that operation, and so itself.
+        return tensor.detach()
 
     was_training = module.training
     dropouts = [layer for layer in module.modules() if isinstance(layer, _Dropout)]

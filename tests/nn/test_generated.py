@@ -1,7 +1,9 @@
 """Modules of sampled networks: what they compute, widths from a limit, memory, reproducibility."""
 
 import copy
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -267,6 +269,16 @@ def test_measuring_memory_leaves_the_module_as_it_is():
         assert torch.equal(value, before[name])
     # Dropout goes on where it was.
     assert torch.equal(plain(images), measured.train()(images))
+
+
+def test_measuring_memory_keeps_nothing():
+    net = fit_channels(HNAG().sample(THETA, generator=generator()), LIMIT, SKELETON)
+    built = module(net)
+    weight = weakref.ref(next(built.parameters()))
+    memory_per_sample(built, (1, 8, 8))
+    del built
+    gc.collect()
+    assert weight() is None
 
 
 def test_dropout_has_the_share_asked_for_and_is_off_in_evaluation():
