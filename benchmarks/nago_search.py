@@ -302,20 +302,25 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
     settings = searches.settings
     lines = [
         f"{settings.epochs} epochs are the full budget, {settings.parameter_limit} parameters the"
-        " limit. Mean ± standard error over seeds.",
+        " limit. Mean ± standard error over seeds, and on how many of them a search is better than"
+        " random search.",
         "",
         "Single objective, at equal cost: lowest validation error, %, with the full budget.",
         "",
         f"| search | {' | '.join(case.upper() for case in cases)} |",
         f"|---|{'---:|' * len(cases)}",
     ]
+    lowest = {
+        (case, method): {
+            one["seed"]: min(one["error"])
+            for one in searches.of(case, "single", method)
+            if one["error"]
+        }
+        for case in cases
+        for method in SINGLE
+    }
     for method, title in SINGLE.items():
-        entries = [
-            _entry(
-                [min(one["error"]) for one in searches.of(case, "single", method) if one["error"]]
-            )
-            for case in cases
-        ]
+        entries = [_entry(lowest[case, method], lowest[case, "random"]) for case in cases]
         lines.append(f"| {title} | {' | '.join(entries)} |")
     lines += [
         "",
@@ -335,13 +340,16 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
     if every:
         pooled = torch.cat(every)
         low, high = pooled.amin(dim=0), pooled.amax(dim=0)
+        left = {  # smaller is better, as above
+            (case, method): {
+                one["seed"]: -_share(_values(one), low, high)
+                for one in searches.of(case, "multi", method)
+            }
+            for case in cases
+            for method in MULTI
+        }
         for method, (title, _) in MULTI.items():
-            entries = [
-                _entry(
-                    [_share(_values(one), low, high) for one in searches.of(case, "multi", method)]
-                )
-                for case in cases
-            ]
+            entries = [_entry(left[case, method], left[case, "random"]) for case in cases]
             lines.append(f"| {title} | {' | '.join(entries)} |")
     lines += ["", "Command: `python -m benchmarks.nago_search`."]
     if settings != Settings():
@@ -386,14 +394,18 @@ def _share(values: Tensor, low: Tensor, high: Tensor) -> float:
     return hypervolume((values - low) / span, torch.ones(2, dtype=torch.float64))
 
 
-def _entry(numbers: Sequence[float]) -> str:
-    if not numbers:
+def _entry(found: Mapping[int, float], random: Mapping[int, float]) -> str:
+    """Mean of the magnitudes, and how many seeds have a smaller number than random search has."""
+    if not found:
         return "-"
-    mean = statistics.fmean(numbers)
-    if len(numbers) == 1:
-        return f"{mean:.3f} (1)"
-    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
-    return f"{mean:.3f} ± {error:.3f} ({len(numbers)})"
+    numbers = [abs(number) for number in found.values()]
+    text = f"{statistics.fmean(numbers):.3f}"
+    if len(numbers) > 1:
+        text += f" ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):.3f}"
+    both = found.keys() & random.keys()
+    if found == random:
+        return text
+    return f"{text} ({sum(found[seed] < random[seed] for seed in both)} of {len(both)})"
 
 
 if __name__ == "__main__":
