@@ -320,7 +320,7 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
         for method in SINGLE
     }
     for method, title in SINGLE.items():
-        entries = [_entry(lowest[case, method], lowest[case, "random"]) for case in cases]
+        entries = [_entry(lowest, case, method) for case in cases]
         lines.append(f"| {title} | {' | '.join(entries)} |")
     lines += [
         "",
@@ -349,7 +349,7 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
             for method in MULTI
         }
         for method, (title, _) in MULTI.items():
-            entries = [_entry(left[case, method], left[case, "random"]) for case in cases]
+            entries = [_entry(left, case, method) for case in cases]
             lines.append(f"| {title} | {' | '.join(entries)} |")
     lines += ["", "Command: `python -m benchmarks.nago_search`."]
     if settings != Settings():
@@ -394,18 +394,19 @@ def _share(values: Tensor, low: Tensor, high: Tensor) -> float:
     return hypervolume((values - low) / span, torch.ones(2, dtype=torch.float64))
 
 
-def _entry(found: Mapping[int, float], random: Mapping[int, float]) -> str:
-    """Mean of the magnitudes, and how many seeds have a smaller number than random search has."""
-    if not found:
+def _entry(found: Mapping[tuple[str, str], Mapping[int, float]], case: str, method: str) -> str:
+    """Mean of the magnitudes, and on how many seeds they are smaller than random search's."""
+    mine, random = found[case, method], found[case, "random"]
+    if not mine:
         return "-"
-    numbers = [abs(number) for number in found.values()]
+    numbers = [abs(number) for number in mine.values()]
     text = f"{statistics.fmean(numbers):.3f}"
     if len(numbers) > 1:
         text += f" ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):.3f}"
-    both = found.keys() & random.keys()
-    if found == random:
+    if method == "random":
         return text
-    return f"{text} ({sum(found[seed] < random[seed] for seed in both)} of {len(both)})"
+    both = mine.keys() & random.keys()
+    return f"{text} ({sum(mine[seed] < random[seed] for seed in both)} of {len(both)})"
 
 
 if __name__ == "__main__":

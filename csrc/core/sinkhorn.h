@@ -20,7 +20,7 @@ struct SinkhornWork {
   Array<T> f, g;               // duals, likewise, but anything in the padding
   Array<T> a, b;               // likewise; 0 in the padding
   Array<T> u, v;               // scalings, likewise; 1 in the padding
-  Array<T> next_u, next_v;     // those of the sweep at hand
+  Array<T> next_u, next_v;     // those of the sweep at hand, or row duals
   Array<T> by_row, by_column;  // K (n, ld) and its transpose (m, ldn); 0 in the padding
 };
 
@@ -240,11 +240,14 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
                                  int max_iter) {
   const T inverse = 1 / epsilon;
   HN_ROLLED
-  for (int i = g.begin(); i < s.ldn; i += g.step())
+  for (int i = g.begin(); i < s.ldn; i += g.step()) {
     w.a[i] = i < s.n ? ScalarLanes::exp(w.log_a[i]) : T(0);
+    w.u[i] = w.next_u[i] = 1;  // the padding stays
+  }
   HN_ROLLED
   for (int j = g.begin(); j < s.ld; j += g.step())
     w.b[j] = j < s.m ? ScalarLanes::exp(w.log_b[j]) : T(0);
+  g.sync();
   SinkhornResult<T> result{0, 0, false, true};
   // K is rounded in its own way: where it calls converged what is not, the log domain goes on alone
   bool with_kernel = true;

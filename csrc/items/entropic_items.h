@@ -57,7 +57,6 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.sinkhorn);
       fill(g, w.sinkhorn.f, s.ldn, T(0));
       fill(g, w.sinkhorn.g, s.ld, T(0));
-      g.sync();
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(p.epsilon), T(p.tol), p.max_iter);
       status = status_of(result.finite, result.converged);
     }
