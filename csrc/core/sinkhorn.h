@@ -178,6 +178,7 @@ HN_HD auto scaled_sum(const G& g, const T* matrix, int ld, const std::type_ident
   return (sum0 + sum1) + (sum2 + sum3);
 }
 
+/// After sweeps with K: iterations so far, and whether K calls them converged.
 struct Scaled {
   int iterations;
   bool converged;

@@ -181,7 +181,7 @@ class LayerBatch:
         width = int(sizes.max())
         adjacency = torch.zeros(len(graphs), width, width, dtype=torch.bool)
         edges = [edge for graph in graphs for edge in graph.edges]
-        ends = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2)  # there may be none at all
+        ends = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2)  # the dtype of no edges
         owner = torch.repeat_interleave(torch.tensor([len(graph.edges) for graph in graphs]))
         adjacency[owner, ends[:, 0], ends[:, 1]] = True
         return cls(tuple(graphs), sizes, adjacency)
