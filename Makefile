@@ -90,6 +90,7 @@ else
 ext: $(DEPS) $(BUILD)/build.ninja
 	@$(BIN)/cmake --build $(BUILD) --target _C
 	@$(BIN)/cmake --install $(BUILD) --prefix $(BUILD)/install --component hotnas_torch > $(BUILD)/install.log
+	@cp $(BUILD)/install/hotnas_torch/_no_cuda.txt hotnas_torch/_no_cuda.txt
 	@cmp -s $(BUILD)/install/hotnas_torch/_C.so hotnas_torch/_C.so || { \
 	  cp $(BUILD)/install/hotnas_torch/_C.so hotnas_torch/new_C.so && \
 	  mv -f hotnas_torch/new_C.so hotnas_torch/_C.so; }
@@ -113,4 +114,4 @@ cuda: $(DEPS)
 	$(MAKE) ext
 
 clean:
-	rm -rf build dist runs hotnas_torch/_C.so
+	rm -rf build dist runs hotnas_torch/_C.so hotnas_torch/_no_cuda.txt

@@ -2,17 +2,19 @@
 
 The core is one library of torch operators (namespace ``hotnas``), without Python symbols.
 Everything it computes also exists as torch code in `hotnas_torch.ops.reference`, so its absence
-costs speed and never a feature.
+costs speed and never a feature. The first use without it says so once (`MissingExtensionWarning`).
 
 Three environment variables steer it:
 
 - ``HOTNAS_NO_EXT=1`` at install time: do not compile it.
-- ``HOTNAS_DISABLE_EXT=1`` at run time: do not load it.
+- ``HOTNAS_DISABLE_EXT=1`` at run time: do not load it, and do not warn either.
 - ``HOTNAS_REQUIRE_EXT=1``: its absence is an error, at install time and at import.
 """
 
+import functools
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -22,12 +24,15 @@ from hotnas_torch.errors import HotnasError
 __all__ = [
     "ISA_NAMES",
     "MissingExtensionError",
+    "MissingExtensionWarning",
     "cuda_architectures",
+    "cuda_reason",
     "instruction_set",
     "loaded",
     "path",
     "reason",
     "serves",
+    "warn_of_absence",
 ]
 
 ISA_NAMES = ("baseline", "avx2", "avx512")
@@ -38,6 +43,10 @@ _TRUTHY = frozenset({"1", "true", "on", "yes", "y", "t"})
 
 class MissingExtensionError(HotnasError, ImportError):
     """The compiled core is required by ``HOTNAS_REQUIRE_EXT`` and was not loaded."""
+
+
+class MissingExtensionWarning(UserWarning):
+    """An operator runs as torch code, many times slower, for want of compiled kernels."""
 
 
 def _is_set(variable: str) -> bool:
@@ -68,7 +77,8 @@ def _load() -> tuple[Path | None, str]:
     except (OSError, RuntimeError) as error:
         return None, (
             f"{spec.origin} does not load with torch {torch.__version__}: {error}"
-            " (it needs torch >= 2.13; rebuild it against the torch that is installed)"
+            " (it needs torch >= 2.13, and that it is compiled for this operating system and"
+            " processor: install hotnas_torch again beside the torch that is there)"
         )
     return Path(spec.origin), ""
 
@@ -103,8 +113,66 @@ def cuda_architectures() -> tuple[str, ...]:
     return tuple(f"sm_{name}" for name in torch.ops.hotnas.cuda_architectures().split(",") if name)
 
 
+def cuda_reason() -> str:
+    """Say why the compiled core has no CUDA kernels; empty when it has."""
+    if path is None:
+        return f"there is no compiled core: {reason}"
+    if cuda_architectures():
+        return ""
+    note = path.with_name("_no_cuda.txt")
+    said = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    return said or "the compiled core was built without them"
+
+
 def serves(device: torch.device) -> bool:
     """Tell whether the compiled core runs on tensors of this device."""
     if device.type == "cuda":
-        return bool(cuda_architectures())
+        return bool(cuda_architectures()) and _has_code_for(device)
     return loaded and device.type == "cpu"
+
+
+def _has_code_for(device: torch.device) -> bool:
+    # Tensors without data may name a device that is not there.
+    if not torch.cuda.is_available():
+        return True
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _runs_on(cuda_architectures(), torch.cuda.get_device_capability(index))
+
+
+@functools.cache
+def _runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Whether code for these serves a GPU: its own generation's, or the last one's as PTX."""
+    for name in architectures:
+        digits = name.removeprefix("sm_").rstrip("af")
+        major, minor = int(digits[:-1]), int(digits[-1])
+        if (major == capability[0] and minor <= capability[1]) or (
+            name == architectures[-1] and (major, minor) <= capability
+        ):
+            return True
+    return False
+
+
+_warned: set[str] = set()
+
+
+def warn_of_absence(device: torch.device) -> None:
+    """Warn, once in a process, that tensors of this device take torch code, and say why.
+
+    Nothing is said where ``HOTNAS_DISABLE_EXT`` asks for torch code, and of devices that the core
+    never has kernels for.
+    """
+    if device.type in _warned or device.type not in ("cpu", "cuda") or _is_set("HOTNAS_DISABLE_EXT"):
+        return
+    _warned.add(device.type)
+    if device.type == "cpu":
+        why = reason
+    else:
+        names = ", ".join(cuda_architectures())
+        why = cuda_reason() or f"its CUDA kernels are for {names}, not for {device}"
+    warnings.warn(
+        f"hotnas_torch runs without its compiled core on {device.type} tensors, tens to hundreds of"
+        f" times slower: {why}. Install hotnas_torch again once that is mended, or set"
+        " HOTNAS_DISABLE_EXT=1 to hear no more of it.",
+        MissingExtensionWarning,
+        stacklevel=4,
+    )

@@ -31,6 +31,7 @@ class Config:
         cuda_built: CUDA version that torch was built for, or None for a CPU build.
         cuda_devices: Names of the CUDA devices that torch sees.
         cuda_kernels: GPU architectures that the compiled core has kernels for.
+        cuda_kernels_reason: Why it has none; empty when it has some.
     """
 
     versions: dict[str, str]
@@ -43,6 +44,7 @@ class Config:
     cuda_built: str | None
     cuda_devices: tuple[str, ...]
     cuda_kernels: tuple[str, ...]
+    cuda_kernels_reason: str
 
     def __str__(self) -> str:
         core = f"loaded from {self.extension}" if self.extension else f"no: {self.extension_reason}"
@@ -52,6 +54,9 @@ class Config:
             cuda = f"no: torch is built for CUDA {self.cuda_built} but sees no device"
         else:
             cuda = f"CUDA {self.cuda_built}: {', '.join(self.cuda_devices)}"
+        kernels = ", ".join(self.cuda_kernels) or (
+            f"none, so that CUDA tensors take torch code: {self.cuda_kernels_reason}"
+        )
         rows = [
             *self.versions.items(),
             ("platform", self.platform),
@@ -59,7 +64,7 @@ class Config:
             ("instructions", self.instruction_set or "-"),
             ("threads", f"{self.num_threads} of {self.num_processors or 'unknown'} processors"),
             ("cuda", cuda),
-            ("cuda kernels", ", ".join(self.cuda_kernels) or "none: CUDA tensors take torch code"),
+            ("cuda kernels", kernels),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -105,4 +110,5 @@ def show_config() -> Config:
         cuda_built=torch.version.cuda,
         cuda_devices=devices,
         cuda_kernels=_ext.cuda_architectures(),
+        cuda_kernels_reason=_ext.cuda_reason(),
     )

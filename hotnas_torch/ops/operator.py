@@ -100,7 +100,10 @@ class Operator:
         if backend == "torch":
             return False
         if backend == "auto":
-            return _ext.serves(device)
+            serves = _ext.serves(device)
+            if not serves and not torch.compiler.is_compiling():
+                _ext.warn_of_absence(device)
+            return serves
         if backend != "ext":
             msg = f'backend must be "auto", "ext" or "torch", got {backend!r}'
             raise ValueError(msg)
