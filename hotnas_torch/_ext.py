@@ -161,7 +161,11 @@ def warn_of_absence(device: torch.device) -> None:
     Nothing is said where ``HOTNAS_DISABLE_EXT`` asks for torch code, and of devices that the core
     never has kernels for.
     """
-    if device.type in _warned or device.type not in ("cpu", "cuda") or _is_set("HOTNAS_DISABLE_EXT"):
+    if (
+        device.type in _warned
+        or device.type not in ("cpu", "cuda")
+        or _is_set("HOTNAS_DISABLE_EXT")
+    ):
         return
     _warned.add(device.type)
     if device.type == "cpu":

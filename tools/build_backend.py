@@ -57,7 +57,7 @@ def build_editable(
 
 
 def reason_of(output: str) -> str:
-    """Find what a failed build complains of: CMake's first error, else the compiler's, on a line."""
+    """Find what a failed build complains of: CMake's first error, else the compiler's."""
     lines = output.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("CMake Error"):

@@ -142,7 +142,7 @@ class ArchitectureBatch:
 
         Complexity: n steps of tensor operations on (2U, n), on the device.
 
-        Reference: HOTNAS (Nguyen, Le and Yamada, CVPR 2023), Eq. 3; path lengths as in NASBOT
+        Reference: HOTNAS (Yang, Liu and Xu, CVPR 2023), Eq. 3; path lengths as in NASBOT
         (Kandasamy et al., NeurIPS 2018), group "all".
         """
         num_cells, width = self.mask.shape

@@ -195,7 +195,7 @@ class OperationTree:
 
         Complexity: O(L^2 * edges), once per call.
 
-        Reference: HOTNAS (Nguyen, Le and Yamada, CVPR 2023), Section 3.1, operation cost D.
+        Reference: HOTNAS (Yang, Liu and Xu, CVPR 2023), Section 3.1, operation cost D.
         """
         names = self._labels if labels is None else tuple(labels)
         if isinstance(self._lengths, Tensor):

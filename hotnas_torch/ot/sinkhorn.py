@@ -30,7 +30,7 @@ def sinkhorn(
     backend: ops.Backend = "auto",
     validate: bool = True,
 ) -> SinkhornResult:
-    r"""Compute entropic optimal transport by Sinkhorn's algorithm in the log domain.
+    r"""Compute entropic optimal transport by stabilised Sinkhorn sweeps.
 
     .. math:: \min_T \langle C, T \rangle + \epsilon \, \mathrm{KL}(T \,|\, a b^\top)
         \quad T 1 = a, \; T^\top 1 = b
