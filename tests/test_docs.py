@@ -19,7 +19,7 @@ PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 
 # Where a block needs what a test has not.
 ELSEWHERE = {
-    "RayExecutor(": "needs a cluster: tests/distributed/test_pages.py runs it",
+    "with RayExecutor(": "needs a cluster: tests/distributed/test_pages.py runs it",
     "timedelta(hours=": "runs for hours",
 }
 
@@ -47,10 +47,12 @@ def test_a_program_runs_as_it_is_pasted(text: str, tmp_path: Path) -> None:
             pytest.skip(why)
     program = tmp_path / "program.py"
     program.write_text(text, encoding="utf-8")
+    # HOME: Tune keeps its results there. A local Ray, whatever else runs on this machine.
+    variables = {"HOME": str(tmp_path), "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "program.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,
