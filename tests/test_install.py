@@ -82,7 +82,7 @@ def give_torch(package: Path, version: str) -> None:
         ({}, None, "torch is not installed for"),
         ({}, "2.12.1", "torch 2.12.1 is older than 2.13"),
         ({"CXX": "/nowhere/c++"}, None, "there is no C++ compiler"),
-        ({"CMAKE_EXECUTABLE": "old"}, None, "CMake"),
+        ({"CMAKE_EXECUTABLE": "old"}, None, "Could not find CMake with version >=3.22"),
         ({"HOTNAS_NO_EXT": "1"}, None, "HOTNAS_NO_EXT was set when it was installed"),
     ],
     ids=["no torch", "an old torch", "no compiler", "an old CMake", "asked for"],
@@ -187,7 +187,7 @@ def test_cuda_kernels_that_are_asked_for_are_not_left_out(tmp_path: Path) -> Non
             "nvcc fatal   : Unsupported gpu\nninja: build stopped\n",
             "nvcc fatal   : Unsupported gpu",
         ),
-        ("one\n\nCould not find CMake\n", "Could not find CMake"),
+        ("one\n\nbuild.errors.CMakeNotFoundError: Could not find CMake\n", "Could not find CMake"),
         ("", "the build said nothing"),
     ],
 )

@@ -72,7 +72,7 @@ def reason_of(output: str) -> str:
         if _ERROR.match(line):
             return line.strip()
     said = [line.strip() for line in lines if line.strip()]
-    return said[-1] if said else "the build said nothing"
+    return re.sub(r"^[\w.]+Error: ", "", said[-1]) if said else "the build said nothing"
 
 
 def _is_set(variable: str, values: Iterable[str] = _TRUE) -> bool:

@@ -33,7 +33,8 @@ class StrategySearcher(Searcher):
 
     Args:
         strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
-        metric: What trials report; None takes the one of ``TuneConfig``.
+        metric: What trials report; None takes the one of ``TuneConfig``, which Tune hands on only
+            where there is a ``param_space``.
         mode: ``"min"`` or ``"max"``; None takes the one of ``TuneConfig``.
         parameter: Key of the architecture string in the configuration.
 
@@ -54,8 +55,8 @@ class StrategySearcher(Searcher):
         With Tune itself::
 
             tune.Tuner(train, tune_config=tune.TuneConfig(
-                search_alg=StrategySearcher(strategy), metric="error", mode="min", num_samples=60,
-                max_concurrent_trials=4)).fit()
+                search_alg=StrategySearcher(strategy, metric="error", mode="min"),
+                num_samples=60, max_concurrent_trials=4)).fit()
     """
 
     CKPT_FILE_TMPL = "searcher-state-{}.json"
