@@ -66,6 +66,8 @@ setup: $(DEPS) ext
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	  echo '$(PYTHON) cannot make environments (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # torch first, and by our own script: the dependencies of the project then find it there.

@@ -97,6 +97,77 @@ def test_a_disabled_core_is_told_by_show_config() -> None:
     assert "compiled core  no: HOTNAS_DISABLE_EXT is set" in result.stdout, result.stderr
 
 
+FIRST_USES = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import torch, hotnas_torch as ht
+    from hotnas_torch import _ext
+    imported = sum(w.category is _ext.MissingExtensionWarning for w in caught)
+    for size in (2, 3):
+        ht.ot.transport(torch.rand(size, size))
+        ht.ot.sinkhorn(torch.rand(size, size), epsilon=0.1)
+print(imported, [str(w.message) for w in caught if w.category is _ext.MissingExtensionWarning])
+"""
+
+
+@pytest.mark.parametrize(
+    ("absent", "variables", "expected"),
+    [
+        (True, {}, "0 ['hotnas_torch runs without its compiled core on cpu tensors, tens to"),
+        (True, {"HOTNAS_DISABLE_EXT": "1"}, "0 []"),
+        pytest.param(False, {}, "0 []", marks=pytest.mark.ext),
+    ],
+    ids=["absent", "disabled on purpose", "there"],
+)
+def test_the_first_use_without_the_core_warns_once(
+    tmp_path: Path, absent: bool, variables: dict[str, str], expected: str
+) -> None:
+    shutil.copytree(ROOT / "hotnas_torch", tmp_path / "hotnas_torch")
+    if absent:
+        (tmp_path / "hotnas_torch" / "_C.so").unlink(missing_ok=True)
+        (tmp_path / "hotnas_torch" / "_no_ext.txt").write_text("the compiler was on holiday")
+    # -S: an editable install would put its own finder before the copy.
+    site = Path(torch.__file__).parent.parent
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(site)!r}]\n{FIRST_USES}"
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.startswith(expected), result.stdout + result.stderr
+    if absent and not variables:
+        assert result.stdout.count("the compiler was on holiday") == 1
+
+
+def test_code_for_a_gpu_serves_its_generation_and_the_last_one_those_to_come() -> None:
+    ours = ("sm_80", "sm_90a", "sm_100")
+    served = {gpu: _ext._runs_on(ours, gpu) for gpu in [(8, 0), (8, 9), (9, 0), (10, 3), (12, 0)]}
+    assert served == dict.fromkeys(served, True)
+    assert not _ext._runs_on(ours, (7, 5))
+    assert not _ext._runs_on(("sm_86", "sm_90"), (8, 0))
+
+
+@pytest.mark.ext
+@pytest.mark.parametrize("note", ["nvcc was on holiday\n", None])
+def test_show_config_says_why_there_are_no_cuda_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str | None
+) -> None:
+    monkeypatch.setattr(_ext, "path", tmp_path / "_C.so")
+    monkeypatch.setattr(_ext, "cuda_architectures", lambda: ())
+    if note:
+        (tmp_path / "_no_cuda.txt").write_text(note)
+    config = ht.show_config()
+    assert (
+        config.cuda_kernels_reason == (note or "the compiled core was built without them").strip()
+    )
+    assert f"none, so that CUDA tensors take torch code: {config.cuda_kernels_reason}" in str(
+        config
+    )
+
+
 def test_a_required_core_that_is_absent_fails_the_import() -> None:
     result = import_package(HOTNAS_REQUIRE_EXT="1", HOTNAS_DISABLE_EXT="1")
     assert result.returncode == 1
