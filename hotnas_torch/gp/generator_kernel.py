@@ -278,6 +278,10 @@ class GeneratorKernel(LandmarkKernel):
     def _index(self) -> GeneratorSamples:
         return self.samples
 
+    def _names(self, numbers: Tensor) -> list[str]:
+        samples = (self.samples.samples[number] for number in numbers.tolist())
+        return [" ".join(sorted(net.key for net in sample)) for sample in samples]
+
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         lengthscale = self.lengthscale.reshape(-1, 1, 1)
         return torch.exp(-self.samples.distances(rows, cols).to(lengthscale) / lengthscale)

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
+from zlib import crc32
 
 import torch
 from gpytorch.constraints import Interval
@@ -88,6 +89,10 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
     @abstractmethod
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Similarities between distinct numbers, shape (B, r, c), B batch elements."""
+
+    def _names(self, numbers: Tensor) -> list[str]:
+        """What is numbered, by names that do not depend on the numbers."""
+        return [str(number) for number in numbers.tolist()]
 
     # --- landmarks --------------------------------------------------------------------------------
 
@@ -227,6 +232,32 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         same = (rows[row_place.cpu()] == cols[col_place.cpu()]).to(x1.device)
         return torch.where(same, 1.0, product).to(like)
 
+    def landmark_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Features phi of rows, and a number for what each row is.
+
+        Args:
+            X: Rows, shape (..., q, d).
+
+        Returns:
+            Features, shape (*batch_shape, ..., q, n) for n landmarks, batch and rows broadcast;
+            and numbers, shape (..., q) int64 on the CPU, which are below n for landmarks, at least
+            n for others, and the same in every process.
+
+        Raises:
+            ValueError: There are no landmarks.
+        """
+        landmarks, numbers = self._landmark_numbers(), self._index(X)
+        rows, place = torch.unique(numbers, return_inverse=True)
+        element = torch.arange(self.batch_shape.numel()).reshape(*self.batch_shape, 1)
+        features, _ = self._features(rows, rows)
+        where = torch.searchsorted(landmarks, rows).clamp_max(len(landmarks) - 1)
+        named = torch.tensor([crc32(name.encode()) for name in self._names(rows)])
+        # The stored rows are in the same order in every process, numbers are not.
+        stored = self._index(self.landmarks).argsort()
+        known = torch.where(landmarks[where] == rows, stored[where], len(landmarks) + named)
+        like = X if X.is_floating_point() else self._like
+        return features[element.to(features.device), place.to(features.device)].to(like), known[place]
+
     def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
         """Features of distinct numbers, shapes (B, r, n) and (B, c, n) for n landmarks."""
         landmarks = self._landmark_numbers()
@@ -272,6 +303,9 @@ class NetworkKernel(LandmarkKernel):
     @abstractmethod
     def _index(self) -> NetworkIndex:
         """Numbers of networks."""
+
+    def _names(self, numbers: Tensor) -> list[str]:
+        return [network.key for network in self._index.select(numbers)]
 
     def landmark_networks(self) -> list[Network]:
         """The distinct networks of the landmarks, in the order of the features.
