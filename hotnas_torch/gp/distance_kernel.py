@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import torch
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
@@ -18,7 +17,7 @@ from torch import Tensor
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
-from hotnas_torch.gp.outputs import output_dimensions, rows_of_elements
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes
 from hotnas_torch.metrics import NetworkDistance
@@ -272,7 +271,7 @@ class DistanceKernel(NetworkKernel):
         return total
 
 
-class DistanceGP(SingleTaskGP):
+class DistanceGP(IndependentOutputs):
     """Gaussian process on architectures with the exponential kernel of a distance.
 
     A :class:`botorch.models.SingleTaskGP` whose covariance is an output scale times a
@@ -366,7 +365,7 @@ class DistanceGP(SingleTaskGP):
             input_transform=input_transform,
         )
         self.distance = distance
-        self._subset_batch_dict = output_dimensions(self, batch_shape)
+        self._tell_outputs_apart()
 
     @property
     def kernel(self) -> DistanceKernel:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.constraints import GreaterThan
@@ -22,7 +21,7 @@ from hotnas_torch.gp.distance_kernel import LogInterval
 from hotnas_torch.gp.distances import distinct_rows
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.observations import check_modules, checked_observations
-from hotnas_torch.gp.outputs import output_dimensions, rows_of_elements
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.settings import (
     KERNEL_SETTINGS,
@@ -299,7 +298,7 @@ class GeneratorKernel(LandmarkKernel):
         return median if median > 0.0 else 1.0
 
 
-class GeneratorGP(SingleTaskGP):
+class GeneratorGP(IndependentOutputs):
     """Gaussian process on generators: their networks, their hyperparameters, or both.
 
     A :class:`botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
@@ -381,7 +380,7 @@ class GeneratorGP(SingleTaskGP):
             mean_module=mean_module,
             outcome_transform=outcome_transform,
         )
-        self._subset_batch_dict = output_dimensions(self, batch_shape)
+        self._tell_outputs_apart()
 
 
 def matern_kernel(dim: int, *, batch_shape: Sequence[int] = ()) -> MaternKernel:

@@ -256,7 +256,8 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         stored = self._index(self.landmarks).argsort()
         known = torch.where(landmarks[where] == rows, stored[where], len(landmarks) + named)
         like = X if X.is_floating_point() else self._like
-        return features[element.to(features.device), place.to(features.device)].to(like), known[place]
+        chosen = features[element.to(features.device), place.to(features.device)]
+        return chosen.to(like), known[place]
 
     def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
         """Features of distinct numbers, shapes (B, r, n) and (B, c, n) for n landmarks."""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from botorch.exceptions.warnings import OptimizationWarning
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.optim.closures import get_loss_closure
@@ -25,7 +24,7 @@ from torch import Tensor
 from hotnas_torch.gp.distribution import Coarse, distribution_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
-from hotnas_torch.gp.outputs import output_dimensions, rows_of_elements
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
 from hotnas_torch.gp.settings import known_settings, takes, whole
@@ -148,7 +147,7 @@ def _scaled(kernel: Kernel) -> ScaleKernel:
     return scaled.to(kernel.lengthscale)
 
 
-class HOTNNGP(SingleTaskGP):
+class HOTNNGP(IndependentOutputs):
     """Gaussian process on architectures, with everything that BoTorch expects of a model.
 
     A :class:`botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
@@ -284,7 +283,7 @@ class HOTNNGP(SingleTaskGP):
             input_transform=input_transform,
         )
         self.space = space
-        self._subset_batch_dict = output_dimensions(self, batch_shape)
+        self._tell_outputs_apart()
 
     @property
     def architecture_kernels(self) -> list[HOTNNKernel]:
@@ -345,9 +344,17 @@ class HOTNNGP(SingleTaskGP):
             **ignored: Other arguments of ``fit_gpytorch_mll``, which concern its restarts.
 
         Returns:
-            `mll`, in evaluation mode, with the best parameters met.
+            `mll`, in evaluation mode, with the best parameters that each batch element met.
+
+        Raises:
+            RuntimeError: The model was built under ``torch.inference_mode()``.
         """
         del ignored
+        if any(parameter.is_inference() for parameter in mll.parameters()):
+            raise RuntimeError(
+                "a model that was built under torch.inference_mode() cannot be fitted (build it"
+                " outside, or under torch.no_grad())"
+            )
         options: dict[str, Any] = {}
         if optimizer is fit_gpytorch_mll_scipy:
             options = {"options": _ROUND_OPTIONS, "bounds": _bounds(mll)}

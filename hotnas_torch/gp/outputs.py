@@ -1,9 +1,12 @@
 """Models of several outputs, or of several sets of observations, are batches of models."""
 
 import torch
+from botorch.models import SingleTaskGP
+from gpytorch.kernels import Kernel
+from gpytorch.means import Mean
 from torch import Tensor
 
-__all__ = ["output_dimensions", "rows_of_elements"]
+__all__ = ["IndependentOutputs", "rows_of_elements"]
 
 
 def rows_of_elements(rows: Tensor, batch_shape: torch.Size) -> Tensor:
@@ -16,18 +19,29 @@ def rows_of_elements(rows: Tensor, batch_shape: torch.Size) -> Tensor:
     return rows.unsqueeze(-3) if len(batch_shape) > rows.ndim - 2 else rows
 
 
-def output_dimensions(model: torch.nn.Module, batch_shape: torch.Size) -> dict[str, int]:
-    """Which dimension of each parameter counts the outputs, as BoTorch's ``subset_output`` asks.
+class IndependentOutputs(SingleTaskGP):
+    """A SingleTaskGP with a covariance of our own, some of whose outputs can be taken out.
 
-    Args:
-        model: All dimensions of its parameters after the batch belong to one output; so do those
-            of its buffers `_members`.
-        batch_shape: Shape of the batch, which ends with the outputs.
+    All dimensions of parameters after those of the batch, which ends with the outputs, belong to
+    one output; so do those of the buffers `_members`.
     """
-    found: dict[str, Tensor] = dict(model.named_parameters())
-    found |= {k: v for k, v in model.named_buffers() if k.rsplit(".", 1)[-1] == "_members"}
-    return {
-        name: len(batch_shape) - 1 - tensor.ndim
-        for name, tensor in found.items()
-        if tensor.shape[: len(batch_shape)] == batch_shape
-    }
+
+    def _tell_outputs_apart(self) -> None:
+        """To be called at the end of the constructor: what BoTorch's ``subset_output`` asks."""
+        batch_shape = self._aug_batch_shape
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        found |= {k: v for k, v in self.named_buffers() if k.rsplit(".", 1)[-1] == "_members"}
+        self._subset_batch_dict = {
+            name: len(batch_shape) - 1 - tensor.ndim
+            for name, tensor in found.items()
+            if tensor.shape[: len(batch_shape)] == batch_shape
+        }
+
+    def subset_output(self, idcs: list[int]) -> "IndependentOutputs":
+        """The model of some outputs, as for every BoTorch model."""
+        subset: IndependentOutputs = super().subset_output(idcs)
+        # BoTorch shortens the batch shape of a module once per parameter.
+        for name, module in self.named_modules():
+            if isinstance(module, Kernel | Mean) and module.batch_shape == self._aug_batch_shape:
+                subset.get_submodule(name).batch_shape = subset._aug_batch_shape
+        return subset

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from hotnas_torch.gp.features import FeatureGP
 from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.outputs import IndependentOutputs
 
 __all__ = ["LandmarkFeatureMap"]
 
@@ -96,11 +97,15 @@ def _landmark_features(
     return LandmarkFeatureMap(kernel, num_outputs)
 
 
-@DrawKernelFeaturePaths.register(FeatureGP)
-def _feature_paths(model: FeatureGP, **kwargs: Any) -> GeneralizedLinearPath:
-    (features,) = get_train_inputs(model, transformed=True)
+@DrawKernelFeaturePaths.register((FeatureGP, IndependentOutputs))
+def _paths(model: FeatureGP | IndependentOutputs, **kwargs: Any) -> GeneralizedLinearPath:
+    (inputs,) = get_train_inputs(model, transformed=True)
+    if model._aug_batch_shape.numel() > 1:
+        # BoTorch deals the points of one Sobol sequence out to the outputs in turn, and every other
+        # point of a Sobol sequence is in the same half of the cube.
+        kwargs.setdefault("weight_generator", torch.randn)
     return _draw_kernel_feature_paths_fallback(
-        num_inputs=features.shape[-1],
+        num_inputs=inputs.shape[-1],
         mean_module=model.mean_module,
         covar_module=model.covar_module,
         input_transform=get_input_transform(model),
