@@ -146,10 +146,10 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     def _own(self) -> Tensor | None:
         """Which landmarks each batch element has, in the order of their numbers, (B, n)."""
-        if self._members is None or self.landmarks is None:
+        if self._members is None:
             return None
         own = self._members.reshape(-1, self._members.shape[-1])
-        return own[:, self._index(self.landmarks).argsort().to(own.device)]
+        return own[:, self._landmark_order().to(own.device)]
 
     def spectrum(self, element: int = 0) -> Spectrum:
         """What the feature map drops at the current parameters.
@@ -182,10 +182,17 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     def _landmark_numbers(self) -> Tensor:
         """Sorted distinct numbers of the landmarks."""
+        numbers: Tensor = torch.unique(self._landmark_index())
+        return numbers
+
+    def _landmark_order(self) -> Tensor:
+        """Which of the stored rows each of these numbers is."""
+        return self._landmark_index().argsort()
+
+    def _landmark_index(self) -> Tensor:
         if self.landmarks is None:
             raise ValueError("the kernel has no landmarks (pass landmarks=, or set them)")
-        numbers: Tensor = torch.unique(self._index(self.landmarks))
-        return numbers
+        return self._index(self.landmarks)
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -253,7 +260,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         where = torch.searchsorted(landmarks, rows).clamp_max(len(landmarks) - 1)
         named = torch.tensor([crc32(name.encode()) for name in self._names(rows)])
         # The stored rows are in the same order in every process, numbers are not.
-        stored = self._index(self.landmarks).argsort()
+        stored = self._landmark_order()
         known = torch.where(landmarks[where] == rows, stored[where], len(landmarks) + named)
         like = X if X.is_floating_point() else self._like
         chosen = features[element.to(features.device), place.to(features.device)]

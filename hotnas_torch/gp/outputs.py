@@ -1,5 +1,7 @@
 """Models of several outputs, or of several sets of observations, are batches of models."""
 
+from typing import Any, cast
+
 import torch
 from botorch.models import SingleTaskGP
 from gpytorch.kernels import Kernel
@@ -39,9 +41,10 @@ class IndependentOutputs(SingleTaskGP):
 
     def subset_output(self, idcs: list[int]) -> "IndependentOutputs":
         """The model of some outputs, as for every BoTorch model."""
-        subset: IndependentOutputs = super().subset_output(idcs)
+        subset = cast("IndependentOutputs", super().subset_output(idcs))
         # BoTorch shortens the batch shape of a module once per parameter.
         for name, module in self.named_modules():
             if isinstance(module, Kernel | Mean) and module.batch_shape == self._aug_batch_shape:
-                subset.get_submodule(name).batch_shape = subset._aug_batch_shape
+                counterpart: Any = subset.get_submodule(name)
+                counterpart.batch_shape = subset._aug_batch_shape
         return subset

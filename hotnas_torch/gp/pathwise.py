@@ -36,12 +36,15 @@ from hotnas_torch.gp.outputs import IndependentOutputs
 __all__ = ["LandmarkFeatureMap"]
 
 
-class LandmarkFeatureMap(FeatureMap):  # type: ignore[misc]
+class LandmarkFeatureMap(FeatureMap):
     """Features whose inner products are a kernel with landmarks.
 
     Args:
         kernel: The kernel.
         num_others: Independent variables that networks share which are no landmarks, >= 1.
+
+    Attributes:
+        num_outputs: 2n + `num_others` features for n landmarks.
 
     Raises:
         UnsupportedError: The kernel has no landmarks, and so no features.
@@ -62,19 +65,8 @@ class LandmarkFeatureMap(FeatureMap):  # type: ignore[misc]
             else FeatureSelector(indices=kernel.active_dims)
         )
         self.output_transform = torch.nn.Identity()
-
-    @property
-    def num_outputs(self) -> int:
-        """Features: those of the landmarks, and the variables of the rows' own."""
-        landmarks = self.kernel.landmarks
-        assert landmarks is not None
-        return 2 * len(landmarks) + self.num_others
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """That of the kernel."""
-        shape: torch.Size = self.kernel.batch_shape
-        return shape
+        self.num_outputs = 2 * len(kernel.landmarks) + num_others
+        self.batch_shape = kernel.batch_shape
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of rows, shape (..., q, d) to (*batch_shape, ..., q, num_outputs)."""
@@ -89,7 +81,7 @@ class LandmarkFeatureMap(FeatureMap):  # type: ignore[misc]
         return torch.cat([features, shared.scatter(-1, places, own)], dim=-1)
 
 
-@GenKernelFeatures.register(LandmarkKernel)
+@GenKernelFeatures.register(LandmarkKernel)  # type: ignore[untyped-decorator]
 def _landmark_features(
     kernel: LandmarkKernel, *, num_inputs: int, num_outputs: int
 ) -> LandmarkFeatureMap:
@@ -97,7 +89,7 @@ def _landmark_features(
     return LandmarkFeatureMap(kernel, num_outputs)
 
 
-@DrawKernelFeaturePaths.register((FeatureGP, IndependentOutputs))
+@DrawKernelFeaturePaths.register((FeatureGP, IndependentOutputs))  # type: ignore[untyped-decorator]
 def _paths(model: FeatureGP | IndependentOutputs, **kwargs: Any) -> GeneralizedLinearPath:
     (inputs,) = get_train_inputs(model, transformed=True)
     if model._aug_batch_shape.numel() > 1:
