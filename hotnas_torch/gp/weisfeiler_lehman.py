@@ -92,8 +92,7 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         **kwargs: Any,
     ) -> None:
         check_space(space)
-        whole("level", level, 0)
-        largest = level if max_level is None else whole("max_level", max_level, 0)
+        largest = whole("level", level, 0) if max_level is None else whole("max_level", max_level, 0)
         super().__init__(space, **kwargs)
         self.max_level = largest
         self._labels = _LabelMemory(
@@ -111,9 +110,9 @@ class WeisfeilerLehmanKernel(NetworkKernel):
 
     @level.setter
     def level(self, value: int) -> None:
-        if whole("level", value, 0) > self.max_level:
+        if isinstance(value, int) and not 0 <= value <= self.max_level:
             raise ValueError(f"level must lie between 0 and {self.max_level}; got {value}")
-        self._level.fill_(value)
+        self._level.fill_(whole("level", value, 0))
 
     @property
     def _index(self) -> NetworkIndex:
