@@ -92,7 +92,9 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         **kwargs: Any,
     ) -> None:
         check_space(space)
-        largest = whole("level", level, 0) if max_level is None else whole("max_level", max_level, 0)
+        if max_level is None:
+            max_level = whole("level", level, 0)
+        largest = whole("max_level", max_level, 0)
         super().__init__(space, **kwargs)
         self.max_level = largest
         self._labels = _LabelMemory(
