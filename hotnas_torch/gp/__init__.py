@@ -13,6 +13,7 @@ from hotnas_torch.gp.generator_kernel import (
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel, NetworkKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
+from hotnas_torch.gp.pathwise import LandmarkFeatureMap
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
 from hotnas_torch.gp.relaxation import Relaxation, relaxation_of
@@ -36,6 +37,7 @@ __all__ = [
     "GeneratorKernel",
     "GeneratorSamples",
     "HOTNNKernel",
+    "LandmarkFeatureMap",
     "LandmarkKernel",
     "LogitNormalPrior",
     "NetworkFeatures",

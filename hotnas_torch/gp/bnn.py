@@ -14,6 +14,8 @@ from botorch.models.ensemble import EnsembleModel
 from botorch.posteriors.ensemble import EnsemblePosterior
 from torch import Tensor
 
+from hotnas_torch.gp.observations import check_spread, checked_observations
+from hotnas_torch.gp.settings import check_kind, positive, takes, whole
 from hotnas_torch.gp.sghmc import sample_sghmc
 
 __all__ = ["BNN", "NoisyEnsemblePosterior", "Sampling"]
@@ -142,7 +144,9 @@ class BNN(EnsembleModel):
         generator: Source of randomness.
 
     Raises:
-        ValueError: Shapes do not fit, targets are not finite, or a number is out of range.
+        TypeError: A setting that is unknown, or of the wrong kind.
+        ValueError: Shapes do not fit, inputs or targets are not finite or vary so little or so much
+            that variances cannot be told, or a number is out of range.
         SolverError: The sampler diverged.
 
     Complexity: ``num_burn_in + num_samples * thinning`` steps, each the gradient of m * num_chains
@@ -170,6 +174,7 @@ class BNN(EnsembleModel):
     _networks: Tensor
     """Parameters, (m, s, p)."""
 
+    @takes()
     def __init__(
         self,
         train_X: Tensor,
@@ -184,20 +189,25 @@ class BNN(EnsembleModel):
     ) -> None:
         super().__init__()
         sampling = Sampling() if sampling is None else sampling
-        _check(train_X, train_Y)
+        check_kind("sampling", sampling, Sampling, optional=False)
+        check_kind("generator", generator, torch.Generator, optional=False)
         if noise not in ("heteroscedastic", "homoscedastic"):
             raise ValueError(f"noise must be 'heteroscedastic' or 'homoscedastic', got {noise!r}.")
         for name, value, smallest in (
             ("num_layers", num_layers, 0),
             ("width", width, 1),
             ("num_chains", sampling.num_chains, 1),
-            ("num_chains * num_samples", sampling.num_chains * sampling.num_samples, 2),
+            ("num_samples", sampling.num_samples, 1),
+            ("num_burn_in", sampling.num_burn_in, 0),
+            ("thinning", sampling.thinning, 1),
             ("batch_size", 1 if sampling.batch_size is None else sampling.batch_size, 1),
         ):
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
-        if not 0.0 < noise_variance < math.inf:
-            raise ValueError(f"noise_variance must be positive and finite, got {noise_variance}.")
+            whole(name, value, smallest)
+        whole("num_chains * num_samples", sampling.num_chains * sampling.num_samples, 2)
+        positive("noise_variance", noise_variance)
+        positive("step_size", sampling.step_size)
+        positive("friction", sampling.friction)
+        train_X, train_Y = _checked(train_X, train_Y)
         self.noise = noise
         self._num_outputs = train_Y.shape[1]
         self._sizes = (train_X.shape[1], *(width,) * num_layers, 1 + (noise == "heteroscedastic"))
@@ -346,22 +356,22 @@ class BNN(EnsembleModel):
         )
 
 
-def _check(train_X: Tensor, train_Y: Tensor) -> None:
+def _checked(train_X: Tensor, train_Y: Tensor) -> tuple[Tensor, Tensor]:
     if train_X.ndim != 2 or train_Y.ndim != 2 or len(train_X) != len(train_Y):
         raise ValueError(
             "train_X and train_Y must have shapes (n, d) and (n, m); got"
             f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}."
         )
-    if len(train_X) < 2:
-        raise ValueError(f"at least two observations are needed, got {len(train_X)}.")
-    for name, given in (("train_X", train_X), ("train_Y", train_Y)):
-        finite = torch.isfinite(given)
-        if not bool(finite.all()):
-            row, column = (~finite).nonzero()[0].tolist()
-            raise ValueError(
-                f"{name} must be finite; row {row}, column {column} is"
-                f" {given[row, column].item()} (leave failed evaluations out)."
-            )
+    smallest = torch.finfo(torch.float32).tiny
+    X, Y, _ = checked_observations(train_X, train_Y, outcome_transform=None, smallest=smallest)
+    finite = torch.isfinite(X)
+    if not bool(finite.all()):
+        row, column = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"train_X must be finite; row {row}, column {column} is {X[row, column].item()}"
+        )
+    check_spread("train_X", X, smallest)
+    return X, Y
 
 
 def _standard(given: Tensor) -> tuple[Tensor, Tensor]:

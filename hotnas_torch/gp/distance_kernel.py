@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import torch
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
@@ -17,8 +16,10 @@ from torch import Tensor
 
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
-from hotnas_torch.gp.model import check_data
+from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes
 from hotnas_torch.metrics import NetworkDistance
 
 __all__ = ["DistanceGP", "DistanceKernel", "LogInterval", "PartMemory"]
@@ -175,8 +176,8 @@ class DistanceKernel(NetworkKernel):
         **kwargs: ``batch_shape``, ``active_dims``, as for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
-        TypeError: ``distance`` is no NetworkDistance.
-        ValueError: ``memory`` is of another distance.
+        TypeError: ``distance`` is no NetworkDistance, or a setting is unknown or of the wrong kind.
+        ValueError: ``memory`` is of another distance, or ``cutoff`` is not positive.
 
     Differentiability: in the scales and shares, once; not in the rows.
 
@@ -192,6 +193,7 @@ class DistanceKernel(NetworkKernel):
         [1.0, 1.0, 1.0]
     """
 
+    @takes(*KERNEL_SETTINGS)
     def __init__(
         self,
         distance: NetworkDistance,
@@ -203,9 +205,11 @@ class DistanceKernel(NetworkKernel):
     ) -> None:
         if not isinstance(distance, NetworkDistance):
             raise TypeError(f"distance must be a NetworkDistance; got {type(distance).__name__}")
-        super().__init__(distance.space, cutoff=cutoff, **kwargs)
+        if memory is not None and not isinstance(memory, PartMemory):
+            raise TypeError(f"memory must be a PartMemory; got {type(memory).__name__}")
         if memory is not None and memory.distance is not distance:
             raise ValueError("memory must be one of the distance that is passed")
+        super().__init__(distance.space, cutoff=cutoff, **kwargs)
         self.distance = distance
         self._memory = PartMemory(distance) if memory is None else memory
         num_parts, num_terms = len(distance.parts), len(distance.kernel_terms)
@@ -267,7 +271,7 @@ class DistanceKernel(NetworkKernel):
         return total
 
 
-class DistanceGP(SingleTaskGP):
+class DistanceGP(IndependentOutputs):
     """Gaussian process on architectures with the exponential kernel of a distance.
 
     A :class:`botorch.models.SingleTaskGP` whose covariance is an output scale times a
@@ -289,9 +293,10 @@ class DistanceGP(SingleTaskGP):
         input_transform: See `SingleTaskGP`; must leave rows as they are.
 
     Raises:
-        TypeError: ``distance`` is no NetworkDistance.
-        ValueError: Fewer than two observations, non-finite or constant targets, or rows of another
-            length than the space's.
+        TypeError: ``distance`` is no NetworkDistance, or a setting is unknown.
+        ValueError: Fewer than two observations; targets that are not finite, are constant, or vary
+            so little or so much that variances cannot be told; rows of another length than the
+            space's; or an `input_transform` that changes them.
         ArchitectureError: A row that encodes no network of the space; the message names it.
 
     Example:
@@ -304,6 +309,7 @@ class DistanceGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    @takes()
     def __init__(
         self,
         train_X: Tensor,
@@ -319,15 +325,25 @@ class DistanceGP(SingleTaskGP):
     ) -> None:
         if not isinstance(distance, NetworkDistance):
             raise TypeError(f"distance must be a NetworkDistance; got {type(distance).__name__}")
-        if check_data(train_X, train_Y, distance.space):
+        check_modules(
+            likelihood=likelihood,
+            mean_module=mean_module,
+            outcome_transform=outcome_transform,
+            input_transform=input_transform,
+        )
+        train_X, train_Y, train_Yvar = checked_rows(
+            train_X, train_Y, train_Yvar, space=distance.space, outcome_transform=outcome_transform
+        )
+        if train_X.shape[-1] != distance.space.dim:
             raise ValueError(
                 f"train_X must have {distance.space.dim} columns, those of space.encode for"
                 f" {distance.space!r}; got shape {tuple(train_X.shape)}"
             )
+        check_input_transform(input_transform, train_X, distance.space.dim)
         _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
         kernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape).to(train_X)
         if not distance.negative_definite:
-            kernel.landmarks = train_X
+            kernel.landmarks = rows_of_elements(train_X, batch_shape)
         rows = train_X.reshape(-1, train_X.shape[-1])
         kernel.scales = _starts(distance, kernel.part_distances(rows))
         # Bounded, as a scale of 0 has no density, and noise alone would lead there.
@@ -349,12 +365,7 @@ class DistanceGP(SingleTaskGP):
             input_transform=input_transform,
         )
         self.distance = distance
-        # Which dimension of a parameter counts the outputs: all after it belong to one output.
-        self._subset_batch_dict = {
-            name: len(batch_shape) - 1 - parameter.ndim
-            for name, parameter in self.named_parameters()
-            if parameter.shape[: len(batch_shape)] == batch_shape
-        }
+        self._tell_outputs_apart()
 
     @property
     def kernel(self) -> DistanceKernel:

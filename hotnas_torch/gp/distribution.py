@@ -11,6 +11,8 @@ from gpytorch.priors import LogNormalPrior
 
 from hotnas_torch.distributions import operation_slots
 from hotnas_torch.gp.features import FeatureKernel
+from hotnas_torch.gp.observations import check_space
+from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["Coarse", "distribution_kernel"]
@@ -23,6 +25,7 @@ _LENGTHSCALE = 0.35
 _SPREAD = 1.0
 
 
+@takes()
 def distribution_kernel(
     space: SearchSpace, *, batch_shape: torch.Size | None = None
 ) -> FeatureKernel:
@@ -35,10 +38,12 @@ def distribution_kernel(
         batch_shape: As for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
+        TypeError: `space` is no search space, or a setting is unknown.
         ValueError: The space chooses no operations.
 
     Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1, for the kernel.
     """
+    check_space(space)
     slots = operation_slots(space)
     if slots is None:
         raise ValueError(f"{space!r} chooses no operations that could have a distribution")

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.observations import check_modules, checked_observations
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
@@ -80,7 +82,11 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
         **kwargs: As for every :class:`gpytorch.kernels.Kernel`, for example ``active_dims``.
     """
 
+    @takes(*KERNEL_SETTINGS)
     def __init__(self, base_kernel: Kernel, features: Features, **kwargs: Any) -> None:
+        if not isinstance(base_kernel, Kernel):
+            raise TypeError(f"base_kernel must be a Kernel; got {type(base_kernel).__name__}")
+        _check_features(features)
         super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
         self.base_kernel = base_kernel
         self.features = features
@@ -92,11 +98,15 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
         """Covariance of rows, as for every GPyTorch kernel."""
-        first, second = self.features(x1.detach()), self.features(x2.detach())
+        like = next(self.base_kernel.parameters(), torch.empty(()))
+        first, second = (
+            self.features(x.detach() if x.is_floating_point() else x.to(like)) for x in (x1, x2)
+        )
         result: Tensor = self.base_kernel.forward(first, second, diag=diag, **params)
         return result
 
 
+@takes()
 def feature_kernel(
     features: Features, *, lengthscale: tuple[float, float] = _LENGTHSCALE
 ) -> FeatureKernel:
@@ -130,7 +140,9 @@ class FeatureGP(SingleTaskGP):
         likelihood: Shared with another model.
 
     Raises:
-        ValueError: A range is empty or not positive.
+        TypeError: A setting that is unknown or of the wrong kind.
+        ValueError: A range is empty or not positive; other shapes, fewer than two observations, or
+            targets that are not finite or vary so little or so much that variances cannot be told.
 
     Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1.
 
@@ -146,6 +158,7 @@ class FeatureGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    @takes()
     def __init__(
         self,
         train_X: Tensor,
@@ -159,12 +172,23 @@ class FeatureGP(SingleTaskGP):
         mean_module: Mean | None = None,
         likelihood: GaussianLikelihood | None = None,
     ) -> None:
+        check_modules(likelihood=likelihood, covar_module=covar_module, mean_module=mean_module)
+        train_X, train_Y, _ = checked_observations(train_X, train_Y, outcome_transform=None)
+        if train_X.ndim != 2 or train_Y.shape[1] != 1:
+            raise ValueError(
+                "train_X and train_Y must have shapes (n, d) and (n, 1); got"
+                f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
+            )
+        _check_features(features)
+        ranges = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise}
+        for name, range_ in ranges.items():
+            span(name, range_)
         if likelihood is None:
-            likelihood = GaussianLikelihood(noise_constraint=_range("noise", *noise)).double()
+            likelihood = GaussianLikelihood(noise_constraint=_range(noise)).double()
             likelihood.noise = _middle(noise)
         if covar_module is None:
             covar_module = ScaleKernel(
-                _matern(lengthscale), outputscale_constraint=_range("outputscale", *outputscale)
+                _matern(lengthscale), outputscale_constraint=_range(outputscale)
             ).double()
             covar_module.outputscale = _middle(outputscale)
         super().__init__(
@@ -174,7 +198,7 @@ class FeatureGP(SingleTaskGP):
             covar_module=covar_module,
             mean_module=mean_module,
             # Features are computed once per row, before rows are paired with each other.
-            input_transform=_Featurize(features),
+            input_transform=_Featurize(features, train_X.dtype),
         )
         self.features = features
         self._observed = train_X, train_Y
@@ -221,32 +245,37 @@ class _Featurize(InputTransform, torch.nn.Module):
 
     is_one_to_many = False
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, dtype: torch.dtype) -> None:
         super().__init__()
+        self._dtype = dtype
         self.transform_on_train = True
         self.transform_on_eval = True
         self.transform_on_fantasize = True
         self._features = features
 
     def transform(self, X: Tensor) -> Tensor:
-        return self._features(X.detach())
+        # Rows may be integers, features are not.
+        return self._features(X.detach().to(self._dtype))
 
 
 def _matern(lengthscale: tuple[float, float]) -> MaternKernel:
-    kernel = MaternKernel(
-        nu=2.5, lengthscale_constraint=_range("lengthscale", *lengthscale)
-    ).double()
+    range_ = _range(span("lengthscale", lengthscale))
+    kernel = MaternKernel(nu=2.5, lengthscale_constraint=range_).double()
     kernel.lengthscale = _middle(lengthscale)
     return kernel
 
 
-def _range(name: str, low: float, high: float) -> Interval:
-    if not 0.0 < low < high:
-        raise ValueError(
-            f"{name} must be a range (low, high) with 0 < low < high; got {low, high}."
-        )
+def _range(ends: tuple[float, float]) -> Interval:
     # Without a transform, L-BFGS-B keeps to the bounds itself and does not crawl towards them.
-    return Interval(low, high, transform=None)
+    return Interval(*ends, transform=None)
+
+
+def _check_features(features: object) -> None:
+    if not callable(features):
+        raise TypeError(
+            f"features must be a function of rows, such as encoding_of(space).of_rows; got"
+            f" {type(features).__name__}"
+        )
 
 
 def _middle(range_: tuple[float, float]) -> float:

@@ -1,11 +1,11 @@
 """Gaussian processes on random generators of networks, by the networks that they generate."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.constraints import GreaterThan
@@ -20,7 +20,15 @@ from hotnas_torch.generators import UnitCube
 from hotnas_torch.gp.distance_kernel import LogInterval
 from hotnas_torch.gp.distances import distinct_rows
 from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.observations import check_modules, checked_observations
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
+from hotnas_torch.gp.settings import (
+    KERNEL_SETTINGS,
+    LENGTHSCALE_SETTINGS,
+    takes,
+    whole,
+)
 from hotnas_torch.metrics import HOTNN, sample_distances
 
 __all__ = [
@@ -36,6 +44,9 @@ _LENGTHSCALE_FACTOR = 3.0
 _LENGTHSCALE_RANGE = 1e3
 _SMALLEST_LENGTHSCALE = 2.5e-2
 _OUTPUT_SCALES = 1e-2, 1e2
+
+
+_METRIC_SETTINGS = tuple(inspect.signature(HOTNN).parameters)
 
 
 class NetworkGenerator(Protocol):
@@ -56,6 +67,7 @@ class NetworkGenerator(Protocol):
         ...
 
 
+@takes(*_METRIC_SETTINGS)
 def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     """`HOTNN` with a generator's operation costs and state scale, and one start per pair.
 
@@ -87,13 +99,14 @@ class GeneratorSamples:
         metric: Distance between networks; None takes `generator_metric`.
 
     Raises:
-        TypeError: ``space`` is no UnitCube.
-        ValueError: ``size`` is less than 1.
+        TypeError: ``space`` is no UnitCube, or a setting is unknown or of the wrong kind.
+        ValueError: ``size`` is less than 1, or ``seed`` is negative.
 
     Attributes:
         samples: The networks of each number.
     """
 
+    @takes()
     def __init__(
         self,
         family: NetworkGenerator,
@@ -107,8 +120,10 @@ class GeneratorSamples:
             raise TypeError(
                 f"space must be a UnitCube such as ThetaSpace(); got {type(space).__name__}"
             )
-        if size < 1:
-            raise ValueError(f"size must be at least 1; got {size}")
+        whole("size", size, 1)
+        whole("seed", seed, 0)
+        if metric is not None and not isinstance(metric, HOTNN):
+            raise TypeError(f"metric must be a HOTNN or None; got {type(metric).__name__}")
         self.family, self.space = family, space
         self.size, self.seed = size, seed
         self.metric = generator_metric(family) if metric is None else metric
@@ -223,7 +238,8 @@ class GeneratorKernel(LandmarkKernel):
             ``lengthscale_constraint``, as for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
-        TypeError: `samples` is no GeneratorSamples.
+        TypeError: `samples` is no GeneratorSamples, or a setting is unknown or of the wrong kind.
+        ValueError: `cutoff` is not positive.
 
     Differentiability: in the lengthscale; not in the rows.
 
@@ -241,6 +257,7 @@ class GeneratorKernel(LandmarkKernel):
 
     has_lengthscale = True
 
+    @takes(*KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(
         self,
         samples: GeneratorSamples,
@@ -249,9 +266,9 @@ class GeneratorKernel(LandmarkKernel):
         cutoff: float = DEFAULT_CUTOFF,
         **kwargs: Any,
     ) -> None:
-        super().__init__(cutoff=cutoff, **kwargs)
         if not isinstance(samples, GeneratorSamples):
             raise TypeError(f"samples must be GeneratorSamples; got {type(samples).__name__}")
+        super().__init__(cutoff=cutoff, **kwargs)
         self.samples = samples
         if landmarks is not None:
             self.landmarks = landmarks
@@ -259,6 +276,10 @@ class GeneratorKernel(LandmarkKernel):
     @property
     def _index(self) -> GeneratorSamples:
         return self.samples
+
+    def _names(self, numbers: Tensor) -> list[str]:
+        samples = (self.samples.samples[number] for number in numbers.tolist())
+        return [" ".join(sorted(net.key for net in sample)) for sample in samples]
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         lengthscale = self.lengthscale.reshape(-1, 1, 1)
@@ -277,7 +298,7 @@ class GeneratorKernel(LandmarkKernel):
         return median if median > 0.0 else 1.0
 
 
-class GeneratorGP(SingleTaskGP):
+class GeneratorGP(IndependentOutputs):
     """Gaussian process on generators: their networks, their hyperparameters, or both.
 
     A :class:`botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
@@ -297,8 +318,10 @@ class GeneratorGP(SingleTaskGP):
         outcome_transform: See `SingleTaskGP`.
 
     Raises:
-        ValueError: Another `by`, `samples` missing, fewer than two observations, or rows of another
-            length than the space's or outside the cube.
+        TypeError: A setting that is unknown or of the wrong kind.
+        ValueError: Another `by`, `samples` missing, fewer than two observations, targets that are
+            not finite or vary so little or so much that variances cannot be told, or rows of
+            another length than the space's or outside the cube.
 
     Example:
         >>> from hotnas_torch.generators import HNAG, ThetaSpace
@@ -309,6 +332,7 @@ class GeneratorGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    @takes()
     def __init__(
         self,
         train_X: Tensor,
@@ -325,15 +349,22 @@ class GeneratorGP(SingleTaskGP):
             raise ValueError(f"by must be 'networks', 'theta', 'product' or 'additive'; got {by!r}")
         if by != "theta" and samples is None:
             raise ValueError(f"samples is required with by={by!r} (pass GeneratorSamples(...))")
-        if train_X.ndim < 2 or train_X.shape[-2] < 2:
-            raise ValueError(
-                "train_X must have shape (..., n, d) with at least n = 2 observations; got"
-                f" {tuple(train_X.shape)}"
-            )
+        if samples is not None and not isinstance(samples, GeneratorSamples):
+            raise TypeError(f"samples must be GeneratorSamples; got {type(samples).__name__}")
+        check_modules(
+            likelihood=likelihood, mean_module=mean_module, outcome_transform=outcome_transform
+        )
+        train_X, train_Y, train_Yvar = checked_observations(
+            train_X, train_Y, train_Yvar, outcome_transform=outcome_transform
+        )
+        outside = ~((train_X >= 0.0) & (train_X <= 1.0))
+        if bool(outside.any()):
+            raise ValueError(f"train_X must lie in [0, 1]; got {train_X[outside][0].item():g}")
         _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
         kernels: list[Kernel] = []
         if samples is not None and by != "theta":
-            kernels.append(_networks_kernel(samples, train_X, batch_shape))
+            rows = rows_of_elements(train_X, batch_shape)
+            kernels.append(_networks_kernel(samples, rows, batch_shape))
         if by != "networks":
             kernels.append(matern_kernel(train_X.shape[-1], batch_shape=batch_shape).to(train_X))
         if by == "additive":
@@ -349,12 +380,7 @@ class GeneratorGP(SingleTaskGP):
             mean_module=mean_module,
             outcome_transform=outcome_transform,
         )
-        # Which dimension of a parameter counts the outputs: all after it belong to one output.
-        self._subset_batch_dict = {
-            name: len(batch_shape) - 1 - parameter.ndim
-            for name, parameter in self.named_parameters()
-            if parameter.shape[: len(batch_shape)] == batch_shape
-        }
+        self._tell_outputs_apart()
 
 
 def matern_kernel(dim: int, *, batch_shape: Sequence[int] = ()) -> MaternKernel:

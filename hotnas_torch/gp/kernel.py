@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +14,14 @@ from torch import Tensor
 from hotnas_torch.arch import OperationTree
 from hotnas_torch.gp.distances import DistanceMemory, NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
+from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
+from hotnas_torch.gp.settings import (
+    KERNEL_SETTINGS,
+    LENGTHSCALE_SETTINGS,
+    check_kind,
+    takes,
+)
 from hotnas_torch.metrics import HOTNN, HeldCouplings
 from hotnas_torch.spaces import SearchSpace
 
@@ -25,6 +33,9 @@ LEARNABLE = ("lam", "eps", "eta", "zeta", "tree", "unreachable")
 # A learned fraction needs room on both sides: the sigmoid has no slope at its ends.
 _ROOM = 0.05
 _SMALLEST_LENGTH = 1e-3
+
+_MOST_HELD = 16
+"""Sets of couplings held per batch element, enough for a few mini-batches."""
 
 
 class HOTNNKernel(NetworkKernel):
@@ -42,6 +53,12 @@ class HOTNNKernel(NetworkKernel):
     The parameters of the distance are parameters of the kernel: `lam`, `eps`, `eta`, `zeta`,
     `tree_lengths`, each learned or fixed. Distances are remembered by row and parameter values, so
     that a change of the lengthscale computes none, and a change of eta or zeta none between cells.
+
+    The distances move smoothly with the parameters only while the couplings of the architectures
+    stay as they are. A training that ``train()`` begins, as fits do, therefore holds the couplings
+    that its first evaluations with gradients find, until ``eval()``, the next ``train()``, or
+    until parameters are set by name or loaded. Evaluations without gradients, in evaluation mode,
+    or before ``train()`` is called are exact.
 
     Args:
         space: Search space of the rows.
@@ -75,7 +92,7 @@ class HOTNNKernel(NetworkKernel):
             element has parameters and distances of its own.
 
     Raises:
-        TypeError: `space` is no search space.
+        TypeError: `space` is no search space, or a setting is unknown or of the wrong kind.
         ValueError: An argument out of range, or a learned fraction that starts at 0 or 1.
         ArchitectureError: A row that encodes no network of the space, here or when called.
 
@@ -95,6 +112,7 @@ class HOTNNKernel(NetworkKernel):
 
     has_lengthscale = True
 
+    @takes(*KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(
         self,
         space: SearchSpace,
@@ -123,6 +141,16 @@ class HOTNNKernel(NetworkKernel):
         backend: Literal["auto", "ext", "torch"] = "auto",
         **kwargs: Any,
     ) -> None:
+        check_space(space)
+        priors = {
+            "lam": lam_prior,
+            "eps": eps_prior,
+            "eta": eta_prior,
+            "zeta": zeta_prior,
+            "tree": tree_prior,
+        }
+        for name, prior in priors.items():
+            check_kind(f"{name}_prior", prior, Prior)
         super().__init__(space, cutoff=cutoff, **kwargs)
         self._options: dict[str, Any] = {
             "pairs": pairs,
@@ -147,18 +175,13 @@ class HOTNNKernel(NetworkKernel):
         self._tree = start.ifgw.tree
         self.learned = _learned(learn, space, unreachable)
         given = {"lam": lam, "eps": eps, "eta": eta, "zeta": zeta}
-        for name, prior in (
-            ("lam", lam_prior),
-            ("eps", eps_prior),
-            ("eta", eta_prior),
-            ("zeta", zeta_prior),
-        ):
+        for name in given:
             value = float(getattr(start if name in ("eta", "zeta") else start.ifgw, name))
             if name in self.learned:
                 value = _inside(name, value, chosen=given[name] is not None)
             self._register(name, torch.tensor([value]), Interval(0.0, 1.0))
-            if prior is not None:
-                self._register_prior(name, prior)
+            if priors[name] is not None:
+                self._register_prior(name, priors[name])
         if unreachable is not None:
             self._register("unreachable", torch.tensor([float(unreachable)]), Positive())
         lengths = self._tree.lengths_tensor(dtype=torch.get_default_dtype()).detach()
@@ -167,7 +190,7 @@ class HOTNNKernel(NetworkKernel):
         if tree_prior is not None:
             self.register_prior("tree_prior", tree_prior, _relative_lengths, _set_relative_lengths)
         self._memory = DistanceMemory(space)
-        self._held: dict[tuple[int, tuple[int, ...]], HeldCouplings] | None = None
+        self._held: _Held | None = None
         if landmarks is not None:
             self.landmarks = landmarks
 
@@ -189,6 +212,15 @@ class HOTNNKernel(NetworkKernel):
     def _value(self, name: str) -> Tensor:
         raw, constraint = getattr(self, f"raw_{name}"), getattr(self, f"raw_{name}_constraint")
         value: Tensor = constraint.transform(raw)
+        return value
+
+    def _of(self, name: str, element: int) -> Tensor:
+        """The value of one batch element, rounded as if it were the only one.
+
+        A solver that is told another last digit may find another optimum.
+        """
+        raw, constraint = getattr(self, f"raw_{name}"), getattr(self, f"raw_{name}_constraint")
+        value: Tensor = constraint.transform(raw.reshape(-1, raw.shape[-1])[element])
         return value
 
     def _set(self, name: str, value: Tensor | float) -> None:
@@ -260,20 +292,15 @@ class HOTNNKernel(NetworkKernel):
         Args:
             element: Which element of the flattened batch shape.
         """
-
-        def scalar(value: Tensor) -> Tensor:
-            return value.reshape(-1)[element]
-
-        lengths = self.tree_lengths.reshape(-1, self.tree_lengths.shape[-1])[element]
-        unreachable = self.unreachable
+        derived = not hasattr(self, "raw_unreachable")
         return HOTNN(
             space=self.space,
-            tree=self._tree.with_lengths(lengths),
-            lam=scalar(self.lam),
-            eps=scalar(self.eps),
-            eta=scalar(self.eta),
-            zeta=scalar(self.zeta),
-            unreachable=None if unreachable is None else scalar(unreachable),
+            tree=self._tree.with_lengths(self._of("tree_lengths", element)),
+            lam=self._of("lam", element)[0],
+            eps=self._of("eps", element)[0],
+            eta=self._of("eta", element)[0],
+            zeta=self._of("zeta", element)[0],
+            unreachable=None if derived else self._of("unreachable", element)[0],
             dtype=self.dtype,
             device=self.device,
             **self._options,
@@ -311,18 +338,46 @@ class HOTNNKernel(NetworkKernel):
                 return self._memory.couplings(metric, numbers, numbers).distances(metric)
             return self._memory.distances(metric, numbers, numbers)
 
+    # --- couplings --------------------------------------------------------------------------------
+
     @contextmanager
     def couplings_held(self) -> Iterator[None]:
-        """Keep the couplings between landmarks that the first evaluation inside finds.
+        """Keep the couplings that the first evaluation inside finds.
 
         Evaluations at other parameters then cost a matrix product in place of optimal transport,
         with the same gradient where the couplings were found. Leaving forgets them.
         """
-        self._held = {}
+        before, self._held = self._held, _Held(chosen=True)
         try:
             yield
         finally:
-            self._held = None
+            self._held = before
+            self._forget()
+
+    def train(self, mode: bool = True) -> "HOTNNKernel":
+        """As for every module; begins or ends a training, see the class."""
+        super().train(mode)
+        if self._held is None or not self._held.chosen:
+            self._held = _Held(chosen=False) if mode else None
+        return self
+
+    def initialize(self, **kwargs: Any) -> "HOTNNKernel":
+        """As for every GPyTorch module; a training finds its couplings again."""
+        self._forget()
+        initialized: HOTNNKernel = super().initialize(**kwargs)
+        return initialized
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._forget()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _forget(self) -> None:
+        if self._held is not None and not self._held.chosen:
+            self._held.couplings.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy finds its own: its parameters move on their own, and couplings are large.
+        return self.__dict__ | {"_held": None}
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -334,17 +389,40 @@ class HOTNNKernel(NetworkKernel):
 
     def _distances(self, element: int, rows: Tensor, cols: Tensor) -> Tensor:
         metric = self.metric(element)
-        if not torch.equal(rows, cols):
-            return self._memory.attached(metric, rows, cols, element)
-        if self._held is not None:
-            name = (element, tuple(rows.tolist()))
-            if name not in self._held:
-                self._held[name] = self._memory.couplings(metric, rows, cols, element)
-            return self._held[name].distances(metric)
-        if self.training and torch.is_grad_enabled() and self._learns():
-            # A backward pass is about to follow, so the couplings are found at once.
+        # A backward pass is about to follow, so couplings are found at once.
+        learning = self.training and torch.is_grad_enabled() and self._learns()
+        if self._held is not None and (self._held.chosen or learning):
+            return self._held.find(self._memory, metric, rows, cols, element).distances(metric)
+        if learning and torch.equal(rows, cols):
             return self._memory.couplings(metric, rows, cols, element).distances(metric)
         return self._memory.attached(metric, rows, cols, element)
+
+
+@dataclass(slots=True)
+class _Held:
+    """Couplings that stay as they were found.
+
+    Attributes:
+        chosen: Whether `couplings_held` asked for it, for all evaluations; otherwise a training
+            did, for those with gradients.
+        couplings: By batch element, rows and columns.
+    """
+
+    chosen: bool
+    couplings: dict[tuple[int, bytes, bytes], HeldCouplings] = field(default_factory=dict)
+
+    def find(
+        self, memory: DistanceMemory, metric: HOTNN, rows: Tensor, cols: Tensor, element: int
+    ) -> HeldCouplings:
+        """Arguments as for `DistanceMemory.couplings`."""
+        name = element, rows.numpy().tobytes(), cols.numpy().tobytes()
+        if name not in self.couplings:
+            found = memory.couplings(metric, rows, cols, element)
+            mine = [other for other in self.couplings if other[0] == element]
+            if len(mine) >= _MOST_HELD:
+                del self.couplings[mine[0]]
+            self.couplings[name] = found
+        return self.couplings[name]
 
 
 def _learned(
@@ -355,6 +433,8 @@ def _learned(
         return frozenset(("lam", "eps", "tree", *scales))
     if isinstance(learn, str):
         raise TypeError(f"learn must be a collection of names; got a str (pass [{learn!r}])")
+    if not isinstance(learn, Collection):
+        raise TypeError(f"learn must be a collection of names; got {type(learn).__name__}")
     for name in learn:
         if name not in LEARNABLE:
             known = ", ".join(repr(known) for known in LEARNABLE)

@@ -1,15 +1,27 @@
 """Similarities of what rows stand for as kernels on these rows, with landmarks."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
+from zlib import crc32
 
 import torch
+from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel
+from gpytorch.priors import Prior
 from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
+from hotnas_torch.gp.settings import (
+    KERNEL_SETTINGS,
+    LENGTHSCALE_SETTINGS,
+    check_kind,
+    positive,
+    takes,
+)
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["LandmarkKernel", "NetworkKernel", "RowIndex"]
@@ -49,15 +61,23 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         **kwargs: As for every :class:`gpytorch.kernels.Kernel`.
 
     Raises:
+        TypeError: A setting that is unknown, or of the wrong kind.
         ValueError: `cutoff` is not positive.
     """
 
+    _members: Tensor | None
+
+    @takes(*KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(self, *, cutoff: float = DEFAULT_CUTOFF, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not cutoff > 0.0:
-            raise ValueError(f"cutoff must be > 0; got {cutoff}")
-        self.cutoff = float(cutoff)
+        cutoff = positive("cutoff", cutoff)
+        check_kind("lengthscale_prior", kwargs.get("lengthscale_prior"), Prior)
+        check_kind("lengthscale_constraint", kwargs.get("lengthscale_constraint"), Interval)
+        check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
+        super().__init__(**(kwargs | {"batch_shape": torch.Size(kwargs.get("batch_shape") or ())}))
+        self.cutoff = cutoff
         self._landmarks: _Landmarks | None = None
+        # Which landmarks each batch element has, (*batch_shape, n); None if all of them.
+        self.register_buffer("_members", None, persistent=False)
 
     # --- for subclasses ---------------------------------------------------------------------------
 
@@ -70,6 +90,10 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Similarities between distinct numbers, shape (B, r, c), B batch elements."""
 
+    def _names(self, numbers: Tensor) -> list[str]:
+        """What is numbered, by names that do not depend on the numbers."""
+        return [str(number) for number in numbers.tolist()]
+
     # --- landmarks --------------------------------------------------------------------------------
 
     @property
@@ -79,19 +103,53 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     @property
     def landmarks(self) -> Tensor | None:
-        """Rows Z of the feature map, shape (n, d)."""
+        """Distinct rows Z of the feature map, shape (n, d).
+
+        Set to rows of shape (..., n, d): leading dimensions that broadcast to the batch shape give
+        every batch element landmarks of its own.
+        """
         return None if self._landmarks is None else self._landmarks.rows
 
     @landmarks.setter
     def landmarks(self, rows: Tensor | None) -> None:
+        self._members = None
         if rows is None:
             self._landmarks = None
             return
-        rows = rows.detach().reshape(-1, rows.shape[-1])
+        if not isinstance(rows, Tensor) or rows.ndim < 2 or not rows.numel():
+            given = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise ValueError(f"landmarks must be rows, a tensor of shape (..., n, d); got {given}")
         numbers = self._index(rows)
-        first = {number: place for place, number in reversed(list(enumerate(numbers.tolist())))}
-        kept = rows[sorted(first.values())]
-        self._landmarks = _Landmarks(kept.to(next(self.parameters())))
+        flat = numbers.flatten().tolist()
+        first = {number: place for place, number in reversed(list(enumerate(flat)))}
+        places = sorted(first.values())
+        kept = rows.detach().reshape(-1, rows.shape[-1])[places]
+        self._landmarks = _Landmarks(kept.to(self._like))
+        if len(self.batch_shape) and numbers.shape[:-1].numel() > 1:
+            distinct = torch.tensor([flat[place] for place in places])
+            own = (numbers.unsqueeze(-1) == distinct).any(-2)
+            try:
+                own = own.expand(*self.batch_shape, -1)
+            except RuntimeError:
+                raise ValueError(
+                    f"landmarks of shape {tuple(rows.shape)} do not broadcast to batch_shape"
+                    f" {tuple(self.batch_shape)} (pass (n, d) for what all elements share)"
+                ) from None
+            if not bool(own.all()):
+                self._members = own.clone().to(kept.device)
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the kernel's dtype and device."""
+        floating = (x for x in (*self.parameters(), *self.buffers()) if x.is_floating_point())
+        return next(floating, torch.empty(()))
+
+    def _own(self) -> Tensor | None:
+        """Which landmarks each batch element has, in the order of their numbers, (B, n)."""
+        if self._members is None:
+            return None
+        own = self._members.reshape(-1, self._members.shape[-1])
+        return own[:, self._landmark_order().to(own.device)]
 
     def spectrum(self, element: int = 0) -> Spectrum:
         """What the feature map drops at the current parameters.
@@ -102,9 +160,12 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         Raises:
             ValueError: There are no landmarks.
         """
-        numbers = self._landmark_numbers()
+        numbers, own = self._landmark_numbers(), self._own()
         with torch.no_grad():
-            return spectrum(self._similarity(numbers, numbers)[element], self.cutoff)
+            among = self._similarity(numbers, numbers)[element]
+        if own is not None:
+            among = among[own[element]][:, own[element]]
+        return spectrum(among, self.cutoff)
 
     def landmark_places(self, rows: Tensor) -> Tensor:
         """Which landmark each row is, shape (n,) int64, for rows (n, d) that are landmarks.
@@ -121,10 +182,17 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     def _landmark_numbers(self) -> Tensor:
         """Sorted distinct numbers of the landmarks."""
+        numbers: Tensor = torch.unique(self._landmark_index())
+        return numbers
+
+    def _landmark_order(self) -> Tensor:
+        """Which of the stored rows each of these numbers is."""
+        return self._landmark_index().argsort()
+
+    def _landmark_index(self) -> Tensor:
         if self.landmarks is None:
             raise ValueError("the kernel has no landmarks (pass landmarks=, or set them)")
-        numbers: Tensor = torch.unique(self._index(self.landmarks))
-        return numbers
+        return self._index(self.landmarks)
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -145,9 +213,11 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         if last_dim_is_batch:
             raise ValueError("last_dim_is_batch: a single column of a row stands for nothing")
         of_x1, of_x2 = self._index(x1), self._index(x2)
+        # Rows may be integers, covariances are not.
+        like = x1 if x1.is_floating_point() else self._like.to(x1.device)
         if torch.equal(of_x1, of_x2) and (diag or of_x1.shape[-1] == 1):
             shape = torch.broadcast_shapes(of_x1.shape, (*self.batch_shape, 1))
-            return x1.new_ones(shape if diag else (*shape, 1))
+            return like.new_ones(shape if diag else (*shape, 1))
         rows, row_place = torch.unique(of_x1, return_inverse=True)
         cols, col_place = torch.unique(of_x2, return_inverse=True)
         element = torch.arange(self.batch_shape.numel()).reshape(*self.batch_shape, 1)
@@ -156,7 +226,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
             row_place, col_place = row_place.unsqueeze(-1), col_place.unsqueeze(-2)
         place = tuple(index.to(x1.device) for index in (element, row_place, col_place))
         if self.landmarks is None:
-            return self._similarity(rows, cols).to(x1)[place]
+            return self._similarity(rows, cols).to(like)[place]
         left, right = self._features(rows, cols)
         wanted = torch.broadcast_shapes(*(index.shape for index in place)).numel()
         if wanted * _BLOCKS < len(rows) * len(cols):
@@ -167,18 +237,48 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
             product = (left @ right.mT)[place]
         # What a row lacks to length 1 is its own, and that of rows with the same number.
         same = (rows[row_place.cpu()] == cols[col_place.cpu()]).to(x1.device)
-        return torch.where(same, 1.0, product).to(x1)
+        return torch.where(same, 1.0, product).to(like)
+
+    def landmark_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Features phi of rows, and a number for what each row is.
+
+        Args:
+            X: Rows, shape (..., q, d).
+
+        Returns:
+            Features, shape (*batch_shape, ..., q, n) for n landmarks, batch and rows broadcast;
+            and numbers, shape (..., q) int64 on the CPU, which are below n for landmarks, at least
+            n for others, and the same in every process.
+
+        Raises:
+            ValueError: There are no landmarks.
+        """
+        landmarks, numbers = self._landmark_numbers(), self._index(X)
+        rows, place = torch.unique(numbers, return_inverse=True)
+        element = torch.arange(self.batch_shape.numel()).reshape(*self.batch_shape, 1)
+        features, _ = self._features(rows, rows)
+        where = torch.searchsorted(landmarks, rows).clamp_max(len(landmarks) - 1)
+        named = torch.tensor([crc32(name.encode()) for name in self._names(rows)])
+        # The stored rows are in the same order in every process, numbers are not.
+        stored = self._landmark_order()
+        known = torch.where(landmarks[where] == rows, stored[where], len(landmarks) + named)
+        like = X if X.is_floating_point() else self._like
+        chosen = features[element.to(features.device), place.to(features.device)]
+        return chosen.to(like), known[place]
 
     def _features(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
         """Features of distinct numbers, shapes (B, r, n) and (B, c, n) for n landmarks."""
         landmarks = self._landmark_numbers()
-        among = self._similarity(landmarks, landmarks)
-        whitening = whitener(among, self.cutoff)
+        among, own = self._similarity(landmarks, landmarks), self._own()
+        # With zeros for those of other elements, their features are 0: the function of a block
+        # matrix is that of its blocks, and g(0) = 0.
+        columns = torch.ones_like(among[:, :1]) if own is None else own.unsqueeze(-2).to(among)
+        whitening = whitener(among * columns * columns.mT, self.cutoff)
 
         def features(numbers: Tensor) -> Tensor:
             same = torch.equal(numbers, landmarks)
             similarity = among if same else self._similarity(numbers, landmarks)
-            return landmark_features(similarity, whitening)
+            return landmark_features(similarity * columns, whitening)
 
         left = features(rows)
         return left, left if torch.equal(rows, cols) else features(cols)
@@ -192,16 +292,18 @@ class NetworkKernel(LandmarkKernel):
         **kwargs: As for `LandmarkKernel`.
 
     Raises:
-        TypeError: `space` is no search space.
+        TypeError: `space` is no search space, or a setting is unknown or of the wrong kind.
         ValueError: `cutoff` is not positive.
     """
 
+    @takes("cutoff", *KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(self, space: SearchSpace, **kwargs: Any) -> None:
+        check_space(space)
         super().__init__(**kwargs)
-        if not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
+        if self.active_dims is not None and self.active_dims.numel() != space.dim:
+            raise ValueError(
+                f"active_dims must name {space.dim} columns, those of space.encode for {space!r};"
+                f" got {self.active_dims.numel()}"
             )
         self.space = space
 
@@ -209,6 +311,9 @@ class NetworkKernel(LandmarkKernel):
     @abstractmethod
     def _index(self) -> NetworkIndex:
         """Numbers of networks."""
+
+    def _names(self, numbers: Tensor) -> list[str]:
+        return [network.key for network in self._index.select(numbers)]
 
     def landmark_networks(self) -> list[Network]:
         """The distinct networks of the landmarks, in the order of the features.

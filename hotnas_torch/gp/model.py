@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from botorch.exceptions.warnings import OptimizationWarning
-from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.optim.closures import get_loss_closure
@@ -24,8 +23,11 @@ from torch import Tensor
 
 from hotnas_torch.gp.distribution import Coarse, distribution_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
+from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
+from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
+from hotnas_torch.gp.settings import known_settings, takes, whole
 from hotnas_torch.metrics import HOTNN
 from hotnas_torch.spaces import SearchSpace
 
@@ -42,7 +44,12 @@ _ROUND_GAIN = 1e-2
 _MARGIN = 1e-4
 _ROUND_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
 
+_KERNEL_OPTIONS = known_settings(
+    HOTNNKernel.__init__, without=("space", "learn", "landmarks", "batch_shape", "active_dims")
+)
 
+
+@takes(*_KERNEL_OPTIONS)
 def architecture_kernel(
     space: SearchSpace,
     landmarks: Tensor,
@@ -68,6 +75,9 @@ def architecture_kernel(
 
     Returns:
         The kernel, in the dtype and on the device of `landmarks`.
+
+    Raises:
+        TypeError, ValueError, ArchitectureError: As `HOTNNKernel`.
     """
     probe = HOTNNKernel(space, learn=learn, **options)
     for name in ("lam", "eps", "eta", "zeta"):
@@ -94,6 +104,7 @@ def architecture_kernel(
     return kernel
 
 
+@takes()
 def combined_kernel(
     architecture: Kernel, num_features: int, how: Literal["product", "additive"]
 ) -> Kernel:
@@ -110,8 +121,7 @@ def combined_kernel(
     Raises:
         ValueError: Another `how`, or no numeric column.
     """
-    if num_features < 1:
-        raise ValueError(f"num_features must be at least 1; got {num_features}")
+    whole("num_features", num_features, 1)
     if how not in ("product", "additive"):
         raise ValueError(f"how must be 'product' or 'additive'; got {how!r}")
     first = architecture.active_dims.numel()
@@ -137,7 +147,7 @@ def _scaled(kernel: Kernel) -> ScaleKernel:
     return scaled.to(kernel.lengthscale)
 
 
-class HOTNNGP(SingleTaskGP):
+class HOTNNGP(IndependentOutputs):
     """Gaussian process on architectures, with everything that BoTorch expects of a model.
 
     A :class:`botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
@@ -152,7 +162,7 @@ class HOTNNGP(SingleTaskGP):
 
     Args:
         train_X: Rows, shape (..., n, d) with d = space.dim plus the number of numeric columns,
-            float64 recommended.
+            float64 recommended; integers and the narrower of two types are converted.
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
@@ -171,9 +181,10 @@ class HOTNNGP(SingleTaskGP):
         **kernel_options: Starts and settings of `HOTNNKernel`, such as ``eta=0.3``.
 
     Raises:
-        TypeError: `space` is no search space.
-        ValueError: Fewer than two observations, non-finite or constant targets, too few columns,
-            or an option out of range.
+        TypeError: `space` is no search space, or a setting is unknown or of the wrong kind.
+        ValueError: Fewer than two observations; targets that are not finite, are constant, or vary
+            so little or so much that variances cannot be told; too few columns; an
+            `input_transform` that changes rows; or an option out of range.
         ArchitectureError: A row that encodes no network of the space; the message names it.
 
     Example:
@@ -187,6 +198,7 @@ class HOTNNGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    @takes(*_KERNEL_OPTIONS)
     def __init__(
         self,
         train_X: Tensor,
@@ -204,7 +216,20 @@ class HOTNNGP(SingleTaskGP):
         input_transform: InputTransform | None = None,
         **kernel_options: Any,
     ) -> None:
-        num_features = check_data(train_X, train_Y, space)
+        check_modules(
+            likelihood=likelihood,
+            covar_module=covar_module,
+            mean_module=mean_module,
+            outcome_transform=outcome_transform,
+            input_transform=input_transform,
+        )
+        train_X, train_Y, train_Yvar = checked_rows(
+            train_X, train_Y, train_Yvar, space=space, outcome_transform=outcome_transform
+        )
+        check_input_transform(input_transform, train_X, space.dim)
+        num_features = train_X.shape[-1] - space.dim
+        if combine not in ("product", "additive"):
+            raise ValueError(f"combine must be 'product' or 'additive'; got {combine!r}")
         if distribution not in (None, "product", "additive"):
             raise ValueError(
                 f"distribution must be 'product', 'additive' or None; got {distribution!r}"
@@ -217,7 +242,7 @@ class HOTNNGP(SingleTaskGP):
         if covar_module is None:
             kernel = architecture_kernel(
                 space,
-                train_X[..., : space.dim],
+                rows_of_elements(train_X[..., : space.dim], batch_shape),
                 learn=learn,
                 batch_shape=batch_shape,
                 active_dims=range(space.dim) if num_features else None,
@@ -258,12 +283,7 @@ class HOTNNGP(SingleTaskGP):
             input_transform=input_transform,
         )
         self.space = space
-        # Which dimension of a parameter counts the outputs: all after it belong to one output.
-        self._subset_batch_dict = {
-            name: len(batch_shape) - 1 - parameter.ndim
-            for name, parameter in self.named_parameters()
-            if parameter.shape[: len(batch_shape)] == batch_shape
-        }
+        self._tell_outputs_apart()
 
     @property
     def architecture_kernels(self) -> list[HOTNNKernel]:
@@ -324,29 +344,39 @@ class HOTNNGP(SingleTaskGP):
             **ignored: Other arguments of ``fit_gpytorch_mll``, which concern its restarts.
 
         Returns:
-            `mll`, in evaluation mode, with the best parameters met.
+            `mll`, in evaluation mode, with the best parameters that each batch element met.
+
+        Raises:
+            RuntimeError: The model was built under ``torch.inference_mode()``.
         """
         del ignored
+        if any(parameter.is_inference() for parameter in mll.parameters()):
+            raise RuntimeError(
+                "a model that was built under torch.inference_mode() cannot be fitted (build it"
+                " outside, or under torch.no_grad())"
+            )
         options: dict[str, Any] = {}
         if optimizer is fit_gpytorch_mll_scipy:
             options = {"options": _ROUND_OPTIONS, "bounds": _bounds(mll)}
         options |= optimizer_kwargs or {}
+        alone = self._aug_batch_shape.numel() == 1
+        if optimizer is fit_gpytorch_mll_scipy and closure is None and not alone:
+            options["options"] = _for_batches(options["options"])
         if closure_kwargs is not None:
             options["closure_kwargs"] = closure_kwargs
         mll.train()
         loss = get_loss_closure(mll)
-        start, best, kept = math.inf, math.inf, _snapshot(mll)
+        best = torch.full(self._aug_batch_shape, torch.inf, dtype=torch.float64)
+        kept = _snapshot(mll)
+        start = best
         complaints: list[warnings.WarningMessage] = []
         for done in range(max_rounds + 1):
             with self.couplings_held():
-                value = _value(loss)
-                gain = best - value
-                if not gain > 0.0:
-                    _restore(mll, kept)
-                    break
-                best, kept = value, _snapshot(mll)
-                start = min(start, value) if done == 0 else start
-                if done == max_rounds or gain < _ROUND_GAIN:
+                value = _value(loss, best)
+                gain = (best - value).nan_to_num(nan=0.0)
+                best = _keep(mll, kept, value, best)
+                start = best if done == 0 else start
+                if done == max_rounds or not float(gain.max()) >= _ROUND_GAIN:
                     break
                 try:
                     with warnings.catch_warnings(record=True) as caught:
@@ -358,57 +388,54 @@ class HOTNNGP(SingleTaskGP):
                     break
         # A line search that ends abnormally matters only if nothing was gained.
         for complaint in complaints:
-            if best >= start or not issubclass(complaint.category, OptimizationWarning):
+            if bool((best >= start).any()) or not issubclass(
+                complaint.category, OptimizationWarning
+            ):
                 warnings.warn(complaint.message, complaint.category, stacklevel=3)
         return mll.eval()
 
 
-def check_data(train_X: Tensor, train_Y: Tensor, space: SearchSpace) -> int:
-    """Checks what models of architectures need; returns the number of numeric columns."""
-    if not isinstance(space, SearchSpace):
-        raise TypeError(
-            f"space must be a SearchSpace; got {type(space).__name__}"
-            " (hotnas_torch.spaces.get(name) makes one)"
-        )
-    if train_X.ndim < 2 or train_X.shape[-1] < space.dim:
-        raise ValueError(
-            f"train_X must have shape (..., n, d) with d >= {space.dim}, the columns of"
-            f" space.encode; got {tuple(train_X.shape)}"
-        )
-    if train_Y.ndim < 2:
-        raise ValueError(
-            f"train_Y must have shape (..., n, m), one column per output; got"
-            f" {tuple(train_Y.shape)} (train_Y.unsqueeze(-1) for one output)"
-        )
-    if train_X.shape[-2] < 2:
-        raise ValueError(
-            f"at least two observations are needed to fit a model; got {train_X.shape[-2]}"
-        )
-    finite = torch.isfinite(train_Y)
-    if not bool(finite.all()):
-        *_, row, output = (~finite).nonzero()[0].tolist()
-        raise ValueError(
-            f"train_Y must be finite; row {row}, output {output} is"
-            f" {train_Y[~finite][0].item()} (leave failed evaluations out)"
-        )
-    constant = train_Y.amax(dim=-2) == train_Y.amin(dim=-2)
-    if bool(constant.any()):
-        output = constant.nonzero()[0].tolist()[-1]
-        raise ValueError(
-            f"train_Y must vary; all {train_Y.shape[-2]} targets of output {output} are"
-            f" {train_Y[..., 0, output].reshape(-1)[0].item():g}, which says nothing about"
-            " architectures"
-        )
-    return train_X.shape[-1] - space.dim
+def _for_batches(options: dict[str, Any] | None) -> dict[str, Any]:
+    """Options of L-BFGS by the names that BoTorch's batched L-BFGS has for them."""
+    options = dict(options or {})
+    if "ftol" in options:
+        options["factr"] = options.pop("ftol") / torch.finfo(torch.float64).eps
+    return options
 
 
-def _value(loss: Callable[[], Tensor]) -> float:
+def _value(loss: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """The loss of each batch element, inf where it has none; float64 on the CPU."""
     try:
         with torch.no_grad():
-            value = float(loss().sum())
+            value = loss().double().cpu()
     except (NanError, NotPSDError):
-        return math.inf
-    return value if math.isfinite(value) else math.inf
+        return torch.full_like(like, torch.inf)
+    return value.reshape(like.shape).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+
+
+def _keep(
+    mll: MarginalLogLikelihood, kept: dict[str, Tensor], value: Tensor, best: Tensor
+) -> Tensor:
+    """Takes over the batch elements that are better than their best, and restores the others.
+
+    Returns:
+        The best values.
+    """
+    shape = best.shape
+    better = value < best
+    if any(tensor.shape[: len(shape)] != shape for tensor in kept.values()):
+        # Elements that share a parameter move together.
+        better = (value.sum() < best.sum()).expand(shape)
+    with torch.no_grad():
+        for name, parameter in mll.named_parameters():
+            took = better.to(parameter.device)
+            if parameter.shape[: len(shape)] == shape:
+                took = took.reshape((*shape, *(1,) * (parameter.ndim - len(shape))))
+            else:
+                took = took.any()
+            kept[name] = torch.where(took, parameter, kept[name])
+            parameter.copy_(kept[name])
+    return torch.where(better, value, best)
 
 
 def _bounds(mll: MarginalLogLikelihood) -> dict[str, tuple[float, float]]:
@@ -416,6 +443,8 @@ def _bounds(mll: MarginalLogLikelihood) -> dict[str, tuple[float, float]]:
     bounds = {}
     for name, raw, constraint in mll.named_parameters_and_constraints():
         if not raw.requires_grad or constraint is None or not constraint.enforced:
+            continue
+        if constraint.lower_bound.numel() > 1:
             continue
         low, high = float(constraint.lower_bound), float(constraint.upper_bound)
         room = _MARGIN * (high - low) if math.isfinite(high) else _MARGIN

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from gpytorch.priors import Prior
@@ -21,6 +22,7 @@ class LogitNormalPrior(Prior):  # type: ignore[misc]
             of those of `center` in two cases of three.
 
     Raises:
+        TypeError: `center` or `scale` is no number.
         ValueError: `center` or `scale` is out of range.
 
     Example:
@@ -37,11 +39,14 @@ class LogitNormalPrior(Prior):  # type: ignore[misc]
     scale: Tensor
 
     def __init__(self, center: float | Tensor, scale: float | Tensor = 1.0) -> None:
+        for name, value in (("center", center), ("scale", scale)):
+            if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+                raise TypeError(f"{name} must be a number or a tensor; got {value!r}")
         median, spread = torch.broadcast_tensors(torch.as_tensor(center), torch.as_tensor(scale))
         if not bool(((median > 0) & (median < 1)).all()):
             raise ValueError(f"center must lie inside (0, 1); got {median.tolist()}")
-        if not bool((spread > 0).all()):
-            raise ValueError(f"scale must be > 0; got {spread.tolist()}")
+        if not bool(((spread > 0) & spread.isfinite()).all()):
+            raise ValueError(f"scale must be > 0 and finite; got {spread.tolist()}")
         Module.__init__(self)
         # This calls Module.__init__ again, so the buffers come after it.
         Distribution.__init__(self, batch_shape=median.shape, validate_args=False)

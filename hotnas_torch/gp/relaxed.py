@@ -23,6 +23,7 @@ from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.model import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.gp.relaxation import Relaxation, RelaxedCells, WiringTable, relaxation_of
+from hotnas_torch.gp.settings import check_kind, takes, whole
 from hotnas_torch.metrics import HOTNN
 from hotnas_torch.metrics.cell_tables import pair_costs, unique_cells
 from hotnas_torch.metrics.network_tables import network_state
@@ -289,11 +290,12 @@ class RelaxedHOTNNGP(Model):
         relaxation: What the columns of a row mean.
 
     Raises:
-        TypeError: The space has no relaxation.
+        TypeError: The space has no relaxation, or `model` is no HOTNNGP.
         ValueError: A model of another form.
     """
 
     def __init__(self, model: HOTNNGP) -> None:
+        check_kind("model", model, HOTNNGP, optional=False)
         super().__init__()
         scaled = model.covar_module
         if (
@@ -395,6 +397,7 @@ class RelaxedOptimum:
     num_evaluations: int
 
 
+@takes()
 def optimize_relaxed(
     model: HOTNNGP,
     acquisition: Callable[[Model], AcquisitionFunction],
@@ -437,10 +440,26 @@ def optimize_relaxed(
         The networks with their acquisition value.
 
     Raises:
-        TypeError, ValueError: The model or its space has no relaxation, see `RelaxedHOTNNGP`.
+        TypeError, ValueError: The model or its space has no relaxation, see `RelaxedHOTNNGP`; a
+            setting is unknown, of the wrong kind or out of range.
 
     Complexity: an evaluation costs one HOTNN distance per training network, relaxed or not.
     """
+    check_kind("generator", generator, torch.Generator, optional=False)
+    for name, given, smallest in (
+        ("q", q, 1),
+        ("raw_samples", raw_samples, 1),
+        ("num_restarts", num_restarts, 0),
+        ("max_iter", max_iter, 1),
+        ("num_roundings", num_roundings, 0),
+        ("num_climbs", num_climbs, 0),
+        ("num_neighbors", num_neighbors, 1),
+        ("max_steps", max_steps, 0),
+    ):
+        whole(name, given, smallest)
+    avoided = list(avoid)
+    for net in avoided:
+        check_kind("avoid", net, Network, optional=False)
     relaxed = RelaxedHOTNNGP(model)
     search = _Search(
         model=model,
@@ -449,7 +468,7 @@ def optimize_relaxed(
         smooth=acquisition(relaxed),
         generator=generator,
     )
-    search.seen.update(model.space.key(net) for net in avoid)
+    search.seen.update(model.space.key(net) for net in avoided)
     chosen: list[Network] = []
     value = -torch.inf
     for _ in range(q):

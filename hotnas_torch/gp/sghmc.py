@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.errors import SolverError
+from hotnas_torch.gp.settings import positive, takes, whole
 
 __all__ = ["sample_sghmc"]
 
 _SMALLEST = 1e-10
 
 
+@takes()
 def sample_sghmc(
     gradient: Callable[[Tensor], Tensor],
     initial: Tensor,
@@ -56,6 +58,7 @@ def sample_sghmc(
         (T, *initial.shape), without gradients.
 
     Raises:
+        TypeError: A setting that is unknown, or a number of the wrong kind.
         ValueError: A number out of range.
         SolverError: A chain has left all bounds.
 
@@ -75,15 +78,12 @@ def sample_sghmc(
         >>> samples.shape, round(samples.mean().item()), round(samples.std().item())
         (torch.Size([1, 500, 1]), 1, 2)
     """
-    for name, value, valid, expected in (
-        ("num_burn_in", num_burn_in, num_burn_in >= 0, "at least 0"),
-        ("num_samples", num_samples, num_samples >= 1, "at least 1"),
-        ("thinning", thinning, thinning >= 1, "at least 1"),
-        ("step_size", step_size, 0.0 < step_size < math.inf, "positive and finite"),
-        ("friction", friction, 0.0 < friction <= 1.0, "in (0, 1]"),
-    ):
-        if not valid:
-            raise ValueError(f"{name} must be {expected}, got {value!r}.")
+    whole("num_burn_in", num_burn_in, 0)
+    whole("num_samples", num_samples, 1)
+    whole("thinning", thinning, 1)
+    positive("step_size", step_size)
+    if positive("friction", friction) > 1.0:
+        raise ValueError(f"friction must be in (0, 1]; got {friction}")
     theta = initial.detach().clone()
     momentum = torch.zeros_like(theta)
     window, mean, square = (torch.ones_like(theta) for _ in range(3))

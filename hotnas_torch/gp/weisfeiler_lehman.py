@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
-from hotnas_torch.gp.model import check_data
+from hotnas_torch.gp.observations import check_space, checked_rows
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes, whole
 from hotnas_torch.metrics.weisfeiler_lehman import (
     Aggregation,
     WeisfeilerLehman,
@@ -64,7 +65,7 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         max_level: As passed.
 
     Raises:
-        TypeError: `space` is no search space.
+        TypeError: `space` is no search space, or a setting is unknown or of the wrong kind.
         ValueError: An argument out of range.
         ArchitectureError: A row that encodes no network of the space, when called.
 
@@ -79,6 +80,7 @@ class WeisfeilerLehmanKernel(NetworkKernel):
     has_lengthscale = False
     _level: Tensor
 
+    @takes(*KERNEL_SETTINGS)
     def __init__(
         self,
         space: SearchSpace,
@@ -89,8 +91,12 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         contract: Collection[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_space(space)
+        if max_level is None:
+            max_level = whole("level", level, 0)
+        largest = whole("max_level", max_level, 0)
         super().__init__(space, **kwargs)
-        self.max_level = level if max_level is None else max_level
+        self.max_level = largest
         self._labels = _LabelMemory(
             WeisfeilerLehman(
                 space=space, level=self.max_level, aggregation=aggregation, contract=contract
@@ -106,9 +112,9 @@ class WeisfeilerLehmanKernel(NetworkKernel):
 
     @level.setter
     def level(self, value: int) -> None:
-        if not 0 <= value <= self.max_level:
+        if isinstance(value, int) and not 0 <= value <= self.max_level:
             raise ValueError(f"level must lie between 0 and {self.max_level}; got {value}")
-        self._level.fill_(value)
+        self._level.fill_(whole("level", value, 0))
 
     @property
     def _index(self) -> NetworkIndex:
@@ -177,6 +183,7 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    @takes()
     def __init__(
         self,
         train_X: Tensor,
@@ -188,20 +195,22 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         contract: Collection[str] | None = None,
         noise_bounds: tuple[float, float] = (1e-5, 1e-2),
     ) -> None:
-        if check_data(train_X, train_Y, space) or train_X.ndim != 2 or train_Y.shape[1] != 1:
+        low, high = span("noise_bounds", noise_bounds)
+        if levels is None:
+            check_space(space)
+            levels = range(1 if space.repeats_one_cell else 0, 4)
+        given: object = levels
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise TypeError(f"levels must be a sequence of integers; got {levels!r}")
+        if not levels:
+            raise ValueError("levels must hold at least one level; got none")
+        levels = tuple(whole(f"levels[{place}]", level, 0) for place, level in enumerate(levels))
+        train_X, train_Y, _ = checked_rows(train_X, train_Y, space=space, outcome_transform=None)
+        if train_X.shape[1:] != (space.dim,) or train_Y.shape[1] != 1:
             raise ValueError(
                 f"train_X and train_Y must have shapes (n, {space.dim}) and (n, 1); got"
                 f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
             )
-        low, high = noise_bounds
-        if not 0.0 < low < high:
-            raise ValueError(
-                f"noise_bounds must be (low, high) with 0 < low < high; got {(low, high)}"
-            )
-        if levels is None:
-            levels = range(1 if space.repeats_one_cell else 0, 4)
-        if not levels:
-            raise ValueError("levels must hold at least one level; got none")
         kernel = WeisfeilerLehmanKernel(
             space,
             level=min(levels),
@@ -213,8 +222,8 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         super().__init__(
             train_X, train_Y, likelihood=likelihood, covar_module=kernel, mean_module=ZeroMean()
         )
-        self.levels = tuple(levels)
-        self.noise_bounds = noise_bounds
+        self.levels = levels
+        self.noise_bounds = low, high
         self.likelihood.noise = high / 2
         self.to(train_X)
 

@@ -238,11 +238,11 @@ def test_noise_has_no_base_samples(model: BNN, X: Tensor) -> None:
     [
         ({"train_Y": torch.zeros(4)}, r"shapes \(n, d\) and \(n, m\)"),
         ({"train_X": torch.zeros(1, 2), "train_Y": torch.zeros(1, 1)}, "at least two"),
-        ({"train_Y": torch.tensor([[0.0], [1.0], [math.nan], [0.0]])}, "row 2, column 0 is nan"),
+        ({"train_Y": torch.tensor([[0.0], [1.0], [math.nan], [0.0]])}, "row 2, output 0 is nan"),
         ({"noise": "none"}, "noise must be"),
         ({"num_layers": -1}, "num_layers must be at least 0"),
         ({"width": 0}, "width must be at least 1"),
-        ({"noise_variance": 0.0}, "noise_variance must be positive"),
+        ({"noise_variance": 0.0}, "noise_variance must be > 0"),
         ({"sampling": Sampling(num_chains=1, num_samples=1)}, "must be at least 2"),
         ({"sampling": Sampling(batch_size=0)}, "batch_size must be at least 1"),
     ],

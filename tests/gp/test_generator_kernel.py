@@ -188,5 +188,5 @@ def test_what_cannot_be_modelled_is_refused(samples, X):
         GeneratorGP(X, targets(X), samples=samples, by="sum")
     with pytest.raises(ValueError, match="samples is required with by='additive'"):
         GeneratorGP(X, targets(X))
-    with pytest.raises(ValueError, match="at least n = 2 observations"):
+    with pytest.raises(ValueError, match="at least two observations"):
         GeneratorGP(X[:1], targets(X)[:1], samples=samples)

@@ -5,7 +5,10 @@ import unittest
 
 import pytest
 import torch
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
 from gpytorch.kernels import RBFKernel, ScaleKernel
+from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import NormalPrior
 from gpytorch.test.base_kernel_test_case import BaseKernelTestCase
 
@@ -315,6 +318,109 @@ def test_held_couplings_need_no_solver_and_start_with_the_right_gradient(X, solv
         assert solver_calls == []
     dense(kernel, X)
     assert solver_calls
+
+
+@pytest.mark.ext
+def test_a_training_holds_the_couplings_that_it_finds_first(rng, solver_calls):
+    X = NB201.encode(NB201.sample(8, generator=rng, distinct=True))
+    kernel = HOTNNKernel(NB201, landmarks=X[:6]).double().train()
+    dense(kernel, X).sum().backward()
+    assert solver_calls
+    solver_calls.clear()
+    with torch.no_grad():
+        kernel.raw_eps -= 2.0
+    dense(kernel, X).sum().backward()
+    assert solver_calls == []
+    held = dense(kernel, X).detach()
+    with torch.no_grad():
+        exact = dense(kernel, X)
+    assert solver_calls
+    assert not torch.equal(held, exact)
+    torch.testing.assert_close(held, exact, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda kernel: kernel.train(),
+        lambda kernel: setattr(kernel, "lam", 0.3),
+        lambda kernel: kernel.initialize(raw_eps=torch.tensor([0.1])),
+        lambda kernel: kernel.load_state_dict(kernel.state_dict()),
+        lambda kernel: kernel.eval(),
+    ],
+    ids=["train", "set", "initialize", "load", "eval"],
+)
+def test_what_changes_parameters_by_name_ends_a_training(X, end):
+    kernel = HOTNNKernel(SPACE, landmarks=X[:4]).double().train()
+    dense(kernel, X)
+    with torch.no_grad():
+        kernel.raw_eps += 0.3
+    end(kernel)
+    fresh = HOTNNKernel(SPACE, landmarks=X[:4]).double()
+    fresh.load_state_dict(kernel.state_dict())
+    torch.testing.assert_close(dense(kernel, X), dense(fresh, X))
+
+
+def test_few_couplings_are_held_at_a_time(X):
+    kernel = HOTNNKernel(SPACE, landmarks=X).double().train()
+    for first in range(5):
+        for second in range(first + 1, 6):
+            dense(kernel, X[[first, second]])
+    assert len(kernel._held.couplings) <= 16
+    assert len(pickle.dumps(kernel)) < 200_000
+    assert copy.deepcopy(kernel)._held is None
+
+
+def test_integer_rows_are_rows(X):
+    for kernel in (HOTNNKernel(SPACE).double(), HOTNNKernel(SPACE, landmarks=X[:4]).double()):
+        assert torch.equal(dense(kernel, X.long()), dense(kernel, X))
+        assert dense(kernel, X[:1].long()).dtype == torch.float64
+
+
+def test_batch_elements_can_have_landmarks_of_their_own(X):
+    rows = torch.stack([X[:4], X[2:6]])
+    batch = HOTNNKernel(SPACE, landmarks=rows, batch_shape=torch.Size([2])).double()
+    batch.lam = torch.tensor([[0.2], [0.7]], dtype=torch.float64)
+    together = dense(batch, X)
+    weights = torch.rand(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (weights * together).sum().backward()
+    for element, lam in enumerate((0.2, 0.7)):
+        alone = HOTNNKernel(SPACE, landmarks=rows[element]).double()
+        alone.lam = lam
+        expected = dense(alone, X)
+        torch.testing.assert_close(together[element], expected)
+        (weights * expected).sum().backward()
+        torch.testing.assert_close(batch.raw_lengthscale.grad[element], alone.raw_lengthscale.grad)
+        torch.testing.assert_close(dense(batch[element], X), expected)
+        torch.testing.assert_close(
+            batch.spectrum(element).eigenvalues, alone.spectrum().eigenvalues
+        )
+    restored = pickle.loads(pickle.dumps(batch))
+    restored(X.flip(0))  # numbers networks in another order
+    torch.testing.assert_close(dense(restored, X), together)
+    with pytest.raises(ValueError, match="do not broadcast to batch_shape"):
+        HOTNNKernel(SPACE, landmarks=X.reshape(3, 2, 8), batch_shape=torch.Size([2]))
+
+
+@pytest.mark.ext
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench_macro", "transnas_macro"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.filterwarnings("error")
+def test_models_of_botorch_fit_it_as_they_are(name, seed, monkeypatch):
+    # All parameters of the distance are learned, and no fit has to start again.
+    monkeypatch.setattr("botorch.fit.sample_all_priors", lambda _: pytest.fail("a retry"))
+    space, generator = spaces.get(name), torch.Generator().manual_seed(seed)
+    rows = space.encode(space.sample(20, generator=generator, distinct=True))
+    slopes = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
+    targets = torch.sin(rows * slopes).sum(1, keepdim=True)
+    kernel = HOTNNKernel(space, landmarks=rows)
+    model = SingleTaskGP(rows, targets, covar_module=ScaleKernel(kernel))
+    before = kernel.tree_lengths.detach().clone()
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    assert not model.training
+    assert not torch.equal(kernel.tree_lengths, before)
+    posterior = model.posterior(rows)
+    assert (posterior.mean - targets).square().mean() < targets.var()
 
 
 def test_a_batch_element_is_a_kernel_of_its_own(X):

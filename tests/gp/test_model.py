@@ -1,13 +1,18 @@
+import copy
 import pickle
 import warnings
 
+import gpytorch
 import pytest
 import torch
 from botorch.acquisition import (
+    LogExpectedImprovement,
+    qKnowledgeGradient,
     qLogExpectedImprovement,
     qLogNoisyExpectedImprovement,
     qUpperConfidenceBound,
 )
+from botorch.acquisition.max_value_entropy_search import qLowerBoundMaxValueEntropy
 from botorch.acquisition.multi_objective import qLogExpectedHypervolumeImprovement
 from botorch.cross_validation import batch_cross_validation, gen_loo_cv_folds
 from botorch.exceptions.warnings import OptimizationWarning
@@ -15,7 +20,11 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelListGP
 from botorch.models.model import Model
 from botorch.models.transforms import Normalize
-from botorch.optim import optimize_acqf_discrete, optimize_acqf_discrete_local_search
+from botorch.optim import (
+    optimize_acqf_discrete,
+    optimize_acqf_discrete_local_search,
+    optimize_acqf_mixed,
+)
 from botorch.posteriors import GPyTorchPosterior
 from botorch.sampling import SobolQMCNormalSampler
 from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
@@ -282,10 +291,7 @@ def test_objectives_side_by_side(data):
     cost = (X == 3).sum(1, keepdim=True).double() + 0.1 * X[:, :1]
     models = [HOTNNGP(X, y, space=SPACE, learn=()) for y in (Y, -cost)]
     model = ModelListGP(*models)
-    fit_gpytorch_mll(
-        SumMarginalLogLikelihood(model.likelihood, model),
-        optimizer_kwargs={"options": {"maxiter": 5}},
-    )
+    fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
     assert model.posterior(X[:3]).mean.shape == (3, 2)
     both = torch.cat([Y, -cost], dim=1)
     reference = both.amin(0) - 0.1
@@ -305,35 +311,132 @@ def test_several_outputs_have_parameters_of_their_own(data):
     model = HOTNNGP(X, both, space=SPACE)
     kernel = model.architecture_kernels[0]
     assert kernel.lam.shape == (2, 1)
-    fit_gpytorch_mll(
-        ExactMarginalLogLikelihood(model.likelihood, model),
-        optimizer_kwargs={"options": {"maxiter": 5}},
-        max_rounds=1,
-    )
+    before = kernel.lam.detach().clone()
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    with torch.no_grad():
+        start = mll.train()(model(*model.train_inputs), model.train_targets)
+    fit_gpytorch_mll(mll)
+    assert (kernel.lam != before).all()
     assert kernel.lam[0] != kernel.lam[1]
+    with torch.no_grad():
+        end = mll.train()(model(*model.train_inputs), model.train_targets)
+    assert (end > start + 0.01).all()
+    model.eval()
     test = rows(4, seed=3)
     posterior = model.posterior(test)
     assert posterior.mean.shape == (4, 2)
     for output in (0, 1):
         alone = model.subset_output([output])
         assert alone.num_outputs == 1
-        # Another rounding of the same parameters may find another coupling.
-        torch.testing.assert_close(
-            alone.posterior(test).mean, posterior.mean[:, [output]], atol=0.05, rtol=0.02
-        )
+        found = alone.posterior(test)
+        torch.testing.assert_close(found.mean, posterior.mean[:, [output]])
+        torch.testing.assert_close(found.variance, posterior.variance[:, [output]])
 
 
-def test_cross_validation_runs_on_it(data):
-    X, Y = data
-    folds = gen_loo_cv_folds(train_X=X[:5], train_Y=Y[:5])
+def test_outputs_are_fitted_as_if_each_were_alone(data):
+    X, Y = data[0][:15], data[1][:15]
+    both = torch.cat([Y, X.square().sum(1, keepdim=True)], dim=1)
+    values = []
+    for targets_ in (both, both[:, :1], both[:, 1:]):
+        model = HOTNNGP(X, targets_, space=SPACE)
+        mll = fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        with torch.no_grad():
+            found = mll.train()(model(*model.train_inputs), model.train_targets)
+        values.append(found.reshape(-1))
+    torch.testing.assert_close(values[0], torch.cat(values[1:]), atol=0.03, rtol=0)
+
+
+def test_scipys_names_of_options_hold_for_several_outputs(data):
+    X, Y = data[0][:6], data[1][:6]
+    model = HOTNNGP(X, torch.cat([Y, -Y], dim=1), space=SPACE, learn=())
+    fit_gpytorch_mll(
+        ExactMarginalLogLikelihood(model.likelihood, model),
+        optimizer_kwargs={"options": {"maxiter": 5, "ftol": 1e-3}},
+    )
+    assert not model.training
+
+
+def test_cross_validation_predicts_what_is_left_out(data):
+    X, Y = data[0][:12], data[1][:12]
     results = batch_cross_validation(
         model_cls=HOTNNGP,
         mll_cls=ExactMarginalLogLikelihood,
-        cv_folds=folds,
-        model_init_kwargs={"space": SPACE, "learn": ()},
-        fit_args={"optimizer_kwargs": {"options": {"maxiter": 2}}, "max_rounds": 1},
+        cv_folds=gen_loo_cv_folds(train_X=X, train_Y=Y),
+        model_init_kwargs={"space": SPACE},
     )
-    assert results.posterior.mean.shape == (5, 1, 1)
+    assert results.posterior.mean.shape == (12, 1, 1)
+    mean = results.posterior.mean.squeeze()
+    assert (mean - Y.squeeze()).square().mean() < Y.var()
+
+
+def test_an_element_of_a_batch_is_the_model_of_its_own_observations(data):
+    X, Y = data
+    both = torch.cat([Y, X.square().sum(1, keepdim=True)], dim=1)
+    inputs, outputs = X.reshape(2, 15, 6), both.reshape(2, 15, 2)
+    batch = HOTNNGP(inputs, outputs, space=SPACE)
+    batch.architecture_kernels[0].lengthscale = 0.3
+    test = rows(4, seed=3)
+    posterior = batch.posterior(test)
+    for element in (0, 1):
+        alone = HOTNNGP(inputs[element], outputs[element], space=SPACE)
+        alone.architecture_kernels[0].lengthscale = 0.3
+        expected = alone.posterior(test)
+        torch.testing.assert_close(posterior.mean[element], expected.mean)
+        torch.testing.assert_close(posterior.variance[element], expected.variance)
+    second = batch.subset_output([1]).posterior(test)
+    torch.testing.assert_close(second.mean, posterior.mean[..., 1:])
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e9])
+def test_the_unit_of_the_targets_does_not_matter(data, unit):
+    X, Y = data
+    test = rows(5, seed=7)
+    found = []
+    for factor in (1.0, unit):
+        model = HOTNNGP(X, 80.0 * factor + factor * Y, space=SPACE)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        posterior = model.posterior(test)
+        found.append((posterior.mean / factor - 80.0, posterior.variance.sqrt() / factor))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.05)
+
+
+def test_acquisition_functions_that_look_ahead_run(fitted, data):
+    X, _ = data
+    assert torch.isfinite(qKnowledgeGradient(fitted, num_fantasies=2)(X[:3].unsqueeze(0))).all()
+    best = qLowerBoundMaxValueEntropy(fitted, candidate_set=X)
+    assert torch.isfinite(best(X[:2].unsqueeze(1))).all()
+
+
+def test_mixed_columns_are_acquired_together(data):
+    X, Y = data
+    numeric = torch.rand(30, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    model = HOTNNGP(torch.cat([X, numeric], dim=1), Y + numeric, space=SPACE)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    candidate, _ = optimize_acqf_mixed(
+        LogExpectedImprovement(model, best_f=Y.max()),
+        bounds=torch.tensor([[0.0] * 7, [4.0] * 6 + [1.0]], dtype=torch.float64),
+        q=1,
+        num_restarts=2,
+        raw_samples=8,
+        fixed_features_list=[dict(enumerate(row)) for row in X[:3].tolist()],
+    )
+    assert len(SPACE.decode(candidate[:, :6])) == 1
+    assert candidate[0, 6] > 0.9
+
+
+def test_predictions_need_no_gradients(fitted):
+    test = rows(4, seed=3)
+    expected = fitted.posterior(test).variance.detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(fitted.posterior(test).variance, expected)
+    with torch.no_grad(), gpytorch.settings.fast_pred_var():
+        twin = copy.deepcopy(fitted)
+        torch.testing.assert_close(twin.posterior(test).variance, expected)
+    with torch.inference_mode():
+        model = HOTNNGP(test, test[:, :1], space=SPACE)
+    with pytest.raises(RuntimeError, match=r"built under torch\.inference_mode"):
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
 
 
 @pytest.mark.parametrize("combine", ["product", "additive"])
@@ -350,11 +453,7 @@ def test_numeric_features_join_in(data, combine):
     )
     kernels = [type(m) for m in model.covar_module.modules() if isinstance(m, MaternKernel)]
     assert len(kernels) == 1
-    fit_gpytorch_mll(
-        ExactMarginalLogLikelihood(model.likelihood, model),
-        optimizer_kwargs={"options": {"maxiter": 15}},
-        max_rounds=1,
-    )
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     more = wide[:1].repeat(2, 1)
     more[1, 6] += 0.5e6
     mean = model.posterior(more).mean

@@ -8,10 +8,13 @@ from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from hotnas_torch import spaces
+from hotnas_torch.distributions import encoding_of
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.gp import HOTNNGP
+from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, WeisfeilerLehmanGP
+from hotnas_torch.metrics import TreeWasserstein
 
 SPACE = spaces.NASBench201()
+MACRO = spaces.NASBenchMacro()
 
 
 def rows(num):
@@ -51,11 +54,45 @@ def test_small_spaces_are_modelled(name, rng):
     nets = space.sample(12, generator=rng, distinct=True)
     Y = space.encode(nets).square().sum(1, keepdim=True)
     model = HOTNNGP(space.encode(nets), Y, space=space)
-    fit_gpytorch_mll(
-        ExactMarginalLogLikelihood(model.likelihood, model),
-        optimizer_kwargs={"options": {"maxiter": 10}},
-    )
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     kernel = model.architecture_kernels[0]
     assert kernel.raw_eta.requires_grad
     assert kernel.raw_zeta.requires_grad
     assert torch.isfinite(model.posterior(space.encode(nets[:3])).mean).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda X, Y: HOTNNGP(X, Y, space=MACRO, learn=()),
+        lambda X, Y: DistanceGP(X, Y, distance=TreeWasserstein(MACRO)),
+        lambda X, Y: FeatureGP(X, Y, encoding_of(MACRO).of_rows),
+        lambda X, Y: WeisfeilerLehmanGP(X, Y, space=MACRO),
+    ],
+    ids=["HOTNNGP", "DistanceGP", "FeatureGP", "WeisfeilerLehmanGP"],
+)
+@pytest.mark.parametrize(
+    ("rows_as", "targets_as"),
+    [
+        (torch.int64, torch.float64),
+        (torch.float32, torch.float64),
+        (torch.float64, torch.int64),
+        (torch.uint8, torch.int32),
+    ],
+)
+def test_types_that_hold_the_same_numbers_make_the_same_model(make, rows_as, targets_as, rng):
+    X = MACRO.encode(MACRO.sample(8, generator=rng, distinct=True))
+    Y = X.square().sum(1, keepdim=True)
+    expected = make(X, Y).posterior(X)
+    model = make(X.to(rows_as), Y.to(targets_as))
+    for test in (X, X.long(), X.float()):
+        found = model.posterior(test)
+        assert found.mean.dtype == torch.float64
+        torch.testing.assert_close(found.mean, expected.mean)
+        torch.testing.assert_close(found.variance, expected.variance)
+
+
+def test_constant_targets_of_a_model_of_features_are_predicted(rng):
+    X = MACRO.encode(MACRO.sample(6, generator=rng, distinct=True))
+    model = FeatureGP(X, torch.full((6, 1), 3.0).double(), encoding_of(MACRO).of_rows)
+    assert model.posterior(X).mean.flatten().tolist() == pytest.approx([3.0] * 6)

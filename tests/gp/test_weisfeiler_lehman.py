@@ -163,7 +163,7 @@ def test_levels_are_those_of_the_paper(name, levels):
         ),
         ({"train_X": torch.zeros(3, 9)}, ValueError, r"shapes \(n, 8\) and \(n, 1\); got \(3, 9\)"),
         ({"levels": ()}, ValueError, "levels must hold at least one"),
-        ({"levels": (-1,)}, ValueError, "level must be >= 0; got -1"),
+        ({"levels": (-1,)}, ValueError, r"levels\[\d\] must be at least 0; got -1"),
         ({"noise_bounds": (0.1, 0.01)}, ValueError, r"0 < low < high; got \(0.1, 0.01\)"),
         ({"aggregation": "sum"}, ValueError, "aggregation must be one of"),
     ],

@@ -53,7 +53,7 @@ def test_the_pool_of_nasbench201_is_all_mutants():
     ("settings", "message"),
     [
         ({"levels": ()}, "levels must hold at least one level"),
-        ({"levels": (1, -2)}, "level must lie between 0 and 1; got -2"),
+        ({"levels": (1, -2)}, r"levels\[1\] must be at least 0; got -2"),
         ({"aggregation": "mean"}, "aggregation must be one of"),
         ({"max_noise": 1e-6}, "noise_bounds must be"),
         ({"num_parents": 0}, "num_parents must be at least 1"),
