@@ -26,6 +26,7 @@ __all__ = [
     "instruction_set",
     "loaded",
     "path",
+    "raise_pending",
     "reason",
     "serves",
 ]
@@ -108,3 +109,11 @@ def serves(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(cuda_architectures())
     return loaded and device.type == "cpu"
+
+
+def raise_pending() -> None:
+    """Raise what the handler of a signal raised while the compiled core worked, if one did.
+
+    The core leaves it with the interpreter, which raises it as soon as it runs Python code again: that
+    of this function.
+    """

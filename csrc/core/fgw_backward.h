@@ -34,6 +34,7 @@ HN_HD void fgw_backward(const G& g, const Shape& s, const Terms& terms, const Fg
   for (int i = 0; i < s.n; ++i) {
     HN_ROLLED
     for (int j = 0; j < s.m; ++j) {
+      g.poll(std::int64_t{s.n} * s.ld);
       const T mass = w.plan[i * s.ld + j];
       if (!(mass > 0)) continue;
       const auto here = G::template splat_int<T>(j);
