@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <ostream>
 #include <tuple>
@@ -96,6 +97,18 @@ void check_terms(const Call& op, std::int64_t loss, std::int64_t pairs) {
                   ": pairs must be 0 (all), 1 (directed) or 2 (ordered), got ", pairs);
 }
 
+/// How many times something may be done: an int in the kernels.
+int count(const Call& op, const char* name, std::int64_t value) {
+  STD_TORCH_CHECK(value >= 1 && value <= std::numeric_limits<int>::max(), op, ": ", name,
+                  " must be between 1 and ", std::numeric_limits<int>::max(), ", got ", value);
+  return static_cast<int>(value);
+}
+
+void check_epsilon(const Call& op, double epsilon) {
+  STD_TORCH_CHECK(epsilon > 0 && epsilon <= std::numeric_limits<double>::max(), op,
+                  ": epsilon must be finite and positive, got ", epsilon);
+}
+
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tensor& cost_,
                                                                      const Tensor& a_,
@@ -132,6 +145,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
                                                             const Tensor& b_, double epsilon,
                                                             double tol, std::int64_t max_iter) {
   const Call op{"sinkhorn", cost_};
+  check_epsilon(op, epsilon);
   const ScalarType type = cost_.scalar_type();
   const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
   const std::int64_t batch = cost.size(0);
@@ -148,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
                                data<T>(b),
                                epsilon,
                                tol,
-                               static_cast<int>(max_iter),
+                               count(op, "max_iter", max_iter),
                                write<T>(f),
                                write<T>(g),
                                write<T>(residual),
@@ -249,6 +263,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
     std::int64_t proximal, double tol, std::int64_t max_iter, double inner_tol,
     std::int64_t inner_max_iter) {
   const Call op{"entropic_fgw", cost_};
+  check_epsilon(op, epsilon);
   const ScalarType type = cost_.scalar_type();
   const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
   const std::int64_t batch = cost.size(0);
@@ -276,9 +291,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
                                   static_cast<int>(pairs),
                                   static_cast<int>(proximal),
                                   tol,
-                                  static_cast<int>(max_iter),
+                                  count(op, "max_iter", max_iter),
                                   inner_tol,
-                                  static_cast<int>(inner_max_iter),
+                                  count(op, "inner_max_iter", inner_max_iter),
                                   write<T>(log_plan),
                                   write<T>(f),
                                   write<T>(g),

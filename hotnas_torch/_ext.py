@@ -114,6 +114,6 @@ def serves(device: torch.device) -> bool:
 def raise_pending() -> None:
     """Raise what the handler of a signal raised while the compiled core worked, if one did.
 
-    The core leaves it with the interpreter, which raises it as soon as it runs Python code again: that
-    of this function.
+    The core leaves it with the interpreter, which raises it as soon as it runs Python code again:
+    that of this function.
     """
