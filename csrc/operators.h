@@ -66,7 +66,15 @@ Tensor read(const Tensor& tensor, const Call& op, const char* name, ScalarType t
   return torch::stable::contiguous(tensor);
 }
 
-/// Node counts are ints in the kernels; a problem beyond this would not fit any memory anyway.
+/// Counts are ints in the kernels.
+int count(const Call& op, const char* name, std::int64_t value, std::int64_t least = 1,
+          std::int64_t most = std::numeric_limits<int>::max()) {
+  STD_TORCH_CHECK(value >= least && value <= most, op, ": ", name, " must be between ", least,
+                  " and ", most, ", got ", value);
+  return static_cast<int>(value);
+}
+
+/// A problem with more nodes would not fit any memory anyway.
 int nodes(const Tensor& tensor, std::int64_t axis, const Call& op) {
   const std::int64_t count = tensor.size(axis);
   STD_TORCH_CHECK(count <= 32768, op, ": at most 32768 nodes per problem, got ", count);
@@ -95,13 +103,6 @@ void check_terms(const Call& op, std::int64_t loss, std::int64_t pairs) {
   STD_TORCH_CHECK(loss == 0 || loss == 1, op, ": loss must be 0 (l1) or 1 (l2), got ", loss);
   STD_TORCH_CHECK(pairs >= 0 && pairs <= 2, op,
                   ": pairs must be 0 (all), 1 (directed) or 2 (ordered), got ", pairs);
-}
-
-/// How many times something may be done: an int in the kernels.
-int count(const Call& op, const char* name, std::int64_t value) {
-  STD_TORCH_CHECK(value >= 1 && value <= std::numeric_limits<int>::max(), op, ": ", name,
-                  " must be between 1 and ", std::numeric_limits<int>::max(), ", got ", value);
-  return static_cast<int>(value);
 }
 
 void check_epsilon(const Call& op, double epsilon) {
@@ -227,9 +228,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
 }
 
 template <class Device>
-std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
-                                        const Tensor& struct_y_, const Tensor& weight_,
-                                        std::int64_t loss, std::int64_t pairs) {
+std::tuple<Tensor, Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
+                                                const Tensor& struct_y_, const Tensor& weight_,
+                                                std::int64_t loss, std::int64_t pairs) {
   const Call op{"fgw_backward", plan_};
   const ScalarType type = plan_.scalar_type();
   const Tensor plan = read(plan_, op, "plan", type, {-1, -1, -1});
@@ -240,6 +241,7 @@ std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struc
   const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
   const Tensor weight = read(weight_, op, "weight", type, {batch});
   Tensor grad_x = like(plan, {batch, n, n}), grad_y = like(plan, {batch, m, m});
+  Tensor value = like(plan, {batch});
   by_dtype(plan, op, [&]<class T>() {
     const FgwBackwardArgs<T> args{n,
                                   m,
@@ -250,10 +252,11 @@ std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struc
                                   static_cast<int>(loss),
                                   static_cast<int>(pairs),
                                   write<T>(grad_x),
-                                  write<T>(grad_y)};
+                                  write<T>(grad_y),
+                                  write<T>(value)};
     Device::run(&KernelsOf<T>::fgw_backward, args, batch, chunk_for(n, m), op);
   });
-  return {grad_x, grad_y};
+  return {grad_x, grad_y, value};
 }
 
 template <class Device>

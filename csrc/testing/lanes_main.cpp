@@ -227,7 +227,7 @@ class Calls {
   }
 
   Results<T> fgw_backward(int loss, int pairs) {
-    Results<T> r = results(2);
+    Results<T> r = results(3);
     const FgwBackwardArgs<T> args{
         p_.n,
         p_.m,
@@ -238,7 +238,8 @@ class Calls {
         loss,
         pairs,
         r.room("grad_x", static_cast<std::size_t>(p_.count) * p_.n * p_.n),
-        r.room("grad_y", static_cast<std::size_t>(p_.count) * p_.m * p_.m)};
+        r.room("grad_y", static_cast<std::size_t>(p_.count) * p_.m * p_.m),
+        r.room("value", p_.count)};
     r.complete = k_.fgw_backward(args, 0, p_.count, watch_);
     return r;
   }

@@ -105,6 +105,31 @@ def entropic_objective(
     return value
 
 
+def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Derivative of the objective in the row masses, without its part along (1, ..., 1).
+
+    It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
+    have. Absent nodes get that limit, and 0 where one of their costs is no number.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        f: Optimal row duals, shape (B, n).
+        g: Optimal column duals, shape (B, m); -inf at absent columns.
+        epsilon: As it was given to `sinkhorn`.
+
+    Returns:
+        Shape (B, n).
+    """
+    here, others = (a > 0), (g != -torch.inf)[:, None, :]
+    usable = cost.isfinite()
+    exponent = (torch.where(others, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
+    limit = -epsilon * torch.where(others, exponent, -torch.inf).logsumexp(2)
+    slope = torch.where(here, f - epsilon * torch.where(here, a, 1).log(), limit)
+    known = here | ((usable | ~others).all(2) & others.any(2))
+    return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
+
+
 def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor) -> Tensor:
     value = -epsilon * (mass - 1)
     for dual, masses in ((f, a), (g, b)):
@@ -134,13 +159,15 @@ class _EntropicObjective(torch.autograd.Function):
         (grad,) = grads
         cost, a, b, f, g = ctx.saved_tensors
         epsilon = ctx.epsilon
-        present = torch.where(a > 0, a, 1), torch.where(b > 0, b, 1)
-        slope_a = torch.where(a > 0, f - epsilon * present[0].log(), 0)
-        slope_b = torch.where(b > 0, g - epsilon * present[1].log(), 0)
+        grad_a = grad_b = None
+        if ctx.needs_input_grad[1]:
+            grad_a = grad[:, None] * mass_slopes(cost, a, f, g, epsilon)
+        if ctx.needs_input_grad[2]:
+            grad_b = grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon)
         return (
             grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
-            grad[:, None] * torch.where(a > 0, tangent(slope_a, a), 0),
-            grad[:, None] * torch.where(b > 0, tangent(slope_b, b), 0),
+            grad_a,
+            grad_b,
             None,
             None,
             None,

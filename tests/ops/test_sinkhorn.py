@@ -304,3 +304,35 @@ def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
         tensor.requires_grad_()
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(op, (*inputs, 0.2, 1e-4, 100), test_utils=checks)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+def test_mass_gradients_at_absent_nodes_are_the_limit_of_those_at_small_masses(
+    epsilon: float, backend: str
+) -> None:
+    cost = torch.tensor([[[0.0, 1.0, 7.0], [1.0, 0.0, 0.5], [0.2, 0.9, 0.3]]], dtype=F64)
+
+    def gradients(mass: float) -> tuple[Tensor, Tensor]:
+        a = torch.tensor([[0.5, 0.5 - mass, mass]], dtype=F64, requires_grad=True)
+        b = torch.tensor([[0.5 - mass, 0.5, mass]], dtype=F64, requires_grad=True)
+        f, g, *_ = sinkhorn(cost, a, b, epsilon, 1e-13, 10_000, backend=backend)
+        total = entropic_plan(cost, f, g, epsilon).sum((1, 2))
+        value = entropic_objective(cost, a, b, f, g, epsilon, total)
+        of_a, of_b = torch.autograd.grad(value.sum(), (a, b))
+        return of_a - of_a[:, :1], of_b - of_b[:, :1]
+
+    for mine, limit in zip(gradients(0.0), gradients(1e-9), strict=True):
+        assert (mine[:, 2] != 0).all()
+        assert torch.allclose(mine, limit, atol=1e-5)
+
+
+def test_an_absent_node_whose_costs_are_no_numbers_has_no_mass_gradient(backend: str) -> None:
+    cost = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [torch.nan, torch.inf]]], dtype=F64)
+    a = torch.tensor([[0.5, 0.5, 0.0]], dtype=F64, requires_grad=True)
+    b = torch.tensor([[0.5, 0.5]], dtype=F64)
+    f, g, *_ = sinkhorn(cost, a, b, 0.1, 1e-12, 1000, backend=backend)
+    total = entropic_plan(cost, f, g, 0.1).sum((1, 2))
+    entropic_objective(cost, a, b, f, g, 0.1, total).sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+    assert a.grad[0, 2] == 0
