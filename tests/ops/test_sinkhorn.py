@@ -306,7 +306,7 @@ def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
     torch.library.opcheck(op, (*inputs, 0.2, 1e-4, 100), test_utils=checks)
 
 
-@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+@pytest.mark.parametrize("epsilon", [0.3, 1.0])
 def test_mass_gradients_at_absent_nodes_are_the_limit_of_those_at_small_masses(
     epsilon: float, backend: str
 ) -> None:
