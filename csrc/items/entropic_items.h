@@ -33,11 +33,26 @@ struct CostUnit {
   }
 };
 
-/// Multiplies an array in place.
+/// Multiplies an array in place. Returns 0, or NaN on a lane where that left the range in which sums of a few are finite.
 template <class G, class T>
-HN_HD void rescale(const G& g, Array<T> values, std::size_t count, std::type_identity_t<T> factor) {
+HN_HD T rescale(const G& g, Array<T> values, std::size_t count, std::type_identity_t<T> factor) {
+  T defect = 0;
   HN_ROLLED
-  for (std::size_t e = g.begin(); e < count; e += g.step()) values[e] *= factor;
+  for (std::size_t e = g.begin(); e < count; e += g.step()) {
+    values[e] *= factor;
+    defect += 4 * values[e] - 4 * values[e];
+  }
+  return defect;
+}
+
+/// The duals in the caller's units; whether they exist there.
+template <class G, class T>
+HN_HD bool duals_outward(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                         const CostUnit& unit) {
+  const T factor = unit.template outward<T>();
+  const T defect = rescale(g, w.f, s.n, factor) + rescale(g, w.g, s.m, factor);
+  g.sync();
+  return g.total(defect) == 0;
 }
 
 /// Logarithms of the masses.
@@ -93,9 +108,7 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       rescale(g, w.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
       g.sync();
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
-      rescale(g, w.sinkhorn.f, s.n, unit.template outward<T>());
-      rescale(g, w.sinkhorn.g, s.m, unit.template outward<T>());
-      g.sync();
+      result.finite &= duals_outward(g, s, w.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
     }
     T *f = p.f + item * p.n, *dual = p.g + item * p.m;
@@ -162,9 +175,7 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
       g.sync();
       result = entropic_fgw(g, s, terms, w.fgw, alpha, T(unit.epsilon), p.proximal != 0, T(p.tol),
                             p.max_iter, T(p.inner_tol), p.inner_max_iter);
-      rescale(g, w.fgw.sinkhorn.f, s.n, unit.template outward<T>());
-      rescale(g, w.fgw.sinkhorn.g, s.m, unit.template outward<T>());
-      g.sync();
+      result.finite &= duals_outward(g, s, w.fgw.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
     }
     T *log_plan = p.log_plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;

@@ -30,14 +30,14 @@ def sinkhorn(
         a: Row masses, shape (B, n). Nodes of zero weight are absent.
         b: Column masses, shape (B, m), with the same sum as ``a``.
         epsilon: Weight of the entropy, in units of the cost, > 0.
-        tol: L1 error of the row marginal to stop at.
+        tol: L1 error to stop at, of the row and of the column masses of the plan.
         max_iter: Most iterations of an item.
         backend: "auto", "ext" or "torch"; see `Operator`.
         differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
 
     Returns:
-        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error of
-        the row marginal; ``iterations`` (B,) int32; ``status`` (B,) int32.
+        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the larger L1
+        error of the row and column masses; ``iterations`` (B,) int32; ``status`` (B,) int32.
 
     Differentiability:
         ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal

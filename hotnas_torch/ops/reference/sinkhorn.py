@@ -86,9 +86,12 @@ def log_domain_sinkhorn(
             status[items] = torch.where(error.isfinite(), outcome, NONFINITE)
         items = items[(status[items] == MAX_ITER) & (still[items] < _PATIENCE)]
 
+    f, g = unit * f, unit * g
+    # In the caller's units sums of a few must be finite, too.
+    beyond = (rows & (4 * f).isinf()).any(1) | (columns & (4 * g).isinf()).any(1)
+    status = torch.where((status <= MAX_ITER) & beyond, NONFINITE, status)
     failed = ((status == NONFINITE) | (status == INFEASIBLE))[:, None]
-    f = torch.where(failed, torch.nan, unit * f)
-    g = torch.where(failed, torch.nan, unit * g)
+    f, g = torch.where(failed, torch.nan, f), torch.where(failed, torch.nan, g)
     return f, g, residual, iterations, status
 
 
