@@ -140,13 +140,26 @@ def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass
     return value
 
 
+def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
+    """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
+
+    Where ``epsilon`` is large against the costs, duals of its size leave nothing else of the value.
+    """
+    absent = (a == 0)[:, :, None] | (b == 0)[:, None, :]
+    filled = cost.masked_fill(absent, 0)
+    product = ((filled @ b[:, :, None]).squeeze(2) * a).sum(1)
+    least = cost.masked_fill(absent, torch.inf).amin((1, 2))
+    spread = cost.masked_fill(absent, -torch.inf).amax((1, 2)) - least
+    lowest = product - spread * (spread / (8 * epsilon))
+    return torch.where(spread < epsilon, value.clamp(lowest, product), value)
+
+
 class _EntropicObjective(torch.autograd.Function):
     @staticmethod
     def forward(
         cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
     ) -> Tensor:
-        del cost  # the gradient needs it
-        return _dual_value(a, b, f, g, epsilon, mass)
+        return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

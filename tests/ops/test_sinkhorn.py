@@ -336,3 +336,15 @@ def test_an_absent_node_whose_costs_are_no_numbers_has_no_mass_gradient(backend:
     assert a.grad is not None
     assert a.grad.isfinite().all()
     assert a.grad[0, 2] == 0
+
+
+@pytest.mark.parametrize("epsilon", [1e2, 1e4, 1e8, 1e20])
+def test_an_epsilon_far_above_the_costs_leaves_the_objective_right(
+    epsilon: float, dtype: torch.dtype, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = (tensor.to(dtype) for tensor in problem(rng, absent=0.2))
+    f, g, *_ = sinkhorn(cost, a, b, epsilon, 1e-5, 100, backend=backend)
+    total = entropic_plan(cost, f, g, epsilon).sum((1, 2))
+    value = entropic_objective(cost, a, b, f, g, epsilon, total)
+    product = torch.einsum("kij,ki,kj->k", cost, a, b)
+    assert torch.allclose(value, product, rtol=1e-5 + 1 / epsilon, atol=0)
