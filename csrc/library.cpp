@@ -24,7 +24,7 @@ HOTNAS_LIBRARY_NAMED(HOTNAS_LIBRARY_NAME, m) {
       " Tensor status)");
   m.def(
       "fgw_backward(Tensor plan, Tensor struct_x, Tensor struct_y, Tensor weight, int loss, int pairs)"
-      " -> (Tensor grad_x, Tensor grad_y)");
+      " -> (Tensor grad_x, Tensor grad_y, Tensor value)");
   m.def(
       "entropic_fgw(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha,"
       " float epsilon, int loss, int pairs, int proximal, float tol, int max_iter, float inner_tol,"

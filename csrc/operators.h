@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <ostream>
 #include <tuple>
@@ -65,7 +66,15 @@ Tensor read(const Tensor& tensor, const Call& op, const char* name, ScalarType t
   return torch::stable::contiguous(tensor);
 }
 
-/// Node counts are ints in the kernels; a problem beyond this would not fit any memory anyway.
+/// Counts are ints in the kernels.
+int count(const Call& op, const char* name, std::int64_t value, std::int64_t least = 1,
+          std::int64_t most = std::numeric_limits<int>::max()) {
+  STD_TORCH_CHECK(value >= least && value <= most, op, ": ", name, " must be between ", least,
+                  " and ", most, ", got ", value);
+  return static_cast<int>(value);
+}
+
+/// A problem with more nodes would not fit any memory anyway.
 int nodes(const Tensor& tensor, std::int64_t axis, const Call& op) {
   const std::int64_t count = tensor.size(axis);
   STD_TORCH_CHECK(count <= 32768, op, ": at most 32768 nodes per problem, got ", count);
@@ -94,6 +103,11 @@ void check_terms(const Call& op, std::int64_t loss, std::int64_t pairs) {
   STD_TORCH_CHECK(loss == 0 || loss == 1, op, ": loss must be 0 (l1) or 1 (l2), got ", loss);
   STD_TORCH_CHECK(pairs >= 0 && pairs <= 2, op,
                   ": pairs must be 0 (all), 1 (directed) or 2 (ordered), got ", pairs);
+}
+
+void check_epsilon(const Call& op, double epsilon) {
+  STD_TORCH_CHECK(epsilon > 0 && epsilon <= std::numeric_limits<double>::max(), op,
+                  ": epsilon must be finite and positive, got ", epsilon);
 }
 
 template <class Device>
@@ -132,6 +146,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
                                                             const Tensor& b_, double epsilon,
                                                             double tol, std::int64_t max_iter) {
   const Call op{"sinkhorn", cost_};
+  check_epsilon(op, epsilon);
   const ScalarType type = cost_.scalar_type();
   const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
   const std::int64_t batch = cost.size(0);
@@ -148,7 +163,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
                                data<T>(b),
                                epsilon,
                                tol,
-                               static_cast<int>(max_iter),
+                               count(op, "max_iter", max_iter),
                                write<T>(f),
                                write<T>(g),
                                write<T>(residual),
@@ -213,9 +228,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
 }
 
 template <class Device>
-std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
-                                        const Tensor& struct_y_, const Tensor& weight_,
-                                        std::int64_t loss, std::int64_t pairs) {
+std::tuple<Tensor, Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
+                                                const Tensor& struct_y_, const Tensor& weight_,
+                                                std::int64_t loss, std::int64_t pairs) {
   const Call op{"fgw_backward", plan_};
   const ScalarType type = plan_.scalar_type();
   const Tensor plan = read(plan_, op, "plan", type, {-1, -1, -1});
@@ -226,6 +241,7 @@ std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struc
   const Tensor struct_y = read(struct_y_, op, "struct_y", type, {batch, m, m});
   const Tensor weight = read(weight_, op, "weight", type, {batch});
   Tensor grad_x = like(plan, {batch, n, n}), grad_y = like(plan, {batch, m, m});
+  Tensor value = like(plan, {batch});
   by_dtype(plan, op, [&]<class T>() {
     const FgwBackwardArgs<T> args{n,
                                   m,
@@ -236,10 +252,11 @@ std::tuple<Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struc
                                   static_cast<int>(loss),
                                   static_cast<int>(pairs),
                                   write<T>(grad_x),
-                                  write<T>(grad_y)};
+                                  write<T>(grad_y),
+                                  write<T>(value)};
     Device::run(&KernelsOf<T>::fgw_backward, args, batch, chunk_for(n, m), op);
   });
-  return {grad_x, grad_y};
+  return {grad_x, grad_y, value};
 }
 
 template <class Device>
@@ -249,6 +266,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
     std::int64_t proximal, double tol, std::int64_t max_iter, double inner_tol,
     std::int64_t inner_max_iter) {
   const Call op{"entropic_fgw", cost_};
+  check_epsilon(op, epsilon);
   const ScalarType type = cost_.scalar_type();
   const Tensor cost = read(cost_, op, "cost", type, {-1, -1, -1});
   const std::int64_t batch = cost.size(0);
@@ -276,9 +294,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
                                   static_cast<int>(pairs),
                                   static_cast<int>(proximal),
                                   tol,
-                                  static_cast<int>(max_iter),
+                                  count(op, "max_iter", max_iter),
                                   inner_tol,
-                                  static_cast<int>(inner_max_iter),
+                                  count(op, "inner_max_iter", inner_max_iter),
                                   write<T>(log_plan),
                                   write<T>(f),
                                   write<T>(g),

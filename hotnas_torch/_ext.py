@@ -30,6 +30,7 @@ __all__ = [
     "instruction_set",
     "loaded",
     "path",
+    "raise_pending",
     "reason",
     "serves",
     "warn_of_absence",
@@ -180,3 +181,11 @@ def warn_of_absence(device: torch.device) -> None:
         MissingExtensionWarning,
         stacklevel=4,
     )
+
+
+def raise_pending() -> None:
+    """Raise what the handler of a signal raised while the compiled core worked, if one did.
+
+    The core leaves it with the interpreter, which raises it as soon as it runs Python code again:
+    that of this function.
+    """

@@ -46,7 +46,7 @@ struct FgwBackwardArgs {
   int n, m;
   const T *plan, *struct_x, *struct_y, *weight;
   int loss, pairs;
-  T *grad_x, *grad_y;
+  T *grad_x, *grad_y, *value;
 };
 
 template <class T>

@@ -436,6 +436,7 @@ class Fgw {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
     HN_ROLLED
     for (;;) {
+      g_.poll(std::int64_t{num_active_ + 1} * s_.n * s_.ld);
       list_active();
       slopes(0);
       T on_plan = 0, linear = 0;

@@ -1,4 +1,4 @@
-// Derivative of the quadratic term in the structures, at a fixed coupling (envelope theorem):
+// The quadratic term, and its derivative in the structures at a fixed coupling (envelope theorem):
 //   d/dCx_ik = weight sum_jl T_ij T_kl L'(Cx_ik - Cy_jl),   d/dCy_jl = -weight sum_ik of the same.
 // L' is the sign for l1 (0 at ties, a subgradient) and twice the difference for l2.
 #pragma once
@@ -21,26 +21,29 @@ HN_HD FgwBackwardWork<T> take_fgw_backward(Arena& arena, const Shape& s) {
           arena.take_far<T>(other), arena.take_far<T>(own), arena.take_far<T>(other)};
 }
 
+/// Leaves the derivatives in the work space and returns weight times the quadratic term.
 template <class G, class Terms, class T>
-HN_HD void fgw_backward(const G& g, const Shape& s, const Terms& terms, const FgwBackwardWork<T>& w,
-                        T weight) {
+HN_HD T fgw_backward(const G& g, const Shape& s, const Terms& terms, const FgwBackwardWork<T>& w,
+                     T weight) {
   using Var = typename G::template Var<T>;
   const Var none = G::splat(T(0));
   const Pairs pairs = terms.pairs();
   for (int e = g.begin(); e < s.n * s.ldn; e += g.step()) w.grad_x[e] = 0;
   for (int e = 0; e < s.m * s.ld; e += G::width) g.store(w.grad_y + e, none);
   g.sync();
+  Var value = none;  // of terms that are not negative: large structures that agree do not cancel
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
     HN_ROLLED
     for (int j = 0; j < s.m; ++j) {
+      g.poll(std::int64_t{s.n} * s.ld);
       const T mass = w.plan[i * s.ld + j];
       if (!(mass > 0)) continue;
       const auto here = G::template splat_int<T>(j);
       HN_ROLLED
       for (int k = pairs == Pairs::ordered ? i + 1 : 0; k < s.n; ++k) {
         if (pairs == Pairs::directed && k == i) continue;
-        Var sum = none;
+        Var sum = none, row = none;
         HN_ROLLED
         for (int l0 = 0; l0 < s.ld; l0 += G::width) {
           const auto at = g.template index<T>(l0);
@@ -55,14 +58,17 @@ HN_HD void fgw_backward(const G& g, const Shape& s, const Terms& terms, const Fg
           if (pairs == Pairs::directed) change = G::select(at == here, none, change);
           if (pairs == Pairs::ordered) change = G::select(at > here, change, none);
           sum += change;
+          row += change * difference;
           g.store(w.grad_y + j * s.ld + l0, g.load(w.grad_y + j * s.ld + l0) - change);
         }
+        value += row;
         const T total = g.sum(sum);
         if (g.leader()) w.grad_x[i * s.ldn + k] += total;
       }
     }
   }
   g.sync();
+  return (terms.loss() == Loss::l1 ? T(1) : T(0.5)) * g.sum(value);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

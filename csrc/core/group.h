@@ -11,6 +11,7 @@
 //   for (int j0 = 0; j0 < m; j0 += G::width)  ...  g.load(row + j0)    columns side by side on lanes
 //   for (int k = g.begin(); k < count; k += g.step())                  scalar work shared out
 // Memory is shared by the lanes: whoever reads what another lane wrote calls sync() in between.
+// poll(work), work in entries of a matrix, tells a long call that it may end here, by an exception, if it shall.
 // Collectives (sum, min_at, append) return the same bits on every lane, so that branches
 // on their results never diverge. Rows are padded to a multiple of the width.
 #pragma once
@@ -133,6 +134,7 @@ struct SerialGroup : ScalarLanes {
   HN_HD int step() const { return 1; }
   HN_HD bool leader() const { return true; }
   HN_HD void sync() const {}
+  HN_HD void poll(std::int64_t) const {}
   template <class T>
   HN_HD LaneInt<T> index(int j0) const {
     return j0;

@@ -81,6 +81,7 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   for (int i = 0; i < s.n; ++i) {
     HN_ROLLED
     for (int j = 0; j < s.m; ++j) {
+      g.poll(std::int64_t{s.n} * s.ld);
       pair_kernel(g, s, terms, w.c, i, j, w.kernel);
       const T least = dual_value(w.kernel);
       if (g.leader()) w.local[i * s.ld + j] = least;

@@ -90,7 +90,10 @@ HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Struc
   const int count = *v.count;
   int i = 0;
   HN_ROLLED
-  for (; i + 4 <= s.n; i += 4) pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
+  for (; i + 4 <= s.n; i += 4) {
+    g.poll(std::int64_t{4} * count * s.ld);
+    pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
+  }
   if (i + 2 <= s.n) {
     pair_cost_rows<2>(g, s, terms, c, v, count, i, out);
     i += 2;

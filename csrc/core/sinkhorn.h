@@ -3,8 +3,8 @@
 // A sweep in the log domain, by log-sum-exp, overflows nowhere and takes two exponentials per entry. It sets f and
 // g; the sweeps that follow are T = diag(u) K diag(v) with K the coupling so far, two multiplications per entry,
 // until u or v is so large or small that K had lost what counts now. Then f and g take them up.
-// Each problem stops alone, when the L1 error of its row masses is at most tol (columns are exact), as f and g
-// tell in the log domain.
+// Each problem stops alone, when the coupling that f and g give as they are stored has row and column masses with L1
+// errors of at most tol. Where rounding of f and g keeps it from that, it stops when more sweeps bring it no nearer.
 // Complexity: O(n m) per iteration.
 // Reference: Schmitzer, Stabilized sparse scaling algorithms for entropy regularized transport problems, 2019.
 #pragma once
@@ -79,15 +79,13 @@ HN_HD ExpSum<T> row_sum(const G& g, const Shape& s, const T* row,
   return {peak, g.sum(sum)};
 }
 
-/// next_u_i = epsilon (log a_i - log sum_j exp((g_j - cost_ij) / epsilon)). Returns the L1 error of the row masses
-/// that f and g have.
+/// f_i = epsilon (log a_i - log sum_j exp((g_j - cost_ij) / epsilon)).
 template <class G, class T>
-HN_HD T next_row_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
-                       const std::type_identity_t<T>* cost, T epsilon) {
-  using Var = typename G::template Var<T>;
-  const T inverse = 1 / epsilon;
+HN_HD void set_row_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                         const std::type_identity_t<T>* cost, T epsilon, T inverse) {
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
+    g.poll(2 * s.ld);
     const ExpSum<T> row = row_sum(g, s, cost + i * s.ld, w.g, inverse);
     if (g.leader()) {
       w.next_u[i] = row.peak;
@@ -95,27 +93,23 @@ HN_HD T next_row_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
     }
   }
   g.sync();
-  const auto last = G::template splat_int<T>(s.n);
-  Var error = G::splat(T(0));
   HN_ROLLED
   for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
-    const Var log_sum = g.load(w.next_u + i0) + G::log(g.load(w.u + i0));
-    const Var mass = G::exp(g.load(w.f + i0) * G::splat(inverse) + log_sum);
-    error +=
-        G::select(g.template index<T>(i0) < last, G::abs(mass - g.load(w.a + i0)), G::splat(T(0)));
-    g.store(w.next_u + i0, G::splat(epsilon) * (g.load(w.log_a + i0) - log_sum));
+    const auto log_sum = g.load(w.next_u + i0) + G::log(g.load(w.u + i0));
+    g.store(w.f + i0, G::splat(epsilon) * (g.load(w.log_a + i0) - log_sum));
   }
-  return g.sum(error);
+  g.sync();
 }
 
 /// g_j = epsilon (log b_j - log sum_i exp((f_i - cost_ij) / epsilon)).
 template <class G, class T>
 HN_HD void set_column_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
-                            const std::type_identity_t<T>* cost, T epsilon) {
+                            const std::type_identity_t<T>* cost, T epsilon, T inverse_) {
   using Var = typename G::template Var<T>;
-  const Var inverse = G::splat(1 / epsilon);
+  const Var inverse = G::splat(inverse_);
   HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    g.poll(2 * s.n * G::width);
     Var most = G::splat(-Limits<T>::huge);
     HN_ROLLED
     for (int i = 0; i < s.n; ++i)
@@ -139,6 +133,7 @@ HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
   const auto last = G::template splat_int<T>(s.m);
   HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    g.poll(2 * s.n * G::width);
     const Var dual = g.load(w.g + j0);
     HN_ROLLED
     for (int i = 0; i < s.n; ++i) {
@@ -156,6 +151,50 @@ HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
   for (int i = g.begin(); i < s.ldn; i += g.step()) HN_ROLLED
   for (int j = 0; j < s.m; ++j)
     w.by_column[j * s.ldn + i] = i < s.n ? w.by_row[i * s.ld + j] : T(0);
+}
+
+/// L1 errors of the masses of exp((f_i + g_j - cost_ij) / epsilon), the larger of rows' and columns'. Overwrites v
+/// and next_v.
+template <class G, class T>
+HN_HD T coupling_error(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                       const std::type_identity_t<T>* cost, T inverse) {
+  using Var = typename G::template Var<T>;
+  constexpr int block =
+      32;  // rows that are summed on their own, as single precision loses by long sums
+  const Var zero = G::splat(T(0));
+  const auto last = G::template splat_int<T>(s.m);
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) g.store(w.v + j0, zero);
+  T rows = 0;
+  HN_ROLLED
+  for (int i0 = 0; i0 < s.n; i0 += block) {
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) g.store(w.next_v + j0, zero);
+    HN_ROLLED
+    for (int i = i0; i < s.n && i < i0 + block; ++i) {
+      g.poll(s.ld);
+      const Var dual = G::splat(w.f[i]);
+      Var sum = zero;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+        const Var value =
+            ((dual + g.load(w.g + j0)) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
+        const Var mass = G::select(g.template index<T>(j0) < last, G::exp(value), zero);
+        sum += mass;
+        g.store(w.next_v + j0, g.load(w.next_v + j0) + mass);
+      }
+      rows += ScalarLanes::abs(g.sum(sum) - w.a[i]);
+    }
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width)
+      g.store(w.v + j0, g.load(w.v + j0) + g.load(w.next_v + j0));
+  }
+  Var columns = zero;
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width)
+    columns += G::abs(g.load(w.v + j0) - g.load(w.b + j0));  // both 0 in the padding
+  const T other = g.sum(columns);
+  return rows < other ? other : rows - (other - other);  // NaN if one is
 }
 
 /// sum_k scale_k matrix_kj of the columns at j0. Four sums, as each addition waits for the one before.
@@ -185,10 +224,10 @@ struct Scaled {
 };
 
 /// Sweeps with K until the row error is at most tol or the next scalings are too large; f and g take up the last
-/// ones. Counts on from iteration `it`.
+/// ones. Counts on from iteration `first`.
 template <class G, class T>
-HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsilon, T tol, int it,
-                   int max_iter) {
+HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsilon, T tol,
+                   const int first, int max_iter, bool at_least_one) {
   using Var = typename G::template Var<T>;
   const Var zero = G::splat(T(0)), one = G::splat(T(1));
   const Var most = G::splat(largest_scaling<T>), least = G::splat(1 / largest_scaling<T>);
@@ -197,17 +236,19 @@ HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsil
     return G::select(scaling >= least, G::select(scaling <= most, zero, one), one);  // or NaN
   };
   bool converged = false;
+  int it = first;
   for (; it < max_iter; ++it) {
     Var error = zero, lost = zero;
     HN_ROLLED
     for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
+      g.poll(2 * s.m * G::width);  // and the same for the columns
       const Var sum = scaled_sum<G, T>(g, w.by_column, s.ldn, w.v, s.m, i0), a = g.load(w.a + i0);
       error += G::abs(g.load(w.u + i0) * sum - a);
       const Var next = G::select(g.template index<T>(i0) < rows, a / sum, one);
       lost += outside(next);
       g.store(w.next_u + i0, next);
     }
-    converged = g.sum(error) <= tol;
+    converged = g.sum(error) <= tol && !(at_least_one && it == first);
     if (converged) break;
     g.sync();
     HN_ROLLED
@@ -234,12 +275,14 @@ HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsil
   return {it, converged};
 }
 
-/// Runs from the duals in w.f, w.g; cost is (n, ld).
+/// Runs from the column duals in w.g; cost is (n, ld).
 template <class G, class T>
 HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<T>& w,
                                  const std::type_identity_t<T>* cost, T epsilon, T tol,
                                  int max_iter) {
+  constexpr int patience = 6;
   const T inverse = 1 / epsilon;
+  tol -= 2 * Limits<T>::epsilon;  // by which sums of masses may be rounded
   HN_ROLLED
   for (int i = g.begin(); i < s.ldn; i += g.step()) {
     w.a[i] = i < s.n ? ScalarLanes::exp(w.log_a[i]) : T(0);
@@ -250,29 +293,29 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
     w.b[j] = j < s.m ? ScalarLanes::exp(w.log_b[j]) : T(0);
   g.sync();
   SinkhornResult<T> result{0, 0, false, true};
-  // K is rounded in its own way: where it calls converged what is not, the log domain goes on alone
-  bool with_kernel = true;
-  Scaled done{0, false};
+  T least = Limits<T>::huge;
+  int vain = 0;          // rounds whose K called converged what is not, and that came no nearer
+  bool scaled = false;   // whether K could do anything
+  bool checked = false;  // whether K starts from what is known not to be converged
   for (;;) {
-    const int it = done.iterations;
-    const T error = next_row_duals(g, s, w, cost, epsilon);
-    if (it > 0) {  // before the first sweep the duals are a guess
-      result.residual = error;
-      result.iterations = it;
-      result.finite = error - error == 0;
-      result.converged = error <= tol;
-      if (result.converged || !result.finite || it == max_iter) return result;
+    if (!scaled) {
+      set_row_duals(g, s, w, cost, epsilon, inverse);
+      set_column_duals(g, s, w, cost, epsilon, inverse);
+      ++result.iterations;
+      checked = false;
     }
-    with_kernel = with_kernel && !done.converged;
-    HN_ROLLED
-    for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.f + i0, g.load(w.next_u + i0));
-    g.sync();
-    set_column_duals(g, s, w, cost, epsilon);
-    done = {it + 1, false};
-    if (with_kernel) {
-      set_kernel(g, s, w, cost, inverse);
-      done = scale(g, s, w, epsilon, tol, it + 1, max_iter);
-    }
+    set_kernel(g, s, w, cost, inverse);
+    const Scaled done = scale(g, s, w, epsilon, tol, result.iterations, max_iter, checked);
+    scaled = done.iterations > result.iterations;
+    result.iterations = done.iterations;
+    checked = done.converged || !scaled || done.iterations == max_iter;
+    if (!checked) continue;
+    result.residual = coupling_error(g, s, w, cost, inverse);
+    result.finite = result.residual - result.residual == 0;
+    result.converged = result.residual <= tol;
+    if (result.converged || !result.finite || done.iterations == max_iter) return result;
+    if (done.converged && !(result.residual < T(0.5) * least) && ++vain == patience) return result;
+    least = result.residual < least ? result.residual : least;
   }
 }
 

@@ -328,6 +328,7 @@ class Transport {
   /// Sends what one shortest path from `source` can carry.
   HN_HD bool augment(const T* cost, int source, T slack) {
     ++paths_;
+    g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       g_.store(w_.reach + j0, G::splat(huge));

@@ -14,6 +14,7 @@
 #endif
 
 #include "../core/group.h"
+#include "watch.h"
 
 namespace hotnas::HOTNAS_ISA {
 
@@ -56,6 +57,8 @@ inline unsigned mask_bits(M mask) {
 template <int W>
 struct SimdGroup {
   static constexpr int width = W;
+  Watch* watch = nullptr;
+
   template <class T>
   using Var = Pack<T, W>;
   template <class T>
@@ -67,6 +70,7 @@ struct SimdGroup {
   int step() const { return 1; }
   bool leader() const { return true; }
   void sync() const {}
+  void poll(std::int64_t work) const { spend(*watch, work); }
 
   template <class T>
   static Pack<T, W> splat(T x) {

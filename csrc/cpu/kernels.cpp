@@ -49,15 +49,17 @@ class Buffer {
 template <int W>
 struct SimdTeam {
   using Group = SimdGroup<W>;
+  Watch* watch;
   template <class F>
   void run(F f) const {
-    f(Group{});
+    f(Group{watch});
   }
 };
 
 /// One thread's lanes.
 class SimdLanes {
  public:
+  explicit SimdLanes(Watch& watch) : watch_(&watch) {}
   void* memory(std::size_t bytes) { return buffer_.at_least(bytes); }
   int atom_slots(const Shape& s) const { return HOTNAS_ISA::atom_slots(s); }
 
@@ -66,13 +68,14 @@ class SimdLanes {
   auto choose(int m, F f) const {
     constexpr int full = wide(T(0));
     if constexpr (full * sizeof(T) == 64) {
-      if (m <= full / 2) return f(SimdTeam<full / 2>{});
+      if (m <= full / 2) return f(SimdTeam<full / 2>{watch_});
     }
     (void)m;
-    return f(SimdTeam<full>{});
+    return f(SimdTeam<full>{watch_});
   }
 
  private:
+  Watch* watch_;
   Buffer buffer_;
 };
 

@@ -5,20 +5,22 @@
 #include <cstdint>
 
 #include "../core/arguments.h"
+#include "watch.h"
 
 namespace hotnas {
 
-/// Every function works on items [begin, end) and returns false when memory ran out.
+/// Every function works on items [begin, end) and returns false when memory ran out; it throws Stopped when the
+/// watch says so.
 template <class T>
 struct KernelsOf {
-  bool (*transport)(const TransportArgs<T>&, std::int64_t, std::int64_t);
-  bool (*sinkhorn)(const SinkhornArgs<T>&, std::int64_t, std::int64_t);
-  bool (*fgw)(const FgwArgs<T>&, std::int64_t, std::int64_t);
-  bool (*fgw_backward)(const FgwBackwardArgs<T>&, std::int64_t, std::int64_t);
-  bool (*entropic_fgw)(const EntropicFgwArgs<T>&, std::int64_t, std::int64_t);
-  bool (*fgw_lower_bound)(const LowerBoundArgs<T>&, std::int64_t, std::int64_t);
-  bool (*cell_distances)(const CellDistancesArgs<T>&, std::int64_t, std::int64_t);
-  bool (*network_distances)(const NetworkDistancesArgs<T>&, std::int64_t, std::int64_t);
+  bool (*transport)(const TransportArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*sinkhorn)(const SinkhornArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*fgw)(const FgwArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*fgw_backward)(const FgwBackwardArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*entropic_fgw)(const EntropicFgwArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*fgw_lower_bound)(const LowerBoundArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*cell_distances)(const CellDistancesArgs<T>&, std::int64_t, std::int64_t, Watch&);
+  bool (*network_distances)(const NetworkDistancesArgs<T>&, std::int64_t, std::int64_t, Watch&);
 };
 
 struct Kernels {

@@ -1,7 +1,7 @@
 // The launchers of the CPU: item by item, memory for the nodes that carry mass, then csrc/items on the lanes.
 // One text for every lane group:
 //
-// A Lanes object gives each item its work space and picks the lane group:
+// A Lanes object, made for a watch, gives each item its work space and picks the lane group:
 //   void* memory(bytes)      work space aligned to 64 bytes, or null when there is none
 //   choose<T>(columns, f)    calls f(team) with the team that suits rows of `columns` columns
 //   int atom_slots(shape)    how many atoms FGW keeps apart
@@ -43,9 +43,9 @@ int present(const Side<T>& side) {
 }
 
 template <class Lanes, class Item>
-bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end) {
+bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end, Watch& watch) {
   using T = typename Item::Scalar;
-  Lanes lanes;
+  Lanes lanes(watch);
   const Nodes all = Item::nodes(args);
   // items of one batch are mostly alike: their arrays lie where those of the item before lay
   Nodes placed{-1, -1};
@@ -57,6 +57,7 @@ bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end) {
       Side<T> a{nullptr, 0}, b{nullptr, 0};
       Item::sides(args, item, a, b);
       const int n = present(a), m = present(b);
+      spend(watch, static_cast<int64_t>(n + 1) * (m + 1));
       const bool fits = lanes.template choose<T>(m, [&](auto&& team) {
         using G = typename std::remove_cvref_t<decltype(team)>::Group;
         const bool alike = n == placed.n && m == placed.m;

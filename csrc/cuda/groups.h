@@ -22,6 +22,7 @@ class TileGroup : public ScalarLanes {
   __device__ int step() const { return W; }
   __device__ bool leader() const { return rank_ == 0; }
   __device__ void sync() const { __syncwarp(mask()); }
+  __device__ void poll(std::int64_t) const {}
 
   template <class T>
   __device__ LaneInt<T> index(int j0) const {
@@ -125,6 +126,7 @@ class BlockGroup : public ScalarLanes {
   __device__ int step() const { return W; }
   __device__ bool leader() const { return threadIdx.x == 0; }
   __device__ void sync() const { __syncthreads(); }
+  __device__ void poll(std::int64_t) const {}
 
   template <class T>
   __device__ LaneInt<T> index(int j0) const {

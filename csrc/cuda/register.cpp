@@ -11,7 +11,7 @@ namespace accelerator = torch::stable::accelerator;
 
 struct Cuda {
   template <class T, class Args>
-  static void run(bool (*KernelsOf<T>::*)(const Args&, std::int64_t, std::int64_t),
+  static void run(bool (*KernelsOf<T>::*)(const Args&, std::int64_t, std::int64_t, Watch&),
                   const Args& args, std::int64_t items, std::int64_t, const Call& op) {
     const auto index = op.device.index();
     const accelerator::DeviceGuard guard(index);

@@ -7,6 +7,54 @@
 
 namespace hotnas::HOTNAS_ISA {
 
+/// Units of the costs in which epsilon lies between 1/2 and 2, so that nothing overflows which the caller's numbers do
+/// not: a power of 4, by which nothing is rounded, and whose root scales structures that are squared.
+struct CostUnit {
+  double epsilon;  // in these units
+  int exponent;
+
+  HN_HD explicit CostUnit(double given) {
+    frexp(given, &exponent);
+    exponent -= exponent & 1;
+    epsilon = ldexp(given, -exponent);
+  }
+  /// What 1 of the caller is in these units, and back.
+  template <class T>
+  HN_HD T inward() const {
+    return T(ldexp(1.0, -exponent));
+  }
+  template <class T>
+  HN_HD T outward() const {
+    return T(ldexp(1.0, exponent));
+  }
+  template <class T>
+  HN_HD T inward_structures(Loss loss) const {
+    return T(ldexp(1.0, loss == Loss::l2 ? -exponent / 2 : -exponent));
+  }
+};
+
+/// Multiplies an array in place. Returns 0, or NaN on a lane where that left the range in which sums of a few are finite.
+template <class G, class T>
+HN_HD T rescale(const G& g, Array<T> values, std::size_t count, std::type_identity_t<T> factor) {
+  T defect = 0;
+  HN_ROLLED
+  for (std::size_t e = g.begin(); e < count; e += g.step()) {
+    values[e] *= factor;
+    defect += 4 * values[e] - 4 * values[e];
+  }
+  return defect;
+}
+
+/// The duals in the caller's units; whether they exist there.
+template <class G, class T>
+HN_HD bool duals_outward(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                         const CostUnit& unit) {
+  const T factor = unit.template outward<T>();
+  const T defect = rescale(g, w.f, s.n, factor) + rescale(g, w.g, s.m, factor);
+  g.sync();
+  return g.total(defect) == 0;
+}
+
 /// Logarithms of the masses.
 template <class G, class T>
 HN_HD void load_log_masses(const G& g, const Shape& s, const Support& x, const Support& y,
@@ -55,9 +103,12 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.sinkhorn);
-      fill(g, w.sinkhorn.f, s.ldn, T(0));
       fill(g, w.sinkhorn.g, s.ld, T(0));
-      result = sinkhorn(g, s, w.sinkhorn, w.cost, T(p.epsilon), T(p.tol), p.max_iter);
+      const CostUnit unit(p.epsilon);
+      rescale(g, w.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
+      g.sync();
+      result = sinkhorn(g, s, w.sinkhorn, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
+      result.finite &= duals_outward(g, s, w.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
     }
     T *f = p.f + item * p.n, *dual = p.g + item * p.m;
@@ -114,9 +165,17 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.fgw.sinkhorn);
+      const CostUnit unit(p.epsilon);
+      const T structures = unit.template inward_structures<T>(terms.loss());
+      const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
+      rescale(g, w.fgw.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
+      rescale(g, w.fgw.c.cx, static_cast<std::size_t>(s.n) * s.ldn, structures);
+      rescale(g, w.fgw.c.cy, across, structures);
+      rescale(g, w.fgw.c.cyt, across, structures);
       g.sync();
-      result = entropic_fgw(g, s, terms, w.fgw, alpha, T(p.epsilon), p.proximal != 0, T(p.tol),
+      result = entropic_fgw(g, s, terms, w.fgw, alpha, T(unit.epsilon), p.proximal != 0, T(p.tol),
                             p.max_iter, T(p.inner_tol), p.inner_max_iter);
+      result.finite &= duals_outward(g, s, w.fgw.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
     }
     T *log_plan = p.log_plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;

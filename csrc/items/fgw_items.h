@@ -103,7 +103,8 @@ struct FgwBackwardItem : BatchItem<FgwBackwardArgs<T>, T> {
     load_matrix(g, x, y, p.plan + item * Base::matrix(p), p.m, s.ld, w.fgw.plan);
     load_matrix(g, x, x, p.struct_x + item * Base::own(p), p.n, s.ldn, w.fgw.cx);
     load_matrix(g, y, y, p.struct_y + item * Base::other(p), p.m, s.ld, w.fgw.cy);
-    fgw_backward(g, s, terms, w.fgw, p.weight[item]);
+    const T value = fgw_backward(g, s, terms, w.fgw, p.weight[item]);
+    if (g.leader()) p.value[item] = value;
     store_matrix(g, x, x, w.fgw.grad_x, s.ldn, p.grad_x + item * Base::own(p), p.n);
     store_matrix(g, y, y, w.fgw.grad_y, s.ld, p.grad_y + item * Base::other(p), p.m);
   }

@@ -160,6 +160,7 @@ class ThreadGroup : public ScalarLanes {
   void sync(const Place& place = Place::current()) const {
     if (!testing::skipped.is(place)) meeting_.sync(rank_, round_++, place);
   }
+  void poll(std::int64_t) const {}
 
   template <class T>
   LaneInt<T> index(int j0) const {

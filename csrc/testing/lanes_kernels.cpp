@@ -24,6 +24,7 @@ struct SerialTeam {
 template <class Team>
 class TestLanes {
  public:
+  explicit TestLanes(Watch&) {}
   void* memory(std::size_t bytes) {
     memory_.reset(std::aligned_alloc(64, bytes));
     const int fill = testing::workspace_fill;

@@ -173,7 +173,7 @@ class Calls {
                                 r.room("g", columns()),
                                 r.iterations.data(),
                                 r.status.data()};
-    r.complete = k_.transport(args, 0, p_.count);
+    r.complete = k_.transport(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -192,7 +192,7 @@ class Calls {
                                r.room("residual", p_.count),
                                r.iterations.data(),
                                r.status.data()};
-    r.complete = k_.sinkhorn(args, 0, p_.count);
+    r.complete = k_.sinkhorn(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -222,12 +222,12 @@ class Calls {
                           r.room("gap", p_.count),
                           r.iterations.data(),
                           r.status.data()};
-    r.complete = k_.fgw(args, 0, p_.count);
+    r.complete = k_.fgw(args, 0, p_.count, watch_);
     return r;
   }
 
   Results<T> fgw_backward(int loss, int pairs) {
-    Results<T> r = results(2);
+    Results<T> r = results(3);
     const FgwBackwardArgs<T> args{
         p_.n,
         p_.m,
@@ -238,8 +238,9 @@ class Calls {
         loss,
         pairs,
         r.room("grad_x", static_cast<std::size_t>(p_.count) * p_.n * p_.n),
-        r.room("grad_y", static_cast<std::size_t>(p_.count) * p_.m * p_.m)};
-    r.complete = k_.fgw_backward(args, 0, p_.count);
+        r.room("grad_y", static_cast<std::size_t>(p_.count) * p_.m * p_.m),
+        r.room("value", p_.count)};
+    r.complete = k_.fgw_backward(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -267,7 +268,7 @@ class Calls {
                                   r.room("residual", p_.count),
                                   r.iterations.data(),
                                   r.status.data()};
-    r.complete = k_.entropic_fgw(args, 0, p_.count);
+    r.complete = k_.entropic_fgw(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -284,7 +285,7 @@ class Calls {
                                  loss,
                                  pairs,
                                  r.room("bound", p_.count)};
-    r.complete = k_.fgw_lower_bound(args, 0, p_.count);
+    r.complete = k_.fgw_lower_bound(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -316,7 +317,7 @@ class Calls {
         r.room("gap", p_.count),
         r.iterations.data(),
         r.status.data()};
-    r.complete = k_.cell_distances(args, 0, p_.count);
+    r.complete = k_.cell_distances(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -335,7 +336,7 @@ class Calls {
                                        pairing.data(),
                                        pairing.data(),
                                        r.room("objective", p_.count)};
-    r.complete = k_.network_distances(args, 0, p_.count);
+    r.complete = k_.network_distances(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -360,6 +361,7 @@ class Calls {
 
   const KernelsOf<T>& k_;
   const Problems<T>& p_;
+  Watch watch_;
 };
 
 /// Equal up to `tolerance` relative to 1 + |expected|; infinities and NaN where they are expected.

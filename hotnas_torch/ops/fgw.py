@@ -10,7 +10,7 @@ from hotnas_torch.ops.operator import Backend, Operator
 from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ops.reference.fgw import fgw as reference
 from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
-from hotnas_torch.ops.reference.pair_cost import LOSS_L1, dense_pair_cost, pair_cost_gradient
+from hotnas_torch.ops.reference.pair_cost import dense_pair_cost, pair_cost_gradient
 from hotnas_torch.ops.transport import refuse_gradients, tangent
 
 __all__ = [
@@ -125,10 +125,10 @@ def fgw_backward(
     Complexity:
         O(n^2 m^2) per item for a dense plan.
     """
-    result: tuple[Tensor, Tensor] = _FGW_BACKWARD(
+    grad_x, grad_y, _ = _FGW_BACKWARD(
         plan, struct_x, struct_y, weight, loss, pairs, backend=backend
     )
-    return result
+    return grad_x, grad_y
 
 
 def quadratic_cost(
@@ -171,8 +171,8 @@ class _QuadraticCost(torch.autograd.Function):
         plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int, backend: Backend
     ) -> Tensor:
         ones = plan.new_ones(plan.shape[0])
-        slopes = fgw_backward(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
-        return _by_homogeneity(*slopes, struct_x, struct_y, loss)
+        *_, value = _FGW_BACKWARD(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
+        return value  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -210,14 +210,6 @@ def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
         raise ValueError(msg)
 
 
-def _by_homogeneity(
-    slope_x: Tensor, slope_y: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int
-) -> Tensor:
-    """Return the quadratic term from its slopes: it is homogeneous in the structures (Euler)."""
-    degree = 1 if loss == LOSS_L1 else 2
-    return ((slope_x * struct_x).sum((1, 2)) + (slope_y * struct_y).sum((1, 2))) / degree
-
-
 def _fake(
     cost: Tensor,
     struct_x: Tensor,
@@ -242,11 +234,11 @@ def _fake(
 
 def _fake_backward(
     plan: Tensor, struct_x: Tensor, struct_y: Tensor, *_: Any
-) -> tuple[Tensor, Tensor]:
-    del plan
+) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.empty_like(struct_x, memory_format=torch.contiguous_format),
         torch.empty_like(struct_y, memory_format=torch.contiguous_format),
+        plan.new_empty(plan.shape[0]),
     )
 
 
@@ -327,7 +319,7 @@ def envelope_gradients(
         weight = (grad * alpha)[:, None, None]
         grad_x, grad_y = weight * unit_x, weight * unit_y
         if needs_alpha:
-            quadratic = _by_homogeneity(unit_x, unit_y, struct_x, struct_y, loss)
+            quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs)
             linear = torch.where(plan > 0, cost * plan, 0).sum((1, 2))
             grad_alpha = grad * (quadratic - linear)
     return (

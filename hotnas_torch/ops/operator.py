@@ -93,7 +93,12 @@ class Operator:
             msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
             raise ValueError(msg)
         if compiled:
-            return getattr(torch.ops.hotnas, self.name)(*inputs)
+            try:
+                return getattr(torch.ops.hotnas, self.name)(*inputs)
+            except RuntimeError as error:
+                failed = error
+            _ext.raise_pending()  # a signal ended the call: its KeyboardInterrupt, say
+            raise failed
         return self._function.apply(*inputs)
 
     def _uses_extension(self, backend: str, device: torch.device) -> bool:

@@ -30,14 +30,14 @@ def sinkhorn(
         a: Row masses, shape (B, n). Nodes of zero weight are absent.
         b: Column masses, shape (B, m), with the same sum as ``a``.
         epsilon: Weight of the entropy, in units of the cost, > 0.
-        tol: L1 error of the row marginal to stop at.
+        tol: L1 error to stop at, of the row and of the column masses of the plan.
         max_iter: Most iterations of an item.
         backend: "auto", "ext" or "torch"; see `Operator`.
         differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
 
     Returns:
-        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error of
-        the row marginal; ``iterations`` (B,) int32; ``status`` (B,) int32.
+        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the larger L1
+        error of the row and column masses; ``iterations`` (B,) int32; ``status`` (B,) int32.
 
     Differentiability:
         ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal
@@ -105,6 +105,31 @@ def entropic_objective(
     return value
 
 
+def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Derivative of the objective in the row masses, without its part along (1, ..., 1).
+
+    It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
+    have. Absent nodes get that limit, and 0 where one of their costs is no number.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        f: Optimal row duals, shape (B, n).
+        g: Optimal column duals, shape (B, m); -inf at absent columns.
+        epsilon: As it was given to `sinkhorn`.
+
+    Returns:
+        Shape (B, n).
+    """
+    here, others = (a > 0), (g != -torch.inf)[:, None, :]
+    usable = cost.isfinite()
+    exponent = (torch.where(others, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
+    limit = -epsilon * torch.where(others, exponent, -torch.inf).logsumexp(2)
+    slope = torch.where(here, f - epsilon * torch.where(here, a, 1).log(), limit)
+    known = here | ((usable | ~others).all(2) & others.any(2))
+    return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
+
+
 def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor) -> Tensor:
     value = -epsilon * (mass - 1)
     for dual, masses in ((f, a), (g, b)):
@@ -115,13 +140,26 @@ def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass
     return value
 
 
+def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
+    """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
+
+    Where ``epsilon`` is large against the costs, duals of its size leave nothing else of the value.
+    """
+    absent = (a == 0)[:, :, None] | (b == 0)[:, None, :]
+    filled = cost.masked_fill(absent, 0)
+    product = ((filled @ b[:, :, None]).squeeze(2) * a).sum(1)
+    least = cost.masked_fill(absent, torch.inf).amin((1, 2))
+    spread = cost.masked_fill(absent, -torch.inf).amax((1, 2)) - least
+    lowest = product - spread * (spread / (8 * epsilon))
+    return torch.where(spread < epsilon, value.clamp(lowest, product), value)
+
+
 class _EntropicObjective(torch.autograd.Function):
     @staticmethod
     def forward(
         cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
     ) -> Tensor:
-        del cost  # the gradient needs it
-        return _dual_value(a, b, f, g, epsilon, mass)
+        return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -134,13 +172,15 @@ class _EntropicObjective(torch.autograd.Function):
         (grad,) = grads
         cost, a, b, f, g = ctx.saved_tensors
         epsilon = ctx.epsilon
-        present = torch.where(a > 0, a, 1), torch.where(b > 0, b, 1)
-        slope_a = torch.where(a > 0, f - epsilon * present[0].log(), 0)
-        slope_b = torch.where(b > 0, g - epsilon * present[1].log(), 0)
+        grad_a = grad_b = None
+        if ctx.needs_input_grad[1]:
+            grad_a = grad[:, None] * mass_slopes(cost, a, f, g, epsilon)
+        if ctx.needs_input_grad[2]:
+            grad_b = grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon)
         return (
             grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
-            grad[:, None] * torch.where(a > 0, tangent(slope_a, a), 0),
-            grad[:, None] * torch.where(b > 0, tangent(slope_b, b), 0),
+            grad_a,
+            grad_b,
             None,
             None,
             None,

@@ -56,10 +56,10 @@ def entropic_fgw(
         loss: "l1" or "l2"; see `hotnas_torch.ot.fgw`.
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`.
         method: "mirror" or "proximal".
-        tol: To stop at: the larger of the L1 change of the plan in a step and its L1 row-marginal
-            error. Default 1e-7 for float64, 1e-4 for float32.
+        tol: To stop at: the larger of the L1 change of the plan in a step and the L1 error of its
+            row or column masses. Default 1e-7 for float64, 1e-4 for float32.
         max_iter: Most steps of an item.
-        inner_tol: L1 row-marginal error at which Sinkhorn stops; default a tenth of ``tol``.
+        inner_tol: L1 error of the masses at which Sinkhorn stops; default a tenth of ``tol``.
         inner_max_iter: Most Sinkhorn iterations of a step; the next step goes on from there.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
             records all steps, which runs the torch text, slower and with O(n^2 m^2) memory for

@@ -19,6 +19,8 @@ __all__ = [
 
 Shape = tuple[int, ...]
 
+_MOST = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class LinearProblem:
@@ -169,12 +171,15 @@ def check_number(name: str, value: float, *, positive: bool) -> float:
 
 
 def check_count(name: str, value: int) -> int:
-    """Return an integer that is at least 1, or raise."""
+    """Return an integer from 1 to 2**31 - 1, which is what the solvers count to, or raise."""
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{name} must be an int, got {type(value).__name__}"
         raise TypeError(msg)
     if value < 1:
         msg = f"{name} must be at least 1, got {value}"
+        raise ValueError(msg)
+    if value > _MOST:
+        msg = f"{name} must be at most {_MOST}, got {value}"
         raise ValueError(msg)
     return value
 

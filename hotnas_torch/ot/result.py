@@ -107,7 +107,8 @@ class SinkhornResult(_Result):
         cost_linear: <cost, plan>, shape (*batch,); differentiable.
         f: Row duals, shape (*batch, n), -inf at zero weights, with <f, a> = <g, b>; differentiable.
         g: Column duals, shape (*batch, m); differentiable.
-        residual: L1 error of the row marginal, shape (*batch,).
+        residual: L1 error of the row or of the column masses of ``plan``, whichever is larger,
+            shape (*batch,).
         iterations: Sinkhorn iterations, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """
@@ -174,8 +175,8 @@ class EntropicFGWResult(_Result):
         f: Row duals of the last Sinkhorn problem, shape (*batch, n), -inf at zero weights, with
             <f, a> = <g, b>.
         g: Its column duals, shape (*batch, m).
-        residual: The larger of the L1 change of the plan in the last step and its L1 row-marginal
-            error, shape (*batch,).
+        residual: The larger of the L1 change of the plan in the last step and the L1 error of its
+            row or column masses, shape (*batch,).
         iterations: Outer steps, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """

@@ -41,9 +41,12 @@ def sinkhorn(
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
-        tol: L1 error of the row marginal to stop at; the column marginal is met. Default 1e-9 for
-            float64, 1e-5 for float32.
-        max_iter: Most iterations of an item.
+        tol: L1 error to stop at, of the row and of the column masses of ``plan`` as it is returned.
+            Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
+            about its precision times the largest cost over ``epsilon``, at best 3e-7 in float32.
+            An item that rounding keeps from ``tol`` stops early, with status MAX_ITER and the
+            ``residual`` that it reached.
+        max_iter: Most iterations of an item, at most 2**31 - 1.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
             records the iterations, which runs the torch text, slower and with O(n m) memory for
             each, and gives the derivative of what was computed, converged or not.

@@ -46,7 +46,7 @@ FLOATS = {  # how many of the results are numbers; iterations and status follow
     "transport": 4,
     "sinkhorn": 3,
     "fgw": 5,
-    "fgw_backward": 2,
+    "fgw_backward": 3,
     "entropic_fgw": 4,
     "fgw_lower_bound": 1,
     "cell_distances": 2,

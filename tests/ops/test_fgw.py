@@ -498,3 +498,18 @@ def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
     problem = Graphs(*(tensor.detach() for tensor in problem.tensors()))
     backward = (product(problem), problem.struct_x, problem.struct_y, problem.alpha, 0, 1)
     torch.library.opcheck(torch.ops.hotnas.fgw_backward.default, backward)
+
+
+@pytest.mark.parametrize("loss", [0, 1])
+@pytest.mark.parametrize("spread", [0.0, 1e4])
+def test_large_structures_that_nearly_agree_do_not_cancel(
+    loss: int, spread: float, rng: torch.Generator, backend: str
+) -> None:
+    """An offset of all entries, and pairs of entries that are large and nearly alike."""
+    large = 1e4 + spread * torch.randint(0, 3, (4, 6, 6), generator=rng)
+    x = (large + torch.rand(4, 6, 6, generator=rng)).float()
+    y = (large + torch.rand(4, 6, 6, generator=rng)).float()
+    plan = torch.diag_embed(torch.full((4, 6), 1 / 6)) + 1e-9
+    value = quadratic_cost(plan, x, y, loss, 0, backend=backend)
+    exact = quadratic_cost(plan.double(), x.double(), y.double(), loss, 0, backend="torch")
+    assert torch.allclose(value.double(), exact, rtol=1e-5, atol=0)

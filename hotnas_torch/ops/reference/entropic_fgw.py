@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.reference.pair_cost import pair_cost
-from hotnas_torch.ops.reference.sinkhorn import log_domain_sinkhorn
+from hotnas_torch.ops.reference.pair_cost import LOSS_L1, pair_cost
+from hotnas_torch.ops.reference.sinkhorn import cost_unit, log_domain_sinkhorn
 from hotnas_torch.ops.reference.transport import CONVERGED, MAX_ITER
 
 __all__ = ["entropic_fgw"]
@@ -52,8 +52,8 @@ def entropic_fgw(
     Returns:
         ``log_plan`` (B, n, m), -inf at zero weights; duals ``f`` (B, n), ``g`` (B, m) of the last
         Sinkhorn problem; ``residual`` (B,), the larger of the L1 change of the plan in the last
-        step and its L1 row-marginal error; ``iterations`` (B,) int32, outer steps; ``status`` (B,)
-        int32. Items with status NONFINITE or INFEASIBLE are NaN.
+        step and the residual of its Sinkhorn problem; ``iterations`` (B,) int32, outer steps;
+        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
 
     Complexity:
         O(n^2 m^2) per step for the gradient plus the Sinkhorn iterations, O(n m) memory per item.
@@ -65,9 +65,12 @@ def entropic_fgw(
     """
     x, y = a != 0, b != 0
     present = x[:, :, None] & y[:, None, :]
-    cost = torch.where(present, cost, 0)
-    struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
-    struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
+    unit = cost_unit(epsilon)
+    epsilon /= unit
+    structure_unit = unit if loss == LOSS_L1 else unit**0.5
+    cost = torch.where(present, cost, 0) / unit
+    struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0) / structure_unit
+    struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0) / structure_unit
 
     plan = a[:, :, None] * b[:, None, :]
     # No gradient of log 0, should autograd record the steps.
@@ -103,4 +106,4 @@ def entropic_fgw(
         outcome = torch.where(error <= tol, CONVERGED, MAX_ITER).to(torch.int32)
         status[items] = torch.where(solvable, outcome, inner_status)
         items = items[status[items] == MAX_ITER]
-    return log_plan, f, g, residual, iterations, status
+    return log_plan, unit * f, unit * g, residual, iterations, status

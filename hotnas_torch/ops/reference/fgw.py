@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ops.reference.pair_cost import (
+    dense_pair_cost,
     pair_cost,
     pair_cost_gradient,
     signature_distance,
@@ -104,12 +105,15 @@ def fgw(
 
 def fgw_backward(
     plan: Tensor, struct_x: Tensor, struct_y: Tensor, weight: Tensor, loss: int, pairs: int
-) -> tuple[Tensor, Tensor]:
-    """Differentiate the quadratic term by the structures at a fixed plan.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiate the quadratic term by the structures at a fixed plan, and compute it.
 
-    See `hotnas_torch.ops.reference.pair_cost.pair_cost_gradient`.
+    See `hotnas_torch.ops.reference.pair_cost.pair_cost_gradient`; the third result is weight times
+    the quadratic term, shape (B,), a sum of terms that are not negative.
     """
-    return pair_cost_gradient(plan, struct_x, struct_y, weight, loss, pairs)
+    grad_x, grad_y = pair_cost_gradient(plan, struct_x, struct_y, weight, loss, pairs)
+    value = 0.5 * (plan * dense_pair_cost(plan, struct_x, struct_y, loss, pairs)).sum((1, 2))
+    return grad_x, grad_y, weight * value
 
 
 @dataclass(frozen=True)
