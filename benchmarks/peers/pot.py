@@ -37,7 +37,7 @@ class Outside(Exception):
     """The call is outside what ours solves."""
 
 
-# --- POT's arrays and ours --------------------------------------------------------------------------
+# --- POT's arrays and ours ------------------------------------------------------------------------
 
 
 def _tensor(array: Any) -> Tensor:
@@ -66,7 +66,8 @@ class _Problem:
 
 
 def _problem(arrays: list[Any], a: Any, b: Any) -> _Problem:
-    arrays, (a, b) = [list_to_array(array) for array in arrays], list_to_array(a, b)
+    arrays = [list_to_array(array) for array in arrays]
+    a, b = (mass if mass is None else list_to_array(mass) for mass in (a, b))
     given = [array for array in (*arrays, a, b) if array is not None]
     is_numpy = any(isinstance(array, np.ndarray) for array in given)
     if is_numpy and any(isinstance(array, Tensor) for array in given):
@@ -98,7 +99,7 @@ def _problem(arrays: list[Any], a: Any, b: Any) -> _Problem:
     return _Problem(tensors, *masses, total=total, numpy=is_numpy)
 
 
-# --- exact transport --------------------------------------------------------------------------------
+# --- exact transport ------------------------------------------------------------------------------
 
 
 def _emd(options: dict[str, Any]) -> tuple[_Problem, ht.ot.TransportResult, dict[str, Any]]:
@@ -136,7 +137,7 @@ def emd2(**options: Any) -> Any:
     return cost, log
 
 
-# --- entropic transport -----------------------------------------------------------------------------
+# --- entropic transport ---------------------------------------------------------------------------
 
 
 def sinkhorn(**options: Any) -> Any:
@@ -198,9 +199,11 @@ def solve_batch(**options: Any) -> OTResult:
     linear = (problem.arrays[0] * plan).sum((-2, -1))
     value = linear
     if epsilon:
-        reference = 1.0 if options["reg_type"] == "entropy" else problem.a[..., None] * problem.b[
-            ..., None, :
-        ]
+        reference = (
+            1.0
+            if options["reg_type"] == "entropy"
+            else problem.a[..., None] * problem.b[..., None, :]
+        )
         entropy = torch.where(plan > 0, plan * (plan / reference).log(), 0).sum((-2, -1))
         if options["reg_type"] == "entropy":
             entropy = entropy - plan.sum((-2, -1))
@@ -216,7 +219,7 @@ def solve_batch(**options: Any) -> OTResult:
     )
 
 
-# --- Gromov-Wasserstein -----------------------------------------------------------------------------
+# --- Gromov-Wasserstein ---------------------------------------------------------------------------
 
 
 def _graphs(options: dict[str, Any], first: str = "C1", second: str = "C2") -> _Problem:
@@ -302,9 +305,13 @@ _METHODS = {"PGD": "mirror", "PPA": "proximal"}
 
 def entropic_gromov_wasserstein(**options: Any) -> Any:
     """`ot.gromov.entropic_(fused_)gromov_wasserstein` by `hotnas_torch.ot.entropic_fgw`."""
-    if options["solver"] not in _METHODS or options["G0"] is not None:
-        raise Outside("another solver, or a plan to start from")
+    if options["solver"] not in _METHODS:
+        raise Outside("another solver")
     problem = _graphs(options)
+    if options["G0"] is not None:
+        start = _tensor(options["G0"])
+        if not torch.allclose(start, problem.a[:, None] * problem.b, rtol=0.0, atol=1e-12):
+            raise Outside("a plan to start from that is not the product")
     alpha = _check_graphs(options, problem)
     result = ht.ot.entropic_fgw(
         *problem.arrays,
@@ -357,7 +364,7 @@ def solve_gromov_batch(**options: Any) -> OTResult:
     )
 
 
-# --- in POT's place ---------------------------------------------------------------------------------
+# --- in POT's place -------------------------------------------------------------------------------
 
 _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     ot.emd: emd,
@@ -404,6 +411,7 @@ def adapt(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..
 
 
 def _decline(**options: Any) -> Any:
+    del options
     raise Outside("left to POT")
 
 
@@ -428,7 +436,9 @@ def _skip_where(
     names: Any, values: Any, reason: str = "", getter: Any = lambda value: value
 ) -> Any:
     """`pytest.skip_arg` of POT's conftest: skip a case whose arguments have these values."""
-    names, values = (item if isinstance(item, tuple | list) else (item,) for item in (names, values))
+    names, values = (
+        item if isinstance(item, tuple | list) else (item,) for item in (names, values)
+    )
     getters = getter if isinstance(getter, tuple | list) else [getter] * len(names)
 
     def decorate(test: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""A pytest plugin that notes how each case ended and what of ours it reached, a JSON line a case."""
+"""A pytest plugin that notes how each case ended and what of ours it reached, a line a case."""
 
 import json
 import os
