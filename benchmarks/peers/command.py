@@ -89,6 +89,14 @@ SUITES = (
     ),
     Suite("gpytorch", ["gpytorch_cases.py"], None),
     Suite(
+        "gpytorch",
+        # The examples beside it ask how well a sine is learned, which is no function of networks.
+        ["test/models/test_exact_gp.py"],
+        "rbf_kernel",
+        sources.GPYTORCH,
+        "gpytorch_sdist",
+    ),
+    Suite(
         "botorch",
         [
             "test/models/test_gp_regression.py",
