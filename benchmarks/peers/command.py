@@ -29,6 +29,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "peers"
 TIME_LIMIT = 240
 """Seconds of processor time for the cases of a file; on a busy machine it may last longer."""
 
+_PEER = "fails without us as well"
+
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -177,7 +179,7 @@ class Outcome:
         reach_us: Of these, how many reached our code.
         passed: Of those that reached us.
         plain: Those that reached us and failed, but fail without us as well.
-        known: Those that reached us and failed for a known reason.
+        known: Those that failed for a known reason.
         unexpected: The other failures that the library alone does not have, and those of the file
             as a whole.
         reached: What of ours was reached, by how many cases.
@@ -290,26 +292,31 @@ def judge(
             away.update(case.outside.keys())
         if case.outcome == "passed" or not (case.reached or case.case not in without_us):
             continue
-        reason = next((item for item in known if item.covers(outcome.peer, case.case)), None)
-        if case.case in without_us:
-            outcome.plain += 1
-            kind, why = "peer", "fails without us as well"
-        elif reason is not None:
-            outcome.known += 1
-            kind, why = reason.kind, reason.reason
-        else:
-            outcome.unexpected += 1
-            kind, why = "unexpected", ""
+        kind, why = ("peer", _PEER) if case.case in without_us else ("unexpected", "")
         outcome.failures.append(
             {"case": case.case, "kind": kind, "why": why, "message": case.message}
         )
     if trouble:
-        outcome.unexpected += 1
         outcome.failures.append(
             {"case": outcome.file, "kind": "unexpected", "why": "", "message": trouble}
         )
     outcome.reached = dict(sorted(names.items()))
     outcome.outside = dict(sorted(away.items()))
+    return _explained(outcome, known)
+
+
+def _explained(outcome: Outcome, known: Sequence[Known]) -> Outcome:
+    """Say of each failure why, and count them by that."""
+    for failure in outcome.failures:
+        if failure["kind"] == "peer":
+            continue
+        covers = (item for item in known if item.covers(outcome.peer, failure["case"]))
+        reason = next(covers, None)
+        failure["kind"] = "unexpected" if reason is None else reason.kind
+        failure["why"] = "" if reason is None else reason.reason
+    kinds = Counter(failure["kind"] for failure in outcome.failures)
+    outcome.plain, outcome.unexpected = kinds["peer"], kinds["unexpected"]
+    outcome.known = kinds["convention"] + kinds["fault"]
     return outcome
 
 
@@ -426,7 +433,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = arguments.output / "peers.json"
-    merged = _merged(results, outcomes)
+    merged = [_explained(outcome, known) for outcome in _merged(results, outcomes)]
     text = _markdown(merged)
     (arguments.output / "peers.md").write_text(text, encoding="utf-8")
     results.write_text(
