@@ -10,11 +10,15 @@ from hotnas_torch.spaces import NASBenchMacro
 __all__ = ["Points", "count_covariances"]
 
 
+_PERIOD = 1.25
+"""Tests like 0 and 1 for two different points."""
+
+
 class Points(NASBenchMacro):
     """NAS-Bench-Macro with a network at every point: column j holds every dim-th choice.
 
     Points that are near each other stand for networks that share their first choices, points a
-    whole number apart for the same network.
+    period apart for the same network.
 
     Args:
         dim: Columns of a row, 1 to 8.
@@ -27,6 +31,7 @@ class Points(NASBenchMacro):
 
     def _check_rows(self, X: Tensor) -> Tensor:
         values = X.detach().to("cpu", torch.float64)
+        values = values / _PERIOD
         left = values - values.floor()
         rows = torch.empty(len(values), self._choices, dtype=torch.int64)
         for choice in range(self._choices):
