@@ -17,13 +17,14 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help setup run test test-slow bench lint format ext cuda lanes gpu-check clean
+.PHONY: help setup run test test-slow bench peers lint format ext cuda lanes gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run        distances between $(NETWORKS) networks, then a search that trains $(TRAININGS), into runs/'
 	@echo 'make test       the test suite (make test-slow: all of it)'
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
+	@echo 'make peers      the tests of POT, GPyTorch, BoTorch and Optuna, run on our code; POT=, BOTORCH=: clones to read'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
 	@echo 'make cuda       the same with CUDA kernels; needs nvcc, no GPU'
@@ -48,6 +49,10 @@ gpu-check: setup cuda
 
 bench: setup
 	$(BIN)/python -m benchmarks --output runs/bench
+
+# Exits with 1 on a failure without a known reason (benchmarks/peers/known.toml). PEERS="POT optuna" runs some.
+peers: setup
+	$(BIN)/python -m benchmarks.peers $(PEERS) $(if $(POT),--pot $(POT)) $(if $(BOTORCH),--botorch $(BOTORCH))
 
 lint: $(DEPS)
 	$(BIN)/ruff check .
