@@ -6,6 +6,7 @@ import dataclasses
 import dis
 import functools
 import hashlib
+import inspect
 import json
 import sys
 import sysconfig
@@ -53,8 +54,8 @@ def describe_callable(function: Callable[..., Any]) -> dict[str, Any]:
         function: A function, lambda, partial, bound method, or an object that can be called.
 
     Returns:
-        Ready for ``json.dumps``: ``"kind"``; ``"name"``, its qualified name; ``"code"``, a digest of
-        its compiled code, with the kind of Python that compiled it; and, where there are any,
+        Ready for ``json.dumps``: ``"kind"``; ``"name"``, its qualified name; ``"code"``, a digest
+        of its compiled code, with the kind of Python that compiled it; and, where there are any,
         ``"arguments"`` that a partial holds and ``"captured"`` values: defaults, variables of
         enclosing functions and of the module, attributes of the object. What the code itself
         writes to is left out, so that a function may count its calls. Of large values there is a
@@ -92,6 +93,11 @@ def _is_own(function: Any) -> bool:
     return isinstance(code, CodeType) and not code.co_filename.startswith(_LIBRARIES)
 
 
+def _call(function: Any) -> Any:
+    """What the class of an object runs when it is called."""
+    return inspect.getattr_static(type(function), "__call__", None)
+
+
 def _docstring(function: Any) -> str | None:
     return getattr(function, "__doc__", None)
 
@@ -103,7 +109,7 @@ def _parts(function: Any) -> tuple[CodeType | None, dict[str, Any]]:
     if isinstance(function, MethodType):
         code, captured = _parts(function.__func__)
         return code, {**captured, **_attributes(function.__self__)}
-    call = getattr(type(function), "__call__", None)
+    call = _call(function)
     if isinstance(function, BuiltinFunctionType | type) or not isinstance(call, FunctionType):
         return None, {}
     return call.__code__, {**_captured(call), **_attributes(function)}
@@ -275,9 +281,7 @@ def _function(function: Any, within: tuple[int, ...]) -> str:
     underlying = function.__func__ if isinstance(function, MethodType) else function
     if isinstance(underlying, FunctionType) and not _is_own(underlying):
         return f"{underlying.__module__}.{name}"
-    if not isinstance(underlying, FunctionType) and not _is_own(
-        getattr(type(underlying), "__call__", None)
-    ):
+    if not isinstance(underlying, FunctionType) and not _is_own(_call(underlying)):
         return f"{getattr(underlying, '__module__', '')}.{name}"
     code, captured = _parts(function)
     text = "" if code is None else _code(code, _docstring(function))

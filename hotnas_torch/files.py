@@ -117,10 +117,9 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-        content = file.read(most + 1) if found.st_size <= most else None
-    if content is None or len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-    return content
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+        return file.read(found.st_size)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

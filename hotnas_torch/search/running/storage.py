@@ -64,15 +64,15 @@ _COLUMNS = (
     "elapsed",
 )
 _GOES_ON = "run the same search again: it goes on from there"
+_KEPT = "what was recorded before is kept"
 # Damaged names in the file reach the text of SQLite's messages.
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _WAYS_OUT = {
     "objective": "; if this objective gives the same values, pass accept_objective=True",
 }
 _REMEDIES = {
-    sqlite3.SQLITE_FULL: f"the disk is full; what was recorded before is kept: make room, and {_GOES_ON}",
-    sqlite3.SQLITE_IOERR: "the disk did not take or give it; what was recorded before is kept: make sure that "
-    f"there is room and that the disk works, and {_GOES_ON}",
+    sqlite3.SQLITE_FULL: f"the disk is full; {_KEPT}: make room, and {_GOES_ON}",
+    sqlite3.SQLITE_IOERR: f"the disk fails or has no room; {_KEPT}: mend that, and {_GOES_ON}",
     sqlite3.SQLITE_BUSY: f"another program keeps it locked: end that program, and {_GOES_ON}",
     sqlite3.SQLITE_READONLY: "it can only be read: make the file and its folder writable, or "
     "choose another file",

@@ -250,8 +250,7 @@ def test_every_bit_is_checked(path, nets):
         path.write_bytes(bytes(b ^ bit if i == used[place] else b for i, b in enumerate(whole)))
         try:
             assert content() == expected
-        except StorageError as error:
-            assert str(path) in str(error)
+        except StorageError:
             refused += 1
     assert refused > 150
 
