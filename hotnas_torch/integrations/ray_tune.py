@@ -16,9 +16,11 @@ try:
     from ray.tune.search import Searcher
     from ray.tune.search.variant_generator import parse_spec_vars
 except ImportError as error:
-    raise ImportError(
-        f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {error}"
-    ) from error
+    # The module can be imported and looked at without it; using it says what is missing.
+    _missing: ImportError | None = error
+    Searcher = object  # type: ignore[assignment, misc]
+else:
+    _missing = None
 
 __all__ = ["StrategySearcher"]
 
@@ -41,6 +43,7 @@ class StrategySearcher(Searcher):
 
     Raises:
         TypeError: ``strategy`` is no strategy.
+        ImportError: Ray Tune is not installed.
 
     Example:
         >>> import torch
@@ -70,6 +73,10 @@ class StrategySearcher(Searcher):
         mode: str | None = None,
         parameter: str = "architecture",
     ) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
+            ) from _missing
         if not isinstance(strategy, Strategy):
             raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
         super().__init__(metric=metric, mode=mode)
