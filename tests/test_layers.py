@@ -52,7 +52,7 @@ LAYERS: dict[str, set[str]] = {
     "distributed": BASE | {"arch", "metrics", "search", "search.running"},
     "integrations": {"errors", "files", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
-    "report": {"errors", "files", "spaces", "metrics", "plot", "search", "search.running"},
+    "report": {"errors", "files", "arch", "spaces", "metrics", "plot", "search", "search.running"},
     "cli_cluster": {"distributed"},
     "cli_search": {
         "errors",

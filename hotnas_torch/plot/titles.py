@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from hotnas_torch.plot.figure import INK
+from hotnas_torch.plot.figure import INK, plain
 
 __all__ = ["draw_title", "text_width", "wrapped"]
 
@@ -66,7 +66,7 @@ def draw_title(axes: Axes, text: str, *, x: float, y: float, between: tuple[floa
     axes.text(
         max(low + reach, min(x, high - reach)),
         y,
-        "\n".join(lines),
+        plain("\n".join(lines)),
         ha="center",
         va="bottom",
         fontproperties=_FONT,
