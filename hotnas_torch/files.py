@@ -150,11 +150,11 @@ class WriteLock:
 
     @property
     def held(self) -> bool:
-        """Whether nobody has taken it over."""
+        """Whether nobody has taken it over; who cleans a folder up does not."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
         except FileNotFoundError:
-            return False
+            return True
 
     def close(self) -> None:
         """Lets go of it."""

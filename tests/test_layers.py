@@ -53,9 +53,10 @@ LAYERS: dict[str, set[str]] = {
     "integrations": {"errors", "files", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
     "report": {"errors", "files", "arch", "spaces", "metrics", "plot", "search", "search.running"},
+    "cli_messages": {"files"},
     "cli_cluster": {"distributed"},
     "cli_search": {
-        "errors",
+        "cli_messages",
         "files",
         "cli_cluster",
         "spaces",
@@ -65,7 +66,7 @@ LAYERS: dict[str, set[str]] = {
         "plot",
         "report",
     },
-    "cli_bench": {"files", "comparison", "plot"},
+    "cli_bench": {"files", "cli_messages", "comparison", "plot"},
     "cli": BASE
     | {
         "_show_config",
@@ -77,6 +78,7 @@ LAYERS: dict[str, set[str]] = {
         "cli_search",
         "cli_bench",
         "cli_cluster",
+        "cli_messages",
     },
     "__main__": {"cli"},
     "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},

@@ -417,7 +417,8 @@ class Storage:
             raise self._failure(error) from error
 
     def _check_owner(self) -> None:
-        if self._get("owner") != self._owner:
+        lost = self._lock is not None and not self._lock.held
+        if lost or self._get("owner") != self._owner:
             raise StorageError(
                 f"{self.path} was taken over by another process, which continues the search; this "
                 "one stops."
