@@ -98,6 +98,8 @@ def read_record(path: Path) -> Record:
         if version == 1:  # every task was judged by what it minimised
             content["reported"] = accumulate(content["values"], min)
         for name in ("networks", "values", "seconds", "reported", "better"):
+            if isinstance(content[name], str):
+                raise TypeError(f"{name} is {content[name]!r}, expected a list")
             content[name] = tuple(content[name])
         record = Record(**content)
         _check(record)

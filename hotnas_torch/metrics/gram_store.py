@@ -340,7 +340,10 @@ class GramStoreWriter:
         self, description: dict[str, Any], names: Sequence[str], items: Tensor, edge: int
     ) -> Any:
         root = _zarr().open_group(
-            self.folder, mode="w-", attributes=description | {"state": "begun"}
+            # Files of something else may lie there.
+            self.folder,
+            mode="a",
+            attributes=description | {"state": "begun"},
         )
         text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
         root.create_array("networks", data=text, chunks=(min(len(text), 2**20),))

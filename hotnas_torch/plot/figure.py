@@ -22,6 +22,7 @@ __all__ = [
     "darker",
     "new_figure",
     "plain",
+    "printable",
     "save_figure",
 ]
 
@@ -76,11 +77,15 @@ def check_picture(path: Path) -> None:
 
 def plain(text: str) -> str:
     """A text as it stands: matplotlib takes what lies between two "$" for a formula."""
-    shown = "".join(
+    return printable(text).replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    """A text with a sign in place of what fonts and files have none for."""
+    return "".join(
         "\N{REPLACEMENT CHARACTER}" if category(sign) in ("Cc", "Cs") and sign != "\n" else sign
         for sign in text
     )
-    return shown.replace("$", r"\$")
 
 
 def darker(colour: str) -> tuple[float, float, float]:

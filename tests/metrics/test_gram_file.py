@@ -397,7 +397,8 @@ def test_an_archive_with_a_false_header_is_refused(tmp_path, name, content):
             np.save(file, array)
             data = file.getvalue()
             if key == name:
-                text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {content}, }}"
+                text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, "
+                text += f"'shape': {content}, }}"
                 text = text.ljust(117 + 64 * (len(text) // 64)) + "\n"
                 data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
                 data += array.tobytes()
@@ -426,13 +427,21 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
 def test_a_computation_is_taken_over(metric, networks, tmp_path):
     path = tmp_path / "gram.npz"
 
+    settings, names, keys = metric._described(networks, None)
+    later = {"settings": settings, "keys": keys, "names": names, "resume": True}
+    writers = []
+
     def take_over(stage, done, total):
-        if stage == "networks" and not path.exists():
+        if stage == "networks" and not writers:
             with pytest.raises(GramFileError, match="another process is writing"):
                 metric.gram(networks, out=path, progress=False)
-            metric.gram(networks, out=path, progress=False, take_over=True)
+            writers.append(GramWriter(path, **later, overwrite=False, take_over=True))
 
     with pytest.raises(GramFileError, match="was taken over by another process"):
         metric.gram(networks, out=path, progress=take_over)
+    assert writers[0]._records
+    with writers[0], pytest.raises(GramFileError, match="another process is writing"):
+        metric.gram(networks, out=path, progress=False)
+    metric.gram(networks, out=path, progress=False)
     assert torch.equal(load_gram(path).distances, metric(networks))
     assert [file.name for file in tmp_path.iterdir()] == ["gram.npz"]

@@ -8,6 +8,7 @@ import torch
 import hotnas_torch as ht
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.metrics import GramStore
+from hotnas_torch.metrics.gram_file import lock
 from hotnas_torch.metrics.gram_store import GramStoreWriter
 
 zarr = pytest.importorskip("zarr")
@@ -285,15 +286,16 @@ def test_a_store_with_a_damaged_description_is_refused(metric, nets, folder, mem
 
 
 def test_a_store_is_taken_over(metric, nets, folder, expected):
-    began = []
+    locks = []
 
     def take_over(stage, done, total):
-        if stage == "networks" and not began:
-            began.append(done)
+        if stage == "networks" and not locks:
             with pytest.raises(GramFileError, match="another process is writing"):
                 metric.gram_store(nets, folder, progress=False)
-            metric.gram_store(nets, folder, progress=False, take_over=True)
+            locks.append(lock(folder, take_over=True))
 
     with pytest.raises(GramFileError, match="was taken over by another process"):
         metric.gram_store(nets, folder, progress=take_over)
+    metric.gram_store(nets, folder, progress=False, take_over=True)
+    locks[0].close()
     assert torch.equal(GramStore(folder).tensor(), expected)

@@ -71,7 +71,7 @@ def test_other_content_is_refused(tmp_path, content):
     with pytest.raises(StorageError, match="is no checkpoint of a search"):
         read(path)
     with (
-        pytest.raises(StorageError, match="a.pt does not fit this search: KeyError"),
+        pytest.raises(StorageError, match=r"a\.pt does not fit this search: KeyError"),
         applying(path, "search"),
     ):
         {}["epochs"]

@@ -5,7 +5,7 @@ import pytest
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import TableError
-from hotnas_torch.objectives import Table, table
+from hotnas_torch.objectives import Table
 
 SPACE = spaces.Pooling()
 
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named(path, column, arguments, kind, message):
 
 
 def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr("hotnas_torch.objectives.table._MOST_BYTES", 2**20)
     path = tmp_path / "bomb.csv.gz"
     path.write_bytes(gzip.compress(b"0" * 2**24))
     assert path.stat().st_size < 2**20
