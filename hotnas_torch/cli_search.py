@@ -409,7 +409,7 @@ def _report(parser: _Parser, arguments: argparse.Namespace) -> None:
 def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        return _checked(parser, partial(spaces.get, name))
+        return _checked(parser, partial(spaces.get, name), name="--space")
     # As `python -m` does: modules of the folder in which the command is called.
     sys.path.insert(0, os.getcwd())
     try:

@@ -211,6 +211,7 @@ def test_a_report_of_a_space_of_ones_own(tmp_path, capsys, monkeypatch):
     for name in ("space", "make"):
         named = ["report", "own.sqlite", "--overwrite", "--space", f"mine_of_tests:{name}"]
         assert main(named) == 0
+    capsys.readouterr()
     for name in ("nowhere:space", "mine_of_tests:none", "mine_of_tests:spaces", "poolin"):
         message = failed(capsys, ["report", "own.sqlite", "--overwrite", "--space", name])
         assert "--space" in message
