@@ -29,7 +29,7 @@ class TableError(HotnasError, ValueError):
 
 
 class StorageError(HotnasError, ValueError):
-    """A storage file of trials that is foreign, newer, damaged, or belongs to another search."""
+    """A file of a search that is foreign, newer, damaged, in use, or belongs to another search."""
 
 
 class ClusterError(HotnasError, RuntimeError):

@@ -299,6 +299,7 @@ class HOTNN:
         progress: Progress = True,
         resume: bool = True,
         overwrite: bool = False,
+        take_over: bool = False,
         executor: Executor | None = None,
     ) -> Tensor:
         """Distances between networks, kept in a file that survives an interruption.
@@ -313,6 +314,8 @@ class HOTNN:
             resume: Go on with an interrupted run of the same computation, and return the file that
                 a finished one left. The result has the same bits as an uninterrupted run.
             overwrite: Discard what an earlier run left at `out`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
 
         Returns:
@@ -331,7 +334,13 @@ class HOTNN:
             if ready is not None:
                 return ready.to(self.device)
         with GramWriter(
-            out, settings=settings, keys=keys, names=names, resume=resume, overwrite=overwrite
+            out,
+            settings=settings,
+            keys=keys,
+            names=names,
+            resume=resume,
+            overwrite=overwrite,
+            take_over=take_over,
         ) as writer:
             with torch.no_grad():
                 result = self._matrix(
@@ -348,6 +357,7 @@ class HOTNN:
         progress: Progress = True,
         resume: bool = True,
         overwrite: bool = False,
+        take_over: bool = False,
         executor: Executor | None = None,
     ) -> GramStore:
         """Distances between networks in a folder, never as a whole in memory.
@@ -362,6 +372,8 @@ class HOTNN:
             resume: Go on with an interrupted run of the same computation. The result has the same
                 bits as an uninterrupted run.
             overwrite: Discard what an earlier run left at `folder`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
 
         Returns:
@@ -394,6 +406,7 @@ class HOTNN:
                 dtype=self.dtype,
                 resume=resume,
                 overwrite=overwrite,
+                take_over=take_over,
             ) as writer,
             torch.no_grad(),
         ):

@@ -12,13 +12,15 @@ from tqdm import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import write_text
+from hotnas_torch.files import read_bytes, write_text
 from hotnas_torch.search.box.hyperband import Hyperband, Job
 from hotnas_torch.search.running.runner import CATCH
 from hotnas_torch.search.running.trial import ObjectiveFunction, SupportsOutcome
 from hotnas_torch.search.running.workers import Executor, make_evaluator
 
 __all__ = ["JobFunction", "run_jobs"]
+
+_MOST_BYTES = 2**30
 
 JobFunction = Callable[[Job], float | SupportsOutcome]
 """What evaluates a job: a number to minimise, or more than that as for :func:`run`."""
@@ -123,7 +125,7 @@ def _resume(strategy: Hyperband, file: Path) -> None:
     if not file.is_file():
         return
     try:
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(read_bytes(file, most=_MOST_BYTES))
         strategy.load_state_dict(state)
-    except (TypeError, ValueError) as error:
-        raise StorageError(f"{file}: {error}") from error
+    except (OSError, TypeError, ValueError, KeyError, RecursionError) as error:
+        raise StorageError(f"{file}: {error} (choose another checkpoint to begin anew).") from error

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
+from hotnas_torch.callables import describe_callable
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
 from hotnas_torch.search.running.storage import OpenTrial, Storage
@@ -43,6 +44,8 @@ def run(
     executor: Executor | None = None,
     progress: bool | Callable[[Trial], None] = True,
     catch: tuple[type[Exception], ...] = CATCH,
+    take_over: bool = False,
+    accept_objective: bool = False,
 ) -> SearchResult:
     """Searches until the budget is spent.
 
@@ -76,6 +79,13 @@ def run(
         progress: True shows a bar on stderr with the best value so far; a callable receives each
             trial when it finishes.
         catch: Exceptions of the objective that count as a failed evaluation.
+        take_over: Go on with a search that another process is running: that one stops with an error
+            when it next records something. Without it, the second process is refused; what a dead
+            one leaves behind stops nobody.
+        accept_objective: Go on although the objective is not described as when ``storage`` was
+            begun, for example after its code was tidied or moved: its values are taken to be the
+            same. A function is described by its name, its code and what it works with; see
+            :class:`~hotnas_torch.objectives.Function`.
 
     Returns:
         All trials, the best one, and why the search ended.
@@ -83,8 +93,9 @@ def run(
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
         ValueError: An argument out of range, or ``batch_size`` for an asynchronous search.
-        StorageError: The storage holds another search, is no storage, or cannot be written; raised
-            before anything is evaluated.
+        StorageError: The storage holds another search, is no storage, is written by another
+            process, is damaged, or cannot be written; raised before anything is evaluated, except
+            where it can no longer be written later.
 
     Example:
         >>> import torch
@@ -112,7 +123,11 @@ def run(
         if not asynchronous:
             batch_size = batch_size or _held_batch_size(store) or workers
             schedule = {"batch_size": batch_size}
-        store.begin(_identity(strategy, objective, schedule))
+        store.begin(
+            _identity(strategy, objective, schedule),
+            take_over=take_over,
+            accept=("objective",) if accept_objective else (),
+        )
         opened = _resume(strategy, store)
         make = make_evaluator if executor is None else executor.evaluator
         evaluator = stack.enter_context(make(objective, workers, catch))
@@ -225,10 +240,7 @@ def _identity(
     strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     describe = getattr(objective, "describe", None)
-    if callable(describe):
-        described = dict(describe())
-    else:
-        described = {"kind": "function", "name": getattr(objective, "__qualname__", "")}
+    described = dict(describe()) if callable(describe) else describe_callable(objective)
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
@@ -239,7 +251,7 @@ def _identity(
 
 def _held_batch_size(store: Storage) -> int | None:
     held = store.identity
-    return None if held is None else held["run"].get("batch_size")
+    return None if held is None else held.get("run", {}).get("batch_size")
 
 
 def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:

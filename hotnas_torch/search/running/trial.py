@@ -54,13 +54,23 @@ class Outcome:
         value: The value to minimise; NaN when it failed.
         metrics: Other figures by name.
         cost: Seconds that the evaluation took, by the objective's own account, else wall clock.
-        error: Why it failed; empty otherwise.
+        error: Why it failed; empty otherwise. What no text file can hold is written as an escape.
     """
 
     value: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: float = 0.0
     error: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", _storable(self.error))
+        metrics = {_storable(name): number for name, number in self.metrics.items()}
+        object.__setattr__(self, "metrics", metrics)
+
+
+def _storable(text: str) -> str:
+    """The text with halves of surrogate pairs, which UTF-8 cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

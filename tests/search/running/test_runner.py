@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,13 +119,12 @@ def test_a_mistake_in_the_objective_is_raised_and_nothing_is_lost(tmp_path):
         return programs.value(net)
 
     calls = []
-    objective.__qualname__ = "value"
     storage = tmp_path / "search.sqlite"
     with pytest.raises(KeyError, match="misspelt"):
         search(objective=objective, storage=storage)
     with Storage(storage, read_only=True) as store:
         assert len(store.trials(spaces.NASBenchMacro())) == 7
-    assert record(search(storage=storage)) == record(search())
+    assert record(search(storage=storage, accept_objective=True)) == record(search())
 
 
 def test_an_objective_that_returns_no_value_is_refused():
@@ -173,11 +173,10 @@ def test_a_finished_search_is_read_back_and_can_be_extended(tmp_path):
     def refuse(net):
         raise AssertionError(net)
 
-    refuse.__qualname__ = "value"
-    again = search(budget=9, storage=storage, objective=refuse)
+    again = search(budget=9, storage=storage, objective=refuse, accept_objective=True)
     assert record(again) == record(first)
     assert [trial.elapsed for trial in again.trials] == [trial.elapsed for trial in first.trials]
-    extended = search(storage=storage, batch_size=None)
+    extended = search(storage=storage, batch_size=None, accept_objective=True)
     assert record(extended) == record(search())
     assert extended.trials[9].elapsed > first.trials[-1].elapsed
 
@@ -204,7 +203,8 @@ def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name):
             child.stderr.close()
         assert child.returncode == -9
         assert wanted <= finished < programs.BUDGET
-    assert record(search(name, storage=storage)) == record(search(name))
+    found = search(name, storage=storage, accept_objective=True)
+    assert record(found) == record(search(name))
 
 
 def num_finished(storage):
@@ -219,18 +219,17 @@ def num_finished(storage):
 
 def test_what_was_finished_is_not_evaluated_again(tmp_path):
     storage = tmp_path / "search.sqlite"
-    evaluated = []
+    evaluated, interrupted = [], []
 
     def objective(net):
-        if interrupt and len(evaluated) == 10:
+        if len(evaluated) == 10 and not interrupted:
+            interrupted.append(True)
             raise KeyboardInterrupt
         evaluated.append(net.spec)
         return programs.value(net)
 
-    interrupt = True
     with pytest.raises(KeyboardInterrupt):
         search(objective=objective, storage=storage)
-    interrupt = False
     result = search(objective=objective, storage=storage)
     assert evaluated == [trial.network.spec for trial in result.trials]
 
@@ -437,3 +436,51 @@ def test_an_asynchronous_search_ends_with_its_time_and_with_its_space():
     result = asynchronous(executor=Overtaking(1), objective=slow, budget=timedelta(seconds=0.1))
     assert result.reason == "time"
     assert result.trials[-1].elapsed >= 0.1
+
+
+def scaled(net, scale):
+    return scale * len(set(net.spec))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        (lambda net: len(set(net.spec)), lambda net: -len(set(net.spec)), "'code'"),
+        (partial(scaled, scale=1.0), partial(scaled, scale=2.0), r"'arguments'.*1\.0.*2\.0"),
+    ],
+)
+def test_values_of_two_objectives_are_not_mixed(tmp_path, first, second, difference):
+    storage = tmp_path / "search.sqlite"
+    search(budget=3, storage=storage, objective=first)
+    message = "another objective: its {}.*accept_objective=True"
+    with pytest.raises(StorageError, match=message.format(difference)):
+        search(budget=6, storage=storage, objective=second)
+    result = search(budget=6, storage=storage, objective=second, accept_objective=True)
+    assert len(result.trials) == 6
+    with pytest.raises(StorageError, match=message.format("")):
+        search(budget=9, storage=storage, objective=first)
+
+
+def test_two_searches_do_not_share_a_storage(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    messages = []
+
+    def start_another(trial):
+        if trial.number == 2:
+            with pytest.raises(StorageError, match="another search is writing"):
+                search(storage=storage)
+            other = search(budget=9, storage=storage, take_over=True)
+            messages.append(len(other.trials))
+
+    with pytest.raises(StorageError, match="taken over"):
+        search(storage=storage, progress=start_another)
+    assert messages == [9]
+    assert record(search(storage=storage)) == record(search())
+
+
+def test_an_error_that_is_no_unicode_does_not_end_the_search(tmp_path):
+    def objective(net):
+        raise RuntimeError(f"\ud800 {net.spec}")
+
+    result = search(objective=objective, storage=tmp_path / "search.sqlite", budget=4)
+    assert all(r"\ud800" in trial.outcome.error for trial in result.trials)
