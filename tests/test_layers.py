@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
 BASE = {"errors", "_version", "_ext", "files"}
-SEARCH = {"search.randomness", "search.base", "search.direct"}
+SEARCH = {"arguments", "search.randomness", "search.base", "search.direct"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": {"errors"},
     "_version": set(),
     "files": set(),
     "_ext": {"errors"},
@@ -28,15 +29,15 @@ LAYERS: dict[str, set[str]] = {
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "hierarchy": BASE | {"arch", "spaces", "metrics"},
     "nn": BASE | {"arch", "spaces", "distributions", "generators", "hierarchy"},
-    "objectives": {"errors", "arch", "spaces", "generators", "nn"},
+    "objectives": {"errors", "arguments", "arch", "spaces", "generators", "nn"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
     "search.randomness": {"errors"},
-    "search.base": {"errors", "arch", "spaces", "search.randomness"},
+    "search.base": {"errors", "arguments", "arch", "spaces", "search.randomness"},
     "search.direct": BASE
-    | {"arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
+    | {"arguments", "arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
     "search.bayesian": {"errors", "arch", "spaces", "distributions", "metrics", "gp", *SEARCH},
     "search.box": {"errors", "arch", "spaces", "gp", "search.bayesian", *SEARCH},
-    "search.running": {"errors", "files", "arch", "spaces", "search.base", "search.box"},
+    "search.running": {"errors", "arguments", "files", "arch", "spaces", "search.base", "search.box"},
     "search": {*SEARCH, "search.bayesian", "search.box", "search.running"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
