@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any
 
 from hotnas_torch.errors import NonFiniteValueError
 
-__all__ = ["boolean", "finite", "integer", "number", "one_of", "real"]
-
-T = TypeVar("T")
+__all__ = ["boolean", "finite", "integer", "number"]
 
 
 def integer(name: str, value: Any, *, least: int | None = None) -> int:
@@ -37,47 +34,6 @@ def integer(name: str, value: Any, *, least: int | None = None) -> int:
     return found
 
 
-def real(
-    name: str,
-    value: Any,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    most: float = math.inf,
-    below: float = math.inf,
-) -> float:
-    """Returns a finite number of any kind as a float.
-
-    Args:
-        name: What the message calls it.
-        value: A number, see :func:`number`.
-        above: It must be larger.
-        least: It must be at least this.
-        most: It must be at most this.
-        below: It must be smaller.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is not finite, or out of range.
-    """
-    found = number(name, value)
-    if not (math.isfinite(found) and above < found < below and least <= found <= most):
-        raise ValueError(f"{name} must {_range(above, least, most, below)}, got {value!r}.")
-    return found
-
-
-def _range(above: float, least: float, most: float, below: float) -> str:
-    if math.isinf(min(most, below)):
-        if above == 0.0:
-            return "be positive and finite"
-        if math.isfinite(above):
-            return f"be finite and > {above:g}"
-        return f"be finite and >= {least:g}" if math.isfinite(least) else "be finite"
-    low = f"({above:g}" if above >= least else f"[{least:g}"
-    high = f"{below:g})" if below <= most else f"{most:g}]"
-    return f"lie in {low}, {high}"
-
-
 def boolean(name: str, value: Any) -> bool:
     """Returns True or False.
 
@@ -87,18 +43,6 @@ def boolean(name: str, value: Any) -> bool:
     if not _is_boolean(value):
         raise TypeError(f"{name} must be True or False, {_got(value)}.")
     return bool(value)
-
-
-def one_of(name: str, value: T, choices: Collection[T]) -> T:
-    """Returns the value if it is one of the choices.
-
-    Raises:
-        ValueError: It is none of them.
-    """
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        *most, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {value!r}.")
-    return value
 
 
 def number(name: str, value: Any) -> float:

@@ -25,8 +25,8 @@ class Evaluation:
 
     Raises:
         TypeError: A number is not a real number, or a name not a str.
-        ValueError: ``value`` is infinite (a `NonFiniteValueError`, which a search records as a failed
-            evaluation), or ``cost`` negative or not finite.
+        NonFiniteValueError: ``value`` is infinite; a search records that as a failed evaluation.
+        ValueError: ``cost`` is negative or not finite.
     """
 
     value: float

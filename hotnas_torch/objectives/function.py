@@ -46,7 +46,7 @@ class Function:
 
         Raises:
             TypeError: It returned neither a number nor an Evaluation.
-            NonFiniteValueError: It returned an infinite value; a search records a failed evaluation.
+            NonFiniteValueError: It returned an infinite value; in a search, a failed evaluation.
         """
         started = time.perf_counter()
         result = self.function(net)

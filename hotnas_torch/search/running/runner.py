@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, real
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
 from hotnas_torch.search.running.storage import OpenTrial, Storage
@@ -179,7 +180,10 @@ def check_timeout(timeout: float | None, workers: int, executor: Executor | None
             "timeout needs worker processes here (pass workers=2): with workers=1, evaluations are "
             "interrupted by SIGALRM, in the main thread and where nobody else uses that signal."
         )
-    return real("timeout", timeout, above=0.0)
+    seconds = number("timeout", timeout)
+    if not 0.0 < seconds < math.inf:
+        raise ValueError(f"timeout must be positive and finite, got {seconds}.")
+    return seconds
 
 
 class _Search:
