@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -230,6 +231,15 @@ class TreeSearch(SamplerSearch):
         start, end = number("temperature[0]", start), number("temperature[1]", end)
         exploration, beta = number("exploration", exploration), number("beta", beta)
         regularization = number("regularization", regularization)
+        for name, value in (
+            ("temperature[0]", start),
+            ("temperature[1]", end),
+            ("exploration", exploration),
+            ("beta", beta),
+            ("regularization", regularization),
+        ):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}.")
         if not 0 <= num_initial < budget:
             raise ValueError(
                 f"num_initial must be at least 0 and below budget = {budget}, got {num_initial}."
