@@ -13,7 +13,7 @@ __all__ = ["targets", "unexplained"]
 
 # In distances from the median to the best tenth. What is worse than the first says "bad" and no
 # more; what is better than the second keeps its rank, but is drawn nearer.
-_WORST = 4.0
+_WORST = 6.0
 _BEST = 10.0
 _BEST_SHARE = 0.1
 # Spreads within these bounds are left in the caller's units.
@@ -29,7 +29,7 @@ def targets(
     """Returns what a model is to maximise: negated values with bounded tails.
 
     A search asks where values are good; how bad the bad ones are, it need not know. With the
-    distance s from the median to the best tenth, values above median + 4 s are moved there, be it a
+    distance s from the median to the best tenth, values above median + 6 s are moved there, be it a
     network at chance level or a loss of 1e30. Values below median - 10 s are moved nearer by a
     logarithm, so that their order stays.
 

@@ -102,7 +102,8 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
         raise ValueError(f"min_budget must be positive and finite, got {min_budget}.")
     if not min_budget <= max_budget < math.inf:
         raise ValueError(
-            f"max_budget must be finite and at least min_budget, {min_budget:g}; got {max_budget:g}."
+            f"max_budget must be finite and at least min_budget, {min_budget:g}; got "
+            f"{max_budget:g}."
         )
     if not 1.0 < eta < math.inf:
         raise ValueError(f"eta must be finite and greater than 1, got {eta}.")
