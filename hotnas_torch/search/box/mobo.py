@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hotnas_torch.arguments import integer
 from hotnas_torch.search.base import read_state
+from hotnas_torch.search.bayesian.targets import targets
 from hotnas_torch.search.box.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.search.box.space import (
     BoxSpace,
@@ -206,14 +207,15 @@ class MOBO:
         rows = self._random(num_random, known)
         if num_random == num:
             return rows
+        Y = torch.stack([targets(column) for column in Y.unbind(dim=1)], dim=1)
         inputs = SelectionInputs(
             space=self.space,
             X=X,
-            Y=-Y,
+            Y=Y,
             known=torch.cat([known, rows]),
             pending=torch.cat([self._pending, rows]),
             generator=self._generator,
-            fit=lambda: self.surrogate(X, -Y, self._generator),
+            fit=lambda: self.surrogate(X, Y, self._generator),
         )
         chosen = self.selection(inputs, num - num_random)
         rows = torch.cat([rows, chosen])
