@@ -6,6 +6,7 @@ __all__ = [
     "ConvergenceWarning",
     "GramFileError",
     "HotnasError",
+    "NonFiniteValueError",
     "SolverError",
     "StorageError",
     "TableError",
@@ -26,6 +27,10 @@ class GramFileError(HotnasError, ValueError):
 
 class TableError(HotnasError, ValueError):
     """A benchmark table that cannot be read, or that lacks what was asked of it."""
+
+
+class NonFiniteValueError(HotnasError, ArithmeticError, ValueError):
+    """A value of an objective that is infinite; in a search, a failed evaluation."""
 
 
 class StorageError(HotnasError, ValueError):

@@ -47,7 +47,7 @@ class Function:
 
         Raises:
             TypeError: It returned neither a number nor an Evaluation.
-            ValueError: It returned an infinite value.
+            NonFiniteValueError: It returned an infinite value; in a search, a failed evaluation.
         """
         started = time.perf_counter()
         result = self.function(net)
