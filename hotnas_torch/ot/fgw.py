@@ -12,6 +12,7 @@ from hotnas_torch.ot.problem import (
     check_count,
     check_number,
     graph_problem,
+    has_values,
     mean_free_duals,
 )
 from hotnas_torch.ot.result import FGWResult, warn_if_unsolved
@@ -140,7 +141,7 @@ def fgw(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("fgw", result.status)
     return result
 

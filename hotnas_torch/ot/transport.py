@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from hotnas_torch import ops
-from hotnas_torch.ot.problem import linear_problem, mean_free_duals
+from hotnas_torch.ot.problem import has_values, linear_problem, mean_free_duals
 from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
 
 __all__ = ["transport"]
@@ -70,6 +70,6 @@ def transport(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("transport", result.status)
     return result
