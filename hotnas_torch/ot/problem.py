@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, isinf
+from math import inf, isinf
 
 import torch
 from torch import Tensor
@@ -178,7 +178,8 @@ def check_number(name: str, value: float, *, positive: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         msg = f"{name} must be a number, got {type(value).__name__}"
         raise TypeError(msg)
-    if not isfinite(value) or value < 0 or (positive and value == 0):
+    # By comparisons, which a tracer can follow; NaN fails them.
+    if not 0 <= value < inf or (positive and value == 0):
         wanted = "positive" if positive else "at least 0"
         msg = f"{name} must be finite and {wanted}, got {value}"
         raise ValueError(msg)
