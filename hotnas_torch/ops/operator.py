@@ -26,6 +26,7 @@ __all__ = [
     "held",
     "is_tracked",
     "is_vmapped",
+    "plain",
     "save",
     "undefined",
 ]
@@ -262,12 +263,32 @@ def is_tracked(*values: Any) -> bool:
 
 def is_vmapped(*values: Any) -> bool:
     """Whether a tensor stands for the items of a ``torch.vmap``, so that it has no one value."""
+    of = torch._C._functorch
     for value in values:
-        while isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value):
-            if torch._C._functorch.is_batchedtensor(value):
+        if not isinstance(value, Tensor):
+            continue
+        if of.is_legacy_batchedtensor(value):  # torch.autograd.grad(is_grads_batched=True)
+            return True
+        while of.is_functorch_wrapped_tensor(value):
+            if of.is_batchedtensor(value):
                 return True
-            value = torch._C._functorch.get_unwrapped(value)
+            value = of.get_unwrapped(value)
     return False
+
+
+def plain(value: Tensor) -> Tensor:
+    """The values of a tensor alone, which nothing tracks.
+
+    Raises:
+        RuntimeError: It stands for the items of a ``torch.vmap``.
+    """
+    if is_vmapped(value):
+        msg = "a tensor that torch.vmap maps has no one value here; call in a loop over the items"
+        raise RuntimeError(msg)
+    value = value.detach()
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
 
 
 def along(slopes: Sequence[Tensor | None], tangents: Sequence[Tensor | None]) -> Tensor:
