@@ -17,7 +17,7 @@ as 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -159,8 +159,8 @@ class _Envelope(torch.autograd.Function):
             row, col = tiling.where(tile)
             # Forward mode of what is linear in v: the transpose of its transpose.
             nothing = torch.zeros(len(row), len(col), dtype=ctx.dtype, device=ctx.device)
-            _, push = torch.func.vjp(_pull(ctx, tile, leaves, transformed=True), nothing)
-            (values,) = push(changes)
+            transpose: Any = torch.func.vjp(_pull(ctx, tile, leaves, transformed=True), nothing)[1]
+            (values,) = transpose(changes)
             out = out.index_put((row, col), values)
             if tiling.symmetric and not tile.diagonal:
                 out = out.index_put((col[:, None], row.squeeze(1)), values.mT)
@@ -190,8 +190,8 @@ def _pull(
         return found
 
     if transformed:
-        _, pull = torch.func.vjp(values, *leaves)
-        return pull  # type: ignore[no-any-return]
+        pull: Any = torch.func.vjp(values, *leaves)[1]
+        return cast(Callable[[Tensor], tuple[Tensor, ...]], pull)
     given = [leaf.detach().requires_grad_() for leaf in leaves]
     with torch.enable_grad():
         found = values(*given)
@@ -208,8 +208,8 @@ def envelope(
 
     Args:
         values: Computes the matrix, from what `plain` returns; runs without a graph.
-        held_tiles: Called with the parameters, returns the function that computes a tile of given items
-            with held couplings, differentiably.
+        held_tiles: Called with the parameters, returns the function that computes a tile of
+            given items with held couplings, differentiably.
         tiling: How the matrix is cut; at most one tile's couplings exist at a time.
         *parameters: Tensors that the gradient goes to.
 

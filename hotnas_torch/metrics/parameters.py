@@ -37,8 +37,8 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
             )
         if is_vmapped(value):
             raise ValueError(
-                f"{name} must be one number; got what torch.vmap maps (make one metric per value, in"
-                " a loop)"
+                f"{name} must be one number; got what torch.vmap maps (make one metric per value,"
+                " in a loop)"
             )
         if value.is_meta:
             raise ValueError(f"{name} must hold a value; got a tensor on the meta device")

@@ -208,10 +208,11 @@ _MOVES = (
 
 
 def _objective_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    *inputs, log_plan, f, g = ctx.saved_tensors
-    coupling = (held(value, _MOVES, *inputs) for value in (log_plan.exp(), f, g))
+    cost, struct_x, struct_y, a, b, alpha, log_plan, f, g = ctx.saved_tensors
+    inputs = cost, struct_x, struct_y, a, b, alpha
+    plan, f, g = (held(value, _MOVES, *inputs) for value in (log_plan.exp(), f, g))
     return envelope_gradients(
-        grad, *inputs, *coupling, loss=ctx.loss, pairs=ctx.pairs, needed=needed
+        grad, *inputs, plan, f, g, loss=ctx.loss, pairs=ctx.pairs, needed=needed
     )
 
 
@@ -362,9 +363,7 @@ def _implicit_change(
     across = spread(inverse @ torch.cat([change_a, change_b], 1)[:, :, None])
     system = tangent(tangent(curvature).mT)
     system = system + epsilon * torch.eye(n * m, dtype=cost.dtype, device=cost.device)
-    along, _ = torch.linalg.solve_ex(
-        system, -tangent(push + epsilon * across + curvature @ across)
-    )
+    along, _ = torch.linalg.solve_ex(system, -tangent(push + epsilon * across + curvature @ across))
     change = along + across
     duals = inverse @ marginals(push + epsilon * change + curvature @ change)
     change_f, change_g = duals.squeeze(2).split([n, m], 1)

@@ -282,17 +282,25 @@ def structure_gradients(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_ = inputs
-    plan, _, f, g, gap, _, _ = output
+    plan, _, f, g, *_ = output
     ctx.underived = ("plan", "f", "g", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, plan, f, g)
 
 
 def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    *inputs, plan, f, g = ctx.saved_tensors
+    cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
+    plan, f, g = held_coupling(cost, struct_x, struct_y, a, b, alpha, plan, f, g)
     return envelope_gradients(
         grad,
-        *inputs,
-        *held_coupling(*inputs, plan, f, g),
+        cost,
+        struct_x,
+        struct_y,
+        a,
+        b,
+        alpha,
+        plan,
+        f,
+        g,
         loss=ctx.loss,
         pairs=ctx.pairs,
         needed=needed,
@@ -340,9 +348,11 @@ def held_coupling(
     the edge that it lies on, and the duals move with everything.
     """
     others = cost, struct_x, struct_y, alpha
-    duals = [held(dual, _MOVES, *others, a, b) for dual in (f, g)]
-    plan = held(plan, _MOVES, a, b) + held(torch.zeros_like(plan), _MOVES, *others, vertex=plan)
-    return plan, *duals
+    if not is_tracked(*others, a, b):
+        return plan.detach(), f.detach(), g.detach()
+    f, g = (held(dual, _MOVES, *others, a, b) for dual in (f, g))
+    moved = held(plan, _MOVES, *others, vertex=plan)
+    return held(plan, _MOVES, a, b) + (moved - moved.detach()), f, g
 
 
 def envelope_gradients(

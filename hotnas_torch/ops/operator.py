@@ -215,7 +215,7 @@ def attached(
             _folded(value, dim, size, shared=place in shared)
             for place, (value, dim) in enumerate(zip(inputs, in_dims, strict=True))
         ]
-        found = function.apply(*flat)
+        found = rules.apply(*flat)
         if isinstance(found, Tensor):
             return found.unflatten(0, (size, -1)), 0
         return tuple(value.unflatten(0, (size, -1)) for value in found), (0,) * len(found)
@@ -227,14 +227,14 @@ def attached(
         "jvp": staticmethod(push),
         "vmap": staticmethod(fold),
     }
-    function: Any = type(f"Derivatives_of_{name}", (torch.autograd.Function,), methods)
+    rules: Any = type(f"Derivatives_of_{name}", (torch.autograd.Function,), methods)
+
+    def call(*inputs: Any) -> Any:
+        return rules.apply(*inputs) if is_tracked(*inputs) else compute(*inputs)
 
     # Tracers take it as one call, and go through it with autograd and all transforms at work.
-    @torch.compiler.allow_in_graph
-    def call(*inputs: Any) -> Any:
-        return function.apply(*inputs) if is_tracked(*inputs) else compute(*inputs)
-
-    return call
+    found: Callable[..., Any] = torch.compiler.allow_in_graph(call)
+    return found
 
 
 def save(ctx: Any, *tensors: Tensor) -> None:
@@ -374,15 +374,13 @@ class _Held(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], value: Tensor, message: str, *rest: Any
     ) -> tuple[Tensor, int]:
+        apply: Any = _Held.apply
         size = info.batch_size
         flat = [
             _folded(tensor, dim, size, shared=False)
             for tensor, dim in zip((value, *rest), (in_dims[0], *in_dims[2:]), strict=True)
         ]
-        return held_apply(flat[0], message, *flat[1:]).unflatten(0, (size, -1)), 0
-
-
-held_apply: Any = _Held.apply
+        return apply(flat[0], message, *flat[1:]).unflatten(0, (size, -1)), 0
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -435,9 +433,10 @@ def _is_vertex(plan: Tensor) -> Tensor:
         -2,
     )
     # The rank is the number of nodes less that of connected parts.
-    spectrum = torch.linalg.eigvalsh(system)
+    spectrum: Tensor = torch.linalg.eigvalsh(system)
     rank = (spectrum > 1e-9 * (1 + spectrum[..., -1:])).sum(-1)
-    return support.sum((-2, -1)) == rank
+    edges: Tensor = support.sum((-2, -1))
+    return edges == rank
 
 
 def _refuse(grad: Tensor, plan: Tensor | None, message: str) -> Tensor:
