@@ -42,6 +42,7 @@ from hotnas_torch.metrics.parameters import (
     fraction,
     number,
 )
+from hotnas_torch.ops.operator import is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNN", "HeldCouplings"]
@@ -661,7 +662,9 @@ class HOTNN:
             numbers.append(flat_numbers[position : position + len(network.cells)])
             position += len(network.cells)
         representatives, places = unique_networks(given, numbers)
-        learned = isinstance(self.zeta, Tensor) and self.zeta.requires_grad
+        learned = isinstance(self.zeta, Tensor) and (
+            self.zeta.requires_grad or is_tracked(self.zeta)
+        )
         tables = NetworkTables(
             [given[index] for index in representatives],
             [numbers[index] for index in representatives],
@@ -745,7 +748,7 @@ class _Prepared:
 
     def blocks(self, inside: Tensor | None) -> NetworkBlocks:
         """What computes tiles of networks from the distances between cells, or from the cells."""
-        cells = self.cell_tables if inside is None else self.costs(inside.detach())
+        cells = self.cell_tables if inside is None else self.costs(plain(inside))
         return NetworkBlocks(self.tables, cells)
 
 

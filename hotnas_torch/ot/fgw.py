@@ -12,6 +12,7 @@ from hotnas_torch.ot.problem import (
     check_count,
     check_number,
     graph_problem,
+    has_values,
     mean_free_duals,
 )
 from hotnas_torch.ot.result import FGWResult, warn_if_unsolved
@@ -83,7 +84,10 @@ def fgw(
     Differentiability:
         ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha`` by the
         envelope theorem at the coupling found. Each entry of a structure counts for itself,
-        symmetric or not. Differentiating any other output raises.
+        symmetric or not. Forward mode, ``torch.func`` and ``torch.compile`` included. Second
+        derivatives exist where the coupling is a vertex, which stays, but not in the masses, and
+        raise otherwise. Differentiating any other output raises. In forward mode, where it cannot
+        be known what the loss will use, NaN stands for what raises.
 
     Complexity:
         O((n + m) n m) and one exact transport problem per iteration; backward O(n^2 m^2); a bound
@@ -140,7 +144,7 @@ def fgw(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("fgw", result.status)
     return result
 
