@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "pair_cost.h"
+#include "scale.h"
 
 namespace hotnas::HOTNAS_ISA {
 
@@ -103,25 +104,34 @@ HN_HD Shape shape_of(const Support& x, const Support& y) {
           x.count == y.count && x.uniform && y.uniform};
 }
 
-/// Masses in units: whole numbers where both sides are uniform, so that no dust is left over. Returns the mass
-/// of a unit.
+/// What the loaded masses count: a unit is `unit` of a total of 1 to 2, times 2^exponent in the caller's.
+template <class T>
+struct MassUnit {
+  T unit;
+  int exponent;
+};
+
+/// Masses in units: whole numbers where both sides are uniform, so that no dust is left over.
 template <class G, class T>
-HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, const T* b,
-                    std::type_identity_t<T>* out_a, std::type_identity_t<T>* out_b) {
+HN_HD MassUnit<T> load_masses(const G& g, const Support& x, const Support& y, const T* a,
+                              const T* b, std::type_identity_t<T>* out_a,
+                              std::type_identity_t<T>* out_b) {
   const bool whole = x.uniform && y.uniform;
   const bool equal = x.count == y.count;
   T total = 0;
   HN_ROLLED
-  for (int i = g.begin(); i < x.count; i += g.step()) {
-    total += a[x.node[i]];
-    out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]];
-  }
+  for (int i = g.begin(); i < x.count; i += g.step()) total += a[x.node[i]];
+  total = g.total(total);
+  const int exponent = exponent_of(total);
+  const T factor = power_of_two<T>(-exponent);
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step())
+    out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]] * factor;
   HN_ROLLED
   for (int j = g.begin(); j < y.count; j += g.step())
-    out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]];
-  total = g.total(total);
-  if (!whole) return 1;
-  return equal ? a[x.node[0]] : total / (T(x.count) * T(y.count));
+    out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]] * factor;
+  if (!whole || x.count == 0) return {1, exponent};
+  return {equal ? a[x.node[0]] * factor : total * factor / (T(x.count) * T(y.count)), exponent};
 }
 
 /// Rows and columns with mass of a (.., stride) matrix, padded with zeros. Returns 0, or NaN on a lane that met
@@ -163,22 +173,32 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
   return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
 }
 
+/// Results that are in the caller's unit already.
+struct SameUnit {
+  template <class T>
+  HN_HD T operator()(T value) const {
+    return value;
+  }
+};
+
 /// Writes an (n, ld) matrix of the work space to its places in an (.., stride) matrix of the caller.
-template <class G, class T>
+template <class G, class T, class Unit = SameUnit>
 HN_HD void store_matrix(const G& g, const Support& x, const Support& y,
-                        const std::type_identity_t<T>* from, int ld, T* to, int stride) {
+                        const std::type_identity_t<T>* from, int ld, T* to, int stride,
+                        Unit unit = {}) {
   HN_ROLLED
   for (int i = 0; i < x.count; ++i) {
     T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
     HN_ROLLED
-    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = from[i * ld + j];
+    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = unit(from[i * ld + j]);
   }
 }
 
-template <class G, class T>
-HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to) {
+template <class G, class T, class Unit = SameUnit>
+HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to,
+                        Unit unit = {}) {
   HN_ROLLED
-  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
+  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = unit(from[i]);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -35,18 +35,20 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T alpha = p.alpha[item];
-    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
-                     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
-                                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
-    if (!(g.total(defect + (alpha - alpha)) == 0)) best.status = Status::nonfinite;
+    load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
+    load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                    p.struct_y + item * Base::other(p), p.m, w.fgw.c);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
+    const FgwUnits<T> units = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
+    if (!units.finite) best.status = Status::nonfinite;
     const bool solved = best.status == Status::converged && s.n > 0;
     if (solved) {
-      const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
       g.sync();
-      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, alpha, unit, {p.tol, p.max_iter});
+      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);
+        if (k < 0) multiply(g, to, s.n * s.ld, power_of_two<T>(-units.mass));
       });
       best = solver.best();
     }
@@ -59,9 +61,12 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     if (failed(best.status)) {
       best.objective = best.gap = T(NAN);
     } else if (solved) {
-      store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m);
-      store_vector(g, x, w.fgw.f, f);
-      store_vector(g, y, w.fgw.g, dual);
+      const Back<T> value(units.result), of_dual(units.dual());
+      best.objective = value(best.objective);
+      best.gap = value(best.gap);
+      store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
+      store_vector(g, x, w.fgw.f, f, of_dual);
+      store_vector(g, y, w.fgw.g, dual, of_dual);
     }
     if (g.leader()) {
       p.objective[item] = best.objective;
@@ -134,16 +139,17 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect =
-        load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost) +
-        load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
-                        p.struct_y + item * Base::other(p), p.m, w.bound.c);
-    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost);
+    load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                    p.struct_y + item * Base::other(p), p.m, w.bound.c);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
+    const FgwUnits<T> units =
+        scale_problem(g, s, terms, w.bound.c, w.bound.cost, p.alpha[item], mass.exponent);
+    if (!units.finite) status = Status::nonfinite;
     T bound = status == Status::converged ? T(0) : T(NAN);
     if (status == Status::converged && s.n > 0) {
-      const T unit = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
       g.sync();
-      bound = fgw_lower_bound(g, s, terms, w.bound, p.alpha[item], unit);
+      bound = fgw_lower_bound(g, s, terms, w.bound, units, mass.unit);
     }
     if (g.leader()) p.bound[item] = bound;
   }
