@@ -74,6 +74,13 @@ int count(const Call& op, const char* name, std::int64_t value, std::int64_t lea
   return static_cast<int>(value);
 }
 
+/// A problem with more nodes would not fit any memory anyway.
+int nodes(const Tensor& tensor, std::int64_t axis, const Call& op) {
+  const std::int64_t count = tensor.size(axis);
+  STD_TORCH_CHECK(count <= 32768, op, ": at most 32768 nodes per problem, got ", count);
+  return static_cast<int>(count);
+}
+
 /// Negative ones are never met, and what is no number would be met at once.
 double tolerance(const Call& op, const char* name, double value) {
   STD_TORCH_CHECK(value == value, op, ": ", name, " must be a number, got NaN");
@@ -83,13 +90,6 @@ double tolerance(const Call& op, const char* name, double value) {
 /// How many of the starts to use: there are three without `given` ones.
 int starts_used(const Call& op, std::int64_t num_starts, std::int64_t given) {
   return count(op, "num_starts", num_starts, 1, 3 + given);
-}
-
-/// A problem with more nodes would not fit any memory anyway.
-int nodes(const Tensor& tensor, std::int64_t axis, const Call& op) {
-  const std::int64_t count = tensor.size(axis);
-  STD_TORCH_CHECK(count <= 32768, op, ": at most 32768 nodes per problem, got ", count);
-  return static_cast<int>(count);
 }
 
 template <class T>
@@ -167,7 +167,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
                                data<T>(a),
                                data<T>(b),
                                epsilon,
-                               tolerance(op, "tol", tol),
+                               tol,
                                count(op, "max_iter", max_iter),
                                write<T>(f),
                                write<T>(g),
@@ -295,10 +295,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
                                   epsilon,
                                   static_cast<int>(loss),
                                   static_cast<int>(pairs),
-                                  count(op, "proximal", proximal, 0, 1),
-                                  tolerance(op, "tol", tol),
+                                  static_cast<int>(proximal),
+                                  tol,
                                   count(op, "max_iter", max_iter),
-                                  tolerance(op, "inner_tol", inner_tol),
+                                  inner_tol,
                                   count(op, "inner_max_iter", inner_max_iter),
                                   write<T>(log_plan),
                                   write<T>(f),

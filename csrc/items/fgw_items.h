@@ -67,6 +67,9 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
       store_vector(g, x, w.fgw.f, f, of_dual);
       store_vector(g, y, w.fgw.g, dual, of_dual);
+      extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
+        return of_dual(slope(p, terms, item, x, y, s, w, units, i, j));
+      });
     }
     if (g.leader()) {
       p.objective[item] = best.objective;
@@ -74,6 +77,44 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       p.iterations[item] = best.iterations;
       p.status[item] = static_cast<int32_t>(best.status);
     }
+  }
+
+ private:
+  /// The derivative of the objective in the plan between any two nodes of the caller, in the problem's units.
+  template <class Terms>
+  HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
+                       const Support& y, const Shape& s, const Work& w, const FgwUnits<T>& units,
+                       int i, int j) {
+    const T *struct_x = p.struct_x + item * Base::own(p),
+            *struct_y = p.struct_y + item * Base::other(p);
+    const T factor = power_of_two<T>(-units.structure);
+    const auto term = [&](T one, T other) {
+      return loss<ScalarLanes>(terms.loss(), one * factor - other * factor);
+    };
+    const Pairs pairs = terms.pairs();
+    T sum = 0;
+    for (int r = 0; r < s.n; ++r) {
+      const int k = x.node[r];
+      if (pairs != Pairs::all && k == i) continue;
+      for (int c = 0; c < s.m; ++c) {
+        const T mass = w.fgw.plan[r * s.ld + c];
+        const int l = y.node[c];
+        if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
+        if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
+        T both = 0;
+        if (pairs != Pairs::ordered || i < k)
+          both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
+                       struct_y[static_cast<int64_t>(j) * p.m + l]);
+        if (pairs != Pairs::ordered || i > k)
+          both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
+                       struct_y[static_cast<int64_t>(l) * p.m + j]);
+        sum += mass * both;
+      }
+    }
+    const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
+    const T linear =
+        units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
+    return linear + units.pair * sum;
   }
 };
 

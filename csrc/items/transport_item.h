@@ -6,25 +6,6 @@
 
 namespace hotnas::HOTNAS_ISA {
 
-/// Duals of the absent nodes: the largest that `count` nodes of the other side allow, 0 where none of them
-/// does. allowed(i, k) is what node k allows node i.
-template <class G, class T, class Allowed>
-HN_HD void extend_dual(const G& g, const Side<T>& side, int count, T* dual, Allowed allowed) {
-  HN_ROLLED
-  for (int i = g.begin(); i < side.nodes; i += g.step()) {
-    if (side.mass[i] > 0) continue;
-    T least = 0;
-    bool found = false;
-    for (int k = 0; k < count; ++k) {
-      const T value = allowed(i, k);
-      if (value - value != 0 || (found && value >= least)) continue;  // what absent nodes hold
-      least = value;
-      found = true;
-    }
-    dual[i] = least;
-  }
-}
-
 template <class T>
 struct TransportItem : BatchItem<TransportArgs<T>, T> {
   using Args = TransportArgs<T>;
@@ -98,14 +79,8 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       objective = of_mass(of_cost(g.total(objective)));
       store_vector(g, x, w.transport.u, f, of_cost);
       store_vector(g, y, w.transport.v, dual, of_cost);
-      if (s.n < p.n || s.m < p.m) {
-        const auto at = [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; };
-        g.sync();
-        // rows by the columns with mass, columns by all rows: no pair of absent nodes pays more than its cost
-        extend_dual(g, a, s.m, f, [&](int i, int k) { return at(i, y.node[k]) - dual[y.node[k]]; });
-        g.sync();
-        extend_dual(g, b, p.n, dual, [&](int j, int i) { return at(i, j) - f[i]; });
-      }
+      extend_duals(g, a, b, x, y, f, dual,
+                   [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; });
     }
     if (g.leader()) {
       p.objective[item] = objective;

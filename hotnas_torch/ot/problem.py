@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LinearProblem:
 
 @dataclass(frozen=True)
 class GraphProblem(LinearProblem):
-    """Costs, structures, masses and trade-off with one batch dimension; absent nodes are 0."""
+    """Costs, structures, masses and trade-off with one batch dimension; all are numbers."""
 
     struct_x: Tensor  # (B, n, n)
     struct_y: Tensor  # (B, m, m)
@@ -135,14 +136,14 @@ def graph_problem(
     x, y = flat_a != 0, flat_b != 0
     raw_x, raw_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
     raw_cost = _flatten(cost, batch_shape, 2)
-    # Absent nodes are blank from here on, so that they cannot reach a value or a gradient.
+    # Absent nodes hold numbers from here on, which only the derivatives in their masses ask for.
     problem = GraphProblem(
-        cost=torch.where(x[:, :, None] & y[:, None, :], raw_cost, 0),
+        cost=torch.where(x[:, :, None] & y[:, None, :] | raw_cost.isfinite(), raw_cost, 0),
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        struct_x=torch.where(x[:, :, None] & x[:, None, :], raw_x, 0),
-        struct_y=torch.where(y[:, :, None] & y[:, None, :], raw_y, 0),
+        struct_x=torch.where(x[:, :, None] & x[:, None, :] | raw_x.isfinite(), raw_x, 0),
+        struct_y=torch.where(y[:, :, None] & y[:, None, :] | raw_y.isfinite(), raw_y, 0),
         alpha=_flatten(weight, batch_shape, 0),
         init=start,
     )
@@ -169,12 +170,15 @@ def check_number(name: str, value: float, *, positive: bool) -> float:
 
 
 def check_count(name: str, value: int) -> int:
-    """Return an integer that is at least 1, or raise."""
+    """Return an integer from 1 to 2**31 - 1, which is what the solvers count to, or raise."""
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{name} must be an int, got {type(value).__name__}"
         raise TypeError(msg)
     if value < 1:
         msg = f"{name} must be at least 1, got {value}"
+        raise ValueError(msg)
+    if value > _MOST:
+        msg = f"{name} must be at most {_MOST}, got {value}"
         raise ValueError(msg)
     return value
 
