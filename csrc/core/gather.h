@@ -134,8 +134,8 @@ HN_HD MassUnit<T> load_masses(const G& g, const Support& x, const Support& y, co
   return {equal ? a[x.node[0]] * factor : total * factor / (T(x.count) * T(y.count)), exponent};
 }
 
-/// Rows and columns with mass of a (.., stride) matrix, padded with zeros. Returns 0, or NaN on a lane that met
-/// what is no number.
+/// Rows and columns with mass of a (.., stride) matrix, padded with zeros; each lane its own columns. Returns 0, or NaN
+/// on a lane that met what is no number.
 template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
                     int ld, std::type_identity_t<T>* to) {
@@ -144,14 +144,15 @@ HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* fro
   for (int i = 0; i < x.count; ++i) {
     const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
     T* out = to + i * ld;
+    int j = g.begin();
     HN_ROLLED
-    for (int j = g.begin(); j < y.count; j += g.step()) {
+    for (; j < y.count; j += g.step()) {
       const T value = row[y.node[j]];
       out[j] = value;
       defect += value - value;
     }
     HN_ROLLED
-    for (int j = y.count + g.begin(); j < ld; j += g.step()) out[j] = 0;
+    for (; j < ld; j += g.step()) out[j] = 0;
   }
   return defect;
 }
@@ -164,11 +165,12 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
   const T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
   HN_ROLLED
   for (int l = 0; l < s.m; ++l) {
+    int j = g.begin();
     HN_ROLLED
-    for (int j = g.begin(); j < s.m; j += g.step())
+    for (; j < s.m; j += g.step())
       c.cyt[l * s.ld + j] = struct_y[static_cast<std::size_t>(y.node[j]) * m + y.node[l]];
     HN_ROLLED
-    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
+    for (; j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
   }
   return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
 }
