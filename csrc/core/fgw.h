@@ -181,7 +181,7 @@ class Fgw {
         g_.sync();
       }
       if (start != 0 && !is_new(w_.found)) continue;
-      descend_from(w_.found);
+      descend_from(w_.found, cheapest);
     }
   }
 
@@ -314,7 +314,7 @@ class Fgw {
     return fresh;
   }
 
-  HN_HD void descend_from(const Vertex<T>& start) {
+  HN_HD void descend_from(const Vertex<T>& start, bool warm) {
     const int matrix = s_.n * s_.ld;
     for (int e = 0; e < matrix; e += G::width) g_.store(w_.anchor + e, G::splat(T(0)));
     for (int e = 0; e < w_.ldk; e += G::width) {
@@ -336,7 +336,7 @@ class Fgw {
       w_.form[0] = quadratic;
     }
     g_.sync();
-    descend();
+    descend(warm);
   }
 
   /// The slots that carry weight, in order. The weights sum to 1 again, which many small moves between them
@@ -354,6 +354,7 @@ class Fgw {
     }
     num_active_ = count;
     g_.sync();
+    if (total == 1) return;
     HN_ROLLED
     for (int a0 = 0; a0 < slots_; a0 += G::width)
       g_.store(w_.weight + a0, g_.load(w_.weight + a0) / G::splat(total));
@@ -517,7 +518,8 @@ class Fgw {
     }
   }
 
-  HN_HD void descend() {
+  /// warm: the duals at hand are those of a problem of size 1, as this one is.
+  HN_HD void descend(bool warm) {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
     HN_ROLLED
     for (;;) {
@@ -532,8 +534,7 @@ class Fgw {
       }
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
-      // duals of the start's costs, or of another descent, say nothing of this gradient, not even its size
-      if (now.iterations == 0) transport_.cold(w_.grad);
+      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
