@@ -138,12 +138,12 @@ def graph_problem(
     raw_cost = _flatten(cost, batch_shape, 2)
     # Absent nodes hold numbers from here on, which only the derivatives in their masses ask for.
     problem = GraphProblem(
-        cost=torch.where(x[:, :, None] & y[:, None, :] | raw_cost.isfinite(), raw_cost, 0),
+        cost=_with_numbers(x[:, :, None] & y[:, None, :], raw_cost),
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        struct_x=torch.where(x[:, :, None] & x[:, None, :] | raw_x.isfinite(), raw_x, 0),
-        struct_y=torch.where(y[:, :, None] & y[:, None, :] | raw_y.isfinite(), raw_y, 0),
+        struct_x=_with_numbers(x[:, :, None] & x[:, None, :], raw_x),
+        struct_y=_with_numbers(y[:, :, None] & y[:, None, :], raw_y),
         alpha=_flatten(weight, batch_shape, 0),
         init=start,
     )
@@ -191,6 +191,11 @@ def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor,
     value_g = (torch.where(y, g, 0) * b).sum(1)
     shift = (0.5 * (value_g - value_f))[:, None]
     return f + shift, g - shift
+
+
+def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
+    """Put 0 where absent nodes hold what is no number."""
+    return torch.where(present, values, values.nan_to_num(0.0, 0.0, 0.0))
 
 
 def _check_cost(cost: object) -> None:
