@@ -81,7 +81,7 @@ def fgw(
         envelope
         theorem at the coupling found: the local optimum is followed, not the choice among several.
         The derivative of the l1 loss at ties is taken as 0. The masses' derivatives are the duals
-        of the linearised problem without their part along (1, ..., 1), and 0 at absent nodes. A
+        of the linearised problem without their part along (1, ..., 1). A
         backward pass into any other output raises.
 
     Complexity:
@@ -374,7 +374,7 @@ def envelope_gradients(
         b: See `fgw`.
         alpha: See `fgw`.
         plan: Stationary coupling, shape (B, n, m).
-        f: Row duals of the problem linearised there, shape (B, n); any value at absent nodes.
+        f: Row duals of the problem linearised there, shape (B, n); -inf for none.
         g: Its column duals, shape (B, m).
         loss: 0 for l1, 1 for l2.
         pairs: 0 all, 1 directed, 2 ordered.
@@ -404,8 +404,9 @@ def envelope_gradients(
         (grad * (1 - alpha))[:, None, None] * plan,
         grad_x,
         grad_y,
-        torch.where(a <= 0, 0, grad[:, None] * tangent(f, a)),
-        torch.where(b <= 0, 0, grad[:, None] * tangent(g, b)),
+        # entropic problems have no duals for absent nodes
+        torch.where(f == -torch.inf, 0, grad[:, None] * tangent(f, a)),
+        torch.where(g == -torch.inf, 0, grad[:, None] * tangent(g, b)),
         grad_alpha,
     )
 

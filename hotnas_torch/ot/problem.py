@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+_MOST = 2**31 - 1
 
 _MOST = 2**31 - 1
 
@@ -42,7 +43,7 @@ class LinearProblem:
 
 @dataclass(frozen=True)
 class GraphProblem(LinearProblem):
-    """Costs, structures, masses and trade-off with one batch dimension; absent nodes are 0."""
+    """Costs, structures, masses and trade-off with one batch dimension; all are numbers."""
 
     struct_x: Tensor  # (B, n, n)
     struct_y: Tensor  # (B, m, m)
@@ -141,14 +142,14 @@ def graph_problem(
     x, y = flat_a != 0, flat_b != 0
     raw_x, raw_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
     raw_cost = _flatten(cost, batch_shape, 2)
-    # Absent nodes are blank from here on, so that they cannot reach a value or a gradient.
+    # Absent nodes hold numbers from here on, which only the derivatives in their masses ask for.
     problem = GraphProblem(
-        cost=torch.where(x[:, :, None] & y[:, None, :], raw_cost, 0),
+        cost=_with_numbers(x[:, :, None] & y[:, None, :], raw_cost),
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        struct_x=torch.where(x[:, :, None] & x[:, None, :], raw_x, 0),
-        struct_y=torch.where(y[:, :, None] & y[:, None, :], raw_y, 0),
+        struct_x=_with_numbers(x[:, :, None] & x[:, None, :], raw_x),
+        struct_y=_with_numbers(y[:, :, None] & y[:, None, :], raw_y),
         alpha=_flatten(weight, batch_shape, 0),
         init=start,
     )
@@ -210,6 +211,11 @@ def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor,
     value_g = (torch.where(y, g, 0) * b).sum(1)
     shift = (0.5 * (value_g - value_f))[:, None]
     return f + shift, g - shift
+
+
+def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
+    """Put 0 where absent nodes hold what is no number."""
+    return torch.where(present, values, values.nan_to_num(0.0, 0.0, 0.0))
 
 
 def _check_cost(cost: object) -> None:

@@ -64,7 +64,10 @@ def pair_cost(plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs
             row_index, k[:, None, None], column_index, l[:, None, None], pairs
         )
         terms = _loss(leaving, loss) * after + _loss(entering, loss) * before
-        total = total + masses[:, t, None, None] * terms
+        mass = masses[:, t, None, None]
+        total = total + torch.where(
+            mass != 0, mass * terms, 0
+        )  # no node that is absent, whatever it holds
     return total
 
 
@@ -161,18 +164,18 @@ def pair_cost_change(
 
 
 def signature_distance(
-    struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, pairs: int
+    struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, loss: int, pairs: int
 ) -> Tensor:
     """Compare nodes by their mean outgoing and mean incoming structure.
 
     With out_i = sum of a_k struct_x_ik and in_i = sum of a_k struct_x_ki over the k that node i is
     paired with (all: every k; directed: k != i; ordered: k > i and k < i), the entry (i, j) is
-    the mean of |out_i - out'_j| and |in_i - in'_j|, shape (B, n, m).
+    the mean of L(out_i - out'_j) and L(in_i - in'_j), shape (B, n, m), in the unit of the costs.
     """
     out_x, in_x = _signatures(struct_x, a, pairs)
     out_y, in_y = _signatures(struct_y, b, pairs)
-    out_gap = (out_x[:, :, None] - out_y[:, None, :]).abs()
-    in_gap = (in_x[:, :, None] - in_y[:, None, :]).abs()
+    out_gap = _loss(out_x[:, :, None] - out_y[:, None, :], loss)
+    in_gap = _loss(in_x[:, :, None] - in_y[:, None, :], loss)
     return 0.5 * (out_gap + in_gap)
 
 
