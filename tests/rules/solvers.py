@@ -112,17 +112,18 @@ class Solver:
 
     Attributes:
         call: The function, with keywords.
-        options: Draws settings; the last argument is true where a problem takes no structures.
+        options: Draws settings.
         structures: Whether it takes structures and alpha.
         excess: How far what was returned is from what "converged" promises, (B,) float64, at most
             1; from the problems and what was returned, by arithmetic in float64 alone.
-        reach: Powers of two that its numbers may be rescaled by, per dtype.
+        local: Whether it ends in one of several optima, as its starts and rounding lead it.
     """
 
     call: Callable[..., Any]
     options: Callable[[torch.Generator], dict[str, Any]]
     structures: bool
     excess: Callable[[Case, Outputs], Tensor]
+    local: bool = False
 
     def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
         """A batch of problems of up to `most` nodes: any masses, absent nodes, any settings."""
@@ -135,14 +136,20 @@ class Solver:
         signed = integer(rng, 0, 2) * (not self.structures)
         inputs = {
             "cost": uniform(rng, size, n, m) - 0.5 * signed,
-            "a": torch.full((size, n), 1 / n, dtype=F64) if even else masses(rng, size, n, absent=absent),
-            "b": torch.full((size, m), 1 / m, dtype=F64) if even else masses(rng, size, m, absent=absent),
+            "a": torch.full((size, n), 1 / n, dtype=F64)
+            if even
+            else masses(rng, size, n, absent=absent),
+            "b": torch.full((size, m), 1 / m, dtype=F64)
+            if even
+            else masses(rng, size, m, absent=absent),
         }
         if self.structures:
             inputs["struct_x"] = uniform(rng, size, n, n)
             inputs["struct_y"] = uniform(rng, size, m, m)
             share = (0.0, 1.0, -1.0, -1.0, -1.0)[integer(rng, 0, 5)]
-            inputs["alpha"] = uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
+            inputs["alpha"] = (
+                uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
+            )
         dtype = (torch.float32, F64)[integer(rng, 0, 2)]
         case = Case({name: value.to(dtype) for name, value in inputs.items()}, self.options(rng))
         if case.options.get("init") == "none":
@@ -172,7 +179,7 @@ def choose(rng: torch.Generator, *values: Any) -> Any:
     return values[integer(rng, 0, len(values))]
 
 
-# --- what "converged" promises ----------------------------------------------------------------------
+# --- what "converged" promises --------------------------------------------------------------------
 
 
 def doubles(case: Case) -> dict[str, Tensor]:
@@ -292,7 +299,11 @@ def bound_excess(case: Case, found: Outputs) -> Tensor:
     return torch.where(least == 0, 0, (found["objective"].to(F64) - least) / (rounding * least))
 
 
-# --- the table ----------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
+
+
+def no_options(rng: torch.Generator) -> dict[str, Any]:
+    return {}
 
 
 def terms(rng: torch.Generator) -> dict[str, Any]:
@@ -313,10 +324,8 @@ def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
 
 
 SOLVERS: dict[str, Solver] = {
-    "transport": Solver(
-        ht.ot.transport, lambda rng: {}, False, partial(exact_excess, tol=0.0)
-    ),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6)),
+    "transport": Solver(ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0)),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), local=True),
     "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess),
     "sinkhorn": Solver(
         ht.ot.sinkhorn,

@@ -4,6 +4,7 @@ Each rule on a thousand random problems, and on a million where slow tests run.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import ot
 import pytest
@@ -11,21 +12,26 @@ import torch
 from torch import Tensor
 
 from tests.generators.problems import F64
-from tests.rules.solvers import NUMBERED, ROUNDING, SOLVERS, Case, Outputs, Solver
+from tests.rules.solvers import NUMBERED, SOLVERS, Case, Outputs, Solver, duality_gap, times
 
 pytestmark = pytest.mark.ext
 
 SOME, ALL = 1000, 10**6
 MILLION = pytest.param(ALL, marks=pytest.mark.slow)
+# Of two descents that differ by rounding, one in a thousand may end in another optimum.
+ELSEWHERE = 1e-3
 by_solver = pytest.mark.parametrize("name", SOLVERS)
 by_count = pytest.mark.parametrize("count", [SOME, MILLION])
 # The text is written for clarity: it solves the thousand, in few batches.
 by_backend = pytest.mark.parametrize(
-    ("backend", "count"), [("ext", SOME), ("torch", SOME), pytest.param("ext", ALL, marks=pytest.mark.slow)]
+    ("backend", "count"),
+    [("ext", SOME), ("torch", SOME), pytest.param("ext", ALL, marks=pytest.mark.slow)],
 )
 
 
-def cases(name: str, count: int, rng: torch.Generator, size: int = 0, most: int = 5) -> Iterator[tuple[Solver, Case]]:
+def cases(
+    name: str, count: int, rng: torch.Generator, size: int = 0, most: int = 5
+) -> Iterator[tuple[Solver, Case]]:
     """Batches of `count` random problems in all."""
     size = size or (50 if count == SOME else 5000)
     for _ in range(count // size):
@@ -56,19 +62,12 @@ def demand_equal(found: Outputs, expected: Outputs, case: Case, what: str) -> No
 
 @by_backend
 @by_solver
-def test_no_unit_changes_a_bit(
-    name: str, backend: str, count: int, rng: torch.Generator
-) -> None:
+def test_no_unit_changes_a_bit(name: str, backend: str, count: int, rng: torch.Generator) -> None:
     for solver, case in cases(name, count, rng, size=500 * (backend == "torch")):
         found, powers = solver.solve(case, backend), solver.units(rng, case)
         for output, value in solver.solve(case.rescaled(powers), backend).items():
-            unit = case.unit_of(output, powers)
-            scaled = found[output] if unit is None else times_exactly(found[output], unit)
+            scaled = times(found[output], case.unit_of(output, powers))
             demand(same(value, scaled), case, f"a unit of 2**{powers[0]} changes {output}")
-
-
-def times_exactly(value: Tensor, unit: Tensor) -> Tensor:
-    return value * unit.to(value.dtype).reshape(-1, *(1 for _ in value.shape[1:]))
 
 
 @by_count
@@ -108,8 +107,18 @@ def test_no_number_of_threads_changes_a_bit(name: str, count: int, rng: torch.Ge
 @by_count
 @by_solver
 def test_both_backends_find_the_same_value(name: str, count: int, rng: torch.Generator) -> None:
+    elsewhere = 0
     for solver, case in cases(name, count, rng, size=500 if count == SOME else 20000, most=4):
-        demand(agree(solver.solve(case, "ext"), solver.solve(case, "torch"), case), case, "the backend changes the objective")
+        compiled, text = solver.solve(case, "ext"), solver.solve(case, "torch")
+        good = agree(compiled, text, case)
+        if solver.local:
+            elsewhere += int((~good).sum())
+            for one, other in (("torch", compiled), ("ext", text)):
+                stays = solver.solve(from_plan(case, other["plan"]), one)
+                demand(agree(stays, other, case), case, f"{one} goes on from where the other ended")
+        else:
+            demand(good, case, "the backend changes the objective")
+    assert elsewhere <= ELSEWHERE * count
 
 
 @by_count
@@ -117,6 +126,7 @@ def test_both_backends_find_the_same_value(name: str, count: int, rng: torch.Gen
 def test_no_numbering_of_nodes_changes_the_value(
     name: str, count: int, rng: torch.Generator
 ) -> None:
+    elsewhere = 0
     for solver, case in cases(name, count, rng):
         # Order-preserving couplings and ordered pairs are about a numbering.
         if case.options.get("pairs") == "ordered":
@@ -126,16 +136,31 @@ def test_no_numbering_of_nodes_changes_the_value(
             side: torch.rand(case.size, case.inputs[mass].shape[1], generator=rng).argsort(1)
             for side, mass in (("x", "a"), ("y", "b"))
         }
-        found = solver.solve(case), solver.solve(case.renumbered(orders))
-        demand(agree(*found, case), case, "the numbering changes the objective")
+        renumbered = case.renumbered(orders)
+        found, other = solver.solve(case), solver.solve(renumbered)
+        good = agree(found, other, case)
+        if solver.local:
+            elsewhere += int((~good).sum())
+            plan = found["plan"].take_along_dim(orders["x"][:, :, None], 1)
+            plan = plan.take_along_dim(orders["y"][:, None, :], 2)
+            stays = solver.solve(from_plan(renumbered, plan))
+            demand(agree(stays, found, case), case, "the renumbered plan is not stationary")
+        else:
+            demand(good, case, "the numbering changes the objective")
+    assert elsewhere <= ELSEWHERE * count
+
+
+def from_plan(case: Case, plan: Tensor) -> Case:
+    """The same problem, started from a plan alone."""
+    return replace(case, options={**case.options, "num_starts": 1, "init": plan})
 
 
 def agree(x: Outputs, y: Outputs, case: Case) -> Tensor:
     """Whether objectives are the same within the tolerance, where both converged."""
     rtol = 2e-4 if case.dtype == torch.float32 else 2e-6
-    size = (case.inputs["cost"].abs().to(F64)).amax((1, 2))
-    off = (x["objective"].to(F64) - y["objective"].to(F64)).abs()
-    good = off <= rtol * torch.maximum(x["objective"].to(F64).abs(), 0.1 * size)
+    first, second = x["objective"].to(F64), y["objective"].to(F64)
+    cost = torch.where(case.present("cost"), case.inputs["cost"], 0).abs().amax((1, 2))
+    good = (first - second).abs() <= rtol * torch.maximum(first.abs(), 0.1 * cost)
     if "status" in x:
         good |= (x["status"] != 0) | (y["status"] != 0)
     return good
@@ -153,14 +178,11 @@ def test_converged_is_proved_in_float64(name: str, count: int, rng: torch.Genera
         demand(good, case, f"converged, but {excess[~good][:1].tolist()} times what is allowed")
 
 
-def test_the_proof_is_no_stricter_than_another_library(rng: torch.Generator) -> None:
-    """POT's value is what the certificate says of an optimal plan, and of another one."""
-    for solver, case in cases("transport", 200, rng):
+def test_the_proof_is_what_another_library_says(rng: torch.Generator) -> None:
+    for _, case in cases("transport", 200, rng):
         at = {name: value.to(F64) for name, value in case.inputs.items()}
         a, b = (at[side] / at[side].sum(1, keepdim=True) for side in "ab")
         product = a[:, :, None] * b[:, None, :]
-        from tests.rules.solvers import duality_gap
-
         gap, _ = duality_gap(case, product, at["cost"])
         for item in range(case.size):
             least = ot.emd2(a[item].numpy(), b[item].numpy(), at["cost"][item].numpy())
