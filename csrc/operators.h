@@ -81,6 +81,17 @@ int nodes(const Tensor& tensor, std::int64_t axis, const Call& op) {
   return static_cast<int>(count);
 }
 
+/// Negative ones are never met, and what is no number would be met at once.
+double tolerance(const Call& op, const char* name, double value) {
+  STD_TORCH_CHECK(value == value, op, ": ", name, " must be a number, got NaN");
+  return value;
+}
+
+/// How many of the starts to use: there are three without `given` ones.
+int starts_used(const Call& op, std::int64_t num_starts, std::int64_t given) {
+  return count(op, "num_starts", num_starts, 1, 3 + given);
+}
+
 template <class T>
 const T* data(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
@@ -194,6 +205,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
   const Tensor init = has_init ? read(init_, op, "init", type, {batch, n, m}) : init_;
   const Tensor starts =
       has_starts ? read(start_costs_, op, "start_costs", type, {-1, n, m}) : start_costs_;
+  const int given = has_starts ? count(op, "the number of start_costs", starts.size(0)) : 0;
   Tensor plan = like(cost, {batch, n, m}), objective = like(cost, {batch});
   Tensor f = like(cost, {batch, n}), g = like(cost, {batch, m}), gap = like(cost, {batch});
   Tensor iterations = like(cost, {batch}, ScalarType::Int);
@@ -209,12 +221,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
                           data<T>(alpha),
                           has_init ? data<T>(init) : nullptr,
                           has_starts ? data<T>(starts) : nullptr,
-                          has_starts ? static_cast<int>(starts.size(0)) : 0,
+                          given,
                           static_cast<int>(loss),
                           static_cast<int>(pairs),
-                          static_cast<int>(num_starts),
-                          tol,
-                          static_cast<int>(max_iter),
+                          starts_used(op, num_starts, has_init + given),
+                          tolerance(op, "tol", tol),
+                          count(op, "max_iter", max_iter),
                           write<T>(plan),
                           write<T>(objective),
                           write<T>(f),
@@ -382,39 +394,40 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> cell_distances(
   const CellSide<Device> x(op, labels_x, features_x, struct_x, a, type, num_features, num_labels);
   const CellSide<Device> y(op, labels_y, features_y, struct_y, b, type, num_features, num_labels);
   const Tensor index_x = read(index_x_, op, "index_x", ScalarType::Long, {-1});
-  const std::int64_t count = index_x.size(0);
-  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {count});
+  const std::int64_t items = index_x.size(0);
+  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {items});
   Device::check_index(op, "index_x", index_x, x.labels.size(0));
   Device::check_index(op, "index_y", index_y, y.labels.size(0));
   const bool has_starts = start_costs_.numel() > 0;
   const Tensor starts = has_starts
                             ? read(start_costs_, op, "start_costs", type, {-1, x.nodes_, y.nodes_})
                             : start_costs_;
-  Tensor objective = like(label_cost, {count}), gap = like(label_cost, {count});
-  Tensor iterations = like(label_cost, {count}, ScalarType::Int);
-  Tensor status = like(label_cost, {count}, ScalarType::Int);
+  const int given = has_starts ? count(op, "the number of start_costs", starts.size(0)) : 0;
+  Tensor objective = like(label_cost, {items}), gap = like(label_cost, {items});
+  Tensor iterations = like(label_cost, {items}, ScalarType::Int);
+  Tensor status = like(label_cost, {items}, ScalarType::Int);
   by_dtype(label_cost, op, [&]<class T>() {
     const CellDistancesArgs<T> args{x.template table<T>(),
                                     y.template table<T>(),
                                     data<T>(label_cost),
-                                    static_cast<int>(num_labels),
-                                    static_cast<int>(num_features),
+                                    count(op, "the number of labels", num_labels, 0),
+                                    count(op, "the number of features", num_features, 0),
                                     data<std::int64_t>(index_x),
                                     data<std::int64_t>(index_y),
                                     static_cast<T>(alpha),
                                     static_cast<int>(loss),
                                     static_cast<int>(pairs),
-                                    static_cast<int>(literal),
-                                    static_cast<int>(num_starts),
-                                    has_starts ? static_cast<int>(starts.size(0)) : 0,
+                                    count(op, "literal", literal, 0, 1),
+                                    starts_used(op, num_starts, given),
+                                    given,
                                     has_starts ? data<T>(starts) : nullptr,
-                                    tol,
-                                    static_cast<int>(max_iter),
+                                    tolerance(op, "tol", tol),
+                                    count(op, "max_iter", max_iter),
                                     write<T>(objective),
                                     write<T>(gap),
                                     write<std::int32_t>(iterations),
                                     write<std::int32_t>(status)};
-    Device::run(&KernelsOf<T>::cell_distances, args, count, chunk_for(x.nodes_, y.nodes_), op);
+    Device::run(&KernelsOf<T>::cell_distances, args, items, chunk_for(x.nodes_, y.nodes_), op);
   });
   return {objective, gap, iterations, status};
 }
@@ -455,17 +468,19 @@ Tensor network_distances(const Tensor& cell_cost_, const Tensor& cells_x, const 
   const NetworkSide<Device> y(op, cells_y, mass_y, features_y, type, num_features,
                               cell_cost.size(1));
   const Tensor index_x = read(index_x_, op, "index_x", ScalarType::Long, {-1});
-  const std::int64_t count = index_x.size(0);
-  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {count});
+  const std::int64_t items = index_x.size(0);
+  const Tensor index_y = read(index_y_, op, "index_y", ScalarType::Long, {items});
   Device::check_index(op, "index_x", index_x, x.cells.size(0));
   Device::check_index(op, "index_y", index_y, y.cells.size(0));
-  Tensor objective = like(cell_cost, {count});
+  Tensor objective = like(cell_cost, {items});
   by_dtype(cell_cost, op, [&]<class T>() {
     const NetworkDistancesArgs<T> args{
-        x.template table<T>(),       y.template table<T>(),       data<T>(cell_cost),
-        cell_cost.size(0),           cell_cost.size(1),           static_cast<int>(num_features),
-        data<std::int64_t>(index_x), data<std::int64_t>(index_y), write<T>(objective)};
-    Device::run(&KernelsOf<T>::network_distances, args, count, 8 * chunk_for(x.cells_, y.cells_),
+        x.template table<T>(),       y.template table<T>(),
+        data<T>(cell_cost),          cell_cost.size(0),
+        cell_cost.size(1),           count(op, "the number of features", num_features, 0),
+        data<std::int64_t>(index_x), data<std::int64_t>(index_y),
+        write<T>(objective)};
+    Device::run(&KernelsOf<T>::network_distances, args, items, 8 * chunk_for(x.cells_, y.cells_),
                 op);
   });
   return objective;

@@ -14,8 +14,10 @@ Three environment variables steer it:
 import functools
 import importlib.util
 import os
+import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -67,10 +69,15 @@ def _absence(package: Path) -> str:
 
 def _load() -> tuple[Path | None, str]:
     """Load the library and return its path, or None and the reason."""
-    if _is_set("HOTNAS_DISABLE_EXT"):
-        return None, "HOTNAS_DISABLE_EXT is set"
     # By the import system and not beside __file__: an editable install keeps the library elsewhere.
     spec = importlib.util.find_spec("hotnas_torch._C")
+    if spec is not None:
+        # It has no Python symbol: who imports every module of the package finds this instead.
+        stand_in = ModuleType(spec.name, "The compiled core, a library of torch operators.")
+        stand_in.__spec__, stand_in.__file__ = spec, spec.origin
+        sys.modules.setdefault(spec.name, stand_in)
+    if _is_set("HOTNAS_DISABLE_EXT"):
+        return None, "HOTNAS_DISABLE_EXT is set"
     if spec is None or spec.origin is None:
         return None, _absence(Path(__file__).parent)
     try:

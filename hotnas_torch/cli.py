@@ -17,6 +17,7 @@ from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.cli_bench import add_bench
 from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
+from hotnas_torch.cli_messages import BadInput, check_output, in_terms_of_options
 from hotnas_torch.cli_search import add_commands
 from hotnas_torch.errors import (
     ArchitectureError,
@@ -77,15 +78,11 @@ examples:
 """
 
 
-class _BadInput(Exception):
-    """What the user passed cannot be used; the message is the one line that is shown."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, through the same path as any other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise _BadInput(f"{message} (try {self.prog} --help)")
+        raise BadInput(f"{message} (try {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,16 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
-    except _BadInput as error:
-        return _refuse("hotnas", error)
+    except BadInput as error:
+        return _refuse("hotnas", error, argparse.Namespace())
     name = f"hotnas {arguments.command}"
     try:
         with _plain_warnings(name):
             arguments.run(arguments)
-    except (_BadInput, ArchitectureError, GramFileError, StorageError, TableError) as error:
-        return _refuse(name, error)
+    except (BadInput, ArchitectureError, GramFileError, StorageError, TableError) as error:
+        return _refuse(name, error, arguments)
     except (HotnasError, OSError) as error:
-        print(f"{name}: failed: {_one_line(error)}", file=sys.stderr)
+        print(f"{name}: failed: {_one_line(error, arguments)}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt as interruption:
         print(f"{name}: interrupted {interruption}".rstrip(), file=sys.stderr)
@@ -117,13 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse(name: str, error: Exception) -> int:
-    print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
+def _refuse(name: str, error: Exception, arguments: argparse.Namespace) -> int:
+    print(f"{name}: error: {_one_line(error, arguments)}", file=sys.stderr)
     return _BAD_INPUT
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: Exception, arguments: argparse.Namespace) -> str:
+    return in_terms_of_options(" ".join(str(error).split()), arguments)
 
 
 @contextmanager
@@ -179,6 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with an interrupted run, keep a finished one"
     )
     existing.add_argument("--overwrite", action="store_true", help="replace existing files")
+    gram.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on with what another process is computing there; that one stops",
+    )
     gram.add_argument("--no-pictures", action="store_true", help="write the distances only")
     gram.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     _add_metric_arguments(gram)
@@ -205,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--space", required=True, metavar="NAME", help="search space, for example nasbench201"
+        "--space", required=True, metavar="NAME", help=f"one of {', '.join(spaces.NAMES)}"
     )
     metric = parser.add_argument_group("metric")
     metric.add_argument("--preset", choices=("default", "paper"), default="default")
@@ -237,13 +239,13 @@ def _space(arguments: argparse.Namespace) -> spaces.SearchSpace:
     try:
         return spaces.get(arguments.space)
     except ValueError as error:
-        raise _BadInput(f"--space: {error}") from error
+        raise BadInput(f"--space: {error}") from error
 
 
 def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
     if arguments.threads is not None:
         if arguments.threads < 1:
-            raise _BadInput(f"--threads must be at least 1; got {arguments.threads}")
+            raise BadInput(f"--threads must be at least 1; got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     given = {name: getattr(arguments, name) for name in _METRIC_ARGUMENTS}
     try:
@@ -256,24 +258,7 @@ def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
             **{name: value for name, value in given.items() if value is not None},
         )
     except (TypeError, ValueError) as error:
-        raise _BadInput(str(error)) from error
-
-
-def _check_output(option: str, path: Path) -> None:
-    """Refuse a path that cannot be written, before the work whose result would be lost."""
-    if path.is_dir():
-        raise _BadInput(f"{option}: {path} is a folder; name a file")
-    existed = path.exists()
-    try:
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise _BadInput(
-            f"{option}: cannot write {path}: {error.strerror}"
-            " (choose a file in a folder that exists and is writable)"
-        ) from error
-    if not existed:
-        path.unlink()
+        raise BadInput(str(error)) from error
 
 
 # --- gram -----------------------------------------------------------------------------------------
@@ -283,6 +268,8 @@ def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
     metric = _metric(arguments, space)
     pictures = {} if arguments.out is None else _outputs(arguments)
+    if arguments.store is not None:
+        _check_folder(arguments.store)
     target: Path = arguments.store if arguments.out is None else arguments.out
     partial_result = target if arguments.out is None else f"{target}.partial"
     networks = _networks(arguments, space)
@@ -293,6 +280,7 @@ def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
                 "progress": not arguments.quiet,
                 "resume": arguments.resume,
                 "overwrite": arguments.overwrite,
+                "take_over": arguments.take_over,
                 "executor": executor,
             }
             if arguments.out is None:
@@ -300,7 +288,7 @@ def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
             else:
                 distances = metric.gram(networks, out=target, **options)
     except ImportError as error:
-        raise _BadInput(str(error)) from error
+        raise BadInput(str(error)) from error
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(
             f"(what is finished is in {partial_result}; run it again with --resume)"
@@ -320,6 +308,7 @@ def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
 def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
     """Names the pictures, and checks that these and the file can be written."""
     out: Path = arguments.out
+    check_output("--out", out)
     pictures = {
         "heat map": out.with_name(f"{out.stem}-heatmap.png"),
         "tree": out.with_name(f"{out.stem}-tree.png"),
@@ -327,34 +316,44 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
     if arguments.no_pictures:
         pictures = {}
     for path in (out, *pictures.values()):
-        _check_output("--out", path)
+        check_output("--out", path)
         if path.exists() and not (arguments.resume or arguments.overwrite):
-            raise _BadInput(
+            raise BadInput(
                 f"--out: {path} exists (add --resume to go on with the same computation, or"
                 " --overwrite to replace it)"
             )
     return pictures
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that can neither be written nor made."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise BadInput(f"--store: cannot make the folder {folder}: {place} is no folder")
+    check_output("--store", place / ".hotnas")
+
+
 def _networks(arguments: argparse.Namespace, space: spaces.SearchSpace) -> list[Network]:
     if arguments.file is not None:
         return _read_networks(arguments.file, space)
     if arguments.sample < 2:
-        raise _BadInput(f"--sample must be at least 2; got {arguments.sample}")
+        raise BadInput(f"--sample must be at least 2; got {arguments.sample}")
     generator = torch.Generator().manual_seed(arguments.seed)
     try:
         return space.sample(arguments.sample, generator=generator, distinct=True)
     except ValueError as error:
-        raise _BadInput(f"--sample: {error}") from error
+        raise BadInput(f"--sample: {error}") from error
 
 
 def _read_networks(path: Path, space: spaces.SearchSpace) -> list[Network]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise _BadInput(f"--file: cannot read {path}: {error.strerror}") from error
+        raise BadInput(f"--file: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _BadInput(f"--file: {path} is not UTF-8 text: {error.reason}") from error
+        raise BadInput(f"--file: {path} is not UTF-8 text: {error.reason}") from error
     networks = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()
@@ -363,9 +362,9 @@ def _read_networks(path: Path, space: spaces.SearchSpace) -> list[Network]:
         try:
             networks.append(space.from_string(text))
         except ArchitectureError as error:
-            raise _BadInput(f"--file: {path}, line {number}: {error}") from error
+            raise BadInput(f"--file: {path}, line {number}: {error}") from error
     if len(networks) < 2:
-        raise _BadInput(f"--file: {path} holds {len(networks)} architecture(s); at least 2 needed")
+        raise BadInput(f"--file: {path} holds {len(networks)} architecture(s); at least 2 needed")
     return networks
 
 
@@ -380,13 +379,15 @@ def _compare(arguments: argparse.Namespace) -> None:
         try:
             networks.append(space.from_string(text))
         except ArchitectureError as error:
-            raise _BadInput(f"{name}: {error}") from error
+            raise BadInput(f"{name}: {error}") from error
     if arguments.out is not None:
+        if arguments.out.is_dir():
+            check_output("--out", arguments.out)
         if arguments.out.exists() and not arguments.overwrite:
-            raise _BadInput(f"--out: {arguments.out} exists (add --overwrite to replace it)")
+            raise BadInput(f"--out: {arguments.out} exists (add --overwrite to replace it)")
         if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
-            raise _BadInput(f"--out: {arguments.out} must end in .png, .pdf or .svg")
-        _check_output("--out", arguments.out)
+            raise BadInput(f"--out: {arguments.out} must end in .png, .pdf or .svg")
+        check_output("--out", arguments.out)
     matching = metric.matching(networks[0], networks[1])
     cells = _costliest_cells(metric, matching)
     _print_parts("HOTNN", matching.distance, matching.parts)

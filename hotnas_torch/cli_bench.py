@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from hotnas_torch.cli_messages import check_output
 from hotnas_torch.comparison import (
     METHODS,
     TABLE,
@@ -33,6 +34,9 @@ Each finished search is a file in --out; the same command goes on where it was i
 """
 
 
+_RESULTS = ("results.csv", "table.md", "regret.png", "ranks.png")
+
+
 class _Parser(Protocol):
     def error(self, message: str) -> NoReturn: ...
 
@@ -53,7 +57,11 @@ def add_bench(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     search.add_argument(
-        "--data", type=Path, required=True, metavar="FOLDER", help="folder of the published tables"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of the published tables, laid out as below",
     )
     search.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="where records and results go"
@@ -78,7 +86,11 @@ def add_bench(commands: Any) -> None:
 
 def _listed() -> str:
     width = max(map(len, [*TASKS, *METHODS]))
-    lines = ["", "tasks:", *(f"  {name:<{width}}  {one.title}" for name, one in TASKS.items())]
+    titles = max(len(one.title) for one in TASKS.values())
+    lines = ["", "tasks, and the file in --data that each of them reads:"]
+    lines += [
+        f"  {name:<{width}}  {one.title:<{titles}}  {one.path}" for name, one in TASKS.items()
+    ]
     lines += ["", "methods:", *(f"  {name:<{width}}  {one.title}" for name, one in METHODS.items())]
     return "\n".join(lines)
 
@@ -94,10 +106,14 @@ def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
     ):
         if getattr(arguments, name) < smallest:
             parser.error(f"--{name} must be at least {smallest}; got {getattr(arguments, name)}")
+    if not arguments.data.is_dir():
+        parser.error(f"--data: there is no folder {arguments.data} (see --help for its layout)")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out: cannot make {out}: {error.strerror}")
+    for name in _RESULTS:
+        check_output("--out", out / name)
     try:
         records = compare(
             arguments.tasks,

@@ -38,9 +38,13 @@ def add_cluster_arguments(parser: argparse.ArgumentParser, task: str) -> argpars
         "--retries",
         type=int,
         metavar="N",
-        help=f"how often a {task} that loses its worker is begun again, default 3",
+        help=f"how often {_with_article(task)} that loses its worker is begun again, default 3",
     )
     return group
+
+
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -13,6 +16,8 @@ import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
+from hotnas_torch.cli_messages import check_output
+from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import plot_trace, save_figure, short_name
 from hotnas_torch.report import write_report
@@ -43,6 +48,7 @@ _REPORT_EXAMPLES = """\
 examples:
   hotnas report digits.sqlite                 # writes digits.html
   hotnas report digits.sqlite --out now.html  # works while the search is running, too
+  hotnas report own.sqlite --space mine:space # the space that mine.py calls space
 """
 
 _TABLES = (
@@ -83,6 +89,16 @@ def add_commands(commands: Any) -> None:
         "--resume", action="store_true", help="go on with the search in --out, if there is one"
     )
     existing.add_argument("--overwrite", action="store_true", help="replace existing files")
+    search.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on with a search that another process is running; that one stops",
+    )
+    search.add_argument(
+        "--accept-objective",
+        action="store_true",
+        help="go on although the objective is described otherwise than when the search began",
+    )
     budget = search.add_mutually_exclusive_group()
     budget.add_argument(
         "--evaluations", type=int, metavar="N", help="evaluations in all, default 60"
@@ -155,6 +171,13 @@ def add_commands(commands: Any) -> None:
         "--out", type=Path, metavar="HTML", help="file to write, default the storage's name .html"
     )
     report.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    report.add_argument(
+        "--space",
+        metavar="NAME",
+        help="space of the search, where it is not one with its default options: "
+        "MODULE:NAME of a space, or of a function that makes it, in a Python module that is "
+        f"imported; or one of {', '.join(spaces.NAMES)}",
+    )
     report.set_defaults(run=partial(_report, report))
 
 
@@ -163,6 +186,7 @@ def add_commands(commands: Any) -> None:
 
 def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
+    check_output("--out", out)
     files = {} if arguments.no_pictures else _files(parser, out)
     budget = _budget(parser, arguments)
     for name in ("workers", "batch", "threads"):
@@ -182,11 +206,9 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         )
     objective, space = _objective(parser, arguments)
     strategy = _strategy(parser, arguments, space)
-    for path in files.values():
-        _check_output(parser, path)
     torch.set_num_threads(arguments.threads)
     if arguments.overwrite:
-        out.unlink(missing_ok=True)
+        _remove(parser, out, take_over=arguments.take_over)
     try:
         with cluster(parser, arguments, timeout=arguments.time_limit) as executor:
             result = run(
@@ -199,6 +221,8 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
                 asynchronous=asynchronous,
                 executor=executor,
                 progress=not arguments.quiet,
+                take_over=arguments.take_over,
+                accept_objective=arguments.accept_objective,
             )
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(
@@ -217,7 +241,22 @@ def _files(parser: _Parser, out: Path) -> dict[str, Path]:
     files = {"picture": out.with_suffix(".png"), "report": out.with_suffix(".html")}
     if out in files.values():
         parser.error(f"--out: {out} is the storage; choose another suffix, for example .sqlite")
+    for path in files.values():
+        check_output("--out", path)
     return files
+
+
+def _remove(parser: _Parser, out: Path, *, take_over: bool) -> None:
+    """Removes an old storage, unless somebody is writing to it."""
+    try:
+        lock = WriteLock(Path(os.path.realpath(out)), take_over=take_over)
+    except InUseError as error:
+        parser.error(
+            f"--out: another search is writing to {out} ({error}); wait for it, choose another "
+            "file, or add --take-over: then that one stops"
+        )
+    out.unlink(missing_ok=True)
+    lock.close()
 
 
 def _budget(parser: _Parser, arguments: argparse.Namespace) -> int | timedelta:
@@ -241,7 +280,12 @@ def _objective(
             option = given[0].replace("_", "-")
             parser.error(f"--{option} is an option of training; leave it out with --table")
         name, path = arguments.table
-        table = _checked(parser, partial(objectives.open_table, name, path, arguments.column))
+        table = _checked(
+            parser,
+            partial(objectives.open_table, name, path, arguments.column),
+            name="--table FORMAT",
+            run="--column",
+        )
         return table, table.space
     if arguments.column is not None:
         parser.error("--column needs --table")
@@ -303,17 +347,22 @@ def _strategy(
     return _checked(parser, partial(make, space, generator=generator, **settings))
 
 
-def _checked(parser: _Parser, build: Callable[[], Built]) -> Built:
-    """Builds something from options; what is wrong with them is one line."""
+def _checked(parser: _Parser, build: Callable[[], Built], **options: str) -> Built:
+    """Builds something from options; what is wrong with them is one line.
+
+    Args:
+        parser: Of the command.
+        build: What may raise.
+        **options: Which option an argument is, where its name does not tell.
+    """
     try:
         return build()
     except (ValueError, ImportError) as error:
-        parser.error(str(error))
-
-
-def _check_output(parser: _Parser, path: Path) -> None:
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        parser.error(f"--out: cannot write {path} (choose a file in a folder that exists)")
+        text = str(error)
+        for argument, option in options.items():
+            if text.startswith(f"{argument} must"):
+                text = option + text.removeprefix(argument)
+        parser.error(text)
 
 
 def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
@@ -341,12 +390,38 @@ def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
 
 
 def _report(parser: _Parser, arguments: argparse.Namespace) -> None:
-    out: Path = arguments.out or arguments.storage.with_suffix(".html")
-    if out == arguments.storage:
+    storage: Path = arguments.storage
+    if not storage.is_file():
+        what = "is a folder" if storage.is_dir() else "is not there"
+        parser.error(f"FILE: {storage} {what}; there is no storage file of that name")
+    out: Path = arguments.out or storage.with_suffix(".html")
+    if out == storage or (out.exists() and out.samefile(storage)):
         parser.error(f"--out: {out} is the storage itself; name another file")
     if out.exists() and not arguments.overwrite:
         parser.error(f"{out} exists; add --overwrite to replace it, or choose --out")
-    _check_output(parser, out)
-    result = write_report(arguments.storage, out)
+    check_output("--out", out)
+    space = None if arguments.space is None else _named_space(parser, arguments.space)
+    result = write_report(storage, out, space=space)
     best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
     print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")
+
+
+def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        return _checked(parser, partial(spaces.get, name), name="--space")
+    # As `python -m` does: modules of the folder in which the command is called.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        parser.error(f"--space: cannot find {name}: {error}")
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(found, spaces.SearchSpace) and callable(found):
+        found = found()
+    if not isinstance(found, spaces.SearchSpace):
+        parser.error(f"--space: {name} must be a search space or make one, got {found!r}")
+    return found

@@ -6,6 +6,7 @@ __all__ = [
     "ConvergenceWarning",
     "GramFileError",
     "HotnasError",
+    "NonFiniteValueError",
     "SolverError",
     "StorageError",
     "TableError",
@@ -28,8 +29,12 @@ class TableError(HotnasError, ValueError):
     """A benchmark table that cannot be read, or that lacks what was asked of it."""
 
 
+class NonFiniteValueError(HotnasError, ArithmeticError, ValueError):
+    """A value of an objective that is infinite; in a search, a failed evaluation."""
+
+
 class StorageError(HotnasError, ValueError):
-    """A storage file of trials that is foreign, newer, damaged, or belongs to another search."""
+    """A file of a search that is foreign, newer, damaged, in use, or belongs to another search."""
 
 
 class ClusterError(HotnasError, RuntimeError):

@@ -1,15 +1,35 @@
-"""Files that are complete or absent: what others read is never half written."""
+"""Files that are complete or absent, of one writer, and read within bounds."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import stat
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
-__all__ = ["write_bytes", "write_text"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = [
+    "InUseError",
+    "WriteLock",
+    "check_writable",
+    "read_bytes",
+    "replaced",
+    "write_bytes",
+    "write_text",
+]
 
 # A temporary file is readable by its owner alone; this one is like any other.
 _MODE = 0o644
+_LOCK_MAGIC = b"hotnas-lock "
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,11 +47,24 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file, replacing an old one, in one step; arguments and errors as `write_text`."""
+    with replaced(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that replaces `path` in one step when the ``with`` ends well.
+
+    Until then it has a name in the same folder that no other file has.
+
+    Raises:
+        OSError: The file cannot be written; an old one is then untouched.
+    """
     with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
+        dir=path.parent, prefix=f".{path.name[:64]}.", delete=False
     ) as file:
         try:
-            file.write(content)
+            yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(_MODE)
@@ -39,3 +72,162 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def check_writable(path: Path) -> None:
+    """Checks that `replaced` can write a file, and leaves no trace.
+
+    Raises:
+        OSError: The path is a folder or a device, its folder is missing or cannot be written;
+            ``strerror`` says which.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        pass
+    else:
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is protected against writing", str(path))
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise NotADirectoryError(errno.ENOTDIR, f"the folder {path.parent} {what}", str(path))
+    # The name itself is tried, which may be too long; the folder, which permissions do not tell.
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name[:64]}."):
+        pass
+
+
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """Reads an ordinary file of bounded size.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: It cannot be read, is no ordinary file, or is larger; ``strerror`` says which.
+    """
+    # A pipe without a writer would make `open` wait.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+        return file.read(found.st_size)
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class InUseError(OSError):
+    """Another process holds the lock of a file; the message says which."""
+
+
+class WriteLock:
+    """Keeps other processes from writing a file, by a file ``<name>.lock`` beside it.
+
+    The operating system lets go of it when the process ends, in whatever way: what a killed process
+    leaves behind stops nobody.
+
+    Args:
+        path: The file that is to be written; it need not exist.
+        take_over: Take the lock away from its holder, whose `held` then says so.
+
+    Raises:
+        InUseError: Another process holds it.
+        OSError: The lock cannot be written, or its name belongs to a file of something else.
+    """
+
+    def __init__(self, path: Path, *, take_over: bool = False) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._descriptor = self._taken() if take_over else self._acquired()
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody has taken it over; who cleans a folder up does not."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
+        except FileNotFoundError:
+            return True
+
+    def close(self) -> None:
+        """Lets go of it."""
+        if self.held:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+        os.close(self._descriptor)
+
+    def _acquired(self) -> int:
+        while True:
+            descriptor = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), _MODE
+            )
+            try:
+                self._check_ours(descriptor)
+                _flock(descriptor)
+                # It may have been given back, or taken over, between opening and locking it.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
+                        _sign(descriptor)
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _taken(self) -> int:
+        if os.path.lexists(self._path):
+            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                self._check_ours(descriptor)
+            finally:
+                os.close(descriptor)
+        # A file of its own replaces that of the holder, who sees by this that the lock is gone.
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            _flock(descriptor)
+            _sign(descriptor)
+            os.replace(name, self._path)
+        except BaseException:
+            os.close(descriptor)
+            Path(name).unlink(missing_ok=True)
+            raise
+        return descriptor
+
+    def _check_ours(self, descriptor: int) -> None:
+        content = os.read(descriptor, len(_LOCK_MAGIC))
+        if content and content != _LOCK_MAGIC:
+            raise OSError(
+                errno.EEXIST, "a file of something else has the name of the lock", str(self._path)
+            )
+
+
+def _flock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        holder = os.read(descriptor, 256).removeprefix(_LOCK_MAGIC)
+        raise InUseError(
+            holder.decode("utf-8", "replace").strip() or "a process that has just begun"
+        ) from error
+    except OSError as error:
+        # A file system without locks: the lock only guards against a mistake.
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _sign(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(
+        descriptor, _LOCK_MAGIC + f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    )

@@ -17,7 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hotnas_torch import spaces
+from hotnas_torch.arch import Cell, Network
 from hotnas_torch.errors import StorageError
+from hotnas_torch.files import check_writable, write_bytes
 from hotnas_torch.metrics import HOTNN
 from hotnas_torch.plot import plot_heat_map, plot_map, plot_network, plot_trace, short_name
 from hotnas_torch.search.running.storage import Storage
@@ -53,7 +55,7 @@ def write_report(
     *,
     space: SearchSpace | None = None,
 ) -> SearchResult:
-    """Writes a search as a self-contained HTML file.
+    """Writes a search as a self-contained HTML file, complete or not at all.
 
     It shows the best value over time, the best network with its metrics, a map of everything that
     was evaluated by HOTNN distance, the distances as a heat map, all trials, and the settings. It
@@ -71,11 +73,13 @@ def write_report(
     Raises:
         StorageError: The storage cannot be read, holds no finished trial, or is of a space with
             options of its own, for which ``space`` must be given.
-        OSError: ``out`` cannot be written.
+        OSError: ``out`` cannot be written; what was there is then untouched.
     """
+    check_writable(Path(out))
     identity, result = read_search(storage, space=space)
     page = _page(identity, result, Path(storage).name)
-    Path(out).write_text(page, encoding="utf-8")
+    # A name may hold what no text file can, which then stands there as an escape.
+    write_bytes(Path(out), page.encode("utf-8", "backslashreplace"))
     return result
 
 
@@ -134,7 +138,7 @@ def _page(identity: Mapping[str, Any], result: SearchResult, name: str) -> str:
         _summary(result),
         "<h2>Values</h2>",
         _picture(plot_trace(values, num_initial=num_initial, label=label), "values over time"),
-        *_best(result),
+        *_best(result, identity["objective"]),
         *_maps(result, num_initial, label),
         *_tables(result),
         "<h2>Settings</h2>",
@@ -182,7 +186,7 @@ def _summary(result: SearchResult) -> str:
     return f"<dl>{''.join(entries)}</dl>"
 
 
-def _best(result: SearchResult) -> Iterable[str]:
+def _best(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
     best = result.best
     if best is None:
         yield "<h2>Best network</h2><p>All evaluations failed.</p>"
@@ -195,7 +199,39 @@ def _best(result: SearchResult) -> Iterable[str]:
         for name, number in figures.items()
     )
     yield f"<dl>{''.join(entries)}</dl>"
-    yield _picture(plot_network(best.network), "the best network")
+    kind = objective.get("kind")
+    if kind == "training":
+        network = _as_trained(best.network, objective["skeleton"])
+        yield "<p class='note'>As it was trained: with these channels, stages and cells.</p>"
+    else:
+        network = best.network
+        if kind == "function":
+            yield (
+                "<p class='note'>As the search space describes it; what the function "
+                f"{_text(str(objective.get('name', '')))} makes of it may have other channels and "
+                "another number of cells.</p>"
+            )
+    yield _picture(plot_network(network), "the best network")
+
+
+def _as_trained(net: Network, skeleton: Mapping[str, int]) -> Network:
+    """The network that `objectives.Training` builds around the cell of a NAS-Bench-201 network."""
+    whole = spaces.NASBench201(reduction_cells=True).from_string(net.spec)
+    cell, roles = net.cells[0], list(whole.downsampling)
+    reduction = whole.cells[roles.index(2)]
+    cells: list[Cell] = []
+    stages: list[int] = []
+    for stage in range(skeleton["num_stages"]):
+        part = [reduction] * (stage > 0) + [cell] * skeleton["cells_per_stage"]
+        cells += part
+        stages += [stage] * len(part)
+    return Network(
+        tuple(cells),
+        tuple(skeleton["channels"] * 2**stage for stage in stages),
+        tuple(2**stage for stage in stages),
+        input_channels=skeleton["channels"],
+        spec=net.spec,
+    )
 
 
 def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:

@@ -215,10 +215,10 @@ def test_bad_input_is_refused_before_any_work(listed, tmp_path, capsys, monkeypa
     out = tmp_path / "gram.npz"
     base = ["gram", "--out", out, "--space"]
     named = [*base, "transnas_macro", "--file"]
-    refused(capsys, [*base, "mobilenet", "--sample", "3"], "--space: name must be one of")
+    refused(capsys, [*base, "mobilenet", "--sample", "3"], "--space must be one of")
     refused(capsys, [*base, "pooling", "--sample", "1"], "--sample must be at least 2; got 1")
-    refused(capsys, [*base, "pooling", "--sample", "99"], "num must be at most 36")
-    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "lam must lie in [0, 1]")
+    refused(capsys, [*base, "pooling", "--sample", "99"], "--sample must be at most 36")
+    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "--lam must lie in [0, 1]")
     refused(capsys, [*base, "pooling", "--sample", "3", "--threads", "0"], "--threads must be")
     pooling = ["gram", "--space", "pooling", "--sample", "3", "--out"]
     refused(capsys, [*pooling, tmp_path], "is a folder; name a file")

@@ -36,7 +36,7 @@ def test_tables_pictures_and_a_line_per_evaluation(data_dir, tmp_path, capsys):
         (["--initial", "1"], "--initial must be at least 2; got 1"),
         (["--evaluations", "10"], "--evaluations must be at least 11; got 10"),
         (["--tasks", "mnist"], "invalid choice: 'mnist'"),
-        (["--data", "nowhere", "--tasks", "nasbench_macro"], "cannot read the table nowhere"),
+        (["--data", "nowhere", "--tasks", "nasbench_macro"], "--data: there is no folder nowhere"),
     ],
 )
 def test_bad_input_is_one_line(options, message, data_dir, tmp_path, capsys):

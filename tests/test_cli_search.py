@@ -1,11 +1,13 @@
 import re
+import sys
 
 import pytest
+import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.cli import main
 from hotnas_torch.report import read_search
-from hotnas_torch.search import Storage
+from hotnas_torch.search import RandomSearch, Storage, run
 
 FAST = ["--strategy", "random", "--quiet"]
 TINY = ["--epochs", "1", "--channels", "2", *FAST]
@@ -94,13 +96,13 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (["--minutes", "-1"], "--minutes must be positive"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),
-        (["--epochs", "0"], "epochs must be at least 1"),
-        (["--channels", "0"], "channels must be at least 1"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--channels", "0"], "--channels must be at least 1"),
         (["--column", "x"], "--column needs --table"),
         (["--population", "5"], "--population is an option of --strategy evolution"),
         (["--strategy", "random", "--pool", "5"], "--pool is an option of --strategy hotnas"),
-        (["--initial", "1"], "num_initial must be at least 2"),
-        (["--table", "imagenet", "x.csv"], "name must be one of 'nasbench101'"),
+        (["--initial", "1"], "--initial must be at least 2"),
+        (["--table", "imagenet", "x.csv"], "--table FORMAT must be one of 'nasbench101'"),
         (["--table", "pooling", "nowhere.csv"], "cannot read the table nowhere.csv"),
         (["--table", "pooling", "x.csv", "--epochs", "3"], "--epochs is an option of training"),
         (["--strategy", "grid"], "invalid choice: 'grid'"),
@@ -146,3 +148,81 @@ def test_help_has_examples(capsys, command):
         main([command, "--help"])
     assert caught.value.code == 0
     assert f"hotnas {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--out", "."], "--out: . is a folder; name a file"),
+        (
+            ["search", "--out", "absent/s.sqlite"],
+            "the folder absent does not exist",
+        ),
+        (["search", "--out", "/dev/null"], "no ordinary file"),
+        (["search", "--out", "n" * 300], "name too long"),
+        (["gram", "--space", "pooling", "--sample", "3", "--out", "."], "--out: . is a folder"),
+        (["gram", "--space", "pooling", "--sample", "3", "--out", "file/a"], "cannot write file/a"),
+        (["gram", "--space", "pooling", "--sample", "3", "--store", "file"], "file is no folder"),
+        (["gram", "--space", "pooling", "--sample", "3", "--out", "a\0b"], "null byte"),
+        (["compare", "[8,1,1]", "[1,1,8]", "--space", "pooling", "--out", "."], "is a folder"),
+        (["report", "."], ". is a folder"),
+        (
+            ["bench", "search", "--data", "absent", "--out", "b"],
+            "there is no folder absent",
+        ),
+        (["bench", "search", "--data", ".", "--out", "file"], "cannot make file"),
+    ],
+)
+def test_no_path_ends_in_a_traceback(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    assert message in failed(capsys, arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_messages_are_in_the_terms_of_options(tmp_path, capsys, data_dir):
+    out = tmp_path / "p.sqlite"
+    arguments = [*pooling(data_dir), "--out", str(out), "--evaluations", "5", "--no-pictures"]
+    assert main([*arguments, *FAST]) == 0
+    capsys.readouterr()
+    with Storage(out) as store:
+        store.begin(store.identity)
+        for more in (["--resume"], ["--overwrite"]):
+            message = failed(capsys, [*arguments, *FAST, *more])
+            assert "another search is writing" in message
+            assert "--take-over" in message
+            assert "True" not in message
+        taking = [*arguments, *FAST, "--resume", "--take-over", "--evaluations", "6"]
+        assert main(taking) == 0
+    capsys.readouterr()
+
+
+def test_a_report_of_a_space_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    space = spaces.NASBench201(contract_skip=True)
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    run(strategy, lambda net: len(net.spec), budget=3, storage="own.sqlite", progress=False)
+    assert "name it with --space MODULE:NAME" in failed(capsys, ["report", "own.sqlite"])
+    (tmp_path / "mine_of_tests.py").write_text(
+        "from hotnas_torch import spaces\n"
+        "def make(): return spaces.NASBench201(contract_skip=True)\nspace = make()\n"
+    )
+    for name in ("space", "make"):
+        named = ["report", "own.sqlite", "--overwrite", "--space", f"mine_of_tests:{name}"]
+        assert main(named) == 0
+    capsys.readouterr()
+    for name in ("nowhere:space", "mine_of_tests:none", "mine_of_tests:spaces", "poolin"):
+        message = failed(capsys, ["report", "own.sqlite", "--overwrite", "--space", name])
+        assert "--space" in message
+
+
+def test_help_says_what_there_is(capsys):
+    for command, expected in (
+        (["gram"], "nasbench101, nasbench201, transnas_macro"),
+        (["bench", "search"], "nas-bench-201/nb201.csv.gz"),
+        (["search"], "how often an evaluation"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert expected in " ".join(capsys.readouterr().out.split())

@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
 BASE = {"errors", "_version", "_ext", "files"}
-SEARCH = {"search.randomness", "search.base", "search.direct"}
+SEARCH = {"arguments", "search.randomness", "search.base", "search.direct"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": {"errors"},
     "_version": set(),
     "files": set(),
+    "callables": set(),
     "_ext": {"errors"},
     "_show_config": BASE,
     "ops.reference": set(),
@@ -28,25 +30,46 @@ LAYERS: dict[str, set[str]] = {
     "metrics": BASE | {"ops", "ot", "arch", "spaces"},
     "hierarchy": BASE | {"arch", "spaces", "metrics"},
     "nn": BASE | {"arch", "spaces", "distributions", "generators", "hierarchy"},
-    "objectives": {"errors", "arch", "spaces", "generators", "nn"},
+    "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"}
+    | {"generators"},
     "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
     "search.randomness": {"errors"},
-    "search.base": {"errors", "arch", "spaces", "search.randomness"},
+    "search.base": {"errors", "arguments", "arch", "spaces", "search.randomness"},
     "search.direct": BASE
-    | {"arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
+    | {"arguments", "arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
     "search.bayesian": {"errors", "arch", "spaces", "distributions", "metrics", "gp", *SEARCH},
     "search.box": {"errors", "arch", "spaces", "gp", "search.bayesian", *SEARCH},
-    "search.running": {"errors", "files", "arch", "spaces", "search.base", "search.box"},
+    "search.running": {
+        "errors",
+        "arguments",
+        "files",
+        "callables",
+        "arch",
+        "spaces",
+        "search.base",
+        "search.box",
+    },
     "search": {*SEARCH, "search.bayesian", "search.box", "search.running"},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "distributed": BASE | {"arch", "metrics", "search", "search.running"},
-    "integrations": {"errors", "arch", "search"},
+    "integrations": {"errors", "files", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
-    "report": {"errors", "spaces", "metrics", "plot", "search", "search.running"},
+    "report": {"errors", "files", "arch", "spaces", "metrics", "plot", "search", "search.running"},
+    "cli_messages": {"files"},
     "cli_cluster": {"distributed"},
-    "cli_search": {"cli_cluster", "spaces", "nn", "objectives", "search", "plot", "report"},
-    "cli_bench": {"files", "comparison", "plot"},
+    "cli_search": {
+        "cli_messages",
+        "files",
+        "cli_cluster",
+        "spaces",
+        "nn",
+        "objectives",
+        "search",
+        "plot",
+        "report",
+    },
+    "cli_bench": {"files", "cli_messages", "comparison", "plot"},
     "cli": BASE
     | {
         "_show_config",
@@ -58,6 +81,7 @@ LAYERS: dict[str, set[str]] = {
         "cli_search",
         "cli_bench",
         "cli_cluster",
+        "cli_messages",
     },
     "__main__": {"cli"},
     "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},

@@ -6,10 +6,12 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from hotnas_torch import spaces
+from hotnas_torch import report, spaces
 from hotnas_torch.errors import StorageError
-from hotnas_torch.objectives import Evaluation
+from hotnas_torch.nn import Skeleton, TrainingSettings
+from hotnas_torch.objectives import Evaluation, Function, Training
 from hotnas_torch.report import read_search, write_report
 from hotnas_torch.search import RandomSearch, Storage, run
 
@@ -141,3 +143,43 @@ def test_what_cannot_be_reported_is_named(tmp_path):
     with pytest.raises(StorageError, match="no finished trial"):
         write_report(tmp_path / "begun.sqlite", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+def test_the_network_is_drawn_as_it_was_trained(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "plot_network", lambda net: drawn.append(net) or Figure())
+    skeleton = Skeleton(channels=4, num_stages=3, cells_per_stage=2, input_channels=1)
+    objective = Training(skeleton=skeleton, settings=TrainingSettings(epochs=1))
+    space = spaces.NASBench201()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    storage = tmp_path / "s.sqlite"
+    result = run(strategy, objective, budget=2, storage=storage, progress=False)
+    write_report(storage, tmp_path / "s.html")
+    (net,) = drawn
+    assert net.channels == (4, 4, 8, 8, 8, 16, 16, 16)
+    assert net.downsampling == (1, 1, 2, 2, 2, 4, 4, 4)
+    searched = result.best.network.cells[0].key
+    assert [cell.key == searched for cell in net.cells] == [True, True, *[False, True, True] * 2]
+    assert "As it was trained" in (tmp_path / "s.html").read_text(encoding="utf-8")
+
+
+def test_a_report_is_written_at_once_or_not_at_all(finished, tmp_path, monkeypatch):
+    _, folder = finished
+    out = tmp_path / "a.html"
+    out.write_text("old")
+    monkeypatch.setattr("os.replace", None)
+    with pytest.raises(TypeError):
+        write_report(folder / "search.sqlite", out)
+    assert out.read_text() == "old"
+    with pytest.raises(OSError, match="does not exist"):
+        write_report(folder / "search.sqlite", tmp_path / "absent" / "a.html")
+
+
+@pytest.mark.parametrize("name", ["cost in $ and $", "\\ud800", "a\x00b", "<b>"])
+def test_any_name_of_an_objective_can_be_reported(tmp_path, name):
+    name = name.replace("\\ud800", "\ud800")
+    strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+    objective = Function(lambda net: float(net.num_cells), name=name)
+    run(strategy, objective, budget=3, storage=tmp_path / "s.sqlite", progress=False)
+    write_report(tmp_path / "s.sqlite", tmp_path / "s.html")
+    assert "<b>" not in (tmp_path / "s.html").read_text(encoding="utf-8")

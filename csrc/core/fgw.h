@@ -6,7 +6,8 @@
 // exact pairwise steps that re-balance the weights cost O(atoms) each and no transport problem.
 // One outer iteration: gradient from the atoms, one exact transport problem (warm duals), one sparse
 // B. Its price is O((n + m) n m); plain conditional gradient needs ten times the iterations.
-// Duality gap <grad F(T), T - V> of the last transport problem is the stopping rule.
+// Duality gap <grad F(T), T - V> of the last transport problem is the stopping rule, once duals that are certain
+// to be feasible have confirmed it.
 #pragma once
 
 #include "arguments.h"
@@ -26,6 +27,44 @@ struct FgwResult {
   Status status;
 };
 
+/// The units of one problem: its costs and its structures are divided by powers of two of their own, so that the
+/// largest is 1 to 2, and the two terms get weights of which the larger is.
+template <class T>
+struct FgwUnits {
+  T linear, pair;                     // weights of cost and B
+  int mass, cost, structure, result;  // exponents; result is that of the objective
+  bool finite;
+
+  HN_HD int dual() const { return result - mass; }
+};
+
+/// Brings the costs and structures of a problem to size 1.
+template <class G, class Terms, class T>
+HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
+                                const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
+                                int mass) {
+  const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
+  const T largest = largest_of(g, cost, matrix);
+  const T in_x = largest_of<G, T>(g, c.cx, own), in_y = largest_of<G, T>(g, c.cy, other);
+  const T most = in_x < in_y ? in_y : in_x;
+  FgwUnits<T> units{0, 0, mass, exponent_of(largest), exponent_of(most), 0, false};
+  units.finite = (largest - largest) + (in_x - in_x) + (in_y - in_y) + (alpha - alpha) == 0;
+  if (!units.finite) return units;
+  multiply(g, cost, matrix, power_of_two<T>(-units.cost));
+  const T factor = power_of_two<T>(-units.structure);
+  multiply<G, T>(g, c.cx, own, factor);
+  multiply<G, T>(g, c.cy, other, factor);
+  multiply<G, T>(g, c.cyt, other, factor);
+  const bool has_linear = largest > 0 && alpha != 1, has_pair = most > 0 && alpha != 0;
+  const int of_cost = units.cost + mass;
+  const int of_pair = (terms.loss() == Loss::l1 ? 1 : 2) * units.structure + 2 * mass;
+  const int linear = of_cost + exponent_of(1 - alpha), pair = of_pair + exponent_of(alpha);
+  units.result = has_linear && (!has_pair || linear > pair) ? linear : has_pair ? pair : 0;
+  if (has_linear) units.linear = (1 - alpha) * power_of_two<T>(of_cost - units.result);
+  if (has_pair) units.pair = alpha * power_of_two<T>(of_pair - units.result);
+  return units;
+}
+
 /// Starts that are compared with later ones.
 constexpr int most_seen_starts = 64;
 
@@ -38,6 +77,7 @@ struct FgwWork {
   Array<T> cost, grad;             // (n, ld)
   Array<T> anchor, plan;           // start coupling; best plan so far, (n, ld)
   Array<T> f, g;                   // duals of the best plan
+  Array<T> rough_u, rough_v;       // duals before they are refined
   int atoms, ldk;                  // slots; slot 0 is the anchor
   Array<T> pair;                   // B_a, (atoms, n, ld)
   Vertex<T> vertex;                // vertices of slots 1.., vertex_capacity entries apart
@@ -67,6 +107,8 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.plan = arena.take_far<T>(matrix);
   w.f = arena.take_far<T>(s.n);
   w.g = arena.take_far<T>(s.ld);
+  w.rough_u = arena.take_far<T>(s.n);
+  w.rough_v = arena.take_far<T>(s.ld);
   w.atoms = atoms;
   w.ldk = round_up(w.atoms, width);
   w.pair = arena.take_far<T>(matrix * w.atoms);
@@ -88,15 +130,16 @@ class Fgw {
   static constexpr T huge = Limits<T>::huge;
 
  public:
-  /// unit: mass of one unit of a and b, so that unit * sum(a) = 1.
-  HN_HD Fgw(const G& g, const Shape& s, const Terms& terms, const FgwWork<T>& w, T alpha, T unit,
-            FgwStops stops)
+  /// unit: mass of one unit of a and b, so that unit * sum(a) is 1 to 2.
+  HN_HD Fgw(const G& g, const Shape& s, const Terms& terms, const FgwWork<T>& w,
+            const FgwUnits<T>& units, T unit, FgwStops stops)
       : g_(g),
         s_(s),
         terms_(terms),
         w_(w),
         transport_(g, s, w.transport),
-        alpha_(alpha),
+        linear_(units.linear),
+        pair_(units.pair),
         unit_(unit),
         stops_(stops) {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
@@ -106,7 +149,8 @@ class Fgw {
 
   /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
   /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
-  /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld).
+  /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld). A
+  /// start that is none (no coupling, no numbers) is the caller's mistake and ends the run.
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
     HN_ROLLED
@@ -119,25 +163,30 @@ class Fgw {
           g_.store(w_.grad + e, g_.load(w_.cost + e));
       } else if (start != 3) {
         load(start - 4, w_.grad);
+        const T largest = largest_of<G, T>(g_, w_.grad, s_.n * s_.ld);
+        if (!(largest - largest == 0)) return fail(Status::nonfinite);
+        if (start != 0)
+          multiply<G, T>(g_, w_.grad, s_.n * s_.ld, power_of_two<T>(-exponent_of(largest)));
         g_.sync();
+        if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
       if (cheapest) {
         transport_.cold(w_.grad);
-        transport_.solve(w_.grad, w_.a, w_.b);
+        const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
         if (g_.leader()) ++w_.best->iterations;
+        if (!complete) return fail(Status::infeasible);
         transport_.extract(w_.found, unit_);
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
         g_.sync();
       }
       if (start != 0 && !is_new(w_.found)) continue;
-      if (!cheapest) transport_.cold(w_.cost);
-      descend_from(w_.found);
+      descend_from(w_.found, cheapest);
     }
   }
 
   /// Cost whose cheapest vertex matches nodes of like features and like mean structure:
-  /// (1 - alpha) cost + alpha times the mean of |out_i - out'_j| and |in_i - in'_j|.
+  /// (1 - alpha) cost + alpha times the mean of L(out_i - out'_j) and L(in_i - in'_j).
   HN_HD void signature(T* out) const {
     const Pairs pairs = terms_.pairs();
     HN_ROLLED
@@ -171,15 +220,43 @@ class Fgw {
             in_other += G::select(column > at, mass, none) * entering;
           }
         }
-        const Var gap =
-            G::abs(G::splat(out_mean) - out_other) + G::abs(G::splat(in_mean) - in_other);
+        const Var gap = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
+                        loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
-        g_.store(out + i * s_.ld + j0, G::splat(1 - alpha_) * cost + G::splat(alpha_ / 2) * gap);
+        g_.store(out + i * s_.ld + j0, G::splat(linear_) * cost + G::splat(pair_ / 2) * gap);
       }
     }
   }
 
  private:
+  HN_HD void fail(Status status) const {
+    if (g_.leader()) {
+      w_.best->objective = huge;
+      w_.best->status = status;
+    }
+    g_.sync();
+  }
+
+  /// Whether a matrix (n, ld) has the masses as its marginals, up to rounding.
+  HN_HD bool is_coupling(const T* plan) const {
+    const T slack = 2 * Limits<T>::root_epsilon;
+    int wrong = 0;
+    HN_ROLLED
+    for (int k = g_.begin(); k < s_.n + s_.m; k += g_.step()) {
+      const bool row = k < s_.n;
+      const int j = k - s_.n;
+      T rest = (row ? w_.a[k] : w_.b[j]) * unit_;
+      HN_ROLLED
+      for (int other = 0; other < (row ? s_.m : s_.n); ++other) {
+        const T mass = plan[row ? k * s_.ld + other : other * s_.ld + j];
+        wrong += mass >= 0 ? 0 : 1;
+        rest -= mass;
+      }
+      wrong += rest <= slack && -rest <= slack ? 0 : 1;
+    }
+    return g_.total(static_cast<T>(wrong)) == 0;
+  }
+
   /// Lists a dense coupling (n, ld) in `found`; for the leader.
   HN_HD int list_coupling(const T* plan) const {
     int t = 0;
@@ -237,7 +314,7 @@ class Fgw {
     return fresh;
   }
 
-  HN_HD void descend_from(const Vertex<T>& start) {
+  HN_HD void descend_from(const Vertex<T>& start, bool warm) {
     const int matrix = s_.n * s_.ld;
     for (int e = 0; e < matrix; e += G::width) g_.store(w_.anchor + e, G::splat(T(0)));
     for (int e = 0; e < w_.ldk; e += G::width) {
@@ -259,19 +336,28 @@ class Fgw {
       w_.form[0] = quadratic;
     }
     g_.sync();
-    descend();
+    descend(warm);
   }
 
-  /// The slots that carry weight, in order.
+  /// The slots that carry weight, in order. The weights sum to 1 again, which many small moves between them
+  /// round away from.
   HN_HD void list_active() {
     int count = 0;
+    T total = 0;
     HN_ROLLED
     for (int a = 0; a < slots_; ++a) {
-      if (!(w_.weight[a] > 0)) continue;
+      const T weight = w_.weight[a];
+      if (!(weight > 0)) continue;
       if (g_.leader()) w_.active[count] = a;
+      total += weight;
       ++count;
     }
     num_active_ = count;
+    g_.sync();
+    if (total == 1) return;
+    HN_ROLLED
+    for (int a0 = 0; a0 < slots_; a0 += G::width)
+      g_.store(w_.weight + a0, g_.load(w_.weight + a0) / G::splat(total));
     g_.sync();
   }
 
@@ -285,7 +371,7 @@ class Fgw {
         const int b = w_.active[t];
         sum += G::splat(w_.weight[b]) * g_.load(w_.form + b * w_.ldk + a0);
       }
-      const Var slope = G::splat(1 - alpha_) * g_.load(w_.linear + a0) + G::splat(alpha_) * sum;
+      const Var slope = G::splat(linear_) * g_.load(w_.linear + a0) + G::splat(pair_) * sum;
       const auto used = (g_.load(w_.weight + a0) > G::splat(T(0))) |
                         (g_.template index<T>(a0) == G::template splat_int<T>(also));
       g_.store(w_.slope + a0, G::select(used, slope, G::splat(huge)));
@@ -413,7 +499,7 @@ class Fgw {
       const T* form_up = w_.form + up.index * w_.ldk;
       const T* form_down = w_.form + down.index * w_.ldk;
       const T curvature =
-          alpha_ * (form_up[up.index] + form_down[down.index] - 2 * form_up[down.index]);
+          pair_ * (form_up[up.index] + form_down[down.index] - 2 * form_up[down.index]);
       const T most = w_.weight[down.index], gained = w_.weight[up.index];
       const T exact = curvature > 0 ? local / curvature : huge;
       const T moved = exact < most ? exact : most;
@@ -422,7 +508,7 @@ class Fgw {
         w_.weight[up.index] = gained + moved;
         w_.weight[down.index] = exact < most ? most - moved : T(0);
       }
-      const Var scale = G::splat(alpha_ * moved);
+      const Var scale = G::splat(pair_ * moved);
       HN_ROLLED
       for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
@@ -432,7 +518,8 @@ class Fgw {
     }
   }
 
-  HN_HD void descend() {
+  /// warm: the duals at hand are those of a problem of size 1, as this one is.
+  HN_HD void descend(bool warm) {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
     HN_ROLLED
     for (;;) {
@@ -446,14 +533,11 @@ class Fgw {
         on_plan += w_.weight[a] * w_.slope[a];
         linear += w_.weight[a] * w_.linear[a];
       }
-      now.objective = T(0.5) * ((1 - alpha_) * linear + on_plan);
-      combine(1 - alpha_, alpha_, w_.grad);
-      const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
+      now.objective = T(0.5) * (linear_ * linear + on_plan);
+      combine(linear_, pair_, w_.grad);
+      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
       ++now.iterations;
-      if (!complete) {
-        now.status = now.objective - now.objective == 0 ? Status::infeasible : Status::nonfinite;
-        break;
-      }
+      if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
       const Vertex<T> v = slot(fresh);
       transport_.extract(v, unit_);
@@ -461,8 +545,9 @@ class Fgw {
       now.gap = on_plan - on_vertex;
       const T size = now.objective < 0 ? -now.objective : now.objective;
       const T terms = (on_plan < 0 ? -on_plan : on_plan) + (on_vertex < 0 ? -on_vertex : on_vertex);
-      if (!(now.gap > T(stops_.tol) * size + 8 * Limits<T>::epsilon * terms)) {
-        now.status = now.gap == now.gap ? Status::converged : Status::nonfinite;
+      const T enough = T(stops_.tol) * size + 8 * Limits<T>::epsilon * terms;
+      if (!(now.gap > enough) && !improves(fresh, v, on_plan, enough, now)) {
+        if (now.gap <= enough) now.status = Status::converged;
         break;
       }
       if (now.iterations >= stops_.max_iter) break;
@@ -485,6 +570,81 @@ class Fgw {
         w_.best->iterations = now.iterations;
     }
     g_.sync();
+  }
+
+  /// What feasible duals make certain.
+  struct Certain {
+    T gap;      // at least <grad, T - V> for every coupling V
+    T on_plan;  // <grad, T> for the reduced costs that are now in grad
+  };
+
+  /// Takes the duals from the costs in grad. The reduced costs are exact to their own size, not to that of the
+  /// duals, so that a bound by them is too. `plan` is T.
+  HN_HD Certain reduce(T on_plan, const T* plan) const {
+    Var bound = G::splat(T(0)), reduced_bound = bound, on_reduced = bound;
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var v = g_.load(w_.transport.v + j0);
+      Var mass = G::splat(T(0)), sum = mass, over = mass, least = g_.load(w_.grad + j0);
+      HN_ROLLED
+      for (int i = 0; i < s_.n; ++i) {
+        const Var u = G::splat(w_.transport.u[i]), both = u + v;
+        const Var of_v = both - u,
+                  lost = (u - (both - of_v)) + (v - of_v);  // of the sum, by rounding
+        const Var cost = g_.load(w_.grad + i * s_.ld + j0);
+        const Var reduced = (cost - both) - lost, share = g_.load(plan + i * s_.ld + j0);
+        g_.store(w_.grad + i * s_.ld + j0, reduced);
+        least = G::min(least, cost);
+        over = G::max(over, -reduced);
+        sum += share * reduced;
+        mass += share;
+      }
+      bound += mass * least;
+      on_reduced += sum;
+      reduced_bound += sum + mass * over;
+    }
+    // column duals alone are feasible, too, and exact where nothing is to be paid
+    const T alone = on_plan - g_.sum(bound), both = g_.sum(reduced_bound);
+    const T gap = alone < both ? alone : both;
+    return {gap < 0 ? T(0) : gap, g_.sum(on_reduced)};
+  }
+
+  /// Whether there is a vertex, then in v, below the current coupling although the duals at hand say no. Their sums
+  /// are rounded to the size of the largest, which can be far more than the objective: what the bound of the
+  /// reduced costs leaves open is solved once more in these.
+  HN_HD bool improves(int fresh, const Vertex<T>& v, T on_plan, T enough, FgwResult<T>& now) {
+    T* const plan = w_.pair + fresh * (static_cast<std::size_t>(s_.n) * s_.ld);  // empty so far
+    current_plan(plan);
+    Certain known = reduce(on_plan, plan);
+    now.gap = known.gap;
+    bool found = false;
+    HN_ROLLED
+    for (int turn = 0; turn < 2 && now.gap > enough && now.iterations < stops_.max_iter; ++turn) {
+      HN_ROLLED
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.rough_u[i] = w_.transport.u[i];
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width)
+        g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
+      transport_.cold(w_.grad);
+      ++now.iterations;
+      if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
+      transport_.extract(v, unit_);
+      const T below = known.on_plan - inner(g_, w_.grad, v);
+      found = below > enough;
+      if (!found) known = reduce(known.on_plan, plan);
+      now.gap = found ? below : known.gap;
+      g_.sync();
+      HN_ROLLED
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.transport.u[i] += w_.rough_u[i];
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);
+        g_.store(w_.transport.v + j0, sum);
+      }
+      g_.sync();
+      if (found) break;
+    }
+    return found;
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
@@ -510,7 +670,7 @@ class Fgw {
   const Terms& terms_;
   const FgwWork<T>& w_;
   Transport<G, T> transport_;
-  T alpha_, unit_;
+  T linear_, pair_, unit_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
   int num_seen_ = 0;

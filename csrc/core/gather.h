@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "pair_cost.h"
+#include "scale.h"
 
 namespace hotnas::HOTNAS_ISA {
 
@@ -103,29 +104,38 @@ HN_HD Shape shape_of(const Support& x, const Support& y) {
           x.count == y.count && x.uniform && y.uniform};
 }
 
-/// Masses in units: whole numbers where both sides are uniform, so that no dust is left over. Returns the mass
-/// of a unit.
+/// What the loaded masses count: a unit is `unit` of a total of 1 to 2, times 2^exponent in the caller's.
+template <class T>
+struct MassUnit {
+  T unit;
+  int exponent;
+};
+
+/// Masses in units: whole numbers where both sides are uniform, so that no dust is left over.
 template <class G, class T>
-HN_HD T load_masses(const G& g, const Support& x, const Support& y, const T* a, const T* b,
-                    std::type_identity_t<T>* out_a, std::type_identity_t<T>* out_b) {
+HN_HD MassUnit<T> load_masses(const G& g, const Support& x, const Support& y, const T* a,
+                              const T* b, std::type_identity_t<T>* out_a,
+                              std::type_identity_t<T>* out_b) {
   const bool whole = x.uniform && y.uniform;
   const bool equal = x.count == y.count;
   T total = 0;
   HN_ROLLED
-  for (int i = g.begin(); i < x.count; i += g.step()) {
-    total += a[x.node[i]];
-    out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]];
-  }
+  for (int i = g.begin(); i < x.count; i += g.step()) total += a[x.node[i]];
+  total = g.total(total);
+  const int exponent = exponent_of(total);
+  const T factor = power_of_two<T>(-exponent);
+  HN_ROLLED
+  for (int i = g.begin(); i < x.count; i += g.step())
+    out_a[i] = whole ? T(equal ? 1 : y.count) : a[x.node[i]] * factor;
   HN_ROLLED
   for (int j = g.begin(); j < y.count; j += g.step())
-    out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]];
-  total = g.total(total);
-  if (!whole) return 1;
-  return equal ? a[x.node[0]] : total / (T(x.count) * T(y.count));
+    out_b[j] = whole ? T(equal ? 1 : x.count) : b[y.node[j]] * factor;
+  if (!whole || x.count == 0) return {1, exponent};
+  return {equal ? a[x.node[0]] * factor : total * factor / (T(x.count) * T(y.count)), exponent};
 }
 
-/// Rows and columns with mass of a (.., stride) matrix, padded with zeros. Returns 0, or NaN on a lane that met
-/// what is no number.
+/// Rows and columns with mass of a (.., stride) matrix, padded with zeros; each lane its own columns. Returns 0, or NaN
+/// on a lane that met what is no number.
 template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
                     int ld, std::type_identity_t<T>* to) {
@@ -134,14 +144,15 @@ HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* fro
   for (int i = 0; i < x.count; ++i) {
     const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
     T* out = to + i * ld;
+    int j = g.begin();
     HN_ROLLED
-    for (int j = g.begin(); j < y.count; j += g.step()) {
+    for (; j < y.count; j += g.step()) {
       const T value = row[y.node[j]];
       out[j] = value;
       defect += value - value;
     }
     HN_ROLLED
-    for (int j = y.count + g.begin(); j < ld; j += g.step()) out[j] = 0;
+    for (; j < ld; j += g.step()) out[j] = 0;
   }
   return defect;
 }
@@ -154,31 +165,42 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
   const T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
   HN_ROLLED
   for (int l = 0; l < s.m; ++l) {
+    int j = g.begin();
     HN_ROLLED
-    for (int j = g.begin(); j < s.m; j += g.step())
+    for (; j < s.m; j += g.step())
       c.cyt[l * s.ld + j] = struct_y[static_cast<std::size_t>(y.node[j]) * m + y.node[l]];
     HN_ROLLED
-    for (int j = s.m + g.begin(); j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
+    for (; j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
   }
   return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
 }
 
+/// Results that are in the caller's unit already.
+struct SameUnit {
+  template <class T>
+  HN_HD T operator()(T value) const {
+    return value;
+  }
+};
+
 /// Writes an (n, ld) matrix of the work space to its places in an (.., stride) matrix of the caller.
-template <class G, class T>
+template <class G, class T, class Unit = SameUnit>
 HN_HD void store_matrix(const G& g, const Support& x, const Support& y,
-                        const std::type_identity_t<T>* from, int ld, T* to, int stride) {
+                        const std::type_identity_t<T>* from, int ld, T* to, int stride,
+                        Unit unit = {}) {
   HN_ROLLED
   for (int i = 0; i < x.count; ++i) {
     T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
     HN_ROLLED
-    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = from[i * ld + j];
+    for (int j = g.begin(); j < y.count; j += g.step()) row[y.node[j]] = unit(from[i * ld + j]);
   }
 }
 
-template <class G, class T>
-HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to) {
+template <class G, class T, class Unit = SameUnit>
+HN_HD void store_vector(const G& g, const Support& x, const std::type_identity_t<T>* from, T* to,
+                        Unit unit = {}) {
   HN_ROLLED
-  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = from[i];
+  for (int i = g.begin(); i < x.count; i += g.step()) to[x.node[i]] = unit(from[i]);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

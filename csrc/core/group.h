@@ -60,11 +60,13 @@ struct Limits;
 template <>
 struct Limits<float> {
   static constexpr float huge = 1e30f, epsilon = 1.1920929e-07f, root_epsilon = 3.4526698e-04f;
+  static constexpr int digits = 23, exponent = 126;  // of the fraction; 2^e and 2^-e are normal
 };
 template <>
 struct Limits<double> {
   static constexpr double huge = 1e200, epsilon = 2.220446049250313e-16,
                           root_epsilon = 1.4901161193847656e-08;
+  static constexpr int digits = 52, exponent = 1022;
 };
 
 /// Value and position of a minimum; the lowest position wins ties.

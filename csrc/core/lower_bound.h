@@ -4,7 +4,7 @@
 // (1 - alpha) cost + alpha/2 ell. Complexity: n m transports of size n x m.
 #pragma once
 
-#include "pair_cost.h"
+#include "fgw.h"
 
 namespace hotnas::HOTNAS_ISA {
 
@@ -60,15 +60,17 @@ HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Str
   }
 }
 
-/// Returns the bound in units of `unit` squared masses already resolved: a true lower bound of F.
+/// Returns the bound in the caller's unit, a true lower bound of F up to rounding; NaN where a transport problem has
+/// no solution. Costs and structures are in those of `units`, and `unit` is the mass of one unit of a and b.
 template <class G, class Terms, class T>
 HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const LowerBoundWork<T>& w,
-                        T alpha, T unit) {
+                        const FgwUnits<T>& units, T unit) {
   using Var = typename G::template Var<T>;
   Transport<G, T> transport(g, s, w.transport);
+  bool complete = true;
   const auto dual_value = [&](const T* cost) {
     transport.cold(cost);
-    transport.solve(cost, w.a, w.b);
+    complete &= transport.solve(cost, w.a, w.b);
     T value = 0;
     HN_ROLLED
     for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];
@@ -91,10 +93,11 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   }
   g.sync();
   for (int e = 0; e < s.n * s.ld; e += G::width) {
-    const Var linear = G::splat(1 - alpha) * g.load(w.cost + e);
-    g.store(w.kernel + e, linear + G::splat(alpha / 2) * g.load(w.local + e));
+    const Var linear = G::splat(units.linear) * g.load(w.cost + e);
+    g.store(w.kernel + e, linear + G::splat(units.pair / 2) * g.load(w.local + e));
   }
-  return dual_value(w.kernel);
+  const T bound = Back<T>(units.result)(dual_value(w.kernel));
+  return complete ? bound : T(NAN);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -7,6 +7,8 @@
 // gradient the cost changes little between calls and few paths remain to be searched. Equal sizes
 // with uniform masses are the assignment problem: one row per column, no flow matrix.
 // Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
+//
+// Costs are finite and of a size far below `huge`, masses finite and not negative: csrc/items sees to that.
 #pragma once
 
 #include "arena.h"
@@ -127,18 +129,28 @@ class Transport {
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
-  /// Returns false when mass was left that no column could take (totals differ).
+  /// Returns false when mass was left beyond the difference of the totals; there is no coupling then.
   HN_HD bool solve(const T* cost, const T* a, const T* b) {
-    T slack = 0, largest = 0;
+    T slack = 0, excess = 0;
     if (s_.assignment) {
       HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
     } else {
+      T largest = 0, total = 0;
       HN_ROLLED
-      for (int i = 0; i < s_.n; ++i) largest = a[i] > largest ? a[i] : largest;
+      for (int i = 0; i < s_.n; ++i) {
+        largest = a[i] > largest ? a[i] : largest;
+        total += a[i];
+      }
+      excess = total;
       HN_ROLLED
-      for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
+      for (int j = 0; j < s_.m; ++j) {
+        largest = b[j] > largest ? b[j] : largest;
+        excess -= b[j];
+      }
       slack = 2 * Limits<T>::epsilon * largest;
+      // what the columns cannot take, and what is left over by rounding
+      excess = (excess > 0 ? excess : T(0)) + (s_.n + s_.m) * Limits<T>::epsilon * total;
       HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.supply[i] = a[i];
       HN_ROLLED
@@ -152,23 +164,22 @@ class Transport {
     g_.sync();
     take_tight_rows(cost);
     take_tight_columns(cost);
-    bool complete = true;
+    const int most = paths_ + most_paths();
     HN_ROLLED
     for (int row = 0; row < s_.n; ++row) {
       if (s_.assignment) {
-        if (w_.col_of_row[row] < 0) complete &= augment(cost, row, slack);
+        if (w_.col_of_row[row] < 0 && !augment(cost, row, slack)) return false;
       } else {
         HN_ROLLED
         while (w_.supply[row] > slack) {
-          if (!augment(cost, row, slack)) {
-            // totals that differ by rounding leave a little over
-            complete &= w_.supply[row] <= s_.n * Limits<T>::root_epsilon * largest;
-            break;
-          }
+          if (augment(cost, row, slack) && paths_ < most) continue;
+          excess -= w_.supply[row];
+          break;
         }
+        if (!(excess >= 0)) return false;
       }
     }
-    return complete;
+    return true;
   }
 
   /// The coupling as a list; unit converts integer units of mass into masses.
@@ -180,7 +191,7 @@ class Transport {
       }
       if (g_.leader()) *out.count = s_.n;
     } else {
-      int count = 0;
+      int count = 0;  // the support is a forest, so there is room
       HN_ROLLED
       for (int j = 0; j < s_.m && count < s_.n + s_.m; ++j) {
         const int from = count;
@@ -202,6 +213,12 @@ class Transport {
   }
 
  private:
+  /// Far more than are ever needed: a bound on the time that nobody can say more of.
+  HN_HD int most_paths() const {
+    const int nodes = s_.n + s_.m;
+    return nodes < 1 << 14 ? 4 * nodes * nodes : 1 << 30;
+  }
+
   /// Over the columns of one row; a row that fits the lanes needs no positions.
   HN_HD MinAt<T> minimum(Var best, Int at) const {
     return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);
@@ -284,8 +301,9 @@ class Transport {
   }
 
   /// Path lengths to the open columns through row i at distance mu; the nearest open column.
-  /// Columns that row i already serves come first (-1): a whole tree of the support is explored
-  /// before a path leaves it, so no path closes a cycle and the coupling stays a vertex.
+  /// Columns that row i already serves come before all others, whatever rounding makes of their lengths: a whole
+  /// tree of the support is explored before a path leaves it, so no path closes a cycle and the coupling
+  /// stays a vertex.
   HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
     const Var base = G::splat(w_.u[i] - mu);
     const T* row = cost + i * s_.ld;
@@ -299,7 +317,7 @@ class Transport {
       if (!s_.assignment) {
         const auto linked = (g_.load(w_.flow_of_row + i * s_.ld + j0) > G::splat(T(0))) &
                             (price > G::splat(-huge / 2));
-        through = G::select(linked, G::splat(T(-1)), through);
+        through = G::select(linked, G::splat(-huge), through);
       }
       Var reach = g_.load(w_.reach + j0);
       const Int via = g_.template load_int<T>(w_.via + j0);
@@ -422,7 +440,7 @@ class Transport {
   HN_HD void flip(int source, int sink) const {
     if (!g_.leader()) return;
     HN_ROLLED
-    for (int j = sink;;) {
+    for (int j = sink, columns = 0; columns < s_.m; ++columns) {
       const int i = static_cast<int>(w_.via[j]);
       w_.row_of_col[j] = i;
       const int next = w_.col_of_row[i];

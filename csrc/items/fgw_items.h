@@ -35,18 +35,20 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
     const T alpha = p.alpha[item];
-    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
-                     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
-                                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
-    if (!(g.total(defect + (alpha - alpha)) == 0)) best.status = Status::nonfinite;
+    load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
+    load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                    p.struct_y + item * Base::other(p), p.m, w.fgw.c);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
+    const FgwUnits<T> units = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
+    if (!units.finite) best.status = Status::nonfinite;
     const bool solved = best.status == Status::converged && s.n > 0;
     if (solved) {
-      const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
       g.sync();
-      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, alpha, unit, {p.tol, p.max_iter});
+      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);
+        if (k < 0) multiply(g, to, s.n * s.ld, power_of_two<T>(-units.mass));
       });
       best = solver.best();
     }
@@ -59,9 +61,15 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     if (failed(best.status)) {
       best.objective = best.gap = T(NAN);
     } else if (solved) {
-      store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m);
-      store_vector(g, x, w.fgw.f, f);
-      store_vector(g, y, w.fgw.g, dual);
+      const Back<T> value(units.result), of_dual(units.dual());
+      best.objective = value(best.objective);
+      best.gap = value(best.gap);
+      store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
+      store_vector(g, x, w.fgw.f, f, of_dual);
+      store_vector(g, y, w.fgw.g, dual, of_dual);
+      extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
+        return of_dual(slope(p, terms, item, x, y, s, w, units, i, j));
+      });
     }
     if (g.leader()) {
       p.objective[item] = best.objective;
@@ -69,6 +77,44 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       p.iterations[item] = best.iterations;
       p.status[item] = static_cast<int32_t>(best.status);
     }
+  }
+
+ private:
+  /// The derivative of the objective in the plan between any two nodes of the caller, in the problem's units.
+  template <class Terms>
+  HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
+                       const Support& y, const Shape& s, const Work& w, const FgwUnits<T>& units,
+                       int i, int j) {
+    const T *struct_x = p.struct_x + item * Base::own(p),
+            *struct_y = p.struct_y + item * Base::other(p);
+    const T factor = power_of_two<T>(-units.structure);
+    const auto term = [&](T one, T other) {
+      return loss<ScalarLanes>(terms.loss(), one * factor - other * factor);
+    };
+    const Pairs pairs = terms.pairs();
+    T sum = 0;
+    for (int r = 0; r < s.n; ++r) {
+      const int k = x.node[r];
+      if (pairs != Pairs::all && k == i) continue;
+      for (int c = 0; c < s.m; ++c) {
+        const T mass = w.fgw.plan[r * s.ld + c];
+        const int l = y.node[c];
+        if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
+        if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
+        T both = 0;
+        if (pairs != Pairs::ordered || i < k)
+          both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
+                       struct_y[static_cast<int64_t>(j) * p.m + l]);
+        if (pairs != Pairs::ordered || i > k)
+          both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
+                       struct_y[static_cast<int64_t>(l) * p.m + j]);
+        sum += mass * both;
+      }
+    }
+    const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
+    const T linear =
+        units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
+    return linear + units.pair * sum;
   }
 };
 
@@ -135,16 +181,17 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect =
-        load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost) +
-        load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
-                        p.struct_y + item * Base::other(p), p.m, w.bound.c);
-    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    load_matrix(g, x, y, p.cost + item * Base::matrix(p), p.m, s.ld, w.bound.cost);
+    load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                    p.struct_y + item * Base::other(p), p.m, w.bound.c);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
+    const FgwUnits<T> units =
+        scale_problem(g, s, terms, w.bound.c, w.bound.cost, p.alpha[item], mass.exponent);
+    if (!units.finite) status = Status::nonfinite;
     T bound = status == Status::converged ? T(0) : T(NAN);
     if (status == Status::converged && s.n > 0) {
-      const T unit = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
       g.sync();
-      bound = fgw_lower_bound(g, s, terms, w.bound, p.alpha[item], unit);
+      bound = fgw_lower_bound(g, s, terms, w.bound, units, mass.unit);
     }
     if (g.leader()) p.bound[item] = bound;
   }

@@ -22,6 +22,37 @@ HN_HD bool failed(Status status) {
   return status == Status::nonfinite || status == Status::infeasible;
 }
 
+/// Duals of the absent nodes: the largest that `count` nodes of the other side allow, 0 where none of them
+/// does. allowed(i, k) is what node k allows node i.
+template <class G, class T, class Allowed>
+HN_HD void extend_dual(const G& g, const Side<T>& side, int count, T* dual, Allowed allowed) {
+  HN_ROLLED
+  for (int i = g.begin(); i < side.nodes; i += g.step()) {
+    if (side.mass[i] > 0) continue;
+    T least = 0;
+    bool found = false;
+    for (int k = 0; k < count; ++k) {
+      const T value = allowed(i, k);
+      if (value - value != 0 || (found && value >= least)) continue;  // what absent nodes hold
+      least = value;
+      found = true;
+    }
+    dual[i] = least;
+  }
+}
+
+/// Duals of the absent nodes of both sides, none of which pays more than its cost at(i, j): rows by the columns
+/// with mass, columns by all rows.
+template <class G, class T, class Cost>
+HN_HD void extend_duals(const G& g, const Side<T>& a, const Side<T>& b, const Support& x,
+                        const Support& y, T* f, T* dual, Cost at) {
+  if (y.count == 0 || (x.count == a.nodes && y.count == b.nodes)) return;
+  g.sync();
+  extend_dual(g, a, y.count, f, [&](int i, int k) { return at(i, y.node[k]) - dual[y.node[k]]; });
+  g.sync();
+  extend_dual(g, b, a.nodes, dual, [&](int j, int i) { return at(i, j) - f[i]; });
+}
+
 /// What problems between two lists of masses have in common.
 template <class Args, class T>
 struct BatchItem {

@@ -47,13 +47,12 @@ HN_HD void look_up(const G& g, const Shape& s, const Support& x, const Support& 
   }
 }
 
-/// cost_ij += sum_k |own_ik - across_kj|, then times factor(i, j). Returns as load_matrix.
+/// cost_ij += sum_k |own_ik - across_kj|, then times factor(i, j).
 template <class G, class T, class Factor>
-HN_HD T add_feature_gaps(const G& g, const Shape& s, const Support& x, const T* features,
-                         const std::type_identity_t<T>* across, int num_features,
-                         std::type_identity_t<T>* cost, Factor factor) {
+HN_HD void add_feature_gaps(const G& g, const Shape& s, const Support& x, const T* features,
+                            const std::type_identity_t<T>* across, int num_features,
+                            std::type_identity_t<T>* cost, Factor factor) {
   using Var = typename G::template Var<T>;
-  Var defect = G::splat(T(0));
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
     const T* own = features + static_cast<std::size_t>(x.node[i]) * num_features;
@@ -62,12 +61,9 @@ HN_HD T add_feature_gaps(const G& g, const Shape& s, const Support& x, const T* 
       HN_ROLLED
       for (int k = 0; k < num_features; ++k)
         sum += G::abs(G::splat(own[k]) - g.load(across + k * s.ld + j0));
-      const Var value = factor(i, j0, g.load(cost + i * s.ld + j0) + sum);
-      g.store(cost + i * s.ld + j0, value);
-      defect += value - value;
+      g.store(cost + i * s.ld + j0, factor(i, j0, g.load(cost + i * s.ld + j0) + sum));
     }
   }
-  return g.sum(defect);
 }
 
 template <class T>
@@ -140,26 +136,32 @@ struct CellDistancesItem {
     look_up(g, s, x, y, labels_x, labels_y, p.label_cost, p.num_labels, w.fgw.cost);
     HN_ROLLED
     for (int j = g.begin(); j < s.ld; j += g.step()) w.later[j] = j < s.m ? T(s.m - 1 - j) : T(0);
-    T defect = load_structures(g, s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
-                               p.y.structure + gy * p.y.nodes * p.y.nodes, p.y.nodes, w.fgw.c);
-    const T unit = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
-    defect = g.total(defect + (p.alpha - p.alpha));
+    load_structures(g, s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
+                    p.y.structure + gy * p.y.nodes * p.y.nodes, p.y.nodes, w.fgw.c);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
     g.sync();
-    defect += add_feature_gaps(
-        g, s, x, p.x.features + gx * p.x.nodes * p.num_features, w.across, p.num_features,
-        w.fgw.cost, [&](int i, int j0, Var value) {
-          return p.literal ? value * (G::splat(T(s.n - 1 - i)) * g.load(w.later + j0)) : value;
-        });
-    if (!(defect == 0)) {
+    add_feature_gaps(g, s, x, p.x.features + gx * p.x.nodes * p.num_features, w.across,
+                     p.num_features, w.fgw.cost, [&](int i, int j0, Var value) {
+                       return p.literal ? value * (G::splat(T(s.n - 1 - i)) * g.load(w.later + j0))
+                                        : value;
+                     });
+    const FgwUnits<T> units =
+        scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha, mass.exponent);
+    if (!units.finite) {
       none.status = Status::nonfinite;
       return none;
     }
-    Fgw<G, Terms, T> solver(g, s, terms, w.fgw, p.alpha, unit, {p.tol, p.max_iter});
+    g.sync();
+    Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
     const int64_t matrix = static_cast<int64_t>(p.x.nodes) * p.y.nodes;
     solver.run(p.num_starts, false, p.num_start_costs, [&](int k, T* to) {
       load_matrix(g, x, y, p.start_costs + k * matrix, p.y.nodes, s.ld, to);
     });
-    return solver.best();
+    FgwResult<T> best = solver.best();
+    const Back<T> value(units.result);
+    best.objective = value(best.objective);
+    best.gap = value(best.gap);
+    return best;
   }
 };
 
@@ -223,23 +225,24 @@ struct NetworkDistancesItem {
     load_features(g, y, p.y.features + ny * p.y.cells * p.num_features, p.num_features, s.ld,
                   w.across);
     look_up(g, s, x, y, cells_x, cells_y, p.cell_cost, p.num_cells_y, w.cost);
-    const T unit = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
+    const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
     g.sync();
-    const T defect =
-        add_feature_gaps(g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across,
-                         p.num_features, w.cost, [](int, int, Var value) { return value; });
-    if (!(defect == 0)) return T(NAN);
+    add_feature_gaps(g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across,
+                     p.num_features, w.cost, [](int, int, Var value) { return value; });
+    const T largest = largest_of(g, w.cost, s.n * s.ld);
+    if (!(largest - largest == 0)) return T(NAN);
+    const int exponent = exponent_of(largest);
+    multiply(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
     Transport<G, T> transport(g, s, w.transport);
     transport.cold(w.cost);
-    const bool complete = transport.solve(w.cost, w.a, w.b);
-    transport.extract(w.vertex, unit);
+    if (!transport.solve(w.cost, w.a, w.b)) return T(NAN);
+    transport.extract(w.vertex, mass.unit);
     T objective = 0;
     const int count = *w.vertex.count;
     HN_ROLLED
     for (int t = g.begin(); t < count; t += g.step())
       objective += w.vertex.mass[t] * w.cost[w.vertex.place[t]];
-    objective = g.total(objective);
-    return complete ? objective : T(NAN);
+    return Back<T>(exponent + mass.exponent)(g.total(objective));
   }
 };
 

@@ -6,23 +6,6 @@
 
 namespace hotnas::HOTNAS_ISA {
 
-/// Duals of the absent nodes: the largest that the other side's nodes with mass allow.
-/// at(i, j) is the cost between node i of this side and node j of the other.
-template <class G, class T, class Cost>
-HN_HD void extend_dual(const G& g, const Side<T>& side, const Support& other,
-                       const std::type_identity_t<T>* other_dual, T* dual, Cost at) {
-  HN_ROLLED
-  for (int i = g.begin(); i < side.nodes; i += g.step()) {
-    if (side.mass[i] > 0) continue;
-    T least = other.count ? Limits<T>::huge : T(0);
-    for (int k = 0; k < other.count; ++k) {
-      const T allowed = at(i, other.node[k]) - other_dual[k];
-      least = allowed < least ? allowed : least;
-    }
-    dual[i] = least < Limits<T>::huge ? least : T(0);
-  }
-}
-
 template <class T>
 struct TransportItem : BatchItem<TransportArgs<T>, T> {
   using Args = TransportArgs<T>;
@@ -57,18 +40,24 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect = load_matrix(g, x, y, cost, p.m, s.ld, w.cost);
-    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    load_matrix(g, x, y, cost, p.m, s.ld, w.cost);
+    const T largest = largest_of(g, w.cost, s.n * s.ld);
+    if (!(largest - largest == 0)) status = Status::nonfinite;
+    Back<T> of_cost(exponent_of(largest)), of_mass(0);
     T objective = 0;
     int paths = 0;
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
-      const T unit = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
+      multiply(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent_of(largest)));
+      const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
+      of_mass = Back<T>(mass.exponent);
       g.sync();
       Transport<G, T> transport(g, s, w.transport);
       transport.cold(w.cost);
-      if (!transport.solve(w.cost, w.a, w.b)) status = Status::infeasible;
-      transport.extract(w.vertex, unit);
+      if (transport.solve(w.cost, w.a, w.b))
+        transport.extract(w.vertex, mass.unit);
+      else
+        status = Status::infeasible;
       paths = transport.paths();
     }
     const T value = failed(status) ? T(NAN) : T(0);
@@ -84,16 +73,14 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       for (int t = g.begin(); t < count; t += g.step()) {
         const int64_t at =
             static_cast<int64_t>(x.node[w.vertex.row[t]]) * p.m + y.node[w.vertex.col[t]];
-        plan[at] = w.vertex.mass[t];
-        objective += w.vertex.mass[t] * cost[at];
+        plan[at] = of_mass(w.vertex.mass[t]);
+        objective += w.vertex.mass[t] * w.cost[w.vertex.place[t]];
       }
-      objective = g.total(objective);
-      store_vector(g, x, w.transport.u, f);
-      store_vector(g, y, w.transport.v, dual);
-      extend_dual(g, a, y, w.transport.v, f,
-                  [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; });
-      extend_dual(g, b, x, w.transport.u, dual,
-                  [&](int j, int i) { return cost[static_cast<int64_t>(i) * p.m + j]; });
+      objective = of_mass(of_cost(g.total(objective)));
+      store_vector(g, x, w.transport.u, f, of_cost);
+      store_vector(g, y, w.transport.v, dual, of_cost);
+      extend_duals(g, a, b, x, y, f, dual,
+                   [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; });
     }
     if (g.leader()) {
       p.objective[item] = objective;

@@ -2,13 +2,14 @@
 // without torch or Python, which ThreadSanitizer, AddressSanitizer and Valgrind can watch entirely.
 //
 //   lanes_main [lanes=1,2,8,16,32,simd] [kernels=transport,fgw,...] [nodes=33] [every=1] [terms=one]
-//              [fill=255] [repeats=1] [skip=FILE:LINE]
+//              [fill=255] [repeats=1] [skip=FILE:LINE] [wild=0]
 //
 // lanes: widths of the thread groups, simd for the vector kernels, serial for the one lane held to itself
 // with other bytes in what it never wrote. nodes: the largest problem. every=k: one batch in k. terms=all:
 // every loss and pair set on every batch. fill: the byte in unwritten work space, -1 leaves it to the
 // allocator. repeats: solves of each item by lanes that do not meet in between. skip: a sync() of the core that
-// lanes pass by. Prints a line for each difference; exit status 1 if there was one.
+// lanes pass by. wild: instead of a comparison, that many problems of any bits and scale for the vector kernels and
+// the one lane, of each type. Prints a line for each difference; exit status 1 if there was one.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -377,7 +378,7 @@ struct Choice {
   std::vector<std::string> kernels{"transport",       "sinkhorn",       "fgw",
                                    "fgw_merging",     "fgw_backward",   "entropic_fgw",
                                    "fgw_lower_bound", "cell_distances", "network_distances"};
-  int nodes = 33, every = 1, fill = 255;
+  int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
 
@@ -516,6 +517,140 @@ class Comparison {
   int batches_ = 0, differences_ = 0, comparisons_ = 0;
 };
 
+/// Problems of any bits: what a kernel makes of them is its own affair, as long as it stays in its arrays, ends, and
+/// calls converged only what has the masses it was given.
+template <class T>
+class Wild {
+ public:
+  explicit Wild(unsigned seed) : engine_(seed) {}
+
+  Problems<T> problems() {
+    const int count = 1 + below(3), n = below(8) ? 1 + below(7) : 0,
+              m = below(8) ? 1 + below(7) : 0;
+    scale_ = std::ldexp(T(1), below(2 * std::numeric_limits<T>::max_exponent - 8) -
+                                  std::numeric_limits<T>::max_exponent + 4);
+    odd_ = below(3) ? 0 : 1 + below(20);
+    Problems<T> p{count, n, m, {}, {}, {}, {}, {}, {}, {}, {}};
+    p.cost = values(count * n * m);
+    p.struct_x = values(count * n * n);
+    p.struct_y = values(count * m * m);
+    p.init = values(count * n * m);
+    p.start_costs = values(2 * n * m);
+    p.a = masses(count, n);
+    p.b = masses(count, m);
+    for (int item = 0; item < count; ++item)
+      p.alpha.push_back(below(4) ? static_cast<T>(below(5)) / 4 : value());
+    return p;
+  }
+
+ private:
+  int below(int most) { return static_cast<int>(engine_() % static_cast<unsigned>(most)); }
+
+  T value() {
+    constexpr T special[] = {0,
+                             -0.0f,
+                             1,
+                             -1,
+                             std::numeric_limits<T>::quiet_NaN(),
+                             std::numeric_limits<T>::infinity(),
+                             -std::numeric_limits<T>::infinity(),
+                             std::numeric_limits<T>::max(),
+                             std::numeric_limits<T>::lowest(),
+                             std::numeric_limits<T>::min(),
+                             std::numeric_limits<T>::denorm_min()};
+    if (odd_ == 0 || below(odd_))
+      return scale_ * static_cast<T>(below(1 << 16) - (below(4) ? 0 : 1 << 15)) / (1 << 16);
+    if (below(2)) return special[below(static_cast<int>(std::size(special)))];
+    std::uint64_t bits = engine_();
+    bits = bits << 32 | engine_();
+    T drawn;
+    std::memcpy(&drawn, &bits, sizeof(T));
+    return drawn;
+  }
+
+  std::vector<T> values(int count) {
+    std::vector<T> drawn(count);
+    const int apart = below(3) ? 1 : 1 + below(60);  // binary digits that sizes may be apart
+    for (T& each : drawn) each = std::ldexp(value(), -below(apart));
+    return drawn;
+  }
+
+  /// Mostly of one total.
+  std::vector<T> masses(int count, int nodes) {
+    std::vector<T> drawn(static_cast<std::size_t>(count) * nodes);
+    const bool wild = below(4) == 0;
+    for (int item = 0; item < count; ++item) {
+      T total = 0;
+      T* const part = drawn.data() + static_cast<std::size_t>(item) * nodes;
+      for (int i = 0; i < nodes; ++i)
+        total += part[i] = wild ? value() : below(4) ? static_cast<T>(1 + below(64)) : T(0);
+      for (int i = 0; i < nodes && !wild && total > 0; ++i) part[i] /= total;
+    }
+    return drawn;
+  }
+
+  std::mt19937 engine_;
+  T scale_ = 1;
+  int odd_ = 0;
+};
+
+template <class T>
+bool keeps_mass(const Problems<T>& p, const Results<T>& r) {
+  const std::vector<T>& plan = r.arrays[0].values;
+  for (int item = 0; item < p.count; ++item) {
+    if (r.status[item] != 0) continue;
+    std::vector<double> columns(p.m, 0.0);
+    double total = 0, wrong = 0;
+    for (int i = 0; i < p.n; ++i) {
+      double row = 0;
+      for (int j = 0; j < p.m; ++j) {
+        const double mass = plan[(static_cast<std::size_t>(item) * p.n + i) * p.m + j];
+        row += mass;
+        columns[j] += mass;
+      }
+      total += p.a[item * p.n + i];
+      wrong = std::max(wrong, std::abs(row - p.a[item * p.n + i]));
+    }
+    for (int j = 0; j < p.m; ++j)
+      wrong = std::max(wrong, std::abs(columns[j] - p.b[item * p.m + j]));
+    const double rounding = std::sqrt(static_cast<double>(std::numeric_limits<T>::epsilon()));
+    const double smallest = 64.0 * std::numeric_limits<T>::denorm_min();
+    if (!(wrong <= 4 * rounding * total + smallest)) return false;
+  }
+  return true;
+}
+
+/// Calls every kernel on wild problems; returns how many claims were false.
+template <class T>
+int run_wild(const Choice& choice, const Kernels& kernels, int rounds, unsigned seed) {
+  const KernelsOf<T>* table = nullptr;
+  if constexpr (sizeof(T) == sizeof(float))
+    table = &kernels.f32;
+  else
+    table = &kernels.f64;
+  int wrong = 0;
+  for (int round = 0; round < rounds; ++round) {
+    const Problems<T> p = Wild<T>(seed + round).problems();
+    const int loss = round % 2, pairs = round / 2 % 3, flag = round / 6 % 2;
+    Calls<T> calls(*table, p);
+    for (const std::string& kernel : choice.kernels) {
+      bool good = true;
+      if (kernel == "transport") good = keeps_mass(p, calls.transport());
+      if (kernel == "sinkhorn") calls.sinkhorn();
+      if (kernel == "fgw") good = keeps_mass(p, calls.fgw(loss, pairs, flag));
+      if (kernel == "fgw_backward") calls.fgw_backward(loss, pairs);
+      if (kernel == "entropic_fgw") calls.entropic_fgw(loss, pairs, flag);
+      if (kernel == "fgw_lower_bound") calls.fgw_lower_bound(loss, pairs);
+      if (kernel == "cell_distances") calls.cell_distances(loss, pairs, flag);
+      if (kernel == "network_distances") calls.network_distances();
+      if (good) continue;
+      ++wrong;
+      std::printf("%s: converged without the masses, seed %u\n", kernel.c_str(), seed + round);
+    }
+  }
+  return wrong;
+}
+
 std::vector<std::string> split(const char* text) {
   std::vector<std::string> parts(1);
   for (; *text; ++text) {
@@ -546,14 +681,17 @@ Choice parse(int argc, char** argv) {
       choice.fill = std::atoi(value + 1);
     else if (name == "repeats")
       repeats = std::atoi(value + 1);
+    else if (name == "wild")
+      choice.wild = std::atoi(value + 1);
     else if (name == "skip" && std::strchr(value, ':'))
       skipped = {{value + 1, std::strchr(value, ':')},
                  static_cast<unsigned>(std::atoi(std::strchr(value, ':') + 1))};
     else {
-      std::fprintf(stderr,
-                   "%s: expected lanes=, kernels=, nodes=, every=, terms=, fill=, repeats= or"
-                   " skip=FILE:LINE\n",
-                   argv[k]);
+      std::fprintf(
+          stderr,
+          "%s: expected lanes=, kernels=, nodes=, every=, terms=, fill=, repeats=, wild= or"
+          " skip=FILE:LINE\n",
+          argv[k]);
       std::exit(2);
     }
   }
@@ -571,6 +709,16 @@ Choice parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   const hotnas::testing::Choice choice = hotnas::testing::parse(argc, argv);
+  if (choice.wild > 0) {
+    int wrong = 0;
+    for (const hotnas::Kernels* lanes :
+         {&hotnas::baseline::kernels, hotnas::testing::lane_kernels().at(0)}) {
+      wrong += hotnas::testing::run_wild<float>(choice, *lanes, choice.wild, 1);
+      wrong += hotnas::testing::run_wild<double>(choice, *lanes, choice.wild, 1);
+    }
+    std::printf("%d problems, %d false claims\n", 4 * choice.wild, wrong);
+    return wrong == 0 ? 0 : 1;
+  }
   hotnas::testing::Comparison comparison(choice);
   comparison.run<float>("float32");
   comparison.run<double>("float64");

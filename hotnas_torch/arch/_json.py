@@ -58,9 +58,17 @@ def check_value(value: Any, kind: type[T], argument: str) -> T:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool):
         raise ArchitectureError(
-            f"{argument} must be {_NAMES[kind]}, got {value!r} of type {type(value).__name__}."
+            f"{argument} must be {_NAMES[kind]}, got {_shown(value)} of type "
+            f"{type(value).__name__}."
         )
     return value  # type: ignore[return-value]
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return "something nested without end"
 
 
 def check_list(value: Any, kind: type[T], argument: str) -> list[T]:

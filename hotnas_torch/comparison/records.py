@@ -13,11 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import write_text
+from hotnas_torch.files import read_bytes, write_text
 
 __all__ = ["Record", "path_of", "read_record", "read_records", "write_csv", "write_record"]
 
 _VERSION = 2
+_MOST_BYTES = 2**28
+_KINDS = {
+    "task": str,
+    "method": str,
+    "seed": int,
+    "identity": dict,
+    "networks": str,
+    "values": float,
+    "seconds": float,
+    "reported": float,
+    "best_value": float,
+    "better": int,
+}
+"""What each entry is, or each of its entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ def read_record(path: Path) -> Record:
         StorageError: The file is damaged or of a newer version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, most=_MOST_BYTES))
         version = content.pop("version")
         if version > _VERSION:
             raise StorageError(f"{path} was written by a newer version of hotnas_torch.")
@@ -84,12 +98,30 @@ def read_record(path: Path) -> Record:
         if version == 1:  # every task was judged by what it minimised
             content["reported"] = accumulate(content["values"], min)
         for name in ("networks", "values", "seconds", "reported", "better"):
+            if isinstance(content[name], str):
+                raise TypeError(f"{name} is {content[name]!r}, expected a list")
             content[name] = tuple(content[name])
-        return Record(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        record = Record(**content)
+        _check(record)
+        return record
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
+        RecursionError,
+    ) as error:
         raise StorageError(
             f"{path} is no record of a comparison: {error} (delete it to run that search again)."
         ) from error
+
+
+def _check(record: Record) -> None:
+    for name, kind in _KINDS.items():
+        entry = getattr(record, name)
+        accepted = (int, float) if kind is float else (kind,)
+        for one in entry if isinstance(entry, tuple) else (entry,):
+            if not isinstance(one, accepted) or isinstance(one, bool):
+                raise TypeError(f"{name} holds {one!r}, expected {kind.__name__}")
+        if isinstance(entry, tuple) and len(entry) != len(record.networks):
+            raise ValueError(f"{name} has {len(entry)} entries for {len(record.networks)} networks")
 
 
 def read_records(folder: Path) -> list[Record]:

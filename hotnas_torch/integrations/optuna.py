@@ -17,9 +17,11 @@ try:
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial, TrialState
 except ImportError as error:
-    raise ImportError(
-        f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {error}"
-    ) from error
+    # The module can be imported and looked at without it; using it says what is missing.
+    _missing: ImportError | None = error
+    BaseSampler = object  # type: ignore[assignment, misc]
+else:
+    _missing = None
 
 __all__ = ["ARCHITECTURE", "StrategySampler"]
 
@@ -39,7 +41,9 @@ class StrategySampler(BaseSampler):
         study.optimize(lambda trial: train(trial.user_attrs["architecture"]), n_trials=60)
 
     An objective that suggests each decision of its own stays as it is: ``parameters`` says what
-    each decision is for a network. Other suggestions, such as a learning rate, go to ``others``.
+    each decision is for a network. Other suggestions, such as a learning rate, go to ``others``,
+    which sees them as a study of their own: samplers that draw parameters jointly, as Optuna's GP,
+    CMA-ES and multivariate TPE, do so among them.
 
     Trials of a study that goes on, or that several processes share, are told or pending before each
     choice. A pruned trial counts with its last intermediate value, a failed one as failed.
@@ -51,7 +55,8 @@ class StrategySampler(BaseSampler):
         others: Samples what is not in ``parameters``; None draws at random, seeded as the strategy.
 
     Raises:
-        TypeError: ``strategy`` is no strategy.
+        TypeError: ``strategy`` is no strategy, or ``others`` no sampler.
+        ImportError: Optuna is not installed.
 
     Example:
         >>> import optuna, torch
@@ -80,8 +85,14 @@ class StrategySampler(BaseSampler):
         parameters: Parameters | None = None,
         others: BaseSampler | None = None,
     ) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
+            ) from _missing
         if not isinstance(strategy, Strategy):
             raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        if others is not None and not isinstance(others, BaseSampler):
+            raise TypeError(f"others must be a sampler of Optuna, got {others!r}.")
         self.strategy = strategy
         self._parameters = _string if parameters is None else parameters
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
@@ -89,6 +100,14 @@ class StrategySampler(BaseSampler):
         self._told: set[int] = set()
         self._keys = {strategy.space.key(found.network) for found in strategy.observations}
         # `optimize(n_jobs=...)` runs trials in threads.
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns all but the lock, which belongs to this process."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._lock = threading.RLock()
 
     # --- choosing ---------------------------------------------------------------------------------
@@ -112,7 +131,7 @@ class StrategySampler(BaseSampler):
                 self.strategy.expect([network])
             elif fixed:
                 # Somebody else's choice, which has no string: it is not the strategy's business.
-                return
+                network = None
             else:
                 networks = self.strategy.ask(1)
                 if not networks:
@@ -120,11 +139,19 @@ class StrategySampler(BaseSampler):
                         "the space has no network that was not tried (ask for fewer trials)."
                     )
                 network = networks[0]
-            self._networks[trial.number] = network
-        study._storage.set_trial_user_attr(trial._trial_id, ARCHITECTURE, network.spec)
-        # The objective sees this copy, not the storage.
-        trial.user_attrs[ARCHITECTURE] = network.spec
+            if network is not None:
+                self._networks[trial.number] = network
+        if network is not None:
+            self._name(study, trial, network)
         self._others.before_trial(study, trial)
+
+    def _name(self, study: Study, trial: FrozenTrial, network: Network) -> None:
+        """Writes the architecture of a trial into it.
+
+        The objective sees the copy at hand, not the storage.
+        """
+        study._storage.set_trial_user_attr(trial._trial_id, ARCHITECTURE, network.spec)
+        trial.user_attrs[ARCHITECTURE] = network.spec
 
     def _catch_up(self, study: Study, current: int) -> None:
         """Tells what the study knows and the strategy does not: earlier runs, other processes."""
@@ -144,16 +171,21 @@ class StrategySampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns nothing: values come one by one."""
-        del study, trial
-        return {}
+        """Returns what ``others`` samples jointly, without what the network decides."""
+        own = self._decided(trial)
+        space = self._others.infer_relative_search_space(study, trial)
+        return {name: domain for name, domain in space.items() if name not in own}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns nothing: values come one by one."""
-        del study, trial, search_space
-        return {}
+        """Returns what ``others`` samples jointly; the network's values come one by one."""
+        return self._others.sample_relative(study, trial, search_space)
+
+    def _decided(self, trial: FrozenTrial) -> Mapping[str, Any]:
+        """Values of the suggestions that the network decides, by name."""
+        network = self._networks.get(trial.number)
+        return {} if network is None else self._parameters(network)
 
     def sample_independent(
         self,
@@ -168,7 +200,7 @@ class StrategySampler(BaseSampler):
             ValueError: The objective does not allow the network's value.
         """
         network = self._networks.get(trial.number)
-        values = {} if network is None else self._parameters(network)
+        values = self._decided(trial)
         if param_name not in values:
             return self._others.sample_independent(study, trial, param_name, param_distribution)
         value = values[param_name]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.errors import StorageError
+from hotnas_torch.files import read_bytes, write_text
 from hotnas_torch.search import Strategy
 
 try:
     from ray.tune.search import Searcher
     from ray.tune.search.variant_generator import parse_spec_vars
 except ImportError as error:
-    raise ImportError(
-        f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {error}"
-    ) from error
+    # The module can be imported and looked at without it; using it says what is missing.
+    _missing: ImportError | None = error
+    Searcher = object  # type: ignore[assignment, misc]
+else:
+    _missing = None
 
 __all__ = ["StrategySearcher"]
 
 _VERSION = 1
+_MOST_BYTES = 2**30
 
 
 class StrategySearcher(Searcher):
@@ -40,6 +44,7 @@ class StrategySearcher(Searcher):
 
     Raises:
         TypeError: ``strategy`` is no strategy.
+        ImportError: Ray Tune is not installed.
 
     Example:
         >>> import torch
@@ -69,6 +74,10 @@ class StrategySearcher(Searcher):
         mode: str | None = None,
         parameter: str = "architecture",
     ) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
+            ) from _missing
         if not isinstance(strategy, Strategy):
             raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
         super().__init__(metric=metric, mode=mode)
@@ -146,22 +155,31 @@ class StrategySearcher(Searcher):
             "strategy": self.strategy.state_dict(),
             "trials": {trial: network.spec for trial, network in self._networks.items()},
         }
-        temporary = Path(f"{checkpoint_path}.tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(temporary, checkpoint_path)
+        write_text(Path(checkpoint_path), json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
         """Continues where :meth:`save` was called, with an equally configured strategy.
 
         Raises:
-            ValueError: The file is of another version or of another strategy.
+            StorageError: The file is damaged, of another version or of another strategy. Nothing
+                changes then.
         """
-        state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
-        if state.get("version") != _VERSION:
-            raise ValueError(
-                f"{checkpoint_path} has version {state.get('version')!r} of a searcher's state, "
-                f"expected {_VERSION} (another hotnas_torch wrote it)."
-            )
-        self.strategy.load_state_dict(state["strategy"])
-        space = self.strategy.space
-        self._networks = {trial: space.from_string(spec) for trial, spec in state["trials"].items()}
+        try:
+            state = dict(json.loads(read_bytes(Path(checkpoint_path), most=_MOST_BYTES)))
+            if state.get("version") != _VERSION:
+                raise ValueError(
+                    f"it has version {state.get('version')!r} of a searcher's state, expected "
+                    f"{_VERSION} (another hotnas_torch wrote it)"
+                )
+            space = self.strategy.space
+            networks = {trial: space.from_string(spec) for trial, spec in state["trials"].items()}
+            self.strategy.load_state_dict(state["strategy"])
+        except (
+            *(OSError, ValueError, KeyError, TypeError, AttributeError),
+            RecursionError,
+        ) as error:
+            raise StorageError(
+                f"cannot restore a searcher from {checkpoint_path}: {error} (begin a new search, "
+                "or restore what was saved by an equal strategy)."
+            ) from error
+        self._networks = networks

@@ -17,12 +17,13 @@ as 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hotnas_torch.metrics.pairwise import Tiling
+from hotnas_torch.metrics.pairwise import Tile, Tiling
+from hotnas_torch.ops.operator import full_precision, held, is_tracked, is_vmapped, plain, save
 
 __all__ = ["HeldCells", "HeldNetworks", "cell_coefficients", "envelope", "network_shares"]
 
@@ -100,64 +101,125 @@ class HeldNetworks:
         return self.expand(values)
 
 
+_MOVES = (
+    "distances can be differentiated once: their gradient holds the couplings, which a second"
+    " derivative would have to move"
+)
+
+
 class _Envelope(torch.autograd.Function):
-    """Values computed without a graph; the backward pass holds couplings one tile at a time."""
+    """Values computed without a graph; derivatives hold couplings one tile at a time."""
 
     @staticmethod
     def forward(
-        ctx: Any,
         values: Callable[[], Tensor],
-        held: Callable[..., Callable[[Tensor, Tensor], Tensor]],
+        held_tiles: Callable[..., Callable[[Tensor, Tensor], Tensor]],
         tiling: Tiling,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.held, ctx.tiling = held, tiling
-        ctx.save_for_backward(*parameters)
+        del held_tiles, tiling, parameters
         return values()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "distances can be differentiated once: their gradient holds the couplings, which a"
-                " second derivative would have to move (pass create_graph=False)"
-            )
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.held, ctx.tiling, *parameters = inputs
+        ctx.shape, ctx.dtype, ctx.device = output.shape, output.dtype, output.device
+        save(ctx, *parameters)
+
+    @staticmethod
+    @full_precision
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
         tiling: Tiling = ctx.tiling
-        leaves = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        leaves = [plain(tensor) for tensor in ctx.saved_tensors]
+        transformed = torch._C._are_functorch_transforms_active()
+        totals: list[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
         for tile in tiling.tiles:
             row, col = tiling.where(tile)
             share = grad[row, col]
             if tiling.symmetric and not tile.diagonal:
                 share = share + grad[col[:, None], row.squeeze(1)].T
-            if not bool(share.any()):
+            if not (is_vmapped(share) or bool(share.any())):
                 continue
-            with torch.enable_grad():
-                tiling.compute(tile, ctx.held(*leaves)).backward(share)
-        return None, None, None, *(leaf.grad for leaf in leaves)
+            pull = _pull(ctx, tile, leaves, transformed=transformed)
+            totals = [total + part for total, part in zip(totals, pull(share), strict=True)]
+        return None, None, None, *(held(total, _MOVES, *ctx.saved_tensors) for total in totals)
+
+    @staticmethod
+    @full_precision
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        tiling: Tiling = ctx.tiling
+        leaves = [plain(tensor) for tensor in ctx.saved_tensors]
+        changes = tuple(
+            torch.zeros_like(leaf) if change is None else change
+            for leaf, change in zip(leaves, tangents[3:], strict=True)
+        )
+        out = torch.zeros(ctx.shape, dtype=ctx.dtype, device=ctx.device)
+        for tile in tiling.tiles:
+            row, col = tiling.where(tile)
+            # Forward mode of what is linear in v: the transpose of its transpose.
+            nothing = torch.zeros(len(row), len(col), dtype=ctx.dtype, device=ctx.device)
+            transpose: Any = torch.func.vjp(_pull(ctx, tile, leaves, transformed=True), nothing)[1]
+            (values,) = transpose(changes)
+            out = out.index_put((row, col), values)
+            if tiling.symmetric and not tile.diagonal:
+                out = out.index_put((col[:, None], row.squeeze(1)), values.mT)
+        return held(out, _MOVES, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        msg = "distances have one set of parameters, which torch.vmap cannot map; call in a loop"
+        raise RuntimeError(msg)
+
+
+def _pull(
+    ctx: Any, tile: Tile, leaves: list[Tensor], *, transformed: bool
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """The map from the gradient of a tile to those of the parameters, couplings held.
+
+    Args:
+        ctx: What `_Envelope` saved.
+        tile: The tile.
+        leaves: Values of the parameters.
+        transformed: Whether a transform of ``torch.func`` is at work or the map itself shall be
+            differentiated; plain autograd is faster.
+    """
+
+    def values(*parameters: Tensor) -> Tensor:
+        found: Tensor = ctx.tiling.compute(tile, ctx.held(*parameters))
+        return found
+
+    if transformed:
+        pull: Any = torch.func.vjp(values, *leaves)[1]
+        return cast(Callable[[Tensor], tuple[Tensor, ...]], pull)
+    given = [leaf.detach().requires_grad_() for leaf in leaves]
+    with torch.enable_grad():
+        found = values(*given)
+    return lambda share: torch.autograd.grad(found, given, share, materialize_grads=True)
 
 
 def envelope(
     values: Callable[[], Tensor],
-    held: Callable[..., Callable[[Tensor, Tensor], Tensor]],
+    held_tiles: Callable[..., Callable[[Tensor, Tensor], Tensor]],
     tiling: Tiling,
     *parameters: Tensor,
 ) -> Tensor:
     """A pairwise matrix whose gradient is that of its tiles with the couplings held.
 
     Args:
-        values: Computes the matrix; runs without a graph.
-        held: Called with the parameters, returns the function that computes a tile of given items
-            with held couplings, differentiably.
+        values: Computes the matrix, from what `plain` returns; runs without a graph.
+        held_tiles: Called with the parameters, returns the function that computes a tile of
+            given items with held couplings, differentiably.
         tiling: How the matrix is cut; at most one tile's couplings exist at a time.
         *parameters: Tensors that the gradient goes to.
 
     Returns:
-        What `values` returned, attached to the graph of the parameters if there is one. A second
-        derivative raises.
+        What `values` returned, attached to what tracks the parameters, in reverse or in forward
+        mode. A second derivative raises, or is NaN in forward mode.
     """
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters)):
+    if not is_tracked(*parameters):
         with torch.no_grad():
             return values()
     apply: Any = _Envelope.apply
-    result: Tensor = apply(values, held, tiling, *parameters)
+    result: Tensor = apply(values, held_tiles, tiling, *parameters)
     return result

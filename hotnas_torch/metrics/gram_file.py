@@ -4,7 +4,8 @@ While a computation runs, its finished tiles are appended to ``<out>.partial``::
 
     magic line | length and checksum of the manifest | manifest (JSON) | record | record | ...
 
-A record is a fixed header (stage, row and column range, checksum) and the raw values of one tile.
+A record is a fixed header (stage, row and column range, checksum of both) and the raw values of one
+tile.
 Appending is the only way in which the file changes, so a kill can damage nothing but the record
 being written, which is recognised by its length and dropped. The finished file is an ordinary NumPy
 ``.npz`` archive that replaces `out` in one step. Neither file can hold Python objects.
@@ -13,9 +14,9 @@ being written, which is recognised by its length and dropped. The finished file 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import struct
-import sys
 import time
 import zipfile
 import zlib
@@ -31,10 +32,8 @@ from torch import Tensor
 
 from hotnas_torch._version import __version__
 from hotnas_torch.errors import GramFileError
+from hotnas_torch.files import InUseError, WriteLock, replaced, write_bytes
 from hotnas_torch.metrics.pairwise import Tile
-
-if sys.platform != "win32":
-    import fcntl
 
 __all__ = [
     "Gram",
@@ -49,7 +48,9 @@ __all__ = [
 FORMAT = "hotnas-gram"
 FORMAT_VERSION = 1
 
-_MAGIC = b"hotnas-gram-partial 1\n"
+_MAGIC = b"hotnas-gram-partial 2\n"
+# There the checksum of a record does not cover its header.
+_MAGIC_1 = b"hotnas-gram-partial 1\n"
 _MANIFEST_HEADER = struct.Struct("<QI")
 _RECORD_HEADER = struct.Struct("<8s4QQI")
 _SECONDS_BETWEEN_SYNCS = 2.0
@@ -89,23 +90,14 @@ def load_gram(path: str | PathLike[str]) -> Gram:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            distances, networks, meta = (
-                archive[name] for name in ("distances", "networks", "meta")
-            )
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            meta = _member(archive, "meta")
+            networks = _member(archive, "networks")
+            distances = _member(archive, "distances")
         description = json.loads(str(meta))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
-    except (
-        AttributeError,
-        EOFError,
-        KeyError,
-        OSError,
-        TypeError,  # np.load gives a plain array for a .npy file, which is no context manager
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # whatever numpy, zipfile and json raise for damaged content
         raise GramFileError(
             f"{path} is not a readable Gram file ({error}); it is truncated, damaged, or was"
             " written by another program (compute it again with overwrite=True)"
@@ -117,6 +109,11 @@ def load_gram(path: str | PathLike[str]) -> Gram:
             f"{path} has Gram file version {description.get('format_version')!r}; this version of"
             f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
         )
+    if networks.ndim != 1 or networks.dtype.kind != "U":
+        raise GramFileError(
+            f"{path} holds networks of shape {networks.shape} and dtype {networks.dtype}; expected"
+            " a list of strings"
+        )
     size = len(networks)
     if distances.dtype not in _NUMPY_DTYPES.values() or distances.shape != (size, size):
         raise GramFileError(
@@ -124,6 +121,34 @@ def load_gram(path: str | PathLike[str]) -> Gram:
             f" {size} networks; expected ({size}, {size}) in float32 or float64"
         )
     return Gram(torch.from_numpy(distances), [str(name) for name in networks], description)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
+    """An array of an archive, whose size is known before anything of it is read.
+
+    The archive checks the bytes by their checksum.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, which this library does not do")
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _HEADERS:
+            raise ValueError(f"{name} has the unknown array version {version}")
+        shape, fortran, dtype = _HEADERS[version](member)
+        held = entry.file_size - member.tell()
+        if dtype.hasobject or fortran:
+            raise ValueError(f"{name} is not of plain numbers or text")
+        if dtype.itemsize * math.prod(shape) != held:
+            raise ValueError(f"{name} says shape {shape} and dtype {dtype}, but has {held} bytes")
+        # Of a size that the file itself has; reading to the end checks the checksum.
+        return np.frombuffer(bytearray(member.read()), dtype=dtype).reshape(shape)
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def finished_gram(
@@ -160,6 +185,7 @@ class GramWriter:
         names: Architecture strings in order, stored for the reader.
         resume: Take over the tiles of an interrupted run of the same computation.
         overwrite: Discard what an earlier run left.
+        take_over: Go on with the file of another process, which then stops.
 
     Raises:
         GramFileError: The path cannot be written, another process is writing it, or something is
@@ -175,6 +201,7 @@ class GramWriter:
         names: Sequence[str],
         resume: bool,
         overwrite: bool,
+        take_over: bool = False,
     ) -> None:
         self.path = Path(path)
         self._partial = _partial_path(self.path)
@@ -196,19 +223,30 @@ class GramWriter:
             )
         self._file = self._open()
         try:
-            lock(self._file.fileno(), self._partial)
-            if overwrite or os.fstat(self._file.fileno()).st_size == 0:
+            self._lock = lock(self.path, take_over=take_over)
+        except BaseException:
+            self._file.close()
+            raise
+        try:
+            if take_over:
+                self._file = self._apart()
+            size = os.fstat(self._file.fileno()).st_size
+            if overwrite and size:
+                self._check_ours()
+            if overwrite or size == 0:
                 self._begin()
             else:
                 self._take_over()
         except BaseException:
             self._file.close()
+            self._lock.close()
             raise
 
     def _open(self) -> BinaryIO:
         try:
-            # Neither truncates nor demands that the file exists.
-            descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+            # Neither truncates nor demands that the file exists, nor writes where a link leads.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            descriptor = os.open(self._partial, flags, 0o666)
         except OSError as error:
             raise GramFileError(
                 f"out: cannot write {self._partial}: {error.strerror}"
@@ -216,7 +254,23 @@ class GramWriter:
             ) from error
         return os.fdopen(descriptor, "r+b")
 
+    def _apart(self) -> BinaryIO:
+        """A copy in the place of the file, which its former writer may be writing to."""
+        content = self._file.read()
+        self._file.close()
+        write_bytes(self._partial, content)
+        return self._open()
+
+    def _check_ours(self) -> None:
+        self._file.seek(0)
+        if self._file.read(len(_MAGIC)) not in (_MAGIC, _MAGIC_1):
+            raise GramFileError(
+                f"out: {self._partial} was not written by this library; it is left as it is (move"
+                " it away, or choose another file)"
+            )
+
     def _begin(self) -> None:
+        self._magic = _MAGIC
         manifest = json.dumps(self._description, sort_keys=True).encode()
         self._file.truncate(0)
         self._file.seek(0)
@@ -229,7 +283,8 @@ class GramWriter:
         damaged = f"(delete {self._partial} or pass overwrite=True to start again)"
         file, size = self._file, os.fstat(self._file.fileno()).st_size
         file.seek(0)
-        if file.read(len(_MAGIC)) != _MAGIC:
+        self._magic = file.read(len(_MAGIC))
+        if self._magic not in (_MAGIC, _MAGIC_1):
             raise GramFileError(f"out: {self._partial} was not written by this library {damaged}")
         header = file.read(_MANIFEST_HEADER.size)
         manifest = b""
@@ -239,21 +294,25 @@ class GramWriter:
             manifest = file.read(min(length, size))
         if zlib.crc32(manifest) != checksum:
             raise GramFileError(f"out: {self._partial} is truncated inside its header {damaged}")
-        check_same(self._partial, json.loads(manifest), self._description)
+        try:
+            found = json.loads(manifest)
+        except (ValueError, RecursionError) as error:
+            raise GramFileError(f"out: {self._partial} has no JSON header {damaged}") from error
+        check_same(self._partial, found, self._description)
         end = file.tell()
         while size - end >= _RECORD_HEADER.size:
-            stage, row, row_stop, col, col_stop, length, checksum = _RECORD_HEADER.unpack(
-                file.read(_RECORD_HEADER.size)
-            )
+            header = file.read(_RECORD_HEADER.size)
+            stage, *bounds, length, checksum = _RECORD_HEADER.unpack(header)
             if length > size - file.tell():
                 break
             start = file.tell()
-            if zlib.crc32(file.read(length)) != checksum:
+            name = stage.rstrip(b"\0").decode("ascii", "replace")
+            if self._checksum(name, bounds, file.read(length)) != checksum:
                 raise GramFileError(
                     f"out: {self._partial} is damaged at byte {end}: a finished tile has a wrong"
                     f" checksum {damaged}"
                 )
-            name = stage.rstrip(b"\0").decode("ascii")
+            row, row_stop, col, col_stop = bounds
             self._records[name, row, row_stop, col, col_stop] = (start, length)
             end = file.tell()
         # What follows is the record that the interruption cut off.
@@ -276,23 +335,31 @@ class GramWriter:
         return values
 
     def append(self, name: str, tile: Tile, values: bytes) -> None:
-        """Append the raw values of a finished tile; they survive a kill from then on."""
-        header = _RECORD_HEADER.pack(
-            name.encode("ascii"), *_bounds(tile), len(values), zlib.crc32(values)
-        )
-        self._file.write(header)
-        self._file.write(values)
-        self._file.flush()
+        """Append the raw values of a finished tile; they survive a kill from then on.
+
+        Raises:
+            GramFileError: They cannot be written, or another process has taken the file over.
+        """
+        self._check_held()
+        bounds = _bounds(tile)
+        checksum = self._checksum(name, bounds, values)
+        header = _RECORD_HEADER.pack(name.encode("ascii"), *bounds, len(values), checksum)
+        try:
+            self._file.write(header)
+            self._file.write(values)
+            self._file.flush()
+        except OSError as error:
+            raise self._failure(self._partial, error) from error
         # The page cache survives the process but not the machine: sync, though not at every tile.
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             self._sync()
 
     def finish(self, distances: Tensor) -> None:
         """Write the finished file, put it in place in one step, and drop the partial one."""
-        temporary = self.path.with_name(self.path.name + ".tmp")
+        self._check_held()
         meta = json.dumps(self._description, sort_keys=True)
         try:
-            with temporary.open("wb") as file:
+            with replaced(self.path) as file:
                 np.savez(
                     file,
                     allow_pickle=False,
@@ -300,16 +367,28 @@ class GramWriter:
                     networks=np.array(self._names),
                     meta=np.array(meta),
                 )
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            raise self._failure(self.path, error) from error
+        self._partial.unlink(missing_ok=True)
+
+    def _failure(self, path: Path, error: OSError) -> GramFileError:
+        return GramFileError(
+            f"out: cannot write {path}: {error.strerror or error}; the finished tiles stay in"
+            f" {self._partial} (make room and run again with resume=True)"
+        )
+
+    def _check_held(self) -> None:
+        if not self._lock.held:
             raise GramFileError(
-                f"out: cannot write {self.path}: {error.strerror or error}; the finished tiles"
-                f" stay in {self._partial} (make room and run again with resume=True)"
-            ) from error
-        self._partial.unlink()
+                f"out: {self.path} was taken over by another process, which goes on with it; this"
+                " one stops"
+            )
+
+    def _checksum(self, name: str, bounds: Sequence[int], values: bytes) -> int:
+        if self._magic == _MAGIC_1:
+            return zlib.crc32(values)
+        header = _RECORD_HEADER.pack(name.encode("ascii", "replace"), *bounds, len(values), 0)
+        return zlib.crc32(values, zlib.crc32(header))
 
     def _sync(self) -> None:
         self._file.flush()
@@ -325,9 +404,12 @@ class GramWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # What a full disk did not take is computed again.
         with contextlib.suppress(OSError):
             self._sync()
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._lock.close()
 
 
 class _Stage:
@@ -342,7 +424,10 @@ class _Stage:
         if raw is None:
             return None
         shape = (tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start)
-        values = np.frombuffer(raw, dtype=_NUMPY_DTYPES[self._dtype]).reshape(shape)
+        values = np.frombuffer(raw, dtype=_NUMPY_DTYPES[self._dtype])
+        if values.size != math.prod(shape):  # of a whole run with other tiles
+            return None
+        values = values.reshape(shape)
         return torch.from_numpy(values.copy())
 
     def save(self, tile: Tile, values: Tensor) -> None:
@@ -351,27 +436,28 @@ class _Stage:
         self._writer.append(self._name, tile, array.tobytes())
 
 
-def lock(descriptor: int, path: Path) -> None:
-    """Keep other processes from writing what is open, until it is closed.
+def lock(path: Path, *, take_over: bool = False) -> WriteLock:
+    """Keeps other processes from writing a result, until it is closed.
 
     Args:
-        descriptor: Of an open file or folder.
-        path: Its name, for the error.
+        path: The file or folder of the result.
+        take_over: Take it from the process that is writing it.
 
     Raises:
-        GramFileError: Another process holds it.
+        GramFileError: Another process is writing it, or the lock cannot be written.
     """
-    if sys.platform == "win32":
-        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        return WriteLock(Path(os.path.realpath(path)), take_over=take_over)
+    except InUseError as error:
         raise GramFileError(
-            f"out: another process is writing {path} (wait for it, or choose another file)"
+            f"out: another process is writing {path} ({error}); wait for it, choose another file,"
+            " or pass take_over=True: then that one stops"
         ) from error
-    except OSError:
-        # A file system without locks: the lock only guards against a mistake.
-        return
+    except OSError as error:
+        raise GramFileError(
+            f"out: cannot write {path}: {error} (choose a file in a folder that exists and is"
+            " writable)"
+        ) from error
 
 
 def _partial_path(path: Path) -> Path:
@@ -400,6 +486,8 @@ def describe_gram(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str,
 
 def check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise a GramFileError that names the differences of two descriptions, if there are any."""
+    if not isinstance(found, Mapping):
+        raise GramFileError(f"out: {path} has no description; it is damaged (delete it)")
     if found.get("fingerprint") == expected["fingerprint"]:
         return
     differences = list(_differences(found, expected)) or ["it describes another computation"]

@@ -15,7 +15,6 @@ again, and it does not matter who computes it or how often.
 import contextlib
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -36,6 +35,7 @@ FORMAT = "hotnas-gram-store"
 FORMAT_VERSION = 1
 
 _STAGES = {"networks": "distances"}
+_ARRAYS = ("distances", "item", "networks", "cells")
 _NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _ITEMS_PER_CHUNK = 2**17
 
@@ -93,10 +93,22 @@ class GramStore:
                 f"{self.folder} holds an interrupted run (compute it again with resume=True)"
             )
         with _readable(self.folder):
-            self._distances = root["distances"]
-            self._names = root["networks"]
-            self.items = torch.from_numpy(np.asarray(root["item"][:]))
-            self._edge: int = self._distances.chunks[0]
+            self._distances = _array(root, "distances", (torch.float32, torch.float64), 2)
+            self._names = _array(root, "networks", (torch.uint8,), 1)
+            items = _array(root, "item", (torch.int64,), 1)
+            if items.shape[0] != self.meta["num_networks"]:
+                raise ValueError(f"{items.shape[0]} items for {self.meta['num_networks']} networks")
+            self.items = torch.from_numpy(np.asarray(items[:]))
+            num, edge = self._distances.shape[0], self._distances.chunks[0]
+            if self._distances.shape != (num, num) or self._distances.chunks != (edge, edge):
+                raise ValueError("the distances are not square, or their tiles are not")
+            if (
+                len(self.items) == 0
+                or int(self.items.min()) < 0
+                or int(self.items.max()) != num - 1
+            ):
+                raise ValueError(f"the items are not numbers below {num}")
+            self._edge: int = edge
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,7 +117,10 @@ class GramStore:
     def networks(self) -> list[str]:
         """Architecture strings in the order in which they were given."""
         with _readable(self.folder):
-            return bytes(np.asarray(self._names[:])).decode().split("\n")
+            names = bytes(np.asarray(self._names[:])).decode().split("\n")
+            if len(names) != len(self):
+                raise ValueError(f"{len(names)} names for {len(self)} networks")
+            return names
 
     @property
     def dtype(self) -> torch.dtype:
@@ -248,7 +263,8 @@ class GramStoreWriter:
         edge: Side of a tile of networks.
         dtype: Type of the distances.
         resume: Take over the tiles of an interrupted run of the same computation.
-        overwrite: Discard what an earlier run left.
+        overwrite: Discard what an earlier run left; other files in the folder stay.
+        take_over: Go on with the folder of another process, which then stops.
 
     Attributes:
         complete: Whether there is nothing left to compute.
@@ -271,6 +287,7 @@ class GramStoreWriter:
         dtype: torch.dtype,
         resume: bool,
         overwrite: bool,
+        take_over: bool = False,
     ) -> None:
         self.folder = Path(folder)
         _zarr()
@@ -281,19 +298,19 @@ class GramStoreWriter:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._held = os.open(self.folder, os.O_RDONLY)
         except OSError as error:
             raise GramFileError(
                 f"cannot write the folder {self.folder}: {error.strerror}"
                 " (choose one that can be made or written)"
             ) from error
+        self._lock = lock(self.folder, take_over=take_over)
         try:
-            lock(self._held, self.folder)
             self._root = self._take_over(description, resume, overwrite)
             if self._root is None:
-                self._root = self._begin(description, names, items, edge)
+                with self._written():
+                    self._root = self._begin(description, names, items, edge)
         except BaseException:
-            os.close(self._held)
+            self._lock.close()
             raise
         self.complete: bool = self._root.attrs["state"] == "complete"
 
@@ -305,9 +322,10 @@ class GramStoreWriter:
         found = _description_of(self.folder, root)
         if overwrite or found["state"] == "begun":
             # The description goes first: what is left without it must not look like a store.
-            (self.folder / "zarr.json").unlink()
-            for path in self.folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with self._written():
+                (self.folder / "zarr.json").unlink()
+                for name in _ARRAYS:
+                    _remove_array(self.folder / name)
             return None
         if not resume:
             what = "a finished run" if found["state"] == "complete" else "an interrupted run"
@@ -322,7 +340,10 @@ class GramStoreWriter:
         self, description: dict[str, Any], names: Sequence[str], items: Tensor, edge: int
     ) -> Any:
         root = _zarr().open_group(
-            self.folder, mode="w-", attributes=description | {"state": "begun"}
+            # Files of something else may lie there.
+            self.folder,
+            mode="a",
+            attributes=description | {"state": "begun"},
         )
         text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
         root.create_array("networks", data=text, chunks=(min(len(text), 2**20),))
@@ -352,12 +373,36 @@ class GramStoreWriter:
         """
         array = _STAGES.get(name, name)
         if array not in self._root:
-            return _Stage(self.folder, self._make(self._root, name, size, edge))
-        return _Stage(self.folder, self._root[array])
+            with self._written():
+                return _Stage(self, self._make(self._root, name, size, edge))
+        found = self._root[array]
+        if getattr(found, "shape", None) != (size, size) or found.chunks != (edge, edge):
+            raise GramFileError(
+                f"{self.folder} is damaged: {array} is not of {size} x {size} entries in tiles of"
+                f" {edge} (compute it again with overwrite=True)"
+            )
+        return _Stage(self, found)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Writes as long as nobody has taken the folder over."""
+        if not self._lock.held:
+            raise GramFileError(
+                f"{self.folder} was taken over by another process, which goes on with it; this one"
+                " stops"
+            )
+        try:
+            yield
+        except OSError as error:
+            raise GramFileError(
+                f"cannot write {self.folder}: {error.strerror or error}; the finished tiles stay"
+                " there (make room and run again with resume=True)"
+            ) from error
 
     def finish(self) -> None:
         """Mark the store as finished."""
-        self._root.attrs["state"] = "complete"
+        with self._written():
+            self._root.attrs["state"] = "complete"
         self.complete = True
 
     def __enter__(self) -> Self:
@@ -369,33 +414,45 @@ class GramStoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._held)
+        self._lock.close()
 
 
 class _Stage:
     """Tiles of one matrix in a `GramStoreWriter`."""
 
-    def __init__(self, folder: Path, array: Any) -> None:
-        self._folder, self._array = folder, array
+    def __init__(self, writer: GramStoreWriter, array: Any) -> None:
+        self._writer, self._array = writer, array
 
     def load(self, tile: Tile) -> Tensor | None:
         """The block of a tile, or None if it is not there whole."""
         try:
             values = torch.from_numpy(np.asarray(self._array[tile.rows, tile.cols]))
-        except ValueError:
+        except (ValueError, RuntimeError):
             # The checksum of the chunk: power went off before it was on the disk.
             return None
         return None if bool(values.isnan().any()) else values
 
     def save(self, tile: Tile, values: Tensor) -> None:
         """Write the block of a finished tile."""
-        try:
+        with self._writer._written():
             self._array[tile.rows, tile.cols] = values.cpu().numpy()
-        except OSError as error:
-            raise GramFileError(
-                f"cannot write {self._folder}: {error.strerror or error}; the finished tiles stay"
-                " there (make room and run again with resume=True)"
-            ) from error
+
+
+def _remove_array(folder: Path) -> None:
+    """Deletes the files of an array, and the folders that are empty then, nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    chunks = folder / "c"
+    for place, folders, files in os.walk(chunks, topdown=False):
+        for name in filter(str.isdigit, files):
+            Path(place, name).unlink()
+        for name in filter(str.isdigit, folders):
+            with contextlib.suppress(OSError):  # not empty, or a link
+                Path(place, name).rmdir()
+    (folder / "zarr.json").unlink(missing_ok=True)
+    for path in (chunks, folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _zarr() -> Any:
@@ -415,7 +472,7 @@ def _open(folder: Path, mode: str) -> Any:
     zarr = _zarr()
     try:
         return zarr.open_group(folder, mode=mode, zarr_format=3)
-    except (FileNotFoundError, OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever zarr and json raise for other content
         raise GramFileError(
             f"{folder} is not a Gram store of this library; it is left as it is (choose another"
             " folder)"
@@ -423,7 +480,8 @@ def _open(folder: Path, mode: str) -> Any:
 
 
 def _description_of(folder: Path, root: Any) -> dict[str, Any]:
-    found = dict(root.attrs)
+    with _readable(folder):
+        found = dict(root.attrs)
     if found.get("format") != FORMAT:
         raise GramFileError(
             f"{folder} is not a Gram store of this library; it is left as it is (choose another"
@@ -434,7 +492,23 @@ def _description_of(folder: Path, root: Any) -> dict[str, Any]:
             f"{folder} has Gram store version {found.get('format_version')!r}; this version of"
             f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
         )
+    if found.get("state") not in ("begun", "running", "complete"):
+        raise GramFileError(
+            f"{folder} is damaged: its state is {found.get('state')!r} (compute it again with"
+            " overwrite=True)"
+        )
     return found
+
+
+def _array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: int) -> Any:
+    """An array of a store, of the form in which this library writes it."""
+    zarr = _zarr()
+    array = root[name]
+    if not isinstance(array, zarr.Array) or array.ndim != dimensions:
+        raise ValueError(f"{name} is no array of {dimensions} dimensions")
+    if str(array.dtype) not in {str(dtype).removeprefix("torch.") for dtype in dtypes}:
+        raise ValueError(f"{name} is of type {array.dtype}")
+    return array
 
 
 @contextlib.contextmanager
@@ -442,7 +516,9 @@ def _readable(folder: Path) -> Iterator[None]:
     """Turns what zarr raises for damaged content into the library's own error."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except GramFileError:
+        raise
+    except Exception as error:
         raise GramFileError(
             f"{folder} is damaged: {error} (compute it again with overwrite=True)"
         ) from error

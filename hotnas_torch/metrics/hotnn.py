@@ -42,6 +42,7 @@ from hotnas_torch.metrics.parameters import (
     fraction,
     number,
 )
+from hotnas_torch.ops.operator import is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNN", "HeldCouplings"]
@@ -299,6 +300,7 @@ class HOTNN:
         progress: Progress = True,
         resume: bool = True,
         overwrite: bool = False,
+        take_over: bool = False,
         executor: Executor | None = None,
     ) -> Tensor:
         """Distances between networks, kept in a file that survives an interruption.
@@ -313,6 +315,8 @@ class HOTNN:
             resume: Go on with an interrupted run of the same computation, and return the file that
                 a finished one left. The result has the same bits as an uninterrupted run.
             overwrite: Discard what an earlier run left at `out`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
 
         Returns:
@@ -331,7 +335,13 @@ class HOTNN:
             if ready is not None:
                 return ready.to(self.device)
         with GramWriter(
-            out, settings=settings, keys=keys, names=names, resume=resume, overwrite=overwrite
+            out,
+            settings=settings,
+            keys=keys,
+            names=names,
+            resume=resume,
+            overwrite=overwrite,
+            take_over=take_over,
         ) as writer:
             with torch.no_grad():
                 result = self._matrix(
@@ -348,6 +358,7 @@ class HOTNN:
         progress: Progress = True,
         resume: bool = True,
         overwrite: bool = False,
+        take_over: bool = False,
         executor: Executor | None = None,
     ) -> GramStore:
         """Distances between networks in a folder, never as a whole in memory.
@@ -362,6 +373,8 @@ class HOTNN:
             resume: Go on with an interrupted run of the same computation. The result has the same
                 bits as an uninterrupted run.
             overwrite: Discard what an earlier run left at `folder`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
 
         Returns:
@@ -394,6 +407,7 @@ class HOTNN:
                 dtype=self.dtype,
                 resume=resume,
                 overwrite=overwrite,
+                take_over=take_over,
             ) as writer,
             torch.no_grad(),
         ):
@@ -648,7 +662,9 @@ class HOTNN:
             numbers.append(flat_numbers[position : position + len(network.cells)])
             position += len(network.cells)
         representatives, places = unique_networks(given, numbers)
-        learned = isinstance(self.zeta, Tensor) and self.zeta.requires_grad
+        learned = isinstance(self.zeta, Tensor) and (
+            self.zeta.requires_grad or is_tracked(self.zeta)
+        )
         tables = NetworkTables(
             [given[index] for index in representatives],
             [numbers[index] for index in representatives],
@@ -732,7 +748,7 @@ class _Prepared:
 
     def blocks(self, inside: Tensor | None) -> NetworkBlocks:
         """What computes tiles of networks from the distances between cells, or from the cells."""
-        cells = self.cell_tables if inside is None else self.costs(inside.detach())
+        cells = self.cell_tables if inside is None else self.costs(plain(inside))
         return NetworkBlocks(self.tables, cells)
 
 

@@ -34,6 +34,7 @@ from hotnas_torch.metrics.parameters import (
     usable_device,
     working_dtype,
 )
+from hotnas_torch.ops.operator import is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["IFGW"]
@@ -190,7 +191,7 @@ class IFGW:
         longest = 1 if self.max_nodes is None or self.normalize else self.max_nodes - 1
         largest = self.tree.distance_matrix(dtype=torch.float64).max()
         limit = self.eps * largest + (1 - self.eps) * longest
-        return limit if limit.requires_grad else float(limit)
+        return limit if is_tracked(limit) or limit.requires_grad else float(limit)
 
     @property
     def compiled(self) -> bool:
@@ -284,7 +285,7 @@ class IFGW:
             ValueError: A cell is nested and a parameter of iFGW requires gradients.
         """
         nested = any(isinstance(cell, NestedCell) for cell in cells)
-        if nested and torch.is_grad_enabled() and self.coefficients().requires_grad:
+        if nested and is_tracked(self.coefficients()):
             raise ValueError(
                 "lam, eps, unreachable and the lengths of the tree must not require gradients where"
                 " cells are nested (pass numbers, or call within torch.no_grad())"
@@ -292,10 +293,10 @@ class IFGW:
         with torch.no_grad():
             return tables_of(
                 cells,
-                tree=self.tree,
-                eps=self.eps,
+                tree=_untracked(self.tree),
+                eps=_untracked(self.eps),
                 max_nodes=None if self.normalize else self.max_nodes,
-                unreachable=self.unreachable,
+                unreachable=_untracked(self.unreachable),
                 settings=SolverSettings(
                     alpha=1.0 - number(self.lam),
                     pairs=self.pairs,
@@ -491,6 +492,14 @@ class IFGW:
                 self.check(f"{name}[{index}]", cell, known)
                 accepted.add(id(cell))
         return checked
+
+
+def _untracked(value: Any) -> Any:
+    """The same number or tree as plain values, for what is computed once and kept."""
+    if isinstance(value, OperationTree):
+        lengths = value.lengths_tensor()
+        return value.with_lengths(plain(lengths)) if is_tracked(lengths) else value
+    return plain(value) if isinstance(value, Tensor) else value
 
 
 def _depth(tables: CellTables) -> int:

@@ -13,6 +13,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.metrics.envelope import HeldNetworks
 from hotnas_torch.metrics.pairwise import distinct_pairs, straight_pairs
 from hotnas_torch.ops import Backend, network_distances, transport
+from hotnas_torch.ops.operator import plain
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
 
@@ -65,8 +66,8 @@ class CellCosts:
         return CellCosts.between(part, rows, cols, len(self.row_of))
 
     def detached(self) -> "CellCosts":
-        """The same costs without a graph."""
-        return CellCosts(self.distances.detach(), self.row_of, self.col_of)
+        """The same costs as plain values."""
+        return CellCosts(plain(self.distances), self.row_of, self.col_of)
 
     def to(self, device: torch.device) -> "CellCosts":
         """The same costs on another device."""

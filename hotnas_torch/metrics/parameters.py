@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hotnas_torch.ops.operator import is_vmapped, plain
+
 __all__ = [
     "Scalar",
     "check_items",
@@ -33,6 +35,13 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
                 f"{name} must be {expected}: a float or a 0-d floating-point tensor; got a tensor"
                 f" of shape {tuple(value.shape)} and dtype {value.dtype}"
             )
+        if is_vmapped(value):
+            raise ValueError(
+                f"{name} must be one number; got what torch.vmap maps (make one metric per value,"
+                " in a loop)"
+            )
+        if value.is_meta:
+            raise ValueError(f"{name} must hold a value; got a tensor on the meta device")
         return value, number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(
@@ -44,7 +53,7 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
 
 def number(value: Scalar) -> float:
     """The value as a float, without its graph."""
-    return float(value.detach()) if isinstance(value, Tensor) else value
+    return float(plain(value)) if isinstance(value, Tensor) else value
 
 
 def fraction(name: str, value: object) -> Scalar:

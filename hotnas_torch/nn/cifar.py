@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hotnas_torch.files import read_bytes
 from hotnas_torch.nn.data import ImageData, Split
 
 __all__ = ["cifar10"]
@@ -17,6 +18,7 @@ _TEST_FILE = "test_batch.bin"
 _SHAPE = (3, 32, 32)
 _RECORD = 1 + 3 * 32 * 32
 _CLASSES = 10
+_MOST_BYTES = 2**30
 _LARGEST_PIXEL = 255.0
 
 
@@ -77,7 +79,7 @@ def cifar10(
 def _read(path: Path) -> tuple[Tensor, Tensor]:
     """Returns images (N, 3, 32, 32) in [0, 1] and labels of a file of 3,073-byte records."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, most=_MOST_BYTES)
     except OSError as error:
         raise ValueError(
             f"cannot read {path}: {error.strerror} (unpack cifar-10-binary.tar.gz and pass the"

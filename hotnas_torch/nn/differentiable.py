@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hotnas_torch.arch import Network
 from hotnas_torch.distributions import SlotEncoding, exponentiated_gradient
-from hotnas_torch.nn.checkpoint import read_checkpoint, write_checkpoint
+from hotnas_torch.nn.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageData, Split
 from hotnas_torch.nn.mixed import Supernet
 
@@ -382,14 +382,15 @@ class DifferentiableSearch:
         state = read_checkpoint(
             path, self._identity(), kind="differentiable search", device=self._device
         )
-        self._module.load_state_dict(state["supernet"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.distributions.load_state_dict(state["distributions"])
-        self._generator.set_state(state["generator"].cpu())
-        self.epochs = [
-            SearchEpoch(**{**entry, "probabilities": tuple(entry["probabilities"])})
-            for entry in json.loads(state["epochs"])
-        ]
+        with applying(path, "differentiable search"):
+            self._module.load_state_dict(state["supernet"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.distributions.load_state_dict(state["distributions"])
+            self._generator.set_state(state["generator"].cpu())
+            self.epochs = [
+                SearchEpoch(**{**entry, "probabilities": tuple(entry["probabilities"])})
+                for entry in json.loads(state["epochs"])
+            ]
 
 
 def sample_connected(

@@ -235,7 +235,7 @@ def _decode(file: Path, size: int) -> Tensor:
             # Lets a JPEG decoder leave out detail that is scaled away.
             image.draft("RGB", (2 * size, 2 * size))
             pixels = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # whatever Pillow's decoders raise, among it what bounds sizes
         raise ValueError(f"cannot decode {file}: {error}.") from error
     shorter = round(size * _SHRINK)
     scale = shorter / min(pixels.size)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.hierarchy import Sampler
-from hotnas_torch.nn.checkpoint import read_checkpoint, write_checkpoint
+from hotnas_torch.nn.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.single_path import SinglePathSupernet
 
@@ -391,12 +391,13 @@ class SupernetSearch:
 
     def _load(self, path: Path) -> None:
         state = read_checkpoint(path, self._identity(), kind="supernet search", device=self._device)
-        self.supernet.load_state_dict(state["supernet"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.sampler.load_state_dict(state["sampler"])
-        self._generator.set_state(state["generator"].cpu())
-        self.epochs = [SupernetEpoch(**entry) for entry in json.loads(state["epochs"])]
+        with applying(path, "supernet search"):
+            self.supernet.load_state_dict(state["supernet"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            self.sampler.load_state_dict(state["sampler"])
+            self._generator.set_state(state["generator"].cpu())
+            self.epochs = [SupernetEpoch(**entry) for entry in json.loads(state["epochs"])]
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import finite, number
 
 __all__ = ["Evaluation", "Objective"]
 
@@ -24,7 +25,8 @@ class Evaluation:
 
     Raises:
         TypeError: A number is not a real number, or a name not a str.
-        ValueError: ``value`` is infinite, or ``cost`` negative or not finite.
+        NonFiniteValueError: ``value`` is infinite; a search records that as a failed evaluation.
+        ValueError: ``cost`` is negative or not finite.
     """
 
     value: float
@@ -33,18 +35,14 @@ class Evaluation:
     error: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", _number("value", self.value))
-        object.__setattr__(self, "cost", _number("cost", self.cost))
+        object.__setattr__(self, "value", finite("value", self.value))
+        object.__setattr__(self, "cost", number("cost", self.cost))
         metrics = {}
-        for name, number in self.metrics.items():
+        for name, value in self.metrics.items():
             if not isinstance(name, str):
                 raise TypeError(f"metrics must be named by str, got {name!r}.")
-            metrics[name] = _number(f"metrics[{name!r}]", number)
+            metrics[name] = number(f"metrics[{name!r}]", value)
         object.__setattr__(self, "metrics", metrics)
-        if math.isinf(self.value):
-            raise ValueError(
-                f"value must be finite, or NaN for a failed evaluation; got {self.value}."
-            )
         if not (math.isfinite(self.cost) and self.cost >= 0.0):
             raise ValueError(f"cost must be finite and >= 0 seconds; got {self.cost}.")
 
@@ -77,12 +75,3 @@ class Objective(Protocol):
         A search that is resumed compares it with what it was started with.
         """
         ...
-
-
-def _number(name: str, value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be a number, got {value!r} of type {type(value).__name__}."
-        ) from error

@@ -297,7 +297,7 @@ class NASBenchMacroTable(_StringTable):
     def _parse(self, text: str) -> Rows:
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise TableError(f"{self.path} is no JSON file: {error} (cut off?).") from error
         if not isinstance(content, dict):
             raise TableError(f"{self.path} must hold an object with a key per architecture.")
@@ -309,10 +309,12 @@ class NASBenchMacroTable(_StringTable):
                 if len(runs) != _RUNS:
                     raise ValueError(f"{len(runs)} runs")
                 for name, number in zip(columns, numbers, strict=True):
+                    if isinstance(number, bool) or not isinstance(number, int | float):
+                        raise TypeError(f"{name} is {number!r}")
                     columns[name].append(float(number))
                     if not math.isfinite(columns[name][-1]):
                         raise ValueError(f"{name} is {number}")
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise TableError(
                     f"{self.path}, key {key!r}: expected 'test_acc' with {_RUNS} numbers, "
                     f"'mean_acc', 'std', 'params' and 'flops', all finite ({error})."

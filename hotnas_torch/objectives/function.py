@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.callables import describe_callable
 from hotnas_torch.objectives.base import Evaluation
 
 __all__ = ["Function"]
@@ -46,7 +47,7 @@ class Function:
 
         Raises:
             TypeError: It returned neither a number nor an Evaluation.
-            ValueError: It returned an infinite value.
+            NonFiniteValueError: It returned an infinite value; in a search, a failed evaluation.
         """
         started = time.perf_counter()
         result = self.function(net)
@@ -58,8 +59,12 @@ class Function:
         return result
 
     def describe(self) -> dict[str, Any]:
-        """Returns the kind and the name."""
-        return {"kind": "function", "name": self.name}
+        """Returns the kind, the name, and what tells the function from others.
+
+        That is a digest of its code and what it works with: a partial's arguments, defaults, and
+        variables from outside, without those that it writes to.
+        """
+        return describe_callable(self.function) | {"name": self.name}
 
     def __repr__(self) -> str:
         return f"Function({self.name})"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError, TableError
+from hotnas_torch.files import read_bytes
 from hotnas_torch.objectives.base import Evaluation
 from hotnas_torch.spaces import SearchSpace, Subset
 
@@ -36,6 +37,9 @@ __all__ = [
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 2**12
+# The largest published tables have some 50 MB of text.
+_MOST_BYTES = 2**29
+_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ class Table:
 
     def _read_file(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return read_bytes(self.path, most=_MOST_BYTES)
         except OSError as error:
             raise TableError(
                 f"cannot read the table {self.path}: {error.strerror} (the benchmark's numbers are "
@@ -167,7 +171,7 @@ class Table:
     def _decompress(self, data: bytes) -> str:
         try:
             if data.startswith(_GZIP_MAGIC):
-                data = gzip.decompress(data)
+                data = _unpacked(data)
             return data.decode("utf-8")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise TableError(
@@ -321,6 +325,19 @@ class Table:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {self.column!r}, {len(self):,} values)"
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Decompresses gzip up to a size that tables do not have."""
+    pieces: list[bytes] = []
+    size = 0
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        while piece := file.read(_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _MOST_BYTES:
+                raise OSError(f"it unpacks to more than {_MOST_BYTES:,} bytes")
+    return b"".join(pieces)
 
 
 def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:

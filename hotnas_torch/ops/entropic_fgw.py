@@ -19,18 +19,30 @@ Proximal steps end at a stationary coupling of F, typically on the boundary of t
 polytope, where it does not move smoothly; its objective has the derivative of the envelope theorem.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.ops.fgw import envelope_gradients, quadratic_cost
-from hotnas_torch.ops.operator import Backend, Differentiate, Operator
+from hotnas_torch.ops.operator import (
+    Backend,
+    Differentiate,
+    Operator,
+    along,
+    attached,
+    held,
+    save,
+    undefined,
+)
 from hotnas_torch.ops.reference.entropic_fgw import entropic_fgw as reference
-from hotnas_torch.ops.reference.pair_cost import pair_cost_gradient, pair_cost_matrix
+from hotnas_torch.ops.reference.pair_cost import (
+    pair_cost_change,
+    pair_cost_gradient,
+    pair_cost_matrix,
+)
 from hotnas_torch.ops.sinkhorn import marginal_inverse
-from hotnas_torch.ops.transport import refuse_gradients
 
 __all__ = ["entropic_fgw", "stationary_objective"]
 
@@ -156,65 +168,62 @@ def stationary_objective(
     Differentiability:
         In ``cost``, the structures, the masses and ``alpha`` by the envelope theorem, once.
     """
-    apply: Any = _StationaryObjective.apply
-    value: Tensor = apply(
+    value: Tensor = _STATIONARY_OBJECTIVE(
         cost, struct_x, struct_y, a, b, alpha, log_plan, f, g, loss, pairs, backend
     )
     return value
 
 
-class _StationaryObjective(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        cost: Tensor,
-        struct_x: Tensor,
-        struct_y: Tensor,
-        a: Tensor,
-        b: Tensor,
-        alpha: Tensor,
-        log_plan: Tensor,
-        f: Tensor,
-        g: Tensor,
-        loss: int,
-        pairs: int,
-        backend: Backend,
-    ) -> Tensor:
-        del a, b, f, g
-        plan = log_plan.exp()
-        quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs, backend=backend)
-        return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
+def _objective(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    log_plan: Tensor,
+    f: Tensor,
+    g: Tensor,
+    loss: int,
+    pairs: int,
+    backend: Backend,
+) -> Tensor:
+    del a, b, f, g
+    plan = log_plan.exp()
+    quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs, backend=backend)
+    return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        *tensors, ctx.loss, ctx.pairs, _ = inputs
-        ctx.save_for_backward(*tensors)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                'the objective of entropic_fgw with method="proximal" can be differentiated once:'
-                " a second derivative would have to move the plan (pass create_graph=False, or"
-                ' differentiate="unroll")'
-            )
-        cost, struct_x, struct_y, a, b, alpha, log_plan, f, g = ctx.saved_tensors
-        gradients = envelope_gradients(
-            grads[0],
-            cost,
-            struct_x,
-            struct_y,
-            a,
-            b,
-            alpha,
-            log_plan.exp(),
-            f,
-            g,
-            loss=ctx.loss,
-            pairs=ctx.pairs,
-            needed=ctx.needs_input_grad,
-        )
-        return *gradients, None, None, None, None, None, None
+def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    *tensors, ctx.loss, ctx.pairs, _ = inputs
+    save(ctx, *tensors)
+
+
+_MOVES = (
+    'the objective of entropic_fgw with method="proximal" can be differentiated once: a second'
+    " derivative would have to move the plan (pass create_graph=False, or"
+    ' differentiate="unroll")'
+)
+
+
+def _objective_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    cost, struct_x, struct_y, a, b, alpha, log_plan, f, g = ctx.saved_tensors
+    inputs = cost, struct_x, struct_y, a, b, alpha
+    plan, f, g = (held(value, _MOVES, *inputs) for value in (log_plan.exp(), f, g))
+    return envelope_gradients(
+        grad, *inputs, plan, f, g, loss=ctx.loss, pairs=ctx.pairs, needed=needed
+    )
+
+
+def _objective_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    return () if grad is None else _objective_slopes(ctx, grad, ctx.needs_input_grad)
+
+
+def _objective_jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    alpha = ctx.saved_tensors[5]
+    needed = [tangent is not None for tangent in tangents[:6]]
+    return along(_objective_slopes(ctx, torch.ones_like(alpha), needed), tangents[:6])
 
 
 def _fake(
@@ -236,8 +245,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     cost, struct_x, struct_y, a, b, alpha, ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_ = (
         inputs
     )
-    log_plan, *_ = output
-    ctx.save_for_backward(cost, struct_x, struct_y, a, b, alpha, log_plan)
+    log_plan, f, g, residual, *_ = output
+    ctx.underived = ("plan", "f", "g", "residual") if ctx.proximal else ("residual",)
+    if ctx.proximal:
+        ctx.name = 'entropic_fgw with method="proximal"'
+    save(ctx, cost, struct_x, struct_y, a, b, alpha, log_plan, f, g, residual)
 
 
 def _backward(
@@ -245,48 +257,118 @@ def _backward(
     grad_log_plan: Tensor | None,
     grad_f: Tensor | None,
     grad_g: Tensor | None,
-    grad_residual: Tensor | None,
     *_: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    refuse_gradients("entropic_fgw", residual=grad_residual)
-    if ctx.proximal:
-        refuse_gradients(
-            'entropic_fgw with method="proximal"', plan=grad_log_plan, f=grad_f, g=grad_g
-        )
-    constants = (None,) * 8
     if grad_log_plan is None and grad_f is None and grad_g is None:
-        return (None,) * 6 + constants
-    cost, struct_x, struct_y, a, b, alpha, log_plan = ctx.saved_tensors
-    grad_log_plan = torch.zeros_like(log_plan) if grad_log_plan is None else grad_log_plan
-    grad_f = torch.zeros_like(a) if grad_f is None else grad_f
-    grad_g = torch.zeros_like(b) if grad_g is None else grad_g
+        return ()
+    log_plan, f, g, _ = ctx.saved_tensors[6:]
+    grads = zip((grad_log_plan, grad_f, grad_g), (log_plan, f, g), strict=True)
+    upstream = (torch.zeros_like(like) if grad is None else grad for grad, like in grads)
+    return _per_chunk(ctx, _implicit_gradients, *upstream)
 
+
+def _jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    *inputs, log_plan, f, g, residual = ctx.saved_tensors
+    if ctx.proximal:
+        return undefined(log_plan), undefined(f), undefined(g), undefined(residual), None, None
+    changes = (
+        torch.zeros_like(like) if tangent is None else tangent
+        for tangent, like in zip(tangents[:6], inputs, strict=True)
+    )
+    change, change_f, change_g = _per_chunk(ctx, _implicit_change, *changes)
+    # log 0 stays.
+    change = torch.where(log_plan == -torch.inf, 0, change)
+    return change, change_f, change_g, undefined(residual), None, None
+
+
+def _per_chunk(
+    ctx: Any, solve: Callable[..., tuple[Tensor, ...]], *given: Tensor
+) -> tuple[Tensor, ...]:
+    """Solve the systems of a few items at a time; NaN for items without a solution.
+
+    Args:
+        ctx: What `_setup_context` filled.
+        solve: `_implicit_gradients` or `_implicit_change`.
+        *given: Derivatives that it takes, of plan and duals or of the inputs.
+    """
+    cost, struct_x, struct_y, a, b, alpha, log_plan, *_ = ctx.saved_tensors
     # Absent nodes may hold anything, and so may items without a solution: 0 times that must be 0.
     failed = log_plan.isnan().any(2).any(1)
     x, y = (a > 0) & ~failed[:, None], (b > 0) & ~failed[:, None]
     present = x[:, :, None] & y[:, None, :]
+    within_x, within_y = x[:, :, None] & x[:, None, :], y[:, :, None] & y[:, None, :]
+    where = (present, x, y) if len(given) == 3 else (present, within_x, within_y, x, y, ~failed)
     tensors = (
-        torch.where(present, grad_log_plan, 0),
-        torch.where(x, grad_f, 0),
-        torch.where(y, grad_g, 0),
+        *(torch.where(kept, value, 0) for kept, value in zip(where, given, strict=True)),
         torch.where(present, cost, 0),
-        torch.where(x[:, :, None] & x[:, None, :], struct_x, 0),
-        torch.where(y[:, :, None] & y[:, None, :], struct_y, 0),
+        torch.where(within_x, struct_x, 0),
+        torch.where(within_y, struct_y, 0),
         alpha,
         torch.where(present, log_plan, -torch.inf),
     )
     size = max(1, _CHUNK_ELEMENTS // max(1, cost[0].numel() ** 2)) if len(cost) else 1
     chunks: Iterable[Any] = zip(*(tensor.split(size) for tensor in tensors), strict=True)
     options = {"epsilon": ctx.epsilon, "loss": ctx.loss, "pairs": ctx.pairs}
-    parts = [_implicit_gradients(*chunk, **options) for chunk in chunks]
-    gradients = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return (
-        *(
-            torch.where(failed.reshape(-1, *[1] * (gradient.dim() - 1)), torch.nan, gradient)
-            for gradient in gradients
-        ),
-        *constants,
+    parts = [solve(*chunk, **options) for chunk in chunks]
+    found = (torch.cat(column) for column in zip(*parts, strict=True))
+    return tuple(
+        torch.where(failed.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)
+        for value in found
     )
+
+
+def _implicit_change(
+    change_cost: Tensor,
+    change_x: Tensor,
+    change_y: Tensor,
+    change_a: Tensor,
+    change_b: Tensor,
+    change_alpha: Tensor,
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    alpha: Tensor,
+    log_plan: Tensor,
+    *,
+    epsilon: float,
+    loss: int,
+    pairs: int,
+) -> tuple[Tensor, ...]:
+    """Tangents of log_plan, f and g: the system of the module's docstring, one per item."""
+    batch, n, m = log_plan.shape
+    weight = alpha[:, None, None]
+    plan = log_plan.exp()
+    root = (0.5 * log_plan).exp().reshape(batch, n * m, 1)
+    matrix = pair_cost_matrix(struct_x, struct_y, loss, pairs)
+    curvature = weight * root * matrix * root.mT
+    inverse = marginal_inverse(plan)
+
+    def marginals(columns: Tensor) -> Tensor:  # E
+        plans = (root * columns).reshape(batch, n, m, -1)
+        return torch.cat([plans.sum(2), plans.sum(1)], 1)
+
+    def spread(duals: Tensor) -> Tensor:  # E'
+        rows, columns = duals[:, :n, None], duals[:, None, n:]
+        return root * (rows + columns).reshape(batch, n * m, -1)
+
+    def tangent(columns: Tensor) -> Tensor:  # P
+        return columns - spread(inverse @ marginals(columns))
+
+    bend = (matrix @ plan.reshape(batch, n * m, 1)).reshape(batch, n, m)
+    push = (1 - weight) * change_cost + change_alpha[:, None, None] * (bend - cost)
+    push = push + weight * pair_cost_change(
+        plan, struct_x, struct_y, change_x, change_y, loss, pairs
+    )
+    push = root * push.reshape(batch, n * m, 1)  # S dG
+    across = spread(inverse @ torch.cat([change_a, change_b], 1)[:, :, None])
+    system = tangent(tangent(curvature).mT)
+    system = system + epsilon * torch.eye(n * m, dtype=cost.dtype, device=cost.device)
+    along, _ = torch.linalg.solve_ex(system, -tangent(push + epsilon * across + curvature @ across))
+    change = along + across
+    duals = inverse @ marginals(push + epsilon * change + curvature @ change)
+    change_f, change_g = duals.squeeze(2).split([n, m], 1)
+    moved = torch.where(root == 0, 0, change / torch.where(root == 0, 1, root))
+    return moved.reshape(batch, n, m), change_f, change_g
 
 
 def _implicit_gradients(
@@ -318,7 +400,7 @@ def _implicit_gradients(
 
     def spread(duals: Tensor) -> Tensor:  # E'
         rows, columns = duals[:, :n, None], duals[:, None, n:]
-        return root * (rows + columns).flatten(1, 2)
+        return root * (rows + columns).reshape(batch, n * m, -1)
 
     def tangent(columns: Tensor) -> Tensor:  # P, as E E' is the derivative of the marginals
         return columns - spread(inverse @ marginals(columns))
@@ -351,5 +433,18 @@ def _implicit_gradients(
 
 
 _OPERATOR = Operator(
-    "entropic_fgw", reference, fake=_fake, setup_context=_setup_context, backward=_backward
+    "entropic_fgw",
+    reference,
+    fake=_fake,
+    outputs=("plan", "f", "g", "residual", "iterations", "status"),
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
+)
+_STATIONARY_OBJECTIVE = attached(
+    "stationary_objective",
+    _objective,
+    setup_context=_setup_objective,
+    backward=_objective_backward,
+    jvp=_objective_jvp,
 )

@@ -6,12 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.operator import (
+    Backend,
+    Operator,
+    along,
+    attached,
+    held,
+    is_tracked,
+    save,
+    undefined,
+)
 from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ops.reference.fgw import fgw as reference
 from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
 from hotnas_torch.ops.reference.pair_cost import dense_pair_cost, pair_cost_gradient
-from hotnas_torch.ops.transport import refuse_gradients, tangent
+from hotnas_torch.ops.transport import tangent
 
 __all__ = [
     "NUM_STRUCTURAL_STARTS",
@@ -72,7 +81,7 @@ def fgw(
         envelope
         theorem at the coupling found: the local optimum is followed, not the choice among several.
         The derivative of the l1 loss at ties is taken as 0. The masses' derivatives are the duals
-        of the linearised problem without their part along (1, ..., 1), and 0 at absent nodes. A
+        of the linearised problem without their part along (1, ..., 1). A
         backward pass into any other output raises.
 
     Complexity:
@@ -160,42 +169,8 @@ def quadratic_cost(
     Complexity:
         O(n^2 m^2) per item for a dense plan, forward and backward.
     """
-    apply: Any = _QuadraticCost.apply
-    value: Tensor = apply(plan, struct_x, struct_y, loss, pairs, backend)
+    value: Tensor = _QUADRATIC_COST(plan, struct_x, struct_y, loss, pairs, backend)
     return value
-
-
-class _QuadraticCost(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int, backend: Backend
-    ) -> Tensor:
-        ones = plan.new_ones(plan.shape[0])
-        *_, value = _FGW_BACKWARD(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
-        return value  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        plan, struct_x, struct_y, ctx.loss, ctx.pairs, ctx.backend = inputs
-        ctx.save_for_backward(plan, struct_x, struct_y)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        plan, struct_x, struct_y = ctx.saved_tensors
-        terms = ctx.loss, ctx.pairs
-        grad_plan = grad_x = grad_y = None
-        if ctx.needs_input_grad[0]:
-            grad_plan = grad[:, None, None] * dense_pair_cost(plan, struct_x, struct_y, *terms)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            if torch.is_grad_enabled():  # to be differentiated again
-                grad_x, grad_y = pair_cost_gradient(plan, struct_x, struct_y, grad, *terms)
-            else:
-                grad_x, grad_y = fgw_backward(
-                    plan, struct_x, struct_y, grad, *terms, backend=ctx.backend
-                )
-        return grad_plan, grad_x, grad_y, None, None, None
 
 
 def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
@@ -242,33 +217,134 @@ def _fake_backward(
     )
 
 
+def _quadratic(
+    plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int, backend: Backend
+) -> Tensor:
+    ones = plan.new_ones(plan.shape[0])
+    *_, value = _FGW_BACKWARD(plan, struct_x, struct_y, ones, loss, pairs, backend=backend)
+    return value  # type: ignore[no-any-return]
+
+
+def _setup_quadratic(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    plan, struct_x, struct_y, ctx.loss, ctx.pairs, ctx.backend = inputs
+    save(ctx, plan, struct_x, struct_y)
+
+
+def _quadratic_slopes(
+    ctx: Any, grad: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    plan, struct_x, struct_y = ctx.saved_tensors
+    terms = ctx.loss, ctx.pairs
+    grad_plan = grad_x = grad_y = None
+    if needed[0]:
+        grad_plan = grad[:, None, None] * dense_pair_cost(plan, struct_x, struct_y, *terms)
+    if needed[1] or needed[2]:
+        grad_x, grad_y = structure_gradients(
+            plan, struct_x, struct_y, grad, *terms, backend=ctx.backend
+        )
+    return grad_plan, grad_x, grad_y
+
+
+def _quadratic_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (None,) * 3 if grad is None else _quadratic_slopes(ctx, grad, ctx.needs_input_grad)
+
+
+def _quadratic_jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    plan = ctx.saved_tensors[0]
+    needed = [tangent is not None for tangent in tangents[:3]]
+    return along(_quadratic_slopes(ctx, plan.new_ones(len(plan)), needed), tangents[:3])
+
+
+def structure_gradients(
+    plan: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    weight: Tensor,
+    loss: int,
+    pairs: int,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    """`fgw_backward`, but differentiable in everything where something is tracked."""
+    if is_tracked(plan, struct_x, struct_y, weight):
+        return pair_cost_gradient(plan, struct_x, struct_y, weight, loss, pairs)
+    return fgw_backward(plan, struct_x, struct_y, weight, loss, pairs, backend=backend)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, _, _, _ = inputs
-    plan, _, f, g, _, _, _ = output
-    ctx.save_for_backward(cost, struct_x, struct_y, a, b, alpha, plan, f, g)
+    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_ = inputs
+    plan, _, f, g, *_ = output
+    ctx.underived = ("plan", "f", "g", "gap")
+    save(ctx, cost, struct_x, struct_y, a, b, alpha, plan, f, g)
+
+
+def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
+    plan, f, g = held_coupling(cost, struct_x, struct_y, a, b, alpha, plan, f, g)
+    return envelope_gradients(
+        grad,
+        cost,
+        struct_x,
+        struct_y,
+        a,
+        b,
+        alpha,
+        plan,
+        f,
+        g,
+        loss=ctx.loss,
+        pairs=ctx.pairs,
+        needed=needed,
+    )
 
 
 def _backward(
-    ctx: Any,
-    grad_plan: Tensor | None,
-    grad_objective: Tensor | None,
-    grad_f: Tensor | None,
-    grad_g: Tensor | None,
-    grad_gap: Tensor | None,
-    *_: Tensor | None,
+    ctx: Any, grad_plan: Tensor | None, grad_objective: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    refuse_gradients("fgw", plan=grad_plan, f=grad_f, g=grad_g, gap=grad_gap)
-    constants = (None,) * 7
+    del grad_plan
     if grad_objective is None:
-        return (None,) * 6 + constants
-    gradients = envelope_gradients(
-        grad_objective,
-        *ctx.saved_tensors,
-        loss=ctx.loss,
-        pairs=ctx.pairs,
-        needed=ctx.needs_input_grad,
-    )
-    return *gradients, *constants
+        return (None,) * 6
+    return _slopes(ctx, grad_objective, ctx.needs_input_grad)
+
+
+def _jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    *_, alpha, plan, f, g = ctx.saved_tensors
+    needed = [tangent is not None for tangent in tangents[:6]]
+    change = along(_slopes(ctx, torch.ones_like(alpha), needed), tangents[:6])
+    gap = undefined(alpha)
+    return undefined(plan), change, undefined(f), undefined(g), gap, None, None
+
+
+_MOVES = (
+    "the second derivative of fgw would have to move the coupling, which stays only where it is a"
+    " vertex of the transport polytope and the masses do not change; pass create_graph=False, or"
+    ' use entropic_fgw with method="mirror"'
+)
+
+
+def held_coupling(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    plan: Tensor,
+    f: Tensor,
+    g: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A stationary coupling and its duals, constant to first order; see `held` for the second.
+
+    A vertex stays where costs, structures and alpha change a little; any other coupling moves along
+    the edge that it lies on, and the duals move with everything.
+    """
+    others = cost, struct_x, struct_y, alpha
+    if not is_tracked(*others, a, b):
+        return plan.detach(), f.detach(), g.detach()
+    f, g = (held(dual, _MOVES, *others, a, b) for dual in (f, g))
+    moved = held(plan, _MOVES, *others, vertex=plan)
+    return held(plan, _MOVES, a, b) + (moved - moved.detach()), f, g
 
 
 def envelope_gradients(
@@ -298,7 +374,7 @@ def envelope_gradients(
         b: See `fgw`.
         alpha: See `fgw`.
         plan: Stationary coupling, shape (B, n, m).
-        f: Row duals of the problem linearised there, shape (B, n); any value at absent nodes.
+        f: Row duals of the problem linearised there, shape (B, n); -inf for none.
         g: Its column duals, shape (B, m).
         loss: 0 for l1, 1 for l2.
         pairs: 0 all, 1 directed, 2 ordered.
@@ -315,7 +391,9 @@ def envelope_gradients(
         x, y = a > 0, b > 0
         struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
         struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
-        unit_x, unit_y = fgw_backward(plan, struct_x, struct_y, torch.ones_like(alpha), loss, pairs)
+        unit_x, unit_y = structure_gradients(
+            plan, struct_x, struct_y, torch.ones_like(alpha), loss, pairs
+        )
         weight = (grad * alpha)[:, None, None]
         grad_x, grad_y = weight * unit_x, weight * unit_y
         if needs_alpha:
@@ -326,11 +404,30 @@ def envelope_gradients(
         (grad * (1 - alpha))[:, None, None] * plan,
         grad_x,
         grad_y,
-        torch.where(a <= 0, 0, grad[:, None] * tangent(f, a)),
-        torch.where(b <= 0, 0, grad[:, None] * tangent(g, b)),
+        # entropic problems have no duals for absent nodes
+        torch.where(f == -torch.inf, 0, grad[:, None] * tangent(f, a)),
+        torch.where(g == -torch.inf, 0, grad[:, None] * tangent(g, b)),
         grad_alpha,
     )
 
 
-_FGW = Operator("fgw", reference, fake=_fake, setup_context=_setup_context, backward=_backward)
-_FGW_BACKWARD = Operator("fgw_backward", reference_backward, fake=_fake_backward)
+_FGW = Operator(
+    "fgw",
+    reference,
+    fake=_fake,
+    outputs=("plan", "objective", "f", "g", "gap", "iterations", "status"),
+    shared=(7,),
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
+)
+_FGW_BACKWARD = Operator(
+    "fgw_backward", reference_backward, fake=_fake_backward, outputs=("grad_x", "grad_y", "value")
+)
+_QUADRATIC_COST = attached(
+    "quadratic_cost",
+    _quadratic,
+    setup_context=_setup_quadratic,
+    backward=_quadratic_backward,
+    jvp=_quadratic_jvp,
+)

@@ -178,5 +178,13 @@ def _fake_networks(
     return mass_x.new_empty(index_x.shape[0])
 
 
-_CELL_DISTANCES = Operator("cell_distances", reference_cells, fake=_fake_cells)
-_NETWORK_DISTANCES = Operator("network_distances", reference_networks, fake=_fake_networks)
+_CELL_DISTANCES = Operator(
+    "cell_distances",
+    reference_cells,
+    fake=_fake_cells,
+    outputs=("objective", "gap", "iterations", "status"),
+    shared=None,
+)
+_NETWORK_DISTANCES = Operator(
+    "network_distances", reference_networks, fake=_fake_networks, shared=None
+)

@@ -1,33 +1,64 @@
-"""One op in two texts, compiled and torch, behind one call and with one set of gradient rules."""
+"""One op in two texts, compiled and torch, behind one call and with one set of derivative rules.
 
-from collections.abc import Callable
-from typing import Any, Literal
+An op itself has no derivative: it is a black box to autograd, to the transforms of ``torch.func``
+and to ``torch.compile``, on tensors that nothing tracks. What is known about the derivatives of its
+outputs surrounds it as one ``torch.autograd.Function`` for both texts (`Operator`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.library import Library, infer_schema
 
 from hotnas_torch import _ext
 
-__all__ = ["Backend", "Differentiate", "Operator"]
+__all__ = [
+    "Backend",
+    "Differentiate",
+    "Operator",
+    "along",
+    "attached",
+    "full_precision",
+    "held",
+    "is_tracked",
+    "is_vmapped",
+    "plain",
+    "save",
+    "undefined",
+]
 
 Backend = Literal["auto", "ext", "torch"]
 Differentiate = Literal["implicit", "unroll"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAMESPACE = "hotnas_text"
+_TEXTS = Library(_NAMESPACE, "FRAGMENT")
+"""The torch texts as ops, so that tracers and vmap need not follow their loops."""
 
 
 class Operator:
     """An op of the library ``hotnas`` and its torch text, interchangeable.
 
-    Construction attaches to the compiled op, where there is one, what it lacks by itself: a fake
-    for tracing and the gradient formula. The torch text gets the same formula, so a gradient does
-    not depend on which text computed the value.
-
     Args:
         name: Name of the op in ``torch.ops.hotnas``.
-        reference: The torch text, with the positional signature of the op.
+        reference: The torch text, with the annotated positional signature of the op.
         fake: Shapes and dtypes of the results, from inputs that have no data.
-        setup_context: Saves for ``backward`` what it needs: ``(ctx, inputs, output)``.
+        outputs: Names of the results, for messages.
+        shared: Which inputs are tensors without the batch dimension that all others start with;
+            None where the items are not in one batch dimension, so that there is no vmap.
+        setup_context: Saves what the rules need, ``(ctx, inputs, output)``: tensors by `save`,
+            anything else as attributes. ``ctx.underived`` names the outputs that have no
+            derivative; a gradient that is not 0 raises there, before ``backward`` is called.
+            ``ctx.name`` is what the message calls the op.
         backward: Gradients of all inputs from those of all outputs, which are None for outputs that
-            the loss does not use. Without one, a backward pass through the op raises.
+            the loss does not use. Without one, a derivative of any output raises.
+        jvp: Tangents of all outputs from those of all inputs, None for constants.
     """
 
     def __init__(
@@ -36,35 +67,28 @@ class Operator:
         reference: Callable[..., Any],
         *,
         fake: Callable[..., Any],
+        outputs: Sequence[str] = ("result",),
+        shared: Sequence[int] | None = (),
         setup_context: Callable[..., None] | None = None,
         backward: Callable[..., Any] | None = None,
+        jvp: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
-        self._reference = reference
-
-        def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            # Outputs that the loss does not use shall arrive as None and not as zeros.
-            ctx.set_materialize_grads(False)
-            if setup_context is not None:
-                setup_context(ctx, inputs, output)
-
-        def refuse(ctx: Any, *grads: Tensor | None) -> None:  # noqa: ARG001
-            msg = f"hotnas::{name} is not differentiable; detach its inputs"
-            raise RuntimeError(msg)
-
-        methods = {
-            "forward": staticmethod(reference),
-            "setup_context": staticmethod(save),
-            "backward": staticmethod(refuse if backward is None else backward),
-        }
-        self._function: Any = type(f"Torch_{name}", (torch.autograd.Function,), methods)
+        self._reference = full_precision(reference)
+        _TEXTS.define(name + infer_schema(reference, mutates_args=()))
+        _TEXTS.impl(name, self._reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_TEXTS)
         if _ext.loaded:
             torch.library.register_fake(f"hotnas::{name}", fake)
-            torch.library.register_autograd(
-                f"hotnas::{name}",
-                refuse if backward is None else backward,
-                setup_context=save,
-            )
+        self._attached = attached(
+            name,
+            self._solve,
+            outputs=outputs,
+            shared=shared,
+            setup_context=setup_context,
+            backward=backward,
+            jvp=jvp,
+        )
 
     def __call__(self, *inputs: Any, backend: str, differentiate: str = "implicit") -> Any:
         """Run the op.
@@ -73,12 +97,13 @@ class Operator:
             *inputs: As the op takes them; the first one decides the device.
             backend: "ext" for the compiled op, "torch" for the torch text, "auto" for the compiled
                 op where it is loaded and has kernels for the tensors' device.
-            differentiate: "implicit" for the op's gradient formula; "unroll" runs the torch text
+            differentiate: "implicit" for the op's derivative rules; "unroll" runs the torch text
                 and lets autograd record its steps.
 
         Raises:
             ValueError: ``backend`` or ``differentiate`` is none of these, or "ext" is asked for
                 and cannot serve.
+            RuntimeError: Steps shall be recorded under ``torch.vmap``.
         """
         compiled = self._uses_extension(backend, inputs[0].device)
         if differentiate == "unroll":
@@ -88,18 +113,28 @@ class Operator:
                     ' backend="ext" does not take; use backend="auto"'
                 )
                 raise ValueError(msg)
+            if not torch.compiler.is_compiling() and is_vmapped(*inputs):
+                msg = (
+                    'differentiate="unroll" records steps whose number depends on the values, which'
+                    ' torch.vmap cannot do; pass a batch, or use differentiate="implicit"'
+                )
+                raise RuntimeError(msg)
             return self._reference(*inputs)
         if differentiate != "implicit":
             msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
             raise ValueError(msg)
-        if compiled:
-            try:
-                return getattr(torch.ops.hotnas, self.name)(*inputs)
-            except RuntimeError as error:
-                failed = error
-            _ext.raise_pending()  # a signal ended the call: its KeyboardInterrupt, say
-            raise failed
-        return self._function.apply(*inputs)
+        return self._attached(*inputs, compiled)
+
+    def _solve(self, *arguments: Any) -> Any:
+        *inputs, compiled = arguments
+        if not compiled:
+            return getattr(getattr(torch.ops, _NAMESPACE), self.name)(*inputs)
+        try:
+            return getattr(torch.ops.hotnas, self.name)(*inputs)
+        except RuntimeError as error:
+            failed = error
+        _ext.raise_pending()  # a signal ended the call: its KeyboardInterrupt, say
+        raise failed
 
     def _uses_extension(self, backend: str, device: torch.device) -> bool:
         if backend == "torch":
@@ -122,3 +157,333 @@ class Operator:
             )
             raise ValueError(msg)
         return True
+
+
+def attached(
+    name: str,
+    compute: Callable[..., Any],
+    *,
+    outputs: Sequence[str] = ("result",),
+    shared: Sequence[int] | None = (),
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+    jvp: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Give a function of tensors derivative rules, see `Operator` for the arguments.
+
+    Nothing is recorded where no input is tracked, and the function is called as it is.
+    """
+    refusal = f"{name} is not differentiable; detach its inputs"
+
+    def forward(*inputs: Any) -> Any:
+        return compute(*inputs)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        # Outputs that the loss does not use shall arrive as None and not as zeros.
+        ctx.set_materialize_grads(False)
+        results = output if isinstance(output, tuple) else (output,)
+        ctx.mark_non_differentiable(*(r for r in results if not r.is_floating_point()))
+        ctx.shapes = [value.shape if isinstance(value, Tensor) else None for value in inputs]
+        ctx.name, ctx.underived = name, ()
+        if setup_context is not None:
+            setup_context(ctx, inputs, output)
+
+    @full_precision
+    def pull(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        zero, used = None, list(grads)
+        for place, (output, grad) in enumerate(zip(outputs, grads, strict=True)):
+            if grad is None or not (backward is None or output in ctx.underived):
+                continue
+            message = refusal if backward is None else _no_derivative(ctx.name, output)
+            refused = _refuse(grad, None, message)
+            zero = refused if zero is None else zero + refused
+            used[place] = None
+        gradients = () if backward is None else backward(ctx, *used)
+        gradients = (*gradients, *[None] * (len(ctx.shapes) - len(gradients)))
+        if zero is None:
+            return gradients
+        # A tracer that materialises the gradients of unused outputs learns only when it runs that
+        # they are 0; the check must stay in its graph.
+        return tuple(
+            _joined(gradient, zero, shape)
+            for gradient, shape in zip(gradients, ctx.shapes, strict=True)
+        )
+
+    @full_precision
+    def push(ctx: Any, *tangents: Tensor | None) -> Any:
+        if jvp is None:
+            raise RuntimeError(refusal)
+        return jvp(ctx, *tangents)
+
+    def fold(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
+        if shared is None:
+            msg = f"{name} cannot run under torch.vmap; pass all items in one call"
+            raise RuntimeError(msg)
+        size = info.batch_size
+        flat = [
+            _folded(value, dim, size, shared=place in shared)
+            for place, (value, dim) in enumerate(zip(inputs, in_dims, strict=True))
+        ]
+        found = rules.apply(*flat)
+        if isinstance(found, Tensor):
+            return found.unflatten(0, (size, -1)), 0
+        return tuple(value.unflatten(0, (size, -1)) for value in found), (0,) * len(found)
+
+    methods = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(save),
+        "backward": staticmethod(pull),
+        "jvp": staticmethod(push),
+        "vmap": staticmethod(fold),
+    }
+    rules: Any = type(f"Derivatives_of_{name}", (torch.autograd.Function,), methods)
+
+    def call(*inputs: Any) -> Any:
+        return rules.apply(*inputs) if is_tracked(*inputs) else compute(*inputs)
+
+    # Tracers take it as one call, and go through it with autograd and all transforms at work.
+    found: Callable[..., Any] = torch.compiler.allow_in_graph(call)
+    return found
+
+
+def save(ctx: Any, *tensors: Tensor) -> None:
+    """Save tensors for the backward pass and for forward mode."""
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def is_tracked(*values: Any) -> bool:
+    """Whether autograd records, or forward mode or a transform of ``torch.func`` follows, a tensor.
+
+    Args:
+        *values: Tensors, and anything else, which is not tracked.
+    """
+    recorded = torch.is_grad_enabled()
+    return any(
+        isinstance(value, Tensor)
+        and (
+            (recorded and value.requires_grad)
+            or torch._C._functorch.is_functorch_wrapped_tensor(value)
+            or forward_ad.unpack_dual(value).tangent is not None
+        )
+        for value in values
+    )
+
+
+def is_vmapped(*values: Any) -> bool:
+    """Whether a tensor stands for the items of a ``torch.vmap``, so that it has no one value."""
+    of = torch._C._functorch
+    for value in values:
+        if not isinstance(value, Tensor):
+            continue
+        if of.is_legacy_batchedtensor(value):  # torch.autograd.grad(is_grads_batched=True)
+            return True
+        while of.is_functorch_wrapped_tensor(value):
+            if of.is_batchedtensor(value):
+                return True
+            value = of.get_unwrapped(value)
+    return False
+
+
+def plain(value: Tensor) -> Tensor:
+    """The values of a tensor alone, which nothing tracks.
+
+    Raises:
+        RuntimeError: It stands for the items of a ``torch.vmap``.
+    """
+    if is_vmapped(value):
+        msg = "a tensor that torch.vmap maps has no one value here; call in a loop over the items"
+        raise RuntimeError(msg)
+    value = value.detach()
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
+
+
+def along(slopes: Sequence[Tensor | None], tangents: Sequence[Tensor | None]) -> Tensor:
+    """Derivative of one number per item along tangents: inner products with its slopes.
+
+    Args:
+        slopes: Derivatives in each input, shape (B, ...); None where the tangent is.
+        tangents: Of the inputs, of the same shapes; None for constants.
+
+    Returns:
+        Shape (B,).
+    """
+    total: Tensor | None = None
+    for slope, tangent in zip(slopes, tangents, strict=True):
+        if slope is None or tangent is None:
+            continue
+        # Absent nodes may hold anything: 0 times that must be 0.
+        terms = torch.where(slope == 0, 0, tangent) * slope
+        change = terms.sum(tuple(range(1, terms.dim()))) if terms.dim() > 1 else terms
+        total = change if total is None else total + change
+    assert total is not None
+    return total
+
+
+def undefined(like: Tensor) -> Tensor:
+    """NaN of the shape of an output: the tangent where there is no derivative.
+
+    Forward mode does not know yet what the loss will use, so that it cannot raise.
+    """
+    return torch.full_like(like, torch.nan)
+
+
+def held(value: Tensor, message: str, *inputs: Tensor, vertex: Tensor | None = None) -> Tensor:
+    """Take `value` as a constant in a derivative that may be differentiated again.
+
+    Args:
+        value: What does not move to first order, shape (B, ...).
+        message: Error for a second derivative in an input, which would have to move it.
+        *inputs: What `value` does depend on.
+        vertex: Coupling, shape (B, n, m): items where it is a vertex of the transport polytope do
+            not move, and their second derivatives are 0 instead.
+
+    Returns:
+        `value`. Forward mode gets NaN where the backward pass raises.
+    """
+    value = value.detach()
+    if not is_tracked(*inputs):
+        return value
+    apply: Any = _Held.apply
+    result: Tensor = apply(value, message, vertex if vertex is None else vertex.detach(), *inputs)
+    return result
+
+
+class _Held(torch.autograd.Function):
+    @staticmethod
+    def forward(value: Tensor, message: str, vertex: Tensor | None, *inputs: Tensor) -> Tensor:
+        del message, vertex, inputs
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.message, vertex, *others = inputs
+        ctx.shapes = [tensor.shape for tensor in others]
+        ctx.has_vertex = vertex is not None
+        save(ctx, output if vertex is None else vertex, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        plan = ctx.saved_tensors[0] if ctx.has_vertex else None
+        zero = _refuse(grads[0], plan, ctx.message)
+        return None, None, None, *(zero.expand(shape) for shape in ctx.shapes)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        del tangents
+        plan, output = ctx.saved_tensors
+        if not ctx.has_vertex:
+            return undefined(output)
+        stays = _is_vertex(plan).reshape(-1, *[1] * (output.dim() - 1))
+        return torch.where(stays, torch.zeros_like(output), torch.nan)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], value: Tensor, message: str, *rest: Any
+    ) -> tuple[Tensor, int]:
+        apply: Any = _Held.apply
+        size = info.batch_size
+        flat = [
+            _folded(tensor, dim, size, shared=False)
+            for tensor, dim in zip((value, *rest), (in_dims[0], *in_dims[2:]), strict=True)
+        ]
+        return apply(flat[0], message, *flat[1:]).unflatten(0, (size, -1)), 0
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function run in the dtype of its inputs, also under ``torch.autocast``."""
+
+    @wraps(function)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return exact
+
+
+def _no_derivative(name: str, output: str) -> str:
+    return (
+        f"the loss depends on {output} of {name}, which has no useful derivative;"
+        f" differentiate the objective, or detach {output}"
+    )
+
+
+def _joined(gradient: Tensor | None, zero: Tensor, shape: torch.Size | None) -> Tensor | None:
+    if shape is None:
+        return None
+    return zero.expand(shape) if gradient is None else gradient + zero
+
+
+def _folded(value: Any, dim: int | None, size: int, *, shared: bool) -> Any:
+    """An input with the mapped dimension at the front of its batch dimension."""
+    if not isinstance(value, Tensor):
+        return value
+    if shared:
+        if dim is not None and value.numel():
+            msg = "start_costs are one set for all items and cannot be mapped by torch.vmap"
+            raise RuntimeError(msg)
+        return value if dim is None else value.flatten()
+    value = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+    return value.flatten(0, 1)
+
+
+def _is_vertex(plan: Tensor) -> Tensor:
+    """Whether couplings, shape (..., n, m), are vertices: their supports have no cycle."""
+    support = (plan != 0).to(torch.float64)
+    system = torch.cat(
+        [
+            torch.cat([torch.diag_embed(support.sum(-1)), support], -1),
+            torch.cat([support.mT, torch.diag_embed(support.sum(-2))], -1),
+        ],
+        -2,
+    )
+    # The rank is the number of nodes less that of connected parts.
+    spectrum: Tensor = torch.linalg.eigvalsh(system)
+    rank = (spectrum > 1e-9 * (1 + spectrum[..., -1:])).sum(-1)
+    edges: Tensor = support.sum((-2, -1))
+    return edges == rank
+
+
+def _refuse(grad: Tensor, plan: Tensor | None, message: str) -> Tensor:
+    """Raise where a gradient arrives that is not 0; return 0."""
+    zero: Tensor = torch.ops.hotnas_text.refuse(grad, plan, message)
+    return zero
+
+
+def _refuse_now(grad: Tensor, plan: Tensor | None, message: str) -> Tensor:
+    arrives = grad != 0  # NaN as well
+    if plan is not None:
+        stays = _is_vertex(plan.nan_to_num())
+        arrives = arrives.flatten(stays.dim()).any(-1) & ~stays
+    if bool(arrives.any()):
+        raise RuntimeError(message)
+    return grad.new_zeros(())
+
+
+def _refuse_fake(grad: Tensor, plan: Tensor | None, message: str) -> Tensor:
+    del plan, message
+    return grad.new_empty(())
+
+
+def _refuse_mapped(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    grad: Tensor,
+    plan: Tensor | None,
+    message: str,
+) -> tuple[Tensor, None]:
+    size = info.batch_size
+    grad = _folded(grad, in_dims[0], size, shared=False)
+    if plan is not None:
+        plan = _folded(plan, in_dims[1], size, shared=False)
+    return _refuse(grad, plan, message), None
+
+
+_TEXTS.define("refuse(Tensor grad, Tensor? plan, str message) -> Tensor")
+_TEXTS.impl("refuse", _refuse_now, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{_NAMESPACE}::refuse", _refuse_fake, lib=_TEXTS)
+torch.library.register_vmap(f"{_NAMESPACE}::refuse", _refuse_mapped, lib=_TEXTS)

@@ -5,9 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Differentiate, Operator
+from hotnas_torch.ops.operator import (
+    Backend,
+    Differentiate,
+    Operator,
+    along,
+    attached,
+    save,
+    undefined,
+)
 from hotnas_torch.ops.reference.sinkhorn import sinkhorn as reference
-from hotnas_torch.ops.transport import refuse_gradients, tangent
+from hotnas_torch.ops.transport import tangent
 
 __all__ = ["entropic_objective", "entropic_plan", "marginal_inverse", "sinkhorn"]
 
@@ -100,8 +108,7 @@ def entropic_objective(
     """
     if differentiate == "unroll":
         return _dual_value(a, b, f, g, epsilon, mass)
-    apply: Any = _EntropicObjective.apply
-    value: Tensor = apply(cost, a, b, f, g, epsilon, mass)
+    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass)
     return value
 
 
@@ -154,38 +161,33 @@ def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: f
     return torch.where(spread < epsilon, value.clamp(lowest, product), value)
 
 
-class _EntropicObjective(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
-    ) -> Tensor:
-        return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
+def _objective(
+    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
+) -> Tensor:
+    return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        cost, a, b, f, g, ctx.epsilon, _ = inputs
-        ctx.save_for_backward(cost, a, b, f, g)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        cost, a, b, f, g = ctx.saved_tensors
-        epsilon = ctx.epsilon
-        grad_a = grad_b = None
-        if ctx.needs_input_grad[1]:
-            grad_a = grad[:, None] * mass_slopes(cost, a, f, g, epsilon)
-        if ctx.needs_input_grad[2]:
-            grad_b = grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon)
-        return (
-            grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
-            grad_a,
-            grad_b,
-            None,
-            None,
-            None,
-            None,
-        )
+def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    cost, a, b, f, g, ctx.epsilon, _ = inputs
+    save(ctx, cost, a, b, f, g)
+
+
+def _objective_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return ()
+    cost, a, b, f, g = ctx.saved_tensors
+    epsilon = ctx.epsilon
+    return (
+        grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
+        grad[:, None] * mass_slopes(cost, a, f, g, epsilon),
+        grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon),
+    )
+
+
+def _objective_jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    cost = ctx.saved_tensors[0]
+    return along(_objective_backward(ctx, cost.new_ones(len(cost))), tangents[:3])
 
 
 def _fake(
@@ -203,23 +205,21 @@ def _fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, _, _, epsilon, _, _ = inputs
-    f, g, _, _, _ = output
-    ctx.save_for_backward(cost, f, g)
-    ctx.epsilon = epsilon
+    cost, _, _, ctx.epsilon, *_ = inputs
+    f, g, residual, _, _ = output
+    ctx.underived = ("residual",)
+    save(ctx, cost, f, g, residual)
 
 
 def _backward(
     ctx: Any,
     grad_f: Tensor | None,
     grad_g: Tensor | None,
-    grad_residual: Tensor | None,
     *_: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    refuse_gradients("sinkhorn", residual=grad_residual)
     if grad_f is None and grad_g is None:
-        return None, None, None, None, None, None
-    cost, f, g = ctx.saved_tensors
+        return ()
+    cost, f, g, _ = ctx.saved_tensors
     grad_f = torch.zeros_like(f) if grad_f is None else grad_f
     grad_g = torch.zeros_like(g) if grad_g is None else grad_g
     plan = entropic_plan(cost, f, g, ctx.epsilon)
@@ -228,7 +228,29 @@ def _backward(
     adjoint = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
     x, y = adjoint.split([f.shape[1], g.shape[1]], 1)
     grad_cost = plan * (x[:, :, None] + y[:, None, :])
-    return grad_cost, ctx.epsilon * x, ctx.epsilon * y, None, None, None
+    return grad_cost, ctx.epsilon * x, ctx.epsilon * y
+
+
+def _jvp(
+    ctx: Any,
+    change_cost: Tensor | None,
+    change_a: Tensor | None,
+    change_b: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    cost, f, g, residual = ctx.saved_tensors
+    plan = entropic_plan(cost, f, g, ctx.epsilon)
+    right_f, right_g = torch.zeros_like(f), torch.zeros_like(g)
+    if change_cost is not None:
+        moved = plan * torch.where(plan == 0, 0, change_cost)
+        right_f, right_g = moved.sum(2), moved.sum(1)
+    if change_a is not None:
+        right_f = right_f + ctx.epsilon * change_a
+    if change_b is not None:
+        right_g = right_g + ctx.epsilon * change_b
+    right = torch.cat([right_f, right_g], 1)
+    change = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
+    return *change.split([f.shape[1], g.shape[1]], 1), undefined(residual), None, None
 
 
 def marginal_inverse(plan: Tensor) -> Tensor:
@@ -259,5 +281,18 @@ def marginal_inverse(plan: Tensor) -> Tensor:
 
 
 _OPERATOR = Operator(
-    "sinkhorn", reference, fake=_fake, setup_context=_setup_context, backward=_backward
+    "sinkhorn",
+    reference,
+    fake=_fake,
+    outputs=("f", "g", "residual", "iterations", "status"),
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
+)
+_ENTROPIC_OBJECTIVE = attached(
+    "entropic_objective",
+    _objective,
+    setup_context=_setup_objective,
+    backward=_objective_backward,
+    jvp=_objective_jvp,
 )

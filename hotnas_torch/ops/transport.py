@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Operator
+from hotnas_torch.ops.operator import Backend, Operator, along, held, save, undefined
 from hotnas_torch.ops.reference.transport import transport as reference
 
-__all__ = ["refuse_gradients", "tangent", "transport"]
+__all__ = ["tangent", "transport"]
 
 
 def transport(
@@ -30,8 +30,11 @@ def transport(
     Differentiability:
         ``objective`` in ``cost`` (the plan), ``a`` and ``b`` (the duals, without their part along
         (1, ..., 1), a direction in which balanced masses cannot move), by the envelope theorem.
-        At degenerate problems this is one of several subgradients. ``plan``, ``f`` and ``g`` are
-        piecewise constant: a backward pass into them raises.
+        At degenerate problems this is one of several subgradients. In reverse and in forward mode,
+        and twice in ``cost`` or in the masses, where the second derivative is 0; the mixed one
+        moves the plan, and raises. A backward pass into ``plan``, ``f`` or ``g`` raises; in
+        forward mode the plan has the tangent 0 along ``cost``, the duals along the masses, and NaN
+        else.
 
     Complexity:
         O(n m) per augmenting path, about n + m of them; O(n m) memory per item.
@@ -40,17 +43,6 @@ def transport(
         cost, a, b, backend=backend
     )
     return result
-
-
-def refuse_gradients(op: str, **gradients: Tensor | None) -> None:
-    """Raise when the loss uses outputs through which no gradient is defined."""
-    used = [name for name, gradient in gradients.items() if gradient is not None]
-    if used:
-        msg = (
-            f"the loss depends on {' and '.join(used)} of {op}, which have no useful derivative;"
-            f" differentiate the objective, or detach {' and '.join(used)}"
-        )
-        raise RuntimeError(msg)
 
 
 def tangent(dual: Tensor, masses: Tensor) -> Tensor:
@@ -73,31 +65,54 @@ def _fake(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    _, a, b = inputs
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cost, a, b, *_ = inputs
     plan, _, f, g, _, _ = output
-    ctx.save_for_backward(plan, f, g, a, b)
+    ctx.underived = ("plan", "f", "g")
+    save(ctx, cost, a, b, plan, f, g)
+
+
+def _slopes(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivatives of the objective in cost, a and b."""
+    cost, a, b, plan, f, g = ctx.saved_tensors
+    plan = held(plan, _MIXED, a, b)
+    f, g = held(f, _MIXED, cost), held(g, _MIXED, cost)
+    return plan, tangent(f, a), tangent(g, b)
 
 
 def _backward(
-    ctx: Any,
-    grad_plan: Tensor | None,
-    grad_objective: Tensor | None,
-    grad_f: Tensor | None,
-    grad_g: Tensor | None,
-    *_: Tensor | None,
+    ctx: Any, grad_plan: Tensor | None, grad_objective: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    refuse_gradients("transport", plan=grad_plan, f=grad_f, g=grad_g)
+    del grad_plan
     if grad_objective is None:
         return None, None, None
-    plan, f, g, a, b = ctx.saved_tensors
+    of_cost, of_a, of_b = _slopes(ctx)
     return (
-        grad_objective[:, None, None] * plan,
-        grad_objective[:, None] * tangent(f, a),
-        grad_objective[:, None] * tangent(g, b),
+        grad_objective[:, None, None] * of_cost,
+        grad_objective[:, None] * of_a,
+        grad_objective[:, None] * of_b,
     )
 
 
+def _jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    plan, f, g = ctx.saved_tensors[3:]
+    change = along(_slopes(ctx), tangents[:3])
+    of_cost, *of_masses = (tangent is not None for tangent in tangents[:3])
+    plan = undefined(plan) if any(of_masses) else torch.zeros_like(plan)
+    f, g = (undefined(dual) if of_cost else torch.zeros_like(dual) for dual in (f, g))
+    return plan, change, f, g, None, None
+
+
+_MIXED = (
+    "the second derivative of transport in both cost and masses would have to move the plan;"
+    " detach one of them, or use sinkhorn"
+)
 _OPERATOR = Operator(
-    "transport", reference, fake=_fake, setup_context=_setup_context, backward=_backward
+    "transport",
+    reference,
+    fake=_fake,
+    outputs=("plan", "objective", "f", "g", "iterations", "status"),
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
 )

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ops
-from hotnas_torch.ot.problem import check_count, check_number, graph_problem, mean_free_duals
+from hotnas_torch.ot.problem import (
+    check_count,
+    check_number,
+    graph_problem,
+    has_values,
+    mean_free_duals,
+)
 from hotnas_torch.ot.result import EntropicFGWResult, warn_if_unsolved
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
@@ -159,6 +165,6 @@ def entropic_fgw(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("entropic_fgw", result.status)
     return result

@@ -12,6 +12,7 @@ from hotnas_torch.ot.problem import (
     check_count,
     check_number,
     graph_problem,
+    has_values,
     mean_free_duals,
 )
 from hotnas_torch.ot.result import FGWResult, warn_if_unsolved
@@ -64,7 +65,9 @@ def fgw(
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with marginals
             ``a`` and ``b``; "product" for a b' (POT's start); None for none.
         generator: Source of the random starts; needed if ``num_starts`` exceeds the others.
-        tol: Duality gap, relative to the objective, to stop at.
+        tol: Duality gap, relative to the objective, to stop at. Converged says that feasible duals
+            prove it, up to the rounding of the dtype: 8 epsilon times <grad F(T), T> and <grad
+            F(T), V>, with V the vertex of the last linear problem.
         max_iter: Most transport problems that one start may solve.
         bound: Whether to compute a certified lower bound of the global optimum, too.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
@@ -83,7 +86,10 @@ def fgw(
     Differentiability:
         ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha`` by the
         envelope theorem at the coupling found. Each entry of a structure counts for itself,
-        symmetric or not. Differentiating any other output raises.
+        symmetric or not. Forward mode, ``torch.func`` and ``torch.compile`` included. Second
+        derivatives exist where the coupling is a vertex, which stays, but not in the masses, and
+        raise otherwise. Differentiating any other output raises. In forward mode, where it cannot
+        be known what the loss will use, NaN stands for what raises.
 
     Complexity:
         O((n + m) n m) and one exact transport problem per iteration; backward O(n^2 m^2); a bound
@@ -127,7 +133,7 @@ def fgw(
     if bound:
         lower = problem.restore(ops.fgw_lower_bound(*tensors, *codes, backend=backend))
     linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
-    f, g = _present_duals(problem, f, g)
+    f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = FGWResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -140,7 +146,7 @@ def fgw(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("fgw", result.status)
     return result
 
@@ -166,8 +172,3 @@ def _random_starts(
         device=generator.device,
     )
     return drawn.to(problem.cost)
-
-
-def _present_duals(problem: GraphProblem, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    f, g = mean_free_duals(f, g, problem.a, problem.b)
-    return torch.where(problem.a > 0, f, 0), torch.where(problem.b > 0, g, 0)

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isinf
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+
+from hotnas_torch.ops.operator import is_vmapped
 
 __all__ = [
     "GraphProblem",
@@ -13,11 +16,13 @@ __all__ = [
     "check_count",
     "check_number",
     "graph_problem",
+    "has_values",
     "linear_problem",
     "mean_free_duals",
 ]
 
 Shape = tuple[int, ...]
+_MOST = 2**31 - 1
 
 _MOST = 2**31 - 1
 
@@ -38,7 +43,7 @@ class LinearProblem:
 
 @dataclass(frozen=True)
 class GraphProblem(LinearProblem):
-    """Costs, structures, masses and trade-off with one batch dimension; absent nodes are 0."""
+    """Costs, structures, masses and trade-off with one batch dimension; all are numbers."""
 
     struct_x: Tensor  # (B, n, n)
     struct_y: Tensor  # (B, m, m)
@@ -73,7 +78,7 @@ def linear_problem(
         _flatten(b, batch_shape, 1),
         batch_shape,
     )
-    if validate:
+    if validate and has_values(problem.cost, problem.a, problem.b):
         _check_linear_values(problem)
     return problem
 
@@ -137,18 +142,19 @@ def graph_problem(
     x, y = flat_a != 0, flat_b != 0
     raw_x, raw_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
     raw_cost = _flatten(cost, batch_shape, 2)
-    # Absent nodes are blank from here on, so that they cannot reach a value or a gradient.
+    # Absent nodes hold numbers from here on, which only the derivatives in their masses ask for.
     problem = GraphProblem(
-        cost=torch.where(x[:, :, None] & y[:, None, :], raw_cost, 0),
+        cost=_with_numbers(x[:, :, None] & y[:, None, :], raw_cost),
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        struct_x=torch.where(x[:, :, None] & x[:, None, :], raw_x, 0),
-        struct_y=torch.where(y[:, :, None] & y[:, None, :], raw_y, 0),
+        struct_x=_with_numbers(x[:, :, None] & x[:, None, :], raw_x),
+        struct_y=_with_numbers(y[:, :, None] & y[:, None, :], raw_y),
         alpha=_flatten(weight, batch_shape, 0),
         init=start,
     )
-    if validate:
+    values = problem.cost, problem.a, problem.b, problem.struct_x, problem.struct_y, problem.alpha
+    if validate and has_values(*values, start):
         _check_linear_values(problem)
         _check_finite("struct_x", problem.struct_x, batch_shape)
         _check_finite("struct_y", problem.struct_y, batch_shape)
@@ -158,12 +164,25 @@ def graph_problem(
     return problem
 
 
+def has_values(*tensors: Tensor) -> bool:
+    """Whether Python can look at the values of all tensors.
+
+    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
+    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
+    there; the solvers report by ``status`` and NaN what the checks would have refused.
+    """
+    if torch.compiler.is_compiling() or is_vmapped(*tensors):
+        return False
+    return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
+
+
 def check_number(name: str, value: float, *, positive: bool) -> float:
     """Return a finite number that is positive (or not negative), or raise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         msg = f"{name} must be a number, got {type(value).__name__}"
         raise TypeError(msg)
-    if not isfinite(value) or value < 0 or (positive and value == 0):
+    # By comparisons, which a tracer can follow; NaN fails them.
+    if not 0 <= value < inf or (positive and value == 0):
         wanted = "positive" if positive else "at least 0"
         msg = f"{name} must be finite and {wanted}, got {value}"
         raise ValueError(msg)
@@ -194,12 +213,20 @@ def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor,
     return f + shift, g - shift
 
 
+def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
+    """Put 0 where absent nodes hold what is no number."""
+    return torch.where(present, values, values.nan_to_num(0.0, 0.0, 0.0))
+
+
 def _check_cost(cost: object) -> None:
     if not isinstance(cost, Tensor):
         msg = f"cost must be a torch.Tensor, got {type(cost).__name__}; use torch.as_tensor(cost)"
         raise TypeError(msg)
+    _check_layout("cost", cost)
     if cost.dtype not in (torch.float32, torch.float64):
-        msg = f"cost must be float32 or float64, got {cost.dtype}; use cost.double() or .float()"
+        remedy = "take its real part or its abs()" if cost.is_complex() else "use cost.double()"
+        remedy += "" if cost.is_complex() else " or .float()"
+        msg = f"cost must be float32 or float64, got {cost.dtype}; {remedy}"
         raise TypeError(msg)
     if cost.dim() < 2:
         msg = f"cost must have shape (n, m) or (*batch, n, m), got {tuple(cost.shape)}"
@@ -209,10 +236,24 @@ def _check_cost(cost: object) -> None:
         raise ValueError(msg)
 
 
+def _check_layout(name: str, value: Tensor) -> None:
+    if value.is_nested:
+        found, remedy = "a nested tensor", "pad the items to one size, with zero mass"
+    elif value.is_quantized:
+        found, remedy = f"a quantized tensor ({value.dtype})", f"use {name}.dequantize()"
+    elif value.layout != torch.strided:
+        found, remedy = f"a tensor of layout {value.layout}", f"use {name}.to_dense()"
+    else:
+        return
+    msg = f"{name} must be a dense tensor, got {found}; {remedy}"
+    raise TypeError(msg)
+
+
 def _check_like(name: str, value: object, trailing: Shape, cost: Tensor) -> None:
     if not isinstance(value, Tensor):
         msg = f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor"
         raise TypeError(msg)
+    _check_layout(name, value)
     if value.dtype != cost.dtype:
         msg = (
             f"{name} must have the dtype of cost, {cost.dtype}, got {value.dtype};"
@@ -287,9 +328,18 @@ def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
     if bad.any():
         where = bad.nonzero()[0]
         place = tuple(where[1:].tolist())
+        found = float(values[tuple(where)])
+        remedy = "nodes to be ignored need zero mass"
+        if isinf(found):
+            remedy += ", and anything else a finite number"
+        if name == "cost" and found == inf:
+            remedy += (
+                "; to forbid a pair, give it a cost above (n + m) times the largest of the others,"
+                " which moves mass there only if it has no other way"
+            )
         msg = (
-            f"{name} must be finite; {_item(int(where[0]), batch_shape)}has"
-            f" {float(values[tuple(where)])} at {place}; nodes to be ignored need zero mass"
+            f"{name} must be finite; {_item(int(where[0]), batch_shape)}has {found} at {place};"
+            f" {remedy}"
         )
         raise ValueError(msg)
 

@@ -36,7 +36,10 @@ class SolveStatus(IntEnum):
 
 _MESSAGES = {
     SolveStatus.CONVERGED: "solved to the tolerance",
-    SolveStatus.MAX_ITER: "stopped at max_iter; raise max_iter, or tol, or epsilon if there is one",
+    SolveStatus.MAX_ITER: (
+        "stopped at max_iter, or where rounding hides the gap; raise max_iter, or tol, or epsilon"
+        " if there is one, or use float64"
+    ),
     SolveStatus.NONFINITE: "met NaN or infinity; costs must be finite and of moderate size",
     SolveStatus.INFEASIBLE: "the masses are negative or differ in sum; normalise both to sum 1",
 }
@@ -133,7 +136,7 @@ class FGWResult(_Result):
         cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
         cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
         f: Row duals of the transport problem linearised at ``plan``, shape (*batch, n), with
-            <f, a> = <g, b>; 0 at absent nodes.
+            <f, a> = <g, b>; f_i + g_j is at most grad F(plan)_ij, also at absent nodes.
         g: Its column duals, shape (*batch, m).
         gap: <grad F(plan), plan - V> >= 0 for the best vertex V, shape (*batch,): 0 at stationary
             couplings. It bounds the distance to the optimum only where F is convex.

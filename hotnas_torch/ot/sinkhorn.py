@@ -7,6 +7,7 @@ from hotnas_torch import ops
 from hotnas_torch.ot.problem import (
     check_count,
     check_number,
+    has_values,
     linear_problem,
     mean_free_duals,
 )
@@ -120,6 +121,6 @@ def sinkhorn(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("sinkhorn", result.status)
     return result

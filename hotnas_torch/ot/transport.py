@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from hotnas_torch import ops
-from hotnas_torch.ot.problem import linear_problem, mean_free_duals
+from hotnas_torch.ot.problem import has_values, linear_problem, mean_free_duals
 from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
 
 __all__ = ["transport"]
@@ -41,8 +41,11 @@ def transport(
 
     Differentiability:
         ``objective`` in ``cost``, ``a`` and ``b`` by the envelope theorem (plan and duals). Where
-        the problem is degenerate this is a subgradient. Differentiating ``plan``, ``f`` or ``g``
-        raises.
+        the problem is degenerate this is a subgradient. Forward mode, ``torch.func`` and
+        ``torch.compile`` included (under ``vmap`` and in traced functions values are not checked).
+        The plan is locally constant in ``cost``: second derivatives go through what ``cost`` was
+        computed from; those in both costs and masses raise. Differentiating ``plan``, ``f`` or
+        ``g`` raises; in forward mode, where that cannot be known, they get NaN.
 
     Complexity:
         O(n m) per augmenting path, n to about n + m paths; O(n m) memory per problem.
@@ -70,6 +73,6 @@ def transport(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate:
+    if validate and has_values(result.status):
         warn_if_unsolved("transport", result.status)
     return result

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure
+from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure, plain
 
 __all__ = ["plot_ranks", "plot_regrets"]
 
@@ -77,8 +77,8 @@ def plot_regrets(
     )
     figure.tight_layout(rect=(0.0, 0.0, 1.0, 1.0 - legend_height / figure.get_size_inches()[1]))
     figure.legend(
-        [handles[name] for name in methods],
-        shown,
+        [handles[plain(name)] for name in methods],
+        list(map(plain, shown)),
         loc="upper center",
         ncols=legend_columns,
         frameon=False,
@@ -139,12 +139,12 @@ def _draw_curves(
             color=_COLOURS[colour],
             linestyle="--" if again else "-",
             linewidth=2.0 if place == 0 else 1.1 if many else 1.6,
-            label=method,
+            label=plain(method),
             zorder=4.0 if place == 0 else 2.0,
         )
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
-    axes.set_title(title, fontsize=10, color=INK)
+    axes.set_title(plain(title), fontsize=10, color=INK)
     axes.set_xlabel("evaluations", fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=FAINT, which="both")
     for side in ("top", "right"):
@@ -212,7 +212,7 @@ def plot_ranks(
         axes.plot([rank, rank, end], [line, level, level], color=FAINT, linewidth=0.9)
         label = f"{text}  {rank:.2f} " if left else f" {rank:.2f}  {text}"
         side = "right" if left else "left"
-        axes.text(end, level, label, ha=side, va="center", fontsize=9.5, color=INK)
+        axes.text(end, level, plain(label), ha=side, va="center", fontsize=9.5, color=INK)
     return figure
 
 

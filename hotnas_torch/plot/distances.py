@@ -18,7 +18,7 @@ from hotnas_torch.plot.clustering import (
     members_below,
     top_branches,
 )
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, darker, new_figure
+from hotnas_torch.plot.figure import FAINT, INK, FloatArray, darker, new_figure, plain
 from hotnas_torch.plot.names import short_name
 
 __all__ = ["averaged", "plot_heat_map", "plot_tree"]
@@ -81,7 +81,7 @@ def plot_heat_map(
         aspect="auto",
     )
     if named:
-        names = [short_name(labels[item]) for item in shown]
+        names = [plain(short_name(labels[item])) for item in shown]
         axes.set_yticks(range(size), names, fontsize=7.5, color=INK)
         axes.set_xticks([])
         axes.tick_params(length=0, pad=24)
@@ -100,7 +100,12 @@ def plot_heat_map(
     bar.set_label("distance", color=INK)
     bar.outline.set_visible(False)
     figure.text(
-        left, 0.965, title + _subset_note(size, len(matrix)), fontsize=14, color=INK, va="center"
+        left,
+        0.965,
+        plain(title) + _subset_note(size, len(matrix)),
+        fontsize=14,
+        color=INK,
+        va="center",
     )
     return figure
 
@@ -161,7 +166,7 @@ def plot_tree(
         members = members_below(clustering, node)
         items = clustering.items[members]
         centre = items[np.argmin(matrix[np.ix_(items, items)].sum(1))]
-        text = short_name(labels[int(centre)])
+        text = plain(short_name(labels[int(centre)]))
         groups = {int(clustering.groups[member]) for member in members}
         colour = CLUSTER_COLOURS[groups.pop()] if len(groups) == 1 else INK
         axes.text(
@@ -176,7 +181,7 @@ def plot_tree(
     figure.text(
         0.04,
         1 - 0.35 / height,
-        title + _subset_note(len(clustering.items), len(matrix)),
+        plain(title) + _subset_note(len(clustering.items), len(matrix)),
         fontsize=14,
         color=INK,
         va="center",

@@ -1,6 +1,9 @@
 """What all pictures share: figures that need no display, their colours, their files."""
 
+import io
 from os import PathLike
+from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +11,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-__all__ = ["FAINT", "INK", "FloatArray", "add_room_on_top", "darker", "new_figure", "save_figure"]
+from hotnas_torch.files import check_writable, write_bytes
+
+__all__ = [
+    "FAINT",
+    "INK",
+    "FloatArray",
+    "add_room_on_top",
+    "check_picture",
+    "darker",
+    "new_figure",
+    "plain",
+    "printable",
+    "save_figure",
+]
 
 FloatArray = npt.NDArray[np.float64]
+
+_FORMATS = (".png", ".pdf", ".svg")
 
 INK = "#333333"
 FAINT = "#8A8A8A"
@@ -37,8 +55,37 @@ def add_room_on_top(figure: Figure, inches: float) -> None:
 
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150) -> None:
-    """Write a figure to a file; the suffix (png, pdf, svg) chooses the format."""
-    figure.savefig(path, dpi=dpi, facecolor="white")
+    """Write a figure to a file, complete or not at all; the suffix chooses the format.
+
+    Raises:
+        ValueError: The suffix is none of .png, .pdf and .svg.
+        OSError: The file cannot be written; an old one is then untouched.
+    """
+    path = Path(path)
+    check_picture(path)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=dpi, facecolor="white")
+    write_bytes(path, content.getvalue())
+
+
+def check_picture(path: Path) -> None:
+    """Checks, before the work that a picture shows, that it can be written; errors as there."""
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"{path} must end in {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}")
+    check_writable(path)
+
+
+def plain(text: str) -> str:
+    """A text as it stands: matplotlib takes what lies between two "$" for a formula."""
+    return printable(text).replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    """A text with a sign in place of what fonts and files have none for."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if category(sign) in ("Cc", "Cs") and sign != "\n" else sign
+        for sign in text
+    )
 
 
 def darker(colour: str) -> tuple[float, float, float]:

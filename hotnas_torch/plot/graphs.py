@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path as Curve
 
-from hotnas_torch.plot.figure import FloatArray, darker
+from hotnas_torch.plot.figure import FloatArray, darker, plain
 
 __all__ = ["BOX_WIDTH", "SLOT", "Graph", "Layout", "draw_graph", "lay_out"]
 
@@ -120,7 +120,7 @@ def draw_graph(
         axes.text(
             x,
             y,
-            name,
+            plain(name),
             ha="center",
             va="center",
             fontsize=_fitting_font(name),

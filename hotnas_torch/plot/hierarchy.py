@@ -17,7 +17,7 @@ from torch import Tensor
 from hotnas_torch.hierarchy import ArchitectureTree
 from hotnas_torch.plot.clustering import as_matrix
 from hotnas_torch.plot.distances import averaged
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure
+from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure, plain
 from hotnas_torch.plot.names import short_name
 
 __all__ = ["plot_hierarchy"]
@@ -80,7 +80,7 @@ def plot_hierarchy(
     order = tree.order.tolist()
     if named:
         names = [str(place) if labels is None else short_name(labels[place]) for place in order]
-        axes.set_yticks(range(num), names, fontsize=7.5, color=INK)
+        axes.set_yticks(range(num), list(map(plain, names)), fontsize=7.5, color=INK)
         axes.yaxis.tick_right()
         axes.tick_params(axis="y", length=0, pad=2)
     else:
@@ -96,9 +96,14 @@ def plot_hierarchy(
         bar.ax.tick_params(labelsize=7, colors=INK, pad=1, length=2)
         bar.outline.set_visible(False)
         figure.text(
-            left + width * 0.63, 0.32 / height, value_label, fontsize=8, color=FAINT, va="bottom"
+            left + width * 0.63,
+            0.32 / height,
+            plain(value_label),
+            fontsize=8,
+            color=FAINT,
+            va="bottom",
         )
-    figure.text(left, 1 - 0.32 / height, title, fontsize=13, color=INK, va="center")
+    figure.text(left, 1 - 0.32 / height, plain(title), fontsize=13, color=INK, va="center")
     return figure
 
 

@@ -15,7 +15,7 @@ from hotnas_torch.plot.architectures import (
     network_graph,
     operation_colours,
 )
-from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure
+from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure, plain
 from hotnas_torch.plot.graphs import Graph, lay_out
 from hotnas_torch.plot.pairs import draw_pair, draw_parts, pair_width
 from hotnas_torch.plot.titles import text_width
@@ -152,4 +152,6 @@ def _draw_key(figure: Figure, height: float, first: str = "") -> None:
         line = f"{first}   ·   {key}"
         fits = text_width(line, font) < figure.get_figwidth() - 0.2
         key = line if fits else f"{first}\n{key}"
-    figure.text(0.5, 0.16 / height, key, ha="center", va="center", fontproperties=font, color=FAINT)
+    figure.text(
+        0.5, 0.16 / height, plain(key), ha="center", va="center", fontproperties=font, color=FAINT
+    )

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 
-from hotnas_torch.plot.figure import INK, FloatArray
+from hotnas_torch.plot.figure import INK, FloatArray, plain
 from hotnas_torch.plot.graphs import BOX_WIDTH, SLOT, Graph, Layout, draw_graph, lay_out
 from hotnas_torch.plot.titles import draw_title
 
@@ -75,7 +75,7 @@ def draw_parts(axes: Axes, name: str, distance: float, parts: dict[str, float]) 
             axes.text(
                 start + value / 2,
                 0.0,
-                f"{part}\n{value:.4f}",
+                plain(f"{part}\n{value:.4f}"),
                 ha="center",
                 va="center",
                 fontsize=8.5,
@@ -84,7 +84,7 @@ def draw_parts(axes: Axes, name: str, distance: float, parts: dict[str, float]) 
         start += value
     small = [f"{part} {value:.4f}" for part, value in parts.items() if value <= 0.12 * total]
     note = f"   (and {', '.join(small)})" if small else ""
-    axes.set_title(f"{name} = {distance:.4f}{note}", loc="left", fontsize=11, color=INK)
+    axes.set_title(plain(f"{name} = {distance:.4f}{note}"), loc="left", fontsize=11, color=INK)
     axes.set_xlim(0.0, total)
     axes.set_ylim(-0.35, 0.35)
     axes.set_axis_off()

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hotnas_torch.plot.figure import INK, FloatArray, darker, new_figure
+from hotnas_torch.plot.figure import INK, FloatArray, darker, new_figure, plain
 
 __all__ = ["plot_fronts", "plot_progress", "plot_spread"]
 
@@ -61,7 +61,7 @@ def plot_fronts(
             edgecolors=darker(colour),
             linewidths=0.7,
             zorder=4,
-            label=f"{name} ({len(front)} of {len(points)})",
+            label=plain(f"{name} ({len(front)} of {len(points)})"),
         )
     axes.legend(frameon=False, fontsize=9, title="Pareto-optimal", title_fontsize=9)
     return figure
@@ -105,7 +105,7 @@ def plot_spread(
             markersize=4.5,
             elinewidth=0.9,
             alpha=0.8,
-            label=f"{name} ({len(found)})",
+            label=plain(f"{name} ({len(found)})"),
         )
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -140,14 +140,14 @@ def plot_progress(
             colour, _ = _style(names.index(name))
             mean = values.mean(axis=0)
             error = values.std(axis=0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0 * mean
-            axes.step(costs, mean, where="post", color=colour, linewidth=1.6, label=name)
+            axes.step(costs, mean, where="post", color=colour, linewidth=1.6, label=plain(name))
             axes.fill_between(
                 costs, mean - error, mean + error, step="post", color=colour, alpha=0.18, lw=0
             )
-        axes.set_title(title, fontsize=10, color=INK)
-        axes.set_xlabel(labels[0], color=INK)
+        axes.set_title(plain(title), fontsize=10, color=INK)
+        axes.set_xlabel(plain(labels[0]), color=INK)
         _tidy(axes)
-    grid[0].set_ylabel(labels[1], color=INK)
+    grid[0].set_ylabel(plain(labels[1]), color=INK)
     grid[0].legend(frameon=False, fontsize=9)
     figure.tight_layout()
     return figure
@@ -156,8 +156,8 @@ def plot_progress(
 def _panel(labels: tuple[str, str], log: str) -> tuple[Figure, Axes]:
     figure = new_figure(6.4, 4.4)
     axes = figure.add_axes((0.11, 0.12, 0.86, 0.84))
-    axes.set_ylabel(labels[0], color=INK)
-    axes.set_xlabel(labels[1], color=INK)
+    axes.set_ylabel(plain(labels[0]), color=INK)
+    axes.set_xlabel(plain(labels[1]), color=INK)
     if "x" in log:
         axes.set_xscale("log")
     if "y" in log:

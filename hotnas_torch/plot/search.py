@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hotnas_torch.plot.clustering import as_matrix
 from hotnas_torch.plot.embedding import embed
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure
+from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure, plain
 
 __all__ = ["plot_map", "plot_trace"]
 
@@ -68,7 +68,7 @@ def plot_trace(
         )
     axes.set_xlim(0.5, len(numbers) + 0.5)
     axes.set_xlabel("evaluations" + (" (x: failed)" if not finite.all() else ""), color=INK)
-    axes.set_ylabel(label, color=INK)
+    axes.set_ylabel(plain(label), color=INK)
     _tidy(axes)
     return figure
 
@@ -196,7 +196,7 @@ def _draw_scale(figure: Figure, values: FloatArray, label: str) -> None:
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=INK)
     axes.set_xticks([])
-    axes.set_title(label.split(" (")[0], fontsize=9, color=INK)
+    axes.set_title(plain(label.split(" (")[0]), fontsize=9, color=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from hotnas_torch.plot.figure import INK
+from hotnas_torch.plot.figure import INK, plain, printable
 
 __all__ = ["draw_title", "text_width", "wrapped"]
 
@@ -39,7 +39,7 @@ def wrapped(text: str, width: float) -> list[str]:
         The lines, filled one after the other. They break before a " + ", within parts that are
         wider than a line at spaces, and where there are none at punctuation or anywhere.
     """
-    lines = text.split("\n")
+    lines = printable(text).split("\n")
     for place in _BREAKS:
         lines = [part for line in lines for part in _broken(line, place, width)]
     return lines
@@ -66,7 +66,7 @@ def draw_title(axes: Axes, text: str, *, x: float, y: float, between: tuple[floa
     axes.text(
         max(low + reach, min(x, high - reach)),
         y,
-        "\n".join(lines),
+        plain("\n".join(lines)),
         ha="center",
         va="bottom",
         fontproperties=_FONT,

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import finite, integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.randomness import decode_state, describe_state
 from hotnas_torch.spaces import SearchSpace, Subset
@@ -111,13 +112,12 @@ class Strategy(ABC):
             TypeError: ``num`` is not an int.
             ValueError: ``num`` is below 1.
         """
-        if isinstance(num, bool) or not isinstance(num, int):
-            raise TypeError(f"num must be an int, got {num!r} of type {type(num).__name__}.")
-        if num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+        num = integer("num", num, least=1)
         before = self._generator.get_state()
         try:
-            proposed = self._propose(num)
+            # Models are fitted by gradients, whatever the caller is in the middle of.
+            with torch.inference_mode(False), torch.enable_grad():
+                proposed = self._propose(num)
         except BaseException:
             # An interrupted question was not asked: the next one must not depend on it.
             self._generator.set_state(before)
@@ -149,17 +149,19 @@ class Strategy(ABC):
 
         Args:
             nets: Networks of the space, none of them told before.
-            values: One number per network, to be minimised; NaN for a failed evaluation.
+            values: One number per network, to be minimised; NaN for a failed evaluation. Numbers of
+                NumPy and torch, and arrays and tensors of one element, count as such; texts and
+                bools do not.
 
         Raises:
-            TypeError: ``nets`` or an entry of the wrong kind.
+            TypeError: ``nets`` or an entry of the wrong kind; the message gives the index.
             ArchitectureError: A network is not of the space.
             ValueError: Lengths differ, a value is infinite, or a network was told before; the
                 message gives the index.
         """
         if isinstance(nets, Network):
             raise TypeError("nets must be a sequence of Network, got a single one (pass [net]).")
-        numbers = _numbers(values)
+        nets, numbers = list(nets), _numbers(values)
         if len(nets) != len(numbers):
             raise ValueError(
                 f"values must hold one number per network, {len(nets)}, got {len(numbers)}."
@@ -170,10 +172,6 @@ class Strategy(ABC):
                 raise ArchitectureError(
                     f"nets[{place}] must be a network of {self.space!r}, got "
                     f"{net.spec if isinstance(net, Network) else net!r}."
-                )
-            if math.isinf(value):
-                raise ValueError(
-                    f"values[{place}] must be finite, or NaN for a failed evaluation; got {value}."
                 )
             key = self.space.key(net)
             if key in self._told or key in new:
@@ -390,16 +388,13 @@ def refuse_difference(what: str, found: dict[str, Any], expected: dict[str, Any]
 
 
 def _numbers(values: Sequence[float] | Tensor) -> list[float]:
-    if isinstance(values, Tensor):
-        if values.dim() != 1:
-            raise ValueError(f"values must have shape (N,), got {tuple(values.shape)}.")
-        values = values.tolist()
-    numbers = []
-    for place, value in enumerate(values):
-        try:
-            numbers.append(float(value))
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"values[{place}] must be a number, got {value!r} of type {type(value).__name__}."
-            ) from error
-    return numbers
+    if (dims := getattr(values, "ndim", 1)) != 1:
+        raise ValueError(
+            f"values must have shape (N,), got {tuple(getattr(values, 'shape', ()))} of {dims} "
+            "dimensions."
+        )
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"values must be a sequence of numbers, got {values!r} of type {type(values).__name__}."
+        )
+    return [finite(f"values[{place}]", value) for place, value in enumerate(values)]

@@ -14,6 +14,7 @@ from hotnas_torch.spaces.transnas_macro import TransNASMacro
 
 __all__ = [
     "DARTS",
+    "NAMES",
     "Genotype",
     "MobileNetV2",
     "NASBench101",
@@ -38,6 +39,9 @@ _SPACES: dict[str, type[SearchSpace]] = {
         MobileNetV2,
     )
 }
+
+NAMES = tuple(_SPACES)
+"""Names by which `get` builds a space."""
 
 
 def get(name: str, **options: Any) -> SearchSpace:

@@ -42,6 +42,8 @@ _MIN_DEPTH = 5
 _MAX_DEPTH = 20
 _DEPTH_MUTATION = 0.3
 _DEPTH_STEPS = (-2, -1, 1, 2)
+# Longer ones are beyond every number here, and beyond what int() reads.
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _TOKENS = re.compile(r" +|,|:|\d+|\w+|\S")
 
 Pairs = tuple[tuple[str, int], ...]
@@ -256,7 +258,7 @@ class DARTS(SearchSpace):
         def number(expected: str, low: int, high: int) -> int:
             position = here()
             token = take()
-            if not token.isdecimal() or not low <= int(token) <= high:
+            if not _NUMBER.fullmatch(token) or not low <= int(token) <= high:
                 raise self._malformed(text, position, f"{expected} in {low}..{high}")
             return int(token)
 

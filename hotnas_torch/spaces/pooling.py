@@ -97,7 +97,8 @@ class Pooling(SearchSpace):
         for block in range(_NUM_BLOCKS):
             expect(r"," if block else r"\[", "','" if block else "'['")
             start = position
-            code.append(int(expect(r"[1-9]\d*", "a number of layers, at least 1,")))
+            # Longer ones are beyond every number of layers, and beyond what int() reads.
+            code.append(int(expect(r"[1-9][0-9]{0,8}", "a number of layers, at least 1,")))
         expect(r"\]", "']' after three numbers")
         expect("", "nothing after ']'")
         if sum(code) != _NUM_LAYERS:

@@ -175,6 +175,19 @@ class StrategyContract(ABC):
             strategy.tell(nets, [1.0] * 4)
         assert len(strategy.ask(4)) == 4
 
+    def test_survives_values_of_any_size(self) -> None:
+        strategy = self.strategy()
+        sizes = [1e300, 1e-300, 1e9, -95.0, 3.0, -1e300, math.nan, 2.0, 5e-324, -1e-300]
+        for first in range(0, 16, 4):
+            nets = strategy.ask(4)
+            strategy.tell(nets, [sizes[(first + place) % len(sizes)] for place in range(4)])
+        asked = strategy.ask(2)
+        assert len({net.spec for net in asked}) == 2
+        model = getattr(strategy, "model", None)
+        if model is not None:
+            mean = model.posterior(strategy.space.encode(asked)).mean
+            assert bool(torch.isfinite(mean).all())
+
     def test_refuses_what_is_wrong_and_keeps_what_it_has(self) -> None:
         strategy = self.strategy()
         nets = strategy.ask(3)
@@ -188,6 +201,9 @@ class StrategyContract(ABC):
             ([nets[1], nets[1]], [1.0, 1.0], ValueError, r"nets\[1\] .* told already"),
             ([foreign], [1.0], ValueError, r"nets\[0\] must be a network of"),
             (nets[1:2], ["a"], TypeError, r"values\[0\] must be a number"),
+            (nets[1:], [1.0, "0.3"], TypeError, r"values\[1\] must be a number, got '0.3'"),
+            (nets[1:2], [True], TypeError, r"values\[0\] must be a number, got True"),
+            (nets[1:2], 3.0, TypeError, "values must be a sequence of numbers, got 3.0"),
             (nets[1], [1.0], TypeError, r"pass \[net\]"),
         ):
             with pytest.raises(kind, match=message):

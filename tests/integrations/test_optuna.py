@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import pytest
 import torch
@@ -164,3 +165,56 @@ def test_what_cannot_work_is_refused():
     )
     with pytest.raises(ValueError, match="one objective, got 2"):
         study.ask()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optuna.samplers.GPSampler(seed=0, n_startup_trials=4, deterministic_objective=True),
+        lambda: optuna.samplers.TPESampler(seed=0, n_startup_trials=4, multivariate=True),
+        lambda: optuna.samplers.TPESampler(seed=0, n_startup_trials=4),
+        lambda: optuna.samplers.QMCSampler(seed=0),
+        lambda: cma(),
+    ],
+    ids=["gp", "multivariate tpe", "tpe", "qmc", "cma-es"],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_others_samples_as_it_would_alone(make):
+    def bowl(trial):
+        x, y = (trial.suggest_float(name, -1.0, 1.0) for name in "xy")
+        return (x - 0.3) ** 2 + (x + y) ** 2
+
+    def with_decisions(trial):
+        for place in range(8):
+            trial.suggest_int(f"layer{place}", 0, 2)
+        return bowl(trial)
+
+    alone = optuna.create_study(sampler=make())
+    alone.optimize(bowl, n_trials=9)
+    sampler = integration.StrategySampler(strategy(), parameters=decisions, others=make())
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(with_decisions, n_trials=9)
+    assert [trial.value for trial in study.trials] == [trial.value for trial in alone.trials]
+
+
+def cma():
+    pytest.importorskip("cmaes", reason="Optuna's CMA-ES needs the package cmaes")
+    return optuna.samplers.CmaEsSampler(seed=0, n_startup_trials=3)
+
+
+def test_a_study_can_be_pickled_and_goes_on():
+    def study():
+        made = optuna.create_study(sampler=integration.StrategySampler(strategy()))
+        made.optimize(value, n_trials=6)
+        return made
+
+    expected = study()
+    copied = pickle.loads(pickle.dumps(study()))
+    for one in (expected, copied):
+        one.optimize(value, n_trials=6)
+    assert [t.user_attrs for t in copied.trials] == [t.user_attrs for t in expected.trials]
+
+
+def test_others_that_are_no_sampler_are_refused():
+    with pytest.raises(TypeError, match="others must be a sampler of Optuna, got 'gp'"):
+        integration.StrategySampler(strategy(), others="gp")

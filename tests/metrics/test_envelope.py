@@ -54,7 +54,7 @@ def test_ifgw_is_differentiable_in_its_parameters(cells, tree, options):
             **options,
         )
 
-    assert gradcheck(lambda *given: metric(*given)(cells), parameters())
+    assert gradcheck(lambda *given: metric(*given)(cells), parameters(), check_forward_ad=True)
     assert gradcheck(lambda *given: metric(*given)(cells[:3], cells[2:]), parameters())
 
 
@@ -82,8 +82,8 @@ def test_hotnn_is_differentiable_in_its_parameters(networks, tree, memory_budget
         return function
 
     given = (*parameters(), leaf(0.31), leaf(0.43))
-    assert gradcheck(distances(networks, None), given)
-    assert gradcheck(distances(networks[3:], networks[:5]), given)
+    assert gradcheck(distances(networks, None), given, check_forward_ad=True)
+    assert gradcheck(distances(networks[3:], networks[:5]), given, check_forward_ad=True)
 
 
 @pytest.mark.ext
@@ -196,7 +196,44 @@ def test_a_second_derivative_raises(cells, tree):
     lam = leaf(0.5)
     distances = IFGW(tree=tree, lam=lam)(cells)
     with pytest.raises(RuntimeError, match="can be differentiated once"):
-        torch.autograd.grad(distances.sum(), lam, create_graph=True)
+        torch.autograd.grad(distances.sum(), lam, create_graph=True)[0].backward()
+
+
+@pytest.mark.parametrize("name", ["lam", "eps", "eta", "zeta"])
+def test_transforms_agree_with_autograd(networks, tree, name):
+    given = {"lam": 0.45, "eps": 0.63, "eta": 0.31, "zeta": 0.43}
+
+    def distances(value):
+        options = given | {name: value}
+        metric = HOTNN(tree=tree.with_lengths(LENGTHS), state_scale=(2.0, 3.0), **options, **EXACT)
+        return metric(networks[:4])
+
+    at = leaf(given[name])
+    expected = torch.autograd.functional.jacobian(distances, at)
+    assert expected.count_nonzero() > 0
+    values, tangent = torch.func.jvp(distances, (at.detach(),), (torch.ones_like(at),))
+    assert torch.equal(values, distances(at.detach()))
+    torch.testing.assert_close(tangent, expected)
+    torch.testing.assert_close(torch.func.jacrev(distances)(at.detach()), expected)
+    with pytest.raises(ValueError, match=f"{name} must be one number; got what torch.vmap maps"):
+        torch.func.vmap(distances)(torch.full((3,), 0.5, dtype=torch.float64))
+
+
+def test_autocast_and_inference_mode_change_no_distance(networks, tree):
+    def run():
+        lam = leaf(0.45)
+        distances = HOTNN(tree=tree, lam=lam, **EXACT)(networks)
+        if distances.requires_grad:
+            distances.sum().backward()
+        return distances.detach(), lam.grad
+
+    expected, slope = run()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, found_slope = run()
+    assert torch.equal(found, expected)
+    assert torch.equal(found_slope, slope)
+    with torch.inference_mode():
+        assert torch.equal(run()[0], expected)
 
 
 def test_a_tie_takes_one_finite_slope(cells, tree):

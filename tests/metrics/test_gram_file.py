@@ -1,10 +1,14 @@
+import io
 import json
 import pickle
+import re
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -320,3 +324,124 @@ def test_a_tile_comes_back_with_its_bits_and_its_shape(tmp_path, dtype):
         assert torch.equal(stage.load(second), values)
         assert stage.load(first) is None
         assert writer.stage("networks", dtype).load(second) is None
+
+
+def test_no_file_of_the_user_is_touched(metric, networks, tmp_path):
+    path = tmp_path / "gram.npz"
+    mine, linked = tmp_path / "gram.npz.tmp", tmp_path / "linked"
+    mine.write_text("mine")
+    linked.write_text("mine as well")
+    metric.gram(networks, out=path, progress=False)
+    partial(path).symlink_to(linked)
+    with pytest.raises(GramFileError, match="cannot write"):
+        metric.gram(networks, out=path, progress=False, overwrite=True)
+    partial(path).unlink()
+    partial(path).write_text("my notes on a part")
+    with pytest.raises(GramFileError, match="was not written by this library; it is left as it is"):
+        metric.gram(networks, out=path, progress=False, overwrite=True)
+    assert partial(path).read_text() == "my notes on a part"
+    assert (mine.read_text(), linked.read_text()) == ("mine", "mine as well")
+
+
+def test_a_tile_does_not_move_to_another_place(metric, networks, tmp_path):
+    path = tmp_path / "gram.npz"
+    interrupt(metric, networks, path)
+    content = bytearray(partial(path).read_bytes())
+    header = struct.Struct("<8s4QQI")
+    start = content.rindex(b"networks")
+    fields = list(header.unpack_from(content, start))
+    header.pack_into(content, start, fields[0], fields[1] + 1, fields[2] + 1, *fields[3:])
+    partial(path).write_bytes(content)
+    with pytest.raises(GramFileError, match="wrong checksum"):
+        metric.gram(networks, out=path, progress=False)
+
+
+def test_an_interrupted_run_of_an_earlier_version_goes_on(metric, networks, tmp_path):
+    whole, path = tmp_path / "whole.npz", tmp_path / "gram.npz"
+    metric.gram(networks, out=whole, progress=False)
+    interrupt(metric, networks, path)
+    content = bytearray(partial(path).read_bytes())
+    content[:22] = b"hotnas-gram-partial 1\n"
+    header = struct.Struct("<8s4QQI")
+    length, _ = struct.unpack_from("<QI", content, 22)
+    place = 22 + 12 + length
+    while place < len(content):
+        fields = list(header.unpack_from(content, place))
+        end = place + header.size + fields[5]
+        fields[6] = zlib.crc32(content[place + header.size : end])
+        header.pack_into(content, place, *fields)
+        place = end
+    partial(path).write_bytes(content)
+    _, pairs = computed_pairs(metric, networks, path)
+    assert path.read_bytes() == whole.read_bytes()
+    assert pairs < computed_pairs(metric, networks, tmp_path / "other.npz")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("distances", "(1000000000, 1000000000)"),
+        ("distances", "(-2, -2)"),
+        ("distances", "(" * 300),
+        ("networks", "(10,)"),
+        ("meta", "(2,)"),
+    ],
+)
+def test_an_archive_with_a_false_header_is_refused(tmp_path, name, content):
+    path = tmp_path / "gram.npz"
+    arrays = {"distances": np.zeros((2, 2)), "networks": np.array(["a", "b"])}
+    arrays["meta"] = np.array(json.dumps({"format": "hotnas-gram", "format_version": 1}))
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            file = io.BytesIO()
+            np.save(file, array)
+            data = file.getvalue()
+            if key == name:
+                text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, "
+                text += f"'shape': {content}, }}"
+                text = text.ljust(117 + 64 * (len(text) // 64)) + "\n"
+                data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+                data += array.tobytes()
+            archive.writestr(f"{key}.npy", data)
+    with pytest.raises(GramFileError, match="not a readable Gram file"):
+        load_gram(path)
+
+
+@pytest.mark.parametrize("meta", ["[" * 100_000, "[1]", "7", '{"format": []}', "1" * 5000])
+def test_a_description_of_another_form_is_refused(tmp_path, meta):
+    path = tmp_path / "gram.npz"
+    with path.open("wb") as file:
+        np.savez(file, distances=np.zeros((1, 1)), networks=np.array(["a"]), meta=np.array(meta))
+    with pytest.raises(GramFileError, match=re.escape(str(path))):
+        load_gram(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    path = tmp_path / "gram.npz"
+    with path.open("wb") as file:
+        np.savez_compressed(file, distances=np.zeros((3000, 3000)), networks=1, meta=1)
+    with pytest.raises(GramFileError, match="is compressed"):
+        load_gram(path)
+
+
+def test_a_computation_is_taken_over(metric, networks, tmp_path):
+    path = tmp_path / "gram.npz"
+
+    settings, names, keys = metric._described(networks, None)
+    later = {"settings": settings, "keys": keys, "names": names, "resume": True}
+    writers = []
+
+    def take_over(stage, done, total):
+        if stage == "networks" and not writers:
+            with pytest.raises(GramFileError, match="another process is writing"):
+                metric.gram(networks, out=path, progress=False)
+            writers.append(GramWriter(path, **later, overwrite=False, take_over=True))
+
+    with pytest.raises(GramFileError, match="was taken over by another process"):
+        metric.gram(networks, out=path, progress=take_over)
+    assert writers[0]._records
+    with writers[0], pytest.raises(GramFileError, match="another process is writing"):
+        metric.gram(networks, out=path, progress=False)
+    metric.gram(networks, out=path, progress=False)
+    assert torch.equal(load_gram(path).distances, metric(networks))
+    assert [file.name for file in tmp_path.iterdir()] == ["gram.npz"]

@@ -8,6 +8,7 @@ import torch
 import hotnas_torch as ht
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.metrics import GramStore
+from hotnas_torch.metrics.gram_file import lock
 from hotnas_torch.metrics.gram_store import GramStoreWriter
 
 zarr = pytest.importorskip("zarr")
@@ -240,3 +241,61 @@ def test_without_zarr_it_says_what_to_install(metric, nets, folder, monkeypatch)
     with pytest.raises(ImportError, match=r"pip install 'hotnas-torch\[ray\]'"):
         metric.gram_store(nets, folder)
     assert not folder.exists()
+
+
+def test_replacing_a_store_deletes_nothing_else(metric, nets, folder, expected):
+    metric.gram_store(nets[:5], folder, progress=False)
+    mine = [folder / "notes.txt", folder / "mine" / "a", folder / "distances" / "c" / "b.txt"]
+    mine[1].parent.mkdir()
+    for path in mine:
+        path.write_text("mine")
+    store = metric.gram_store(nets, folder, progress=False, overwrite=True)
+    assert torch.equal(store.tensor(), expected)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("zarr.json", lambda found: found["attributes"].pop("state")),
+        ("zarr.json", lambda found: found["attributes"].update(state=7)),
+        ("zarr.json", lambda found: found.update(attributes=[1])),
+        ("zarr.json", lambda found: found["attributes"].update(num_networks="many")),
+        ("zarr.json", lambda found: found.update(zarr_format="3")),
+        ("distances/zarr.json", lambda found: found.update(shape=[10**9, 10**9])),
+        ("distances/zarr.json", lambda found: found.update(shape=[5])),
+        ("distances/zarr.json", lambda found: found.update(data_type="int8")),
+        ("distances/zarr.json", lambda found: found.update(codecs=[{"name": "pickle"}])),
+        ("distances/zarr.json", lambda found: found.update(node_type="group")),
+        ("item/zarr.json", lambda found: found.update(shape=[10**12])),
+        ("item/zarr.json", lambda found: found.update(data_type="float64")),
+        ("networks/zarr.json", lambda found: found.update(shape=[3])),
+    ],
+)
+def test_a_store_with_a_damaged_description_is_refused(metric, nets, folder, member, change):
+    metric.gram_store(nets[:9], folder, progress=False)
+    path = folder / member
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(GramFileError, match=str(folder)):
+        _ = GramStore(folder).networks
+    path.write_text("[" * 100_000)
+    with pytest.raises(GramFileError, match=str(folder)):
+        GramStore(folder)
+
+
+def test_a_store_is_taken_over(metric, nets, folder, expected):
+    locks = []
+
+    def take_over(stage, done, total):
+        if stage == "networks" and not locks:
+            with pytest.raises(GramFileError, match="another process is writing"):
+                metric.gram_store(nets, folder, progress=False)
+            locks.append(lock(folder, take_over=True))
+
+    with pytest.raises(GramFileError, match="was taken over by another process"):
+        metric.gram_store(nets, folder, progress=take_over)
+    metric.gram_store(nets, folder, progress=False, take_over=True)
+    locks[0].close()
+    assert torch.equal(GramStore(folder).tensor(), expected)

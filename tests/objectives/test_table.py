@@ -1,3 +1,6 @@
+import gzip
+import os
+
 import pytest
 
 from hotnas_torch import spaces
@@ -58,3 +61,19 @@ def test_what_is_wrong_is_named(path, column, arguments, kind, message):
     arguments = {"space": SPACE, "architecture": "network", **arguments}
     with pytest.raises(kind, match=message):
         Table(path, column, **arguments)
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hotnas_torch.objectives.table._MOST_BYTES", 2**20)
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(b"0" * 2**24))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(TableError, match=r"bomb.csv.gz is damaged .* more than 1,048,576 bytes"):
+        Table(path, "acc", space=spaces.Pooling())
+    path.write_bytes(b"0" * (2**20 + 1))
+    with pytest.raises(TableError, match=r"cannot read .* larger than 1,048,576 bytes"):
+        Table(path, "acc", space=spaces.Pooling())
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(TableError, match="no ordinary file"):
+        Table(path, "acc", space=spaces.Pooling())

@@ -31,12 +31,12 @@ def test_the_compiled_core_refuses_other_devices() -> None:
 
 
 @pytest.mark.ext
-def test_auto_takes_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("the torch text ran")
-
-    monkeypatch.setattr(torch.autograd.Function, "apply", fail)
-    assert transport(*inputs())[1].item() == 0
+def test_auto_takes_the_compiled_core() -> None:
+    with torch.profiler.profile() as profile:
+        assert transport(*inputs())[1].item() == 0
+        transport(*inputs(), backend="torch")
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["hotnas::transport"] == counts["hotnas_text::transport"] == 1
 
 
 def test_unrolling_runs_the_torch_text() -> None:
@@ -50,11 +50,17 @@ def test_unrolling_runs_the_torch_text() -> None:
             sinkhorn(cost, masses, masses, 0.5, 0.0, 3, differentiate="unroll", backend="ext")
 
 
-def test_an_operator_without_a_gradient_rule_refuses_backward(
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def test_an_operator_without_a_derivative_rule_refuses_derivatives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_ext, "loaded", False)
-    double = Operator("double", lambda x: 2 * x, fake=torch.empty_like)
+    monkeypatch.setattr(_ext, "loaded", False)  # there is no compiled op of this name
+    double = Operator("double_for_tests", _double, fake=torch.empty_like)
     x = torch.ones(2, requires_grad=True)
-    with pytest.raises(RuntimeError, match="hotnas::double is not differentiable"):
+    with pytest.raises(RuntimeError, match="double_for_tests is not differentiable; detach"):
         double(x, backend="torch").sum().backward()
+    with pytest.raises(RuntimeError, match="double_for_tests is not differentiable; detach"):
+        torch.func.jvp(lambda x: double(x, backend="torch"), (x.detach(),), (x.detach(),))

@@ -163,8 +163,8 @@ print(torch.equal(*found))
 
 @pytest.mark.ext
 def test_handlers_that_return_run_during_the_call_and_change_nothing() -> None:
-    cost = torch.rand(1, 250, 250, generator=torch.Generator().manual_seed(0))
-    masses = torch.full((1, 250), 1 / 250)
+    cost = torch.rand(2, 400, 400, generator=torch.Generator().manual_seed(0))
+    masses = torch.full((2, 400), 1 / 400)
     arguments = (cost, masses, masses, 1e-4, 0.0, 30_000)
     expected = sinkhorn(*arguments, backend="ext")
     heard: list[float] = []

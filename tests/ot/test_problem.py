@@ -19,7 +19,12 @@ def cost(*batch: int) -> torch.Tensor:
         ([[0.0]], "cost must be a torch.Tensor, got list"),
         (torch.zeros(2, 2, dtype=torch.int64), r"float64, got torch.int64; use cost.double\(\)"),
         (torch.zeros(2, 2, dtype=torch.float16), "float32 or float64, got torch.float16"),
-        (torch.zeros(2, 2, dtype=torch.complex64), "float32 or float64, got torch.complex64"),
+        (torch.zeros(2, 2, dtype=torch.complex64), r"got torch.complex64; take its real part or"),
+        (torch.zeros(2, 2).to_sparse(), r"cost must be a dense tensor, got .*sparse_coo; use cost"),
+        (
+            torch.nested.nested_tensor([torch.zeros(2, 2)], layout=torch.jagged),
+            "got a nested tensor; pad the items to one size, with zero mass",
+        ),
     ],
 )
 def test_kinds_and_dtypes_of_the_cost(value: object, message: str) -> None:
@@ -122,6 +127,25 @@ def test_costs_and_structures_that_are_not_finite(bad: float, rng: torch.Generat
             ot.entropic_fgw(**arguments, epsilon=0.1)
         with pytest.raises(ValueError, match=message):
             ot.fgw_lower_bound(**arguments)
+
+
+def test_infinite_costs_are_refused_with_a_remedy() -> None:
+    forbidden = torch.tensor([[1.0, torch.inf], [2.0, 3.0]])
+    with pytest.raises(
+        ValueError, match=r"has inf at \(0, 1\); .*to forbid a pair, give it a cost"
+    ):
+        ot.transport(forbidden)
+    finite = forbidden.nan_to_num(posinf=(2 + 2) * 3.5)
+    assert ot.transport(finite).plan[0, 1] == 0
+
+
+def test_meta_tensors_have_shapes(backend: str) -> None:
+    if backend == "ext":
+        pytest.skip("the compiled core has no kernels for the meta device, and says so")
+    result = ot.transport(torch.zeros(5, 2, 3, device="meta"), backend=backend)
+    assert result.plan.is_meta
+    assert result.plan.shape == (5, 2, 3)
+    assert result.objective.shape == (5,)
 
 
 def test_absent_nodes_may_hold_anything(rng: torch.Generator, backend: str) -> None:

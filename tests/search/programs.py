@@ -2,6 +2,8 @@
 
 import math
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -47,6 +49,30 @@ def raises(net: Network) -> float:
     raise ValueError(f"not for {net.spec}")
 
 
+def hangs_for_some(net: Network) -> float:
+    """Starts a process, writes down its own number and that one's, and waits with it."""
+    if net.spec.startswith("0"):
+        child = subprocess.Popen(["sleep", "600"])
+        Path(os.environ["HANGING"]).joinpath(net.spec).write_text(f"{os.getpid()} {child.pid}")
+        child.wait()
+    return value(net)
+
+
+def hangs(net: Network) -> float:
+    Path(os.environ["HANGING"]).joinpath(net.spec).write_text(f"{os.getpid()} {os.getpid()}")
+    time.sleep(600)
+    return 0.0
+
+
+def stops(net: Network) -> float:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return 0.0
+
+
+def infinite(net: Network) -> float:
+    return math.inf
+
+
 def strategy(name: str, seed: int = 0) -> Strategy:
     space = spaces.NASBenchMacro()
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +84,9 @@ def strategy(name: str, seed: int = 0) -> Strategy:
 
 
 def main(name: str, storage: str, seconds: str) -> None:
-    """A search whose evaluations take long enough to be killed in one."""
+    """A search whose evaluations take long enough to be killed in one, or for ever."""
+    if seconds == "inf":
+        run(strategy(name), hangs, budget=8, workers=2, storage=storage, progress=False)
 
     def objective(net: Network) -> float:
         time.sleep(float(seconds))

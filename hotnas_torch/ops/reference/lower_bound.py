@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from hotnas_torch.ops.reference.fgw import Units, without_absent_nodes
 from hotnas_torch.ops.reference.pair_cost import pair_cost_kernel
+from hotnas_torch.ops.reference.scale import back
 from hotnas_torch.ops.reference.transport import transport
 
 __all__ = ["fgw_lower_bound"]
@@ -49,10 +51,11 @@ def fgw_lower_bound(
         section 6 (third lower bound).
     """
     batch, n, m = cost.shape
-    x, y = a != 0, b != 0
-    cost = torch.where(x[:, :, None] & y[:, None, :], cost, 0)
-    struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
-    struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
+    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b)
+    units = Units.of(*inputs, a, alpha, loss)
+    problem = units.scale(*inputs, a, b)
+    cost, struct_x, struct_y = problem.cost, problem.struct_x, problem.struct_y
+    a, b = problem.a, problem.b
     inner = torch.zeros_like(cost)
     for i in range(n):
         kernel = pair_cost_kernel(struct_x, struct_y, i, loss, pairs)  # (B, m, n, m)
@@ -60,5 +63,6 @@ def fgw_lower_bound(
         masses_b = b[:, None, :].expand(batch, m, m).reshape(batch * m, m)
         cheapest = transport(kernel.reshape(batch * m, n, m), masses_a, masses_b)[1]
         inner[:, i, :] = cheapest.reshape(batch, m)
-    weight = alpha[:, None, None]
-    return transport((1 - weight) * cost + 0.5 * weight * inner, a, b)[1]
+    linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
+    bound = transport(linear * cost + 0.5 * pair * inner, a, b)[1]
+    return back(torch.where(alpha.isfinite(), bound, torch.nan), units.result)

@@ -18,6 +18,7 @@ __all__ = [
     "PAIRS_ORDERED",
     "dense_pair_cost",
     "pair_cost",
+    "pair_cost_change",
     "pair_cost_gradient",
     "pair_cost_kernel",
     "pair_cost_matrix",
@@ -63,7 +64,10 @@ def pair_cost(plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs
             row_index, k[:, None, None], column_index, l[:, None, None], pairs
         )
         terms = _loss(leaving, loss) * after + _loss(entering, loss) * before
-        total = total + masses[:, t, None, None] * terms
+        mass = masses[:, t, None, None]
+        total = total + torch.where(
+            mass != 0, mass * terms, 0
+        )  # no node that is absent, whatever it holds
     return total
 
 
@@ -88,19 +92,19 @@ def pair_cost_gradient(
         O(n^2 m^2) time, O(n m^2) memory per item.
     """
     n, m = plan.shape[1:]
-    grad_x, grad_y = torch.zeros_like(struct_x), torch.zeros_like(struct_y)
+    rows, grad_y = [], torch.zeros_like(struct_y)
     k = torch.arange(n, device=plan.device)[:, None, None]
     j = torch.arange(m, device=plan.device)[None, :, None]
     l = torch.arange(m, device=plan.device)[None, None, :]
     weighted = plan * weight[:, None, None]
     for i in range(n):
         difference = struct_x[:, i, :, None, None] - struct_y[:, None, :, :]  # (B, k, j, l)
-        slope = difference.sign() if loss == LOSS_L1 else 2 * difference
+        slope = _slope(difference, loss)
         in_set, _ = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
         terms = weighted[:, i, None, :, None] * plan[:, :, None, :] * slope * in_set
-        grad_x[:, i, :] = terms.sum((2, 3))
-        grad_y -= terms.sum(1)
-    return grad_x, grad_y
+        rows.append(terms.sum((2, 3)))
+        grad_y = grad_y - terms.sum(1)
+    return torch.stack(rows, 1), grad_y
 
 
 def pair_cost_kernel(struct_x: Tensor, struct_y: Tensor, i: int, loss: int, pairs: int) -> Tensor:
@@ -109,8 +113,7 @@ def pair_cost_kernel(struct_x: Tensor, struct_y: Tensor, i: int, loss: int, pair
     j = torch.arange(m, device=struct_x.device)[:, None, None]
     k = torch.arange(n, device=struct_x.device)[None, :, None]
     l = torch.arange(m, device=struct_x.device)[None, None, :]
-    leaving = struct_x[:, i, None, :, None] - struct_y[:, :, None, :]
-    entering = struct_x[:, :, i][:, None, :, None] - struct_y.transpose(1, 2)[:, :, None, :]
+    leaving, entering = _differences(struct_x, struct_y, i)
     after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
     return _loss(leaving, loss) * after + _loss(entering, loss) * before
 
@@ -135,19 +138,44 @@ def dense_pair_cost(
     return torch.stack(rows, 1)
 
 
+def pair_cost_change(
+    plan: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    change_x: Tensor,
+    change_y: Tensor,
+    loss: int,
+    pairs: int,
+) -> Tensor:
+    """Derivative of B(plan), shape (B, n, m), along changes of the structures, of their shapes."""
+    n, m = plan.shape[1:]
+    j = torch.arange(m, device=plan.device)[:, None, None]
+    k = torch.arange(n, device=plan.device)[None, :, None]
+    l = torch.arange(m, device=plan.device)[None, None, :]
+    rows = []
+    for i in range(n):
+        leaving, entering = _differences(struct_x, struct_y, i)
+        change_out, change_in = _differences(change_x, change_y, i)
+        after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
+        kernel = _slope(leaving, loss) * change_out * after
+        kernel = kernel + _slope(entering, loss) * change_in * before
+        rows.append((kernel * plan[:, None]).sum((2, 3)))
+    return torch.stack(rows, 1)
+
+
 def signature_distance(
-    struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, pairs: int
+    struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, loss: int, pairs: int
 ) -> Tensor:
     """Compare nodes by their mean outgoing and mean incoming structure.
 
     With out_i = sum of a_k struct_x_ik and in_i = sum of a_k struct_x_ki over the k that node i is
     paired with (all: every k; directed: k != i; ordered: k > i and k < i), the entry (i, j) is
-    the mean of |out_i - out'_j| and |in_i - in'_j|, shape (B, n, m).
+    the mean of L(out_i - out'_j) and L(in_i - in'_j), shape (B, n, m), in the unit of the costs.
     """
     out_x, in_x = _signatures(struct_x, a, pairs)
     out_y, in_y = _signatures(struct_y, b, pairs)
-    out_gap = (out_x[:, :, None] - out_y[:, None, :]).abs()
-    in_gap = (in_x[:, :, None] - in_y[:, None, :]).abs()
+    out_gap = _loss(out_x[:, :, None] - out_y[:, None, :], loss)
+    in_gap = _loss(in_x[:, :, None] - in_y[:, None, :], loss)
     return 0.5 * (out_gap + in_gap)
 
 
@@ -165,6 +193,17 @@ def _signatures(structure: Tensor, masses: Tensor, pairs: int) -> tuple[Tensor, 
 
 def _loss(difference: Tensor, loss: int) -> Tensor:
     return difference.abs() if loss == LOSS_L1 else difference * difference
+
+
+def _slope(difference: Tensor, loss: int) -> Tensor:
+    return difference.sign() if loss == LOSS_L1 else 2 * difference
+
+
+def _differences(struct_x: Tensor, struct_y: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    """Differences of what leaves and what enters node i and every j, both (B, m, n, m)."""
+    leaving = struct_x[:, i, None, :, None] - struct_y[:, :, None, :]
+    entering = struct_x[:, :, i][:, None, :, None] - struct_y.transpose(1, 2)[:, :, None, :]
+    return leaving, entering
 
 
 def _pair_sets(i: Tensor, k: Tensor, j: Tensor, l: Tensor, pairs: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,17 @@ nothing.
 import torch
 from torch import Tensor
 
-__all__ = ["CONVERGED", "INFEASIBLE", "MAX_ITER", "NONFINITE", "transport"]
+from hotnas_torch.ops.reference.scale import back, exponent_of, largest_of
+
+__all__ = [
+    "CONVERGED",
+    "INFEASIBLE",
+    "MAX_ITER",
+    "NONFINITE",
+    "extend_duals",
+    "feasibility",
+    "transport",
+]
 
 # Status codes of every solver of the library.
 CONVERGED = 0
@@ -26,7 +36,8 @@ def transport(
     still has supply sends mass along the cheapest path to a column that still has demand, until no
     supply is left. Support edges are explored before other edges of equal length, which keeps the
     support a forest: the plan is a vertex of the transport polytope with at most n + m - 1
-    non-zeros, also when costs tie.
+    non-zeros, also when costs tie. Every item is solved in units of its own (`scale`), so scaling
+    costs or masses by a power of two scales the results and changes nothing else.
 
     Args:
         cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never
@@ -36,11 +47,12 @@ def transport(
 
     Returns:
         ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n) and ``g`` (B, m) with f_i + g_j
-        <= C_ij where at most one of the two nodes has zero weight, and equality on the support (a
-        zero-weight node gets the largest dual that the positive nodes of the other side allow,
-        which makes it the one-sided derivative of the objective in that weight; 0 where there is
-        none); ``iterations`` (B,) int32, the number of augmenting paths; ``status`` (B,) int32.
-        Items with status NONFINITE or INFEASIBLE are NaN throughout.
+        <= C_ij and equality on the support (a zero-weight row gets the largest dual that the
+        positive columns allow, which makes it the one-sided derivative of the objective in that
+        weight, a zero-weight column then what all rows allow; costs of these nodes that are no
+        numbers are passed over, 0 where there is no other); ``iterations`` (B,) int32, the number
+        of augmenting paths; ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are
+        NaN throughout.
 
     Complexity:
         O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per
@@ -55,15 +67,19 @@ def transport(
     rows, columns = a > 0, b > 0
     active = rows[:, :, None] & columns[:, None, :]
     used_cost = torch.where(active, cost, torch.zeros_like(cost))
-    status = _feasibility(used_cost, a, b)
+    status = feasibility(a, b, used_cost)
     solvable = status == CONVERGED
 
-    supply = torch.where(rows & solvable[:, None], a, torch.zeros_like(a))
-    demand = torch.where(columns & solvable[:, None], b, torch.zeros_like(b))
+    of_cost, of_mass = exponent_of(largest_of(used_cost)), exponent_of(a.sum(1))
+    used_cost = back(used_cost, -of_cost)
+    supply = back(torch.where(rows & solvable[:, None], a, torch.zeros_like(a)), -of_mass)
+    demand = back(torch.where(columns & solvable[:, None], b, torch.zeros_like(b)), -of_mass)
     # Differences of masses that are equal in exact arithmetic leave a few units in the last place:
     # these are no mass.
-    largest = torch.maximum(_amax(supply), _amax(demand))
-    negligible = 2 * torch.finfo(cost.dtype).eps * largest
+    epsilon = torch.finfo(cost.dtype).eps
+    negligible = 2 * epsilon * torch.maximum(largest_of(supply), largest_of(demand))
+    # What the columns cannot take, and what is left over by rounding.
+    excess = (supply.sum(1) - demand.sum(1)).clamp_min(0) + (n + m) * epsilon * supply.sum(1)
 
     plan = torch.zeros_like(cost)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
@@ -90,14 +106,14 @@ def transport(
             negligible[items],
         )
         iterations[items] += 1
-    unfinished = (supply > negligible[:, None]).any(1) & (demand > negligible[:, None]).any(1)
-    status = torch.where(unfinished, torch.full_like(status, MAX_ITER), status)
+    left = torch.where(supply > negligible[:, None], supply, 0).sum(1)
+    status = torch.where(solvable & ~(left <= excess), INFEASIBLE, status)
 
-    f, g = _extend_to_zero_weights(cost, rows, columns, f, g)
-    objective = (plan * used_cost).sum((1, 2))
-    failed = ~solvable
+    objective = back(back((plan * used_cost).sum((1, 2)), of_cost), of_mass)
+    f, g = extend_duals(cost, rows, columns, back(f, of_cost), back(g, of_cost))
+    failed = status != CONVERGED
     return (
-        _nan_where(failed, plan),
+        _nan_where(failed, back(plan, of_mass)),
         _nan_where(failed, objective),
         _nan_where(failed, f),
         _nan_where(failed, g),
@@ -106,14 +122,22 @@ def transport(
     )
 
 
-def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return per item NONFINITE, INFEASIBLE (negative or unequal masses) or, so far, CONVERGED."""
+def feasibility(a: Tensor, b: Tensor, *values: Tensor) -> Tensor:
+    """Return per item NONFINITE, INFEASIBLE (negative or unequal masses) or, so far, CONVERGED.
+
+    Args:
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+        *values: What must be finite, each with B items.
+    """
     total_a, total_b = a.sum(1), b.sum(1)
-    finite = cost.isfinite().all(2).all(1) & total_a.isfinite() & total_b.isfinite()
+    finite = total_a.isfinite() & total_b.isfinite()
+    for value in values:
+        finite &= value[:, None].flatten(1).isfinite().all(1)
     # Loose enough for masses that were rounded when they were normalised.
-    slack = torch.finfo(cost.dtype).eps ** 0.5 * torch.maximum(total_a, total_b)
+    slack = torch.finfo(a.dtype).eps ** 0.5 * torch.maximum(total_a, total_b)
     balanced = (a >= 0).all(1) & (b >= 0).all(1) & ((total_a - total_b).abs() <= slack)
-    status = torch.full((cost.shape[0],), CONVERGED, dtype=torch.int32, device=cost.device)
+    status = torch.full((len(a),), CONVERGED, dtype=torch.int32, device=a.device)
     status = torch.where(balanced, status, torch.full_like(status, INFEASIBLE))
     return torch.where(finite, status, torch.full_like(status, NONFINITE))
 
@@ -207,7 +231,9 @@ def _augment(
     # The path back from the sink: +1 where it adds mass, -1 where it takes mass back.
     direction = torch.zeros_like(plan)
     column, walking = sink, torch.ones_like(searching)
-    while walking.any():
+    for _ in range(m):
+        if not walking.any():
+            break
         row = column_parent[item, column]
         direction[item, row, column] += walking.to(plan.dtype)
         walking = walking & (row != source)
@@ -227,24 +253,24 @@ def _augment(
     return plan, supply, demand, f, g
 
 
-def _extend_to_zero_weights(
+def extend_duals(
     cost: Tensor, rows: Tensor, columns: Tensor, f: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Give zero-weight nodes the largest dual that the positive nodes of the other side allow."""
+    """Give zero-weight rows the largest dual that the positive columns allow; columns likewise.
+
+    The columns by all rows: f_i + g_j <= cost_ij also where both have zero weight. Costs there that
+    are no numbers are passed over.
+    """
     if cost.numel() == 0:
         return f, g
     infinity = torch.full_like(cost, torch.inf)
-    allowed_f = torch.where(columns[:, None, :], cost - g[:, None, :], infinity).amin(2)
-    allowed_g = torch.where(rows[:, :, None], cost - f[:, :, None], infinity).amin(1)
-    return (
-        torch.where(rows, f, _finite_or_zero(allowed_f)),
-        torch.where(columns, g, _finite_or_zero(allowed_g)),
-    )
-
-
-def _amax(values: Tensor) -> Tensor:
-    """Return the largest entry of each row, 0 for rows without entries."""
-    return values.amax(1) if values.shape[1] else values.new_zeros(values.shape[0])
+    allowed = cost - g[:, None, :]
+    allowed = torch.where(columns[:, None, :] & allowed.isfinite(), allowed, infinity)
+    f = torch.where(rows, f, _finite_or_zero(allowed.amin(2)))
+    present = columns.any(1)[:, None]
+    allowed = cost - f[:, :, None]
+    allowed = torch.where(allowed.isfinite(), allowed, infinity).amin(1)
+    return f, torch.where(columns | ~present, g, _finite_or_zero(allowed))
 
 
 def _finite_or_zero(values: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidence
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arguments import number
+
 __all__ = ["UCB", "Acquisition", "AcquisitionInputs", "LogEI", "name_of"]
 
 
@@ -54,8 +56,8 @@ class UCB:
     beta: float | None = None
 
     def __post_init__(self) -> None:
-        if self.beta is not None and not self.beta >= 0.0:
-            raise ValueError(f"beta must be >= 0 or None, got {self.beta}.")
+        if self.beta is not None and not 0.0 <= number("beta", self.beta) < math.inf:
+            raise ValueError(f"beta must be >= 0 and finite, or None; got {self.beta}.")
 
     def weight(self, step: int) -> float:
         """Returns beta at a step."""

@@ -13,6 +13,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.distributions import ascend_simplex
 from hotnas_torch.gp import FeatureGP
 from hotnas_torch.search.base import Observation
@@ -135,8 +136,7 @@ class ANASODBO(EncodingStrategy, BayesianSearch):
             num_candidates = min(
                 _CANDIDATES_PER_OPERATION * self.encoding.num_operations, _MOST_CANDIDATES
             )
-        if num_candidates < 1:
-            raise ValueError(f"num_candidates must be at least 1, got {num_candidates}.")
+        num_candidates = integer("num_candidates", num_candidates, least=1)
         if not isinstance(trust_region, DirichletTrustRegion | None):
             raise TypeError(
                 f"trust_region must be a DirichletTrustRegion or None, got {trust_region!r}."

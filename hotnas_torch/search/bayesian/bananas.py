@@ -11,9 +11,11 @@ from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs
 from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.search.bayesian.ensemble import MLPEnsemble
+from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
@@ -116,17 +118,20 @@ class BANANAS(BayesianSearch):
         if encoding == "adjacency" and max_length is not None:
             raise ValueError("max_length is a setting of encoding='path'; leave it out.")
         self.encoding = encoding
-        self.max_length = max_length
-        self.model_options = dict(model_options or {})
+        self.max_length = None if max_length is None else integer("max_length", max_length)
+        self.model_options = checked_options(
+            "model_options", model_options, settings_of(MLPEnsemble)
+        )
         self._encode = (
-            PathEncoding(space, max_length=max_length)
+            PathEncoding(space, max_length=self.max_length)
             if encoding == "path"
             else AdjacencyEncoding(space)
         )
         # An untrained ensemble says now what would be wrong later.
         nets = space.sample(2, generator=torch.Generator().manual_seed(0))
         values = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-        self._ensemble(space.encode(nets), values, torch.Generator(), {"epochs": 0})
+        with refused_by("model_options", self.model_options):
+            self._ensemble(space.encode(nets), values, torch.Generator(), {})
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings; a callable by its name."""

@@ -12,6 +12,7 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian.acquisition import (
     UCB,
@@ -20,10 +21,13 @@ from hotnas_torch.search.bayesian.acquisition import (
     LogEI,
     name_of,
 )
+from hotnas_torch.search.bayesian.targets import targets, unexplained
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["BayesianSearch", "believe"]
 
+# Fits of a model without the outliers of the fit before.
+_ROUNDS = 3
 _ACQUISITIONS: dict[str, Acquisition] = {"ucb": UCB(), "log_ei": LogEI()}
 
 
@@ -35,6 +39,11 @@ class BayesianSearch(Strategy):
     and takes from it the network with the largest acquisition value. For a batch, and for networks
     that are pending, the model is told its own mean as if it had been observed (kriging believer),
     and the next network is taken.
+
+    A few wild values do not blind the model: bad tails are cut off
+    (:func:`~hotnas_torch.search.bayesian.targets.targets`), and a Gaussian process is fitted again
+    without observations that are far worse than all the others say
+    (:func:`~hotnas_torch.search.bayesian.targets.unexplained`). They stay observed.
 
     Subclasses say which model: they implement :meth:`_fit`, and may replace :meth:`_pool`.
 
@@ -71,13 +80,10 @@ class BayesianSearch(Strategy):
         pending: Literal["believer", "acquisition"] = "believer",
     ) -> None:
         super().__init__(space, generator=generator)
-        for argument, value, smallest in (
-            ("num_initial", num_initial, 2),
-            ("pool_size", pool_size, 1),
-            ("num_parents", num_parents, 1),
-        ):
-            if value < smallest:
-                raise ValueError(f"{argument} must be at least {smallest}, got {value}.")
+        num_initial = integer("num_initial", num_initial, least=2)
+        pool_size = integer("pool_size", pool_size, least=1)
+        num_parents = integer("num_parents", num_parents, least=1)
+        random_fraction = number("random_fraction", random_fraction)
         if not 0.0 <= random_fraction <= 1.0:
             raise ValueError(f"random_fraction must lie in [0, 1], got {random_fraction}.")
         if transform not in ("none", "log"):
@@ -88,7 +94,7 @@ class BayesianSearch(Strategy):
         self.acquisition = _acquisition(acquisition)
         self.pool_size = pool_size
         self.num_parents = num_parents
-        self.random_fraction = float(random_fraction)
+        self.random_fraction = random_fraction
         self.transform: Literal["none", "log"] = transform
         self.pending_points: Literal["believer", "acquisition"] = pending
         self.model: Model | None = None
@@ -132,7 +138,7 @@ class BayesianSearch(Strategy):
     ) -> list[Network]:
         X = self.space.encode([found.network for found in observed])
         Y = self._targets(observed)
-        self.model = model = self._fit(X, Y)
+        self.model = model = self._fit_explained(X, Y)
         awaited = self.space.encode([*self._pending.values(), *proposed])
         if self.pending_points == "believer" and len(awaited):
             model = believe(model, awaited)
@@ -177,9 +183,24 @@ class BayesianSearch(Strategy):
     def _targets(self, observed: list[Observation]) -> Tensor:
         """Returns what the model is to maximise, (n, 1)."""
         values = torch.tensor([found.value for found in observed], dtype=torch.float64)
-        if self.transform == "log" and bool((values > 0.0).all()):
-            values = values.log()
-        return -values[:, None]
+        return targets(values, transform=self.transform)[:, None]
+
+    def _fit_explained(self, X: Tensor, Y: Tensor) -> Model:
+        """Fits a model, and again without what it says are trainings that went wrong.
+
+        These are few: at least half of the observations stay.
+        """
+        model = self._fit(X, Y)
+        kept = torch.arange(len(X))
+        for _ in range(_ROUNDS):
+            outliers = unexplained(model)
+            if outliers is None or not bool(outliers.any()):
+                break
+            kept = kept[~outliers.cpu()]
+            if 2 * len(kept) < len(X) or bool((Y[kept] == Y[kept[0]]).all()):
+                break
+            model = self._fit(X[kept], Y[kept])
+        return model
 
     @contextmanager
     def _botorch_randomness(self) -> Iterator[None]:

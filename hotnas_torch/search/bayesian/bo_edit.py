@@ -9,7 +9,7 @@ import torch
 
 from hotnas_torch.metrics import EditDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition
-from hotnas_torch.search.bayesian.distance_search import DistanceSearch, checked_options
+from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["BOEdit"]
@@ -70,10 +70,10 @@ class BOEdit(DistanceSearch):
         refit_every: int = 1,
         distance_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.distance_options = checked_options(distance_options)
+        distance, self.distance_options = built(EditDistance, space, distance_options)
         super().__init__(
             space,
-            EditDistance(space, **self.distance_options),
+            distance,
             generator=generator,
             num_initial=num_initial,
             acquisition=acquisition,

@@ -11,11 +11,12 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.metrics import TreeWasserstein
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import UCB, Acquisition
 from hotnas_torch.search.bayesian.base import believe
-from hotnas_torch.search.bayesian.distance_search import DistanceSearch, checked_options
+from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.spaces import SearchSpace
 
@@ -95,12 +96,16 @@ class BOTW(DistanceSearch):
     ) -> None:
         if batches not in ("kdpp", "believer"):
             raise ValueError(f"batches must be 'kdpp' or 'believer', got {batches!r}.")
-        self.grams: Literal[1, 2] = grams
+        self.grams = integer("grams", grams)
         self.batches: Literal["kdpp", "believer"] = batches
-        self.distance_options = checked_options(distance_options)
+        if self.grams not in (1, 2):
+            raise ValueError(f"grams must be 1 or 2, got {self.grams}.")
+        distance, self.distance_options = built(
+            TreeWasserstein, space, distance_options, grams=self.grams
+        )
         super().__init__(
             space,
-            TreeWasserstein(space, grams=grams, **self.distance_options),
+            distance,
             generator=generator,
             num_initial=num_initial,
             acquisition=UCB(_BETA) if acquisition is None else acquisition,
@@ -127,7 +132,7 @@ class BOTW(DistanceSearch):
             return super()._choose(num, observed, proposed, taken)
         X = self.space.encode([found.network for found in observed])
         Y = self._targets(observed)
-        model: Model = self._fit(X, Y)
+        model: Model = self._fit_explained(X, Y)
         self.model = model
         awaited = self.space.encode([*self._pending.values(), *proposed])
         if len(awaited):

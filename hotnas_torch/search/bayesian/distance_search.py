@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,16 @@ from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.gp import DistanceGP, PartMemory
 from hotnas_torch.metrics import NetworkDistance
+from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.base import BayesianSearch
+from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
+from hotnas_torch.search.bayesian.targets import targets
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["DistanceSearch", "checked_options"]
+__all__ = ["DistanceSearch", "built"]
 
 _FIT_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
 
@@ -47,22 +51,28 @@ class DistanceSearch(BayesianSearch):
         **options: Any,
     ) -> None:
         super().__init__(space, generator=generator, **options)
-        if refit_every < 1:
-            raise ValueError(f"refit_every must be at least 1, got {refit_every}.")
         self.distance = distance
-        self.refit_every = refit_every
+        self.refit_every = integer("refit_every", refit_every, least=1)
         self._memory = PartMemory(distance)
-        self._last_fit: DistanceGP | None = None
-        self._last_data: tuple[Tensor, Tensor] | None = None
+        # With their data, the latest last: as many as one choice makes.
+        self._last_fits: deque[tuple[Tensor, Tensor, DistanceGP]] = deque(maxlen=4)
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings."""
         return super().settings() | {"refit_every": self.refit_every}
 
+    def _num_fitted(self, num: int) -> int:
+        """How many of so many observations the parameters of the kernel depend on."""
+        # The first ones alone, so that a continued search has the same.
+        return num - max(0, num - self.num_initial) % self.refit_every
+
+    def _targets(self, observed: list[Observation]) -> Tensor:
+        values = torch.tensor([found.value for found in observed], dtype=torch.float64)
+        first = max(2, self._num_fitted(len(values)))
+        return targets(values, transform=self.transform, num_reference=first)[:, None]
+
     def _fit(self, X: Tensor, Y: Tensor) -> DistanceGP:
-        # Parameters depend on the first observations alone, so that a continued search has them.
-        later = max(0, len(X) - self.num_initial) % self.refit_every
-        first = len(X) - later
+        first = self._num_fitted(len(X))
         if first < 2 or bool((Y[:first] == Y[0]).all()):
             first = len(X)
         fitted = self._fitted(X[:first], Y[:first])
@@ -79,10 +89,9 @@ class DistanceSearch(BayesianSearch):
         return DistanceGP(X, Y, distance=self.distance, memory=self._memory)
 
     def _fitted(self, X: Tensor, Y: Tensor) -> DistanceGP:
-        if self._last_fit is not None and self._last_data is not None:
-            last_X, last_Y = self._last_data
+        for last_X, last_Y, fitted in self._last_fits:
             if torch.equal(X, last_X) and torch.equal(Y, last_Y):
-                return self._last_fit
+                return fitted
         model = self._model(X, Y)
         try:
             fit_gpytorch_mll(
@@ -93,15 +102,29 @@ class DistanceSearch(BayesianSearch):
             # The starting values are a usable model, too.
             model = self._model(X, Y)
         model.eval()
-        self._last_fit, self._last_data = model, (X, Y)
+        self._last_fits.append((X, Y, model))
         return model
 
 
-def checked_options(distance_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns settings of a distance, which have to fit into the record of a search."""
-    options = dict(distance_options or {})
-    try:
-        json.dumps(options)
-    except TypeError as error:
-        raise TypeError(f"distance_options must be ready for json.dumps: {error}.") from error
-    return options
+def built(
+    kind: Callable[..., NetworkDistance],
+    space: SearchSpace,
+    options: Mapping[str, Any] | None,
+    **own: Any,
+) -> tuple[NetworkDistance, dict[str, Any]]:
+    """Returns a distance with a caller's settings, and these as a dict.
+
+    Args:
+        kind: The class of the distance.
+        space: What is searched.
+        options: The caller's ``distance_options``.
+        **own: Settings that are the search's.
+
+    Raises:
+        TypeError, ValueError: A setting that is not known, not ready for ``json.dumps``, of the
+            wrong kind or out of range.
+    """
+    known = [name for name in settings_of(kind) if name not in own]
+    found = checked_options("distance_options", options, known)
+    with refused_by("distance_options", found):
+        return kind(space, **own, **found), found

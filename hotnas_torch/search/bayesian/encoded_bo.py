@@ -9,6 +9,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.gp import NetworkFeatures
 from hotnas_torch.search.bayesian.acquisition import Acquisition
 from hotnas_torch.search.bayesian.anasod_bo import fit_feature_gp
@@ -93,9 +94,9 @@ class EncodedBO(BayesianSearch):
         if encoding == "adjacency" and max_length is not None:
             raise ValueError("max_length is a setting of encoding='path'; leave it out.")
         self.encoding = encoding
-        self.max_length = max_length
+        self.max_length = None if max_length is None else integer("max_length", max_length)
         encode = (
-            PathEncoding(space, max_length=max_length)
+            PathEncoding(space, max_length=self.max_length)
             if encoding == "path"
             else AdjacencyEncoding(space)
         )

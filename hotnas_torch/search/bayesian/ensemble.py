@@ -11,6 +11,7 @@ from botorch.models.ensemble import EnsembleModel
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.spaces import SearchSpace
 
@@ -84,16 +85,13 @@ class MLPEnsemble(EnsembleModel):
                 "train_X and train_Y must have shapes (n, d) and (n, 1); got"
                 f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
             )
-        for argument, value, smallest in (
-            ("num_members", num_members, 2),
-            ("num_layers", num_layers, 1),
-            ("width", width, 1),
-            ("epochs", epochs, 0),
-            ("batch_size", batch_size, 1),
-        ):
-            if value < smallest:
-                raise ValueError(f"{argument} must be at least {smallest}, got {value}.")
-        if not learning_rate > 0.0:
+        num_members = integer("num_members", num_members, least=2)
+        num_layers = integer("num_layers", num_layers, least=1)
+        width = integer("width", width, least=1)
+        epochs = integer("epochs", epochs, least=0)
+        batch_size = integer("batch_size", batch_size, least=1)
+        learning_rate = number("learning_rate", learning_rate)
+        if not 0.0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate must be > 0, got {learning_rate}.")
         self._num_outputs = 1
         self._index = NetworkIndex(space)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,14 +12,18 @@ from botorch.models.model import Model
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
-from hotnas_torch.gp import HOTNNGP
+from hotnas_torch.arguments import integer
+from hotnas_torch.gp import HOTNNGP, HOTNNKernel
 from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
 from hotnas_torch.search.bayesian.base import BayesianSearch
+from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNAS"]
 
 ModelFactory = Callable[[Tensor, Tensor], Model]
+
+_MODEL_SETTINGS = settings_of(HOTNNGP) + settings_of(HOTNNKernel)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -129,16 +132,16 @@ class HOTNAS(BayesianSearch):
         model: ModelFactory | None = None,
         preset: Literal["default", "paper", "distribution"] = "default",
     ) -> None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
         chosen = _DEFAULTS | PRESETS[preset]
-        for argument, given in (
+        for argument, passed in (
             ("acquisition", acquisition),
             ("random_fraction", random_fraction),
             ("transform", transform),
         ):
-            if given is not None:
-                chosen[argument] = given
+            if passed is not None:
+                chosen[argument] = passed
         super().__init__(
             space,
             generator=generator,
@@ -150,17 +153,19 @@ class HOTNAS(BayesianSearch):
             transform=chosen["transform"],
             pending=pending,
         )
-        if learn_from < 0:
-            raise ValueError(f"learn_from must be at least 0, got {learn_from}.")
-        self.learn_from = learn_from
+        self.learn_from = integer("learn_from", learn_from, least=0)
+        if not (model is None or callable(model)):
+            raise TypeError(f"model must be callable or None, got {model!r}.")
         if model is not None and model_options:
             raise ValueError("model_options are settings of the default model; leave them out.")
-        self.model_options = chosen["model_options"] | dict(model_options or {})
-        try:
-            json.dumps(self.model_options)
-        except TypeError as error:
-            raise TypeError(f"model_options must be ready for json.dumps: {error}.") from error
+        given = checked_options("model_options", model_options, _MODEL_SETTINGS)
+        self.model_options = chosen["model_options"] | given
         self._factory = model
+        # A model of any two networks says now what would be wrong later.
+        probe = space.sample(2, generator=torch.Generator().manual_seed(0))
+        if model is None and len({space.key(net) for net in probe}) == 2:
+            with refused_by("model_options", given):
+                self._model(space.encode(probe), torch.tensor([[0.0], [1.0]], dtype=torch.float64))
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings; a callable by its name."""
@@ -173,13 +178,14 @@ class HOTNAS(BayesianSearch):
     def _fit(self, X: Tensor, Y: Tensor) -> Model:
         if self._factory is not None:
             return self._factory(X, Y)
-        options = self.model_options
-        if len(X) < self.learn_from:
-            options = options | {"learn": []}
-        model = HOTNNGP(X, Y, space=self.space, **options)
+        options: dict[str, Any] = {"learn": []} if len(X) < self.learn_from else {}
+        model = self._model(X, Y, **options)
         try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         except ModelFittingError:
             # The starting values are a usable model, too.
-            model = HOTNNGP(X, Y, space=self.space, **options)
+            model = self._model(X, Y, **options)
         return model.eval()
+
+    def _model(self, X: Tensor, Y: Tensor, **options: Any) -> HOTNNGP:
+        return HOTNNGP(X, Y, space=self.space, **(self.model_options | options))

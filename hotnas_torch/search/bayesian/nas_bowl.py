@@ -11,6 +11,7 @@ from botorch.models.model import Model
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP
 from hotnas_torch.search.bayesian.acquisition import Acquisition
 from hotnas_torch.search.bayesian.base import BayesianSearch
@@ -93,9 +94,15 @@ class NASBOWL(BayesianSearch):
             random_fraction=random_fraction,
             transform=transform,
         )
-        self.levels = None if levels is None else tuple(levels)
+        if levels is not None and not isinstance(levels, list | tuple | range):
+            raise TypeError(f"levels must be a sequence of int or None, got {levels!r}.")
+        self.levels = (
+            None
+            if levels is None
+            else tuple(integer(f"levels[{place}]", one) for place, one in enumerate(levels))
+        )
         self.aggregation = aggregation
-        self.max_noise = max_noise
+        self.max_noise = number("max_noise", max_noise)
         # A model of any two networks says now what would be wrong later.
         nets = space.sample(2, generator=torch.Generator().manual_seed(0))
         self._model(space.encode(nets), torch.tensor([[0.0], [1.0]], dtype=torch.float64))

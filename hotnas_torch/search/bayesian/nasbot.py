@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.metrics import OTMANN
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, LogEI
-from hotnas_torch.search.bayesian.distance_search import DistanceSearch, checked_options
+from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["NASBOT"]
@@ -90,10 +91,10 @@ class NASBOT(DistanceSearch):
         refit_every: int = 7,
         distance_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.distance_options = checked_options(distance_options)
+        distance, self.distance_options = built(OTMANN, space, distance_options)
         super().__init__(
             space,
-            OTMANN(space, **self.distance_options),
+            distance,
             generator=generator,
             num_initial=num_initial,
             acquisition=acquisition,
@@ -103,7 +104,8 @@ class NASBOT(DistanceSearch):
             pending=pending,
             refit_every=refit_every,
         )
-        if max_pool_size < pool_size:
+        max_pool_size = integer("max_pool_size", max_pool_size)
+        if max_pool_size < self.pool_size:
             raise ValueError(
                 f"max_pool_size must be at least pool_size, {pool_size}, got {max_pool_size}."
             )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hotnas_torch.arguments import integer, number
+
 __all__ = ["DirichletTrustRegion"]
 
 
@@ -50,6 +52,10 @@ class DirichletTrustRegion:
     threshold: float = 1e-3
 
     def __post_init__(self) -> None:
+        for name in ("start", "smallest", "largest", "threshold"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        for name in ("successes", "failures", "batch"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
         for name, valid, expected in (
             ("smallest", 0.0 < self.smallest < math.inf, "positive and finite"),
             ("largest", self.smallest <= self.largest < math.inf, "finite and >= smallest"),

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.search.box.hyperband import Hyperband
 from hotnas_torch.search.box.space import BoxSpace
 
@@ -146,13 +147,18 @@ class BOHB(Hyperband):
             num_brackets=num_brackets,
             generator=generator,
         )
-        min_points = space.dim + 1 if min_points is None else min_points
+        min_points = space.dim + 1 if min_points is None else integer("min_points", min_points)
+        num_samples = integer("num_samples", num_samples)
+        top_fraction = number("top_fraction", top_fraction)
+        random_fraction = number("random_fraction", random_fraction)
+        bandwidth_factor = number("bandwidth_factor", bandwidth_factor)
+        min_bandwidth = number("min_bandwidth", min_bandwidth)
         for argument, value, valid, expected in (
             ("top_fraction", top_fraction, 0.0 < top_fraction < 1.0, "in (0, 1)"),
             ("num_samples", num_samples, num_samples >= 1, "at least 1"),
             ("random_fraction", random_fraction, 0.0 <= random_fraction <= 1.0, "in [0, 1]"),
-            ("bandwidth_factor", bandwidth_factor, bandwidth_factor > 0.0, "positive"),
-            ("min_bandwidth", min_bandwidth, min_bandwidth > 0.0, "positive"),
+            ("bandwidth_factor", bandwidth_factor, 0.0 < bandwidth_factor < math.inf, "positive"),
+            ("min_bandwidth", min_bandwidth, 0.0 < min_bandwidth < math.inf, "positive"),
             (
                 "min_points",
                 min_points,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import boolean, finite, integer, number
 from hotnas_torch.search.base import read_state
 from hotnas_torch.search.box.space import BoxSpace, check_box, describe_box
 from hotnas_torch.search.randomness import check_generator, describe_state
@@ -95,11 +96,14 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
         >>> [bracket.sizes for bracket in brackets_of(30, 120, 2)]
         [(4, 2, 1), (2, 1), (3,)]
     """
+    min_budget, max_budget = number("min_budget", min_budget), number("max_budget", max_budget)
+    eta = number("eta", eta)
     if not 0.0 < min_budget < math.inf:
         raise ValueError(f"min_budget must be positive and finite, got {min_budget}.")
     if not min_budget <= max_budget < math.inf:
         raise ValueError(
-            f"max_budget must be finite and at least min_budget, {min_budget}; got {max_budget}."
+            f"max_budget must be finite and at least min_budget, {min_budget:g}; got "
+            f"{max_budget:g}."
         )
     if not 1.0 < eta < math.inf:
         raise ValueError(f"eta must be finite and greater than 1, got {eta}.")
@@ -177,14 +181,14 @@ class Hyperband:
         num_brackets: int | None = None,
         generator: torch.Generator | None,
     ) -> None:
-        if num_brackets is not None and num_brackets < 1:
-            raise ValueError(f"num_brackets must be at least 1 or None, got {num_brackets}.")
         self.space = check_box(space)
-        self.min_budget = float(min_budget)
-        self.max_budget = float(max_budget)
-        self.eta = float(eta)
-        self.asynchronous = asynchronous
-        self.num_brackets = num_brackets
+        self.min_budget = number("min_budget", min_budget)
+        self.max_budget = number("max_budget", max_budget)
+        self.eta = number("eta", eta)
+        self.asynchronous = boolean("asynchronous", asynchronous)
+        self.num_brackets = (
+            None if num_brackets is None else integer("num_brackets", num_brackets, least=1)
+        )
         self.brackets = brackets_of(min_budget, max_budget, eta)
         self._generator = check_generator(generator)
         self._seed = self._generator.initial_seed()
@@ -218,7 +222,8 @@ class Hyperband:
                 return None
             before = self._generator.get_state()
             try:
-                row = self._propose()
+                with torch.inference_mode(False), torch.enable_grad():
+                    row = self._propose()
             except BaseException:
                 # An interrupted question was not asked: the next one must not depend on it.
                 self._generator.set_state(before)
@@ -244,17 +249,12 @@ class Hyperband:
         Raises:
             ValueError: It was not asked, or told before, or the value is infinite.
         """
-        number = job.number if isinstance(job, Job) else job
-        if not 0 <= number < len(self._jobs) or (
-            isinstance(job, Job) and self._jobs[number] != job
-        ):
+        place = job.number if isinstance(job, Job) else integer("job", job)
+        if not 0 <= place < len(self._jobs) or (isinstance(job, Job) and self._jobs[place] != job):
             raise ValueError(f"job must be one that ask() returned, got {job!r}.")
-        if number in self._values:
-            raise ValueError(f"job {number} has been told already (a job has one value).")
-        value = float(value)
-        if math.isinf(value):
-            raise ValueError(f"value must be finite, or NaN for a failed evaluation; got {value}.")
-        self._values[number] = value
+        if place in self._values:
+            raise ValueError(f"job {place} has been told already (a job has one value).")
+        self._values[place] = finite("value", value)
 
     @property
     def results(self) -> tuple[JobResult, ...]:
@@ -380,8 +380,8 @@ class Hyperband:
 
     def _promotion(self, rungs: list[list[list[Job]]]) -> Job | None:
         """The next job with a larger budget that what was told so far allows."""
-        for number, found in enumerate(rungs):
-            bracket = self._bracket(number)
+        for place, found in enumerate(rungs):
+            bracket = self._bracket(place)
             parents = self._promoted(bracket, found)
             for rung in reversed(range(len(parents))):
                 taken = {job.parent for job in found[rung + 1]}
@@ -390,7 +390,7 @@ class Hyperband:
                 parent = next((job for job in parents[rung] if job.number not in taken), None)
                 if parent is not None:
                     budget = bracket.budgets[rung + 1]
-                    return Job(len(self._jobs), parent.row, budget, number, rung + 1, parent.number)
+                    return Job(len(self._jobs), parent.row, budget, place, rung + 1, parent.number)
         return None
 
     def _promoted(self, bracket: Bracket, found: list[list[Job]]) -> list[list[Job]]:

@@ -11,7 +11,9 @@ from botorch.utils.multi_objective.box_decompositions.dominated import Dominated
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.search.base import read_state
+from hotnas_torch.search.bayesian.targets import targets
 from hotnas_torch.search.box.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.search.box.space import (
     BoxSpace,
@@ -88,12 +90,9 @@ class MOBO:
         num_initial: int = 5,
         generator: torch.Generator | None,
     ) -> None:
-        for argument, value in (("num_objectives", num_objectives), ("num_initial", num_initial)):
-            if value < 2:
-                raise ValueError(f"{argument} must be at least 2, got {value}.")
         self.space = check_box(space)
-        self.num_objectives = num_objectives
-        self.num_initial = num_initial
+        self.num_objectives = num_objectives = integer("num_objectives", num_objectives, least=2)
+        self.num_initial = integer("num_initial", num_initial, least=2)
         self.selection = UncertainPareto() if selection is None else selection
         self.surrogate = BNNSurrogate() if surrogate is None else surrogate
         if not callable(self.selection) or not callable(self.surrogate):
@@ -118,11 +117,11 @@ class MOBO:
         Raises:
             ValueError: ``num`` is below 1.
         """
-        if num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+        num = integer("num", num, least=1)
         before = self._generator.get_state()
         try:
-            rows = self._propose(num)
+            with torch.inference_mode(False), torch.enable_grad():
+                rows = self._propose(num)
         except BaseException:
             # An interrupted question was not asked: the next one must not depend on it.
             self._generator.set_state(before)
@@ -145,6 +144,8 @@ class MOBO:
         check_rows("rows", rows, self.space.dim)
         if not isinstance(values, Tensor):
             raise TypeError(f"values must be a tensor, got {type(values).__name__}.")
+        if values.dtype is torch.bool or values.dtype.is_complex:
+            raise TypeError(f"values must be real numbers, got {values.dtype}.")
         if values.shape != (len(rows), self.num_objectives):
             raise ValueError(
                 f"values must have shape ({len(rows)}, {self.num_objectives}), got"
@@ -156,14 +157,17 @@ class MOBO:
                 f"values must be finite, or NaN for a failed evaluation; row {row} is"
                 f" {values[row].tolist()}."
             )
-        rows = rows.detach().cpu().double()
+        with torch.inference_mode(False):
+            # Copies: what came from inference mode could not be fitted to.
+            rows = rows.detach().cpu().double().clone()
+            values = values.detach().cpu().double().clone()
         for row in rows:
             same = (self._pending == row).all(dim=1).nonzero()
             if len(same):
                 kept = torch.arange(len(self._pending)) != same[0]
                 self._pending = self._pending[kept]
         self._X = torch.cat([self._X, rows])
-        self._Y = torch.cat([self._Y, values.detach().cpu().double()])
+        self._Y = torch.cat([self._Y, values])
 
     @property
     def observations(self) -> tuple[Tensor, Tensor]:
@@ -203,14 +207,15 @@ class MOBO:
         rows = self._random(num_random, known)
         if num_random == num:
             return rows
+        Y = torch.stack([targets(column) for column in Y.unbind(dim=1)], dim=1)
         inputs = SelectionInputs(
             space=self.space,
             X=X,
-            Y=-Y,
+            Y=Y,
             known=torch.cat([known, rows]),
             pending=torch.cat([self._pending, rows]),
             generator=self._generator,
-            fit=lambda: self.surrogate(X, -Y, self._generator),
+            fit=lambda: self.surrogate(X, Y, self._generator),
         )
         chosen = self.selection(inputs, num - num_random)
         rows = torch.cat([rows, chosen])

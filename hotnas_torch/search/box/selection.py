@@ -23,6 +23,7 @@ from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.box.nsga import domination_ranks, nsga2
 from hotnas_torch.search.box.space import BoxSpace, distinct_from
@@ -118,10 +119,12 @@ class UncertainPareto:
     penalize: bool = True
 
     def __post_init__(self) -> None:
-        if self.population < 2:
-            raise ValueError(f"population must be at least 2, got {self.population}.")
-        if self.generations < 0:
-            raise ValueError(f"generations must be at least 0, got {self.generations}.")
+        if not callable(self.acquisition):
+            raise TypeError(f"acquisition must be callable, got {self.acquisition!r}.")
+        for name in ("observation_noise", "penalize"):
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+        for name, least in (("population", 2), ("generations", 0)):
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
 
     def __call__(self, inputs: SelectionInputs, num: int) -> Tensor:
         """Chooses points."""
@@ -201,8 +204,7 @@ class HypervolumeImprovement:
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "raw_samples", "num_restarts", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
 
     def __call__(self, inputs: SelectionInputs, num: int) -> Tensor:
         """Chooses points."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
+
 __all__ = ["BoxSpace", "UnitBox", "check_box", "check_rows", "describe_box", "distinct_from"]
 
 
@@ -55,14 +57,13 @@ class UnitBox:
     """
 
     def __init__(self, dim: int, *, levels: Sequence[int] | None = None) -> None:
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}.")
+        dim = integer("dim", dim, least=1)
         levels = (0,) * dim if levels is None else tuple(levels)
         if len(levels) != dim:
             raise ValueError(f"levels must hold one number per column, {dim}, got {len(levels)}.")
-        for column, count in enumerate(levels):
-            if count < 0:
-                raise ValueError(f"levels[{column}] must be at least 0, got {count}.")
+        levels = tuple(
+            integer(f"levels[{column}]", count, least=0) for column, count in enumerate(levels)
+        )
         self._dim = dim
         self.levels = levels
 

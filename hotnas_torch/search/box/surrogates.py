@@ -15,6 +15,7 @@ from botorch.models.model_list_gp_regression import ModelListGP
 from gpytorch.mlls import SumMarginalLogLikelihood
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.gp.bnn import BNN, Sampling
 from hotnas_torch.search.randomness import draw_seed, seeded
 
@@ -39,6 +40,16 @@ class BNNSurrogate:
     num_layers: int = 3
     width: int = 10
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if self.noise not in ("heteroscedastic", "homoscedastic"):
+            raise ValueError(
+                f"noise must be 'heteroscedastic' or 'homoscedastic', got {self.noise!r}."
+            )
+        for name in ("num_layers", "width"):
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
+        if not isinstance(self.sampling, Sampling):
+            raise TypeError(f"sampling must be a Sampling, got {self.sampling!r}.")
 
     def __call__(self, X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
         """Draws networks from their posterior."""

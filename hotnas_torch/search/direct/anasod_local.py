@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encodings import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
@@ -66,10 +67,8 @@ class ANASODLocalSearch(EncodingStrategy):
         full_neighborhood: bool = False,
     ) -> None:
         super().__init__(space, generator=generator)
-        if num_initial < 1:
-            raise ValueError(f"num_initial must be at least 1, got {num_initial}.")
-        self.num_initial = num_initial
-        self.full_neighborhood = full_neighborhood
+        self.num_initial = integer("num_initial", num_initial, least=1)
+        self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
         self._levels: tuple[_Level, ...] = (_Encodings(self), _Networks(space))
         self._begin()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.search.direct.encodings import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -59,12 +60,11 @@ class ANASODRandomSearch(EncodingStrategy):
         budget: int = 300,
     ) -> None:
         super().__init__(space, generator=generator)
+        bias = number("bias", bias)
         if not 0.0 <= bias < math.inf:
             raise ValueError(f"bias must be finite and >= 0, got {bias}.")
-        if budget < 1:
-            raise ValueError(f"budget must be at least 1, got {budget}.")
-        self.bias = float(bias)
-        self.budget = budget
+        self.bias = bias
+        self.budget = integer("budget", budget, least=1)
 
     def settings(self) -> dict[str, Any]:
         """Returns bias and budget."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -57,11 +58,8 @@ class RegularizedEvolution(Strategy):
         tournament: int = 10,
     ) -> None:
         super().__init__(space, generator=generator)
-        for argument, value in (("population", population), ("tournament", tournament)):
-            if value < 1:
-                raise ValueError(f"{argument} must be at least 1, got {value}.")
-        self.population = population
-        self.tournament = tournament
+        self.population = integer("population", population, least=1)
+        self.tournament = integer("tournament", tournament, least=1)
 
     def settings(self) -> dict[str, Any]:
         """Returns the sizes of population and tournament."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -62,10 +63,8 @@ class LocalSearch(Strategy):
         full_neighborhood: bool = False,
     ) -> None:
         super().__init__(space, generator=generator)
-        if num_initial < 1:
-            raise ValueError(f"num_initial must be at least 1, got {num_initial}.")
-        self.num_initial = num_initial
-        self.full_neighborhood = full_neighborhood
+        self.num_initial = integer("num_initial", num_initial, least=1)
+        self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
         self._neighborhoods: dict[str, dict[str, Network]] = {}
 
     def settings(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -54,11 +55,8 @@ class MutationSearch(Strategy):
         num_parents: int = 10,
     ) -> None:
         super().__init__(space, generator=generator)
-        for argument, value in (("num_initial", num_initial), ("num_parents", num_parents)):
-            if value < 1:
-                raise ValueError(f"{argument} must be at least 1, got {value}.")
-        self.num_initial = num_initial
-        self.num_parents = num_parents
+        self.num_initial = integer("num_initial", num_initial, least=1)
+        self.num_parents = integer("num_parents", num_parents, least=1)
 
     def settings(self) -> dict[str, Any]:
         """Returns the numbers of initial networks and of parents."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Sampler,
@@ -114,8 +116,9 @@ class SamplerSearch(Strategy):
         super().__init__(space, generator=generator)
         if not isinstance(sampler, Sampler):
             raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}.")
-        if budget < 1:
-            raise ValueError(f"budget must be at least 1, got {budget}.")
+        budget = integer("budget", budget, least=1)
+        if not callable(rewards):
+            raise TypeError(f"rewards must be callable, got {rewards!r}.")
         self._nets = enumerated(space)
         if sampler.num_architectures != len(self._nets):
             raise ValueError(
@@ -218,6 +221,25 @@ class TreeSearch(SamplerSearch):
         regularization: float = 0.0,
         rewards: Callable[[Tensor], Tensor] = rank_rewards,
     ) -> None:
+        num_initial, budget = integer("num_initial", num_initial), integer("budget", budget)
+        try:
+            start, end = temperature
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"temperature must be two numbers, of start and end, got {temperature!r}."
+            ) from None
+        start, end = number("temperature[0]", start), number("temperature[1]", end)
+        exploration, beta = number("exploration", exploration), number("beta", beta)
+        regularization = number("regularization", regularization)
+        for name, value in (
+            ("temperature[0]", start),
+            ("temperature[1]", end),
+            ("exploration", exploration),
+            ("beta", beta),
+            ("regularization", regularization),
+        ):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}.")
         if not 0 <= num_initial < budget:
             raise ValueError(
                 f"num_initial must be at least 0 and below budget = {budget}, got {num_initial}."
@@ -232,7 +254,6 @@ class TreeSearch(SamplerSearch):
             if hierarchy == "random" and isinstance(generator, torch.Generator):
                 seed = generator.initial_seed()
             self.hierarchy, tree = str(hierarchy), _build(space, hierarchy, seed)
-        start, end = temperature
         sampler = TreeSampler(
             tree,
             beta=beta,

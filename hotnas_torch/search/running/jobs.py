@@ -8,17 +8,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import write_text
+from hotnas_torch.files import read_bytes, write_text
 from hotnas_torch.search.box.hyperband import Hyperband, Job
-from hotnas_torch.search.running.runner import CATCH
+from hotnas_torch.search.running.runner import CATCH, check_timeout
 from hotnas_torch.search.running.trial import ObjectiveFunction, SupportsOutcome
-from hotnas_torch.search.running.workers import Executor, make_evaluator
+from hotnas_torch.search.running.workers import Executor, TimeLimits, make_evaluator
 
 __all__ = ["JobFunction", "run_jobs"]
+
+_MOST_BYTES = 2**30
 
 JobFunction = Callable[[Job], float | SupportsOutcome]
 """What evaluates a job: a number to minimise, or more than that as for :func:`run`."""
@@ -34,6 +38,7 @@ def run_jobs(
     executor: Executor | None = None,
     progress: bool = True,
     catch: tuple[type[Exception], ...] = CATCH,
+    timeout: float | None = None,
 ) -> Hyperband:
     """Evaluates jobs until their budgets sum up to a total.
 
@@ -56,6 +61,7 @@ def run_jobs(
         executor: Where to evaluate instead of processes of this machine.
         progress: Whether to show a bar on stderr.
         catch: Exceptions of the objective that count as a failed evaluation.
+        timeout: Seconds after which an evaluation is stopped and counts as failed, see `run`.
 
     Returns:
         ``strategy``.
@@ -79,18 +85,23 @@ def run_jobs(
         raise TypeError(f"strategy must be a Hyperband or BOHB, got {strategy!r}.")
     if not callable(objective):
         raise TypeError(f"objective must be callable, got {objective!r}.")
-    if not budget > 0.0:
+    if not (budget := number("budget", budget)) > 0.0:
         raise ValueError(f"budget must be positive, got {budget}.")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}.")
+    workers = integer("workers", workers, least=1)
+    limits = TimeLimits(check_timeout(timeout, workers, executor))
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None:
         _resume(strategy, file)
-    make = make_evaluator if executor is None else executor.evaluator
     # Evaluators hand on what they are given; all that is said of networks holds for jobs.
     function = cast(ObjectiveFunction, objective)
     with (
-        make(function, workers, catch) as evaluator,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        (
+            make_evaluator(function, workers, catch, limits)
+            if executor is None
+            else executor.evaluator(function, workers, catch)
+        ) as evaluator,
         tqdm(desc=strategy.name, total=budget, unit="budget", disable=not progress) as bar,
     ):
         bar.update(strategy.spent - sum(job.budget for job in strategy.pending))
@@ -123,7 +134,7 @@ def _resume(strategy: Hyperband, file: Path) -> None:
     if not file.is_file():
         return
     try:
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(read_bytes(file, most=_MOST_BYTES))
         strategy.load_state_dict(state)
-    except (TypeError, ValueError) as error:
-        raise StorageError(f"{file}: {error}") from error
+    except (OSError, TypeError, ValueError, KeyError, RecursionError) as error:
+        raise StorageError(f"{file}: {error} (choose another checkpoint to begin anew).") from error

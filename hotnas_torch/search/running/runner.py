@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,9 +10,12 @@ from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
+from hotnas_torch.callables import describe_callable
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
 from hotnas_torch.search.running.storage import OpenTrial, Storage
@@ -22,7 +26,13 @@ from hotnas_torch.search.running.trial import (
     Trial,
     best_trial,
 )
-from hotnas_torch.search.running.workers import Evaluator, Executor, make_evaluator
+from hotnas_torch.search.running.workers import (
+    Evaluator,
+    Executor,
+    TimeLimits,
+    can_interrupt,
+    make_evaluator,
+)
 
 __all__ = ["CATCH", "run"]
 
@@ -43,6 +53,9 @@ def run(
     executor: Executor | None = None,
     progress: bool | Callable[[Trial], None] = True,
     catch: tuple[type[Exception], ...] = CATCH,
+    take_over: bool = False,
+    accept_objective: bool = False,
+    timeout: float | None = None,
 ) -> SearchResult:
     """Searches until the budget is spent.
 
@@ -62,9 +75,12 @@ def run(
     Args:
         strategy: What to ask.
         objective: Called with a :class:`~hotnas_torch.Network`; returns the value to minimise, or
-            an :class:`~hotnas_torch.objectives.Evaluation`. NaN is a failed evaluation.
+            an :class:`~hotnas_torch.objectives.Evaluation`. NaN and infinite values are failed
+            evaluations.
         budget: An int: evaluations in all, >= 1. A ``timedelta``: time spent searching in all; the
-            batch that is running when it is over is finished.
+            batch that is running when it is over is finished. What then takes more than twice as
+            long as the longest evaluation before and ten seconds, or as long again as the whole
+            budget, hangs: it is stopped and counts as failed.
         storage: SQLite file to record everything in; None keeps it in memory.
         workers: Networks that are evaluated at the same time, each in a process of its own; 1
             evaluates in this process.
@@ -75,7 +91,19 @@ def run(
             :class:`~hotnas_torch.distributed.RayExecutor`; None is this machine.
         progress: True shows a bar on stderr with the best value so far; a callable receives each
             trial when it finishes.
-        catch: Exceptions of the objective that count as a failed evaluation.
+        take_over: Go on with a search that another process is running: that one stops with an error
+            when it next records something. Without it, the second process is refused; what a dead
+            one leaves behind stops nobody.
+        accept_objective: Go on although the objective is not described as when ``storage`` was
+            begun, for example after its code was tidied or moved: its values are taken to be the
+            same. A function is described by its name, its code and what it works with; see
+            :class:`~hotnas_torch.objectives.Function`.
+        catch: Exceptions of the objective that count as a failed evaluation. Others end the search;
+            what is recorded stays, and the evaluation is the first when the search is continued.
+        timeout: Seconds, > 0, after which an evaluation is stopped and counts as failed; None is no
+            limit. Worker processes are killed with all that they have started; with one worker the
+            evaluation is interrupted as by Ctrl-C, which works in the main thread and in what
+            listens to signals. An ``executor`` has time limits of its own.
 
     Returns:
         All trials, the best one, and why the search ended.
@@ -83,8 +111,9 @@ def run(
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
         ValueError: An argument out of range, or ``batch_size`` for an asynchronous search.
-        StorageError: The storage holds another search, is no storage, or cannot be written; raised
-            before anything is evaluated.
+        StorageError: The storage holds another search, is no storage, is written by another
+            process, is damaged, or cannot be written; raised before anything is evaluated, except
+            where it can no longer be written later.
 
     Example:
         >>> import torch
@@ -101,21 +130,32 @@ def run(
     if not callable(objective):
         raise TypeError(f"objective must be callable, got {objective!r}.")
     limits = _check_budget(budget)
-    _check_count("workers", workers)
+    workers = integer("workers", workers, least=1)
     if batch_size is not None:
-        _check_count("batch_size", batch_size)
+        batch_size = integer("batch_size", batch_size, least=1)
         if asynchronous:
             raise ValueError("batch_size is for searches in batches; leave it out (asynchronous).")
+    timeout = check_timeout(timeout, workers, executor)
     with ExitStack() as stack:
+        # Models and networks are trained here, whatever the caller is in the middle of.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         store = stack.enter_context(Storage(storage))
         schedule: dict[str, Any] = {"asynchronous": True}
         if not asynchronous:
             batch_size = batch_size or _held_batch_size(store) or workers
             schedule = {"batch_size": batch_size}
-        store.begin(_identity(strategy, objective, schedule))
+        store.begin(
+            _identity(strategy, objective, schedule),
+            take_over=take_over,
+            accept=("objective",) if accept_objective else (),
+        )
         opened = _resume(strategy, store)
-        make = make_evaluator if executor is None else executor.evaluator
-        evaluator = stack.enter_context(make(objective, workers, catch))
+        if executor is None:
+            times = _times(limits, timeout, store.elapsed)
+            evaluator = stack.enter_context(make_evaluator(objective, workers, catch, times))
+        else:
+            evaluator = stack.enter_context(executor.evaluator(objective, workers, catch))
         report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
         search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
@@ -130,6 +170,35 @@ class _Limits(NamedTuple):
 
     evaluations: int | None
     seconds: float | None
+
+
+def _times(limits: _Limits, timeout: float | None, elapsed: float) -> TimeLimits:
+    if limits.seconds is None:
+        return TimeLimits(timeout)
+    over = time.perf_counter() + limits.seconds - elapsed
+    return TimeLimits(timeout, over, grace=limits.seconds)
+
+
+def check_timeout(timeout: float | None, workers: int, executor: Executor | None) -> float | None:
+    """Returns the seconds after which an evaluation is stopped.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not positive, or could not be kept.
+    """
+    if timeout is None:
+        return None
+    if executor is not None:
+        raise ValueError("timeout is for evaluations on this machine; set the executor's own.")
+    if workers == 1 and not can_interrupt():
+        raise ValueError(
+            "timeout needs worker processes here (pass workers=2): with workers=1, evaluations are "
+            "interrupted by SIGALRM, in the main thread and where nobody else uses that signal."
+        )
+    seconds = number("timeout", timeout)
+    if not 0.0 < seconds < math.inf:
+        raise ValueError(f"timeout must be positive and finite, got {seconds}.")
+    return seconds
 
 
 class _Search:
@@ -165,6 +234,8 @@ class _Search:
             outcomes = {trial.number: trial.outcome for trial in batch if trial.outcome is not None}
             for trial, outcome in self._evaluated(todo):
                 outcomes[trial.number] = outcome
+            if len(outcomes) < len(batch):
+                return "time"  # over for good before the rest of the batch had begun
             # In the order of asking, so that the order of finishing does not matter.
             self._strategy.tell(
                 [trial.network for trial in batch],
@@ -188,7 +259,7 @@ class _Search:
 
         for trial, outcome in self._evaluated(asked()):
             self._strategy.tell([trial.network], [outcome.value])
-        return self._reason
+        return self._reason or "time"
 
     def _ask(self, size: int) -> list[OpenTrial]:
         """Asks for up to ``size`` networks and records them; none when the search is over."""
@@ -225,10 +296,7 @@ def _identity(
     strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     describe = getattr(objective, "describe", None)
-    if callable(describe):
-        described = dict(describe())
-    else:
-        described = {"kind": "function", "name": getattr(objective, "__qualname__", "")}
+    described = dict(describe()) if callable(describe) else describe_callable(objective)
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
@@ -239,7 +307,7 @@ def _identity(
 
 def _held_batch_size(store: Storage) -> int | None:
     held = store.identity
-    return None if held is None else held["run"].get("batch_size")
+    return None if held is None else held.get("run", {}).get("batch_size")
 
 
 def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
@@ -307,18 +375,13 @@ def _check_budget(budget: object) -> _Limits:
         if budget <= timedelta(0):
             raise ValueError(f"budget must be a positive time, got {budget}.")
         return _Limits(None, budget.total_seconds())
-    if isinstance(budget, bool) or not isinstance(budget, int):
+    try:
+        evaluations = integer("budget", budget)
+    except TypeError:
         raise TypeError(
             "budget must be an int (evaluations) or a datetime.timedelta (time), got "
             f"{budget!r} of type {type(budget).__name__}."
-        )
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1 evaluation, got {budget}.")
-    return _Limits(budget, None)
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+        ) from None
+    if evaluations < 1:
+        raise ValueError(f"budget must be at least 1 evaluation, got {evaluations}.")
+    return _Limits(evaluations, None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,20 +18,25 @@ from typing import Any, Self
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError, StorageError
+from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.search.base import refuse_difference
 from hotnas_torch.search.running.trial import Outcome, Trial
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["SCHEMA_VERSION", "OpenTrial", "Storage"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the tables below, kept in the file's ``user_version``."""
 # In the header of every file that we write; "hotn".
 _APPLICATION_ID = 0x686F746E
 _BUSY_SECONDS = 10.0
 
 _SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    content TEXT NOT NULL,
+    checksum TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
 CREATE TABLE trial (
     number INTEGER PRIMARY KEY,
     batch INTEGER NOT NULL,
@@ -39,9 +46,41 @@ CREATE TABLE trial (
     metrics TEXT NOT NULL DEFAULT '{}',
     cost REAL NOT NULL DEFAULT 0,
     error TEXT NOT NULL DEFAULT '',
-    elapsed REAL
+    elapsed REAL,
+    checksum TEXT NOT NULL DEFAULT ''
 );
 """
+# Files of version 1 have no checksums; they get them when their search goes on.
+_WITHOUT_CHECKSUMS = 1
+_COLUMNS = (
+    "number",
+    "batch",
+    "architecture",
+    "finished",
+    "value",
+    "metrics",
+    "cost",
+    "error",
+    "elapsed",
+)
+_GOES_ON = "run the same search again: it goes on from there"
+_KEPT = "what was recorded before is kept"
+# Damaged names in the file reach the text of SQLite's messages.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+_WAYS_OUT = {
+    "objective": "; if this objective gives the same values, pass accept_objective=True",
+}
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: f"the disk is full; {_KEPT}: make room, and {_GOES_ON}",
+    sqlite3.SQLITE_IOERR: f"the disk fails or has no room; {_KEPT}: mend that, and {_GOES_ON}",
+    sqlite3.SQLITE_BUSY: f"another program keeps it locked: end that program, and {_GOES_ON}",
+    sqlite3.SQLITE_READONLY: "it can only be read: make the file and its folder writable, or "
+    "choose another file",
+    sqlite3.SQLITE_CANTOPEN: "it must be a file in a folder that exists and is writable",
+    sqlite3.SQLITE_NOTADB: "it must be a file that hotnas_torch wrote, or a new one",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a copy of it, or choose another file",
+}
+"""What to do, by SQLite's primary result code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +107,11 @@ class Storage:
     each result is written when it arrives, in a transaction of its own. A process that is killed
     loses the evaluations that were running and nothing else.
 
-    Of two processes that write to one file the later one goes on, and the earlier one stops with an
-    error at its next write; any number may read.
+    One process writes to a file and any number may read it. A second writer is refused as long as
+    the first one lives (a file ``<name>.lock`` beside it says so, and goes with it), unless it
+    takes the file over: then the first one stops with an error at its next write.
+
+    Every entry has a checksum. A damaged file is refused as a whole when it is opened.
 
     Args:
         path: The file; None keeps the trials in memory.
@@ -90,9 +132,12 @@ class Storage:
         if self.path is not None and self.path.is_dir():
             raise StorageError(f"{self.path} is a folder; name a file for the storage.")
         self._owner = uuid.uuid4().hex
+        self._read_only = read_only
+        self._version = SCHEMA_VERSION
+        self._lock: WriteLock | None = None
         try:
             self._connection = self._connect(read_only)
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
         try:
             self._check_format(read_only)
@@ -111,9 +156,11 @@ class Storage:
             (application,) = self._connection.execute("PRAGMA application_id").fetchone()
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
-        if tables == 0 and application == 0 and not read_only:
+        if tables == 0 and application == 0:
+            if read_only:
+                raise StorageError(f"{self.path} is empty: it holds no search yet.")
             with self._writing():
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._connection.execute(statement)
@@ -130,34 +177,116 @@ class Storage:
                 f"{self.path} has schema version {version}, this hotnas_torch knows versions up to "
                 f"{SCHEMA_VERSION} (update hotnas_torch, or choose another path)."
             )
+        self._version = version
+        self._check_content()
+
+    def _check_content(self) -> None:
+        """Refuses a file in which anything is not as it was written."""
+        found = self._scalar("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise self._damaged(f"malformed: {found}")
+        try:
+            columns = {row[1] for row in self._connection.execute("PRAGMA table_info(trial)")}
+            if ("checksum" in columns) != (self._version > _WITHOUT_CHECKSUMS):
+                raise self._damaged(f"its tables are not those of version {self._version}")
+            if self._version == _WITHOUT_CHECKSUMS:
+                return
+            for name, content, checksum in self._connection.execute("SELECT * FROM meta"):
+                if checksum != _checksum(name, content):
+                    raise self._damaged(f"{name} has a wrong checksum")
+            query = f"SELECT {', '.join(_COLUMNS)}, checksum FROM trial ORDER BY number"
+            place = -1
+            for place, (*row, checksum) in enumerate(self._connection.execute(query)):
+                if row[0] != place or checksum != _checksum(*row):
+                    raise self._damaged(f"trial {place} is missing or has a wrong checksum")
+            # A reader may come between two transactions of a writer: the earlier one counts.
+            if (recorded := self._get("trials")) is not None and int(recorded) > place + 1:
+                raise self._damaged(f"trial {place + 1} is missing")
+        except _SQLITE_ERRORS as error:
+            raise self._failure(error) from error
+
+    def _damaged(self, what: str) -> StorageError:
+        return StorageError(
+            f"{self.path} is damaged: {what} (restore a copy of the file, or choose another one "
+            "for a new search)."
+        )
+
+    def _upgrade(self) -> None:
+        """Adds the checksums to a file that has none."""
+        for table in ("meta", "trial"):
+            self._connection.execute(
+                f"ALTER TABLE {table} ADD COLUMN checksum TEXT NOT NULL DEFAULT ''"
+            )
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._version = SCHEMA_VERSION
+        for name, content in self._connection.execute("SELECT name, content FROM meta").fetchall():
+            self._set(name, content)
+        for (number,) in self._connection.execute("SELECT number FROM trial").fetchall():
+            self._seal(number)
+        self._set("trials", str(self.num_trials))
 
     # --- one search -------------------------------------------------------------------------------
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
+    def begin(
+        self,
+        identity: Mapping[str, Any],
+        *,
+        take_over: bool = False,
+        accept: Sequence[str] = (),
+    ) -> None:
         """Claims the storage for a search: a new one, or the one that it holds.
 
         Args:
             identity: Description of the space, the strategy and the objective, ready for
                 ``json.dumps``: names mapped to objects.
+            take_over: Claim it from a process that is writing to it.
+            accept: Parts of the description that may differ; the new ones are recorded.
 
         Raises:
             StorageError: The storage holds a search with another description; the message names the
-                first difference. Nothing is written.
+                first difference. Or another process is writing to it. Nothing is written.
         """
+        if self._read_only:
+            raise StorageError(f"{self.path} was opened readonly.")
         held = self.identity
         if held is not None:
             for part, expected in identity.items():
+                if part in accept:
+                    continue
+                found = held.get(part, {})
+                if self._version == _WITHOUT_CHECKSUMS and found.get("kind") == "function":
+                    # They were recorded by name alone.
+                    expected = {name: expected[name] for name in expected if name in found}
                 try:
-                    refuse_difference("the storage", held.get(part, {}), expected, part)
+                    refuse_difference("the storage", found, expected, part)
                 except ValueError as error:
                     raise StorageError(
                         f"{self.path}: {error} (choose another file to start a new search, or "
-                        "continue with what the file was started with)."
+                        f"continue with what the file was started with{_WAYS_OUT.get(part, '')})."
                     ) from error
+        self._claim(take_over)
         with self._writing():
+            if self._version == _WITHOUT_CHECKSUMS:
+                self._upgrade()
             self._set("owner", self._owner)
-            if held is None:
-                self._set("identity", json.dumps(identity))
+            self._set("identity", json.dumps(identity))
+
+    def _claim(self, take_over: bool) -> None:
+        if self.path is None or self._lock is not None:
+            return
+        try:
+            # By its real name: two links to one file are one file.
+            self._lock = WriteLock(Path(os.path.realpath(self.path)), take_over=take_over)
+        except InUseError as error:
+            raise StorageError(
+                f"{self.path}: another search is writing to it ({error}); wait for it, choose "
+                "another file, or pass take_over=True: then that one stops."
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot use {self.path} as a storage: {error} (it must be a file in a folder that "
+                "exists and is writable)."
+            ) from error
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -165,8 +294,10 @@ class Storage:
         content = self._get("identity")
         if content is None:
             return None
-        found: dict[str, Any] = self._from_json(content, "identity")
-        return found
+        identity = self._from_json(content, "identity")
+        if not all(isinstance(part, dict) for part in identity.values()):
+            raise self._damaged("identity must be made of objects")
+        return identity
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -174,8 +305,7 @@ class Storage:
         content = self._get("state")
         if content is None:
             return None
-        found: dict[str, Any] = self._from_json(content, "state")
-        return found
+        return self._from_json(content, "state")
 
     def add_batch(self, networks: Sequence[Network], state: Mapping[str, Any]) -> list[OpenTrial]:
         """Records what was asked for, and the strategy's state after asking."""
@@ -188,7 +318,10 @@ class Storage:
                 "INSERT INTO trial (number, batch, architecture) VALUES (?, ?, ?)",
                 [(number + place, batch, net.spec) for place, net in enumerate(networks)],
             )
+            for place in range(len(networks)):
+                self._seal(number + place)
             self._set("state", json.dumps(state))
+            self._set("trials", str(number + len(networks)))
         return [OpenTrial(number + place, net, None) for place, net in enumerate(networks)]
 
     def add_outcome(self, number: int, outcome: Outcome, elapsed: float) -> None:
@@ -207,6 +340,7 @@ class Storage:
                     number,
                 ),
             )
+            self._seal(number)
 
     def open_trials(self, space: SearchSpace) -> list[OpenTrial]:
         """Returns what the recorded state of the strategy awaits, in the order of asking.
@@ -246,6 +380,9 @@ class Storage:
     def close(self) -> None:
         """Closes the file; the storage cannot be used any more."""
         self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -268,21 +405,38 @@ class Storage:
             try:
                 yield
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # On a full disk SQLite has taken the transaction back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):  # the error that counts is the one at hand
+                    self._connection.execute("ROLLBACK")
             raise self._failure(error) from error
 
     def _check_owner(self) -> None:
-        if self._get("owner") != self._owner:
+        lost = self._lock is not None and not self._lock.held
+        if lost or self._get("owner") != self._owner:
             raise StorageError(
                 f"{self.path} was taken over by another process, which continues the search; this "
                 "one stops."
             )
 
     def _set(self, name: str, content: str) -> None:
-        self._connection.execute("REPLACE INTO meta VALUES (?, ?)", (name, content))
+        self._connection.execute(
+            "REPLACE INTO meta VALUES (?, ?, ?)", (name, content, _checksum(name, content))
+        )
+
+    def _seal(self, number: int) -> None:
+        """Writes the checksum of a trial as it is now."""
+        row = self._connection.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM trial WHERE number = ?", (number,)
+        ).fetchone()
+        self._connection.execute(
+            "UPDATE trial SET checksum = ? WHERE number = ?", (_checksum(*row), number)
+        )
 
     def _get(self, name: str) -> str | None:
         content = self._scalar("SELECT max(content) FROM meta WHERE name = ?", name)
@@ -291,41 +445,50 @@ class Storage:
     def _scalar(self, query: str, *arguments: object) -> Any:
         try:
             return self._connection.execute(query, arguments).fetchone()[0]
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
 
     def _select(self, condition: str) -> list[dict[str, Any]]:
-        columns = ("number", "architecture", "finished", "value", "metrics", "cost", "error")
-        names = (*columns, "elapsed")
-        query = f"SELECT {', '.join(names)} FROM trial {condition} ORDER BY number"
+        query = f"SELECT {', '.join(_COLUMNS)} FROM trial {condition} ORDER BY number"
         try:
             rows = self._connection.execute(query).fetchall()
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
     def _network(self, row: Mapping[str, Any], space: SearchSpace) -> Network:
         try:
             return space.from_string(row["architecture"])
-        except ArchitectureError as error:
+        except (ArchitectureError, TypeError) as error:
             raise StorageError(
                 f"{self.path}, trial {row['number']}: {error} (the storage belongs to another "
                 "space)."
             ) from error
 
     def _outcome(self, row: Mapping[str, Any]) -> Outcome:
+        what = f"trial {row['number']}"
+        metrics = self._from_json(row["metrics"], what)
         value = math.nan if row["value"] is None else row["value"]
-        metrics = self._from_json(row["metrics"], f"trial {row['number']}")
-        return Outcome(value, metrics, row["cost"], row["error"])
+        numbers = (value, row["cost"], row["elapsed"], *metrics.values())
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise self._damaged(f"{what} holds {numbers!r}, expected numbers")
+        return Outcome(value, metrics, row["cost"], str(row["error"]))
 
-    def _from_json(self, content: str, what: str) -> Any:
+    def _from_json(self, content: str, what: str) -> dict[str, Any]:
         try:
-            return json.loads(content)
-        except json.JSONDecodeError as error:
-            raise StorageError(f"{self.path}: {what} is damaged: {error}.") from error
+            found = json.loads(content)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(f"{what} is no JSON text ({error})") from error
+        if not isinstance(found, dict):
+            raise self._damaged(f"{what} is {type(found).__name__}, expected an object")
+        return found
 
-    def _failure(self, error: sqlite3.Error) -> StorageError:
-        return StorageError(
-            f"cannot use {self.path} as a storage: {error} (it must be a file that hotnas_torch "
-            "wrote, or a new one in a folder that exists and is writable)."
-        )
+    def _failure(self, error: Exception) -> StorageError:
+        # The lowest byte is the primary result code; the others say more of the same.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        remedy = _REMEDIES.get(code, "it must be a file that hotnas_torch wrote, or a new one")
+        return StorageError(f"cannot use {self.path} as a storage: {error} ({remedy}).")
+
+
+def _checksum(*entries: object) -> str:
+    return hashlib.blake2b(json.dumps(entries, default=repr).encode(), digest_size=8).hexdigest()

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import number
+from hotnas_torch.errors import NonFiniteValueError
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ObjectiveFunction", "Outcome", "SearchResult", "SupportsOutcome", "Trial", "evaluate"]
@@ -54,13 +56,23 @@ class Outcome:
         value: The value to minimise; NaN when it failed.
         metrics: Other figures by name.
         cost: Seconds that the evaluation took, by the objective's own account, else wall clock.
-        error: Why it failed; empty otherwise.
+        error: Why it failed; empty otherwise. What no text file can hold is written as an escape.
     """
 
     value: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: float = 0.0
     error: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", _storable(self.error))
+        metrics = {_storable(name): number for name, number in self.metrics.items()}
+        object.__setattr__(self, "metrics", metrics)
+
+
+def _storable(text: str) -> str:
+    """The text with halves of surrogate pairs, which UTF-8 cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +149,8 @@ def evaluate(
     Args:
         objective: What to call.
         net: What to call it with.
-        catch: Exceptions that mean a failed evaluation; others are raised.
+        catch: Exceptions that mean a failed evaluation; others are raised, with a note that says
+            for which network and what to do. An infinite value is a failure in any case.
 
     Raises:
         TypeError: The objective returned neither a number nor something with ``value``,
@@ -146,25 +159,39 @@ def evaluate(
     started = time.perf_counter()
     try:
         result = objective(net)
+    except NonFiniteValueError as error:
+        return Outcome(math.nan, cost=time.perf_counter() - started, error=str(error))
     except catch as error:
         return Outcome(
             math.nan, cost=time.perf_counter() - started, error=f"{type(error).__name__}: {error}"
         )
+    except Exception as error:
+        error.add_note(
+            f"The objective raised this for {_name(net)}. Failures of this kind are recorded, and "
+            f"the search goes on, with catch=(..., {type(error).__qualname__}); a search with a "
+            "storage begins with the same evaluation when it is run again."
+        )
+        raise
     seconds = time.perf_counter() - started
     try:
         if isinstance(result, SupportsOutcome):
             return _finite(
-                float(result.value),
-                {str(name): float(number) for name, number in result.metrics.items()},
-                float(result.cost),
+                number("value", result.value),
+                {str(name): number(name, entry) for name, entry in result.metrics.items()},
+                number("cost", result.cost),
                 str(result.error),
             )
-        return _finite(float(result), {}, seconds, "")
-    except (TypeError, ValueError) as error:
+        return _finite(number("value", result), {}, seconds, "")
+    except TypeError as error:
         raise TypeError(
             "the objective must return a number or an Evaluation, got "
-            f"{result!r} of type {type(result).__name__} for {net.spec!r}."
+            f"{result!r} of type {type(result).__name__} for {_name(net)}."
         ) from error
+
+
+def _name(asked: object) -> str:
+    """What is evaluated, for a message: a network's text, or a job of a multi-fidelity search."""
+    return repr(getattr(asked, "spec", asked))
 
 
 def _finite(value: float, metrics: dict[str, float], cost: float, error: str) -> Outcome:

@@ -6,9 +6,12 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,10 +24,23 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.search.running.trial import ObjectiveFunction, Outcome, evaluate
 
-__all__ = ["Evaluator", "Executor", "InProcess", "WorkerProcesses", "answer", "make_evaluator"]
+__all__ = [
+    "Evaluator",
+    "Executor",
+    "InProcess",
+    "TimeLimits",
+    "WorkerProcesses",
+    "answer",
+    "can_interrupt",
+    "make_evaluator",
+]
 
 _JOIN_SECONDS = 5.0
 _READY = "ready"
+# What is running when a search's time is over may take at least this long, in seconds.
+_LEAST_GRACE = 10.0
+_SHORTEST = 1e-3
+_WATCH_SECONDS = 0.5
 
 
 class Evaluator(Protocol):
@@ -58,32 +74,138 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class TimeLimits:
+    """When an evaluation is stopped.
+
+    One that has taken ``timeout`` is. After the search's own time is over, what is running may
+    still finish, but what takes more than twice as long as the longest evaluation before (and more
+    than ten seconds), or as long again as the whole search, is stopped, too.
+
+    Args:
+        timeout: Seconds of one evaluation; None is no limit.
+        over: `time.perf_counter` when the search's time is over; infinite without a limit.
+        grace: Seconds that what is running then may still take at most.
+    """
+
+    timeout: float | None = None
+    over: float = math.inf
+    grace: float = math.inf
+    longest: float = math.inf
+    """Seconds of the longest evaluation that has finished; infinite before the first."""
+
+    def finished(self, seconds: float) -> None:
+        """Takes note of how long an evaluation took."""
+        self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)
+
+    @property
+    def end(self) -> float:
+        """`time.perf_counter` from which on nothing is evaluated any more."""
+        return self.over + min(self.grace, max(_LEAST_GRACE, 2.0 * self.longest))
+
+    def deadline(self, started: float) -> float:
+        """`time.perf_counter` when an evaluation that began at ``started`` is stopped."""
+        return min(self.end, math.inf if self.timeout is None else started + self.timeout)
+
+    def reason(self, started: float) -> str:
+        """What is recorded of an evaluation that is stopped now."""
+        seconds = time.perf_counter() - started
+        if self.timeout is not None and seconds >= self.timeout:
+            return f"stopped after {seconds:.1f} s (timeout {self.timeout:g} s)"
+        return f"stopped after {seconds:.1f} s: the time of the search was over"
+
+
 def make_evaluator(
-    objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]
+    objective: ObjectiveFunction,
+    workers: int,
+    catch: tuple[type[Exception], ...],
+    limits: TimeLimits | None = None,
 ) -> Evaluator:
     """Chooses the process itself for one worker, worker processes for more."""
+    limits = TimeLimits() if limits is None else limits
     return (
-        InProcess(objective, catch) if workers == 1 else WorkerProcesses(objective, workers, catch)
+        InProcess(objective, catch, limits)
+        if workers == 1
+        else WorkerProcesses(objective, workers, catch, limits)
     )
 
 
-class InProcess:
-    """Evaluates one network after the other in this process."""
+class _Stopped(BaseException):
+    """Raised inside an evaluation whose time is over; no `Exception`, so that few catch it."""
 
-    def __init__(self, objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) -> None:
+
+class InProcess:
+    """Evaluates one network after the other in this process.
+
+    An evaluation whose time is over is interrupted as by Ctrl-C, by a timer, which works in the
+    main thread alone.
+    """
+
+    def __init__(
+        self,
+        objective: ObjectiveFunction,
+        catch: tuple[type[Exception], ...],
+        limits: TimeLimits | None = None,
+    ) -> None:
         self._objective = objective
         self._catch = catch
+        self._limits = TimeLimits() if limits is None else limits
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
         """See :class:`Evaluator`."""
         for place, net in enumerate(networks):
-            yield place, evaluate(self._objective, net, self._catch)
+            started = time.perf_counter()
+            if started >= self._limits.end:
+                return
+            try:
+                with interruption(self._limits.deadline(started) - started):
+                    outcome = evaluate(self._objective, net, self._catch)
+            except _Stopped:
+                seconds = time.perf_counter() - started
+                outcome = Outcome(math.nan, cost=seconds, error=self._limits.reason(started))
+            else:
+                self._limits.finished(time.perf_counter() - started)
+            yield place, outcome
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+def can_interrupt() -> bool:
+    """Whether what runs in this thread can be interrupted by a timer."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    )
+
+
+@contextmanager
+def interruption(seconds: float) -> Iterator[None]:
+    """Raises `_Stopped` in what takes longer, and again each second if that was swallowed."""
+    if math.isinf(seconds) or not can_interrupt():
+        yield
+        return
+
+    armed = True
+
+    def stop(*_: object) -> None:
+        if armed:
+            raise _Stopped
+
+    signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, _SHORTEST), 1.0)
+        try:
+            yield
+        finally:
+            armed = False
+    finally:
+        armed = False  # again: the timer may have struck before the first time
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @dataclass(slots=True)
@@ -113,31 +235,31 @@ class _Worker:
 class WorkerProcesses:
     """Evaluates networks in processes of their own.
 
-    A process that dies in an evaluation costs that evaluation, which counts as failed, and is
-    replaced. Processes are started fresh (``spawn``), so that threads and CUDA work in them; the
-    objective is sent to each once.
+    A process that dies in an evaluation, or whose time is over, costs that evaluation, which counts
+    as failed, and is replaced. Processes are started fresh (``spawn``), so that threads and CUDA
+    work in them; the objective is sent to each once. Each leads a process group of its own and ends
+    with all of that group when this process ends, in whatever way.
 
     Args:
         objective: What to evaluate; must be picklable.
         workers: How many processes, >= 1.
         catch: Exceptions that mean a failed evaluation.
+        limits: When an evaluation is stopped.
 
     Raises:
         TypeError: The objective cannot be sent to another process.
     """
 
     def __init__(
-        self, objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]
+        self,
+        objective: ObjectiveFunction,
+        workers: int,
+        catch: tuple[type[Exception], ...],
+        limits: TimeLimits | None = None,
     ) -> None:
-        try:
-            ForkingPickler.dumps((objective, catch))
-        except Exception as error:
-            raise TypeError(
-                f"the objective {objective!r} cannot be sent to worker processes: {error} (define "
-                "it at the top level of a module, or pass workers=1)."
-            ) from error
         self._objective = objective
-        self._catch = catch
+        self._payload = _packed(objective, catch)
+        self._limits = TimeLimits() if limits is None else limits
         self._size = workers
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._context = multiprocessing.get_context("spawn")
@@ -149,7 +271,10 @@ class WorkerProcesses:
         waiting: list[tuple[int, Network]] = []
         try:
             while self._take(source, waiting) or self._num_busy:
-                self._hand_out(waiting)
+                if time.perf_counter() < self._limits.end:
+                    self._hand_out(waiting)
+                elif not self._num_busy:
+                    return
                 for worker in self._readable():
                     message = self._receive(worker)
                     if message == _READY:
@@ -158,10 +283,16 @@ class WorkerProcesses:
                     place, worker.place = worker.place, None
                     if message is None:
                         message = self._bury(worker)
-                    if isinstance(message, Exception):
+                    elif isinstance(message, _Unloadable):
+                        raise self._refusal(message)
+                    elif isinstance(message, Exception):
                         raise message
+                    else:
+                        self._limits.finished(time.perf_counter() - worker.started)
                     if place is not None:
                         yield place, message
+                for place, outcome in self._stop_overdue():
+                    yield place, outcome
         finally:
             # What is still running was given up: its answer must not meet the next batch.
             self._end([worker for worker in self._workers if worker.busy])
@@ -189,11 +320,24 @@ class WorkerProcesses:
             if waiting and worker.ready and not worker.busy and worker.send(waiting[0]):
                 del waiting[0]
 
+    def _stop_overdue(self) -> list[tuple[int, Outcome]]:
+        """Ends the processes whose time is over, and returns what came of their evaluations."""
+        now = time.perf_counter()
+        overdue = [
+            (worker.place, worker, self._limits.reason(worker.started))
+            for worker in self._workers
+            if worker.place is not None and self._limits.deadline(worker.started) <= now
+        ]
+        self._end([worker for _, worker, _ in overdue])
+        return [
+            (place, Outcome(math.nan, cost=now - worker.started, error=reason))
+            for place, worker, reason in overdue
+        ]
+
     def _bury(self, worker: _Worker) -> Outcome:
         """Removes a process that has ended, and returns what came of its evaluation."""
-        self._workers.remove(worker)
-        worker.connection.close()
-        worker.process.join()
+        self._end([worker])
+        _kill(worker.process)  # what it has started, too
         code = worker.process.exitcode
         if not worker.ready:
             raise RuntimeError(
@@ -204,11 +348,17 @@ class WorkerProcesses:
         seconds = time.perf_counter() - worker.started
         return Outcome(math.nan, cost=seconds, error=f"the worker process died (exit code {code})")
 
+    def _refusal(self, message: _Unloadable) -> TypeError:
+        return TypeError(
+            f"the objective {self._objective!r} cannot be loaded in a worker process: "
+            f"{message.text} ({_REMEDY})."
+        )
+
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve,
-            args=(theirs, self._objective, self._catch, self._threads),
+            args=(theirs, self._payload, self._threads),
             name="hotnas-worker",
         )
         process.start()
@@ -217,7 +367,11 @@ class WorkerProcesses:
 
     def _readable(self) -> list[_Worker]:
         connections = {worker.connection: worker for worker in self._workers}
-        return [connections[found] for found in wait(list(connections))]  # type: ignore[index]
+        running = [worker.started for worker in self._workers if worker.busy]
+        # Without a worker at work, there is one about to begin.
+        deadline = min(map(self._limits.deadline, running), default=self._limits.end)
+        left = None if math.isinf(deadline) else max(0.0, deadline - time.perf_counter())
+        return [connections[found] for found in wait(list(connections), left)]  # type: ignore[index]
 
     @staticmethod
     def _receive(worker: _Worker) -> Any:
@@ -237,25 +391,70 @@ class WorkerProcesses:
         for worker in workers:
             self._workers.remove(worker)
             worker.connection.close()  # a process without work ends at this
-            if worker.busy:
-                worker.process.terminate()
+            if worker.busy or not worker.ready:
+                _kill(worker.process)
         for worker in workers:
             worker.process.join(_JOIN_SECONDS)
             if worker.process.is_alive():
-                worker.process.kill()
+                _kill(worker.process)
                 worker.process.join()
 
 
-def _serve(
-    connection: Connection[Any, Any],
-    objective: ObjectiveFunction,
-    catch: tuple[type[Exception], ...],
-    num_threads: int,
-) -> None:
+def _kill(process: SpawnProcess) -> None:
+    """Ends a process with all of its group: what an evaluation has started ends with it."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):  # it has none of its own yet, or any more
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+_REMEDY = (
+    "worker processes import it by its name: define it at the top level of a module file and import"
+    " it from there, or pass workers=1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unloadable:
+    """What a process says that cannot load the objective."""
+
+    text: str
+
+
+def _packed(objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) -> bytes:
+    """The objective as worker processes get it.
+
+    Raises:
+        TypeError: It cannot be sent, or could not be found there.
+    """
+    try:
+        payload = bytes(ForkingPickler.dumps((objective, catch)))
+    except Exception as error:
+        raise TypeError(
+            f"the objective {objective!r} cannot be sent to worker processes: {error} ({_REMEDY})."
+        ) from error
+    # Worker processes run the main script again to have what it defines; a notebook is none.
+    main = sys.modules["__main__"]
+    if b"__main__" in payload and not (getattr(main, "__file__", None) or main.__spec__):
+        raise TypeError(
+            f"the objective {objective!r} cannot be sent to worker processes: it is, or uses, what "
+            f"is defined in a notebook or an interactive session ({_REMEDY})."
+        )
+    return payload
+
+
+def _serve(connection: Connection[Any, Any], payload: bytes, num_threads: int) -> None:
     """Evaluates what comes through the pipe until its other end is closed."""
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches all processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)
+    try:
+        objective, catch = ForkingPickler.loads(payload)
+    except Exception as error:
+        connection.send(_Unloadable(f"{type(error).__name__}: {error}"))
+        return
     connection.send(_READY)
     while True:
         try:
@@ -266,6 +465,16 @@ def _serve(
             connection.send(answer(objective, net, catch))
         except ConnectionError:
             return
+
+
+def _end_with_parent() -> None:
+    """Waits for the end of the parent, however it comes, and ends this process's group."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # The sentinel lives on in processes that the parent has forked; the number of ours does not.
+    while not wait([parent.sentinel], _WATCH_SECONDS) and os.getppid() == parent.pid:
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def answer(

@@ -73,9 +73,14 @@ def test_the_l1_gradient_is_0_at_ties() -> None:
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 2])
-def test_signatures_are_means_over_the_pair_set(pairs: int, rng: torch.Generator) -> None:
+@pytest.mark.parametrize("loss", [0, 1])
+def test_signatures_are_means_over_the_pair_set(
+    loss: int, pairs: int, rng: torch.Generator
+) -> None:
     problem = graphs(rng, 1, 4, 3)
-    found = signature_distance(problem.struct_x, problem.struct_y, problem.a, problem.b, pairs)[0]
+    found = signature_distance(
+        problem.struct_x, problem.struct_y, problem.a, problem.b, loss, pairs
+    )[0]
 
     def means(structure: torch.Tensor, masses: torch.Tensor, i: int) -> tuple[float, float]:
         leaving = entering = 0.0
@@ -90,5 +95,5 @@ def test_signatures_are_means_over_the_pair_set(pairs: int, rng: torch.Generator
         for j in range(3):
             x = means(problem.struct_x[0], problem.a[0], i)
             y = means(problem.struct_y[0], problem.b[0], j)
-            expected = (abs(x[0] - y[0]) + abs(x[1] - y[1])) / 2
+            expected = sum(abs(p - q) ** (1 + loss) for p, q in zip(x, y, strict=True)) / 2
             assert found[i, j].item() == pytest.approx(expected, abs=1e-14)

@@ -3,17 +3,23 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
-from hotnas_torch.objectives import Evaluation
+from hotnas_torch.objectives import Evaluation, Function
 from hotnas_torch.search import RandomSearch, Storage, run
+from hotnas_torch.search.running.runner import CATCH
 from hotnas_torch.search.running.trial import best_so_far
 from hotnas_torch.search.running.workers import InProcess
 from tests.search import programs
@@ -118,13 +124,12 @@ def test_a_mistake_in_the_objective_is_raised_and_nothing_is_lost(tmp_path):
         return programs.value(net)
 
     calls = []
-    objective.__qualname__ = "value"
     storage = tmp_path / "search.sqlite"
     with pytest.raises(KeyError, match="misspelt"):
         search(objective=objective, storage=storage)
     with Storage(storage, read_only=True) as store:
         assert len(store.trials(spaces.NASBenchMacro())) == 7
-    assert record(search(storage=storage)) == record(search())
+    assert record(search(storage=storage, accept_objective=True)) == record(search())
 
 
 def test_an_objective_that_returns_no_value_is_refused():
@@ -163,6 +168,184 @@ def test_progress_may_be_a_function():
     assert [trial.number for trial in seen] == [trial.number for trial in result.trials]
 
 
+@pytest.mark.parametrize("objective", [Function(programs.infinite), lambda _: Evaluation(math.inf)])
+def test_an_infinite_value_is_a_failed_evaluation_whoever_says_so(objective):
+    for catch in (CATCH, ()):
+        trials = search(objective=objective, budget=2, catch=catch).trials
+        assert [trial.failed for trial in trials] == [True, True]
+        assert "got inf" in trials[0].outcome.error
+
+
+def test_an_error_that_ends_the_search_says_how_to_go_on():
+    def objective(net):
+        raise KeyError("misspelt")
+
+    with pytest.raises(KeyError, match="misspelt") as caught:
+        search(objective=objective)
+    (note,) = caught.value.__notes__
+    assert "catch=(..., KeyError)" in note
+    assert "begins with the same evaluation" in note
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        4,
+        np.float32(4.0),
+        np.int64(4),
+        np.array(4.0),
+        np.array([4.0]),
+        np.array([[4]]),
+        torch.tensor(4.0),
+        torch.tensor([4], dtype=torch.float16),
+        torch.tensor(4.0, requires_grad=True),
+        Fraction(4),
+        Decimal(4),
+    ],
+    ids=repr,
+)
+def test_numbers_of_all_kinds_are_values(value):
+    assert search(objective=lambda _: value, budget=1).trials[0].value == 4.0
+    assert search(objective=lambda _: Evaluation(value), budget=1).trials[0].value == 4.0
+    assert search(objective=Function(lambda _: value), budget=1).trials[0].value == 4.0
+    strategy = programs.strategy("random")
+    strategy.tell(strategy.ask(), [value])
+    assert strategy.best.value == 4.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0.3",
+        b"1",
+        True,
+        np.bool_(True),
+        torch.tensor(True),
+        None,
+        [4.0],
+        np.array([1.0, 2.0]),
+        4j,
+        torch.zeros(2),
+        torch.zeros(0),
+        np.array(["1"]),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_no_value(value):
+    with pytest.raises(TypeError, match="the objective must return a number or an Evaluation, got"):
+        search(objective=lambda _: value, budget=1)
+    with pytest.raises(TypeError, match="value must be"):
+        Evaluation(value)
+    strategy = programs.strategy("random")
+    nets = strategy.ask(2)
+    with pytest.raises(TypeError, match=r"values\[1\] must be"):
+        strategy.tell(nets, [1.0, value])
+    assert strategy.observations == ()
+
+
+def test_a_value_that_no_float_can_hold_is_infinite():
+    assert search(objective=lambda _: 10**400, budget=1).trials[0].failed
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_search_within_another_mode_of_torch_is_the_same(mode):
+    def objective(net):
+        modes.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+        return programs.value(net)
+
+    def start():
+        return record(search("hotnas", objective=objective, budget=8, batch_size=2))
+
+    modes = []
+    expected = start()
+    with mode():
+        assert start() == expected
+    assert set(modes) == {(False, True)}
+
+
+def test_counts_of_numpy_are_counts():
+    result = search(budget=np.int64(4), workers=np.int32(1), batch_size=np.int64(2))
+    assert len(result.trials) == 4
+
+
+def test_what_hangs_does_not_hold_up_the_search():
+    def objective(net):
+        if net.spec.startswith("0"):
+            time.sleep(600)
+        return programs.value(net)
+
+    result = search(objective=objective, budget=9, timeout=0.3)
+    assert len(result.trials) == 9
+    hung = [trial for trial in result.trials if trial.network.spec.startswith("0")]
+    assert hung
+    for trial in hung:
+        assert trial.failed
+        assert "timeout 0.3 s" in trial.outcome.error
+
+
+def test_a_time_budget_ends_what_hangs(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    started = time.monotonic()
+    result = search(
+        objective=lambda _: time.sleep(600), budget=timedelta(seconds=0.5), storage=storage
+    )
+    assert result.reason == "time"
+    assert time.monotonic() - started < 10.0
+    (trial,) = result.trials
+    assert "the time of the search was over" in trial.outcome.error
+    # The rest of its batch had not begun, and is evaluated when there is time again.
+    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage)
+    assert [trial.failed for trial in resumed.trials] == [True, False, False]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_time_budget_ends_workers_that_hang(tmp_path, monkeypatch, asynchronous):
+    monkeypatch.setenv("HANGING", str(tmp_path))
+    result = search(
+        objective=programs.hangs,
+        budget=timedelta(seconds=8),
+        workers=2,
+        batch_size=None,
+        asynchronous=asynchronous,
+    )
+    assert result.reason == "time"
+    assert [trial.failed for trial in result.trials] == [True, True]
+    assert "the time of the search was over" in result.trials[0].outcome.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"timeout": 0}, ValueError, "timeout must be positive"),
+        ({"timeout": math.nan}, ValueError, "timeout must be positive and finite, got nan"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number, got '1'"),
+        ({"timeout": True}, TypeError, "timeout must be a number, got True"),
+        ({"workers": 2.0}, TypeError, "workers must be an int, got 2.0"),
+        ({"budget": True}, TypeError, "budget must be an int .* got True"),
+        ({"budget": "4"}, TypeError, "budget must be an int .* got '4'"),
+    ],
+)
+def test_settings_of_a_run_are_checked(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        search(**arguments)
+
+
+def test_a_time_limit_that_could_not_be_kept_is_refused():
+    with pytest.raises(ValueError, match="timeout is for evaluations on this machine"):
+        search(timeout=1.0, executor=Overtaking(1), workers=1)
+    errors = []
+
+    def elsewhere():
+        with pytest.raises(ValueError, match=r"needs worker processes here \(pass workers=2\)"):
+            search(timeout=1.0)
+        errors.append("as expected")
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert errors == ["as expected"]
+
+
 # --- storage and resuming -------------------------------------------------------------------------
 
 
@@ -173,11 +356,10 @@ def test_a_finished_search_is_read_back_and_can_be_extended(tmp_path):
     def refuse(net):
         raise AssertionError(net)
 
-    refuse.__qualname__ = "value"
-    again = search(budget=9, storage=storage, objective=refuse)
+    again = search(budget=9, storage=storage, objective=refuse, accept_objective=True)
     assert record(again) == record(first)
     assert [trial.elapsed for trial in again.trials] == [trial.elapsed for trial in first.trials]
-    extended = search(storage=storage, batch_size=None)
+    extended = search(storage=storage, batch_size=None, accept_objective=True)
     assert record(extended) == record(search())
     assert extended.trials[9].elapsed > first.trials[-1].elapsed
 
@@ -204,7 +386,8 @@ def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name):
             child.stderr.close()
         assert child.returncode == -9
         assert wanted <= finished < programs.BUDGET
-    assert record(search(name, storage=storage)) == record(search(name))
+    found = search(name, storage=storage, accept_objective=True)
+    assert record(found) == record(search(name))
 
 
 def num_finished(storage):
@@ -219,18 +402,17 @@ def num_finished(storage):
 
 def test_what_was_finished_is_not_evaluated_again(tmp_path):
     storage = tmp_path / "search.sqlite"
-    evaluated = []
+    evaluated, interrupted = [], []
 
     def objective(net):
-        if interrupt and len(evaluated) == 10:
+        if len(evaluated) == 10 and not interrupted:
+            interrupted.append(True)
             raise KeyboardInterrupt
         evaluated.append(net.spec)
         return programs.value(net)
 
-    interrupt = True
     with pytest.raises(KeyboardInterrupt):
         search(objective=objective, storage=storage)
-    interrupt = False
     result = search(objective=objective, storage=storage)
     assert evaluated == [trial.network.spec for trial in result.trials]
 
@@ -437,3 +619,51 @@ def test_an_asynchronous_search_ends_with_its_time_and_with_its_space():
     result = asynchronous(executor=Overtaking(1), objective=slow, budget=timedelta(seconds=0.1))
     assert result.reason == "time"
     assert result.trials[-1].elapsed >= 0.1
+
+
+def scaled(net, scale):
+    return scale * len(set(net.spec))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        (lambda net: len(set(net.spec)), lambda net: -len(set(net.spec)), "'code'"),
+        (partial(scaled, scale=1.0), partial(scaled, scale=2.0), r"'arguments'.*1\.0.*2\.0"),
+    ],
+)
+def test_values_of_two_objectives_are_not_mixed(tmp_path, first, second, difference):
+    storage = tmp_path / "search.sqlite"
+    search(budget=3, storage=storage, objective=first)
+    message = "another objective: its {}.*accept_objective=True"
+    with pytest.raises(StorageError, match=message.format(difference)):
+        search(budget=6, storage=storage, objective=second)
+    result = search(budget=6, storage=storage, objective=second, accept_objective=True)
+    assert len(result.trials) == 6
+    with pytest.raises(StorageError, match=message.format("")):
+        search(budget=9, storage=storage, objective=first)
+
+
+def test_two_searches_do_not_share_a_storage(tmp_path):
+    storage = tmp_path / "search.sqlite"
+    messages = []
+
+    def start_another(trial):
+        if trial.number == 2:
+            with pytest.raises(StorageError, match="another search is writing"):
+                search(storage=storage)
+            other = search(budget=9, storage=storage, take_over=True)
+            messages.append(len(other.trials))
+
+    with pytest.raises(StorageError, match="taken over"):
+        search(storage=storage, progress=start_another)
+    assert messages == [9]
+    assert record(search(storage=storage)) == record(search())
+
+
+def test_an_error_that_is_no_unicode_does_not_end_the_search(tmp_path):
+    def objective(net):
+        raise RuntimeError(f"\ud800 {net.spec}")
+
+    result = search(objective=objective, storage=tmp_path / "search.sqlite", budget=4)
+    assert all(r"\ud800" in trial.outcome.error for trial in result.trials)

@@ -1,5 +1,9 @@
+import json
 import math
+import os
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -66,17 +70,85 @@ def test_without_a_file_it_works_the_same(nets):
         assert [trial.number for trial in store.trials(SPACE)] == [3]
 
 
-def test_the_later_of_two_writers_goes_on(path, nets):
+def test_a_second_writer_is_refused_until_it_takes_over(path, nets):
     with Storage(path) as earlier, Storage(path) as later:
         earlier.begin(IDENTITY)
         earlier.add_batch(nets[:2], {})
-        later.begin(IDENTITY)
+        with pytest.raises(StorageError, match=rf"process {os.getpid()} on .* take_over=True"):
+            later.begin(IDENTITY)
+        earlier.add_outcome(1, Outcome(1.0), 0.0)
+        later.begin(IDENTITY, take_over=True)
         with pytest.raises(StorageError, match="taken over by another process"):
             earlier.add_outcome(0, Outcome(1.0), 0.0)
         with pytest.raises(StorageError, match="taken over by another process"):
             earlier.add_batch(nets[2:], {})
+        earlier.close()
+        with Storage(path) as third, pytest.raises(StorageError, match="another search is writing"):
+            third.begin(IDENTITY)
         later.add_outcome(0, Outcome(2.0), 0.0)
-        assert [trial.value for trial in later.trials(SPACE)] == [2.0]
+        assert [trial.value for trial in later.trials(SPACE)] == [2.0, 1.0]
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_link_to_the_file_is_the_file(path):
+    link = path.with_name("link.sqlite")
+    with Storage(path) as first:
+        first.begin(IDENTITY)
+        link.symlink_to(path)
+        with Storage(link) as second, pytest.raises(StorageError, match="another search is writ"):
+            second.begin(IDENTITY)
+
+
+def test_what_a_killed_writer_leaves_stops_nobody(path):
+    program = (
+        "import os, sys; from hotnas_torch.search import Storage;"
+        f"store = Storage({str(path)!r}); store.begin({IDENTITY!r}); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert path.with_name("search.sqlite.lock").exists()
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("take_over", [True, False])
+def test_a_file_that_has_the_name_of_the_lock_is_left_alone(path, take_over):
+    other = path.with_name("search.sqlite.lock")
+    other.write_text("thesis")
+    with Storage(path) as store, pytest.raises(StorageError, match="file of something else"):
+        store.begin(IDENTITY, take_over=take_over)
+    assert other.read_text() == "thesis"
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(path, nets):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {"step": 1})
+        store.add_outcome(0, Outcome(1.0), 0.5)
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        long = Outcome(math.nan, {}, 0.0, "no " * 9000)
+        with pytest.raises(StorageError, match=r"disk is full.*make room.*goes on from there"):
+            store.add_outcome(1, long, 1.0)
+        with pytest.raises(StorageError, match="disk is full"):
+            store.add_batch(nets[:0], {"step": "x" * 9000})
+        assert (len(store.trials(SPACE)), store.state) == (1, {"step": 1})
+        store._connection.execute(f"PRAGMA max_page_count = {pages + 100}")
+        store.add_outcome(1, long, 1.0)
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        assert [trial.outcome.error for trial in store.trials(SPACE)] == ["", "no " * 9000]
+
+
+def test_texts_that_are_no_unicode_are_recorded(path, nets):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {})
+        error = b"cannot read \xff.png".decode("utf-8", "surrogateescape")
+        store.add_outcome(0, Outcome(math.nan, {"\ud800": 1.0}, 0.0, error), 0.0)
+        (trial,) = store.trials(SPACE)
+        assert trial.outcome.error == r"cannot read \udcff.png"
+        assert trial.outcome.metrics == {r"\ud800": 1.0}
 
 
 def test_a_failed_transaction_leaves_nothing(path, nets):
@@ -154,8 +226,121 @@ def test_paths_that_cannot_be_used(tmp_path, path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_bit_is_checked(path, nets):
+    """Of 8 bits in each of many bytes: read as written, or refused."""
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {"pending": [net.spec for net in nets]})
+        for place in range(4):
+            store.add_outcome(place, Outcome(place / 7, {"a": 1.5}, 0.25), place + 0.5)
+    whole = path.read_bytes()
+
+    def content():
+        with Storage(path, read_only=True) as store:
+            return repr((store.identity, store.state, store.elapsed, store.num_trials)) + repr(
+                (store.trials(SPACE), store.open_trials(SPACE))
+            )
+
+    expected = content()
+    generator = torch.Generator().manual_seed(0)
+    used = [place for place, byte in enumerate(whole) if byte]
+    refused = 0
+    for place in torch.randint(len(used), (300,), generator=generator).tolist():
+        bit = 1 << int(torch.randint(8, (), generator=generator))
+        path.write_bytes(bytes(b ^ bit if i == used[place] else b for i, b in enumerate(whole)))
+        try:
+            assert content() == expected
+        except StorageError:
+            refused += 1
+    assert refused > 150
+
+
+def test_missing_trials_are_noticed(path, nets):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {})
+    for number in (4, 2):
+        with sqlite3.connect(path) as connection:
+            connection.execute("DELETE FROM trial WHERE number = ?", (number,))
+        connection.close()
+        with pytest.raises(StorageError, match=rf"damaged: trial {number} is missing"):
+            Storage(path)
+
+
+def of_version_1(path, nets):
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript(
+        """
+        CREATE TABLE meta (name TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE trial (number INTEGER PRIMARY KEY, batch INTEGER NOT NULL,
+            architecture TEXT NOT NULL UNIQUE, finished INTEGER NOT NULL DEFAULT 0, value REAL,
+            metrics TEXT NOT NULL DEFAULT '{}', cost REAL NOT NULL DEFAULT 0,
+            error TEXT NOT NULL DEFAULT '', elapsed REAL);
+        PRAGMA application_id = 1752134766;
+        PRAGMA user_version = 1;
+        """
+    )
+    described = IDENTITY | {"objective": {"kind": "function", "name": "f"}}
+    connection.execute("INSERT INTO meta VALUES ('identity', ?)", (json.dumps(described),))
+    connection.execute("INSERT INTO meta VALUES ('state', '{}')")
+    for number, net in enumerate(nets):
+        connection.execute(
+            "INSERT INTO trial (number, batch, architecture) VALUES (?, 0, ?)", (number, net.spec)
+        )
+    connection.execute("UPDATE trial SET finished = 1, value = 2, elapsed = 0 WHERE number = 0")
+    connection.close()
+
+
+def test_files_without_checksums_are_read_and_go_on_with_them(path, nets):
+    of_version_1(path, nets)
+    with Storage(path, read_only=True) as store:
+        assert [trial.value for trial in store.trials(SPACE)] == [2.0]
+    now = IDENTITY | {"objective": {"kind": "function", "name": "f", "code": "1"}}
+    with Storage(path) as store:
+        store.begin(now)
+        store.add_outcome(1, Outcome(3.0), 1.0)
+    with Storage(path) as store:
+        assert [trial.value for trial in store.trials(SPACE)] == [2.0, 3.0]
+        other = {"kind": "function", "name": "f", "code": "2"}
+        with pytest.raises(StorageError, match=r"its 'code' is '1', here it is '2'.*accept_obj"):
+            store.begin(now | {"objective": other})
+        store.begin(now | {"objective": other}, accept=["objective"])
+        assert store.identity["objective"] == other
+
+
+@pytest.mark.parametrize(
+    ("entry", "content"),
+    [
+        ("identity", "[1]"),
+        ("identity", '{"space": 3}'),
+        ("identity", "[" * 100_000),
+        ("identity", "{"),
+        ("state", "7"),
+        ("metrics", "[]"),
+        ("metrics", '{"a": "b"}'),
+        ("cost", "'much'"),
+        ("value", "'low'"),
+        ("value", "x'00'"),
+    ],
+)
+def test_what_holds_other_kinds_than_it_should_is_damaged(path, nets, entry, content):
+    of_version_1(path, nets)
+    with sqlite3.connect(path) as connection:
+        if entry in ("identity", "state"):
+            connection.execute("UPDATE meta SET content = ? WHERE name = ?", (content, entry))
+        elif entry == "metrics":
+            connection.execute("UPDATE trial SET metrics = ?", (content,))
+        else:
+            connection.execute(f"UPDATE trial SET {entry} = {content}")
+    connection.close()
+    with Storage(path, read_only=True) as store, pytest.raises(StorageError, match="damaged"):
+        _ = store.identity, store.state, store.trials(SPACE)
+
+
 def test_an_empty_file_is_a_new_storage(path):
     path.touch()
+    with pytest.raises(StorageError, match="is empty: it holds no search yet"):
+        Storage(path, read_only=True)
     with Storage(path) as store:
         store.begin(IDENTITY)
         assert store.identity == IDENTITY

@@ -1,0 +1,66 @@
+// Exact changes of unit. Every problem is solved where its numbers are of size 1: what the caller measures in, and how
+// large a magnitude the type holds, then change no decision of a solver. Powers of two do it without rounding.
+#pragma once
+
+#include <cstring>
+
+#include "group.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+/// e with 2^e <= |x| < 2^(e + 1), kept where 2^e and 2^-e are normal numbers.
+template <class T>
+HN_HD int exponent_of(T x) {
+  constexpr int digits = Limits<T>::digits, most = Limits<T>::exponent;
+  LaneInt<T> bits;
+  memcpy(&bits, &x, sizeof(T));
+  const int e = static_cast<int>(bits >> digits & (2 * most + 3)) - (most + 1);
+  return e < -most ? -most : e > most ? most : e;
+}
+
+/// 2^e; 0 or infinity where that is no normal number.
+template <class T>
+HN_HD T power_of_two(int e) {
+  constexpr int digits = Limits<T>::digits, most = Limits<T>::exponent;
+  const int biased = e < -most ? 0 : e > most + 1 ? 2 * most + 3 : e + most + 1;
+  const LaneInt<T> bits = static_cast<LaneInt<T>>(biased) << digits;
+  T power;
+  memcpy(&power, &bits, sizeof(T));
+  return power;
+}
+
+/// Multiplication by 2^e in two steps, as squares have exponents that T has not.
+template <class T>
+class Back {
+ public:
+  HN_HD explicit Back(int e)
+      : first_(power_of_two<T>(e / 2)), second_(power_of_two<T>(e - e / 2)) {}
+  HN_HD T operator()(T value) const { return value * first_ * second_; }
+
+ private:
+  T first_, second_;
+};
+
+/// The largest magnitude of `count` values in rows of lanes; no number where one of them is none.
+template <class G, class T>
+HN_HD T largest_of(const G& g, const T* values, int count) {
+  using Var = typename G::template Var<T>;
+  Var most = G::splat(T(0)), defect = most;
+  HN_ROLLED
+  for (int e = 0; e < count; e += G::width) {
+    const Var value = g.load(values + e);
+    most = G::max(most, G::abs(value));
+    defect += value - value;
+  }
+  return g.max_of(most) + g.sum(defect);
+}
+
+/// Each lane its own values, as it loaded them.
+template <class G, class T>
+HN_HD void multiply(const G& g, std::type_identity_t<T>* values, int count, T factor) {
+  HN_ROLLED
+  for (int e = 0; e < count; e += G::width)
+    g.store(values + e, g.load(values + e) * G::splat(factor));
+}
+
+}  // namespace hotnas::HOTNAS_ISA

@@ -1,0 +1,70 @@
+"""What the commands say about bad input: in one line, in the terms of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from hotnas_torch.files import check_writable
+
+__all__ = ["BadInput", "check_output", "in_terms_of_options"]
+
+# Arguments of the library whose options have other names.
+_OPTIONS = {
+    "num_initial": "initial",
+    "pool_size": "pool",
+    "num_stages": "stages",
+    "cells_per_stage": "cells",
+    "num_cpus": "task_cpus",
+    "num_gpus": "task_gpus",
+    "timeout": "time_limit",
+    "address": "ray",
+}
+_SWITCHES = re.compile(r"(pass )?\b(resume|overwrite|take_over|accept_objective)=True\b")
+
+
+class BadInput(Exception):
+    """What the user passed cannot be used; the message is the one line that is shown."""
+
+
+def check_output(option: str, path: Path) -> None:
+    """Refuses a path that cannot be written, before the work whose result would be lost.
+
+    Args:
+        option: Where the path comes from, for the message.
+        path: A file that is there or not; nothing changes.
+
+    Raises:
+        BadInput: It cannot be written; the message says why.
+    """
+    try:
+        check_writable(path)
+    except IsADirectoryError as error:
+        raise BadInput(f"{option}: {path} is a folder; name a file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"{option}: cannot write {path}: {reason}"
+            " (choose a file in a folder that exists and is writable)"
+        ) from error
+
+
+def in_terms_of_options(text: str, arguments: argparse.Namespace) -> str:
+    """Rewrites a message of the library, which names Python arguments, for who gave options.
+
+    Args:
+        text: The message.
+        arguments: The parsed options of the command.
+    """
+    text = _SWITCHES.sub(
+        lambda found: ("add " if found[1] else "") + "--" + found[2].replace("_", "-"), text
+    )
+    text = text.replace("pass space=", "name it with --space MODULE:NAME")
+    text = re.sub(r"^(--[\w-]+): \w+ must\b", r"\1 must", text)
+
+    def option(found: re.Match[str]) -> str:
+        name = _OPTIONS.get(found[0], found[0])
+        return f"--{name.replace('_', '-')}" if name in vars(arguments) else found[0]
+
+    return re.sub(r"^[a-z]\w+(?=:? )", option, text)

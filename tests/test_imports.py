@@ -1,0 +1,70 @@
+"""Every module of the package can be imported, also where optional packages are missing."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+WALK = textwrap.dedent(
+    """
+    import importlib, pkgutil, sys
+    for name in sys.argv[1:]:
+        sys.modules[name] = None
+    import hotnas_torch
+    count = 0
+    for module in pkgutil.walk_packages(hotnas_torch.__path__, "hotnas_torch."):
+        importlib.import_module(module.name)
+        count += 1
+    assert count > 150, count
+    """
+)
+USE = textwrap.dedent(
+    """
+    import sys, torch
+    for name in ("optuna", "ray", "zarr"):
+        sys.modules[name] = None
+    from hotnas_torch import HOTNN, spaces
+    from hotnas_torch.distributed import RayExecutor
+    from hotnas_torch.integrations.optuna import StrategySampler
+    from hotnas_torch.integrations.ray_tune import StrategySearcher
+    from hotnas_torch.metrics import GramStore
+    from hotnas_torch.search import RandomSearch
+    space = spaces.Pooling()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    for use, remedy in (
+        (lambda: StrategySampler(strategy), "hotnas-torch[optuna]"),
+        (lambda: StrategySearcher(strategy), "hotnas-torch[tune]"),
+        (lambda: RayExecutor("auto"), "hotnas-torch[ray]"),
+        (lambda: HOTNN(space=space).gram_store(list(space), "never.zarr"), "hotnas-torch[ray]"),
+        (lambda: GramStore("."), "hotnas-torch[ray]"),
+    ):
+        try:
+            use()
+        except ImportError as error:
+            assert remedy in str(error), error
+        else:
+            raise AssertionError(remedy)
+    """
+)
+
+
+def run(program, *arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing", [(), ("optuna", "ray", "zarr")], ids=["all", "no extras"])
+@pytest.mark.parametrize("disabled", ["", "1"], ids=["compiled", "torch alone"])
+def test_all_modules_can_be_imported(missing, disabled):
+    run(WALK, *missing, HOTNAS_DISABLE_EXT=disabled, HOTNAS_REQUIRE_EXT="")
+
+
+def test_what_is_missing_is_said_when_it_is_used():
+    run(USE)
