@@ -320,7 +320,7 @@ def of_fgw(rng: torch.Generator) -> dict[str, Any]:
 
 def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
     epsilon = 0.2 + 0.8 * float(uniform(rng, 1))
-    return {**terms(rng), "method": method, "epsilon": epsilon, "max_iter": 100}
+    return {**terms(rng), "method": method, "epsilon": epsilon, "max_iter": 40}
 
 
 SOLVERS: dict[str, Solver] = {
