@@ -211,6 +211,22 @@ def slope(case: Case, plan: Tensor) -> tuple[Tensor, Tensor]:
     return (value * plan).sum((1, 2)), gradient
 
 
+def largest_pair(case: Case) -> Tensor:
+    """An upper bound of the terms of pairs, (B,)."""
+    at = doubles(case)
+    spread = at["struct_x"].abs().amax((1, 2)) + at["struct_y"].abs().amax((1, 2))
+    return spread if case.options["loss"] == "l1" else spread**2
+
+
+def steepest(case: Case) -> Tensor:
+    """An upper bound of the slope in any direction, (B,)."""
+    at = doubles(case)
+    cost = at["cost"].abs().amax((1, 2))
+    if "struct_x" not in at:
+        return cost
+    return (1 - at["alpha"]) * cost + 2 * at["alpha"] * largest_pair(case)
+
+
 def lost_mass(case: Case, plan: Tensor) -> Tensor:
     """L1 errors of both marginals, the larger."""
     rows = (plan.sum(2) - case.inputs["a"].to(F64)).abs().sum(1)
@@ -241,6 +257,8 @@ def exact_excess(case: Case, found: Outputs, *, tol: float) -> Tensor:
     epsilon = torch.finfo(case.dtype).eps
     value, gradient = slope(case, plan)
     gap, size = duality_gap(case, plan, gradient)
+    # Where the optimum is 0, what is left of it is dust: a mass of epsilon at slopes of epsilon.
+    size = size + epsilon * steepest(case)
     allowed = tol * value.abs() + ROUNDING * epsilon * size
     excess = torch.maximum(gap / allowed, lost_mass(case, plan) / (ROUNDING * epsilon))
     # What it pays is what its plan costs.
@@ -277,9 +295,7 @@ def entropic_excess(case: Case, found: Outputs) -> Tensor:
     log_plan = torch.where(seen, found["log_plan"], 0).to(F64)
     wanted = log_plan if case.options["method"] == "mirror" else torch.zeros_like(log_plan)
     off = (plan * (exponent - wanted)).abs().sum((1, 2))
-    spread = at["struct_x"].abs().amax((1, 2)) + at["struct_y"].abs().amax((1, 2))
-    largest = spread if case.options["loss"] == "l1" else spread**2
-    bend = 2 * at["alpha"] * largest / epsilon
+    bend = 2 * at["alpha"] * largest_pair(case) / epsilon
     tol = 1e-4 if case.dtype == torch.float32 else 1e-7
     rounding = ROUNDING * torch.finfo(case.dtype).eps
     size = (plan * (gradient.abs() / epsilon + wanted.abs())).sum((1, 2))
