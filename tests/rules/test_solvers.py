@@ -67,6 +67,12 @@ def test_no_unit_changes_a_bit(name: str, backend: str, count: int, rng: torch.G
         found, powers = solver.solve(case, backend), solver.units(rng, case)
         for output, value in solver.solve(case.rescaled(powers), backend).items():
             scaled = times(found[output], case.unit_of(output, powers))
+            # What underflows in one of the two units, the dust of an optimum of 0, is left out.
+            limits = torch.finfo(case.dtype)
+            gone = (value.abs() < limits.tiny / limits.eps) & (
+                scaled.abs() < limits.tiny / limits.eps
+            )
+            scaled = torch.where(gone, value, scaled)
             demand(same(value, scaled), case, f"a unit of 2**{powers[0]} changes {output}")
 
 
