@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
@@ -25,8 +26,10 @@ _MAX_EXACT = 6
 _MAX_ENUMERATED = 8
 _WIRE = Cell(("input", "output"), ((0, 1),))
 
-_GRID = 2.0**40
-"""Costs are rounded to its reciprocal in the search: sums are then exact, whatever their order."""
+_GRID_BITS = 42
+"""Costs are rounded to so many bits of the largest in the search: sums are then exact, whatever
+their order, and in whichever unit.
+"""
 
 
 class _Cells(NamedTuple):
@@ -139,7 +142,7 @@ class EditDistance(NetworkDistance):
         self.node_cost = number(not_negative("node_cost", node_cost))
         self.edge_cost = number(not_negative("edge_cost", edge_cost))
         largest = float(self.tree.distance_matrix(dtype=torch.float64).detach().max())
-        if 2.0 * self.node_cost < largest - 1e-12:
+        if 2.0 * self.node_cost < largest * (1.0 - 1e-12):
             raise ValueError(
                 f"node_cost must be at least half of the largest operation cost, {largest / 2:g},"
                 f" so that changing an operation never costs more than two nodes; got {node_cost}"
@@ -262,8 +265,10 @@ class EditDistance(NetworkDistance):
         # The side with fewer cells is the one that is permuted.
         swap = len(torch.unique(i)) < len(torch.unique(j))
         still, moved = (j, i) if swap else (i, j)
-        costs = (costs * _GRID).round() / _GRID
-        edge_cost = round(self.edge_cost * _GRID) / _GRID
+        _, exponent = math.frexp(max(float(costs.max()), self.edge_cost))
+        grid = math.ldexp(1.0, _GRID_BITS - exponent)
+        costs = (costs * grid).round() / grid
+        edge_cost = round(self.edge_cost * grid) / grid
         upper = torch.triu_indices(self.num_inner, self.num_inner, offset=1)
         labels = torch.nn.functional.one_hot(cells.labels, len(costs)).double()
         fixed = torch.cat(

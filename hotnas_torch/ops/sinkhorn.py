@@ -11,6 +11,7 @@ from hotnas_torch.ops.operator import (
     Operator,
     along,
     attached,
+    full_precision,
     save,
     undefined,
 )
@@ -161,6 +162,7 @@ def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: f
     return torch.where(spread < epsilon, value.clamp(lowest, product), value)
 
 
+@full_precision
 def _objective(
     cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
 ) -> Tensor:

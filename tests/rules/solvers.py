@@ -1,0 +1,354 @@
+"""The public solvers as the rules see them: one row each.
+
+A row says what a random problem is, how it is solved and what its "converged" promises. All else
+follows from the names of the arguments: what has units, what is numbered by nodes, what is absent.
+A new solver adds a row, and a field of a new name its unit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import hotnas_torch as ht
+from tests.generators.problems import F64, masses, uniform
+
+# Powers of the unit of cost; structures have its square root where the loss is a square.
+OF_COST = ("cost", "objective", "cost_linear", "cost_quad", "f", "g", "gap")
+WITHOUT_UNIT = ("a", "b", "alpha", "plan", "log_plan", "residual", "iterations", "status")
+# Nodes along each dimension after the first.
+NUMBERED = {"cost": "xy", "struct_x": "xx", "struct_y": "yy", "a": "x", "b": "y", "alpha": ""}
+# Rounding of an objective, a marginal and a gap, in units of the last place of the largest term.
+ROUNDING = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch of random problems of one shape, and the settings they are solved with."""
+
+    inputs: dict[str, Tensor]
+    options: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        return len(self.inputs["cost"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inputs["cost"].dtype
+
+    def with_inputs(self, change: Callable[[str, Tensor], Tensor]) -> "Case":
+        return replace(self, inputs={k: change(k, v) for k, v in self.inputs.items()})
+
+    def with_options(self, **changes: Any) -> "Case":
+        known = {name: value for name, value in changes.items() if name in self.options}
+        return replace(self, options={**self.options, **known})
+
+    def items(self, index: Tensor | slice) -> "Case":
+        return self.with_inputs(lambda _, value: value[index])
+
+    def beside(self, other: "Case") -> "Case":
+        return self.with_inputs(lambda name, value: torch.cat([value, other.inputs[name]]))
+
+    def unit_of(self, name: str, powers: Tensor) -> Tensor | None:
+        """2**powers as far as the argument or result of this name has units of cost."""
+        if name in OF_COST:
+            return torch.exp2(powers.to(F64))
+        if name.startswith("struct"):
+            return torch.exp2(powers.to(F64) / self.structure_root)
+        assert name in WITHOUT_UNIT, f"say in which unit {name} is"
+        return None
+
+    @property
+    def structure_root(self) -> int:
+        return 2 if self.options.get("loss") == "l2" else 1
+
+    def rescaled(self, powers: Tensor) -> "Case":
+        """The same problems in units that are 2**powers as small, exactly."""
+        case = self.with_inputs(lambda name, value: times(value, self.unit_of(name, powers)))
+        if "epsilon" in self.options:
+            case = case.with_options(epsilon=self.options["epsilon"] * 2.0 ** int(powers[0]))
+        return case
+
+    def renumbered(self, of: dict[str, Tensor]) -> "Case":
+        """Nodes in another order: `of` holds a permutation per item for "x" and for "y"."""
+
+        def change(name: str, value: Tensor) -> Tensor:
+            for dim, side in enumerate(NUMBERED[name], start=1):
+                shape = [value.shape[0], *(1 for _ in value.shape[1:])]
+                shape[dim] = value.shape[dim]
+                value = value.take_along_dim(of[side].reshape(shape), dim)
+            return value
+
+        return self.with_inputs(change)
+
+    def present(self, name: str) -> Tensor:
+        """Where the argument or result of this name belongs to nodes that are there."""
+        sides = {"x": self.inputs["a"] > 0, "y": self.inputs["b"] > 0}
+        numbered = {**NUMBERED, "plan": "xy", "log_plan": "xy", "f": "x", "g": "y"}.get(name, "")
+        seen = torch.ones(self.size, *(1 for _ in numbered), dtype=torch.bool)
+        for dim, side in enumerate(numbered, start=1):
+            shape = [self.size, *(1 for _ in numbered)]
+            shape[dim] = sides[side].shape[1]
+            seen = seen & sides[side].reshape(shape)
+        return seen
+
+
+def times(value: Tensor, unit: Tensor | None) -> Tensor:
+    if unit is None:
+        return value
+    return value * unit.to(value.dtype).reshape(-1, *(1 for _ in value.shape[1:]))
+
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One public solver.
+
+    Attributes:
+        call: The function, with keywords.
+        options: Draws settings.
+        structures: Whether it takes structures and alpha.
+        excess: How far what was returned is from what "converged" promises, (B,) float64, at most
+            1; from the problems and what was returned, by arithmetic in float64 alone.
+        local: Whether it ends in one of several optima, as its starts and rounding lead it.
+    """
+
+    call: Callable[..., Any]
+    options: Callable[[torch.Generator], dict[str, Any]]
+    structures: bool
+    excess: Callable[[Case, Outputs], Tensor]
+    local: bool = False
+
+    def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
+        """A batch of problems of up to `most` nodes: any masses, absent nodes, any settings."""
+        n, m = (integer(rng, 1, most + 1) for _ in range(2))
+        kind = integer(rng, 0, 4)
+        if kind == 0:
+            m = n
+        absent = 0.4 if kind == 1 else 0.0
+        even = kind in (0, 2)
+        signed = integer(rng, 0, 2) * (not self.structures)
+        inputs = {
+            "cost": uniform(rng, size, n, m) - 0.5 * signed,
+            "a": torch.full((size, n), 1 / n, dtype=F64)
+            if even
+            else masses(rng, size, n, absent=absent),
+            "b": torch.full((size, m), 1 / m, dtype=F64)
+            if even
+            else masses(rng, size, m, absent=absent),
+        }
+        if self.structures:
+            inputs["struct_x"] = uniform(rng, size, n, n)
+            inputs["struct_y"] = uniform(rng, size, m, m)
+            share = (0.0, 1.0, -1.0, -1.0, -1.0)[integer(rng, 0, 5)]
+            inputs["alpha"] = (
+                uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
+            )
+        dtype = (torch.float32, F64)[integer(rng, 0, 2)]
+        case = Case({name: value.to(dtype) for name, value in inputs.items()}, self.options(rng))
+        if case.options.get("init") == "none":
+            del case.options["init"]
+        return case
+
+    def solve(self, case: Case, backend: str = "auto") -> Outputs:
+        found = self.call(**case.inputs, **case.options, backend=backend, validate=False)
+        if not is_dataclass(found):
+            return {"objective": found}
+        named = {field.name: getattr(found, field.name) for field in fields(found)}
+        outputs = {name: value for name, value in named.items() if value is not None}
+        return outputs if "plan" in outputs else {**outputs, "plan": found.plan}
+
+    def units(self, rng: torch.Generator, case: Case) -> Tensor:
+        """Powers of two to rescale each item by, such that all numbers stay in range."""
+        reach = 80 if case.dtype == torch.float32 else 800
+        powers = torch.randint(-reach // 2, reach // 2 + 1, (case.size,), generator=rng) * 2
+        return powers[:1].expand(case.size) if "epsilon" in case.options else powers
+
+
+def integer(rng: torch.Generator, least: int, end: int) -> int:
+    return int(torch.randint(least, end, (), generator=rng))
+
+
+def choose(rng: torch.Generator, *values: Any) -> Any:
+    return values[integer(rng, 0, len(values))]
+
+
+# --- what "converged" promises --------------------------------------------------------------------
+
+
+def doubles(case: Case) -> dict[str, Tensor]:
+    """The problem in float64, with 0 at what is absent."""
+    return {
+        name: torch.where(case.present(name), value, 0).to(F64)
+        for name, value in case.inputs.items()
+    }
+
+
+def slope(case: Case, plan: Tensor) -> tuple[Tensor, Tensor]:
+    """F and its gradient at a plan, by the definition, quartic."""
+    at = doubles(case)
+    if "struct_x" not in at:
+        return (at["cost"] * plan).sum((1, 2)), at["cost"]
+    difference = at["struct_x"][:, :, None, :, None] - at["struct_y"][:, None, :, None, :]
+    terms = difference.abs() if case.options["loss"] == "l1" else difference**2
+    n, m = plan.shape[1:]
+    i, j, k, l = torch.meshgrid(*(torch.arange(s) for s in (n, m, n, m)), indexing="ij")
+    if case.options["pairs"] == "directed":
+        terms = terms * ((i != k) & (j != l))
+    if case.options["pairs"] == "ordered":
+        terms = terms * ((i < k) & (j < l))
+    towards = torch.einsum("bijkl,bkl->bij", terms, plan)
+    away = torch.einsum("bijkl,bij->bkl", terms, plan)
+    alpha = at["alpha"][:, None, None]
+    value = (1 - alpha) * at["cost"] + alpha * towards
+    gradient = (1 - alpha) * at["cost"] + alpha * (towards + away)
+    return (value * plan).sum((1, 2)), gradient
+
+
+def largest_pair(case: Case) -> Tensor:
+    """An upper bound of the terms of pairs, (B,)."""
+    at = doubles(case)
+    spread = at["struct_x"].abs().amax((1, 2)) + at["struct_y"].abs().amax((1, 2))
+    return spread if case.options["loss"] == "l1" else spread**2
+
+
+def steepest(case: Case) -> Tensor:
+    """An upper bound of the slope in any direction, (B,)."""
+    at = doubles(case)
+    cost = at["cost"].abs().amax((1, 2))
+    if "struct_x" not in at:
+        return cost
+    return (1 - at["alpha"]) * cost + 2 * at["alpha"] * largest_pair(case)
+
+
+def lost_mass(case: Case, plan: Tensor) -> Tensor:
+    """L1 errors of both marginals, the larger."""
+    rows = (plan.sum(2) - case.inputs["a"].to(F64)).abs().sum(1)
+    columns = (plan.sum(1) - case.inputs["b"].to(F64)).abs().sum(1)
+    return torch.maximum(rows, columns)
+
+
+def duality_gap(case: Case, plan: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """An upper bound of <gradient, plan - V> over all couplings V, and <|gradient|, plan> with it.
+
+    Weak duality: f_i = min_j (gradient_ij - g_j) is feasible whatever g is, so that a wrong g can
+    only make the gap larger.
+    """
+    a, b = (case.inputs[name].to(F64) for name in ("a", "b"))
+    even = (a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True))
+    solved = ht.ot.transport(gradient, *even, validate=False)
+    here = (b > 0)[:, None, :]
+    f = torch.where(here, gradient - solved.g[:, None, :], torch.inf).amin(2)
+    reduced = gradient - f[:, :, None] - solved.g[:, None, :]
+    gap = torch.where(plan != 0, plan * reduced, 0).sum((1, 2))
+    size = (gradient.abs() * (plan + solved.plan)).sum((1, 2))
+    return gap, size
+
+
+def exact_excess(case: Case, found: Outputs, *, tol: float) -> Tensor:
+    """Gap and lost mass of a plan, in units of what is allowed; infinite where it is negative."""
+    plan = found["plan"].to(F64)
+    epsilon = torch.finfo(case.dtype).eps
+    value, gradient = slope(case, plan)
+    gap, size = duality_gap(case, plan, gradient)
+    # Where the optimum is 0, what is left of it is dust: a mass of epsilon at slopes of epsilon.
+    size = size + epsilon * steepest(case)
+    allowed = tol * value.abs() + ROUNDING * epsilon * size
+    excess = torch.maximum(gap / allowed, lost_mass(case, plan) / (ROUNDING * epsilon))
+    # What it pays is what its plan costs.
+    off = (found["objective"].to(F64) - value).abs() / (ROUNDING * epsilon * size)
+    excess = torch.maximum(excess, torch.where(size == 0, 0, off))
+    return torch.where((plan < 0).any(2).any(1), torch.inf, torch.where(size == 0, 0, excess))
+
+
+def sinkhorn_excess(case: Case, found: Outputs) -> Tensor:
+    """Both marginals of the plan; that it is stationary follows from its form."""
+    plan = found["plan"].to(F64)
+    at, epsilon = doubles(case), case.options["epsilon"]
+    f, g = (torch.where(case.present(name), found[name], 0).to(F64) for name in ("f", "g"))
+    exponent = (f[:, :, None] + g[:, None, :] - at["cost"]) / epsilon
+    exact = torch.where(case.present("plan"), exponent.exp(), 0)
+    rounding = ROUNDING * torch.finfo(case.dtype).eps
+    tol = 1e-5 if case.dtype == torch.float32 else 1e-9
+    size = 1 + (exponent.abs() + at["cost"].abs() / epsilon).amax((1, 2))
+    form = (plan - exact).abs().sum((1, 2)) / (rounding * size)
+    return torch.maximum(lost_mass(case, plan) / (tol + rounding), form)
+
+
+def entropic_excess(case: Case, found: Outputs) -> Tensor:
+    """Both marginals, and whether the plan is that of its own gradient, (f + g - G(T)) / epsilon.
+
+    Of mirror descent that is log T, of proximal points log T - log T = 0. The last step was taken
+    with the gradient of a plan tol away, which differs by at most this times the largest term.
+    """
+    plan, epsilon = found["plan"].to(F64), case.options["epsilon"]
+    at, seen = doubles(case), case.present("plan")
+    _, gradient = slope(case, plan)
+    f, g = (torch.where(case.present(name), found[name], 0).to(F64) for name in ("f", "g"))
+    exponent = (f[:, :, None] + g[:, None, :] - gradient) / epsilon
+    log_plan = torch.where(seen, found["log_plan"], 0).to(F64)
+    wanted = log_plan if case.options["method"] == "mirror" else torch.zeros_like(log_plan)
+    off = (plan * (exponent - wanted)).abs().sum((1, 2))
+    bend = 2 * at["alpha"] * largest_pair(case) / epsilon
+    tol = 1e-4 if case.dtype == torch.float32 else 1e-7
+    rounding = ROUNDING * torch.finfo(case.dtype).eps
+    size = (plan * (gradient.abs() / epsilon + wanted.abs())).sum((1, 2))
+    stationary = off / ((2 + bend) * tol + rounding * (1 + size))
+    return torch.maximum(stationary, lost_mass(case, plan) / (tol + rounding))
+
+
+def bound_excess(case: Case, found: Outputs) -> Tensor:
+    """No coupling costs less than the lower bound: tried are a good one and the product."""
+    at = doubles(case)
+    for side in ("a", "b"):
+        at[side] = at[side] / at[side].sum(1, keepdim=True)
+    good = ht.ot.fgw(**at, **case.options, num_starts=3, validate=False)
+    product = at["a"][:, :, None] * at["b"][:, None, :]
+    least = torch.minimum(slope(case, good.plan)[0], slope(case, product)[0])
+    rounding = ROUNDING * torch.finfo(case.dtype).eps
+    return torch.where(least == 0, 0, (found["objective"].to(F64) - least) / (rounding * least))
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def no_options(rng: torch.Generator) -> dict[str, Any]:
+    return {}
+
+
+def terms(rng: torch.Generator) -> dict[str, Any]:
+    return {
+        "loss": choose(rng, "l1", "l2"),
+        "pairs": choose(rng, "all", "directed", "ordered"),
+    }
+
+
+def of_fgw(rng: torch.Generator) -> dict[str, Any]:
+    starts = {"num_starts": integer(rng, 1, 4), "init": choose(rng, "none", "none", "product")}
+    return {**terms(rng), **starts}
+
+
+def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
+    epsilon = 0.2 + 0.8 * float(uniform(rng, 1))
+    return {**terms(rng), "method": method, "epsilon": epsilon, "max_iter": 40}
+
+
+SOLVERS: dict[str, Solver] = {
+    "transport": Solver(ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0)),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), local=True),
+    "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess),
+    "sinkhorn": Solver(
+        ht.ot.sinkhorn,
+        lambda rng: {"epsilon": 0.05 + float(uniform(rng, 1)), "max_iter": 1000},
+        False,
+        sinkhorn_excess,
+    ),
+    "mirror": Solver(ht.ot.entropic_fgw, partial(of_entropic, "mirror"), True, entropic_excess),
+    "proximal": Solver(ht.ot.entropic_fgw, partial(of_entropic, "proximal"), True, entropic_excess),
+}
