@@ -52,10 +52,10 @@ def install(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[s
         if spec is not None and spec.origin is not None:
             (site / name).symlink_to(Path(spec.origin).parent)
 
-    def run(**variables: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    def run(*options: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], Path]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HOTNAS_", "CMAKE_"))}
         command = [environment / "bin" / "python", "-m", "pip", "install", "--verbose"]
-        command += ["--no-deps", "--no-index", "--no-build-isolation", source]
+        command += ["--no-deps", "--no-index", "--no-build-isolation", *options, source]
         result = subprocess.run(
             command,
             env={**inherited, "HOTNAS_WITH_CUDA": "OFF", **variables},
@@ -65,7 +65,7 @@ def install(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[s
             text=True,
             check=False,
         )
-        return result, site / "hotnas_torch"
+        return result, (source if options else site) / "hotnas_torch"
 
     return run
 
@@ -114,6 +114,18 @@ def test_without_what_it_takes_the_package_is_pure_python_and_says_why(
         required, _ = install(**variables, HOTNAS_REQUIRE_EXT="1")
         assert required.returncode != 0
         assert reason in required.stdout
+
+
+def test_an_editable_install_without_a_compiler_says_why_as_well(
+    install: Callable[..., tuple[subprocess.CompletedProcess[str], Path]],
+) -> None:
+    result, package = install("--editable", CXX="/nowhere/c++")
+    assert result.returncode == 0, result.stdout
+    assert "there is no C++ compiler" in _ext._absence(package)
+    # What makes one in its place is named where nothing has failed.
+    result, package = install("--editable", HOTNAS_NO_EXT="1")
+    assert result.returncode == 0, result.stdout
+    assert "`make ext`" in _ext._absence(package)
 
 
 def configure(tmp_path: Path, **variables: str) -> tuple[int, str, str]:
