@@ -121,4 +121,4 @@ cuda: $(DEPS)
 	$(MAKE) ext
 
 clean:
-	rm -rf build dist runs hotnas_torch/_C.so hotnas_torch/_no_cuda.txt
+	rm -rf build dist runs hotnas_torch/_C.so hotnas_torch/_no_cuda.txt hotnas_torch/_no_ext.txt

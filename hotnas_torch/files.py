@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import stat
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 if sys.platform != "win32":
     import fcntl
@@ -20,6 +24,7 @@ __all__ = [
     "InUseError",
     "WriteLock",
     "check_writable",
+    "read_array",
     "read_bytes",
     "replaced",
     "write_bytes",
@@ -123,6 +128,50 @@ def read_bytes(path: Path, *, most: int) -> bytes:
 
 
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+def read_array(
+    archive: zipfile.ZipFile, name: str, *, most: int | None = None
+) -> np.ndarray[Any, Any]:
+    """Reads an array of an ``.npz`` archive, of a size known before anything of it is read.
+
+    The archive checks the bytes by their checksum.
+
+    Args:
+        archive: The archive.
+        name: Of the array.
+        most: Bytes that it may have when it is compressed; None takes no compressed array. One
+            that is not has no more than the file.
+
+    Raises:
+        ValueError: It is larger, or no array of plain numbers or text of the size it says.
+        KeyError: There is none of this name.
+        zipfile.BadZipFile: Its checksum is another one.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        if most is None:
+            raise ValueError(f"{name} is compressed, which this library does not do")
+        if entry.file_size > most:
+            raise ValueError(f"{name} is larger than {most:,} bytes")
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _HEADERS:
+            raise ValueError(f"{name} has the unknown array version {version}")
+        shape, fortran, dtype = _HEADERS[version](member)
+        held = entry.file_size - member.tell()
+        if dtype.hasobject or fortran:
+            raise ValueError(f"{name} is not of plain numbers or text")
+        if min(shape, default=0) < 0 or dtype.itemsize * math.prod(shape) != held:
+            raise ValueError(f"{name} says shape {shape} and dtype {dtype}, but has {held} bytes")
+        # Reading to the end checks the checksum.
+        return np.frombuffer(bytearray(member.read()), dtype=dtype).reshape(shape)
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class InUseError(OSError):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,15 @@ def install(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[s
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
     for name in BUILDERS:
-        spec = importlib.util.find_spec(name)
+        # Not `find_spec`: setuptools listens to it, and warns where distutils is imported already.
+        spec = PathFinder.find_spec(name)
         if spec is not None and spec.origin is not None:
             (site / name).symlink_to(Path(spec.origin).parent)
 
-    def run(**variables: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    def run(*options: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], Path]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HOTNAS_", "CMAKE_"))}
         command = [environment / "bin" / "python", "-m", "pip", "install", "--verbose"]
-        command += ["--no-deps", "--no-index", "--no-build-isolation", source]
+        command += ["--no-deps", "--no-index", "--no-build-isolation", *options, source]
         result = subprocess.run(
             command,
             env={**inherited, "HOTNAS_WITH_CUDA": "OFF", **variables},
@@ -63,7 +65,7 @@ def install(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[s
             text=True,
             check=False,
         )
-        return result, site / "hotnas_torch"
+        return result, (source if options else site) / "hotnas_torch"
 
     return run
 
@@ -108,10 +110,22 @@ def test_without_what_it_takes_the_package_is_pure_python_and_says_why(
     said = _ext._absence(package)
     assert reason in said
     assert "\n" not in said
-    required, _ = install(**variables, HOTNAS_REQUIRE_EXT="1")
     if "HOTNAS_NO_EXT" not in variables:
+        required, _ = install(**variables, HOTNAS_REQUIRE_EXT="1")
         assert required.returncode != 0
         assert reason in required.stdout
+
+
+def test_an_editable_install_without_a_compiler_says_why_as_well(
+    install: Callable[..., tuple[subprocess.CompletedProcess[str], Path]],
+) -> None:
+    result, package = install("--editable", CXX="/nowhere/c++")
+    assert result.returncode == 0, result.stdout
+    assert "there is no C++ compiler" in _ext._absence(package)
+    # What makes one in its place is named where nothing has failed.
+    result, package = install("--editable", HOTNAS_NO_EXT="1")
+    assert result.returncode == 0, result.stdout
+    assert "`make ext`" in _ext._absence(package)
 
 
 def configure(tmp_path: Path, **variables: str) -> tuple[int, str, str]:

@@ -38,6 +38,8 @@ Settings = dict[str, Any] | None
 
 # Where pyproject.toml expects the text that is installed as hotnas_torch/_no_ext.txt.
 _NOTE = Path("build") / "no_ext.txt"
+# An editable install takes the package from the source tree, and its text as well.
+_NOTE_IN_PLACE = Path("hotnas_torch") / "_no_ext.txt"
 _TRUE = frozenset({"1", "true", "on", "yes", "y", "t"})
 _ERROR = re.compile(r"(?:.*: )?(?:fatal )?error\b ?:|.*\bfatal\s+:|ninja: error", re.IGNORECASE)
 
@@ -53,6 +55,7 @@ def build_editable(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
     """Build an editable wheel with as much of the compiled core as this machine allows."""
+    _NOTE_IN_PLACE.unlink(missing_ok=True)
     return _build("build_editable", wheel_directory, config_settings, metadata_directory)
 
 
@@ -102,7 +105,10 @@ def _build(hook: str, folder: str, settings: Settings, metadata: str | None) -> 
         raise SystemExit(1)
     _say(f"installing without the compiled core: {reason}")
     note = f"compiling it failed when it was installed: {reason}"
-    return _without_core(hook, arguments, note)
+    name = _without_core(hook, arguments, note)
+    if hook == "build_editable":
+        _NOTE_IN_PLACE.write_text(note + "\n", encoding="utf-8")
+    return name
 
 
 def _without_core(hook: str, arguments: list[Any], note: str) -> str:

@@ -92,6 +92,8 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(read_bytes(path, most=_MOST_BYTES))
         version = content.pop("version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"its version is {version!r}, expected a whole number from 1 on")
         if version > _VERSION:
             raise StorageError(f"{path} was written by a newer version of hotnas_torch.")
         content["values"] = [math.nan if v is None else float(v) for v in content["values"]]

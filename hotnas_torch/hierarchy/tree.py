@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
@@ -14,11 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hotnas_torch.files import write_bytes
+from hotnas_torch.files import read_array, write_bytes
 
 __all__ = ["ArchitectureTree"]
 
 Ints = npt.NDArray[np.int64]
+
+# Of one array in a file: a few bytes of compressed zeros could ask for all memory.
+_MOST_BYTES = 2**27 + 2**10
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,16 +262,19 @@ class ArchitectureTree:
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It holds no tree.
+            ValueError: It holds no tree, or one of more than 16,777,216 nodes.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                state = {field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)}
+            with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+                state = {
+                    field.name: torch.from_numpy(read_array(archive, field.name, most=_MOST_BYTES))
+                    for field in fields(cls)
+                }
+            return cls(**state)
         except OSError:
             raise
         except Exception as error:
             raise ValueError(f"{path} holds no tree of architectures: {error}.") from error
-        return cls(**state)
 
     # --- validation -------------------------------------------------------------------------------
 

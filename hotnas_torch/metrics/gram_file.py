@@ -32,7 +32,7 @@ from torch import Tensor
 
 from hotnas_torch._version import __version__
 from hotnas_torch.errors import GramFileError
-from hotnas_torch.files import InUseError, WriteLock, replaced, write_bytes
+from hotnas_torch.files import InUseError, WriteLock, read_array, replaced, write_bytes
 from hotnas_torch.metrics.pairwise import Tile
 
 __all__ = [
@@ -91,9 +91,9 @@ def load_gram(path: str | PathLike[str]) -> Gram:
     path = Path(path)
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            meta = _member(archive, "meta")
-            networks = _member(archive, "networks")
-            distances = _member(archive, "distances")
+            meta = read_array(archive, "meta")
+            networks = read_array(archive, "networks")
+            distances = read_array(archive, "distances")
         description = json.loads(str(meta))
     except (FileNotFoundError, PermissionError):
         raise
@@ -121,34 +121,6 @@ def load_gram(path: str | PathLike[str]) -> Gram:
             f" {size} networks; expected ({size}, {size}) in float32 or float64"
         )
     return Gram(torch.from_numpy(distances), [str(name) for name in networks], description)
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
-    """An array of an archive, whose size is known before anything of it is read.
-
-    The archive checks the bytes by their checksum.
-    """
-    entry = archive.getinfo(f"{name}.npy")
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed, which this library does not do")
-    with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _HEADERS:
-            raise ValueError(f"{name} has the unknown array version {version}")
-        shape, fortran, dtype = _HEADERS[version](member)
-        held = entry.file_size - member.tell()
-        if dtype.hasobject or fortran:
-            raise ValueError(f"{name} is not of plain numbers or text")
-        if dtype.itemsize * math.prod(shape) != held:
-            raise ValueError(f"{name} says shape {shape} and dtype {dtype}, but has {held} bytes")
-        # Of a size that the file itself has; reading to the end checks the checksum.
-        return np.frombuffer(bytearray(member.read()), dtype=dtype).reshape(shape)
-
-
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def finished_gram(

@@ -67,7 +67,9 @@ def read_checkpoint(
         state: dict[str, Any] = torch.load(
             io.BytesIO(content), map_location=device, weights_only=True
         )
-        version, found = int(state["version"]), dict(json.loads(state["identity"]))
+        version, found = state["version"], dict(json.loads(state["identity"]))
+        if type(version) is not int or version < 1:
+            raise ValueError(f"its version is {version!r}, expected a whole number from 1 on")
     except Exception as error:  # whatever torch and zipfile raise for other content
         raise StorageError(
             f"{path} is no checkpoint of a {kind}: {error} (delete it to begin anew)."

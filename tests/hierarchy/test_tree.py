@@ -1,3 +1,7 @@
+import io
+import tracemalloc
+import zipfile
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -121,6 +125,42 @@ def test_what_holds_no_tree_is_told(tmp_path):
         ArchitectureTree.load(tmp_path / "b.npz")
     with pytest.raises(OSError, match=r"c\.npz"):
         ArchitectureTree.load(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("parent", "message"),
+    [
+        (np.array([-1.0, 0.0]), "parent must be"),
+        (np.array([2**64 - 1, 0], dtype=np.uint64), "parent must be"),
+        (np.array([-1, 2**62]), "parent.1. must be"),
+        (np.array([-1, -7]), "parent.1. must be"),
+        (np.array([None, 0]), "plain numbers"),
+    ],
+    ids=["float", "unsigned", "too large", "negative", "objects"],
+)
+def test_numbers_that_are_no_nodes_are_refused_with_the_file(tmp_path, parent, message):
+    pair = np.array([-1, 0])
+    np.savez_compressed(
+        tmp_path / "d.npz", parent=parent, architecture=pair, height=pair * 1.0, group=pair
+    )
+    with pytest.raises(ValueError, match=rf"d\.npz holds no tree.*{message}"):
+        ArchitectureTree.load(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize(("says", "holds"), [(2**28, 2**28), (2**33, 2**10)])
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path, says, holds):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i8", "fortran_order": False, "shape": (says // 8,)}
+    )
+    with zipfile.ZipFile(tmp_path / "e.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("parent.npy", header.getvalue() + bytes(holds))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"e\.npz holds no tree.*parent (is larger|says shape)"):
+        ArchitectureTree.load(tmp_path / "e.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 @pytest.mark.parametrize(

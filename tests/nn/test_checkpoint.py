@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import re
 import zipfile
 
@@ -54,7 +55,7 @@ def test_others_can_read_it_and_earlier_ones_are_read(path, tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        {"version": "new", "identity": "{}"},
+        *({"version": v, "identity": "{}"} for v in ("new", "1", 1.5, -1, 0, True, math.inf)),
         {"version": 1, "identity": "[" * 100_000},
         {"version": 1, "identity": "7"},
         {"version": 1},

@@ -173,14 +173,12 @@ def _augment(
     negligible: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Send mass along one shortest path from the first row with supply (every item has one)."""
-    batch, m = g.shape
+    batch, n, m = cost.shape
     item = torch.arange(batch, device=cost.device)
-    infinity = torch.full_like(g, torch.inf)
     support = plan > 0
     # Support edges are tight and no edge is negative; rounding must not say otherwise.
-    reduced = (cost - f[:, :, None] - g[:, None, :]).clamp_min(0)
-    reduced = torch.where(support, torch.zeros_like(reduced), reduced)
-    reduced = torch.where(columns[:, None, :], reduced, torch.full_like(reduced, torch.inf))
+    reduced = (cost - f[:, :, None] - g[:, None, :]).clamp_min_(0)
+    reduced.masked_fill_(support, 0).masked_fill_(~columns[:, None, :], torch.inf)
 
     source = (supply > negligible[:, None]).int().argmax(1)
     in_tree = torch.zeros_like(f, dtype=torch.bool)
@@ -195,38 +193,46 @@ def _augment(
     settled = torch.zeros_like(g, dtype=torch.bool)
     sink = torch.zeros_like(source)
     searching = torch.ones_like(source, dtype=torch.bool)
+    wanting = demand > negligible[:, None]
 
     for _ in range(m):
-        open_distance = torch.where(settled, infinity, distance)
+        open_distance = distance.masked_fill(settled, torch.inf)
         nearest = open_distance.amin(1)
         # Among the nearest, support edges first: a whole tree of the support is explored before the
         # path leaves it, so a path never closes a cycle in the support. Then the lowest index.
-        rank = torch.where(open_distance == nearest[:, None], 1 - linked.int(), 2)
-        column = rank.argmin(1)
+        among = open_distance == nearest[:, None]
+        column = (among.byte() + (among & linked)).argmax(1)
         sink = torch.where(searching, column, sink)
-        searching = searching & (demand[item, column] <= negligible)
-        if not searching.any():
+        searching = searching & ~wanting[item, column]
+        here = searching.nonzero().squeeze(1)
+        if len(here) == 0:
             break
-        settled[item, column] |= searching
-        new_rows = support[item, :, column] & ~in_tree & searching[:, None]
-        in_tree |= new_rows
-        row_distance = torch.where(new_rows, nearest[:, None], row_distance)
-        row_parent = torch.where(new_rows, column[:, None], row_parent)
+        at = column[here]
+        settled[here, at] = True
+        # The rows that enter are few: only they are looked at.
+        entered, row = (support[here, :, at] & ~in_tree[here]).nonzero().unbind(1)
+        which = here[entered]
+        in_tree[which, row] = True
+        row_distance[which, row] = nearest[which]
+        row_parent[which, row] = column[which]
 
-        through = torch.where(new_rows[:, :, None], reduced, torch.full_like(reduced, torch.inf))
-        shortest, via = (through + nearest[:, None, None]).min(1)
-        closer = (shortest < distance) & ~settled
-        distance = torch.where(closer, shortest, distance)
-        column_parent = torch.where(closer, via, column_parent)
-        link = support & new_rows[:, :, None]
-        newly_linked = link.any(1) & ~settled
-        distance = torch.where(newly_linked, nearest[:, None], distance)
-        column_parent = torch.where(newly_linked, link.int().argmax(1), column_parent)
-        linked |= newly_linked
+        through = reduced[which, row] + nearest[which, None]
+        to = entered[:, None].expand_as(through)
+        shortest = through.new_full((len(here), m), torch.inf)
+        shortest.scatter_reduce_(0, to, through, "amin")
+        # Of the shortest, a support edge, which no edge is shorter than, and then the lowest row.
+        via = torch.where(support[which, row], row[:, None], row[:, None] + n)
+        via = torch.where(through == shortest[entered], via, 2 * n)
+        first = via.new_full((len(here), m), 2 * n).scatter_reduce_(0, to, via, "amin")
+        link = first < n
+        closer = ((shortest < distance[here]) | link) & ~settled[here]
+        distance[here] = torch.where(closer, shortest, distance[here])
+        column_parent[here] = torch.where(closer, first % n, column_parent[here])
+        linked[here] |= link & closer
 
     length = distance[item, sink][:, None]
-    f = f + torch.where(in_tree, length - row_distance, torch.zeros_like(f))
-    g = g - torch.where(settled, length - distance, torch.zeros_like(g))
+    f = f + torch.where(in_tree, length - row_distance, 0)
+    g = g - torch.where(settled, length - distance, 0)
 
     # The path back from the sink: +1 where it adds mass, -1 where it takes mass back.
     direction = torch.zeros_like(plan)

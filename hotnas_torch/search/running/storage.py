@@ -190,7 +190,7 @@ class Storage:
             if ("checksum" in columns) != (self._version > _WITHOUT_CHECKSUMS):
                 raise self._damaged(f"its tables are not those of version {self._version}")
             if self._version == _WITHOUT_CHECKSUMS:
-                return
+                return self._check_numbers()
             for name, content, checksum in self._connection.execute("SELECT * FROM meta"):
                 if checksum != _checksum(name, content):
                     raise self._damaged(f"{name} has a wrong checksum")
@@ -204,6 +204,15 @@ class Storage:
                 raise self._damaged(f"trial {place + 1} is missing")
         except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
+
+    def _check_numbers(self) -> None:
+        """Refuses trials that are not counted from 0, or times that are none."""
+        query = "SELECT number, elapsed FROM trial ORDER BY number"
+        for place, (number, elapsed) in enumerate(self._connection.execute(query)):
+            if number != place:
+                raise self._damaged(f"trial {place} is missing, the next one is {number}")
+            if not (elapsed is None or (isinstance(elapsed, int | float) and elapsed >= 0)):
+                raise self._damaged(f"trial {number} took {elapsed!r}, expected seconds")
 
     def _damaged(self, what: str) -> StorageError:
         return StorageError(

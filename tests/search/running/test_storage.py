@@ -309,6 +309,24 @@ def test_files_without_checksums_are_read_and_go_on_with_them(path, nets):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (f"number = {-(2**63)} WHERE number = 1", "trial 0 is missing"),
+        (f"number = {2**63 - 1} WHERE number = 1", "trial 1 is missing"),
+        ("elapsed = 'soon'", "trial 0 took 'soon', expected seconds"),
+        ("elapsed = -1", "trial 0 took -1.0, expected seconds"),
+    ],
+)
+def test_counts_in_files_without_checksums_are_checked(path, nets, change, message):
+    of_version_1(path, nets)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE trial SET {change}")
+    connection.close()
+    with pytest.raises(StorageError, match=f"is damaged: {message}"):
+        Storage(path)
+
+
+@pytest.mark.parametrize(
     ("entry", "content"),
     [
         ("identity", "[1]"),
