@@ -357,6 +357,8 @@ class BNN(EnsembleModel):
 
 
 def _checked(train_X: Tensor, train_Y: Tensor) -> tuple[Tensor, Tensor]:
+    check_kind("train_X", train_X, Tensor, optional=False)
+    check_kind("train_Y", train_Y, Tensor, optional=False)
     if train_X.ndim != 2 or train_Y.ndim != 2 or len(train_X) != len(train_Y):
         raise ValueError(
             "train_X and train_Y must have shapes (n, d) and (n, m); got"

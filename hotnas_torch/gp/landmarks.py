@@ -21,6 +21,7 @@ from hotnas_torch.gp.settings import (
     check_kind,
     positive,
     takes,
+    whole,
 )
 from hotnas_torch.spaces import SearchSpace
 
@@ -73,7 +74,15 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         check_kind("lengthscale_prior", kwargs.get("lengthscale_prior"), Prior)
         check_kind("lengthscale_constraint", kwargs.get("lengthscale_constraint"), Interval)
         check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
-        super().__init__(**(kwargs | {"batch_shape": torch.Size(kwargs.get("batch_shape") or ())}))
+        kwargs["batch_shape"] = torch.Size(kwargs.get("batch_shape") or ())
+        if isinstance(dims := kwargs.get("active_dims"), Tensor):
+            dims = dims.tolist()
+        check_kind("active_dims", dims, Sequence)
+        if dims is not None:
+            kwargs["active_dims"] = tuple(
+                whole(f"active_dims[{place}]", column, 0) for place, column in enumerate(dims)
+            )
+        super().__init__(**kwargs)
         self.cutoff = cutoff
         self._landmarks: _Landmarks | None = None
         # Which landmarks each batch element has, (*batch_shape, n); None if all of them.

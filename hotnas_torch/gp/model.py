@@ -119,11 +119,16 @@ def combined_kernel(
         The combination, without an output scale of its own in the product.
 
     Raises:
-        ValueError: Another `how`, or no numeric column.
+        ValueError: Another `how`, no numeric column, or `architecture` takes all columns.
     """
     whole("num_features", num_features, 1)
     if how not in ("product", "additive"):
         raise ValueError(f"how must be 'product' or 'additive'; got {how!r}")
+    if architecture.active_dims is None:
+        raise ValueError(
+            "architecture must have active_dims, the leading columns that hold the row; it takes"
+            " all columns (pass active_dims=range(space.dim) when making it)"
+        )
     first = architecture.active_dims.numel()
     numeric = MaternKernel(
         nu=2.5,

@@ -162,6 +162,8 @@ def checked_observations(
 def check_input_transform(transform: InputTransform | None, X: Tensor, dim: int) -> None:
     """Raises a ValueError if a transform changes the first `dim` columns, which hold a row.
 
+    So it does if a numeric column does not stay finite.
+
     Args:
         transform: What the model will apply to its inputs; is not changed itself.
         X: Its inputs, shape (..., n, d).
@@ -185,6 +187,13 @@ def check_input_transform(transform: InputTransform | None, X: Tensor, dim: int)
             f"input_transform must leave the first {dim} columns as they are, which say what"
             f" network a row is; {name} changes them ({advice})"
         )
+    finite = torch.isfinite(changed)
+    if not bool(finite.all()):
+        *_, row, column = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"train_X must stay finite under input_transform; row {row}, column {column}, which is"
+            f" {X[~finite][0].item():g}, becomes {changed[~finite][0].item()} with {name}"
+        )
 
 
 def _is_standardize(transform: OutcomeTransform) -> bool:
@@ -195,6 +204,8 @@ def _check_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
     half = value.is_floating_point() and value.dtype not in (torch.float32, torch.float64)
+    if value.is_meta:
+        raise TypeError(f"{name} must hold values; got a tensor on the meta device")
     if half or value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
         raise TypeError(
             f"{name} must be a dense tensor of float64, float32 or integers; got {value.dtype}"
@@ -230,11 +241,14 @@ def check_spread(name: str, Y: Tensor, smallest: float | None = None) -> None:
     high = math.sqrt(torch.finfo(Y.dtype).max) / 2**10
     wrong = (Y.amax(dim=-2) > Y.amin(dim=-2)) & ~((spread >= low) & (spread <= high))
     if bool(wrong.any()):
-        output = wrong.nonzero()[0].tolist()[-1]
+        output, found = wrong.nonzero()[0].tolist()[-1], spread[wrong][0].item()
+        wider = "use float64, " if Y.dtype == torch.float32 else ""
+        known = 0.0 < found < math.inf
+        times = f", {10.0 ** -round(math.log10(found)):.0e} times the targets," if known else ""
         raise ValueError(
             f"{name} must have a standard deviation between {low:.0e} and {high:.0e}, beyond which"
             f" variances are rounded to 0 or infinity in {Y.dtype}; that of column {output} is"
-            f" {spread[wrong][0].item():.2g} (use float64, another unit, or the logarithm)"
+            f" {found:.2g} ({wider}another unit{times} or the logarithm)"
         )
 
 

@@ -3,7 +3,10 @@
 from typing import Any, cast
 
 import torch
+from botorch.acquisition.objective import PosteriorTransform
 from botorch.models import SingleTaskGP
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.transformed import TransformedPosterior
 from gpytorch.kernels import Kernel
 from gpytorch.means import Mean
 from torch import Tensor
@@ -38,6 +41,18 @@ class IndependentOutputs(SingleTaskGP):
             for name, tensor in found.items()
             if tensor.shape[: len(batch_shape)] == batch_shape
         }
+
+    def posterior(  # type: ignore[override]
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> GPyTorchPosterior | TransformedPosterior:
+        """As for every BoTorch model; rows may be of another type than those of the training."""
+        return super().posterior(
+            X.to(self.train_targets.dtype), output_indices, observation_noise, posterior_transform
+        )
 
     def subset_output(self, idcs: list[int]) -> "IndependentOutputs":
         """The model of some outputs, as for every BoTorch model."""

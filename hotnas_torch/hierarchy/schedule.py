@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hotnas_torch.arguments import number
+
 __all__ = ["Phase", "Schedule"]
 
 
@@ -59,7 +61,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("uniform", "warm_up"):
-            value = getattr(self, name)
+            value = number(name, getattr(self, name))
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], got {value}.")
         if self.uniform + self.warm_up > 1.0:
@@ -67,7 +69,7 @@ class Schedule:
                 f"uniform and warm_up must sum to at most 1, got {self.uniform + self.warm_up}."
             )
         for name in ("start", "end"):
-            value = getattr(self, name)
+            value = number(name, getattr(self, name))
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name} must be a temperature > 0, got {value}.")
 

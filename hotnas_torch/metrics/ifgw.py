@@ -174,7 +174,8 @@ class IFGW:
             "num_starts", num_starts, at_most=_NUM_STRATEGIES, why=", the starts there are"
         )
         self.tol = float(not_negative("tol", tol))
-        self.max_iter = count("max_iter", max_iter)
+        most = torch.iinfo(torch.int32).max  # what the solvers count to
+        self.max_iter = count("max_iter", max_iter, at_most=most)
         self.dtype = working_dtype(dtype)
         self.device = usable_device(device)
         self.backend = choice("backend", backend, ("auto", "ext", "torch"))

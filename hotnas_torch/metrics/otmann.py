@@ -149,7 +149,7 @@ class OTMANN(NetworkDistance):
         self.output: Literal["normalized", "distance"] = choice(
             "output", output, ("normalized", "distance")
         )
-        self.backend: ops.Backend = backend
+        self.backend: ops.Backend = choice("backend", backend, ("auto", "ext", "torch"))
         self.view = NetworkView.of_space(space)
         self.kinds = kinds_of(space, kinds, joints=JOINTS)
         self._without = JOINTS | {label for label, k in self.kinds.items() if k.group == "other"}

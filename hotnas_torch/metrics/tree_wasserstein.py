@@ -22,7 +22,7 @@ from hotnas_torch.metrics.layer_graph import (
 )
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.operation_kinds import OperationKind, kinds_of
-from hotnas_torch.metrics.parameters import Scalar, fraction, number
+from hotnas_torch.metrics.parameters import Scalar, count, fraction, number
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["GramTree", "TreeWasserstein"]
@@ -202,7 +202,7 @@ class TreeWasserstein(NetworkDistance):
         max_layers: int | None = None,
     ) -> None:
         super().__init__(space)
-        if grams not in (1, 2):
+        if isinstance(grams, bool) or grams not in (1, 2):
             raise ValueError(f"grams must be 1 or 2; got {grams!r}")
         self.grams = grams
         self.alpha = fraction("alpha", alpha)
@@ -233,7 +233,8 @@ class TreeWasserstein(NetworkDistance):
         self._lengths = lengths
         self.view = NetworkView.of_space(space)
         whole = self.view.cells != "first"
-        self.max_layers = max_layers or (_MAX_LAYERS if whole else space.max_nodes)
+        largest = _MAX_LAYERS if whole else space.max_nodes
+        self.max_layers = largest if max_layers is None else count("max_layers", max_layers)
         self._leaf = {leaf: place for place, leaf in enumerate(self.tree.leaves)}
 
     @property
@@ -252,8 +253,8 @@ class TreeWasserstein(NetworkDistance):
                     for i, j in graph.edges
                     if i > 0 and j < len(graph.ops) - 1
                 )
-            for leaf, count in (inner or {NOTHING: 1}).items():
-                counts[row, self._leaf[leaf]] = count
+            for leaf, times in (inner or {NOTHING: 1}).items():
+                counts[row, self._leaf[leaf]] = times
         return counts / counts.sum(1, keepdim=True)
 
     def _tables(self, nets: Sequence[Network]) -> tuple[_Vectors, ...]:

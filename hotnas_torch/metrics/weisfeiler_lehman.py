@@ -94,8 +94,11 @@ class WeisfeilerLehman:
             raise TypeError(f"level must be an int; got {level!r}")
         if level < 0:
             raise ValueError(f"level must be >= 0; got {level}")
-        if isinstance(contract, str):
-            raise TypeError(f"contract must be a collection of labels; got the str {contract!r}")
+        if isinstance(contract, str) or not isinstance(contract, Collection | None):
+            raise TypeError(
+                "contract must be a collection of labels or None; got the"
+                f" {type(contract).__name__} {contract!r}"
+            )
         self.space = space
         self.level = level
         default = _AGGREGATIONS.get(space.name, "assignment")

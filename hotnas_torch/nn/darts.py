@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.nn.mixed import MixedOperation
 from hotnas_torch.spaces import DARTS
@@ -52,8 +53,7 @@ class DARTSSkeleton:
             ("input_channels", 1),
             ("num_classes", 2),
         ):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
+            integer(name, getattr(self, name), least=smallest)
 
     @property
     def reductions(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.distributions import SlotEncoding, exponentiated_gradient
 from hotnas_torch.nn.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageData, Split
@@ -79,6 +80,12 @@ class DifferentiableSettings:
     num_samples: int = 16
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "num_samples"):
+            integer(name, getattr(self, name))
+        for name in ("learning_rate", "momentum", "weight_decay", "clip", "architecture_decay"):
+            number(name, getattr(self, name))
+        if self.architecture_rate is not None:
+            number("architecture_rate", self.architecture_rate)
         for name, valid, expected in (
             ("method", self.method in ("anasod", "gaea", "darts"), "'anasod', 'gaea' or 'darts'"),
             ("epochs", self.epochs >= 1, "at least 1"),

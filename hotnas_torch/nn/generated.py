@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hotnas_torch.arch import Cell, NestedCell, Network
+from hotnas_torch.arguments import number
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.generators import MERGE_LABELS
 from hotnas_torch.nn.initialization import build
@@ -75,7 +76,7 @@ class GeneratedSkeleton:
                 raise TypeError(f"{name} must be an int, got {value!r}.")
             if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}.")
-        if not 0.0 <= self.dropout < 1.0:
+        if not 0.0 <= number("dropout", self.dropout) < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.data import ImageSource, LabelledImages
@@ -64,6 +65,12 @@ class SupernetSettings:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "num_final"):
+            integer(name, getattr(self, name))
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            number(name, getattr(self, name))
+        if self.reward_batch_size is not None:
+            integer("reward_batch_size", self.reward_batch_size)
         for name, valid, expected in (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2"),

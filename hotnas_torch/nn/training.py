@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.nn.data import ClassificationData, ImageSource
 
 __all__ = ["EpochResult", "TrainingResult", "TrainingSettings", "evaluate", "train"]
@@ -33,6 +34,7 @@ class TrainingSettings:
         weight_decay: L2 penalty on convolution and linear weights, >= 0; normalisations have none.
 
     Raises:
+        TypeError: A setting that is no number, or no integer where it counts.
         ValueError: A setting out of range.
     """
 
@@ -43,6 +45,10 @@ class TrainingSettings:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            integer(name, getattr(self, name))
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            number(name, getattr(self, name))
         for name, valid, expected in (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2"),

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.generators import FlatTheta, Theta
 from hotnas_torch.nn import (
     ClassificationData,
@@ -89,9 +90,14 @@ class GeneratorTraining(Generic[T]):
         num_threads: int | None = 1,
         mixed_precision: bool = False,
     ) -> None:
-        if parameter_limit < 1:
-            raise ValueError(f"parameter_limit must be at least 1, got {parameter_limit}.")
-        if num_threads is not None and num_threads < 1:
+        integer("parameter_limit", parameter_limit, least=1)
+        boolean("mixed_precision", mixed_precision)
+        integer("seed", seed)
+        if skeleton is not None and not isinstance(skeleton, GeneratedSkeleton):
+            raise TypeError(f"skeleton must be a GeneratedSkeleton or None, got {skeleton!r}.")
+        if settings is not None and not isinstance(settings, TrainingSettings):
+            raise TypeError(f"settings must be TrainingSettings or None, got {settings!r}.")
+        if num_threads is not None and integer("num_threads", num_threads) < 1:
             raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
         self.generator = generator
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.spaces.base import (
     Code,
     SearchSpace,
@@ -119,8 +120,7 @@ class DARTS(SearchSpace):
             ("channels", channels, 1),
             ("num_nodes", num_nodes, 1),
         ):
-            if value < smallest:
-                raise ValueError(f"{argument} must be at least {smallest}, got {value}.")
+            integer(argument, value, least=smallest)
         if not operations or len(set(operations)) != len(operations):
             raise ValueError(f"operations must be distinct and not empty, got {operations!r}.")
         for operation in operations:
@@ -131,7 +131,7 @@ class DARTS(SearchSpace):
         self.min_depth = min_depth
         self.max_depth = max_depth
         self.channels = channels
-        self.contract_skip = contract_skip
+        self.contract_skip = boolean("contract_skip", contract_skip)
         self.num_nodes = num_nodes
         self.operations = tuple(operations)
         self.max_nodes = 4 + 3 * num_nodes

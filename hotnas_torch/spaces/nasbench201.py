@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import boolean
 from hotnas_torch.spaces.base import Code
 from hotnas_torch.spaces.choices import ChoiceSpace
 from hotnas_torch.spaces.families import family_tree
@@ -103,8 +104,8 @@ class NASBench201(ChoiceSpace):
             labels=("input", *OPERATIONS[1:], "output"),
             places=[f"operation {source}->{target}" for source, target in _EDGES],
         )
-        self.contract_skip = contract_skip
-        self.reduction_cells = reduction_cells
+        self.contract_skip = boolean("contract_skip", contract_skip)
+        self.reduction_cells = boolean("reduction_cells", reduction_cells)
         self._skeleton, self._channels, self._downsampling = _skeleton(reduction_cells)
 
     def _parse(self, text: str) -> Code:

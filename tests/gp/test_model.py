@@ -502,3 +502,18 @@ def test_equal_architectures_are_one(data):
     variance = model.posterior(X[[0, 1]]).variance
     assert torch.isfinite(variance).all()
     assert variance[0] < variance[1]
+
+
+@pytest.mark.filterwarnings("ignore:The model inputs are of type torch.float32")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("trained", [torch.float32, torch.float64])
+def test_rows_of_another_type_are_predicted(trained, dtype):
+    space = spaces.NASBench201()
+    generator = torch.Generator().manual_seed(0)
+    X = space.encode(space.sample(6, generator=generator, distinct=True))
+    Y = X.square().sum(1, keepdim=True)
+    model = HOTNNGP(X.to(trained), Y.to(trained), space=space)
+    rows = space.encode(space.sample(4, generator=generator))
+    found, expected = (model.posterior(rows.to(kind)) for kind in (dtype, trained))
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.variance, expected.variance)

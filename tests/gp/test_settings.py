@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from botorch.models.transforms import Log, Normalize
+from botorch.models.transforms.input import Log10
 from gpytorch.priors import NormalPrior
 
 from hotnas_torch import spaces
@@ -160,6 +161,11 @@ FRACTIONS = ("lam", "eps", "eta", "zeta")
         ("DistanceGP", {"mean_module": 3}, TypeError, "mean_module must be a torch Module or None"),
         ("HOTNNKernel", {"batch_shape": 2}, TypeError, "batch_shape must be"),
         ("HOTNNKernel", {"active_dims": [0, 1]}, ValueError, "active_dims must name 8 columns"),
+        ("HOTNNKernel", {"active_dims": "a"}, TypeError, r"active_dims\[0\] must be an integer"),
+        ("HOTNNKernel", {"active_dims": 3}, TypeError, "active_dims must be a collections Seq"),
+        ("HOTNNKernel", {"max_iter": 2**40}, ValueError, "max_iter must be between 1 and 2147"),
+        ("combined_kernel", {}, ValueError, "architecture must have active_dims"),
+        ("WeisfeilerLehmanKernel", {"contract": 3}, TypeError, "contract must be a collection"),
         ("HOTNNKernel", {"landmarks": X[0]}, ValueError, "landmarks must be rows"),
         ("DistanceKernel", {"memory": 3}, TypeError, "memory must be a PartMemory; got int"),
         ("FeatureGP", {"noise": 3}, TypeError, "noise must be a range"),
@@ -223,7 +229,7 @@ MODELS: dict[str, Any] = {
     [
         (lambda y: 1e300 * y, ValueError, "must have a standard deviation between 1e-04 and"),
         (lambda y: 1e-300 * y, ValueError, "must have a standard deviation between 1e-04 and"),
-        (lambda y: 5.0 + 1e-9 * y, ValueError, "another unit, or the logarithm"),
+        (lambda y: 5.0 + 1e-9 * y, ValueError, r"another unit, 1e\+0\d times"),
         (lambda y: y.masked_fill(y == y.max(), math.inf), ValueError, "must be finite; row"),
         (lambda y: y.masked_fill(y == y.max(), math.nan), ValueError, "must be finite; row"),
         (lambda y: y.squeeze(1), ValueError, r"shape \(..., n, m\).*unsqueeze"),
@@ -231,6 +237,8 @@ MODELS: dict[str, Any] = {
         (lambda y: y[:, :0], ValueError, "one column per output"),
         (lambda y: y.half(), TypeError, "float64, float32 or integers; got torch.float16"),
         (lambda y: y.to(torch.complex128), TypeError, "integers; got torch.complex128"),
+        (lambda y: 1e-7 * y, ValueError, r"another unit, 1e\+0\d times the targets, or the log"),
+        (lambda y: y.to("meta"), TypeError, "train_Y must hold values; got a tensor on the meta"),
         (lambda y: y.tolist(), TypeError, "train_Y must be a tensor; got list"),
     ],
 )
@@ -243,6 +251,8 @@ def test_a_sampler_of_networks_refuses_targets_out_of_range():
     for scale in (1e300, 1e-300):
         with pytest.raises(ValueError, match="train_Y must have a standard deviation"):
             BNN(X, scale * Y, generator=GENERATOR)
+    with pytest.raises(TypeError, match="train_X must be a torch Tensor; got 3"):
+        BNN(3, Y, generator=GENERATOR)
     with pytest.raises(ValueError, match="train_X must be finite"):
         BNN(torch.full_like(X, math.inf), Y, generator=GENERATOR)
 
@@ -259,6 +269,9 @@ def test_a_transform_of_numeric_columns_is_told_which_they_are():
     wide = torch.cat([X, 10.0 * torch.rand(6, 2, generator=GENERATOR, dtype=X.dtype)], dim=1)
     with pytest.raises(ValueError, match=r"Normalize\(d=10, indices=\[8, 9\]\)"):
         HOTNNGP(wide, Y, space=SPACE, input_transform=Normalize(10))
+    wide[3, 9] = 0.0
+    with pytest.raises(ValueError, match="row 3, column 9, which is 0, becomes -inf with Log10"):
+        HOTNNGP(wide, Y, space=SPACE, input_transform=Log10(indices=[9]))
     wide[2, 9] = math.nan
     with pytest.raises(ValueError, match="train_X must be finite; row 2, column 9 is nan"):
         HOTNNGP(wide, Y, space=SPACE)

@@ -258,6 +258,7 @@ def test_the_gradient_is_that_of_finite_differences(rng):
         ({"nu": [0.1, -1.0]}, ValueError, r"nu\[1\] must be finite and >= 0"),
         ({"nu": torch.ones(2)}, TypeError, "float64 tensor of shape"),
         ({"penalty": 0.0}, ValueError, "penalty must be > 0"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'ext', 'torch'"),
         ({"output": "both"}, ValueError, "output must be one of 'normalized', 'distance'"),
         ({"kinds": {"conv5": "conv"}}, TypeError, r"kinds\['conv5'\] must be an OperationKind"),
     ],

@@ -135,7 +135,7 @@ def test_settings_are_checked_and_ready_for_json():
     for options, message in (
         ({"num_images": 0}, "num_images must be at least 1"),
         ({"beta": 1.0}, r"beta must be in \[0, 1\)"),
-        ({"exploration": -0.1}, "exploration must be >= 0"),
+        ({"exploration": -0.1}, "exploration must be finite and >= 0"),
         ({"measure": "cosine"}, "measure must be"),
     ):
         with pytest.raises(ValueError, match=message):

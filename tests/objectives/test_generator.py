@@ -137,3 +137,19 @@ def test_refuses(data):
         GeneratorTraining(RNAG(), data, skeleton=GeneratedSkeleton())
     with pytest.raises(ArchitectureError, match="parameter_limit must be at least"):
         GeneratorTraining(RNAG(), data, parameter_limit=10)(FLAT)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"parameter_limit": 2.5}, "parameter_limit must be an int"),
+        ({"seed": "a"}, "seed must be an int"),
+        ({"num_threads": 2.5}, "num_threads must be an int"),
+        ({"mixed_precision": "yes"}, "mixed_precision must be True or False"),
+        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"skeleton": 8}, "skeleton must be a GeneratedSkeleton or None"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_at_once(given, message):
+    with pytest.raises(TypeError, match=message):
+        GeneratorTraining(RNAG(), **given)

@@ -99,3 +99,18 @@ def test_what_is_wrong_is_named():
         Training(num_threads=0)
     with pytest.raises(ArchitectureError, match="nasbench201"):
         Training(settings=SHORT)(spaces.Pooling().from_string("[7,1,2]"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": "a"}, "seed must be an int"),
+        ({"num_threads": 2.5}, "num_threads must be an int"),
+        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"data": "digits"}, "data must be ImageData or None"),
+        ({"skeleton": 8}, "skeleton must be a Skeleton or None"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_at_once(given, message):
+    with pytest.raises(TypeError, match=message):
+        Training(**given)

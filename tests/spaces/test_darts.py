@@ -219,3 +219,15 @@ def test_every_row_of_the_table(space, data_dir):
     assert [space.from_string(net.spec) for net in nets] == nets
     assert space.decode(space.encode(nets)) == nets
     assert all(map(space.contains, nets))
+
+
+@pytest.mark.parametrize("value", ["8", 5.5, float("nan"), True])
+@pytest.mark.parametrize("name", ["min_depth", "max_depth", "channels", "num_nodes"])
+def test_numbers_that_are_no_integers_are_refused(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be an int"):
+        DARTS(**{name: value})
+
+
+def test_a_flag_is_true_or_false():
+    with pytest.raises(TypeError, match="contract_skip must be True or False"):
+        DARTS(contract_skip="no")

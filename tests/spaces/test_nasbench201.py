@@ -131,3 +131,9 @@ def test_every_row_of_the_table(space, data_dir):
     assert [space.to_string(net) for net in nets] == texts
     assert space.decode(space.encode(nets)) == nets
     assert set(texts) == {net.spec for net in space}
+
+
+@pytest.mark.parametrize("name", ["contract_skip", "reduction_cells"])
+def test_a_flag_is_true_or_false(name):
+    with pytest.raises(TypeError, match=f"{name} must be True or False"):
+        NASBench201(**{name: "no"})
