@@ -294,7 +294,7 @@ def test_a_time_budget_ends_what_hangs(tmp_path):
     (trial,) = result.trials
     assert "the time of the search was over" in trial.outcome.error
     # The rest of its batch had not begun, and is evaluated when there is time again.
-    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage)
+    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage, accept_objective=True)
     assert [trial.failed for trial in resumed.trials] == [True, False, False]
 
 
