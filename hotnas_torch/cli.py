@@ -17,7 +17,7 @@ from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.cli_bench import add_bench
 from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
-from hotnas_torch.cli_messages import BadInput, check_output, in_terms_of_options
+from hotnas_torch.cli_messages import BadInput, check_output, in_terms_of_options, seed
 from hotnas_torch.cli_search import add_commands
 from hotnas_torch.errors import (
     ArchitectureError,
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="read one architecture string per line; empty lines and lines with # are skipped",
     )
-    gram.add_argument("--seed", type=int, default=0, help="seed of --sample (default 0)")
+    gram.add_argument("--seed", type=seed, default=0, help="seed of --sample (default 0)")
     result = gram.add_mutually_exclusive_group(required=True)
     result.add_argument("--out", type=Path, metavar="FILE", help="file to write")
     result.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hotnas_torch.files import check_writable
 
-__all__ = ["BadInput", "check_output", "in_terms_of_options"]
+__all__ = ["BadInput", "check_output", "in_terms_of_options", "seed"]
 
 # Arguments of the library whose options have other names.
 _OPTIONS = {
@@ -48,6 +48,21 @@ def check_output(option: str, path: Path) -> None:
             f"{option}: cannot write {path}: {reason}"
             " (choose a file in a folder that exists and is writable)"
         ) from error
+
+
+def seed(text: str) -> int:
+    """Reads what ``torch.Generator.manual_seed`` takes.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no integer, or has more than 64 bits.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 2**64
+    if not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"must be an integer of 64 bits; got {text!r}")
+    return value
 
 
 def in_terms_of_options(text: str, arguments: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.cli_cluster import add_cluster_arguments, cluster
-from hotnas_torch.cli_messages import check_output
+from hotnas_torch.cli_messages import check_output, seed
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import plot_trace, save_figure, short_name
@@ -104,7 +104,7 @@ def add_commands(commands: Any) -> None:
         "--evaluations", type=int, metavar="N", help="evaluations in all, default 60"
     )
     budget.add_argument("--minutes", type=float, metavar="T", help="time in all instead")
-    search.add_argument("--seed", type=int, default=0, help="seed of everything, default 0")
+    search.add_argument("--seed", type=seed, default=0, help="seed of everything, default 0")
     search.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that evaluate, default 1"
     )
@@ -200,10 +200,13 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         )
     if arguments.time_limit is not None and arguments.ray is None:
         parser.error("--time-limit is an option of --ray")
-    if out.exists() and not (arguments.resume or arguments.overwrite):
-        parser.error(
-            f"--out: {out} exists; --resume goes on with its search, --overwrite replaces it"
-        )
+    if not (arguments.resume or arguments.overwrite):
+        for path in (out, *files.values()):
+            if path.exists():
+                parser.error(
+                    f"--out: {path} exists; --resume goes on with the search in {out}, --overwrite "
+                    "replaces what is there"
+                )
     objective, space = _objective(parser, arguments)
     strategy = _strategy(parser, arguments, space)
     torch.set_num_threads(arguments.threads)
@@ -416,12 +419,13 @@ def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        parser.error(f"--space: cannot find {name}: {error}")
+        if not isinstance(found, spaces.SearchSpace) and callable(found):
+            found = found()
+    # The user's own code, which may fail in any way.
+    except Exception as error:
+        parser.error(f"--space: cannot find {name}: {type(error).__name__}: {error}")
     finally:
         sys.path.remove(os.getcwd())
-    if not isinstance(found, spaces.SearchSpace) and callable(found):
-        found = found()
     if not isinstance(found, spaces.SearchSpace):
         parser.error(f"--space: {name} must be a search space or make one, got {found!r}")
     return found

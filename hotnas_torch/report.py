@@ -31,6 +31,7 @@ __all__ = ["read_search", "write_report"]
 # More networks than this make a map that shows nothing and takes long.
 _MAX_MAPPED = 1500
 _NUM_LISTED = 15
+_SKELETON = {"channels", "num_stages", "cells_per_stage"}
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #333; max-width: 60rem; margin: 2rem auto;
@@ -200,7 +201,8 @@ def _best(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
     )
     yield f"<dl>{''.join(entries)}</dl>"
     kind = objective.get("kind")
-    if kind == "training":
+    # Others' objectives may call themselves so.
+    if kind == "training" and set(objective.get("skeleton", ())) >= _SKELETON:
         network = _as_trained(best.network, objective["skeleton"])
         yield "<p class='note'>As it was trained: with these channels, stages and cells.</p>"
     else:

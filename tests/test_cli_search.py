@@ -226,3 +226,33 @@ def test_help_says_what_there_is(capsys):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         assert expected in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_a_picture_that_was_there_before_is_not_overwritten(tmp_path, capsys, data_dir, suffix):
+    mine = tmp_path / f"holiday.{suffix}"
+    mine.write_text("mine")
+    arguments = [*pooling(data_dir), "--out", tmp_path / "holiday.sqlite", *FAST]
+    assert f"{mine} exists" in failed(capsys, arguments)
+    assert mine.read_text() == "mine"
+    assert main([*map(str, arguments), "--evaluations", "2", "--no-pictures"]) == 0
+
+
+def test_a_seed_of_too_many_bits_is_refused(tmp_path, capsys, data_dir):
+    for command in (
+        [*pooling(data_dir), "--out", str(tmp_path / "s.sqlite")],
+        ["gram", "--space", "pooling", "--sample", "3", "--out", str(tmp_path / "g.npz")],
+    ):
+        message = failed(capsys, [*command, "--seed", str(2**64)])
+        assert "--seed: must be an integer of 64 bits" in message
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "space = (", "def space(size): pass"])
+def test_a_module_that_fails_is_no_space(tmp_path, capsys, monkeypatch, data_dir, code):
+    monkeypatch.chdir(tmp_path)
+    name = f"broken_{len(code)}"
+    (tmp_path / f"{name}.py").write_text(code)
+    out = tmp_path / "s.sqlite"
+    main([*pooling(data_dir), "--out", str(out), *FAST, "--evaluations", "2", "--no-pictures"])
+    message = failed(capsys, ["report", out, "--space", f"{name}:space"])
+    assert f"--space: cannot find {name}:space: " in message

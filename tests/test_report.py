@@ -183,3 +183,18 @@ def test_any_name_of_an_objective_can_be_reported(tmp_path, name):
     run(strategy, objective, budget=3, storage=tmp_path / "s.sqlite", progress=False)
     write_report(tmp_path / "s.sqlite", tmp_path / "s.html")
     assert "<b>" not in (tmp_path / "s.html").read_text(encoding="utf-8")
+
+
+def test_an_objective_that_calls_itself_training_is_reported_like_others(tmp_path):
+    class Mine:
+        def __call__(self, net):
+            return float(len(net.spec))
+
+        def describe(self):
+            return {"kind": "training"}
+
+    storage = tmp_path / "mine.sqlite"
+    strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+    run(strategy, Mine(), budget=3, storage=storage, progress=False)
+    write_report(storage, tmp_path / "mine.html")
+    assert "Best network" in (tmp_path / "mine.html").read_text()

@@ -380,7 +380,9 @@ def refuse_difference(what: str, found: dict[str, Any], expected: dict[str, Any]
     expected = json.loads(json.dumps(expected))
     found = json.loads(json.dumps(found))
     for name in [*expected, *found]:
-        if name not in found or name not in expected or found[name] != expected[name]:
+        # Compared as texts: NaN is equal to itself there.
+        here, there = (json.dumps(part.get(name), sort_keys=True) for part in (expected, found))
+        if name not in found or name not in expected or here != there:
             raise ValueError(
                 f"{what} belongs to another {of}: its {name!r} is {found.get(name)!r}, here it is "
                 f"{expected.get(name)!r}."

@@ -36,6 +36,22 @@ def dies_for_some(net: Network) -> float:
     return value(net)
 
 
+def dies_after_forking(net: Network) -> float:
+    """Leaves a process behind that holds all that this one had open."""
+    if net.spec.startswith("0"):
+        if os.fork() == 0:
+            time.sleep(30.0)
+            os._exit(0)
+        os._exit(3)
+    return value(net)
+
+
+def exits(net: Network) -> float:
+    if net.spec.startswith("0"):
+        sys.exit(3)
+    return value(net)
+
+
 class UnportableError(Exception):
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first + second)

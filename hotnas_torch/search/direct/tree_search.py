@@ -249,6 +249,10 @@ class TreeSearch(SamplerSearch):
         else:
             if not isinstance(space, SearchSpace):
                 raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            if not isinstance(hierarchy, str):
+                raise TypeError(
+                    f"hierarchy must be a str or an ArchitectureTree, got {hierarchy!r}."
+                )
             # Only a random tree depends on the seed; all others are shared between searches.
             seed = 0
             if hierarchy == "random" and isinstance(generator, torch.Generator):

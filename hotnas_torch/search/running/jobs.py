@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import boolean, integer, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import read_bytes, write_text
 from hotnas_torch.search.box.hyperband import Hyperband, Job
-from hotnas_torch.search.running.runner import CATCH, check_timeout
+from hotnas_torch.search.running.runner import CATCH, check_catch, check_executor, check_timeout
 from hotnas_torch.search.running.trial import ObjectiveFunction, SupportsOutcome
 from hotnas_torch.search.running.workers import Executor, TimeLimits, make_evaluator
 
@@ -88,6 +88,9 @@ def run_jobs(
     if not (budget := number("budget", budget)) > 0.0:
         raise ValueError(f"budget must be positive, got {budget}.")
     workers = integer("workers", workers, least=1)
+    progress = boolean("progress", progress)
+    catch = check_catch(catch)
+    check_executor(executor)
     limits = TimeLimits(check_timeout(timeout, workers, executor))
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None:

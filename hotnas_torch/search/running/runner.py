@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import boolean, integer, number
 from hotnas_torch.callables import describe_callable
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
@@ -131,10 +132,17 @@ def run(
         raise TypeError(f"objective must be callable, got {objective!r}.")
     limits = _check_budget(budget)
     workers = integer("workers", workers, least=1)
+    asynchronous = boolean("asynchronous", asynchronous)
     if batch_size is not None:
         batch_size = integer("batch_size", batch_size, least=1)
         if asynchronous:
             raise ValueError("batch_size is for searches in batches; leave it out (asynchronous).")
+    take_over = boolean("take_over", take_over)
+    accept_objective = boolean("accept_objective", accept_objective)
+    if not callable(progress):
+        progress = boolean("progress", progress)
+    catch = check_catch(catch)
+    check_executor(executor)
     timeout = check_timeout(timeout, workers, executor)
     with ExitStack() as stack:
         # Models and networks are trained here, whatever the caller is in the middle of.
@@ -177,6 +185,32 @@ def _times(limits: _Limits, timeout: float | None, elapsed: float) -> TimeLimits
         return TimeLimits(timeout)
     over = time.perf_counter() + limits.seconds - elapsed
     return TimeLimits(timeout, over, grace=limits.seconds)
+
+
+def check_catch(catch: object) -> tuple[type[Exception], ...]:
+    """Returns the exceptions that count as a failed evaluation.
+
+    Raises:
+        TypeError: It is neither a kind of exception nor a tuple of them. Interrupts and exits are
+            no `Exception`, and end a search always.
+    """
+    kinds = catch if isinstance(catch, tuple) else (catch,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"catch must be a tuple of subclasses of Exception, got {catch!r}.")
+    return kinds
+
+
+def check_executor(executor: object) -> None:
+    """Refuses what cannot evaluate.
+
+    Raises:
+        TypeError: It is neither None nor an `Executor`.
+    """
+    if executor is not None and not callable(getattr(executor, "evaluator", None)):
+        raise TypeError(
+            f"executor must be an Executor such as RayExecutor, or None; got {executor!r}."
+        )
 
 
 def check_timeout(timeout: float | None, workers: int, executor: Executor | None) -> float | None:
@@ -296,7 +330,18 @@ def _identity(
     strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     describe = getattr(objective, "describe", None)
-    described = dict(describe()) if callable(describe) else describe_callable(objective)
+    if callable(describe) and not isinstance(objective, type):
+        described = describe()
+        try:
+            described = json.loads(json.dumps(described))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(
+                f"objective.describe() must return what json.dumps takes: {error}."
+            ) from error
+        if not isinstance(described, dict):
+            raise TypeError(f"objective.describe() must return a dict, got {described!r}.")
+    else:
+        described = describe_callable(objective)
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),

@@ -126,11 +126,14 @@ class Storage:
     """
 
     def __init__(self, path: str | PathLike[str] | None, *, read_only: bool = False) -> None:
-        self.path = None if path is None else Path(path)
-        if read_only and (self.path is None or not self.path.is_file()):
+        try:
+            self.path = None if path is None else Path(path)
+        except TypeError as error:
+            raise TypeError(f"storage must be a path or None, got {path!r}.") from error
+        if self.path is not None:
+            self._check_path(self.path)
+        if read_only and (self.path is None or not self.path.exists()):
             raise StorageError(f"there is no storage file {self.path} (check the path).")
-        if self.path is not None and self.path.is_dir():
-            raise StorageError(f"{self.path} is a folder; name a file for the storage.")
         self._owner = uuid.uuid4().hex
         self._read_only = read_only
         self._version = SCHEMA_VERSION
@@ -144,6 +147,21 @@ class Storage:
         except BaseException:
             self._connection.close()
             raise
+
+    @staticmethod
+    def _check_path(path: Path) -> None:
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"cannot use {str(path)!r} as a storage: {reason} (choose another name)."
+            ) from error
+        if path.exists() and not path.is_file():
+            what = "a folder; name a file" if path.is_dir() else "no ordinary file; name one"
+            raise StorageError(f"{path} is {what} for the storage.")
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
         if self.path is None:

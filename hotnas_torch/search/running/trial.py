@@ -162,9 +162,10 @@ def evaluate(
     except NonFiniteValueError as error:
         return Outcome(math.nan, cost=time.perf_counter() - started, error=str(error))
     except catch as error:
-        return Outcome(
-            math.nan, cost=time.perf_counter() - started, error=f"{type(error).__name__}: {error}"
-        )
+        return Outcome(math.nan, cost=time.perf_counter() - started, error=_described(error))
+    except StopIteration as error:
+        # Let through, it would be taken for the end of the networks.
+        raise RuntimeError(f"the objective raised {error!r} for {_name(net)}.") from error
     except Exception as error:
         error.add_note(
             f"The objective raised this for {_name(net)}. Failures of this kind are recorded, and "
@@ -175,18 +176,29 @@ def evaluate(
     seconds = time.perf_counter() - started
     try:
         if isinstance(result, SupportsOutcome):
+            cost = number("cost", result.cost)
+            if not (math.isfinite(cost) and cost >= 0.0):
+                raise TypeError(f"cost must be finite and >= 0 seconds, got {cost}")
             return _finite(
                 number("value", result.value),
                 {str(name): number(name, entry) for name, entry in result.metrics.items()},
-                number("cost", result.cost),
+                cost,
                 str(result.error),
             )
         return _finite(number("value", result), {}, seconds, "")
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise TypeError(
             "the objective must return a number or an Evaluation, got "
-            f"{result!r} of type {type(result).__name__} for {_name(net)}."
+            f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}."
         ) from error
+
+
+def _described(error: BaseException) -> str:
+    """Kind and text of an exception, whose own `__str__` may fail."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__} (without a text: its __str__ fails)"
 
 
 def _name(asked: object) -> str:

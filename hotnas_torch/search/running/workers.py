@@ -39,7 +39,8 @@ _JOIN_SECONDS = 5.0
 _READY = "ready"
 # What is running when a search's time is over may take at least this long, in seconds.
 _LEAST_GRACE = 10.0
-_SHORTEST = 1e-3
+# What a timer of the system takes, in seconds; the longer one is three years.
+_SHORTEST, _LONGEST = 1e-3, 1e8
 _WATCH_SECONDS = 0.5
 
 
@@ -197,7 +198,7 @@ def interruption(seconds: float) -> Iterator[None]:
 
     signal.signal(signal.SIGALRM, stop)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, _SHORTEST), 1.0)
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, _SHORTEST), _LONGEST), 1.0)
         try:
             yield
         finally:
@@ -208,7 +209,7 @@ def interruption(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     process: SpawnProcess
     connection: Connection[Any, Any]
@@ -370,14 +371,16 @@ class WorkerProcesses:
         running = [worker.started for worker in self._workers if worker.busy]
         # Without a worker at work, there is one about to begin.
         deadline = min(map(self._limits.deadline, running), default=self._limits.end)
-        left = None if math.isinf(deadline) else max(0.0, deadline - time.perf_counter())
-        return [connections[found] for found in wait(list(connections), left)]  # type: ignore[index]
+        left = max(0.0, min(deadline - time.perf_counter(), _WATCH_SECONDS))
+        found = {connections[found] for found in wait(list(connections), left)}  # type: ignore[index]
+        # What an evaluation has forked may keep the pipe of its dead process open.
+        return [w for w in self._workers if w in found or not w.process.is_alive()]
 
     @staticmethod
     def _receive(worker: _Worker) -> Any:
         """Returns a message, or None when the process has ended."""
         try:
-            return worker.connection.recv()
+            return worker.connection.recv() if worker.connection.poll() else None
         except (EOFError, ConnectionError):
             return None
 

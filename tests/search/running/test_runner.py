@@ -294,7 +294,7 @@ def test_a_time_budget_ends_what_hangs(tmp_path):
     (trial,) = result.trials
     assert "the time of the search was over" in trial.outcome.error
     # The rest of its batch had not begun, and is evaluated when there is time again.
-    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage)
+    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage, accept_objective=True)
     assert [trial.failed for trial in resumed.trials] == [True, False, False]
 
 
@@ -667,3 +667,107 @@ def test_an_error_that_is_no_unicode_does_not_end_the_search(tmp_path):
 
     result = search(objective=objective, storage=tmp_path / "search.sqlite", budget=4)
     assert all(r"\ud800" in trial.outcome.error for trial in result.trials)
+
+
+# --- what is passed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("catch", [ValueError]),
+        ("catch", (KeyboardInterrupt,)),
+        ("catch", ("ValueError",)),
+        ("catch", None),
+        ("asynchronous", "no"),
+        ("take_over", "no"),
+        ("accept_objective", 1),
+        ("progress", "no"),
+        ("executor", "ray"),
+        ("storage", 5),
+        ("storage", b"search.sqlite"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused_by_name(name, wrong):
+    with pytest.raises(TypeError, match=f"^{name} must be"):
+        search(**{name: wrong})
+
+
+def test_one_kind_of_exception_can_be_caught():
+    def fails(net):
+        raise KeyError(net.spec)
+
+    assert all(trial.failed for trial in search(objective=fails, catch=KeyError).trials)
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_no_storage(name):
+    with pytest.raises(StorageError, match="storage"):
+        search(storage=name)
+
+
+def test_a_time_limit_beyond_the_timers_of_the_system_is_none():
+    assert len(search(timeout=1e300).trials) == programs.BUDGET
+
+
+class Answer:
+    def __init__(self, **differing):
+        self.__dict__ |= {"value": 1.0, "metrics": {}, "cost": 0.0, "error": ""} | differing
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(cost=math.nan),
+        Answer(cost=-1.0),
+        Answer(cost=math.inf),
+        Answer(metrics=None),
+        Answer(metrics=[1]),
+        Decimal("sNaN"),
+    ],
+)
+def test_an_answer_that_cannot_be_recorded_is_refused_with_its_network(answer):
+    with pytest.raises(TypeError, match=r"the objective must return .* for '"):
+        search(objective=lambda _: answer)
+
+
+class WordlessError(RuntimeError):
+    def __str__(self):
+        raise ValueError
+
+
+def test_an_exception_without_a_text_is_a_failure_like_others():
+    def fails(_):
+        raise WordlessError
+
+    trials = search(objective=fails).trials
+    assert all("WordlessError" in trial.outcome.error for trial in trials)
+
+
+def test_an_objective_that_raises_stop_iteration_does_not_end_the_networks():
+    with pytest.raises(RuntimeError, match="the objective raised StopIteration"):
+        search(objective=lambda _: next(iter(())))
+
+
+class Described:
+    def __init__(self, description):
+        self._description = description
+
+    def __call__(self, net):
+        return programs.value(net)
+
+    def describe(self):
+        return self._description
+
+
+@pytest.mark.parametrize("description", [None, "text", [("a", 1)], {"a": object()}, {(1, 2): 3}])
+def test_a_description_that_no_file_can_hold_is_refused(description):
+    with pytest.raises(TypeError, match=r"objective\.describe\(\) must return"):
+        search(objective=Described(description))
+
+
+def test_a_description_with_nan_is_equal_to_itself(tmp_path):
+    objective = Described({"scale": math.nan, 1: [math.nan]})
+    search(objective=objective, storage=tmp_path / "s.sqlite", budget=3)
+    more = search(objective=objective, storage=tmp_path / "s.sqlite", budget=6)
+    assert len(more.trials) == 6

@@ -50,6 +50,18 @@ def test_a_process_that_dies_costs_its_evaluation_only(dying):
             assert repr(outcomes[place].value) == repr(programs.value(net))
 
 
+@pytest.mark.parametrize("objective", [programs.dies_after_forking, programs.exits])
+def test_the_end_of_a_process_is_noticed_whatever_holds_its_pipe(objective):
+    with WorkerProcesses(objective, 1, CATCH) as evaluator:
+        started = time.perf_counter()
+        for place, outcome in evaluator(networks("1", "0")):
+            if place == 0:
+                started = time.perf_counter()
+            else:
+                assert "exit code 3" in outcome.error
+    assert time.perf_counter() - started < 20.0
+
+
 def test_processes_are_used_again(dying):
     assert len(list(dying(networks("1", "2")))) == 2
     before = {worker.process.pid for worker in dying._workers}
