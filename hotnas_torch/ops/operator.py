@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 from torch.library import Library, infer_schema
 
@@ -23,6 +24,7 @@ __all__ = [
     "along",
     "attached",
     "full_precision",
+    "has_values",
     "held",
     "is_tracked",
     "is_vmapped",
@@ -283,6 +285,18 @@ def is_vmapped(*values: Any) -> bool:
                 return True
             value = of.get_unwrapped(value)
     return False
+
+
+def has_values(*tensors: Tensor) -> bool:
+    """Whether Python can look at the values of all tensors.
+
+    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
+    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
+    there; the solvers report by ``status`` and NaN what the checks would have refused.
+    """
+    if torch.compiler.is_compiling() or is_vmapped(*tensors):
+        return False
+    return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
 
 
 def plain(value: Tensor) -> Tensor:

@@ -146,6 +146,8 @@ def entropic_fgw(
         differentiate=differentiate,
     )
     plan = log_plan.exp()
+    if method == "mirror" and differentiate == "implicit":
+        plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
     linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
     quadratic = problem.alpha * ops.quadratic_cost(
         plan, problem.struct_x, problem.struct_y, *codes, backend=backend
@@ -155,6 +157,7 @@ def entropic_fgw(
         objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
     f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = EntropicFGWResult(
+        plan=problem.restore(plan),
         log_plan=problem.restore(log_plan),
         objective=problem.restore(objective),
         cost_linear=problem.restore(linear),

@@ -98,6 +98,9 @@ def sinkhorn(
         differentiate=differentiate,
     )
     plan = ops.entropic_plan(problem.cost, f, g, epsilon)
+    mass = plan.sum((1, 2))
+    if differentiate == "implicit":
+        plan = ops.following_masses(plan, problem.cost, problem.a, problem.b, f, g, epsilon)
     objective = ops.entropic_objective(
         problem.cost,
         problem.a,
@@ -105,11 +108,12 @@ def sinkhorn(
         f,
         g,
         epsilon,
-        plan.sum((1, 2)),
+        mass,
         differentiate=differentiate,
     )
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
-    linear = (torch.where(present, problem.cost, 0) * plan).sum((1, 2))
+    numbers = torch.where(present | problem.cost.isfinite(), problem.cost, 0)
+    linear = (numbers * plan).sum((1, 2))
     f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = SinkhornResult(
         plan=problem.restore(plan),

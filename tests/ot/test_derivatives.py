@@ -269,3 +269,43 @@ def test_transforms_run_inside_compiled_functions() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(tangent, backend="aot_eager", fullgraph=True)
     assert torch.allclose(compiled(cost), ot.transport(cost).objective)
+
+
+ENTERING: dict[str, Solve] = {
+    "transport": lambda *some, **o: transport(*some, **o).objective,
+    "sinkhorn": lambda *some, **o: sinkhorn(*some, **o).objective,
+    "sinkhorn cost": lambda *some, **o: sinkhorn(*some, **o).cost_linear,
+    "sinkhorn plan": lambda *some, **o: weighted(sinkhorn(*some, **o).plan),
+    "fgw": lambda *some, **o: fgw(*some, **o).objective,
+    "mirror": lambda *some, **o: entropic(*some, **o).objective,
+    "mirror cost": lambda *some, **o: entropic(*some, **o).cost_linear,
+    "mirror plan": lambda *some, **o: weighted(entropic(*some, **o).plan),
+    "proximal": lambda *some, **o: entropic(*some, method="proximal", **o).objective,
+}
+
+
+def weighted(plan: Tensor) -> Tensor:
+    return (plan * torch.arange(plan.shape[-2] * plan.shape[-1]).reshape(plan.shape[-2:])).sum()
+
+
+@pytest.mark.parametrize("name", ENTERING)
+@pytest.mark.parametrize("place", [3, 4], ids=["a", "b"])
+def test_the_first_mass_of_an_absent_node_changes_what_its_limit_says(
+    name: str, place: int, backend: str
+) -> None:
+    given = problem(())
+    given[3][1], given[4][2] = 0, 0
+    absent = given[place] == 0
+    solve = partial(ENTERING[name], backend=backend)
+
+    def function(masses: Tensor) -> Tensor:
+        return solve(*given[:place], masses, *given[place + 1 :])
+
+    step = 1e-7
+    expected = (function(given[place] + step * absent) - function(given[place])).item() / step
+    _, tangent = torch.func.jvp(function, (given[place],), (absent.to(F64),))
+    leaf = given[place].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf), leaf)
+    assert abs(expected) > 1e-3
+    assert gradient[absent].sum().item() == pytest.approx(expected, abs=1e-4)
+    assert tangent.item() == pytest.approx(expected, abs=1e-4)
