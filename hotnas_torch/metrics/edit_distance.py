@@ -15,6 +15,7 @@ from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.parameters import check_items, choice, not_negative, number
+from hotnas_torch.ops.operator import is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EditDistance"]
@@ -216,7 +217,7 @@ class EditDistance(NetworkDistance):
         costs = self._costs()
         if self.method == "exact":
             value, assignment = self._enumerate(costs.detach(), cells, i, j)
-            return self._price(costs, cells, i, j, assignment) if costs.requires_grad else value
+            return self._price(costs, cells, i, j, assignment) if is_tracked(costs) else value
         value, assignment = self._assign(costs, cells, i, j)
         return value if self.method == "lower" else self._price(costs, cells, i, j, assignment)
 

@@ -34,6 +34,7 @@ from hotnas_torch.ops.operator import (
     attached,
     held,
     is_tracked,
+    one_call,
     save,
     undefined,
 )
@@ -138,7 +139,7 @@ def entropic_fgw(
     return result
 
 
-@torch.compiler.allow_in_graph
+@one_call
 def following_plan(
     log_plan: Tensor,
     cost: Tensor,
@@ -348,17 +349,18 @@ def _per_chunk(
     most = 0.1 * torch.finfo(cost.dtype).max ** 0.5
 
     def whole(values: Tensor, there: Tensor) -> Tensor:
-        return ((values.abs() < most) | ~there[:, None, :]).all(2)
+        small: Tensor = values.abs() < most
+        return (small | ~there[:, None, :]).all(2)
 
     def numbers(values: Tensor, kept: Tensor) -> Tensor:
         return torch.where(kept | (values.abs() < most) & solved[:, None, None], values, 0)
 
     known_x = x | whole(cost, y) & whole(struct_x, x) & whole(struct_x.mT, x) & solved[:, None]
     known_y = y | whole(cost.mT, x) & whole(struct_y, y) & whole(struct_y.mT, y) & solved[:, None]
-    where = (present, x, y)
+    where: tuple[Tensor, ...] = (present, x, y)
     if len(given) == 6:
         where = (present, within_x, within_y, known_x, known_y, solved)
-    tensors = (
+    tensors: tuple[Tensor, ...] = (
         *(torch.where(kept, value, 0) for kept, value in zip(where, given, strict=True)),
         numbers(cost, present),
         numbers(struct_x, within_x),
@@ -501,8 +503,9 @@ def _implicit_gradients(
     of_columns = (columns * (grad_a[:, :, None] + bent)).sum(1)
     grad_a, grad_b = grad_a - of_rows, grad_b - of_columns
     # <B(T), v> = (Q(T + v) - Q(T - v)) / 2 for the quadratic form Q(T) = <B(T), T> / 2, with v
-    # scaled to the size of T so that little cancels.
-    norm = torch.linalg.vector_norm(change.detach(), dim=(1, 2))
+    # scaled to the size of T so that little cancels. The scale moves nothing, and detach would stop
+    # torch.autograd.grad(is_grads_batched=True).
+    norm = torch.linalg.vector_norm(change, dim=(1, 2))
     scale = torch.linalg.vector_norm(plan.detach(), dim=(1, 2)) / torch.where(norm > 0, norm, 1)
     scale = torch.where(scale > 0, scale, 1)
     step = scale[:, None, None] * change

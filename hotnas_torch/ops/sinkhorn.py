@@ -12,6 +12,7 @@ from hotnas_torch.ops.operator import (
     along,
     attached,
     is_tracked,
+    one_call,
     save,
     undefined,
 )
@@ -151,7 +152,7 @@ def _shares(cost: Tensor, own: Tensor, others: Tensor, epsilon: float) -> Tensor
     return torch.where(reached, exponent.softmax(2), 0)
 
 
-@torch.compiler.allow_in_graph
+@one_call
 def following_masses(
     plan: Tensor, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
 ) -> Tensor:

@@ -99,8 +99,7 @@ def test_both_modes_agree_with_finite_differences(name: str) -> None:
             objective,
             leaves,
             check_forward_ad=True,
-            # It has no rule for detach, unlike torch.func.
-            check_batched_grad=name != "entropic_fgw",
+            check_batched_grad=True,
             atol=1e-4,
         )
 
@@ -309,3 +308,26 @@ def test_the_first_mass_of_an_absent_node_changes_what_its_limit_says(
     assert abs(expected) > 1e-3
     assert gradient[absent].sum().item() == pytest.approx(expected, abs=1e-4)
     assert tangent.item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_forward_mode_inside_forward_mode_is_refused(name: str) -> None:
+    cost, *rest = problem()
+    for inner in (torch.func.jacfwd, torch.func.jacrev):
+        nested = torch.func.jacfwd(inner(lambda c: objective_of(name)(c, *rest).sum()))
+        if inner is torch.func.jacrev:
+            assert nested(cost).shape == (*cost.shape, *cost.shape)
+            continue
+        with pytest.raises(RuntimeError, match="forward mode inside forward mode does not reach"):
+            nested(cost)
+
+
+@pytest.mark.parametrize("name", ["transport", "sinkhorn"])
+def test_inference_tensors_are_refused_where_a_gradient_is_asked_for(name: str) -> None:
+    given = problem()
+    with torch.inference_mode():
+        cost = given[0].clone()
+    assert objective_of(name)(cost, *given[1:]).isfinite().all()
+    given[3].requires_grad_()
+    with pytest.raises(RuntimeError, match=r"an input was made under torch\.inference_mode"):
+        objective_of(name)(cost, *given[1:])
