@@ -97,6 +97,9 @@ def entropic_fgw(
           stationary couplings of F itself tend to the boundary, where they do not move smoothly.
           A backward pass into the plan, the duals or a part of the objective raises.
 
+        In the mass of an absent node, the first derivative is the limit of those at small masses;
+        second ones, and those of unrolled steps, take the node as absent for good.
+
         Items that failed get NaN, and only they. With "unroll": all of the above for both methods.
 
     Complexity:

@@ -68,7 +68,9 @@ def sinkhorn(
         ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
         ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
         convergence, whatever number of iterations was run, and can be differentiated again. Items
-        that failed get NaN, and only they.
+        that failed get NaN, and only they. In the mass of an absent node, the first derivative is
+        the limit of those at small masses; second ones, and those of unrolled iterations, take the
+        node as absent for good.
 
     Complexity:
         O(n m) per iteration, O(n m) memory per problem; implicit backward O((n + m)^3).
