@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.metrics import HOTNN, HeldCouplings
+from hotnas_torch.ops.operator import is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["DistanceMemory", "NetworkIndex"]
@@ -235,7 +236,7 @@ class DistanceMemory:
         """`distances` with a graph to the parameters; couplings are found when it is walked."""
         values = self.distances(metric, rows, cols, element)
         coefficients, shares = metric.ifgw.coefficients(), metric.shares()
-        if not (coefficients.requires_grad or shares.requires_grad):
+        if not is_tracked(coefficients, shares):
             return values
         apply: Any = _OnDemand.apply
         result: Tensor = apply(values, self, metric, rows, cols, element, coefficients, shares)

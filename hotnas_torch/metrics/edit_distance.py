@@ -15,7 +15,8 @@ from hotnas_torch import ops
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
-from hotnas_torch.metrics.parameters import check_items, choice, not_negative, number
+from hotnas_torch.metrics.parameters import check_items, choice, constant
+from hotnas_torch.ops.operator import is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EditDistance"]
@@ -139,8 +140,8 @@ class EditDistance(NetworkDistance):
         self.tree = space.tree if tree is None else tree
         if not isinstance(self.tree, OperationTree):
             raise TypeError(f"tree must be an OperationTree; got {type(tree).__name__}")
-        self.node_cost = number(not_negative("node_cost", node_cost))
-        self.edge_cost = number(not_negative("edge_cost", edge_cost))
+        self.node_cost = constant("node_cost", node_cost)
+        self.edge_cost = constant("edge_cost", edge_cost)
         largest = float(self.tree.distance_matrix(dtype=torch.float64).detach().max())
         if 2.0 * self.node_cost < largest * (1.0 - 1e-12):
             raise ValueError(
@@ -219,7 +220,7 @@ class EditDistance(NetworkDistance):
         costs = self._costs()
         if self.method == "exact":
             value, assignment = self._enumerate(costs.detach(), cells, i, j)
-            return self._price(costs, cells, i, j, assignment) if costs.requires_grad else value
+            return self._price(costs, cells, i, j, assignment) if is_tracked(costs) else value
         value, assignment = self._assign(costs, cells, i, j)
         return value if self.method == "lower" else self._price(costs, cells, i, j, assignment)
 

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.metrics.pairwise import Tile, Tiling
-from hotnas_torch.ops.operator import full_precision, held, is_tracked, is_vmapped, plain, save
+from hotnas_torch.ops.operator import (
+    forward_levels,
+    full_precision,
+    held,
+    is_tracked,
+    is_vmapped,
+    plain,
+    save,
+)
 
 __all__ = ["HeldCells", "HeldNetworks", "cell_coefficients", "envelope", "network_shares"]
 
@@ -220,6 +228,9 @@ def envelope(
     if not is_tracked(*parameters):
         with torch.no_grad():
             return values()
+    forward, levels = forward_levels()
+    if forward and levels > 1:
+        raise RuntimeError(_MOVES)
     apply: Any = _Envelope.apply
     result: Tensor = apply(values, held_tiles, tiling, *parameters)
     return result

@@ -20,7 +20,7 @@ from hotnas_torch.metrics.layer_graph import (
 )
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.operation_kinds import OperationKind, kinds_of
-from hotnas_torch.metrics.parameters import choice, not_negative, number
+from hotnas_torch.metrics.parameters import choice, constant
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]
@@ -138,12 +138,12 @@ class OTMANN(NetworkDistance):
             self.nu = nu
         else:
             self.nu = torch.tensor(
-                [number(not_negative(f"nu[{k}]", value)) for k, value in enumerate(nu)],
+                [constant(f"nu[{k}]", value) for k, value in enumerate(nu)],
                 dtype=torch.float64,
             )
         if len(self.nu) == 0 or not bool((self.nu >= 0).all()):
             raise ValueError(f"nu must hold at least one number, all >= 0; got {nu!r}")
-        self.penalty = number(not_negative("penalty", penalty))
+        self.penalty = constant("penalty", penalty)
         if self.penalty == 0.0:
             raise ValueError("penalty must be > 0, or everything would be at distance 0; got 0.0")
         self.output: Literal["normalized", "distance"] = choice(

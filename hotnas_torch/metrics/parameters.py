@@ -7,12 +7,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import is_vmapped, plain
+from hotnas_torch.ops.operator import is_tracked, is_vmapped, plain
 
 __all__ = [
     "Scalar",
     "check_items",
     "choice",
+    "constant",
     "count",
     "fraction",
     "not_negative",
@@ -54,6 +55,17 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
 def number(value: Scalar) -> float:
     """The value as a float, without its graph."""
     return float(plain(value)) if isinstance(value, Tensor) else value
+
+
+def constant(name: str, value: object) -> float:
+    """Return `value` as a float >= 0; what it would have to be differentiated in is refused."""
+    scalar = not_negative(name, value)
+    if isinstance(scalar, Tensor) and is_tracked(scalar):
+        raise ValueError(
+            f"{name} is a constant, in which the distance is not differentiable; pass a float, or"
+            f" {name}.detach()"
+        )
+    return number(scalar)
 
 
 def fraction(name: str, value: object) -> Scalar:

@@ -4,12 +4,17 @@ These functions take tensors with exactly one batch dimension and check little; 
 the checked and documented way in.
 """
 
-from hotnas_torch.ops.entropic_fgw import entropic_fgw, stationary_objective
+from hotnas_torch.ops.entropic_fgw import entropic_fgw, following_plan, stationary_objective
 from hotnas_torch.ops.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ops.graph_tables import cell_distances, network_distances
 from hotnas_torch.ops.lower_bound import fgw_lower_bound
 from hotnas_torch.ops.operator import Backend, Differentiate
-from hotnas_torch.ops.sinkhorn import entropic_objective, entropic_plan, sinkhorn
+from hotnas_torch.ops.sinkhorn import (
+    entropic_objective,
+    entropic_plan,
+    following_masses,
+    sinkhorn,
+)
 from hotnas_torch.ops.transport import transport
 
 __all__ = [
@@ -22,6 +27,8 @@ __all__ = [
     "fgw",
     "fgw_backward",
     "fgw_lower_bound",
+    "following_masses",
+    "following_plan",
     "network_distances",
     "quadratic_cost",
     "sinkhorn",

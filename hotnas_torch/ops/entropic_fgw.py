@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.fgw import envelope_gradients, quadratic_cost
+from hotnas_torch.ops.fgw import entering_duals, envelope_gradients, quadratic_cost
 from hotnas_torch.ops.operator import (
     Backend,
     Differentiate,
@@ -33,18 +33,26 @@ from hotnas_torch.ops.operator import (
     along,
     attached,
     held,
+    is_tracked,
+    one_call,
     save,
     undefined,
 )
 from hotnas_torch.ops.reference.entropic_fgw import entropic_fgw as reference
 from hotnas_torch.ops.reference.pair_cost import (
+    dense_pair_cost,
     pair_cost_change,
     pair_cost_gradient,
     pair_cost_matrix,
 )
-from hotnas_torch.ops.sinkhorn import marginal_inverse
+from hotnas_torch.ops.sinkhorn import (
+    absent_shares,
+    appearing,
+    following_masses,
+    marginal_inverse,
+)
 
-__all__ = ["entropic_fgw", "stationary_objective"]
+__all__ = ["entropic_fgw", "following_plan", "stationary_objective"]
 
 _CHUNK_ELEMENTS = 2**24
 """Entries of the matrices B that exist at one time in a backward pass."""
@@ -131,6 +139,42 @@ def entropic_fgw(
     return result
 
 
+@one_call
+def following_plan(
+    log_plan: Tensor,
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    loss: int,
+    pairs: int,
+) -> Tensor:
+    """The coupling of mirror descent, with its derivative in the masses of absent nodes.
+
+    ``log_plan`` carries it for all others, but is -inf there. The arguments are those of
+    `entropic_fgw` and what it returned; the structures are finite also at absent nodes.
+
+    Complexity:
+        O(n^2 m^2) if autograd or a transform follows the masses.
+    """
+    plan = log_plan.exp()
+    if not is_tracked(a, b):
+        return plan
+    bend = dense_pair_cost(plan, struct_x, struct_y, loss, pairs)
+    gradient = _gradient(cost, bend, alpha)
+    return following_masses(plan, gradient, a, b, f, g, epsilon)
+
+
+def _gradient(cost: Tensor, bend: Tensor, alpha: Tensor) -> Tensor:
+    weight = alpha[:, None, None]
+    return (1 - weight) * cost + weight * bend
+
+
 def stationary_objective(
     cost: Tensor,
     struct_x: Tensor,
@@ -210,6 +254,7 @@ _MOVES = (
 def _objective_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     cost, struct_x, struct_y, a, b, alpha, log_plan, f, g = ctx.saved_tensors
     inputs = cost, struct_x, struct_y, a, b, alpha
+    f, g = entering_duals(*inputs, log_plan.exp(), f, g, loss=ctx.loss, pairs=ctx.pairs)
     plan, f, g = (held(value, _MOVES, *inputs) for value in (log_plan.exp(), f, g))
     return envelope_gradients(
         grad, *inputs, plan, f, g, loss=ctx.loss, pairs=ctx.pairs, needed=needed
@@ -278,6 +323,7 @@ def _jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
     change, change_f, change_g = _per_chunk(ctx, _implicit_change, *changes)
     # log 0 stays.
     change = torch.where(log_plan == -torch.inf, 0, change)
+    change_f, change_g = appearing(change_f, f, tangents[3]), appearing(change_g, g, tangents[4])
     return change, change_f, change_g, undefined(residual), None, None
 
 
@@ -291,26 +337,46 @@ def _per_chunk(
         solve: `_implicit_gradients` or `_implicit_change`.
         *given: Derivatives that it takes, of plan and duals or of the inputs.
     """
-    cost, struct_x, struct_y, a, b, alpha, log_plan, *_ = ctx.saved_tensors
-    # Absent nodes may hold anything, and so may items without a solution: 0 times that must be 0.
+    cost, struct_x, struct_y, a, b, alpha, log_plan, f, g, _ = ctx.saved_tensors
+    # Items without a solution may hold anything: 0 times that must be 0.
     failed = log_plan.isnan().any(2).any(1)
     x, y = (a > 0) & ~failed[:, None], (b > 0) & ~failed[:, None]
     present = x[:, :, None] & y[:, None, :]
     within_x, within_y = x[:, :, None] & x[:, None, :], y[:, :, None] & y[:, None, :]
-    where = (present, x, y) if len(given) == 3 else (present, within_x, within_y, x, y, ~failed)
-    tensors = (
+    solved = ~failed
+    # Absent nodes may hold anything; what they hold counts for their masses' derivatives alone, 0
+    # if it is no number, and its square must not spoil the others.
+    most = 0.1 * torch.finfo(cost.dtype).max ** 0.5
+
+    def whole(values: Tensor, there: Tensor) -> Tensor:
+        small: Tensor = values.abs() < most
+        return (small | ~there[:, None, :]).all(2)
+
+    def numbers(values: Tensor, kept: Tensor) -> Tensor:
+        return torch.where(kept | (values.abs() < most) & solved[:, None, None], values, 0)
+
+    known_x = x | whole(cost, y) & whole(struct_x, x) & whole(struct_x.mT, x) & solved[:, None]
+    known_y = y | whole(cost.mT, x) & whole(struct_y, y) & whole(struct_y.mT, y) & solved[:, None]
+    where: tuple[Tensor, ...] = (present, x, y)
+    if len(given) == 6:
+        where = (present, within_x, within_y, known_x, known_y, solved)
+    tensors: tuple[Tensor, ...] = (
         *(torch.where(kept, value, 0) for kept, value in zip(where, given, strict=True)),
-        torch.where(present, cost, 0),
-        torch.where(within_x, struct_x, 0),
-        torch.where(within_y, struct_y, 0),
+        numbers(cost, present),
+        numbers(struct_x, within_x),
+        numbers(struct_y, within_y),
         alpha,
         torch.where(present, log_plan, -torch.inf),
+        f,
+        g,
     )
     size = max(1, _CHUNK_ELEMENTS // max(1, cost[0].numel() ** 2)) if len(cost) else 1
     chunks: Iterable[Any] = zip(*(tensor.split(size) for tensor in tensors), strict=True)
     options = {"epsilon": ctx.epsilon, "loss": ctx.loss, "pairs": ctx.pairs}
     parts = [solve(*chunk, **options) for chunk in chunks]
-    found = (torch.cat(column) for column in zip(*parts, strict=True))
+    found = [torch.cat(column) for column in zip(*parts, strict=True)]
+    if len(given) == 3:
+        found[3], found[4] = torch.where(known_x, found[3], 0), torch.where(known_y, found[4], 0)
     return tuple(
         torch.where(failed.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)
         for value in found
@@ -329,6 +395,8 @@ def _implicit_change(
     struct_y: Tensor,
     alpha: Tensor,
     log_plan: Tensor,
+    f: Tensor,
+    g: Tensor,
     *,
     epsilon: float,
     loss: int,
@@ -355,7 +423,13 @@ def _implicit_change(
         return columns - spread(inverse @ marginals(columns))
 
     bend = (matrix @ plan.reshape(batch, n * m, 1)).reshape(batch, n, m)
+    # What enters at absent nodes leaves the others.
+    rows, columns = absent_shares(_gradient(cost, bend, alpha), f, g, epsilon)
+    into_rows, into_columns = rows * change_a[:, :, None], columns * change_b[:, None, :]
+    entering = (into_rows + into_columns).reshape(batch, n * m, 1)
+    change_a, change_b = change_a - into_columns.sum(2), change_b - into_rows.sum(1)
     push = (1 - weight) * change_cost + change_alpha[:, None, None] * (bend - cost)
+    push = push + weight * (matrix @ entering).reshape(batch, n, m)
     push = push + weight * pair_cost_change(
         plan, struct_x, struct_y, change_x, change_y, loss, pairs
     )
@@ -380,6 +454,8 @@ def _implicit_gradients(
     struct_y: Tensor,
     alpha: Tensor,
     log_plan: Tensor,
+    f: Tensor,
+    g: Tensor,
     *,
     epsilon: float,
     loss: int,
@@ -420,9 +496,16 @@ def _implicit_gradients(
     change = (root * adjoint).reshape(batch, n, m)  # what the loss gains per unit of -dG
     bend = (matrix @ plan.reshape(batch, n * m, 1)).reshape(batch, n, m)
     grad_alpha = (change * (cost - bend)).sum((1, 2))
+    # An absent node takes its first mass from the others, and bends their costs.
+    rows, columns = absent_shares(_gradient(cost, bend, alpha), f, g, epsilon)
+    bent = weight * (matrix @ change.reshape(batch, n * m, 1)).reshape(batch, n, m)
+    of_rows = (rows * (grad_b[:, None, :] + bent)).sum(2)
+    of_columns = (columns * (grad_a[:, :, None] + bent)).sum(1)
+    grad_a, grad_b = grad_a - of_rows, grad_b - of_columns
     # <B(T), v> = (Q(T + v) - Q(T - v)) / 2 for the quadratic form Q(T) = <B(T), T> / 2, with v
-    # scaled to the size of T so that little cancels.
-    norm = torch.linalg.vector_norm(change.detach(), dim=(1, 2))
+    # scaled to the size of T so that little cancels. The scale moves nothing, and detach would stop
+    # torch.autograd.grad(is_grads_batched=True).
+    norm = torch.linalg.vector_norm(change, dim=(1, 2))
     scale = torch.linalg.vector_norm(plan.detach(), dim=(1, 2)) / torch.where(norm > 0, norm, 1)
     scale = torch.where(scale > 0, scale, 1)
     step = scale[:, None, None] * change

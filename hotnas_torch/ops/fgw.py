@@ -11,6 +11,7 @@ from hotnas_torch.ops.operator import (
     Operator,
     along,
     attached,
+    has_values,
     held,
     is_tracked,
     save,
@@ -20,7 +21,7 @@ from hotnas_torch.ops.reference.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ops.reference.fgw import fgw as reference
 from hotnas_torch.ops.reference.fgw import fgw_backward as reference_backward
 from hotnas_torch.ops.reference.pair_cost import dense_pair_cost, pair_cost_gradient
-from hotnas_torch.ops.transport import tangent
+from hotnas_torch.ops.transport import entry_duals, tangent
 
 __all__ = [
     "NUM_STRUCTURAL_STARTS",
@@ -281,6 +282,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
+    if needed[3] or needed[4]:
+        f, g = entering_duals(
+            cost, struct_x, struct_y, a, b, alpha, plan, f, g, loss=ctx.loss, pairs=ctx.pairs
+        )
     plan, f, g = held_coupling(cost, struct_x, struct_y, a, b, alpha, plan, f, g)
     return envelope_gradients(
         grad,
@@ -347,6 +352,30 @@ def held_coupling(
     return held(plan, _MOVES, a, b) + (moved - moved.detach()), f, g
 
 
+def entering_duals(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    plan: Tensor,
+    f: Tensor,
+    g: Tensor,
+    *,
+    loss: int,
+    pairs: int,
+) -> tuple[Tensor, Tensor]:
+    """`entry_duals` of the problem linearised at a stationary coupling."""
+    if has_values(a, b) and bool((a > 0).all()) and bool((b > 0).all()):
+        return f, g
+    numbers = (value.detach().nan_to_num(0, 0, 0) for value in (cost, struct_x, struct_y))
+    cost, struct_x, struct_y = numbers
+    bend = dense_pair_cost(plan.detach(), struct_x, struct_y, loss, pairs)
+    weight = alpha.detach()[:, None, None]
+    return entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+
+
 def envelope_gradients(
     grad: Tensor,
     cost: Tensor,
@@ -374,7 +403,7 @@ def envelope_gradients(
         b: See `fgw`.
         alpha: See `fgw`.
         plan: Stationary coupling, shape (B, n, m).
-        f: Row duals of the problem linearised there, shape (B, n); -inf for none.
+        f: Row duals of the problem linearised there, shape (B, n).
         g: Its column duals, shape (B, m).
         loss: 0 for l1, 1 for l2.
         pairs: 0 all, 1 directed, 2 ordered.
@@ -404,9 +433,8 @@ def envelope_gradients(
         (grad * (1 - alpha))[:, None, None] * plan,
         grad_x,
         grad_y,
-        # entropic problems have no duals for absent nodes
-        torch.where(f == -torch.inf, 0, grad[:, None] * tangent(f, a)),
-        torch.where(g == -torch.inf, 0, grad[:, None] * tangent(g, b)),
+        grad[:, None] * tangent(f, a),
+        grad[:, None] * tangent(g, b),
         grad_alpha,
     )
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 from torch.library import Library, infer_schema
 
@@ -22,10 +24,13 @@ __all__ = [
     "Operator",
     "along",
     "attached",
+    "forward_levels",
     "full_precision",
+    "has_values",
     "held",
     "is_tracked",
     "is_vmapped",
+    "one_call",
     "plain",
     "save",
     "undefined",
@@ -213,6 +218,14 @@ def attached(
     def push(ctx: Any, *tangents: Tensor | None) -> Any:
         if jvp is None:
             raise RuntimeError(refusal)
+        if forward_levels()[0] > 1:
+            # Torch turns all forward mode off while it calls the rule of one level, so that the
+            # tangents of the other would silently be 0.
+            msg = (
+                "forward mode inside forward mode does not reach these derivatives; use"
+                " torch.func.hessian, which is jacfwd(jacrev), or torch.func.jvp of torch.func.grad"
+            )
+            raise RuntimeError(msg)
         return jvp(ctx, *tangents)
 
     def fold(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -241,13 +254,37 @@ def attached(
     def call(*inputs: Any) -> Any:
         return rules.apply(*inputs) if is_tracked(*inputs) else compute(*inputs)
 
-    # Tracers take it as one call, and go through it with autograd and all transforms at work.
-    found: Callable[..., Any] = torch.compiler.allow_in_graph(call)
-    return found
+    return one_call(call)
+
+
+def one_call(function: Callable[P, R]) -> Callable[P, R]:
+    """Have tracers take a function as one call, and follow it with all transforms at work."""
+    taken: Callable[P, R] = torch.compiler.allow_in_graph(function)
+    return taken
+
+
+def forward_levels() -> tuple[int, int]:
+    """How many transforms of ``torch.func`` are active that differentiate: in forward mode, all."""
+    if not torch._C._are_functorch_transforms_active():
+        return 0, 0
+    kinds = torch._C._functorch.TransformType
+    levels = [level.key() for level in retrieve_all_functorch_interpreters()]
+    forward = levels.count(kinds.Jvp)
+    return forward, forward + levels.count(kinds.Grad)
 
 
 def save(ctx: Any, *tensors: Tensor) -> None:
-    """Save tensors for the backward pass and for forward mode."""
+    """Save tensors for the backward pass and for forward mode.
+
+    Raises:
+        RuntimeError: One was made under ``torch.inference_mode``.
+    """
+    if any(tensor.is_inference() for tensor in tensors):
+        msg = (
+            "a gradient is asked for, but an input was made under torch.inference_mode, which"
+            " autograd cannot keep; pass its clone(), or make it under torch.no_grad"
+        )
+        raise RuntimeError(msg)
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
 
@@ -283,6 +320,18 @@ def is_vmapped(*values: Any) -> bool:
                 return True
             value = of.get_unwrapped(value)
     return False
+
+
+def has_values(*tensors: Tensor) -> bool:
+    """Whether Python can look at the values of all tensors.
+
+    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
+    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
+    there; the solvers report by ``status`` and NaN what the checks would have refused.
+    """
+    if torch.compiler.is_compiling() or is_vmapped(*tensors):
+        return False
+    return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
 
 
 def plain(value: Tensor) -> Tensor:
@@ -343,7 +392,9 @@ def held(value: Tensor, message: str, *inputs: Tensor, vertex: Tensor | None = N
     Returns:
         `value`. Forward mode gets NaN where the backward pass raises.
     """
-    value = value.detach()
+    # The batches of torch.autograd.grad(is_grads_batched=True) cannot be detached.
+    if not torch._C._functorch.is_legacy_batchedtensor(value):
+        value = value.detach()
     if not is_tracked(*inputs):
         return value
     apply: Any = _Held.apply

@@ -12,13 +12,23 @@ from hotnas_torch.ops.operator import (
     along,
     attached,
     full_precision,
+    is_tracked,
+    one_call,
     save,
     undefined,
 )
 from hotnas_torch.ops.reference.sinkhorn import sinkhorn as reference
 from hotnas_torch.ops.transport import tangent
 
-__all__ = ["entropic_objective", "entropic_plan", "marginal_inverse", "sinkhorn"]
+__all__ = [
+    "absent_shares",
+    "appearing",
+    "entropic_objective",
+    "entropic_plan",
+    "following_masses",
+    "marginal_inverse",
+    "sinkhorn",
+]
 
 
 def sinkhorn(
@@ -50,7 +60,9 @@ def sinkhorn(
 
     Differentiability:
         ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal
-        equations, with sum f - sum g held constant (the equations leave one constant open). This is
+        equations, with sum f - sum g held constant (the equations leave one constant open; absent
+        nodes do not count in it). The mass of an absent node moves the duals of the others as it
+        does in the limit; its own dual is -inf, and has the tangent NaN along its mass. This is
         the derivative at convergence, whatever number of iterations was run. The minimum-norm
         solution is taken where a small ``epsilon`` makes the equations singular in floating point.
         Items without a solution (status NONFINITE or INFEASIBLE) get NaN. Unrolled, it is the
@@ -111,6 +123,58 @@ def entropic_objective(
         return _dual_value(a, b, f, g, epsilon, mass)
     value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass)
     return value
+
+
+def absent_shares(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Where the first mass of an absent node would go: the limits of T_ij / a_i and T_ij / b_j.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        f: Optimal row duals, shape (B, n); -inf at absent rows.
+        g: Optimal column duals, shape (B, m); -inf at absent columns.
+        epsilon: Weight of the entropy.
+
+    Returns:
+        Shares of absent rows in the columns, and of absent columns in the rows, both (B, n, m); 0
+        for nodes that are there, and where one of the costs is no number.
+    """
+    rows, columns = _shares(cost, f, g, epsilon), _shares(cost.mT, g, f, epsilon)
+    return rows, columns.mT
+
+
+def _shares(cost: Tensor, own: Tensor, others: Tensor, epsilon: float) -> Tensor:
+    there = (others != -torch.inf)[:, None, :]
+    usable = cost.isfinite()
+    known = (own == -torch.inf) & (usable | ~there).all(2) & there.any(2)
+    reached = known[:, :, None] & there
+    duals = torch.where(there, others[:, None, :], 0)
+    exponent = torch.where(reached, (duals - torch.where(usable, cost, 0)) / epsilon, 0)
+    exponent = torch.where(there | ~known[:, :, None], exponent, -torch.inf)
+    return torch.where(reached, exponent.softmax(2), 0)
+
+
+@one_call
+def following_masses(
+    plan: Tensor, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+) -> Tensor:
+    """`plan` with the derivative that it has in the masses of absent nodes.
+
+    Elsewhere the duals carry the derivative; those of absent nodes are -inf.
+
+    Args:
+        plan: Entropic plan of the duals, shape (B, n, m).
+        cost: Costs that it is optimal for, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+        f: Optimal row duals, shape (B, n).
+        g: Optimal column duals, shape (B, m).
+        epsilon: Weight of the entropy.
+    """
+    if not is_tracked(a, b):
+        return plan
+    rows, columns = absent_shares(cost, f, g, epsilon)
+    moved = rows * (a - a.detach())[:, :, None] + columns * (b - b.detach())[:, None, :]
+    return plan + moved
 
 
 def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
@@ -230,7 +294,11 @@ def _backward(
     adjoint = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
     x, y = adjoint.split([f.shape[1], g.shape[1]], 1)
     grad_cost = plan * (x[:, :, None] + y[:, None, :])
-    return grad_cost, ctx.epsilon * x, ctx.epsilon * y
+    # An absent node takes its first mass from the others.
+    rows, columns = absent_shares(cost, f, g, ctx.epsilon)
+    of_a = x - (rows * y[:, None, :]).sum(2)
+    of_b = y - (columns * x[:, :, None]).sum(1)
+    return grad_cost, ctx.epsilon * of_a, ctx.epsilon * of_b
 
 
 def _jvp(
@@ -246,13 +314,25 @@ def _jvp(
     if change_cost is not None:
         moved = plan * torch.where(plan == 0, 0, change_cost)
         right_f, right_g = moved.sum(2), moved.sum(1)
-    if change_a is not None:
-        right_f = right_f + ctx.epsilon * change_a
-    if change_b is not None:
-        right_g = right_g + ctx.epsilon * change_b
+    if change_a is not None or change_b is not None:
+        rows, columns = absent_shares(cost, f, g, ctx.epsilon)
+        change_a = torch.zeros_like(f) if change_a is None else change_a
+        change_b = torch.zeros_like(g) if change_b is None else change_b
+        kept_a = change_a - (columns * change_b[:, None, :]).sum(2)
+        kept_b = change_b - (rows * change_a[:, :, None]).sum(1)
+        right_f, right_g = right_f + ctx.epsilon * kept_a, right_g + ctx.epsilon * kept_b
     right = torch.cat([right_f, right_g], 1)
     change = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
-    return *change.split([f.shape[1], g.shape[1]], 1), undefined(residual), None, None
+    x, y = change.split([f.shape[1], g.shape[1]], 1)
+    x, y = appearing(x, f, change_a), appearing(y, g, change_b)
+    return x, y, undefined(residual), None, None
+
+
+def appearing(change: Tensor, dual: Tensor, of_mass: Tensor | None) -> Tensor:
+    """Tangent of a dual: NaN where the mass of an absent node grows, which lifts it from -inf."""
+    if of_mass is None:
+        return change
+    return torch.where((dual == -torch.inf) & (of_mass != 0), torch.nan, change)
 
 
 def marginal_inverse(plan: Tensor) -> Tensor:

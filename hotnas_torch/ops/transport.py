@@ -5,10 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import Backend, Operator, along, held, save, undefined
+from hotnas_torch.ops.operator import (
+    Backend,
+    Operator,
+    along,
+    has_values,
+    held,
+    save,
+    undefined,
+)
 from hotnas_torch.ops.reference.transport import transport as reference
 
-__all__ = ["tangent", "transport"]
+__all__ = ["entry_duals", "tangent", "transport"]
 
 
 def transport(
@@ -72,9 +80,35 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     save(ctx, cost, a, b, plan, f, g)
 
 
-def _slopes(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+def entry_duals(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Duals with which absent nodes would enter: where the nodes that are there cost least.
+
+    The duals of an absent row and an absent column also keep to the cost between them, which does
+    not count as long as one of them stays away.
+
+    Args:
+        cost: Costs, of the linearised problem if it is not linear, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+        f: Row duals, shape (B, n), as they are returned where a > 0.
+        g: Column duals, shape (B, m).
+    """
+    cost, f, g = cost.detach(), f.detach(), g.detach()
+    x, y = a > 0, b > 0
+    if has_values(a, b) and bool(x.all()) and bool(y.all()):
+        return f, g
+    of_rows = torch.where(y[:, None, :], cost - g[:, None, :], torch.inf).amin(2)
+    of_columns = torch.where(x[:, :, None], cost - f[:, :, None], torch.inf).amin(1)
+    # What costs no number does not enter.
+    of_rows, of_columns = of_rows.nan_to_num(0, 0, 0), of_columns.nan_to_num(0, 0, 0)
+    return torch.where(x, f, of_rows), torch.where(y, g, of_columns)
+
+
+def _slopes(ctx: Any, of_masses: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Derivatives of the objective in cost, a and b."""
     cost, a, b, plan, f, g = ctx.saved_tensors
+    if of_masses:
+        f, g = entry_duals(cost, a, b, f, g)
     plan = held(plan, _MIXED, a, b)
     f, g = held(f, _MIXED, cost), held(g, _MIXED, cost)
     return plan, tangent(f, a), tangent(g, b)
@@ -86,7 +120,7 @@ def _backward(
     del grad_plan
     if grad_objective is None:
         return None, None, None
-    of_cost, of_a, of_b = _slopes(ctx)
+    of_cost, of_a, of_b = _slopes(ctx, any(ctx.needs_input_grad[1:3]))
     return (
         grad_objective[:, None, None] * of_cost,
         grad_objective[:, None] * of_a,
@@ -96,8 +130,8 @@ def _backward(
 
 def _jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
     plan, f, g = ctx.saved_tensors[3:]
-    change = along(_slopes(ctx), tangents[:3])
     of_cost, *of_masses = (tangent is not None for tangent in tangents[:3])
+    change = along(_slopes(ctx, any(of_masses)), tangents[:3])
     plan = undefined(plan) if any(of_masses) else torch.zeros_like(plan)
     f, g = (undefined(dual) if of_cost else torch.zeros_like(dual) for dual in (f, g))
     return plan, change, f, g, None, None

@@ -97,6 +97,9 @@ def entropic_fgw(
           stationary couplings of F itself tend to the boundary, where they do not move smoothly.
           A backward pass into the plan, the duals or a part of the objective raises.
 
+        In the mass of an absent node, the first derivative is the limit of those at small masses;
+        second ones, and those of unrolled steps, take the node as absent for good.
+
         Items that failed get NaN, and only they. With "unroll": all of the above for both methods.
 
     Complexity:
@@ -146,6 +149,8 @@ def entropic_fgw(
         differentiate=differentiate,
     )
     plan = log_plan.exp()
+    if method == "mirror" and differentiate == "implicit":
+        plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
     linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
     quadratic = problem.alpha * ops.quadratic_cost(
         plan, problem.struct_x, problem.struct_y, *codes, backend=backend
@@ -155,6 +160,7 @@ def entropic_fgw(
         objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
     f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = EntropicFGWResult(
+        plan=problem.restore(plan),
         log_plan=problem.restore(log_plan),
         objective=problem.restore(objective),
         cost_linear=problem.restore(linear),

@@ -6,9 +6,8 @@ from math import inf, isinf
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
 
-from hotnas_torch.ops.operator import is_vmapped
+from hotnas_torch.ops.operator import has_values
 
 __all__ = [
     "GraphProblem",
@@ -22,8 +21,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-_MOST = 2**31 - 1
-
 _MOST = 2**31 - 1
 
 
@@ -162,18 +159,6 @@ def graph_problem(
         if start.numel():
             _check_coupling(problem)
     return problem
-
-
-def has_values(*tensors: Tensor) -> bool:
-    """Whether Python can look at the values of all tensors.
-
-    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
-    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
-    there; the solvers report by ``status`` and NaN what the checks would have refused.
-    """
-    if torch.compiler.is_compiling() or is_vmapped(*tensors):
-        return False
-    return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
 
 
 def check_number(name: str, value: float, *, positive: bool) -> float:

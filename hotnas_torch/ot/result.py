@@ -170,8 +170,9 @@ class EntropicFGWResult(_Result):
     """Result of `hotnas_torch.ot.entropic_fgw`.
 
     Attributes:
-        log_plan: Logarithm of the coupling, shape (*batch, n, m), -inf at zero weights. What is
-            differentiable depends on the method, see `hotnas_torch.ot.entropic_fgw`.
+        plan: The coupling, shape (*batch, n, m). What is differentiable depends on the method, see
+            `hotnas_torch.ot.entropic_fgw`.
+        log_plan: Its logarithm, shape (*batch, n, m), -inf at zero weights.
         objective: cost_linear + cost_quad, without the entropy, shape (*batch,); differentiable.
         cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
         cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
@@ -186,6 +187,7 @@ class EntropicFGWResult(_Result):
 
     solver: ClassVar[str] = "entropic_fgw"
 
+    plan: Tensor
     log_plan: Tensor
     objective: Tensor
     cost_linear: Tensor
@@ -193,11 +195,6 @@ class EntropicFGWResult(_Result):
     f: Tensor
     g: Tensor
     residual: Tensor
-
-    @property
-    def plan(self) -> Tensor:
-        """The coupling, shape (*batch, n, m)."""
-        return self.log_plan.exp()
 
 
 for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):

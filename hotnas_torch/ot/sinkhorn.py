@@ -68,7 +68,9 @@ def sinkhorn(
         ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
         ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
         convergence, whatever number of iterations was run, and can be differentiated again. Items
-        that failed get NaN, and only they.
+        that failed get NaN, and only they. In the mass of an absent node, the first derivative is
+        the limit of those at small masses; second ones, and those of unrolled iterations, take the
+        node as absent for good.
 
     Complexity:
         O(n m) per iteration, O(n m) memory per problem; implicit backward O((n + m)^3).
@@ -98,6 +100,9 @@ def sinkhorn(
         differentiate=differentiate,
     )
     plan = ops.entropic_plan(problem.cost, f, g, epsilon)
+    mass = plan.sum((1, 2))
+    if differentiate == "implicit":
+        plan = ops.following_masses(plan, problem.cost, problem.a, problem.b, f, g, epsilon)
     objective = ops.entropic_objective(
         problem.cost,
         problem.a,
@@ -105,11 +110,12 @@ def sinkhorn(
         f,
         g,
         epsilon,
-        plan.sum((1, 2)),
+        mass,
         differentiate=differentiate,
     )
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
-    linear = (torch.where(present, problem.cost, 0) * plan).sum((1, 2))
+    numbers = torch.where(present | problem.cost.isfinite(), problem.cost, 0)
+    linear = (numbers * plan).sum((1, 2))
     f, g = mean_free_duals(f, g, problem.a, problem.b)
     result = SinkhornResult(
         plan=problem.restore(plan),

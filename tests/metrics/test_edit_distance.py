@@ -7,7 +7,7 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.metrics import EditDistance
+from hotnas_torch.metrics import OTMANN, EditDistance
 
 SPACE = spaces.NASBench101()
 SMALL = spaces.NASBench201()
@@ -220,3 +220,18 @@ def test_a_branching_macro_graph_is_refused(monkeypatch):
     monkeypatch.setattr(type(space), "contains", lambda self, net: True)  # noqa: ARG005
     with pytest.raises(ArchitectureError, match="must be chains of cells to be compared; 'Y'"):
         EditDistance(space)([net])
+
+
+def test_constants_are_not_followed_by_gradients_of_any_mode() -> None:
+    space = spaces.NASBench201()
+    cost = torch.tensor(0.7, dtype=torch.float64)
+    networks = space.sample(2, generator=torch.Generator().manual_seed(0))
+
+    def distances(edge_cost: torch.Tensor) -> torch.Tensor:
+        return EditDistance(space=space, edge_cost=edge_cost)(networks)
+
+    assert torch.equal(distances(cost), EditDistance(space=space, edge_cost=0.7)(networks))
+    with pytest.raises(ValueError, match="edge_cost is a constant, in which the distance is not"):
+        torch.func.jvp(distances, (cost,), (cost,))
+    with pytest.raises(ValueError, match="penalty is a constant, in which the distance is not"):
+        OTMANN(space=space, penalty=cost.requires_grad_())

@@ -215,6 +215,13 @@ def test_transforms_agree_with_autograd(networks, tree, name):
     assert torch.equal(values, distances(at.detach()))
     torch.testing.assert_close(tangent, expected)
     torch.testing.assert_close(torch.func.jacrev(distances)(at.detach()), expected)
+    batched = torch.eye(3, dtype=torch.float64)
+    values = distances(at)[0, 1:4]
+    (rows,) = torch.autograd.grad(values, at, batched, is_grads_batched=True)
+    torch.testing.assert_close(rows, expected[0, 1:4])
+    for nested in (torch.func.jacfwd(torch.func.jacfwd(distances)), torch.func.hessian(distances)):
+        with pytest.raises(RuntimeError, match="distances can be differentiated once"):
+            nested(at.detach())
     with pytest.raises(ValueError, match=f"{name} must be one number; got what torch.vmap maps"):
         torch.func.vmap(distances)(torch.full((3,), 0.5, dtype=torch.float64))
 

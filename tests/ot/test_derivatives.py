@@ -99,8 +99,7 @@ def test_both_modes_agree_with_finite_differences(name: str) -> None:
             objective,
             leaves,
             check_forward_ad=True,
-            # It has no rule for detach, unlike torch.func.
-            check_batched_grad=name != "entropic_fgw",
+            check_batched_grad=True,
             atol=1e-4,
         )
 
@@ -269,3 +268,66 @@ def test_transforms_run_inside_compiled_functions() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(tangent, backend="aot_eager", fullgraph=True)
     assert torch.allclose(compiled(cost), ot.transport(cost).objective)
+
+
+ENTERING: dict[str, Solve] = {
+    "transport": lambda *some, **o: transport(*some, **o).objective,
+    "sinkhorn": lambda *some, **o: sinkhorn(*some, **o).objective,
+    "sinkhorn cost": lambda *some, **o: sinkhorn(*some, **o).cost_linear,
+    "sinkhorn plan": lambda *some, **o: weighted(sinkhorn(*some, **o).plan),
+    "fgw": lambda *some, **o: fgw(*some, **o).objective,
+    "mirror": lambda *some, **o: entropic(*some, **o).objective,
+    "mirror cost": lambda *some, **o: entropic(*some, **o).cost_linear,
+    "mirror plan": lambda *some, **o: weighted(entropic(*some, **o).plan),
+    "proximal": lambda *some, **o: entropic(*some, method="proximal", **o).objective,
+}
+
+
+def weighted(plan: Tensor) -> Tensor:
+    return (plan * torch.arange(plan.shape[-2] * plan.shape[-1]).reshape(plan.shape[-2:])).sum()
+
+
+@pytest.mark.parametrize("name", ENTERING)
+@pytest.mark.parametrize("place", [3, 4], ids=["a", "b"])
+def test_the_first_mass_of_an_absent_node_changes_what_its_limit_says(
+    name: str, place: int, backend: str
+) -> None:
+    given = problem(())
+    given[3][1], given[4][2] = 0, 0
+    absent = given[place] == 0
+    solve = partial(ENTERING[name], backend=backend)
+
+    def function(masses: Tensor) -> Tensor:
+        return solve(*given[:place], masses, *given[place + 1 :])
+
+    step = 1e-7
+    expected = (function(given[place] + step * absent) - function(given[place])).item() / step
+    _, tangent = torch.func.jvp(function, (given[place],), (absent.to(F64),))
+    leaf = given[place].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf), leaf)
+    assert abs(expected) > 1e-3
+    assert gradient[absent].sum().item() == pytest.approx(expected, abs=1e-4)
+    assert tangent.item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_forward_mode_inside_forward_mode_is_refused(name: str) -> None:
+    cost, *rest = problem()
+    for inner in (torch.func.jacfwd, torch.func.jacrev):
+        nested = torch.func.jacfwd(inner(lambda c: objective_of(name)(c, *rest).sum()))
+        if inner is torch.func.jacrev:
+            assert nested(cost).shape == (*cost.shape, *cost.shape)
+            continue
+        with pytest.raises(RuntimeError, match="forward mode inside forward mode does not reach"):
+            nested(cost)
+
+
+@pytest.mark.parametrize("name", ["transport", "sinkhorn"])
+def test_inference_tensors_are_refused_where_a_gradient_is_asked_for(name: str) -> None:
+    given = problem()
+    with torch.inference_mode():
+        cost = given[0].clone()
+    assert objective_of(name)(cost, *given[1:]).isfinite().all()
+    given[3].requires_grad_()
+    with pytest.raises(RuntimeError, match=r"an input was made under torch\.inference_mode"):
+        objective_of(name)(cost, *given[1:])
