@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -151,11 +152,16 @@ def run(
             accept=("objective",) if accept_objective else (),
         )
         opened = _resume(strategy, store)
+        times = _times(limits, timeout, store.elapsed)
         if executor is None:
-            times = _times(limits, timeout, store.elapsed)
             evaluator = stack.enter_context(make_evaluator(objective, workers, catch, times))
         else:
-            evaluator = stack.enter_context(executor.evaluator(objective, workers, catch))
+            # Not all can stop evaluations.
+            can_stop = "limits" in inspect.signature(executor.evaluator).parameters
+            options = {"limits": times} if can_stop else {}
+            evaluator = stack.enter_context(
+                executor.evaluator(objective, workers, catch, **options)
+            )
         report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
         search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
