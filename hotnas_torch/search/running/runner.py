@@ -301,14 +301,18 @@ class _Search:
 def _identity(
     strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    describe = getattr(objective, "describe", None)
-    described = dict(describe()) if callable(describe) else describe_callable(objective)
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
-        "objective": described,
+        "objective": describe_objective(objective),
         "run": schedule,
     }
+
+
+def describe_objective(objective: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what an objective says of itself, else what can be seen of its code."""
+    describe = getattr(objective, "describe", None)
+    return dict(describe()) if callable(describe) else describe_callable(objective)
 
 
 def _held_batch_size(store: Storage) -> int | None:
