@@ -10,6 +10,7 @@ from hotnas_torch.testing.strategy import toy_value
 
 optuna = pytest.importorskip("optuna")
 integration = pytest.importorskip("hotnas_torch.integrations.optuna")
+suites = pytest.importorskip("optuna.testing.pytest_samplers")
 
 SPACE = spaces.NASBenchMacro()
 
@@ -225,3 +226,11 @@ def test_a_study_can_be_pickled_and_goes_on():
 def test_others_that_are_no_sampler_are_refused():
     with pytest.raises(TypeError, match="others must be a sampler of Optuna, got 'gp'"):
         integration.StrategySampler(strategy(), others="gp")
+
+
+class TestSingleOnly(suites.SingleOnlySamplerTestCase):
+    """Optuna's own."""
+
+    @pytest.fixture
+    def sampler(self):
+        return lambda: integration.StrategySampler(strategy())

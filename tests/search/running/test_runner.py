@@ -18,7 +18,7 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
 from hotnas_torch.objectives import Evaluation, Function
-from hotnas_torch.search import RandomSearch, Storage, run
+from hotnas_torch.search import HOTNAS, RandomSearch, Storage, run
 from hotnas_torch.search.running.runner import CATCH
 from hotnas_torch.search.running.trial import best_so_far
 from hotnas_torch.search.running.workers import InProcess
@@ -261,6 +261,33 @@ def test_a_search_within_another_mode_of_torch_is_the_same(mode):
     with mode():
         assert start() == expected
     assert set(modes) == {(False, True)}
+
+
+@pytest.mark.parametrize("name", ["hotnas", "evolution"])
+def test_a_strategy_made_in_inference_mode_is_the_same(name):
+    with torch.inference_mode():
+        made = programs.strategy(name)
+    found = run(made, programs.value, budget=8, batch_size=2, progress=False)
+    assert record(found) == record(search(name, budget=8, batch_size=2))
+
+
+def test_a_search_interrupted_while_asking_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    storage = tmp_path / "search.sqlite"
+    expected = record(search("hotnas", budget=12, batch_size=2))
+    choose = HOTNAS._fit
+    calls = []
+
+    def interrupted(strategy, *arguments):
+        calls.append(None)
+        model = choose(strategy, *arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return model
+
+    monkeypatch.setattr(HOTNAS, "_fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search("hotnas", budget=12, batch_size=2, storage=storage)
+    assert record(search("hotnas", budget=12, batch_size=2, storage=storage)) == expected
 
 
 def test_counts_of_numpy_are_counts():
