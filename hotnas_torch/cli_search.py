@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ __all__ = ["add_commands"]
 _SEARCH_EXAMPLES = """\
 examples:
   hotnas search --out digits.sqlite                          # trains on scikit-learn's digits
-  hotnas search --out digits.sqlite --minutes 10 --workers 2
+  hotnas search --out digits.sqlite --minutes 10 --workers 2 --time-limit 120
   hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
   hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
   hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
@@ -116,6 +117,12 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="ask for the next network whenever a worker is free; always so with --ray",
     )
+    search.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="stop an evaluation after this time; it counts as failed",
+    )
     # The model's matrices are small: more threads wait for each other more than they help.
     search.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads of the strategy, default 1"
@@ -153,10 +160,7 @@ def add_commands(commands: Any) -> None:
     training.add_argument("--cells", type=int, help="per stage, default 1")
     training.add_argument("--learning-rate", type=float, help="default 0.1")
     training.add_argument("--value", choices=("error", "loss"), help="what to minimise")
-    on = add_cluster_arguments(search, "evaluation")
-    on.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="stop an evaluation after this time"
-    )
+    add_cluster_arguments(search, "evaluation")
     search.set_defaults(run=partial(_search, search))
 
     report = commands.add_parser(
@@ -198,8 +202,8 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         parser.error(
             "--batch is for searches in batches; leave it out with --asynchronous or --ray"
         )
-    if arguments.time_limit is not None and arguments.ray is None:
-        parser.error("--time-limit is an option of --ray")
+    if arguments.time_limit is not None and not 0.0 < arguments.time_limit < math.inf:
+        parser.error(f"--time-limit must be positive and finite; got {arguments.time_limit:g}")
     if not (arguments.resume or arguments.overwrite):
         for path in (out, *files.values()):
             if path.exists():
@@ -226,6 +230,7 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
                 progress=not arguments.quiet,
                 take_over=arguments.take_over,
                 accept_objective=arguments.accept_objective,
+                timeout=arguments.time_limit if executor is None else None,
             )
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(

@@ -1,10 +1,11 @@
 import re
 import sys
+import time
 
 import pytest
 import torch
 
-from hotnas_torch import spaces
+from hotnas_torch import objectives, spaces
 from hotnas_torch.cli import main
 from hotnas_torch.report import read_search
 from hotnas_torch.search import RandomSearch, Storage, run
@@ -78,6 +79,26 @@ def test_time_may_be_the_budget(tmp_path, data_dir):
     arguments = [*pooling(data_dir), "--out", str(tmp_path / "p.sqlite"), "--no-pictures", *FAST]
     assert main([*arguments, "--minutes", "0.0001"]) == 0
     assert 1 <= len(read_search(tmp_path / "p.sqlite")[1].trials) <= 36
+
+
+def test_an_evaluation_that_hangs_counts_as_failed(tmp_path, data_dir, monkeypatch):
+    lookup = objectives.PoolingTable.__call__
+
+    def hangs_for_some(table, net):
+        if net.spec.startswith("[8"):
+            time.sleep(600)
+        return lookup(table, net)
+
+    monkeypatch.setattr(objectives.PoolingTable, "__call__", hangs_for_some)
+    out = tmp_path / "limited.sqlite"
+    arguments = [*pooling(data_dir), "--out", str(out), "--no-pictures", *FAST]
+    assert main([*arguments, "--time-limit", "2"]) == 0
+    _, result = read_search(out)
+    hung = [trial for trial in result.trials if trial.network.spec.startswith("[8")]
+    assert hung
+    assert len(result.trials) == 36
+    for trial in hung:
+        assert "timeout 2 s" in trial.outcome.error
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -9,7 +9,7 @@ from hotnas_torch import _ext
 from hotnas_torch._version import __version__
 from hotnas_torch.errors import ClusterError
 
-__all__ = ["Broadcast", "Software", "import_ray", "lost_worker", "times"]
+__all__ = ["Broadcast", "Software", "import_ray", "lost_worker", "not_loaded", "times"]
 
 _latest: dict[str, Any] = {}
 """In a worker process: the last content it received, by the broadcast's name."""
@@ -39,6 +39,22 @@ def lost_worker() -> tuple[type[Exception], ...]:
         exceptions.OutOfMemoryError,
         exceptions.ObjectLostError,
         exceptions.RaySystemError,
+    )
+
+
+def not_loaded(error: Exception) -> ClusterError | None:
+    """What to raise where a worker could not load what it was sent; it would fail again elsewhere.
+
+    Args:
+        error: What Ray raised for a task.
+    """
+    # From the task itself, Ray's own error is about the content that it asked for.
+    cause = getattr(error, "cause", None)
+    if not isinstance(cause, import_ray().exceptions.RaySystemError):
+        return None
+    return ClusterError(
+        f"a worker cannot load what it was sent: {cause.client_exc} (every node needs the modules"
+        " that the program uses, and the same version of this library)"
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ from hotnas_torch.distributed.broadcast import (
     Software,
     import_ray,
     lost_worker,
+    not_loaded,
     times,
 )
 from hotnas_torch.errors import ClusterError
@@ -27,6 +29,7 @@ from hotnas_torch.metrics.pairwise import Blocks, SolveLog, Tile, Tiling
 if TYPE_CHECKING:
     from hotnas_torch.distributed.evaluations import RayEvaluator
     from hotnas_torch.search.running.trial import ObjectiveFunction
+    from hotnas_torch.search.running.workers import TimeLimits
 
 __all__ = ["RayExecutor"]
 
@@ -172,7 +175,7 @@ class RayExecutor:
         try:
             values, log = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+            raise (not_loaded(error) or error.cause) from error
         except lost_worker() as error:
             raise ClusterError(
                 f"tile {tile.index} lost its worker {times(self.retries + 1)}: {error} (finished"
@@ -185,7 +188,12 @@ class RayExecutor:
     # --- evaluations ------------------------------------------------------------------------------
 
     def evaluator(
-        self, objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]
+        self,
+        objective: ObjectiveFunction,
+        workers: int,
+        catch: tuple[type[Exception], ...],
+        *,
+        limits: TimeLimits | None = None,
     ) -> RayEvaluator:
         """Evaluates ``workers`` networks at a time; what a ``search.workers.Executor`` does.
 
@@ -194,6 +202,7 @@ class RayExecutor:
         """
         # Processes that solve tiles import this module and need no Gaussian processes.
         from hotnas_torch.distributed.evaluations import RayEvaluator
+        from hotnas_torch.search.running.workers import TimeLimits
 
         return RayEvaluator(
             objective,
@@ -202,7 +211,9 @@ class RayExecutor:
             num_cpus=self.num_cpus,
             num_gpus=self.num_gpus,
             retries=self.retries,
-            timeout=self.timeout,
+            limits=TimeLimits(self.timeout)
+            if limits is None
+            else replace(limits, timeout=self.timeout),
         )
 
     # --- the cluster ------------------------------------------------------------------------------

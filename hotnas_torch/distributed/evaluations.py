@@ -9,9 +9,15 @@ from typing import Any, Self
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.distributed.broadcast import Broadcast, import_ray, lost_worker, times
+from hotnas_torch.distributed.broadcast import (
+    Broadcast,
+    import_ray,
+    lost_worker,
+    not_loaded,
+    times,
+)
 from hotnas_torch.search.running.trial import ObjectiveFunction, Outcome
-from hotnas_torch.search.running.workers import answer
+from hotnas_torch.search.running.workers import TimeLimits, answer
 
 __all__ = ["RayEvaluator"]
 
@@ -33,7 +39,7 @@ class RayEvaluator:
 
     A lost worker costs the evaluation that it was working on, which is begun again up to
     ``retries`` times and counts as failed after that. One that exceeds its time is stopped with its
-    process and counts as failed.
+    process and counts as failed; so is what hangs when the time of the search is over.
 
     Args:
         objective: What to evaluate; sent to each worker process once.
@@ -42,7 +48,7 @@ class RayEvaluator:
         num_cpus: Processors per evaluation.
         num_gpus: GPUs per evaluation.
         retries: Restarts after a lost worker, >= 0.
-        timeout: Seconds from the start of an evaluation; None waits.
+        limits: When an evaluation is stopped, counted from its start.
 
     Raises:
         TypeError: The objective cannot be sent to another process.
@@ -57,10 +63,10 @@ class RayEvaluator:
         num_cpus: float,
         num_gpus: float,
         retries: int,
-        timeout: float | None,
+        limits: TimeLimits,
     ) -> None:
         self._ray = import_ray()
-        self._workers, self._retries, self._timeout = workers, retries, timeout
+        self._workers, self._retries, self._limits = workers, retries, limits
         self._num_threads = max(1, int(num_cpus))
         # Retries are counted here: Ray's own would not tell that one has begun.
         self._task = self._ray.remote(_evaluate).options(
@@ -80,7 +86,7 @@ class RayEvaluator:
         source = enumerate(networks)
         try:
             while True:
-                while len(self._running) < self._workers and (task := next(source, None)):
+                while self._has_room and (task := next(source, None)):
                     self._begin(_Evaluation(*task))
                 if not self._running:
                     return
@@ -95,6 +101,11 @@ class RayEvaluator:
         finally:
             self._stop()
 
+    @property
+    def _has_room(self) -> bool:
+        over = time.perf_counter() >= self._limits.end
+        return len(self._running) < self._workers and not over
+
     def _begin(self, evaluation: _Evaluation) -> None:
         evaluation.started = math.inf
         stream = self._task.remote(self._job, evaluation.network, self._num_threads)
@@ -105,44 +116,51 @@ class RayEvaluator:
         try:
             message = self._ray.get(next(stream))
         except lost_worker() as error:
+            if (refusal := not_loaded(error)) is not None:
+                raise refusal from error
             del self._running[stream]
             evaluation.lost += 1
             if evaluation.lost <= self._retries:
                 self._begin(evaluation)
                 return None
-            cost = max(0.0, time.monotonic() - evaluation.started)
+            cost = max(0.0, time.perf_counter() - evaluation.started)
             reason = f"lost its worker {times(evaluation.lost)}: {_brief(error)}"
             return Outcome(math.nan, cost=cost, error=reason)
         except self._ray.exceptions.RayTaskError as error:
             # Not the objective's, whose errors arrive as messages: it could not be begun at all.
             raise error.cause from error
         if message == _BEGUN:
-            evaluation.started = time.monotonic()
+            evaluation.started = time.perf_counter()
             return None
         del self._running[stream]
         if isinstance(message, Exception):
             raise message
+        self._limits.finished(time.perf_counter() - evaluation.started)
         outcome: Outcome = message
         return outcome
 
     def _until_deadline(self) -> float | None:
         """Seconds until the next evaluation is overdue; None where none can be."""
-        first = min(evaluation.started for evaluation in self._running.values())
-        if self._timeout is None or math.isinf(first):
-            return None
-        return max(0.0, first + self._timeout - time.monotonic())
+        first = min(self._limits.deadline(found.started) for found in self._running.values())
+        return None if math.isinf(first) else max(0.0, first - time.perf_counter())
 
     def _overdue(self) -> Iterator[tuple[_Evaluation, Outcome]]:
-        """Stops what has taken too long."""
-        if self._timeout is None:
-            return
+        """Stops what has taken too long; what has not begun yet when all is over never does."""
         for stream, evaluation in list(self._running.items()):
-            seconds = time.monotonic() - evaluation.started
-            if seconds >= self._timeout:
-                del self._running[stream]
-                self._ray.cancel(stream, force=True)
-                error = f"stopped after its time-out of {self._timeout:g} s"
-                yield evaluation, Outcome(math.nan, cost=seconds, error=error)
+            now = time.perf_counter()
+            if now < self._limits.deadline(evaluation.started):
+                continue
+            del self._running[stream]
+            self._ray.cancel(stream, force=True)
+            if math.isinf(evaluation.started):
+                continue
+            seconds, timeout = now - evaluation.started, self._limits.timeout
+            error = (
+                f"stopped after its time-out of {timeout:g} s"
+                if timeout is not None and seconds >= timeout
+                else self._limits.reason(evaluation.started)
+            )
+            yield evaluation, Outcome(math.nan, cost=seconds, error=error)
 
     def _stop(self) -> None:
         """Gives up what is running."""

@@ -119,10 +119,7 @@ class StrategySampler(BaseSampler):
             RuntimeError: The space has no other network.
             ValueError: The study has several objectives.
         """
-        if len(study.directions) != 1:
-            raise ValueError(
-                f"the study must have one objective, got {len(study.directions)} directions."
-            )
+        _check_single(study)
         with self._lock:
             self._catch_up(study, trial.number)
             fixed = trial.system_attrs.get("fixed_params", {})
@@ -179,7 +176,12 @@ class StrategySampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns what ``others`` samples jointly; the network's values come one by one."""
+        """Returns what ``others`` samples jointly; the network's values come one by one.
+
+        Raises:
+            ValueError: The study has several objectives.
+        """
+        _check_single(study)
         return self._others.sample_relative(study, trial, search_space)
 
     def _decided(self, trial: FrozenTrial) -> Mapping[str, Any]:
@@ -197,8 +199,9 @@ class StrategySampler(BaseSampler):
         """Returns the network's value of a parameter, or what ``others`` samples.
 
         Raises:
-            ValueError: The objective does not allow the network's value.
+            ValueError: The objective does not allow the network's value, or the study has several.
         """
+        _check_single(study)
         network = self._networks.get(trial.number)
         values = self._decided(trial)
         if param_name not in values:
@@ -248,6 +251,13 @@ class StrategySampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Reseeds what samples the other parameters; the strategy keeps its generator."""
         self._others.reseed_rng()
+
+
+def _check_single(study: Study) -> None:
+    if len(study.directions) != 1:
+        raise ValueError(
+            f"the study must have one objective, got {len(study.directions)} directions."
+        )
 
 
 def _string(network: Network) -> dict[str, Any]:

@@ -188,6 +188,15 @@ class StrategyContract(ABC):
             mean = model.posterior(strategy.space.encode(asked)).mean
             assert bool(torch.isfinite(mean).all())
 
+    @pytest.mark.parametrize(("offset", "unit"), [(2.3026, 1e-7), (0.0, 1e-13), (1e9, 1.0)])
+    def test_survives_values_that_hardly_differ(self, offset: float, unit: float) -> None:
+        strategy = self.strategy()
+        for _ in range(4):
+            nets = strategy.ask(4)
+            strategy.tell(nets, [offset + unit * self.value(net) for net in nets])
+        asked = strategy.ask(2)
+        assert len({net.spec for net in asked}) == 2
+
     def test_refuses_what_is_wrong_and_keeps_what_it_has(self) -> None:
         strategy = self.strategy()
         nets = strategy.ask(3)

@@ -68,7 +68,8 @@ def test_wrong_options_of_gram_are_refused(options, message, capsys, monkeypatch
     [
         (["--ray", "auto", "--batch", "3"], "--batch is for searches in batches"),
         (["--asynchronous", "--batch", "3"], "--batch is for searches in batches"),
-        (["--time-limit", "3"], "--time-limit is an option of --ray"),
+        (["--time-limit", "0"], "--time-limit must be positive and finite; got 0"),
+        (["--time-limit", "nan"], "--time-limit must be positive and finite; got nan"),
         (["--task-cpus", "3"], "--task-cpus is an option of --ray"),
     ],
 )

@@ -1,10 +1,14 @@
+import importlib
 import math
+import time
+from datetime import timedelta
 
 import pytest
 import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.distributed import RayExecutor
+from hotnas_torch.errors import ClusterError
 from hotnas_torch.search import RandomSearch, run
 from hotnas_torch.search.running.runner import CATCH
 from tests.distributed import programs
@@ -38,6 +42,32 @@ def test_an_evaluation_is_stopped_after_its_time(cluster, tmp_path):
     slow, quick = evaluated(programs.Objective(tmp_path / "once"), networks("2", "11"), timeout=0.5)
     assert (slow.error, quick.value) == ("stopped after its time-out of 0.5 s", 2.0)
     assert slow.cost >= 0.5
+
+
+def test_the_end_of_a_search_ends_what_hangs(cluster):
+    started = time.monotonic()
+    with RayExecutor() as executor:
+        result = run(
+            RandomSearch(SPACE, generator=torch.Generator().manual_seed(0)),
+            programs.hangs,
+            budget=timedelta(seconds=10),
+            workers=2,
+            asynchronous=True,
+            progress=False,
+            executor=executor,
+        )
+    assert result.reason == "time"
+    assert time.monotonic() - started < 300.0  # on a busy machine, too
+    for trial in result.trials:
+        assert "the time of the search was over" in trial.outcome.error
+
+
+def test_a_worker_that_cannot_load_the_objective_is_no_lost_worker(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def value(net):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    value = importlib.import_module("only_here").value
+    with pytest.raises(ClusterError, match="cannot load what it was sent: No module named 'only_h"):
+        evaluated(value, networks("11"))
 
 
 def test_errors_arrive_with_the_text_of_the_worker(cluster):

@@ -10,6 +10,7 @@ from hotnas_torch.testing.strategy import toy_value
 
 optuna = pytest.importorskip("optuna")
 integration = pytest.importorskip("hotnas_torch.integrations.optuna")
+suites = pytest.importorskip("optuna.testing.pytest_samplers")
 
 SPACE = spaces.NASBenchMacro()
 
@@ -165,6 +166,13 @@ def test_what_cannot_work_is_refused():
     )
     with pytest.raises(ValueError, match="one objective, got 2"):
         study.ask()
+    trial = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
+    with pytest.raises(ValueError, match="one objective, got 2"):
+        study.sampler.sample_independent(
+            study, trial, "x", optuna.distributions.FloatDistribution(0, 1)
+        )
+    with pytest.raises(ValueError, match="one objective, got 2"):
+        study.sampler.sample_relative(study, trial, {})
 
 
 @pytest.mark.parametrize(
@@ -218,3 +226,11 @@ def test_a_study_can_be_pickled_and_goes_on():
 def test_others_that_are_no_sampler_are_refused():
     with pytest.raises(TypeError, match="others must be a sampler of Optuna, got 'gp'"):
         integration.StrategySampler(strategy(), others="gp")
+
+
+class TestSingleOnly(suites.SingleOnlySamplerTestCase):
+    """Optuna's own."""
+
+    @pytest.fixture
+    def sampler(self):
+        return lambda: integration.StrategySampler(strategy())

@@ -16,8 +16,11 @@ __all__ = ["targets", "unexplained"]
 _WORST = 6.0
 _BEST = 10.0
 _BEST_SHARE = 0.1
-# Spreads within these bounds are left in the caller's units.
-_USUAL = (2.0**-16, 2.0**16)
+# Spreads within these bounds are left in the caller's units; variances of much smaller ones are
+# nothing to Gaussian processes.
+_USUAL = (2.0**-6, 2.0**16)
+# Spreads per size: digits that all values share are those that predictions lack.
+_FLATTEST = 2.0**-16
 _LARGEST = 1e300
 # Deviations from what all the others predict, from which on a bad value is not believed.
 _DOUBT = 2.5
@@ -40,7 +43,8 @@ def targets(
 
     Returns:
         (n,), larger is better, finite, and different where two values were; in the units of the
-        transformed values unless these are extreme, then scaled by a power of two.
+        transformed values unless s is extreme, or small beside the median: then their distances
+        from the median, scaled by a power of two so that s is about 1.
     """
     if transform == "log" and bool((values > 0.0).all()):
         values = values.log()
@@ -58,7 +62,7 @@ def targets(
     beyond = ((low - values) / spread).clamp(0.0, _LARGEST).log1p()
     bounded = values.clamp(low, median + _WORST * spread)
     found = bounded - spread * beyond
-    if not _USUAL[0] <= spread <= _USUAL[1]:
+    if not _USUAL[0] <= spread <= _USUAL[1] or spread < _FLATTEST * abs(float(median)):
         exponent = math.frexp(spread)[1]
         # In two steps, as neither may overflow.
         found = (found - median) * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
@@ -159,11 +160,16 @@ def run(
             accept=("objective",) if accept_objective else (),
         )
         opened = _resume(strategy, store)
+        times = _times(limits, timeout, store.elapsed)
         if executor is None:
-            times = _times(limits, timeout, store.elapsed)
             evaluator = stack.enter_context(make_evaluator(objective, workers, catch, times))
         else:
-            evaluator = stack.enter_context(executor.evaluator(objective, workers, catch))
+            # Not all can stop evaluations.
+            can_stop = "limits" in inspect.signature(executor.evaluator).parameters
+            options = {"limits": times} if can_stop else {}
+            evaluator = stack.enter_context(
+                executor.evaluator(objective, workers, catch, **options)
+            )
         report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
         search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
@@ -329,25 +335,33 @@ class _Search:
 def _identity(
     strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    describe = getattr(objective, "describe", None)
-    if callable(describe) and not isinstance(objective, type):
-        described = describe()
-        try:
-            described = json.loads(json.dumps(described))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise TypeError(
-                f"objective.describe() must return what json.dumps takes: {error}."
-            ) from error
-        if not isinstance(described, dict):
-            raise TypeError(f"objective.describe() must return a dict, got {described!r}.")
-    else:
-        described = describe_callable(objective)
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
-        "objective": described,
+        "objective": describe_objective(objective),
         "run": schedule,
     }
+
+
+def describe_objective(objective: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what an objective says of itself, as a file holds it, else what its code shows.
+
+    Raises:
+        TypeError: What it says is no dict, or cannot be written as JSON.
+    """
+    describe = getattr(objective, "describe", None)
+    if not callable(describe) or isinstance(objective, type):
+        return describe_callable(objective)
+    described = describe()
+    try:
+        described = json.loads(json.dumps(described))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"objective.describe() must return what json.dumps takes: {error}."
+        ) from error
+    if not isinstance(described, dict):
+        raise TypeError(f"objective.describe() must return a dict, got {described!r}.")
+    return described
 
 
 def _held_batch_size(store: Storage) -> int | None:

@@ -66,7 +66,11 @@ class Evaluator(Protocol):
 
 
 class Executor(Protocol):
-    """Where networks can be evaluated, if not in processes of this machine."""
+    """Where networks can be evaluated, if not in processes of this machine.
+
+    One that can stop evaluations takes the keyword ``limits``, too, a `TimeLimits`: it gets them
+    where the budget of a search is a time.
+    """
 
     def evaluator(
         self, objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]

@@ -65,6 +65,25 @@ def test_units_do_not_matter():
         assert torch.allclose(ratio[1:], ratio[1].expand(5), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2.3026, 2.3026 + 1e-6, 2.3026 - 1e-6, 2.3026 + 3e-7, 2.3026 + 2e-6],
+        [1e9, 1e9 + 1.0, 1e9 - 1.0, 1e9 + 0.5, 1e9 + 2.0],
+        [1e-12, 2e-12, 3e-12, 5e-12, 4e-12],
+        [2.0, 2.0, 2.0, 2.0, 2.0 + 1e-9],
+    ],
+)
+@pytest.mark.parametrize("transform", ["none", "log"])
+def test_small_differences_are_of_size_one(values, transform):
+    found = of(values, transform=transform)
+    assert 0.1 < float(found.std()) < 10.0
+    assert float(found.abs().max()) < 100.0
+    ordered = found[torch.tensor(values, dtype=torch.float64).argsort()]
+    assert bool((ordered.diff() <= 0.0).all())
+    assert len(found.unique()) == len(set(values))
+
+
 def test_later_values_do_not_move_earlier_ones_within_a_reference():
     values = [3.0, 5.0, 4.0, 9.0, 30.0, 4.5]
     more = of([*values, 1e6, -3.0], num_reference=6)

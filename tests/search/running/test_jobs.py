@@ -1,3 +1,4 @@
+import json
 import math
 from contextlib import nullcontext
 from itertools import islice
@@ -137,3 +138,41 @@ def test_what_cannot_run_is_refused(tmp_path: Path) -> None:
     file.write_text("{", encoding="utf-8")
     with pytest.raises(StorageError, match=r"search\.json"):
         run_jobs(make(), total, budget=3, checkpoint=file, progress=False)
+
+
+def test_a_checkpoint_belongs_to_its_objective_and_to_one_writer(tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    run_jobs(make(), total, budget=10, checkpoint=file, progress=False)
+    with pytest.raises(StorageError, match="another objective"):
+        run_jobs(make(), lambda job: -job.row[0], budget=20, checkpoint=file, progress=False)
+
+    def second(_: Job) -> float:
+        with pytest.raises(StorageError, match="another search is writing"):
+            run_jobs(make(), total, budget=20, checkpoint=file, progress=False)
+        return 1.0
+
+    arguments = {"checkpoint": file, "progress": False, "accept_objective": True}
+    assert run_jobs(make(), second, budget=20, **arguments).spent >= 20
+
+    def overtaken(_: Job) -> float:
+        arguments["take_over"] = True
+        run_jobs(make(), total, budget=60, **arguments)
+        return 1.0
+
+    with pytest.raises(StorageError, match="has taken this search over"):
+        run_jobs(make(), overtaken, budget=60, **arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["search.json"]
+
+
+def test_a_damaged_checkpoint_is_refused_and_an_earlier_one_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    search = run_jobs(make(), total, budget=10, checkpoint=file, progress=False)
+    text = file.read_text(encoding="utf-8")
+    value = repr(search.results[0].value)
+    assert value in text
+    file.write_text(text.replace(value, value[:-1] + str((int(value[-1]) + 1) % 10), 1))
+    with pytest.raises(StorageError, match="checksum"):
+        run_jobs(make(), total, budget=20, checkpoint=file, progress=False)
+    file.write_text(json.dumps(search.state_dict()), encoding="utf-8")
+    resumed = run_jobs(make(), total, budget=10, checkpoint=file, progress=False)
+    assert resumed.results == search.results
