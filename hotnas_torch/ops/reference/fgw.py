@@ -128,9 +128,8 @@ def fgw(
                 fresh &= (support != earlier).any(2).any(1)
             supports.append(support)
         chosen = fresh.nonzero().squeeze(1)
-        best.improve(
-            chosen, _descend(problem.select(chosen), start[chosen], loss, pairs, tol, max_iter)
-        )
+        part, known = problem.select(chosen), best.objective[chosen]
+        best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
     found = units.restore(best)
     x, y = a != 0, b != 0
     if not (bool(x.all()) and bool(y.all())):
@@ -483,9 +482,18 @@ def _order_preserving(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _descend(
-    problem: Problem, start: Tensor, loss: int, pairs: int, tol: float, max_iter: int
+    problem: Problem,
+    start: Tensor,
+    known: Tensor,
+    loss: int,
+    pairs: int,
+    tol: float,
+    max_iter: int,
 ) -> _Solution:
-    """Run the conditional gradient from one coupling; each item leaves when it is done."""
+    """Run the conditional gradient from one coupling; each item leaves when it is done.
+
+    What is no better than the objective ``known``, shape (B,), needs no proof; NaN is none.
+    """
     batch = start.shape[0]
     solution = _Solution.unsolved(problem)
     rounding = 8 * torch.finfo(start.dtype).eps
@@ -509,7 +517,7 @@ def _descend(
         small = ~failed & ~(gap > enough)
         found = _Below(vertex, f, g, gap, spent)
         below = torch.zeros_like(small)
-        chosen = small.nonzero().squeeze(1)
+        chosen = (small & ~(objective >= known)).nonzero().squeeze(1)
         if len(chosen):
             closer, below[chosen] = _improves(
                 problem.select(chosen),
@@ -535,7 +543,7 @@ def _descend(
         solution.fill(items[done], ended)
 
         going = (~done).nonzero().squeeze(1)
-        items, spent = items[going], spent[going]
+        items, spent, known = items[going], spent[going], known[going]
         problem, atoms = problem.select(going), atoms.select(going)
         if len(items) == 0:
             break
