@@ -546,7 +546,9 @@ class Fgw {
       const T on_vertex = inner(g_, w_.grad, v);
       now.gap = on_plan - on_vertex;
       const T size = now.objective < 0 ? -now.objective : now.objective;
-      const T terms = (on_plan < 0 ? -on_plan : on_plan) + (on_vertex < 0 ? -on_vertex : on_vertex);
+      // a vertex above the plan is no vertex sought, and its rounding not that of the gap
+      const T lower = on_vertex < on_plan ? on_vertex : on_plan;
+      const T terms = (on_plan < 0 ? -on_plan : on_plan) + (lower < 0 ? -lower : lower);
       const T enough = T(stops_.tol) * size + 8 * Limits<T>::epsilon * terms;
       if (!(now.gap > enough)) {
         // what is no better than an earlier start needs no proof

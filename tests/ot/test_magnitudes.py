@@ -125,7 +125,7 @@ class Problem:
 
     def underflow(self, power: int) -> Tensor:
         """What the dtype loses of results that are too small for it, in units of 2^power."""
-        return times(torch.tensor(64 * torch.finfo(self.cost.dtype).smallest_normal), -power)
+        return times(torch.tensor(64 * torch.finfo(self.cost.dtype).tiny, dtype=F64), -power)
 
     def linearised(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """Objective at a coupling and its derivative in it, in units, in float64."""
@@ -259,3 +259,7 @@ def test_what_is_called_solved_is_so_at_every_magnitude(problems: int, solver: o
             assert time.monotonic() - start < SECONDS, seed
     # of so small problems, most
     assert solved > 0.5 * problems
+
+
+def test_a_vertex_far_above_the_plan_excuses_no_gap() -> None:
+    fgw(Problem.draw(2856))

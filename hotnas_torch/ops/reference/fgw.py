@@ -512,7 +512,9 @@ def _descend(
         spent += 1
         gap = on_plan - on_vertex
         # A relative stop alone never ends at objective 0, where the gap is rounding.
-        enough = tol * objective.abs() + rounding * (on_plan.abs() + on_vertex.abs())
+        # A vertex above the plan is no vertex sought, and its rounding not that of the gap.
+        lower = torch.minimum(on_plan, on_vertex)
+        enough = tol * objective.abs() + rounding * (on_plan.abs() + lower.abs())
         failed = status != CONVERGED
         small = ~failed & ~(gap > enough)
         found = _Below(vertex, f, g, gap, spent)
