@@ -261,5 +261,6 @@ def test_what_is_called_solved_is_so_at_every_magnitude(problems: int, solver: o
     assert solved > 0.5 * problems
 
 
+@pytest.mark.filterwarnings("ignore::hotnas_torch.errors.ConvergenceWarning")
 def test_a_vertex_far_above_the_plan_excuses_no_gap() -> None:
     fgw(Problem.draw(2856))
