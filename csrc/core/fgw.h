@@ -44,11 +44,13 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
                                 int mass) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
-  const T largest = largest_of(g, cost, matrix);
-  const T in_x = largest_of<G, T>(g, c.cx, own), in_y = largest_of<G, T>(g, c.cy, other);
-  const T most = in_x < in_y ? in_y : in_x;
+  typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost;
+  survey<G, T>(g, cost, matrix, in_cost, defect);
+  survey<G, T>(g, c.cx, own, in_structures, defect);
+  survey<G, T>(g, c.cy, other, in_structures, defect);
+  const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
   FgwUnits<T> units{0, 0, mass, exponent_of(largest), exponent_of(most), 0, false};
-  units.finite = (largest - largest) + (in_x - in_x) + (in_y - in_y) + (alpha - alpha) == 0;
+  units.finite = g.sum(defect) + (alpha - alpha) == 0;
   if (!units.finite) return units;
   multiply(g, cost, matrix, power_of_two<T>(-units.cost));
   const T factor = power_of_two<T>(-units.structure);
@@ -544,11 +546,17 @@ class Fgw {
       const T on_vertex = inner(g_, w_.grad, v);
       now.gap = on_plan - on_vertex;
       const T size = now.objective < 0 ? -now.objective : now.objective;
-      const T terms = (on_plan < 0 ? -on_plan : on_plan) + (on_vertex < 0 ? -on_vertex : on_vertex);
+      // a vertex above the plan is no vertex sought, and its rounding not that of the gap
+      const T lower = on_vertex < on_plan ? on_vertex : on_plan;
+      const T terms = (on_plan < 0 ? -on_plan : on_plan) + (lower < 0 ? -lower : lower);
       const T enough = T(stops_.tol) * size + 8 * Limits<T>::epsilon * terms;
-      if (!(now.gap > enough) && !improves(fresh, v, on_plan, enough, now)) {
-        if (now.gap <= enough) now.status = Status::converged;
-        break;
+      if (!(now.gap > enough)) {
+        // what is no better than an earlier start needs no proof
+        const bool best = now.objective < w_.best->objective;
+        if (!best || !improves(fresh, v, on_plan, enough, now)) {
+          if (now.gap <= enough) now.status = Status::converged;
+          break;
+        }
       }
       if (now.iterations >= stops_.max_iter) break;
       add_atom(fresh, v);
@@ -612,7 +620,7 @@ class Fgw {
   /// Whether there is a vertex, then in v, below the current coupling although the duals at hand say no. Their sums
   /// are rounded to the size of the largest, which can be far more than the objective: what the bound of the
   /// reduced costs leaves open is solved once more in these.
-  HN_HD bool improves(int fresh, const Vertex<T>& v, T on_plan, T enough, FgwResult<T>& now) {
+  HN_APART bool improves(int fresh, const Vertex<T>& v, T on_plan, T enough, FgwResult<T>& now) {
     T* const plan = w_.pair + fresh * (static_cast<std::size_t>(s_.n) * s_.ld);  // empty so far
     current_plan(plan);
     Certain known = reduce(on_plan, plan);

@@ -26,6 +26,13 @@
 #define HN_HD inline
 #endif
 
+// For what runs seldom: a CPU's registers and cache lines are better spent on what surrounds it.
+#if defined(__CUDACC__)
+#define HN_APART HN_HD
+#else
+#define HN_APART __attribute__((noinline))
+#endif
+
 // Before a loop whose body is long: a GPU's registers are better spent on more problems than on more turns.
 #if defined(__CUDA_ARCH__)
 #define HN_ROLLED _Pragma("unroll 1")

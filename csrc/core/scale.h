@@ -41,17 +41,24 @@ class Back {
   T first_, second_;
 };
 
-/// The largest magnitude of `count` values in rows of lanes; no number where one of them is none.
+/// Looks at `count` values in rows of lanes: `most` becomes the largest magnitude on each lane, and `defect` no number
+/// where a value is none.
 template <class G, class T>
-HN_HD T largest_of(const G& g, const T* values, int count) {
-  using Var = typename G::template Var<T>;
-  Var most = G::splat(T(0)), defect = most;
+HN_HD void survey(const G& g, const T* values, int count, typename G::template Var<T>& most,
+                  typename G::template Var<T>& defect) {
   HN_ROLLED
   for (int e = 0; e < count; e += G::width) {
-    const Var value = g.load(values + e);
+    const auto value = g.load(values + e);
     most = G::max(most, G::abs(value));
     defect += value - value;
   }
+}
+
+/// The largest magnitude of `count` values in rows of lanes; no number where one of them is none.
+template <class G, class T>
+HN_HD T largest_of(const G& g, const T* values, int count) {
+  typename G::template Var<T> most = G::splat(T(0)), defect = most;
+  survey(g, values, count, most, defect);
   return g.max_of(most) + g.sum(defect);
 }
 

@@ -136,25 +136,35 @@ def graph_problem(
         start = (flat_a[:, :, None] * flat_b[:, None, :]).detach()
     else:
         start = cost.new_empty(0)
-    x, y = flat_a != 0, flat_b != 0
-    raw_x, raw_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
-    raw_cost = _flatten(cost, batch_shape, 2)
-    # Absent nodes hold numbers from here on, which only the derivatives in their masses ask for.
+    flat_cost = _flatten(cost, batch_shape, 2)
+    flat_x, flat_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
+    flat_alpha = _flatten(weight, batch_shape, 0)
+    matrices = flat_cost, flat_x, flat_y
+    checks = validate and has_values(*matrices, flat_a, flat_b, flat_alpha, start)
+    finite = checks and all(map(_has_finite_sum, matrices))
+    if not finite:
+        # Absent nodes hold numbers from here on: only the derivatives in their masses ask for them.
+        x, y = flat_a != 0, flat_b != 0
+        flat_cost = _with_numbers(x[:, :, None] & y[:, None, :], flat_cost)
+        flat_x = _with_numbers(x[:, :, None] & x[:, None, :], flat_x)
+        flat_y = _with_numbers(y[:, :, None] & y[:, None, :], flat_y)
     problem = GraphProblem(
-        cost=_with_numbers(x[:, :, None] & y[:, None, :], raw_cost),
+        cost=flat_cost,
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        struct_x=_with_numbers(x[:, :, None] & x[:, None, :], raw_x),
-        struct_y=_with_numbers(y[:, :, None] & y[:, None, :], raw_y),
-        alpha=_flatten(weight, batch_shape, 0),
+        struct_x=flat_x,
+        struct_y=flat_y,
+        alpha=flat_alpha,
         init=start,
     )
-    values = problem.cost, problem.a, problem.b, problem.struct_x, problem.struct_y, problem.alpha
-    if validate and has_values(*values, start):
-        _check_linear_values(problem)
-        _check_finite("struct_x", problem.struct_x, batch_shape)
-        _check_finite("struct_y", problem.struct_y, batch_shape)
+    if checks:
+        _check_masses("a", problem.a, batch_shape)
+        _check_masses("b", problem.b, batch_shape)
+        if not finite:
+            _check_finite("cost", problem.cost, batch_shape)
+            _check_finite("struct_x", problem.struct_x, batch_shape)
+            _check_finite("struct_y", problem.struct_y, batch_shape)
         _check_trade_off(problem)
         if start.numel():
             _check_coupling(problem)

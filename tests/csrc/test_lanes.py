@@ -45,6 +45,17 @@ def test_lanes_stay_inside_their_arrays(built: Callable[[str], Path]) -> None:
     run([built("lanes_main_address"), "lanes=2,8", "nodes=9", "every=12"])
 
 
+@pytest.mark.parametrize("problems", [1000, pytest.param(12_500, marks=pytest.mark.slow)])
+def test_any_bits_stay_inside_their_arrays_and_lose_no_mass(
+    built: Callable[[str], Path], problems: int
+) -> None:
+    # every kernel on each problem, of both types, on the vector kernels and on one lane
+    command = [built("lanes_main_address"), "lanes=serial", f"wild={problems}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.splitlines()[-1] == f"{4 * problems} problems, 0 false claims"
+
+
 def test_nothing_is_read_that_was_never_written(built: Callable[[str], Path]) -> None:
     valgrind = shutil.which("valgrind")
     if valgrind is None:

@@ -118,8 +118,6 @@ def fgw(
     coupling = back(init[items], -units.mass) if init.numel() else init
     best = _Solution.unsolved(problem)
     supports: list[Tensor] = []
-    chosen: list[Tensor] = []
-    starts: list[Tensor] = []
     for number in range(num_starts):
         start, transports = _start(problem, number, coupling, start_costs, loss, pairs)
         best.iterations.add_(transports)
@@ -129,16 +127,9 @@ def fgw(
             for earlier in supports:
                 fresh &= (support != earlier).any(2).any(1)
             supports.append(support)
-        chosen.append(fresh.nonzero().squeeze(1))
-        starts.append(start[chosen[-1]])
-    # One batch of them all: it takes hardly longer than that of one start.
-    ends = _descend(
-        problem.select(torch.cat(chosen)), torch.cat(starts), loss, pairs, tol, max_iter
-    )
-    first = 0
-    for which in chosen:
-        best.improve(which, ends.select(slice(first, first + len(which))))
-        first += len(which)
+        chosen = fresh.nonzero().squeeze(1)
+        part, known = problem.select(chosen), best.objective[chosen]
+        best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
     found = units.restore(best)
     x, y = a != 0, b != 0
     if not (bool(x.all()) and bool(y.all())):
@@ -178,7 +169,7 @@ def fgw_backward(
 class _Rows:
     """Tensors with one row per item."""
 
-    def select(self, items: Tensor | slice) -> Self:
+    def select(self, items: Tensor) -> Self:
         return type(self)(*(getattr(self, field.name)[items] for field in fields(self)))
 
 
@@ -491,9 +482,18 @@ def _order_preserving(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _descend(
-    problem: Problem, start: Tensor, loss: int, pairs: int, tol: float, max_iter: int
+    problem: Problem,
+    start: Tensor,
+    known: Tensor,
+    loss: int,
+    pairs: int,
+    tol: float,
+    max_iter: int,
 ) -> _Solution:
-    """Run the conditional gradient from one coupling; each item leaves when it is done."""
+    """Run the conditional gradient from one coupling; each item leaves when it is done.
+
+    What is no better than the objective ``known``, shape (B,), needs no proof; NaN is none.
+    """
     batch = start.shape[0]
     solution = _Solution.unsolved(problem)
     rounding = 8 * torch.finfo(start.dtype).eps
@@ -512,12 +512,14 @@ def _descend(
         spent += 1
         gap = on_plan - on_vertex
         # A relative stop alone never ends at objective 0, where the gap is rounding.
-        enough = tol * objective.abs() + rounding * (on_plan.abs() + on_vertex.abs())
+        # A vertex above the plan is no vertex sought, and its rounding not that of the gap.
+        lower = torch.minimum(on_plan, on_vertex)
+        enough = tol * objective.abs() + rounding * (on_plan.abs() + lower.abs())
         failed = status != CONVERGED
         small = ~failed & ~(gap > enough)
         found = _Below(vertex, f, g, gap, spent)
         below = torch.zeros_like(small)
-        chosen = small.nonzero().squeeze(1)
+        chosen = (small & ~(objective >= known)).nonzero().squeeze(1)
         if len(chosen):
             closer, below[chosen] = _improves(
                 problem.select(chosen),
@@ -543,7 +545,7 @@ def _descend(
         solution.fill(items[done], ended)
 
         going = (~done).nonzero().squeeze(1)
-        items, spent = items[going], spent[going]
+        items, spent, known = items[going], spent[going], known[going]
         problem, atoms = problem.select(going), atoms.select(going)
         if len(items) == 0:
             break
