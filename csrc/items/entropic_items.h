@@ -50,6 +50,7 @@ template <class G, class T>
 HN_HD bool duals_outward(const G& g, const Shape& s, const SinkhornWork<T>& w,
                          const CostUnit& unit) {
   const T factor = unit.template outward<T>();
+  g.sync();  // all lanes have read the duals for the last time
   const T defect = rescale(g, w.f, s.n, factor) + rescale(g, w.g, s.m, factor);
   g.sync();
   return g.total(defect) == 0;

@@ -48,7 +48,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);
-        if (k < 0) multiply(g, to, s.n * s.ld, power_of_two<T>(-units.mass));
+        if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-units.mass));
       });
       best = solver.best();
     }

@@ -229,10 +229,10 @@ struct NetworkDistancesItem {
     g.sync();
     add_feature_gaps(g, s, x, p.x.features + nx * p.x.cells * p.num_features, w.across,
                      p.num_features, w.cost, [](int, int, Var value) { return value; });
-    const T largest = largest_of(g, w.cost, s.n * s.ld);
+    const T largest = largest_of<G, T>(g, w.cost, s.n * s.ld);
     if (!(largest - largest == 0)) return T(NAN);
     const int exponent = exponent_of(largest);
-    multiply(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
+    multiply<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
     Transport<G, T> transport(g, s, w.transport);
     transport.cold(w.cost);
     if (!transport.solve(w.cost, w.a, w.b)) return T(NAN);

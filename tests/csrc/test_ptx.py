@@ -20,7 +20,6 @@ from hotnas_torch.ops import (
     cell_distances,
     entropic_fgw,
     fgw,
-    fgw_backward,
     fgw_lower_bound,
     network_distances,
     sinkhorn,
@@ -87,9 +86,9 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
     add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50],
         fgw(*p.tensors(), none, none, loss, pairs, 3, 1e-4, 50, backend="ext"),
         range(7))  # fmt: skip
+    backward = (plan, p.struct_x, p.struct_y, p.alpha, loss, pairs)
     add("FgwBackward", [n, m, d.to(plan), x, y, alpha, loss, pairs],
-        fgw_backward(plan, p.struct_x, p.struct_y, p.alpha, loss, pairs, backend="ext"),
-        range(2))  # fmt: skip
+        torch.ops.hotnas.fgw_backward(*backward), range(3))  # fmt: skip
     add("EntropicFgw", [n, m, cost, x, y, a, b, alpha, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20],
         entropic_fgw(*p.tensors(), 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20, backend="ext"),
         range(6))  # fmt: skip

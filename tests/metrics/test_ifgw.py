@@ -171,7 +171,7 @@ def test_progress_is_reported(cells, tree):
         ({"unreachable": float("inf")}, ValueError, "unreachable must be finite"),
         ({"num_starts": 4}, ValueError, "num_starts must be between 1 and 3"),
         ({"tol": -1.0}, ValueError, "tol must be finite and >= 0"),
-        ({"max_iter": 0}, ValueError, "max_iter must be >= 1"),
+        ({"max_iter": 0}, ValueError, "max_iter must be between 1 and 2147483647"),
         ({"dtype": torch.int64}, TypeError, "dtype must be torch.float32 or torch.float64"),
         ({"preset": "printed"}, ValueError, "preset must be one of 'default', 'paper'"),
         ({"backend": "cuda"}, ValueError, "backend must be one of"),
