@@ -88,6 +88,7 @@ struct FgwWork {
   Array<T> weight, linear, slope;  // (ldk)
   Array<T> form;                   // Q, (atoms, ldk)
   Array<FgwResult<T>> best;        // one: of all starts so far
+  Array<FgwUnits<T>> units;        // one
 };
 
 /// Slots kept before atoms are merged into the anchor; beyond these, re-balancing rarely uses more.
@@ -123,6 +124,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.slope = arena.take<T>(w.ldk);
   w.form = arena.take_far<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
   w.best = arena.take_far<FgwResult<T>>(1);
+  w.units = arena.take_far<FgwUnits<T>>(1);
   return w;
 }
 

@@ -39,16 +39,18 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
-    const FgwUnits<T> units = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
-    if (!units.finite) best.status = Status::nonfinite;
+    const FgwUnits<T> chosen =
+        scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
+    if (!chosen.finite) best.status = Status::nonfinite;
+    if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves
+    g.sync();
     const bool solved = best.status == Status::converged && s.n > 0;
     if (solved) {
-      g.sync();
-      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
+      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, chosen, mass.unit, {p.tol, p.max_iter});
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);
-        if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-units.mass));
+        if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-w.fgw.units->mass));
       });
       best = solver.best();
     }
@@ -61,15 +63,13 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     if (failed(best.status)) {
       best.objective = best.gap = T(NAN);
     } else if (solved) {
+      const FgwUnits<T> units = *w.fgw.units;
       const Back<T> value(units.result), of_dual(units.dual());
       best.objective = value(best.objective);
       best.gap = value(best.gap);
       store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
       store_vector(g, x, w.fgw.f, f, of_dual);
       store_vector(g, y, w.fgw.g, dual, of_dual);
-      extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
-        return of_dual(slope(p, terms, item, x, y, s, w, units, i, j));
-      });
     }
     if (g.leader()) {
       p.objective[item] = best.objective;
@@ -77,14 +77,18 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       p.iterations[item] = best.iterations;
       p.status[item] = static_cast<int32_t>(best.status);
     }
+    if (!failed(best.status) && solved) {
+      extend_duals(g, a, b, x, y, f, dual,
+                   [&](int i, int j) { return slope(p, terms, item, x, y, s, w, i, j); });
+    }
   }
 
  private:
-  /// The derivative of the objective in the plan between any two nodes of the caller, in the problem's units.
+  /// The derivative of the objective in the plan between any two nodes of the caller.
   template <class Terms>
   HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
-                       const Support& y, const Shape& s, const Work& w, const FgwUnits<T>& units,
-                       int i, int j) {
+                       const Support& y, const Shape& s, const Work& w, int i, int j) {
+    const FgwUnits<T>& units = *w.fgw.units;
     const T *struct_x = p.struct_x + item * Base::own(p),
             *struct_y = p.struct_y + item * Base::other(p);
     const T factor = power_of_two<T>(-units.structure);
@@ -93,9 +97,11 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     };
     const Pairs pairs = terms.pairs();
     T sum = 0;
+    HN_ROLLED
     for (int r = 0; r < s.n; ++r) {
       const int k = x.node[r];
       if (pairs != Pairs::all && k == i) continue;
+      HN_ROLLED
       for (int c = 0; c < s.m; ++c) {
         const T mass = w.fgw.plan[r * s.ld + c];
         const int l = y.node[c];
@@ -114,7 +120,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
     const T linear =
         units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
-    return linear + units.pair * sum;
+    return Back<T>(units.dual())(linear + units.pair * sum);
   }
 };
 

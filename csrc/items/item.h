@@ -31,6 +31,7 @@ HN_HD void extend_dual(const G& g, const Side<T>& side, int count, T* dual, Allo
     if (side.mass[i] > 0) continue;
     T least = 0;
     bool found = false;
+    HN_ROLLED
     for (int k = 0; k < count; ++k) {
       const T value = allowed(i, k);
       if (value - value != 0 || (found && value >= least)) continue;  // what absent nodes hold

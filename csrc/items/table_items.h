@@ -139,7 +139,6 @@ struct CellDistancesItem {
     load_structures(g, s, x, y, p.x.structure + gx * p.x.nodes * p.x.nodes, p.x.nodes,
                     p.y.structure + gy * p.y.nodes * p.y.nodes, p.y.nodes, w.fgw.c);
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
-    g.sync();
     add_feature_gaps(g, s, x, p.x.features + gx * p.x.nodes * p.num_features, w.across,
                      p.num_features, w.fgw.cost, [&](int i, int j0, Var value) {
                        return p.literal ? value * (G::splat(T(s.n - 1 - i)) * g.load(w.later + j0))
