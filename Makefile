@@ -36,7 +36,7 @@ run: setup
 	$(BIN)/hotnas gram --space nasbench201 --sample $(NETWORKS) --seed 0 --out runs/gram.npz --overwrite
 	$(BIN)/hotnas search --evaluations $(TRAININGS) --workers $(WORKERS) --batch 4 --out runs/digits.sqlite --resume
 
-# TESTS="tests/ops tests/ot" runs a part.
+# TESTS="tests/ot/operators tests/ot" runs a part.
 test: setup lanes
 	$(PYTEST) $(TESTS)
 

@@ -20,8 +20,8 @@ import hotnas_torch as ht
 from benchmarks.machine import Load
 from benchmarks.report import Column, Report, Table, number
 from hotnas_torch.gp.psd import landmark_features, whitener
-from hotnas_torch.metrics.landmarks import farthest_points, k_medoids
-from hotnas_torch.metrics.pairwise import Blocks, Tile, Tiling
+from hotnas_torch.matrices.landmarks import farthest_points, k_medoids
+from hotnas_torch.matrices.pairwise import Blocks, Tile, Tiling
 
 __all__ = ["PARTS", "Settings", "main"]
 

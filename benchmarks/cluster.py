@@ -25,9 +25,9 @@ import hotnas_torch as ht
 from benchmarks.machine import Load
 from benchmarks.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Cell, Network
-from hotnas_torch.distributed import RayExecutor
-from hotnas_torch.metrics import GramStore
-from hotnas_torch.metrics.pairwise import Blocks, SolveLog, Tile, Tiling
+from hotnas_torch.integrations.ray import RayExecutor
+from hotnas_torch.matrices import GramStore
+from hotnas_torch.matrices.pairwise import Blocks, SolveLog, Tile, Tiling
 from hotnas_torch.search import HOTNAS, Storage, Trial, run
 
 __all__ = ["PARTS", "Settings", "main"]

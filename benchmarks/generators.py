@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.figures import COLOURS, INK, canvas
 from benchmarks.nago_data import CASES, Evaluations, read_evaluations
 from benchmarks.report import Column, Report, Row, Table, number
-from hotnas_torch.gp import GeneratorGP, GeneratorSamples
+from hotnas_torch.nago import GeneratorGP, GeneratorSamples
 
 __all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
 

@@ -22,7 +22,7 @@ from benchmarks import solvers
 from benchmarks.gpu_model import GPUS, predict
 from benchmarks.machine import versions
 from benchmarks.problems import Loss, Pairs, Problems
-from hotnas_torch.ops import fgw
+from hotnas_torch.ot._operators import fgw
 
 __all__ = ["main"]
 
@@ -49,7 +49,7 @@ def checked() -> dict[str, dict[str, Any]]:
         if sanitizer is None:
             found[tool] = {"passed": False, "output": f"no compute-sanitizer on {path}"}
             continue
-        small = [*pytest, "tests/ops/test_cuda.py", "-m", "cuda", "-k", SMALL_TESTS]
+        small = [*pytest, "tests/ot/operators/test_cuda.py", "-m", "cuda", "-k", SMALL_TESTS]
         found[tool] = run([sanitizer, "--tool", tool, "--error-exitcode", "1", *small])
     return found
 

@@ -22,9 +22,9 @@ from benchmarks.figures import COLOURS, INK, canvas
 from benchmarks.report import Column, Report, Table, number
 from hotnas_torch.arch import Network
 from hotnas_torch.comparison.tasks import TASKS, Task
+from hotnas_torch.distances import OTMANN, EditDistance, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.gp import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
-from hotnas_torch.metrics import OTMANN, EditDistance, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 

@@ -23,9 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hotnas_torch.files import write_text
-from hotnas_torch.generators import HNAG, RNAG, FlatThetaSpace, ThetaSpace
+from hotnas_torch.nago import HNAG, RNAG, FlatThetaSpace, GeneratorTraining, ThetaSpace
 from hotnas_torch.nn import EpochResult, TrainingSettings
-from hotnas_torch.objectives import GeneratorTraining
 
 __all__ = ["CASES", "RESULTS", "Case", "Evaluations", "main", "objective", "read_evaluations"]
 

@@ -21,13 +21,11 @@ from torch import Tensor
 from benchmarks.nago_data import CASES, PARAMETER_LIMIT, RESULTS
 from benchmarks.records import recorded
 from hotnas_torch.files import write_text
-from hotnas_torch.nn import TrainingSettings
-from hotnas_torch.objectives import GeneratorTraining
-from hotnas_torch.plot import plot_fronts, plot_progress, save_figure
-from hotnas_torch.search import (
+from hotnas_torch.nago import (
     BOHB,
     MOBO,
     BNNSurrogate,
+    GeneratorTraining,
     GPSurrogate,
     Hyperband,
     HypervolumeImprovement,
@@ -36,6 +34,8 @@ from hotnas_torch.search import (
     hypervolume,
     run_jobs,
 )
+from hotnas_torch.nn import TrainingSettings
+from hotnas_torch.plot import plot_fronts, plot_progress, save_figure
 
 __all__ = ["MULTI", "SINGLE", "Settings", "Trainings", "main", "search_budgets", "search_front"]
 

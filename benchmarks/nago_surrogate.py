@@ -21,9 +21,9 @@ from torch import Tensor
 from benchmarks.nago_data import CASES, RESULTS, Evaluations, read_evaluations
 from benchmarks.records import recorded
 from hotnas_torch.files import write_text
-from hotnas_torch.gp import NoisyEnsemblePosterior, Sampling
+from hotnas_torch.nago import NoisyEnsemblePosterior, Sampling
+from hotnas_torch.nago.surrogates import BNNSurrogate, GPSurrogate, Surrogate
 from hotnas_torch.plot import plot_fronts, plot_spread, save_figure
-from hotnas_torch.search.box.surrogates import BNNSurrogate, GPSurrogate, Surrogate
 
 __all__ = ["SURROGATES", "TARGETS", "main", "predict", "split"]
 

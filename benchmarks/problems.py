@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hotnas_torch import spaces
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
-from hotnas_torch.metrics.cell_tables import pair_costs, unique_cells
+from hotnas_torch.distances._tables.cell_tables import pair_costs, unique_cells
 from hotnas_torch.ot.terms import Loss, Pairs
 
 __all__ = [

@@ -17,9 +17,9 @@ from benchmarks.evaluate import Array, objectives
 from benchmarks.figures import COLOURS, INK, canvas
 from benchmarks.problems import Problems, cell_problems, draw_pairs, sized_cells
 from benchmarks.report import Claim, Column, Report, Table, number
-from hotnas_torch import ops
 from hotnas_torch.arch import Cell
-from hotnas_torch.ops.fgw import NUM_STRUCTURAL_STARTS
+from hotnas_torch.ot import _operators as ops
+from hotnas_torch.ot._operators.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.terms import loss_code, pairs_code
 
 __all__ = ["QUESTION", "QUICK", "Settings", "draw", "renumbered", "run"]

@@ -19,7 +19,7 @@ import hotnas_torch as ht
 from benchmarks.evaluate import Array, pair_tensor
 from benchmarks.problems import Problems
 from benchmarks.timing import Contender
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.terms import loss_code, pairs_code
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "pot_fused_gromov",
 ]
 
-OURS = "hotnas_torch.ops.fgw"
+OURS = "hotnas_torch.ot._operators.fgw"
 POT_CONDITIONAL_GRADIENT = "POT ot.optim.cg"
 POT_FUSED_GROMOV = "POT fused_gromov_wasserstein"
 POT_BATCH = "POT ot.batch.solve_gromov_batch"

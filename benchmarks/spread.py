@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.figures import COLOURS, INK, canvas
 from benchmarks.report import Claim, Column, Report, Table, number
 from hotnas_torch.comparison.tasks import TASKS
-from hotnas_torch.distributions import encoding_of
+from hotnas_torch.spaces.encodings import encoding_of
 
 __all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
 

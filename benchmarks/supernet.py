@@ -44,7 +44,7 @@ from hotnas_torch.nn import (
     digits,
     train,
 )
-from hotnas_torch.nn.single_path import Normalization
+from hotnas_torch.nn.supernets.single_path import Normalization
 from hotnas_torch.spaces import Pooling
 
 __all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]

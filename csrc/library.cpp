@@ -1,5 +1,5 @@
-// The schemas of every compiled op. Functional: tensors in, new tensors out. hotnas_torch/ops holds the
-// documented wrappers and hotnas_torch/ops/reference the pure-torch text of each.
+// The schemas of every compiled op. Functional: tensors in, new tensors out. hotnas_torch/ot/_operators holds the
+// documented wrappers and hotnas_torch/ot/_reference the pure-torch text of each.
 #include <torch/csrc/stable/library.h>
 
 #include <string>

@@ -2,7 +2,7 @@
 
 import sys
 
-from hotnas_torch.cli import main
+from hotnas_torch.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

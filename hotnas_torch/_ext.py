@@ -1,7 +1,7 @@
 """Loads the compiled core, or says why there is none.
 
 The core is one library of torch operators (namespace ``hotnas``), without Python symbols.
-Everything it computes also exists as torch code in `hotnas_torch.ops.reference`, so its absence
+Everything it computes also exists as torch code in `hotnas_torch.ot._reference`, so its absence
 costs speed and never a feature. The first use without it says so once (`MissingExtensionWarning`).
 
 Three environment variables steer it:

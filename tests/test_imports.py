@@ -25,10 +25,10 @@ USE = textwrap.dedent(
     for name in ("optuna", "ray", "zarr"):
         sys.modules[name] = None
     from hotnas_torch import HOTNN, spaces
-    from hotnas_torch.distributed import RayExecutor
+    from hotnas_torch.integrations.ray import RayExecutor
     from hotnas_torch.integrations.optuna import StrategySampler
-    from hotnas_torch.integrations.ray_tune import StrategySearcher
-    from hotnas_torch.metrics import GramStore
+    from hotnas_torch.integrations.ray.tune import StrategySearcher
+    from hotnas_torch.distances import GramStore
     from hotnas_torch.search import RandomSearch
     space = spaces.Pooling()
     strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))

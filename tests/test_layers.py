@@ -20,85 +20,56 @@ LAYERS: dict[str, set[str]] = {
     "callables": set(),
     "_ext": {"errors"},
     "_show_config": BASE,
-    "ops.reference": set(),
-    "ops": BASE | {"ops.reference"},
-    "ot": BASE | {"ops"},
+    "ot._reference": set(),
+    "ot._operators": BASE | {"ot._reference"},
+    "ot": BASE | {"ot._operators"},
+    "_checks": {"ot._operators"},
     "arch": {"errors"},
     "spaces": {"errors", "arguments", "arch"},
-    "distributions": {"errors", "arch", "spaces"},
-    "generators": {"errors", "arch", "spaces"},
-    "metrics": BASE | {"ops", "ot", "arch", "spaces"},
-    "hierarchy": BASE | {"arguments", "arch", "spaces", "metrics"},
-    "nn": BASE | {"arguments", "arch", "spaces", "distributions", "generators", "hierarchy"},
-    "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"}
-    | {"generators"},
-    "gp": BASE | {"ops", "ot", "arch", "spaces", "distributions", "generators", "metrics"},
+    "spaces.encodings": {"errors", "arch", "spaces"},
+    "matrices": BASE | {"_checks", "ot", "arch", "spaces"},
+    "distances": BASE | {"_checks", "ot", "ot._operators", "arch", "spaces", "matrices"},
+    "hierarchy": BASE | {"arguments", "arch", "spaces", "distances"},
+    "nn": BASE | {"arguments", "arch", "spaces", "spaces.encodings", "hierarchy"},
+    "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
+    "gp": BASE
+    | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
     "search.randomness": {"errors"},
     "search.base": {"errors", "arguments", "arch", "spaces", "search.randomness"},
     "search.direct": BASE
-    | {"arguments", "arch", "spaces", "distributions", "metrics", "hierarchy", "search.base"},
-    "search.bayesian": {"errors", "arch", "spaces", "distributions", "metrics", "gp", *SEARCH},
-    "search.box": {"errors", "arch", "spaces", "gp", "search.bayesian", *SEARCH},
-    "search.running": {
-        "errors",
-        "arguments",
-        "files",
-        "callables",
-        "arch",
-        "spaces",
-        "search.base",
-        "search.box",
-    },
-    "search": {*SEARCH, "search.bayesian", "search.box", "search.running"},
+    | {"arguments", "arch", "spaces", "spaces.encodings", "distances", "hierarchy", "search.base"},
+    "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
+    "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
+    | {"search.base"},
+    "search": {*SEARCH, "search.bayesian", "search.running"},
+    "nago": {"errors", "arguments", "files", "_checks", "arch", "spaces", "distances", "matrices"}
+    | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
-    "distributed": BASE | {"arch", "metrics", "search", "search.running"},
     "integrations": {"errors", "files", "arch", "search"},
-    "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
-    "report": {"errors", "files", "arch", "spaces", "metrics", "plot", "search", "search.running"},
-    "cli_messages": {"files"},
-    "cli_cluster": {"distributed"},
-    "cli_search": {
-        "cli_messages",
-        "files",
-        "cli_cluster",
-        "spaces",
-        "nn",
-        "objectives",
-        "search",
-        "plot",
-        "report",
-    },
-    "cli_bench": {"files", "cli_messages", "comparison", "plot"},
+    "integrations.ray": BASE | {"arch", "distances", "matrices", "search", "search.running"},
+    "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
+    "plot.report": {"errors", "files", "arch", "spaces", "distances", "plot", "search"}
+    | {"search.running"},
     "cli": BASE
-    | {
-        "_show_config",
-        "ot",
-        "arch",
-        "spaces",
-        "metrics",
-        "plot",
-        "cli_search",
-        "cli_bench",
-        "cli_cluster",
-        "cli_messages",
-    },
+    | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
+    | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
     "__main__": {"cli"},
-    "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "metrics"},
+    "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "distances", "matrices"},
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
-    "gpytorch": {"gp", "search.bayesian", "search.box"},
-    "botorch": {"gp", "search.bayesian", "search.box"},
-    "linear_operator": {"gp"},
-    "matplotlib": {"plot", "report"},
+    "gpytorch": {"gp", "search.bayesian", "nago"},
+    "botorch": {"gp", "search.bayesian", "nago"},
+    "linear_operator": {"gp", "nago"},
+    "matplotlib": {"plot", "plot.report"},
     "networkx": {"plot"},
-    "ray": {"distributed", "integrations"},
+    "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},
-    "zarr": {"metrics"},
+    "zarr": {"matrices"},
     "sklearn": {"nn"},
     "PIL": {"nn"},
-    "tqdm": {"comparison", "metrics", "nn", "search.running", "cli"},
+    "tqdm": {"comparison", "matrices", "distances", "nn", "search.running", "nago", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}
@@ -152,7 +123,7 @@ def violations(module: str, source: str) -> list[str]:
             found.append(f"{module}:{line}: {top} has no place in this library")
         elif top in CONFINED and part not in CONFINED[top]:
             found.append(f"{module}:{line}: {part} must not import {top}")
-        elif part == "ops.reference" and top not in REFERENCE_IMPORTS:
+        elif part == "ot._reference" and top not in REFERENCE_IMPORTS:
             found.append(f"{module}:{line}: the reference imports torch alone, not {top}")
     return found
 
@@ -179,15 +150,23 @@ def test_the_layers_have_no_cycle() -> None:
     ("module", "source", "expected"),
     [
         ("arch.cell", "from hotnas_torch.ot import fgw", "arch must not import ot"),
-        ("arch.cell", "def f():\n    import hotnas_torch.ops.fgw", "arch must not import ops"),
-        ("ot.fgw", "from hotnas_torch import metrics", "ot must not import metrics"),
-        ("ops.reference.fgw", "from hotnas_torch.ops import fgw", "must not import ops "),
-        ("ops.reference.fgw", "import numpy as np", "torch alone"),
-        ("ops.reference.fgw", "from hotnas_torch.errors import SolverError", "import errors"),
+        (
+            "arch.cell",
+            "def f():\n    import hotnas_torch.ot._operators.fgw",
+            "arch must not import ot._operators",
+        ),
+        ("ot.fgw", "from hotnas_torch import distances", "ot must not import distances"),
+        (
+            "ot._reference.fgw",
+            "from hotnas_torch.ot._operators import fgw",
+            "must not import ot._operators ",
+        ),
+        ("ot._reference.fgw", "import numpy as np", "torch alone"),
+        ("ot._reference.fgw", "from hotnas_torch.errors import SolverError", "import errors"),
         ("ot.fgw", "from hotnas_torch import HOTNN", "ot must not import HOTNN"),
         ("ot.fgw", "import hotnas_torch", "ot must not import __init__"),
-        ("metrics.hotnn", "import matplotlib.pyplot as plt", "must not import matplotlib"),
-        ("metrics.gram_file", "import pickle", "no place"),
+        ("distances.hotnn", "import matplotlib.pyplot as plt", "must not import matplotlib"),
+        ("matrices.gram_file", "import pickle", "no place"),
         ("helpers", "", "no place in LAYERS"),
     ],
 )
@@ -198,10 +177,10 @@ def test_a_violation_is_found(module: str, source: str, expected: str) -> None:
 
 def test_what_is_allowed_passes() -> None:
     source = (
-        "import torch\nfrom hotnas_torch import _ext\nfrom hotnas_torch.ops.reference import fgw"
+        "import torch\nfrom hotnas_torch import _ext\nfrom hotnas_torch.ot._reference import fgw"
     )
-    assert violations("ops.fgw", source) == []
+    assert violations("ot._operators.fgw", source) == []
     assert (
-        violations("ops.reference.fgw", "from hotnas_torch.ops.reference.transport import solve")
+        violations("ot._reference.fgw", "from hotnas_torch.ot._reference.transport import solve")
         == []
     )

@@ -1,15 +1,8 @@
 """Gaussian processes on architectures, relaxed architectures, and Bayesian networks on numbers."""
 
-from hotnas_torch.gp.bnn import BNN, NoisyEnsemblePosterior, Sampling
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
-from hotnas_torch.gp.generator_kernel import (
-    GeneratorGP,
-    GeneratorKernel,
-    GeneratorSamples,
-    generator_metric,
-)
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel, NetworkKernel
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
@@ -23,31 +16,24 @@ from hotnas_torch.gp.relaxed import (
     optimize_relaxed,
     relaxed_distances,
 )
-from hotnas_torch.gp.sghmc import sample_sghmc
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehmanKernel
 
 __all__ = [
-    "BNN",
     "HOTNNGP",
     "DistanceGP",
     "DistanceKernel",
     "FeatureGP",
     "FeatureKernel",
-    "GeneratorGP",
-    "GeneratorKernel",
-    "GeneratorSamples",
     "HOTNNKernel",
     "LandmarkFeatureMap",
     "LandmarkKernel",
     "LogitNormalPrior",
     "NetworkFeatures",
     "NetworkKernel",
-    "NoisyEnsemblePosterior",
     "PartMemory",
     "Relaxation",
     "RelaxedHOTNNGP",
     "RelaxedOptimum",
-    "Sampling",
     "Spectrum",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
@@ -55,9 +41,7 @@ __all__ = [
     "combined_kernel",
     "distribution_kernel",
     "feature_kernel",
-    "generator_metric",
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",
-    "sample_sghmc",
 ]

@@ -14,13 +14,13 @@ from gpytorch.means import Mean
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
+from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
 from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes
-from hotnas_torch.metrics import NetworkDistance
 
 __all__ = ["DistanceGP", "DistanceKernel", "LogInterval", "PartMemory"]
 
@@ -187,7 +187,7 @@ class DistanceKernel(NetworkKernel):
     Example:
         >>> import hotnas_torch as ht
         >>> space = ht.spaces.NASBench201()
-        >>> kernel = DistanceKernel(ht.metrics.TreeWasserstein(space)).double()
+        >>> kernel = DistanceKernel(ht.distances.TreeWasserstein(space)).double()
         >>> X = space.encode(space.sample(3, generator=torch.Generator().manual_seed(0)))
         >>> kernel(X).to_dense().diagonal().tolist()
         [1.0, 1.0, 1.0]
@@ -304,7 +304,7 @@ class DistanceGP(IndependentOutputs):
         >>> space = ht.spaces.NASBench201()
         >>> X = space.encode(space.sample(6, generator=torch.Generator().manual_seed(0)))
         >>> Y = (X == 3).sum(dim=1, keepdim=True).double()  # number of 3x3 convolutions
-        >>> model = DistanceGP(X, Y, distance=ht.metrics.TreeWasserstein(space))
+        >>> model = DistanceGP(X, Y, distance=ht.distances.TreeWasserstein(space))
         >>> model.posterior(X[:2]).mean.shape
         torch.Size([2, 1])
     """

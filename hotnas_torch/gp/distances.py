@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.distances import HOTNN, HeldCouplings
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.metrics import HOTNN, HeldCouplings
-from hotnas_torch.ops.operator import is_tracked
+from hotnas_torch.ot._operators.operator import is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["DistanceMemory", "NetworkIndex"]

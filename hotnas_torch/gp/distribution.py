@@ -9,11 +9,11 @@ import torch
 from gpytorch.kernels import Kernel, MaternKernel
 from gpytorch.priors import LogNormalPrior
 
-from hotnas_torch.distributions import operation_slots
 from hotnas_torch.gp.features import FeatureKernel
 from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.encodings import operation_slots
 
 __all__ = ["Coarse", "distribution_kernel"]
 

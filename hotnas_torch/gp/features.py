@@ -78,7 +78,8 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
     Args:
         base_kernel: k_0, a kernel on features.
         features: phi, for example
-            ``hotnas_torch.distributions.encoding_of(space).of_rows``; no gradient flows through it.
+            ``hotnas_torch.spaces.encodings.encoding_of(space).of_rows``; no gradient flows
+            through it.
         **kwargs: As for every :class:`gpytorch.kernels.Kernel`, for example ``active_dims``.
     """
 
@@ -149,7 +150,7 @@ class FeatureGP(SingleTaskGP):
     Example:
         >>> import torch
         >>> import hotnas_torch as ht
-        >>> from hotnas_torch.distributions import encoding_of
+        >>> from hotnas_torch.spaces.encodings import encoding_of
         >>> space = ht.spaces.NASBench201()
         >>> X = space.encode(space.sample(6, generator=torch.Generator().manual_seed(0)))
         >>> Y = (X == 3).sum(dim=1, keepdim=True).double()  # number of 3x3 convolutions

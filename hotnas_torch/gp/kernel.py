@@ -12,6 +12,7 @@ from gpytorch.priors import Prior
 from torch import Tensor
 
 from hotnas_torch.arch import OperationTree
+from hotnas_torch.distances import HOTNN, HeldCouplings
 from hotnas_torch.gp.distances import DistanceMemory, NetworkIndex
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.observations import check_space
@@ -22,7 +23,6 @@ from hotnas_torch.gp.settings import (
     check_kind,
     takes,
 )
-from hotnas_torch.metrics import HOTNN, HeldCouplings
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["LEARNABLE", "HOTNNKernel"]

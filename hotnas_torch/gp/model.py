@@ -21,6 +21,7 @@ from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
+from hotnas_torch.distances import HOTNN
 from hotnas_torch.gp.distribution import Coarse, distribution_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
@@ -28,7 +29,6 @@ from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
 from hotnas_torch.gp.settings import known_settings, takes, whole
-from hotnas_torch.metrics import HOTNN
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]

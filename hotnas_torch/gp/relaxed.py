@@ -19,14 +19,14 @@ from torch import Tensor
 
 from hotnas_torch import ot
 from hotnas_torch.arch import ArchitectureBatch, Network
+from hotnas_torch.distances import HOTNN
+from hotnas_torch.distances._tables.cell_tables import pair_costs, unique_cells
+from hotnas_torch.distances._tables.network_tables import network_state
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.model import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.gp.relaxation import Relaxation, RelaxedCells, WiringTable, relaxation_of
 from hotnas_torch.gp.settings import check_kind, takes, whole
-from hotnas_torch.metrics import HOTNN
-from hotnas_torch.metrics.cell_tables import pair_costs, unique_cells
-from hotnas_torch.metrics.network_tables import network_state
 
 __all__ = ["RelaxedHOTNNGP", "RelaxedOptimum", "optimize_relaxed", "relaxed_distances"]
 

@@ -12,15 +12,15 @@ from gpytorch.means import ZeroMean
 from gpytorch.mlls import MarginalLogLikelihood
 from torch import Tensor
 
-from hotnas_torch.gp.distances import NetworkIndex
-from hotnas_torch.gp.landmarks import NetworkKernel
-from hotnas_torch.gp.observations import check_space, checked_rows
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes, whole
-from hotnas_torch.metrics.weisfeiler_lehman import (
+from hotnas_torch.distances.weisfeiler_lehman import (
     Aggregation,
     WeisfeilerLehman,
     level_similarities,
 )
+from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.landmarks import NetworkKernel
+from hotnas_torch.gp.observations import check_space, checked_rows
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes, whole
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["WeisfeilerLehmanGP", "WeisfeilerLehmanKernel"]
@@ -49,7 +49,7 @@ class _LabelMemory:
 
 
 class WeisfeilerLehmanKernel(NetworkKernel):
-    """`hotnas_torch.metrics.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
+    """`hotnas_torch.distances.weisfeiler_lehman.WeisfeilerLehman` on encoded rows.
 
     It has no lengthscale and needs no landmarks. Features of a network are computed when its row is
     first seen.

@@ -4,40 +4,30 @@ from hotnas_torch.nn.cifar import cifar10
 from hotnas_torch.nn.counting import Costs, CostTable
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ClassificationData, ImageData, Split, digits
-from hotnas_torch.nn.differentiable import (
+from hotnas_torch.nn.image_folder import FolderImages, image_folder
+from hotnas_torch.nn.initialization import build, initialize
+from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
+from hotnas_torch.nn.supernets.differentiable import (
     DifferentiableSearch,
     DifferentiableSettings,
     SearchEpoch,
     sample_connected,
 )
-from hotnas_torch.nn.generated import (
-    GeneratedModule,
-    GeneratedSkeleton,
-    count_parameters,
-    fit_channels,
-    memory_per_sample,
+from hotnas_torch.nn.supernets.learned_hierarchy import (
+    LearnedHierarchySearch,
+    LearnedHierarchySettings,
 )
-from hotnas_torch.nn.image_folder import FolderImages, image_folder
-from hotnas_torch.nn.initialization import build, initialize
-from hotnas_torch.nn.learned_hierarchy import LearnedHierarchySearch, LearnedHierarchySettings
-from hotnas_torch.nn.mobile_supernets import MacroSupernet, MobileNetSupernet
-from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
-from hotnas_torch.nn.pooling_supernet import PoolingSupernet
-from hotnas_torch.nn.single_path import SinglePathSupernet
-from hotnas_torch.nn.supernet201 import NASBench201Supernet
-from hotnas_torch.nn.supernet_search import (
+from hotnas_torch.nn.supernets.mobile_supernets import MacroSupernet, MobileNetSupernet
+from hotnas_torch.nn.supernets.pooling_supernet import PoolingSupernet
+from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
+from hotnas_torch.nn.supernets.supernet201 import NASBench201Supernet
+from hotnas_torch.nn.supernets.supernet_search import (
     SupernetEpoch,
     SupernetResult,
     SupernetSearch,
     SupernetSettings,
 )
-from hotnas_torch.nn.training import (
-    EpochResult,
-    TrainingResult,
-    TrainingSettings,
-    evaluate,
-    train,
-)
+from hotnas_torch.nn.training import EpochResult, TrainingResult, TrainingSettings, evaluate, train
 
 __all__ = [
     "CellModule",
@@ -51,8 +41,6 @@ __all__ = [
     "DifferentiableSettings",
     "EpochResult",
     "FolderImages",
-    "GeneratedModule",
-    "GeneratedSkeleton",
     "ImageData",
     "LearnedHierarchySearch",
     "LearnedHierarchySettings",
@@ -73,13 +61,10 @@ __all__ = [
     "TrainingSettings",
     "build",
     "cifar10",
-    "count_parameters",
     "digits",
     "evaluate",
-    "fit_channels",
     "image_folder",
     "initialize",
-    "memory_per_sample",
     "sample_connected",
     "train",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
-from hotnas_torch.nn.single_path import ChoiceLayer, SinglePathSupernet
+from hotnas_torch.nn.supernets.single_path import ChoiceLayer, SinglePathSupernet
 
 __all__ = ["CostTable", "Costs"]
 
@@ -69,7 +69,7 @@ class CostTable:
     Complexity: a network costs one look-up per layer.
 
     Example:
-        >>> from hotnas_torch.nn import MacroSupernet
+        >>> from hotnas_torch.nn.supernets.mobile_supernets import MacroSupernet
         >>> supernet = MacroSupernet(normalization="running", generator=torch.Generator())
         >>> table = CostTable(supernet, image_size=32)
         >>> costs = table([supernet.space.from_string(text) for text in ("00000000", "22222222")])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer
 from hotnas_torch.nn.initialization import build
-from hotnas_torch.nn.mixed import MixedOperation
+from hotnas_torch.nn.supernets.mixed import MixedOperation
 from hotnas_torch.spaces import DARTS
 
 __all__ = ["DARTSModule", "DARTSSkeleton", "DARTSSupernet"]

@@ -11,19 +11,16 @@ from hotnas_torch.objectives.benchmarks import (
     open_table,
 )
 from hotnas_torch.objectives.function import Function
-from hotnas_torch.objectives.generator import GeneratorTraining, NetworkGenerator
 from hotnas_torch.objectives.table import Table
 from hotnas_torch.objectives.training import Training
 
 __all__ = [
     "Evaluation",
     "Function",
-    "GeneratorTraining",
     "NASBench101Table",
     "NASBench201Table",
     "NASBench301Table",
     "NASBenchMacroTable",
-    "NetworkGenerator",
     "Objective",
     "PoolingTable",
     "Table",

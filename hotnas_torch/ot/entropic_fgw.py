@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
     check_count,
     check_number,

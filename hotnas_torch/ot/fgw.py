@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch import ops
-from hotnas_torch.ops.fgw import NUM_STRUCTURAL_STARTS
+from hotnas_torch.ot import _operators as ops
+from hotnas_torch.ot._operators.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.problem import (
     GraphProblem,
     check_count,

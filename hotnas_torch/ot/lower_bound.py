@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import graph_problem
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 

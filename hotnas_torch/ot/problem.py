@@ -7,7 +7,7 @@ from math import inf, isinf
 import torch
 from torch import Tensor
 
-from hotnas_torch.ops.operator import has_values
+from hotnas_torch.ot._operators.operator import has_values
 
 __all__ = [
     "GraphProblem",

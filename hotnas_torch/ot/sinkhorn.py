@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
     check_count,
     check_number,

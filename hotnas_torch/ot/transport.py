@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import has_values, linear_problem, mean_free_duals
 from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
 

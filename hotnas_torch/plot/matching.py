@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from hotnas_torch.arch import Cell
-from hotnas_torch.metrics import CellMatching, NetworkMatching
+from hotnas_torch.distances import CellMatching, NetworkMatching
 from hotnas_torch.plot.architectures import (
     cell_graph,
     letters_of,

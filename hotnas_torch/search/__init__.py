@@ -15,12 +15,6 @@ from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
 from hotnas_torch.search.bayesian.random_pool import RandomPool
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
-from hotnas_torch.search.box.bohb import BOHB
-from hotnas_torch.search.box.hyperband import Hyperband, Job, JobResult
-from hotnas_torch.search.box.mobo import MOBO, hypervolume
-from hotnas_torch.search.box.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
-from hotnas_torch.search.box.space import BoxSpace, UnitBox
-from hotnas_torch.search.box.surrogates import BNNSurrogate, GPSurrogate
 from hotnas_torch.search.direct.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.direct.evolution import RegularizedEvolution
@@ -28,7 +22,6 @@ from hotnas_torch.search.direct.local_search import LocalSearch
 from hotnas_torch.search.direct.mutation import MutationSearch
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
-from hotnas_torch.search.running.jobs import run_jobs
 from hotnas_torch.search.running.runner import run
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
@@ -36,10 +29,8 @@ from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
 __all__ = [
     "ANASODBO",
     "BANANAS",
-    "BOHB",
     "BOTW",
     "HOTNAS",
-    "MOBO",
     "NASBOT",
     "NASBOWL",
     "UCB",
@@ -47,24 +38,16 @@ __all__ = [
     "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
-    "BNNSurrogate",
     "BOEdit",
     "BayesianSearch",
-    "BoxSpace",
     "DirichletTrustRegion",
     "DistanceSearch",
     "EncodedBO",
-    "GPSurrogate",
-    "Hyperband",
-    "HypervolumeImprovement",
-    "Job",
-    "JobResult",
     "LocalSearch",
     "LogEI",
     "MutationSearch",
     "Observation",
     "Outcome",
-    "RandomChoice",
     "RandomPool",
     "RandomSearch",
     "RegularizedEvolution",
@@ -74,10 +57,6 @@ __all__ = [
     "Strategy",
     "TreeSearch",
     "Trial",
-    "UncertainPareto",
-    "UnitBox",
-    "hypervolume",
     "run",
-    "run_jobs",
     "sample_kdpp",
 ]

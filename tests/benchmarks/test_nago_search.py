@@ -8,8 +8,7 @@ import torch
 
 from benchmarks import nago_search
 from benchmarks.nago_search import QUICK, Settings, Trainings, main, search_budgets, search_front
-from hotnas_torch.gp import Sampling
-from hotnas_torch.search import BNNSurrogate, UncertainPareto
+from hotnas_torch.nago import BNNSurrogate, Sampling, UncertainPareto
 
 
 class Fake:

@@ -8,8 +8,7 @@ import torch
 from benchmarks import nago_surrogate
 from benchmarks.nago_data import Evaluations
 from benchmarks.nago_surrogate import main, predict, split
-from hotnas_torch.gp import Sampling
-from hotnas_torch.search import BNNSurrogate
+from hotnas_torch.nago import BNNSurrogate, Sampling
 
 COLUMNS = (
     "top N", "top K", "top P", "mid N", "mid P", "bottom N", "bottom K", "bottom P",

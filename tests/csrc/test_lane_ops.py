@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hotnas_torch._ext import ISA_NAMES
-from hotnas_torch.ops.reference.entropic_fgw import entropic_fgw
-from hotnas_torch.ops.reference.fgw import fgw, fgw_backward
-from hotnas_torch.ops.reference.graph_tables import cell_distances, network_distances
-from hotnas_torch.ops.reference.lower_bound import fgw_lower_bound
-from hotnas_torch.ops.reference.sinkhorn import sinkhorn
-from hotnas_torch.ops.reference.transport import transport
+from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw
+from hotnas_torch.ot._reference.fgw import fgw, fgw_backward
+from hotnas_torch.ot._reference.graph_tables import cell_distances, network_distances
+from hotnas_torch.ot._reference.lower_bound import fgw_lower_bound
+from hotnas_torch.ot._reference.sinkhorn import sinkhorn
+from hotnas_torch.ot._reference.transport import transport
 from tests.generators.problems import F64, Graphs, none_like
 
 pytestmark = pytest.mark.ext

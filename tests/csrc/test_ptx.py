@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
-from hotnas_torch.ops import (
+from hotnas_torch.ot._operators import (
     cell_distances,
     entropic_fgw,
     fgw,

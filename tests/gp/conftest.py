@@ -24,7 +24,7 @@ def X(space, nets):
 @pytest.fixture
 def solver_calls(monkeypatch):
     """Names of the solvers between cells that were called, in order."""
-    from hotnas_torch.metrics import cell_tables
+    from hotnas_torch.distances._tables import cell_tables
 
     calls = []
 

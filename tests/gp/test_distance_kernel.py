@@ -8,10 +8,10 @@ from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from hotnas_torch import spaces
+from hotnas_torch.distances import KernelTerm, NetworkDistance, TreeWasserstein
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.gp import DistanceGP, DistanceKernel, PartMemory
 from hotnas_torch.gp.distance_kernel import LogInterval
-from hotnas_torch.metrics import KernelTerm, NetworkDistance, TreeWasserstein
 from hotnas_torch.testing.strategy import toy_value
 
 SPACE = spaces.NASBenchMacro()

@@ -5,9 +5,9 @@ from gpytorch.kernels import MaternKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from hotnas_torch import spaces
-from hotnas_torch.distributions import encoding_of
 from hotnas_torch.gp import HOTNNGP, FeatureKernel, HOTNNKernel, distribution_kernel
 from hotnas_torch.search import HOTNAS
+from hotnas_torch.spaces.encodings import encoding_of
 
 SPACE = spaces.NASBenchMacro()
 

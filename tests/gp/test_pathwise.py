@@ -15,18 +15,10 @@ from botorch.sampling.pathwise import (
 from gpytorch.kernels import ScaleKernel
 
 from hotnas_torch import spaces
-from hotnas_torch.distributions import encoding_of
-from hotnas_torch.generators import HNAG, ThetaSpace
-from hotnas_torch.gp import (
-    HOTNNGP,
-    DistanceGP,
-    FeatureGP,
-    GeneratorGP,
-    GeneratorSamples,
-    HOTNNKernel,
-    LandmarkFeatureMap,
-)
-from hotnas_torch.metrics import OTMANN, TreeWasserstein
+from hotnas_torch.distances import OTMANN, TreeWasserstein
+from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, HOTNNKernel, LandmarkFeatureMap
+from hotnas_torch.nago import HNAG, GeneratorGP, GeneratorSamples, ThetaSpace
+from hotnas_torch.spaces.encodings import encoding_of
 
 pytestmark = pytest.mark.ext
 

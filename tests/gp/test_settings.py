@@ -10,32 +10,35 @@ from botorch.models.transforms.input import Log10
 from gpytorch.priors import NormalPrior
 
 from hotnas_torch import spaces
-from hotnas_torch.distributions import encoding_of
-from hotnas_torch.generators import HNAG, ThetaSpace
+from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.gp import (
-    BNN,
     HOTNNGP,
     DistanceGP,
     DistanceKernel,
     FeatureGP,
     FeatureKernel,
-    GeneratorGP,
-    GeneratorKernel,
-    GeneratorSamples,
     HOTNNKernel,
     LogitNormalPrior,
-    Sampling,
     WeisfeilerLehmanGP,
     WeisfeilerLehmanKernel,
     architecture_kernel,
     combined_kernel,
     distribution_kernel,
     feature_kernel,
-    generator_metric,
     optimize_relaxed,
+)
+from hotnas_torch.nago import (
+    BNN,
+    HNAG,
+    GeneratorGP,
+    GeneratorKernel,
+    GeneratorSamples,
+    Sampling,
+    ThetaSpace,
+    generator_metric,
     sample_sghmc,
 )
-from hotnas_torch.metrics import TreeWasserstein
+from hotnas_torch.spaces.encodings import encoding_of
 
 SPACE = spaces.NASBenchMacro()
 X = SPACE.encode(SPACE.sample(6, generator=torch.Generator().manual_seed(0), distinct=True))
@@ -88,7 +91,7 @@ def _no_work(monkeypatch):
     monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.distances", work)
     monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.couplings", work)
     monkeypatch.setattr("hotnas_torch.gp.distance_kernel.PartMemory.__call__", work)
-    monkeypatch.setattr("hotnas_torch.gp.bnn.sample_sghmc", work)
+    monkeypatch.setattr("hotnas_torch.nago.bnn.sample_sghmc", work)
 
 
 @pytest.mark.parametrize(

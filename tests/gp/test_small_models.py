@@ -8,10 +8,10 @@ from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from hotnas_torch import spaces
-from hotnas_torch.distributions import encoding_of
+from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, WeisfeilerLehmanGP
-from hotnas_torch.metrics import TreeWasserstein
+from hotnas_torch.spaces.encodings import encoding_of
 
 SPACE = spaces.NASBench201()
 MACRO = spaces.NASBenchMacro()

@@ -13,9 +13,9 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.stats import multivariate_normal
 
 from hotnas_torch import spaces
+from hotnas_torch.distances import WeisfeilerLehman
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.gp import WeisfeilerLehmanGP, WeisfeilerLehmanKernel
-from hotnas_torch.metrics import WeisfeilerLehman
 
 
 def data(space, num, seed=0):

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from hotnas_torch.hierarchy import Schedule
+from hotnas_torch.nago import GeneratedSkeleton
 from hotnas_torch.nn import (
     DARTSSkeleton,
     DifferentiableSettings,
-    GeneratedSkeleton,
     LearnedHierarchySettings,
     Skeleton,
     SupernetSettings,

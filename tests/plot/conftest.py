@@ -3,7 +3,7 @@
 import pytest
 
 from hotnas_torch import spaces
-from hotnas_torch.metrics import HOTNN
+from hotnas_torch.distances import HOTNN
 
 
 @pytest.fixture(scope="module")

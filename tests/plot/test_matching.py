@@ -5,7 +5,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 
 from hotnas_torch import spaces
 from hotnas_torch.arch import Cell
-from hotnas_torch.metrics import HOTNN, CellMatching
+from hotnas_torch.distances import HOTNN, CellMatching
 from hotnas_torch.plot import plot_cell_matching, plot_network_matching, save_figure
 from tests.generators.pictures import pixels, random_cell, texts
 

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.transforms import Bbox
 
 from hotnas_torch import spaces
-from hotnas_torch.metrics import HOTNN
+from hotnas_torch.distances import HOTNN
 from hotnas_torch.plot import plot_cell_matching, plot_network_matching, short_name
 from hotnas_torch.plot.titles import text_width, wrapped
 from tests.generators.pictures import texts, written

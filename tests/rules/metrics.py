@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hotnas_torch import spaces
 from hotnas_torch.arch import Cell, Network, OperationTree
-from hotnas_torch.metrics import (
+from hotnas_torch.distances import (
     HOTNN,
     IFGW,
     OTMANN,

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from hotnas_torch import search, spaces
+from hotnas_torch import nago, search, spaces
+from hotnas_torch.nago.selection import HypervolumeImprovement, UncertainPareto
+from hotnas_torch.nago.surrogates import BNNSurrogate
 from hotnas_torch.search.bayesian.acquisition import UCB
-from hotnas_torch.search.box.selection import HypervolumeImprovement, UncertainPareto
-from hotnas_torch.search.box.surrogates import BNNSurrogate
 
 SPACE = spaces.NASBench201()
-BOX = search.UnitBox(2)
+BOX = nago.UnitBox(2)
 BAYESIAN = ("HOTNAS", "RandomPool", "BANANAS", "BOEdit", "BOTW", "NASBOWL", "EncodedBO")
 DIRECT = ("LocalSearch", "ANASODLocalSearch", "MutationSearch")
 
@@ -25,7 +25,8 @@ def make(name, **settings):
         where = BOX
     elif name == "TreeSearch":
         where = spaces.Pooling()
-    return getattr(search, name)(where, generator=generator, **settings)
+    home = nago if where is BOX else search
+    return getattr(home, name)(where, generator=generator, **settings)
 
 
 NO_INTEGERS = (2.5, 3.0, "4", None, True, math.nan, np.array([2, 3]), [5])
@@ -176,8 +177,8 @@ def test_other_settings_are_checked(name, settings, kind, message):
         (lambda: HypervolumeImprovement(raw_samples="9"), TypeError, "raw_samples must be an int"),
         (lambda: BNNSurrogate(noise="some"), ValueError, "noise must be 'heteroscedastic' or"),
         (lambda: BNNSurrogate(width=0.5), TypeError, "width must be an int, got 0.5"),
-        (lambda: search.UnitBox(2.0), TypeError, "dim must be an int, got 2.0"),
-        (lambda: search.UnitBox(1, levels=["a"]), TypeError, r"levels\[0\] must be an int"),
+        (lambda: nago.UnitBox(2.0), TypeError, "dim must be an int, got 2.0"),
+        (lambda: nago.UnitBox(1, levels=["a"]), TypeError, r"levels\[0\] must be an int"),
     ],
 )
 def test_settings_of_what_strategies_are_made_of_are_checked(build, kind, message):

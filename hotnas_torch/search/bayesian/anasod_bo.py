@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer
-from hotnas_torch.distributions import ascend_simplex
 from hotnas_torch.gp import FeatureGP
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, name_of
@@ -22,8 +21,9 @@ from hotnas_torch.search.bayesian.bananas import ThompsonSampling
 from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.search.bayesian.ensemble import MLPEnsemble
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
-from hotnas_torch.search.direct.encodings import EncodingStrategy
+from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.encodings import ascend_simplex
 
 __all__ = ["ANASODBO", "fit_feature_gp"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from hotnas_torch.metrics import EditDistance
+from hotnas_torch.distances import EditDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition
 from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built
 from hotnas_torch.spaces import SearchSpace

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer
-from hotnas_torch.metrics import TreeWasserstein
+from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import UCB, Acquisition
 from hotnas_torch.search.bayesian.base import believe

@@ -13,8 +13,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arguments import integer
+from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp import DistanceGP, PartMemory
-from hotnas_torch.metrics import NetworkDistance
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer
-from hotnas_torch.metrics import OTMANN
+from hotnas_torch.distances import OTMANN
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built

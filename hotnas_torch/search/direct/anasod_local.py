@@ -12,7 +12,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.base import Observation
-from hotnas_torch.search.direct.encodings import EncodingStrategy
+from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, number
-from hotnas_torch.search.direct.encodings import EncodingStrategy
+from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODRandomSearch"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, number
+from hotnas_torch.distances import HOTNN
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Sampler,
@@ -26,7 +27,6 @@ from hotnas_torch.hierarchy import (
     prefix_distances,
     random_tree,
 )
-from hotnas_torch.metrics import HOTNN
 from hotnas_torch.search.base import Strategy
 from hotnas_torch.spaces import SearchSpace
 

@@ -90,7 +90,7 @@ def run(
             and ``workers`` for a new search.
         asynchronous: Ask for one network at a time, whenever a worker is free.
         executor: Where to evaluate, for example a
-            :class:`~hotnas_torch.distributed.RayExecutor`; None is this machine.
+            :class:`~hotnas_torch.integrations.ray.RayExecutor`; None is this machine.
         progress: True shows a bar on stderr with the best value so far; a callable receives each
             trial when it finishes.
         take_over: Go on with a search that another process is running: that one stops with an error
@@ -120,7 +120,7 @@ def run(
     Example:
         >>> import torch
         >>> import hotnas_torch as ht
-        >>> from hotnas_torch.search import RandomSearch
+        >>> from hotnas_torch.search.direct.random_search import RandomSearch
         >>> space = ht.spaces.Pooling()
         >>> strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
         >>> result = run(strategy, lambda net: sum(net.downsampling), budget=36, progress=False)

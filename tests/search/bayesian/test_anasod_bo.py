@@ -3,8 +3,8 @@ import torch
 from botorch.acquisition.analytic import LogExpectedImprovement
 
 from hotnas_torch import spaces
-from hotnas_torch.distributions import MemberEncoding
 from hotnas_torch.search import ANASODBO, ANASODRandomSearch, DirichletTrustRegion
+from hotnas_torch.spaces.encodings import MemberEncoding
 from hotnas_torch.testing.strategy import StrategyContract
 
 

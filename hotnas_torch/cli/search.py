@@ -1,0 +1,436 @@
+"""The commands ``hotnas search`` and ``hotnas report``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import torch
+
+from hotnas_torch import objectives, spaces
+from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
+from hotnas_torch.cli.messages import check_output, seed
+from hotnas_torch.files import InUseError, WriteLock
+from hotnas_torch.nn import Skeleton, TrainingSettings
+from hotnas_torch.plot import plot_trace, save_figure, short_name
+from hotnas_torch.plot.report import write_report
+from hotnas_torch.search import (
+    HOTNAS,
+    RandomSearch,
+    RegularizedEvolution,
+    SearchResult,
+    Strategy,
+    run,
+)
+
+__all__ = ["add_commands"]
+
+_SEARCH_EXAMPLES = """\
+examples:
+  hotnas search --out digits.sqlite                          # trains on scikit-learn's digits
+  hotnas search --out digits.sqlite --minutes 10 --workers 2 --time-limit 120
+  hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
+  hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
+  hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
+
+It writes digits.sqlite (all trials), digits.png (values over time) and digits.html (the report).
+An interrupted search goes on with the same command and --resume.
+"""
+
+_REPORT_EXAMPLES = """\
+examples:
+  hotnas report digits.sqlite                 # writes digits.html
+  hotnas report digits.sqlite --out now.html  # works while the search is running, too
+  hotnas report own.sqlite --space mine:space # the space that mine.py calls space
+"""
+
+_TABLES = (
+    "nasbench101",
+    "nasbench201",
+    "nasbench301",
+    "nasbench_macro",
+    "pooling",
+    "transnas_macro",
+)
+
+
+Built = TypeVar("Built")
+
+
+class _Parser(Protocol):
+    def error(self, message: str) -> NoReturn: ...
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the two commands.
+
+    Args:
+        commands: What ``add_subparsers`` of the program's parser returned.
+    """
+    search = commands.add_parser(
+        "search",
+        help="search for the best architecture, by training or in a table",
+        description="Searches for the network with the smallest value and reports on it.",
+        epilog=_SEARCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    search.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="storage to write, an SQLite file"
+    )
+    existing = search.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with the search in --out, if there is one"
+    )
+    existing.add_argument("--overwrite", action="store_true", help="replace existing files")
+    search.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on with a search that another process is running; that one stops",
+    )
+    search.add_argument(
+        "--accept-objective",
+        action="store_true",
+        help="go on although the objective is described otherwise than when the search began",
+    )
+    budget = search.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--evaluations", type=int, metavar="N", help="evaluations in all, default 60"
+    )
+    budget.add_argument("--minutes", type=float, metavar="T", help="time in all instead")
+    search.add_argument("--seed", type=seed, default=0, help="seed of everything, default 0")
+    search.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that evaluate, default 1"
+    )
+    search.add_argument(
+        "--batch", type=int, metavar="N", help="networks asked for at once, default --workers"
+    )
+    search.add_argument(
+        "--asynchronous",
+        action="store_true",
+        help="ask for the next network whenever a worker is free; always so with --ray",
+    )
+    search.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="stop an evaluation after this time; it counts as failed",
+    )
+    # The model's matrices are small: more threads wait for each other more than they help.
+    search.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of the strategy, default 1"
+    )
+    search.add_argument(
+        "--no-pictures", action="store_true", help="write the storage only, no picture, no report"
+    )
+    search.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+    strategy = search.add_argument_group("strategy")
+    strategy.add_argument("--strategy", choices=("hotnas", "random", "evolution"), default="hotnas")
+    strategy.add_argument("--preset", choices=("default", "paper"), help="settings of hotnas")
+    strategy.add_argument("--acquisition", choices=("log_ei", "ucb"), help="of hotnas")
+    strategy.add_argument(
+        "--initial", type=int, metavar="N", help="random networks first, default 10 (hotnas)"
+    )
+    strategy.add_argument("--pool", type=int, metavar="N", help="candidates per choice (hotnas)")
+    strategy.add_argument(
+        "--population", type=int, metavar="N", help="of evolution, default 50, which are random"
+    )
+
+    table = search.add_argument_group("values from a published table")
+    table.add_argument(
+        "--table",
+        nargs=2,
+        metavar=("FORMAT", "FILE"),
+        help=f"look values up instead of training; FORMAT is one of {', '.join(_TABLES)}",
+    )
+    table.add_argument("--column", metavar="NAME", help="column of the table, default its first")
+
+    training = search.add_argument_group("values from training NAS-Bench-201 cells on digits")
+    training.add_argument("--epochs", type=int, help="default 8")
+    training.add_argument("--channels", type=int, help="of the first stage, default 8")
+    training.add_argument("--stages", type=int, help="default 2")
+    training.add_argument("--cells", type=int, help="per stage, default 1")
+    training.add_argument("--learning-rate", type=float, help="default 0.1")
+    training.add_argument("--value", choices=("error", "loss"), help="what to minimise")
+    add_cluster_arguments(search, "evaluation")
+    search.set_defaults(run=partial(_search, search))
+
+    report = commands.add_parser(
+        "report",
+        help="a search as one HTML file",
+        description="Writes an HTML file that shows a search and needs nothing else.",
+        epilog=_REPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("storage", type=Path, metavar="FILE", help="what hotnas search wrote")
+    report.add_argument(
+        "--out", type=Path, metavar="HTML", help="file to write, default the storage's name .html"
+    )
+    report.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    report.add_argument(
+        "--space",
+        metavar="NAME",
+        help="space of the search, where it is not one with its default options: "
+        "MODULE:NAME of a space, or of a function that makes it, in a Python module that is "
+        f"imported; or one of {', '.join(spaces.NAMES)}",
+    )
+    report.set_defaults(run=partial(_report, report))
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    check_output("--out", out)
+    files = {} if arguments.no_pictures else _files(parser, out)
+    budget = _budget(parser, arguments)
+    for name in ("workers", "batch", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1; got {value}")
+    asynchronous = arguments.asynchronous or arguments.ray is not None
+    if asynchronous and arguments.batch is not None:
+        parser.error(
+            "--batch is for searches in batches; leave it out with --asynchronous or --ray"
+        )
+    if arguments.time_limit is not None and not 0.0 < arguments.time_limit < math.inf:
+        parser.error(f"--time-limit must be positive and finite; got {arguments.time_limit:g}")
+    if not (arguments.resume or arguments.overwrite):
+        for path in (out, *files.values()):
+            if path.exists():
+                parser.error(
+                    f"--out: {path} exists; --resume goes on with the search in {out}, --overwrite "
+                    "replaces what is there"
+                )
+    objective, space = _objective(parser, arguments)
+    strategy = _strategy(parser, arguments, space)
+    torch.set_num_threads(arguments.threads)
+    if arguments.overwrite:
+        _remove(parser, out, take_over=arguments.take_over)
+    try:
+        with cluster(parser, arguments, timeout=arguments.time_limit) as executor:
+            result = run(
+                strategy,
+                objective,
+                budget=budget,
+                storage=out,
+                workers=arguments.workers,
+                batch_size=arguments.batch,
+                asynchronous=asynchronous,
+                executor=executor,
+                progress=not arguments.quiet,
+                take_over=arguments.take_over,
+                accept_objective=arguments.accept_objective,
+                timeout=arguments.time_limit if executor is None else None,
+            )
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(
+            f"(what is finished is in {out}; run it again with --resume)"
+        ) from interruption
+    if files:
+        num_initial = min(len(result.trials), strategy.settings().get("num_initial", 0))
+        values = [trial.value for trial in result.trials]
+        save_figure(plot_trace(values, num_initial=num_initial), files["picture"])
+        write_report(out, files["report"], space=space)
+    if not arguments.quiet:
+        _print_result(result, {"trials": out, **files})
+
+
+def _files(parser: _Parser, out: Path) -> dict[str, Path]:
+    files = {"picture": out.with_suffix(".png"), "report": out.with_suffix(".html")}
+    if out in files.values():
+        parser.error(f"--out: {out} is the storage; choose another suffix, for example .sqlite")
+    for path in files.values():
+        check_output("--out", path)
+    return files
+
+
+def _remove(parser: _Parser, out: Path, *, take_over: bool) -> None:
+    """Removes an old storage, unless somebody is writing to it."""
+    try:
+        lock = WriteLock(Path(os.path.realpath(out)), take_over=take_over)
+    except InUseError as error:
+        parser.error(
+            f"--out: another search is writing to {out} ({error}); wait for it, choose another "
+            "file, or add --take-over: then that one stops"
+        )
+    out.unlink(missing_ok=True)
+    lock.close()
+
+
+def _budget(parser: _Parser, arguments: argparse.Namespace) -> int | timedelta:
+    if arguments.minutes is None:
+        evaluations: int = 60 if arguments.evaluations is None else arguments.evaluations
+        if evaluations < 1:
+            parser.error(f"--evaluations must be at least 1; got {evaluations}")
+        return evaluations
+    if not 0.0 < arguments.minutes < 1e6:
+        parser.error(f"--minutes must be positive; got {arguments.minutes:g}")
+    return timedelta(minutes=arguments.minutes)
+
+
+def _objective(
+    parser: _Parser, arguments: argparse.Namespace
+) -> tuple[objectives.Objective, spaces.SearchSpace]:
+    training = ("epochs", "channels", "stages", "cells", "learning_rate", "value")
+    given = [name for name in training if getattr(arguments, name) is not None]
+    if arguments.table is not None:
+        if given:
+            option = given[0].replace("_", "-")
+            parser.error(f"--{option} is an option of training; leave it out with --table")
+        name, path = arguments.table
+        table = _checked(
+            parser,
+            partial(objectives.open_table, name, path, arguments.column),
+            name="--table FORMAT",
+            run="--column",
+        )
+        return table, table.space
+    if arguments.column is not None:
+        parser.error("--column needs --table")
+
+    def build() -> objectives.Training:
+        return objectives.Training(
+            skeleton=Skeleton(
+                **_given(arguments, channels=8, num_stages=("stages", 2)),
+                **_given(arguments, cells_per_stage=("cells", 1)),
+                input_channels=1,
+            ),
+            settings=TrainingSettings(**_given(arguments, epochs=8, learning_rate=0.1)),
+            seed=arguments.seed,
+            num_threads=1,  # values must not depend on --workers
+            **_given(arguments, value="error"),
+        )
+
+    return _checked(parser, build), spaces.NASBench201()
+
+
+def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
+    """Takes options by the names of arguments; a pair is (name of the option, default)."""
+    taken = {}
+    for name, default in defaults.items():
+        option, otherwise = default if isinstance(default, tuple) else (name, default)
+        value = getattr(arguments, option)
+        taken[name] = otherwise if value is None else value
+    return taken
+
+
+def _strategy(
+    parser: _Parser, arguments: argparse.Namespace, space: spaces.SearchSpace
+) -> Strategy:
+    own = {
+        "hotnas": {
+            "preset": "preset",
+            "acquisition": "acquisition",
+            "initial": "num_initial",
+            "pool": "pool_size",
+        },
+        "evolution": {"population": "population"},
+        "random": {},
+    }
+    for name, options in own.items():
+        for option in options:
+            if name != arguments.strategy and getattr(arguments, option) is not None:
+                parser.error(f"--{option} is an option of --strategy {name}")
+    settings = {
+        argument: value
+        for option, argument in own[arguments.strategy].items()
+        if (value := getattr(arguments, option)) is not None
+    }
+    make: Callable[..., Strategy] = {
+        "hotnas": HOTNAS,
+        "evolution": RegularizedEvolution,
+        "random": RandomSearch,
+    }[arguments.strategy]
+    generator = torch.Generator().manual_seed(arguments.seed)
+    return _checked(parser, partial(make, space, generator=generator, **settings))
+
+
+def _checked(parser: _Parser, build: Callable[[], Built], **options: str) -> Built:
+    """Builds something from options; what is wrong with them is one line.
+
+    Args:
+        parser: Of the command.
+        build: What may raise.
+        **options: Which option an argument is, where its name does not tell.
+    """
+    try:
+        return build()
+    except (ValueError, ImportError) as error:
+        text = str(error)
+        for argument, option in options.items():
+            if text.startswith(f"{argument} must"):
+                text = option + text.removeprefix(argument)
+        parser.error(text)
+
+
+def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
+    best = result.best
+    failed = sum(trial.failed for trial in result.trials)
+    note = f", {failed} failed" if failed else ""
+    if result.reason == "exhausted":
+        note += ", the whole space"
+    lines = {}
+    if best is None:
+        lines["best"] = "none: no evaluation succeeded (the storage holds the reasons)"
+    else:
+        lines["best"] = f"{best.value:.6g} (evaluation {best.number + 1})"
+        lines["network"] = best.network.spec
+        lines["in short"] = short_name(best.network.spec)
+        lines |= {name: f"{number:.6g}" for name, number in best.outcome.metrics.items()}
+    lines |= {name: str(path) for name, path in files.items()}
+    width = max(map(len, lines))
+    print(f"{len(result.trials):,} evaluations{note}")
+    for name, text in lines.items():
+        print(f"  {name:<{width}}  {text}")
+
+
+# --- report ---------------------------------------------------------------------------------------
+
+
+def _report(parser: _Parser, arguments: argparse.Namespace) -> None:
+    storage: Path = arguments.storage
+    if not storage.is_file():
+        what = "is a folder" if storage.is_dir() else "is not there"
+        parser.error(f"FILE: {storage} {what}; there is no storage file of that name")
+    out: Path = arguments.out or storage.with_suffix(".html")
+    if out == storage or (out.exists() and out.samefile(storage)):
+        parser.error(f"--out: {out} is the storage itself; name another file")
+    if out.exists() and not arguments.overwrite:
+        parser.error(f"{out} exists; add --overwrite to replace it, or choose --out")
+    check_output("--out", out)
+    space = None if arguments.space is None else _named_space(parser, arguments.space)
+    result = write_report(storage, out, space=space)
+    best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
+    print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")
+
+
+def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        return _checked(parser, partial(spaces.get, name), name="--space")
+    # As `python -m` does: modules of the folder in which the command is called.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, spaces.SearchSpace) and callable(found):
+            found = found()
+    # The user's own code, which may fail in any way.
+    except Exception as error:
+        parser.error(f"--space: cannot find {name}: {type(error).__name__}: {error}")
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(found, spaces.SearchSpace):
+        parser.error(f"--space: {name} must be a search space or make one, got {found!r}")
+    return found

@@ -1,0 +1,30 @@
+"""Distances between cells and between networks."""
+
+from hotnas_torch.distances._tables.operation_kinds import OPERATION_KINDS, OperationKind
+from hotnas_torch.distances.edit_distance import EditDistance
+from hotnas_torch.distances.hotnn import HOTNN, HeldCouplings
+from hotnas_torch.distances.ifgw import IFGW
+from hotnas_torch.distances.matching import CellMatching, NetworkMatching
+from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.distances.otmann import OTMANN
+from hotnas_torch.distances.samples import sample_distances
+from hotnas_torch.distances.tree_wasserstein import GramTree, TreeWasserstein
+from hotnas_torch.distances.weisfeiler_lehman import WeisfeilerLehman
+
+__all__ = [
+    "HOTNN",
+    "IFGW",
+    "OPERATION_KINDS",
+    "OTMANN",
+    "CellMatching",
+    "EditDistance",
+    "GramTree",
+    "HeldCouplings",
+    "KernelTerm",
+    "NetworkDistance",
+    "NetworkMatching",
+    "OperationKind",
+    "TreeWasserstein",
+    "WeisfeilerLehman",
+    "sample_distances",
+]

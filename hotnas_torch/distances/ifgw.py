@@ -1,0 +1,513 @@
+"""iFGW: the distance between cells."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from hotnas_torch import _ext, ot
+from hotnas_torch._checks import (
+    Scalar,
+    check_items,
+    choice,
+    count,
+    fraction,
+    not_negative,
+    number,
+    usable_device,
+    working_dtype,
+)
+from hotnas_torch.arch import Cell, NestedCell, OperationTree
+from hotnas_torch.distances._tables.blocks import CellBlocks
+from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSettings, unique_cells
+from hotnas_torch.distances._tables.envelope import cell_coefficients, envelope
+from hotnas_torch.distances._tables.nested_tables import NestedTables, tables_of
+from hotnas_torch.distances._tables.network_tables import CellCosts
+from hotnas_torch.distances.matching import CellMatching
+from hotnas_torch.matrices.pairwise import (
+    MEMORY_BUDGET,
+    Executor,
+    Progress,
+    Stages,
+    Tiling,
+    fill,
+    tile_edge,
+)
+from hotnas_torch.ot._operators.operator import is_tracked, plain
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["IFGW"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"pairs": "directed", "linear_term": "separable", "normalize": True},
+    "paper": {"pairs": "ordered", "linear_term": "literal", "normalize": False},
+}
+"""What a preset sets where the caller passes nothing."""
+
+_NUM_STRATEGIES = 3
+
+
+class IFGW:
+    """Improved fused Gromov-Wasserstein distance between cells.
+
+    The distance of two cells with node masses a and b is the least cost of a coupling T of their
+    nodes::
+
+        lam * sum_ij T_ij C_ij  +  (1 - lam) * sum over pairs T_ij T_kl |Cx_ik - Cy_jl|
+
+    with C_ij = eps * D(o_i, o_j) + (1 - eps) * H(s_i, s_j) between nodes of the two cells, D the
+    path length in the operation tree and H the mean absolute difference of six path lengths, and
+    the same cost between nodes i, k of one cell where k is reachable from i (`unreachable` where
+    it is not). An object is configured once and called on lists of cells.
+
+    Where nodes are graphs themselves (`arch.NestedCell`), D between them is this distance, and so
+    on down the levels; `distances._tables.nested_tables` defines the rest.
+
+    Args:
+        space: Search space; supplies the operation tree and the size that `unreachable` needs.
+        tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
+        lam: Weight of the node (pointwise) term, in [0, 1]; float or 0-d tensor.
+        eps: Share of operations against places in node and pair costs, in [0, 1].
+        pairs: ``"directed"``: all ordered pairs i != k, j != l, independent of the numbering.
+            ``"ordered"``: i < k and j < l in the canonical numbering, the sum of Eq. 9; a
+            coupling that reverses the order pays nothing there, so lam = 0 is refused.
+        linear_term: ``"separable"`` as above, or ``"literal"``: C_ij times (n-1-i)(m-1-j), which
+            is what Eq. 9 prints.
+        normalize: Divide path lengths by the cell's longest path, which bounds H by 1.
+        unreachable: Pair cost where no information flows, finite and >= 0; None takes
+            eps * max D + (1 - eps) * (1 if normalised, else max_nodes - 1), the least number that
+            no finite cost exceeds.
+        max_nodes: Nodes of the largest cell that will ever be compared, which bounds raw path
+            lengths; None takes the space's. Needed with ``normalize=False`` only.
+        num_starts: Starts per pair (signature plan, pointwise plan, order-preserving), 1 to 3; the
+            best objective is kept.
+        tol: Relative duality gap at which a pair is finished, >= 0.
+        max_iter: Most transports per start; reaching it gives a ``ConvergenceWarning``.
+        preset: ``"paper"``: ordered pairs, the literal linear term, raw path lengths. Arguments
+            that are passed win over the preset.
+        device: Where the tables live and the solver runs; results are on it too.
+        dtype: float32 or float64; None takes torch's default.
+        backend: ``"auto"`` (compiled where possible), ``"ext"`` or ``"torch"``.
+        memory_budget: Bytes that may be held beside the result.
+
+    Raises:
+        TypeError: An argument of the wrong kind; the message names it.
+        ValueError: An argument out of range; the message names it.
+
+    Complexity: a pair costs O(iterations * (n + m) n m); each unordered pair of distinct cells is
+        solved once, and so is each pair of graphs inside nested cells where the table of their
+        distances fits `memory_budget` beside the result. Otherwise each tile solves those it needs.
+
+    Reference: Yang, Liu, Xu, "HOTNAS: Hierarchical Optimal Transport for Neural Architecture
+        Search", CVPR 2023, Eq. 3-9.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.NASBench201()
+        >>> nets = space.sample(3, generator=torch.Generator().manual_seed(0))
+        >>> distances = ht.IFGW(space=space)([net.cells[0] for net in nets])
+        >>> distances.shape, bool((distances == distances.T).all())
+        (torch.Size([3, 3]), True)
+    """
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace | None = None,
+        tree: OperationTree | None = None,
+        lam: Scalar = 0.5,
+        eps: Scalar = 0.8,
+        pairs: Literal["directed", "ordered"] | None = None,
+        linear_term: Literal["separable", "literal"] | None = None,
+        normalize: bool | None = None,
+        unreachable: Scalar | None = None,
+        max_nodes: int | None = None,
+        num_starts: int = 3,
+        tol: float = 1e-3,
+        max_iter: int = 200,
+        preset: Literal["default", "paper"] = "default",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: Literal["auto", "ext", "torch"] = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        if space is not None and not isinstance(space, SearchSpace):
+            raise TypeError(
+                f"space must be a SearchSpace; got {type(space).__name__}"
+                " (hotnas_torch.spaces.get(name) makes one)"
+            )
+        if tree is not None and not isinstance(tree, OperationTree):
+            raise TypeError(
+                f"tree must be an OperationTree; got {type(tree).__name__}"
+                " (OperationTree.from_matrix wraps a cost matrix)"
+            )
+        if space is None and tree is None:
+            raise ValueError("space or tree is required: one of them must say what operations cost")
+        defaults = PRESETS[choice("preset", preset, tuple(PRESETS))]
+        self.space = space
+        self.tree: OperationTree = cast(SearchSpace, space).tree if tree is None else tree
+        self.lam = fraction("lam", lam)
+        self.eps = fraction("eps", eps)
+        self.pairs = choice("pairs", pairs or defaults["pairs"], ("directed", "ordered"))
+        self.linear_term = choice(
+            "linear_term", linear_term or defaults["linear_term"], ("separable", "literal")
+        )
+        if normalize is not None and not isinstance(normalize, bool):
+            raise TypeError(f"normalize must be a bool; got {type(normalize).__name__}")
+        self.normalize: bool = defaults["normalize"] if normalize is None else normalize
+        if self.pairs == "ordered" and number(self.lam) == 0.0:
+            raise ValueError(
+                "lam must be > 0 with pairs='ordered': the ordered pairwise term alone is 0 for"
+                " every two cells (take lam > 0 or pairs='directed')"
+            )
+        if max_nodes is not None:
+            self.max_nodes: int | None = count("max_nodes", max_nodes)
+        else:
+            self.max_nodes = None if space is None else space.max_nodes
+        if self.max_nodes is None and not self.normalize:
+            raise ValueError(
+                "max_nodes is required with raw path lengths and no space: costs must be bounded"
+                " alike for all cells (pass max_nodes= or space=, or normalize=True)"
+            )
+        self.num_starts = count(
+            "num_starts", num_starts, at_most=_NUM_STRATEGIES, why=", the starts there are"
+        )
+        self.tol = float(not_negative("tol", tol))
+        most = torch.iinfo(torch.int32).max  # what the solvers count to
+        self.max_iter = count("max_iter", max_iter, at_most=most)
+        self.dtype = working_dtype(dtype)
+        self.device = usable_device(device)
+        self.backend = choice("backend", backend, ("auto", "ext", "torch"))
+        self.memory_budget = count("memory_budget", memory_budget)
+        self._unreachable = (
+            None if unreachable is None else not_negative("unreachable", unreachable)
+        )
+
+    @property
+    def unreachable(self) -> Scalar:
+        """Pair cost where no information flows from one node to the other."""
+        if self._unreachable is not None:
+            return self._unreachable
+        longest = 1 if self.max_nodes is None or self.normalize else self.max_nodes - 1
+        largest = self.tree.distance_matrix(dtype=torch.float64).max()
+        limit = self.eps * largest + (1 - self.eps) * longest
+        return limit if is_tracked(limit) or limit.requires_grad else float(limit)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled solver is used, not its torch text."""
+        return self.backend == "ext" or (self.backend == "auto" and _ext.serves(self.device))
+
+    def config(self) -> dict[str, Any]:
+        """Everything that the distances depend on, as JSON-ready values."""
+        return {
+            "lam": number(self.lam),
+            "eps": number(self.eps),
+            "pairs": self.pairs,
+            "linear_term": self.linear_term,
+            "normalize": self.normalize,
+            "unreachable": number(self.unreachable),
+            "num_starts": self.num_starts,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "backend": self.backend,
+            "tree": self.tree.to_json(),
+        }
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self.config().items() if name != "tree"}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __call__(
+        self,
+        cells_a: Sequence[Cell],
+        cells_b: Sequence[Cell] | None = None,
+        *,
+        progress: Progress = False,
+        executor: Executor | None = None,
+    ) -> Tensor:
+        """Distances between cells.
+
+        Args:
+            cells_a: Cells of the rows, at least one.
+            cells_b: Cells of the columns; None compares `cells_a` with itself, at half the cost.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            executor: Who computes; None is this process. The values are the same to the bit.
+
+        Returns:
+            Distances >= 0, shape (len(cells_a), len(cells_b)), in `dtype` on `device`. Isomorphic
+            cells are exactly 0 apart; d(x, y) = d(y, x) to the bit.
+
+        Raises:
+            TypeError: A list or an item of the wrong type; the message names the index.
+            ValueError: An empty list, a cell with an operation that the tree does not know, or
+                nested cells with parameters that require gradients.
+            SolverError: A pair ended without a finite value.
+
+        Differentiability: in lam, eps, `unreachable` and the lengths of the tree, where these are
+            tensors that require gradients, once, by the envelope theorem at the couplings found
+            (see `hotnas_torch.distances._tables.envelope` for ties). The backward pass finds the
+            couplings again tile by tile, which costs about one and a half forward passes. Not for
+            nested cells.
+        """
+        rows = self._check_cells("cells_a", cells_a)
+        cols = None if cells_b is None else self._check_cells("cells_b", cells_b)
+        unique, positions = unique_cells(rows + (cols or []))
+        tables = self.prepare(unique)
+        items = torch.tensor(positions)
+        row_items = items[: len(rows)]
+        col_items = None if cols is None else items[len(rows) :]
+        out = self.matrix(tables, row_items, col_items, progress=progress, executor=executor)
+        tables.log.warn()
+        return out
+
+    def coefficients(self) -> Tensor:
+        """What a distance is linear in while its coupling is held: see `_tables.envelope`.
+
+        Returns:
+            Shape (2E + 3,) for E lengths of the tree, in `dtype` on `device`, differentiable in
+            the parameters that are tensors.
+        """
+        lam, eps, unreachable = (
+            torch.as_tensor(value, dtype=self.dtype, device=self.device)
+            for value in (self.lam, self.eps, self.unreachable)
+        )
+        lengths = self.tree.lengths_tensor(dtype=self.dtype, device=self.device)
+        return cell_coefficients(lam, eps, lengths, unreachable)
+
+    def prepare(self, cells: Sequence[Cell]) -> CellTables:
+        """Solver-ready tables of canonical, distinct cells, as `unique_cells` lists them.
+
+        Raises:
+            ValueError: A cell is nested and a parameter of iFGW requires gradients.
+        """
+        nested = any(isinstance(cell, NestedCell) for cell in cells)
+        if nested and is_tracked(self.coefficients()):
+            raise ValueError(
+                "lam, eps, unreachable and the lengths of the tree must not require gradients where"
+                " cells are nested (pass numbers, or call within torch.no_grad())"
+            )
+        with torch.no_grad():
+            return tables_of(
+                cells,
+                tree=_untracked(self.tree),
+                eps=_untracked(self.eps),
+                max_nodes=None if self.normalize else self.max_nodes,
+                unreachable=_untracked(self.unreachable),
+                settings=SolverSettings(
+                    alpha=1.0 - number(self.lam),
+                    pairs=self.pairs,
+                    literal=self.linear_term == "literal",
+                    num_starts=self.num_starts,
+                    tol=self.tol,
+                    max_iter=self.max_iter,
+                    backend=self.backend,
+                ),
+                dtype=self.dtype,
+                device=self.device,
+            )
+
+    def matrix(
+        self,
+        tables: CellTables,
+        rows: Tensor,
+        cols: Tensor | None,
+        *,
+        progress: Progress = False,
+        stages: Stages | None = None,
+        executor: Executor | None = None,
+        stage: str = "cells",
+    ) -> Tensor:
+        """Distances between cells of `tables`, tile by tile, differentiable as in `__call__`.
+
+        Args:
+            tables: What `prepare` returned.
+            rows: Position in `tables` of every row, int64 on the CPU.
+            cols: Position of every column; None for the symmetric matrix of `rows`.
+            progress: As in `__call__`.
+            stages: Where finished tiles go, and those of an interrupted run are.
+            executor: As in `__call__`.
+            stage: What the cells are, for `progress` and `stages`.
+
+        Returns:
+            Shape (len(rows), len(cols)).
+        """
+        tiling = Tiling(rows, cols, self.cell_edge(tables))
+        store = None if stages is None else stages(stage, max(tiling.shape), tiling.edge)
+
+        def values() -> Tensor:
+            filling = tables
+            if isinstance(tables, NestedTables) and any(
+                store is None or store.load(tile) is None for tile in tiling.tiles
+            ):
+                filling = self._with_parts(
+                    tables, rows, cols, progress=progress, stages=stages, executor=executor
+                )
+            return fill(
+                tiling,
+                CellBlocks(filling),
+                dtype=self.dtype,
+                device=self.device,
+                stage=stage,
+                progress=progress,
+                store=store,
+                executor=executor,
+            )
+
+        def held(coefficients: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda row, col: tables.held(row, col).distances(coefficients)
+
+        return envelope(values, held, tiling, self.coefficients())
+
+    def _with_parts(
+        self,
+        tables: NestedTables,
+        rows: Tensor,
+        cols: Tensor | None,
+        *,
+        progress: Progress,
+        stages: Stages | None,
+        executor: Executor | None,
+    ) -> NestedTables:
+        """The tables with the distances between all graphs inside, if these fit in memory."""
+        part_rows = tables.parts_of(torch.unique(rows))
+        part_cols = part_rows if cols is None else tables.parts_of(torch.unique(cols))
+        num_cols = len(rows) if cols is None else len(cols)
+        numbers = len(rows) * num_cols + len(part_rows) * len(part_cols)
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        if not (len(part_rows) and len(part_cols)) or numbers * itemsize > self.memory_budget:
+            return tables
+        between = self.matrix(
+            tables.parts,
+            part_rows,
+            None if cols is None else part_cols,
+            progress=progress,
+            stages=stages,
+            executor=executor,
+            stage=f"level {_depth(tables) - 1}",
+        )
+        return tables.holding(
+            CellCosts.between(between, part_rows, part_cols, len(tables.parts.cells))
+        )
+
+    def cell_edge(self, tables: CellTables) -> int:
+        """Side of the tiles that `matrix` cuts."""
+        return tile_edge(self.memory_budget, at_most=cell_tile_edge(tables.cells))
+
+    def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
+        """The coupling behind one distance, and the shares that make it up.
+
+        Args:
+            cell_a: First cell.
+            cell_b: Second cell.
+
+        Returns:
+            Coupling between the canonical forms of the cells, with the distance and its parts.
+
+        Raises:
+            TypeError: An argument that is not a Cell.
+            ValueError: A cell with an operation that the tree does not know.
+            SolverError: The solver ended without a finite value.
+        """
+        pair = self._check_cells("cells", [cell_a, cell_b])
+        unique, (position_a, position_b) = unique_cells(pair)
+        row, col = min(position_a, position_b), max(position_a, position_b)
+        tables = self.prepare(unique)
+        with torch.no_grad():
+            factor = tables.linear_factor(row, col)
+            operations = factor * tables.operation_cost(row, col)
+            locations = factor * tables.location_cost(row, col)
+            if row == col:
+                size = unique[row].num_nodes
+                plan = torch.eye(size, dtype=self.dtype) / size
+                objective = 0.0
+            else:
+                result = ot.fgw(
+                    operations + locations,
+                    tables.struct(row),
+                    tables.struct(col),
+                    alpha=1.0 - number(self.lam),
+                    loss="l1",
+                    pairs=self.pairs,
+                    num_starts=self.num_starts,
+                    tol=self.tol,
+                    max_iter=self.max_iter,
+                    backend=self.backend,
+                )
+                result.raise_if_failed()
+                plan = result.plan
+                objective = float(result.objective)
+            lam = number(self.lam)
+            operation = lam * float((plan * operations).sum())
+            location = lam * float((plan * locations).sum())
+            # What is left belongs to the pairs; rounding must not make it negative.
+            pairwise = max(0.0, objective - operation - location)
+        return CellMatching(
+            cell_a=unique[position_a],
+            cell_b=unique[position_b],
+            plan=(plan if position_a <= position_b else plan.T).cpu(),
+            distance=operation + location + pairwise,
+            operation=operation,
+            location=location,
+            pairwise=pairwise,
+        )
+
+    def check(self, where: str, cell: Cell, known: frozenset[str]) -> None:
+        """Check that a cell can be compared; the error says where it stands.
+
+        Args:
+            where: How to name the cell in an error.
+            cell: Cell to check.
+            known: Labels of the operation tree.
+
+        Raises:
+            ValueError: An operation that the tree does not know, or more than `max_nodes` nodes
+                with raw path lengths.
+        """
+        graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
+        for node, (label, graph) in enumerate(zip(cell.ops, graphs, strict=True)):
+            if graph is not None:
+                self.check(f"{where}.graphs[{node}]", graph, known)
+            elif label not in known:
+                raise ValueError(
+                    f"{where} has the operation {label!r} at node {node}, which the operation tree"
+                    f" does not know; it knows {', '.join(sorted(known))} (pass a tree with that"
+                    " label)"
+                )
+        if not self.normalize and self.max_nodes is not None and cell.num_nodes > self.max_nodes:
+            raise ValueError(
+                f"{where} has {cell.num_nodes} nodes, more than max_nodes={self.max_nodes}"
+                " (pass the size of the largest cell as max_nodes)"
+            )
+
+    def _check_cells(self, name: str, cells: Sequence[Cell]) -> list[Cell]:
+        checked = check_items(name, cells, Cell)
+        known = frozenset(self.tree.labels)
+        accepted: set[int] = set()
+        for index, cell in enumerate(checked):
+            if id(cell) not in accepted:
+                self.check(f"{name}[{index}]", cell, known)
+                accepted.add(id(cell))
+        return checked
+
+
+def _untracked(value: Any) -> Any:
+    """The same number or tree as plain values, for what is computed once and kept."""
+    if isinstance(value, OperationTree):
+        lengths = value.lengths_tensor()
+        return value.with_lengths(plain(lengths)) if is_tracked(lengths) else value
+    return plain(value) if isinstance(value, Tensor) else value
+
+
+def _depth(tables: CellTables) -> int:
+    """Number of levels of graphs."""
+    return 1 + _depth(tables.parts) if isinstance(tables, NestedTables) else 1
+
+
+def cell_tile_edge(cells: Sequence[Cell]) -> int:
+    """Side of a cell tile that is about a second of work, whatever the size of the cells."""
+    return max(64, min(512, 4096 // max(cell.num_nodes for cell in cells)))

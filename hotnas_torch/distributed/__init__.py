@@ -1,5 +1,0 @@
-"""Beyond one machine: tiles of matrices and evaluations of searches as tasks on a Ray cluster."""
-
-from hotnas_torch.distributed.cluster import RayExecutor
-
-__all__ = ["RayExecutor"]

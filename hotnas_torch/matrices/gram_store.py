@@ -1,0 +1,524 @@
+"""Gram matrices that fit no memory: a Zarr folder of tiles, read where they are needed.
+
+The folder is a Zarr group of format 3, which any Zarr library reads::
+
+    distances   (U, U)  between the U distinct networks in the order in which they are worked on;
+                        one chunk per tile, only those on and above the diagonal exist
+    item        (X,)    which distinct network each of the X given ones is
+    networks            UTF-8 text, the architecture strings, one per line
+    cells       (C, C)  between distinct cells, in the same form, where the computation keeps them
+
+A chunk is written in one step with a checksum and never changes, so a tile is there or is computed
+again, and it does not matter who computes it or how often.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hotnas_torch.errors import GramFileError
+from hotnas_torch.matrices.gram_file import check_same, describe_gram, lock
+from hotnas_torch.matrices.pairwise import MEMORY_BUDGET, Tile
+
+__all__ = ["GramStore", "GramStoreWriter", "Neighbors"]
+
+FORMAT = "hotnas-gram-store"
+FORMAT_VERSION = 1
+
+_STAGES = {"networks": "distances"}
+_ARRAYS = ("distances", "item", "networks", "cells")
+_NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+_ITEMS_PER_CHUNK = 2**17
+
+
+class Neighbors(NamedTuple):
+    """Nearest neighbours of some networks.
+
+    Attributes:
+        distances: Ascending, shape (r, k).
+        indices: Which networks they are, shape (r, k), int64; of equally near ones the first.
+    """
+
+    distances: Tensor
+    indices: Tensor
+
+
+class GramStore:
+    """A finished store, of which only what is asked for is read.
+
+    Args:
+        folder: Folder that `HOTNN.gram_store` or ``hotnas gram --store`` wrote.
+
+    Attributes:
+        folder: The folder.
+        meta: ``"settings"`` of the metric, ``"fingerprint"`` and what else describes it.
+        items: Which distinct network each network is, shape (X,), int64.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        GramFileError: The folder is damaged, of another kind, or not finished.
+        ImportError: zarr is not installed.
+
+    Complexity: a row of X networks reads one row and one column of tiles, ``2 / tiles per side`` of
+        the store; rows that share tiles share the reading.
+
+    Example:
+        >>> import tempfile
+        >>> import hotnas_torch as ht
+        >>> space = ht.spaces.NASBenchMacro()
+        >>> nets = space.sample(6, generator=torch.Generator().manual_seed(0), distinct=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = ht.HOTNN(space=space).gram_store(nets, folder, progress=False)
+        ...     store.rows([2]).shape, store.neighbors([2], 3).indices.shape
+        (torch.Size([1, 6]), torch.Size([1, 3]))
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.folder}")
+        root = _open(self.folder, "r")
+        self.meta = _description_of(self.folder, root)
+        if self.meta["state"] != "complete":
+            raise GramFileError(
+                f"{self.folder} holds an interrupted run (compute it again with resume=True)"
+            )
+        with _readable(self.folder):
+            self._distances = _array(root, "distances", (torch.float32, torch.float64), 2)
+            self._names = _array(root, "networks", (torch.uint8,), 1)
+            items = _array(root, "item", (torch.int64,), 1)
+            if items.shape[0] != self.meta["num_networks"]:
+                raise ValueError(f"{items.shape[0]} items for {self.meta['num_networks']} networks")
+            self.items = torch.from_numpy(np.asarray(items[:]))
+            num, edge = self._distances.shape[0], self._distances.chunks[0]
+            if self._distances.shape != (num, num) or self._distances.chunks != (edge, edge):
+                raise ValueError("the distances are not square, or their tiles are not")
+            if (
+                len(self.items) == 0
+                or int(self.items.min()) < 0
+                or int(self.items.max()) != num - 1
+            ):
+                raise ValueError(f"the items are not numbers below {num}")
+            self._edge: int = edge
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def networks(self) -> list[str]:
+        """Architecture strings in the order in which they were given."""
+        with _readable(self.folder):
+            names = bytes(np.asarray(self._names[:])).decode().split("\n")
+            if len(names) != len(self):
+                raise ValueError(f"{len(names)} names for {len(self)} networks")
+            return names
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the distances."""
+        return getattr(torch, str(self._distances.dtype))  # type: ignore[no-any-return]
+
+    def rows(self, networks: Sequence[int] | Tensor) -> Tensor:
+        """Distances of some networks to all.
+
+        Args:
+            networks: Numbers of r networks, 0 <= number < X.
+
+        Returns:
+            Shape (r, X), on the CPU.
+
+        Raises:
+            IndexError: A number out of range; the message names it.
+            GramFileError: A tile is damaged or missing.
+        """
+        items = self.items[self._numbers(networks)]
+        distinct, place = torch.unique(items, return_inverse=True)
+        return self._distinct_rows(distinct)[place][:, self.items]
+
+    def block(self, rows: Sequence[int] | Tensor, cols: Sequence[int] | Tensor) -> Tensor:
+        """Distances between chosen networks, shape (r, c); reads the tiles that hold them."""
+        row_items = self.items[self._numbers(rows)]
+        col_items = self.items[self._numbers(cols)]
+        row_set, row_place = torch.unique(row_items, return_inverse=True)
+        col_set, col_place = torch.unique(col_items, return_inverse=True)
+        return self._distinct_rows(row_set, col_set)[row_place[:, None], col_place]
+
+    def neighbors(self, networks: Sequence[int] | Tensor, k: int) -> Neighbors:
+        """The nearest other networks.
+
+        Args:
+            networks: Numbers of r networks.
+            k: How many neighbours, 1 <= k < X.
+
+        Raises:
+            ValueError: k out of range.
+            IndexError: A number out of range.
+            GramFileError: A tile is damaged or missing.
+        """
+        if not 1 <= k < len(self):
+            raise ValueError(
+                f"k must be between 1 and {len(self) - 1}, the other networks; got {k}"
+            )
+        numbers = self._numbers(networks)
+        distances = torch.empty(len(numbers), k, dtype=self.dtype)
+        indices = torch.empty(len(numbers), k, dtype=torch.int64)
+        at_once = max(1, MEMORY_BUDGET // (4 * self.dtype.itemsize * len(self)))
+        # In the order of the tiles, so that those that share them are answered together.
+        for members in torch.argsort(self.items[numbers], stable=True).split(at_once):
+            found = self.rows(numbers[members])
+            found[torch.arange(len(members)), numbers[members]] = torch.inf
+            values, places = found.sort(dim=1, stable=True)
+            distances[members], indices[members] = values[:, :k], places[:, :k]
+        return Neighbors(distances, indices)
+
+    def kernel(
+        self,
+        rows: Sequence[int] | Tensor,
+        cols: Sequence[int] | Tensor | None = None,
+        *,
+        lengthscale: float,
+        outputscale: float = 1.0,
+    ) -> Tensor:
+        """Similarities outputscale * exp(-distance / lengthscale).
+
+        Args:
+            rows: Numbers of r networks.
+            cols: Numbers of c networks; None takes all.
+            lengthscale: > 0.
+            outputscale: > 0.
+
+        Returns:
+            Shape (r, c) or (r, X). Not positive semi-definite as it is: see `hotnas_torch.gp.psd`.
+
+        Raises:
+            ValueError: A scale out of range.
+            IndexError: A number out of range.
+            GramFileError: A tile is damaged or missing.
+        """
+        for name, value in (("lengthscale", lengthscale), ("outputscale", outputscale)):
+            if not (value > 0.0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive and finite; got {value}")
+        distances = self.rows(rows) if cols is None else self.block(rows, cols)
+        return outputscale * torch.exp(-distances / lengthscale)
+
+    def tensor(self) -> Tensor:
+        """The whole matrix, shape (X, X), as `HOTNN` returns it, in memory."""
+        return self.rows(torch.arange(len(self)))
+
+    def _numbers(self, networks: Sequence[int] | Tensor) -> Tensor:
+        numbers = torch.as_tensor(networks, dtype=torch.int64).reshape(-1)
+        wrong = (numbers < 0) | (numbers >= len(self))
+        if bool(wrong.any()):
+            raise IndexError(
+                f"networks must be numbers between 0 and {len(self) - 1}; got"
+                f" {int(numbers[wrong][0])}"
+            )
+        return numbers
+
+    def _distinct_rows(self, rows: Tensor, cols: Tensor | None = None) -> Tensor:
+        """Distances between sorted distinct networks, shape (r, U) or (r, c)."""
+        num, edge = self._distances.shape[0], self._edge
+        cols = torch.arange(num) if cols is None else cols
+        out = torch.empty(len(rows), len(cols), dtype=self.dtype)
+        row_tile, col_tile = rows // edge, cols // edge
+        for i in torch.unique(row_tile).tolist():
+            row = torch.nonzero(row_tile == i).squeeze(1)
+            for j in torch.unique(col_tile).tolist():
+                col = torch.nonzero(col_tile == j).squeeze(1)
+                tile = self._tile(min(i, j), max(i, j))
+                tile = tile if i <= j else tile.T
+                out[row[:, None], col] = tile[(rows[row] - i * edge)[:, None], cols[col] - j * edge]
+        return out
+
+    def _tile(self, i: int, j: int) -> Tensor:
+        edge = self._edge
+        with _readable(self.folder):
+            place = slice(i * edge, (i + 1) * edge), slice(j * edge, (j + 1) * edge)
+            tile = torch.from_numpy(np.asarray(self._distances[place]))
+        if bool(tile.isnan().any()):
+            raise GramFileError(
+                f"{self.folder} lacks tile ({i}, {j}) (compute it again with overwrite=True)"
+            )
+        return tile
+
+
+class GramStoreWriter:
+    """The folder behind one computation; a context manager.
+
+    Args:
+        folder: Folder to write.
+        settings: Settings of the metric and of the tiles, JSON-ready.
+        keys: Keys of the networks in order; with the settings they identify the computation.
+        names: Architecture strings in order.
+        items: Which distinct network each network is, shape (X,), int64.
+        edge: Side of a tile of networks.
+        dtype: Type of the distances.
+        resume: Take over the tiles of an interrupted run of the same computation.
+        overwrite: Discard what an earlier run left; other files in the folder stay.
+        take_over: Go on with the folder of another process, which then stops.
+
+    Attributes:
+        complete: Whether there is nothing left to compute.
+
+    Raises:
+        GramFileError: The folder cannot be written, another process is writing it, or something is
+            there already that must not be replaced.
+        ImportError: zarr is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        settings: Mapping[str, Any],
+        keys: Sequence[str],
+        names: Sequence[str],
+        items: Tensor,
+        edge: int,
+        dtype: torch.dtype,
+        resume: bool,
+        overwrite: bool,
+        take_over: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        _zarr()
+        self._dtype = dtype
+        description = describe_gram(settings, keys) | {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GramFileError(
+                f"cannot write the folder {self.folder}: {error.strerror}"
+                " (choose one that can be made or written)"
+            ) from error
+        self._lock = lock(self.folder, take_over=take_over)
+        try:
+            self._root = self._take_over(description, resume, overwrite)
+            if self._root is None:
+                with self._written():
+                    self._root = self._begin(description, names, items, edge)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.complete: bool = self._root.attrs["state"] == "complete"
+
+    def _take_over(self, description: dict[str, Any], resume: bool, overwrite: bool) -> Any:
+        """What an earlier run left, or None if there is nothing, or nothing that is to be kept."""
+        if not any(self.folder.iterdir()):
+            return None
+        root = _open(self.folder, "r+")
+        found = _description_of(self.folder, root)
+        if overwrite or found["state"] == "begun":
+            # The description goes first: what is left without it must not look like a store.
+            with self._written():
+                (self.folder / "zarr.json").unlink()
+                for name in _ARRAYS:
+                    _remove_array(self.folder / name)
+            return None
+        if not resume:
+            what = "a finished run" if found["state"] == "complete" else "an interrupted run"
+            raise GramFileError(
+                f"{self.folder} holds {what} (pass resume=True to go on with the same computation,"
+                " or overwrite=True to replace it)"
+            )
+        check_same(self.folder, found, description)
+        return root
+
+    def _begin(
+        self, description: dict[str, Any], names: Sequence[str], items: Tensor, edge: int
+    ) -> Any:
+        root = _zarr().open_group(
+            # Files of something else may lie there.
+            self.folder,
+            mode="a",
+            attributes=description | {"state": "begun"},
+        )
+        text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
+        root.create_array("networks", data=text, chunks=(min(len(text), 2**20),))
+        chunk = min(len(items), _ITEMS_PER_CHUNK)
+        root.create_array("item", data=items.numpy(), chunks=(chunk,))
+        self._make(root, "networks", int(items.max()) + 1, edge)
+        root.attrs["state"] = "running"
+        return root
+
+    def _make(self, root: Any, stage: str, size: int, edge: int) -> Any:
+        return root.create_array(
+            _STAGES.get(stage, stage),
+            shape=(size, size),
+            chunks=(edge, edge),
+            dtype=_NUMPY_DTYPES[self._dtype],
+            compressors=[_zarr().codecs.Crc32cCodec()],
+            fill_value=math.nan,
+        )
+
+    def stage(self, name: str, size: int, edge: int) -> "_Stage":
+        """The tiles of one matrix.
+
+        Args:
+            name: ``"networks"``, ``"cells"``, or another name for what these need.
+            size: Rows and columns of the matrix.
+            edge: Side of a tile.
+        """
+        array = _STAGES.get(name, name)
+        if array not in self._root:
+            with self._written():
+                return _Stage(self, self._make(self._root, name, size, edge))
+        found = self._root[array]
+        if getattr(found, "shape", None) != (size, size) or found.chunks != (edge, edge):
+            raise GramFileError(
+                f"{self.folder} is damaged: {array} is not of {size} x {size} entries in tiles of"
+                f" {edge} (compute it again with overwrite=True)"
+            )
+        return _Stage(self, found)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Writes as long as nobody has taken the folder over."""
+        if not self._lock.held:
+            raise GramFileError(
+                f"{self.folder} was taken over by another process, which goes on with it; this one"
+                " stops"
+            )
+        try:
+            yield
+        except OSError as error:
+            raise GramFileError(
+                f"cannot write {self.folder}: {error.strerror or error}; the finished tiles stay"
+                " there (make room and run again with resume=True)"
+            ) from error
+
+    def finish(self) -> None:
+        """Mark the store as finished."""
+        with self._written():
+            self._root.attrs["state"] = "complete"
+        self.complete = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+
+class _Stage:
+    """Tiles of one matrix in a `GramStoreWriter`."""
+
+    def __init__(self, writer: GramStoreWriter, array: Any) -> None:
+        self._writer, self._array = writer, array
+
+    def load(self, tile: Tile) -> Tensor | None:
+        """The block of a tile, or None if it is not there whole."""
+        try:
+            values = torch.from_numpy(np.asarray(self._array[tile.rows, tile.cols]))
+        except (ValueError, RuntimeError):
+            # The checksum of the chunk: power went off before it was on the disk.
+            return None
+        return None if bool(values.isnan().any()) else values
+
+    def save(self, tile: Tile, values: Tensor) -> None:
+        """Write the block of a finished tile."""
+        with self._writer._written():
+            self._array[tile.rows, tile.cols] = values.cpu().numpy()
+
+
+def _remove_array(folder: Path) -> None:
+    """Deletes the files of an array, and the folders that are empty then, nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    chunks = folder / "c"
+    for place, folders, files in os.walk(chunks, topdown=False):
+        for name in filter(str.isdigit, files):
+            Path(place, name).unlink()
+        for name in filter(str.isdigit, folders):
+            with contextlib.suppress(OSError):  # not empty, or a link
+                Path(place, name).rmdir()
+    (folder / "zarr.json").unlink(missing_ok=True)
+    for path in (chunks, folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _zarr() -> Any:
+    """The module zarr, loaded when a store is first used."""
+    try:
+        import zarr
+        import zarr.codecs
+    except ImportError as error:
+        raise ImportError(
+            "a store of distances needs zarr (pip install 'hotnas-torch[ray]', or"
+            f" pip install 'zarr>=3.1.5'): {error}"
+        ) from error
+    return zarr
+
+
+def _open(folder: Path, mode: str) -> Any:
+    zarr = _zarr()
+    try:
+        return zarr.open_group(folder, mode=mode, zarr_format=3)
+    except Exception as error:  # whatever zarr and json raise for other content
+        raise GramFileError(
+            f"{folder} is not a Gram store of this library; it is left as it is (choose another"
+            " folder)"
+        ) from error
+
+
+def _description_of(folder: Path, root: Any) -> dict[str, Any]:
+    with _readable(folder):
+        found = dict(root.attrs)
+    if found.get("format") != FORMAT:
+        raise GramFileError(
+            f"{folder} is not a Gram store of this library; it is left as it is (choose another"
+            " folder)"
+        )
+    if found.get("format_version") != FORMAT_VERSION:
+        raise GramFileError(
+            f"{folder} has Gram store version {found.get('format_version')!r}; this version of"
+            f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
+        )
+    if found.get("state") not in ("begun", "running", "complete"):
+        raise GramFileError(
+            f"{folder} is damaged: its state is {found.get('state')!r} (compute it again with"
+            " overwrite=True)"
+        )
+    return found
+
+
+def _array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: int) -> Any:
+    """An array of a store, of the form in which this library writes it."""
+    zarr = _zarr()
+    array = root[name]
+    if not isinstance(array, zarr.Array) or array.ndim != dimensions:
+        raise ValueError(f"{name} is no array of {dimensions} dimensions")
+    if str(array.dtype) not in {str(dtype).removeprefix("torch.") for dtype in dtypes}:
+        raise ValueError(f"{name} is of type {array.dtype}")
+    return array
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turns what zarr raises for damaged content into the library's own error."""
+    try:
+        yield
+    except GramFileError:
+        raise
+    except Exception as error:
+        raise GramFileError(
+            f"{folder} is damaged: {error} (compute it again with overwrite=True)"
+        ) from error

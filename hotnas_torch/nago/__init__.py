@@ -1,0 +1,86 @@
+"""Generators of networks (NAGO): their boxes, searches in them, models of what they make."""
+
+from hotnas_torch.nago.bnn import BNN, NoisyEnsemblePosterior, Sampling
+from hotnas_torch.nago.bohb import BOHB
+from hotnas_torch.nago.box import BoxSpace, UnitBox
+from hotnas_torch.nago.hnag import HNAG
+from hotnas_torch.nago.hyperband import Hyperband, Job, JobResult
+from hotnas_torch.nago.jobs import run_jobs
+from hotnas_torch.nago.kernel import (
+    GeneratorGP,
+    GeneratorKernel,
+    GeneratorSamples,
+    generator_metric,
+)
+from hotnas_torch.nago.layout import MERGE_LABELS
+from hotnas_torch.nago.mobo import MOBO, hypervolume
+from hotnas_torch.nago.modules import (
+    GeneratedModule,
+    GeneratedSkeleton,
+    count_parameters,
+    fit_channels,
+    memory_per_sample,
+)
+from hotnas_torch.nago.random_graphs import ErdosRenyi, GraphModel, RandomGraph, WattsStrogatz
+from hotnas_torch.nago.rnag import RNAG
+from hotnas_torch.nago.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
+from hotnas_torch.nago.sghmc import sample_sghmc
+from hotnas_torch.nago.surrogates import BNNSurrogate, GPSurrogate
+from hotnas_torch.nago.theta import (
+    MERGES,
+    OPERATIONS,
+    Dimension,
+    FlatTheta,
+    FlatThetaSpace,
+    Theta,
+    ThetaSpace,
+    UnitCube,
+)
+from hotnas_torch.nago.training import GeneratorTraining, NetworkGenerator
+
+__all__ = [
+    "BNN",
+    "BOHB",
+    "HNAG",
+    "MERGES",
+    "MERGE_LABELS",
+    "MOBO",
+    "OPERATIONS",
+    "RNAG",
+    "BNNSurrogate",
+    "BoxSpace",
+    "Dimension",
+    "ErdosRenyi",
+    "FlatTheta",
+    "FlatThetaSpace",
+    "GPSurrogate",
+    "GeneratedModule",
+    "GeneratedSkeleton",
+    "GeneratorGP",
+    "GeneratorKernel",
+    "GeneratorSamples",
+    "GeneratorTraining",
+    "GraphModel",
+    "Hyperband",
+    "HypervolumeImprovement",
+    "Job",
+    "JobResult",
+    "NetworkGenerator",
+    "NoisyEnsemblePosterior",
+    "RandomChoice",
+    "RandomGraph",
+    "Sampling",
+    "Theta",
+    "ThetaSpace",
+    "UncertainPareto",
+    "UnitBox",
+    "UnitCube",
+    "WattsStrogatz",
+    "count_parameters",
+    "fit_channels",
+    "generator_metric",
+    "hypervolume",
+    "memory_per_sample",
+    "run_jobs",
+    "sample_sghmc",
+]

@@ -1,0 +1,226 @@
+"""BOHB: Hyperband whose points come from densities of good and of bad ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.arguments import integer, number
+from hotnas_torch.nago.box import BoxSpace
+from hotnas_torch.nago.hyperband import Hyperband
+
+__all__ = ["BOHB", "ProductDensity"]
+
+_SMALLEST_DENSITY = 1e-32
+
+
+@dataclass(frozen=True, slots=True)
+class ProductDensity:
+    r"""A kernel density estimate with a Gaussian kernel of its own width in every column.
+
+    p(x) = 1/n sum_i prod_j N(x_j; x_ij, h_j^2).
+
+    Attributes:
+        points: Points x_i, (n, d) float64.
+        bandwidth: Widths h, (d,), > 0.
+    """
+
+    points: Tensor
+    bandwidth: Tensor
+
+    @classmethod
+    def fit(cls, points: Tensor, *, min_bandwidth: float) -> Self:
+        """Takes h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
+
+        Args:
+            points: Shape (n, d).
+            min_bandwidth: Smallest width, > 0.
+        """
+        num, dim = points.shape
+        spread = points.std(dim=0, correction=0)
+        return cls(points, (1.06 * spread * num ** (-1.0 / (4 + dim))).clamp_min(min_bandwidth))
+
+    def log_prob(self, rows: Tensor) -> Tensor:
+        """Returns log p at rows (N, d), (N,)."""
+        scaled = (rows[:, None] - self.points) / self.bandwidth
+        kernels = -0.5 * scaled.square() - self.bandwidth.log() - 0.5 * math.log(2.0 * math.pi)
+        return kernels.sum(-1).logsumexp(-1) - math.log(len(self.points))
+
+    def sample(self, num: int, *, factor: float, generator: torch.Generator) -> Tensor:
+        """Draws rows in [0, 1] from the estimate with kernels ``factor`` times as wide, (num, d).
+
+        Every kernel is cut off at the borders and scaled to a whole there, by inversion of its
+        distribution function.
+        """
+        places = torch.randint(
+            len(self.points), (num,), generator=generator, device=generator.device
+        )
+        uniform = torch.rand(
+            num,
+            self.points.shape[1],
+            generator=generator,
+            dtype=torch.float64,
+            device=generator.device,
+        )
+        centres = self.points[places.to(self.points.device)]
+        width = factor * self.bandwidth
+        low = torch.special.ndtr((0.0 - centres) / width)
+        high = torch.special.ndtr((1.0 - centres) / width)
+        inside = low + uniform.to(centres) * (high - low)
+        drawn: Tensor = centres + width * torch.special.ndtri(inside)
+        return drawn.clamp(0.0, 1.0)
+
+
+class BOHB(Hyperband):
+    """Hyperband that draws new points where good ones are dense and bad ones are not.
+
+    Of the largest budget with enough values, the best ``top_fraction`` are the good points and the
+    others the bad ones, at least ``min_points`` each. Of ``num_samples`` points drawn from the
+    widened density of the good ones, the one with the largest ratio of both densities is asked. A
+    share of the points is drawn from the space instead, and all of them until there is a model.
+    Failed evaluations are bad.
+
+    Args:
+        space: What is searched.
+        min_budget: See :class:`Hyperband`, like the following.
+        max_budget: See :class:`Hyperband`.
+        eta: See :class:`Hyperband`.
+        asynchronous: See :class:`Hyperband`.
+        num_brackets: See :class:`Hyperband`.
+        top_fraction: Share of good points, in (0, 1).
+        num_samples: Points that are compared by their ratio of densities, >= 1.
+        random_fraction: Share of points drawn from the space, in [0, 1].
+        bandwidth_factor: How much wider the kernels are from which points are drawn, > 0.
+        min_bandwidth: Smallest width of a kernel, > 0.
+        min_points: Smallest number of good and of bad points, > d; None: d + 1.
+        generator: Source of all randomness.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: A number out of range.
+
+    Complexity: O(num_samples n d) per new point.
+
+    Reference: Falkner, Klein and Hutter, BOHB: Robust and Efficient Hyperparameter Optimization at
+        Scale, ICML 2018; the details and defaults are those of HpBandSter.
+
+    Example:
+        >>> from hotnas_torch.nago.box import UnitBox
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> search = BOHB(UnitBox(2), min_budget=1, max_budget=9, generator=generator)
+        >>> for _ in range(60):
+        ...     job = search.ask()
+        ...     search.tell(job, (job.row[0] - 0.3) ** 2 + (job.row[1] - 0.7) ** 2)
+        >>> min(result.value for result in search.results) < 0.02
+        True
+    """
+
+    name = "bohb"
+
+    def __init__(
+        self,
+        space: BoxSpace,
+        *,
+        min_budget: float,
+        max_budget: float,
+        eta: float = 3.0,
+        asynchronous: bool = False,
+        num_brackets: int | None = None,
+        top_fraction: float = 0.15,
+        num_samples: int = 64,
+        random_fraction: float = 1.0 / 3.0,
+        bandwidth_factor: float = 3.0,
+        min_bandwidth: float = 1e-3,
+        min_points: int | None = None,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__(
+            space,
+            min_budget=min_budget,
+            max_budget=max_budget,
+            eta=eta,
+            asynchronous=asynchronous,
+            num_brackets=num_brackets,
+            generator=generator,
+        )
+        min_points = space.dim + 1 if min_points is None else integer("min_points", min_points)
+        num_samples = integer("num_samples", num_samples)
+        top_fraction = number("top_fraction", top_fraction)
+        random_fraction = number("random_fraction", random_fraction)
+        bandwidth_factor = number("bandwidth_factor", bandwidth_factor)
+        min_bandwidth = number("min_bandwidth", min_bandwidth)
+        for argument, value, valid, expected in (
+            ("top_fraction", top_fraction, 0.0 < top_fraction < 1.0, "in (0, 1)"),
+            ("num_samples", num_samples, num_samples >= 1, "at least 1"),
+            ("random_fraction", random_fraction, 0.0 <= random_fraction <= 1.0, "in [0, 1]"),
+            ("bandwidth_factor", bandwidth_factor, 0.0 < bandwidth_factor < math.inf, "positive"),
+            ("min_bandwidth", min_bandwidth, 0.0 < min_bandwidth < math.inf, "positive"),
+            (
+                "min_points",
+                min_points,
+                min_points > space.dim,
+                f"more than the {space.dim} columns",
+            ),
+        ):
+            if not valid:
+                raise ValueError(f"{argument} must be {expected}, got {value!r}.")
+        self.top_fraction = top_fraction
+        self.num_samples = num_samples
+        self.random_fraction = random_fraction
+        self.bandwidth_factor = bandwidth_factor
+        self.min_bandwidth = min_bandwidth
+        self.min_points = min_points
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the strategy's settings, ready for ``json.dumps``."""
+        return super().settings() | {
+            "top_fraction": self.top_fraction,
+            "num_samples": self.num_samples,
+            "random_fraction": self.random_fraction,
+            "bandwidth_factor": self.bandwidth_factor,
+            "min_bandwidth": self.min_bandwidth,
+            "min_points": self.min_points,
+        }
+
+    def densities(self) -> tuple[ProductDensity, ProductDensity] | None:
+        """The densities of good and of bad points by which new ones are chosen; None without."""
+        by_budget: dict[float, list[tuple[float, tuple[float, ...]]]] = {}
+        for job, value in self.results:
+            worst = math.inf if math.isnan(value) else value
+            by_budget.setdefault(job.budget, []).append((worst, job.row))
+        for budget in sorted(by_budget, reverse=True):
+            found = sorted(by_budget[budget], key=lambda pair: pair[0])
+            num_good = max(self.min_points, math.floor(self.top_fraction * len(found)))
+            if len(found) - num_good < self.min_points:
+                continue
+            rows = torch.tensor([row for _, row in found], dtype=torch.float64)
+            good, bad = (
+                ProductDensity.fit(part, min_bandwidth=self.min_bandwidth)
+                for part in (rows[:num_good], rows[num_good:])
+            )
+            return good, bad
+        return None
+
+    def _propose(self) -> Tensor:
+        models = self.densities()
+        if models is None or self._uniform() < self.random_fraction:
+            return super()._propose()
+        good, bad = models
+        drawn = good.sample(
+            self.num_samples, factor=self.bandwidth_factor, generator=self._generator
+        )
+        smallest = math.log(_SMALLEST_DENSITY)
+        rows = self.space.round(drawn)
+        ratio = good.log_prob(rows).clamp_min(smallest) - bad.log_prob(rows).clamp_min(smallest)
+        return rows[int(ratio.argmax())]
+
+    def _uniform(self) -> float:
+        return float(
+            torch.rand(
+                (), generator=self._generator, dtype=torch.float64, device=self._generator.device
+            )
+        )

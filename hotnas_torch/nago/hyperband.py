@@ -1,0 +1,416 @@
+"""Hyperband: many points with a small budget, the best of them with larger ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.arguments import boolean, finite, integer, number
+from hotnas_torch.nago.box import BoxSpace, check_box, describe_box
+from hotnas_torch.search.base import read_state
+from hotnas_torch.search.randomness import check_generator, describe_state
+
+__all__ = ["Bracket", "Hyperband", "Job", "JobResult", "brackets_of"]
+
+_STATE_VERSION = 1
+# Whether a ratio of budgets is a power of eta, in spite of rounding.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One evaluation that a multi-fidelity search asks for.
+
+    Attributes:
+        number: Place in the order of asking, from 0; a seed for the evaluation that no other has.
+        row: The point as numbers in [0, 1].
+        budget: How much to spend on it, for example epochs.
+        bracket: Number of its bracket, from 0.
+        rung: Its place in the bracket's budgets, from 0.
+        parent: Number of the job with a smaller budget that was promoted; None for a new point.
+    """
+
+    number: int
+    row: tuple[float, ...]
+    budget: float
+    bracket: int
+    rung: int
+    parent: int | None
+
+    @property
+    def rows(self) -> Tensor:
+        """The point as one row, (1, d) float64, as ``space.decode`` takes it."""
+        return torch.tensor([self.row], dtype=torch.float64)
+
+
+class JobResult(NamedTuple):
+    """A job that was told.
+
+    Attributes:
+        job: What was asked.
+        value: The value to minimise; NaN when the evaluation failed.
+    """
+
+    job: Job
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One run of successive halving.
+
+    Attributes:
+        sizes: Points on each rung.
+        budgets: Budget of each rung.
+    """
+
+    sizes: tuple[int, ...]
+    budgets: tuple[float, ...]
+
+
+def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Bracket, ...]:
+    """Returns one round of Hyperband's brackets, the most exploring one first.
+
+    With L = floor(log_eta(max_budget / min_budget)) + 1 rungs, bracket s = L - 1, ..., 0 starts
+    n = ceil(floor(L / (s + 1)) eta^s) points with the budget max_budget eta^-s, and goes on with
+    max(floor(n eta^-i), 1) of them with eta^i times that.
+
+    Args:
+        min_budget: Smallest budget, > 0; where the ratio is no power of eta, the smallest used is
+            larger.
+        max_budget: Largest budget, >= ``min_budget``.
+        eta: Share of the points that stay is 1 / eta, > 1.
+
+    Raises:
+        ValueError: A number out of range.
+
+    Reference: Li et al., Hyperband, JMLR 2018, Algorithm 1, with the sizes of Falkner, Klein and
+        Hutter's HpBandSter.
+
+    Example:
+        >>> [bracket.sizes for bracket in brackets_of(30, 120, 2)]
+        [(4, 2, 1), (2, 1), (3,)]
+    """
+    min_budget, max_budget = number("min_budget", min_budget), number("max_budget", max_budget)
+    eta = number("eta", eta)
+    if not 0.0 < min_budget < math.inf:
+        raise ValueError(f"min_budget must be positive and finite, got {min_budget}.")
+    if not min_budget <= max_budget < math.inf:
+        raise ValueError(
+            f"max_budget must be finite and at least min_budget, {min_budget:g}; got "
+            f"{max_budget:g}."
+        )
+    if not 1.0 < eta < math.inf:
+        raise ValueError(f"eta must be finite and greater than 1, got {eta}.")
+    num_rungs = math.floor(math.log(max_budget / min_budget) / math.log(eta) + _TOLERANCE) + 1
+    budgets = tuple(max_budget * eta ** -float(rest) for rest in reversed(range(num_rungs)))
+    found = []
+    for last in reversed(range(num_rungs)):
+        start = math.ceil(num_rungs // (last + 1) * eta**last - _TOLERANCE)
+        sizes = tuple(
+            max(math.floor(start * eta ** -float(rung) + _TOLERANCE), 1) for rung in range(last + 1)
+        )
+        found.append(Bracket(sizes, budgets[-last - 1 :]))
+    return tuple(found)
+
+
+class Hyperband:
+    """Minimises over a box by asking for points with budgets and being told; evaluates nothing.
+
+    Every bracket draws points and promotes the best of each rung to the next, larger budget; the
+    brackets of :func:`brackets_of` repeat. There is always something to ask: while a bracket waits
+    for values, the next one starts, so that any number of workers stays busy.
+
+    With ``asynchronous=False`` a rung's best are promoted once all of the rung are told. With
+    ``asynchronous=True`` a point is promoted as soon as it is among the best of those told so far:
+    of k told out of n, the best floor(k n' / n), where n' is the size of the next rung. No rung
+    waits for its slowest evaluation then, and sizes stay the same, but a point that is promoted
+    early may turn out not to be among the rung's best.
+
+    ``min_budget = max_budget`` is random search: brackets of one point.
+
+    A value of NaN is a failed evaluation and never promoted. Everything random comes from
+    ``generator``, which only :meth:`ask` advances.
+
+    Args:
+        space: What is searched.
+        min_budget: Smallest budget, > 0.
+        max_budget: Largest budget, >= ``min_budget``.
+        eta: Of the points of a rung, 1 / eta go on to eta times the budget, > 1.
+        asynchronous: When to promote, see above.
+        num_brackets: After how many brackets to end, >= 1; None goes on for ever.
+        generator: Source of all randomness.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: A number out of range.
+
+    Complexity: O(jobs) per question.
+
+    Reference: Li et al., Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization,
+        JMLR 2018; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, for
+        the asynchronous promotions.
+
+    Example:
+        >>> from hotnas_torch.nago.box import UnitBox
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> search = Hyperband(UnitBox(2), min_budget=1, max_budget=4, eta=2, generator=generator)
+        >>> for _ in range(7):
+        ...     job = search.ask()
+        ...     search.tell(job, sum(job.row) + 1 / job.budget)
+        >>> [result.job.budget for result in search.results]
+        [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0]
+    """
+
+    name: ClassVar[str] = "hyperband"
+    """What the strategy is called in records."""
+
+    def __init__(
+        self,
+        space: BoxSpace,
+        *,
+        min_budget: float,
+        max_budget: float,
+        eta: float = 3.0,
+        asynchronous: bool = False,
+        num_brackets: int | None = None,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.space = check_box(space)
+        self.min_budget = number("min_budget", min_budget)
+        self.max_budget = number("max_budget", max_budget)
+        self.eta = number("eta", eta)
+        self.asynchronous = boolean("asynchronous", asynchronous)
+        self.num_brackets = (
+            None if num_brackets is None else integer("num_brackets", num_brackets, least=1)
+        )
+        self.brackets = brackets_of(min_budget, max_budget, eta)
+        self._generator = check_generator(generator)
+        self._seed = self._generator.initial_seed()
+        self._jobs: list[Job] = []
+        # By the jobs' numbers, in the order of telling.
+        self._values: dict[int, float] = {}
+
+    # --- asking and telling -----------------------------------------------------------------------
+
+    def ask(self) -> Job | None:
+        """Returns what to evaluate next; it is pending until told.
+
+        Promotions go first, those of the oldest bracket before others; then new points of brackets
+        that have begun; then the next bracket begins.
+
+        Returns:
+            The job; None when ``num_brackets`` have been asked, as far as what was told allows.
+        """
+        rungs = self._rungs()
+        job = self._promotion(rungs)
+        if job is None:
+            bracket = next(
+                (
+                    number
+                    for number, found in enumerate(rungs)
+                    if len(found[0]) < self._bracket(number).sizes[0]
+                ),
+                len(rungs),
+            )
+            if bracket == self.num_brackets:
+                return None
+            before = self._generator.get_state()
+            try:
+                with torch.inference_mode(False), torch.enable_grad():
+                    row = self._propose()
+            except BaseException:
+                # An interrupted question was not asked: the next one must not depend on it.
+                self._generator.set_state(before)
+                raise
+            job = Job(
+                len(self._jobs),
+                tuple(row.tolist()),
+                self._bracket(bracket).budgets[0],
+                bracket,
+                0,
+                None,
+            )
+        self._jobs.append(job)
+        return job
+
+    def tell(self, job: Job | int, value: float) -> None:
+        """Records the value of a job, in any order.
+
+        Args:
+            job: What was asked, or its number.
+            value: To be minimised; NaN for a failed evaluation.
+
+        Raises:
+            ValueError: It was not asked, or told before, or the value is infinite.
+        """
+        place = job.number if isinstance(job, Job) else integer("job", job)
+        if not 0 <= place < len(self._jobs) or (isinstance(job, Job) and self._jobs[place] != job):
+            raise ValueError(f"job must be one that ask() returned, got {job!r}.")
+        if place in self._values:
+            raise ValueError(f"job {place} has been told already (a job has one value).")
+        self._values[place] = finite("value", value)
+
+    @property
+    def results(self) -> tuple[JobResult, ...]:
+        """Everything that was told, in the order of telling."""
+        return tuple(JobResult(self._jobs[number], value) for number, value in self._values.items())
+
+    @property
+    def pending(self) -> tuple[Job, ...]:
+        """Jobs that were asked for and not told yet, in the order of asking."""
+        return tuple(job for job in self._jobs if job.number not in self._values)
+
+    @property
+    def spent(self) -> float:
+        """Sum of the budgets of all jobs that were asked for."""
+        return math.fsum(job.budget for job in self._jobs)
+
+    @property
+    def best(self) -> JobResult | None:
+        """The smallest value with the largest budget that has one, the earliest of equals.
+
+        Values with different budgets are not compared. None before the first value.
+        """
+        found = [result for result in self.results if not math.isnan(result.value)]
+        return min(found, key=lambda result: (-result.job.budget, result.value), default=None)
+
+    # --- what a strategy defines ------------------------------------------------------------------
+
+    def _propose(self) -> Tensor:
+        """Returns the row (d,) of a new point. Changes nothing but the generator."""
+        return self.space.sample(1, generator=self._generator)[0]
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the strategy's settings, ready for ``json.dumps``."""
+        return {
+            "min_budget": self.min_budget,
+            "max_budget": self.max_budget,
+            "eta": self.eta,
+            "asynchronous": self.asynchronous,
+            "num_brackets": self.num_brackets,
+        }
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Returns what the jobs depend on besides what is told, ready for ``json.dumps``."""
+        return {"strategy": self.name, "seed": self._seed, **self.settings()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that a continuation needs, ready for ``json.dumps``.
+
+        ``json`` writes a float so that it reads the same bits back; NaN is written as null.
+        """
+        return {
+            "version": _STATE_VERSION,
+            "config": self.config(),
+            "space": describe_box(self.space),
+            "generator": describe_state(self._generator),
+            "jobs": [
+                [list(job.row), job.budget, job.bracket, job.rung, job.parent] for job in self._jobs
+            ],
+            "values": [
+                [number, None if math.isnan(value) else value]
+                for number, value in self._values.items()
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken: the jobs from there on are the same.
+
+        The seed is taken over from the state. Nothing changes when an error is raised.
+
+        Args:
+            state: What :meth:`state_dict` of an equally configured strategy returned.
+
+        Raises:
+            TypeError: ``state`` is not a mapping.
+            ValueError: It is incomplete, of a newer version, of another strategy, of other settings
+                or of another space; the message names the difference.
+        """
+        seed, generator_state = read_state(
+            state,
+            newest=_STATE_VERSION,
+            config=self.config(),
+            space=describe_box(self.space),
+            generator=self._generator,
+        )
+        try:
+            jobs = [
+                Job(
+                    number,
+                    tuple(float(entry) for entry in row),
+                    float(budget),
+                    int(bracket),
+                    int(rung),
+                    None if parent is None else int(parent),
+                )
+                for number, (row, budget, bracket, rung, parent) in enumerate(state["jobs"])
+            ]
+            values = {
+                int(number): math.nan if value is None else float(value)
+                for number, value in state["values"]
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
+        self._generator.set_state(generator_state)
+        self._seed = seed
+        self._jobs = jobs
+        self._values = values
+
+    # --- brackets ---------------------------------------------------------------------------------
+
+    def _bracket(self, number: int) -> Bracket:
+        return self.brackets[number % len(self.brackets)]
+
+    def _rungs(self) -> list[list[list[Job]]]:
+        """Jobs by bracket and rung, in the order of asking."""
+        rungs: list[list[list[Job]]] = []
+        for job in self._jobs:
+            if job.bracket == len(rungs):
+                rungs.append([[] for _ in self._bracket(job.bracket).sizes])
+            rungs[job.bracket][job.rung].append(job)
+        return rungs
+
+    def _promotion(self, rungs: list[list[list[Job]]]) -> Job | None:
+        """The next job with a larger budget that what was told so far allows."""
+        for place, found in enumerate(rungs):
+            bracket = self._bracket(place)
+            parents = self._promoted(bracket, found)
+            for rung in reversed(range(len(parents))):
+                taken = {job.parent for job in found[rung + 1]}
+                if len(taken) == bracket.sizes[rung + 1]:
+                    continue
+                parent = next((job for job in parents[rung] if job.number not in taken), None)
+                if parent is not None:
+                    budget = bracket.budgets[rung + 1]
+                    return Job(len(self._jobs), parent.row, budget, place, rung + 1, parent.number)
+        return None
+
+    def _promoted(self, bracket: Bracket, found: list[list[Job]]) -> list[list[Job]]:
+        """The best of each rung but the last that may go on by now, best first."""
+        chosen = []
+        expected = bracket.sizes[0]
+        for jobs, size, places in zip(found, bracket.sizes, bracket.sizes[1:], strict=False):
+            told = [job for job in jobs if job.number in self._values]
+            ranked = sorted(
+                (job for job in told if not math.isnan(self._values[job.number])),
+                key=lambda job: self._values[job.number],
+            )
+            complete = len(told) == expected
+            early = len(told) * places // size if self.asynchronous else 0
+            quota = places if complete else early
+            chosen.append(ranked[:quota])
+            # Where evaluations fail, fewer than the rung's size may ever come.
+            expected = min(places, len(ranked)) if complete else places
+        return chosen
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({self.space!r}, {settings})"

@@ -1,0 +1,41 @@
+"""Batched optimal-transport ops, each with a compiled core and a torch text of the same.
+
+These functions take tensors with exactly one batch dimension and check little; `hotnas_torch.ot` is
+the checked and documented way in.
+"""
+
+from hotnas_torch.ot._operators.entropic_fgw import (
+    entropic_fgw,
+    following_plan,
+    stationary_objective,
+)
+from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
+from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
+from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
+from hotnas_torch.ot._operators.operator import Backend, Differentiate
+from hotnas_torch.ot._operators.sinkhorn import (
+    entropic_objective,
+    entropic_plan,
+    following_masses,
+    sinkhorn,
+)
+from hotnas_torch.ot._operators.transport import transport
+
+__all__ = [
+    "Backend",
+    "Differentiate",
+    "cell_distances",
+    "entropic_fgw",
+    "entropic_objective",
+    "entropic_plan",
+    "fgw",
+    "fgw_backward",
+    "fgw_lower_bound",
+    "following_masses",
+    "following_plan",
+    "network_distances",
+    "quadratic_cost",
+    "sinkhorn",
+    "stationary_objective",
+    "transport",
+]

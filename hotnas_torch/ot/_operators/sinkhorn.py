@@ -1,0 +1,380 @@
+"""Entropic optimal transport of a batch of small problems."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ot._operators.operator import (
+    Backend,
+    Differentiate,
+    Operator,
+    along,
+    attached,
+    full_precision,
+    is_tracked,
+    one_call,
+    save,
+    undefined,
+)
+from hotnas_torch.ot._operators.transport import tangent
+from hotnas_torch.ot._reference.sinkhorn import sinkhorn as reference
+
+__all__ = [
+    "absent_shares",
+    "appearing",
+    "entropic_objective",
+    "entropic_plan",
+    "following_masses",
+    "marginal_inverse",
+    "sinkhorn",
+]
+
+
+def sinkhorn(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    *,
+    backend: Backend = "auto",
+    differentiate: Differentiate = "implicit",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Minimise <cost, T> + epsilon * sum T (log T - 1) over the couplings T of ``a`` and ``b``.
+
+    Args:
+        cost: Costs, shape (B, n, m), float32 or float64.
+        a: Row masses, shape (B, n). Nodes of zero weight are absent.
+        b: Column masses, shape (B, m), with the same sum as ``a``.
+        epsilon: Weight of the entropy, in units of the cost, > 0.
+        tol: L1 error to stop at, of the row and of the column masses of the plan.
+        max_iter: Most iterations of an item.
+        backend: "auto", "ext" or "torch"; see `Operator`.
+        differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
+
+    Returns:
+        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the larger L1
+        error of the row and column masses; ``iterations`` (B,) int32; ``status`` (B,) int32.
+
+    Differentiability:
+        ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal
+        equations, with sum f - sum g held constant (the equations leave one constant open; absent
+        nodes do not count in it). The mass of an absent node moves the duals of the others as it
+        does in the limit; its own dual is -inf, and has the tangent NaN along its mass. This is
+        the derivative at convergence, whatever number of iterations was run. The minimum-norm
+        solution is taken where a small ``epsilon`` makes the equations singular in floating point.
+        Items without a solution (status NONFINITE or INFEASIBLE) get NaN. Unrolled, it is the
+        derivative of the iterations that were run.
+
+    Complexity:
+        O(n m) per iteration; implicit backward O((n + m)^3); O((n + m)^2) memory per item.
+    """
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
+        cost, a, b, epsilon, tol, max_iter, backend=backend, differentiate=differentiate
+    )
+    return result
+
+
+def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf."""
+    absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
+    # In place, as memory is what takes time here; absent nodes before the exponential, so that what
+    # stands there reaches no gradient.
+    exponent = (f[:, :, None] + g[:, None, :]).sub_(cost).mul_(1 / epsilon)
+    return exponent.masked_fill_(absent, -torch.inf).exp_()
+
+
+def entropic_objective(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    mass: Tensor,
+    *,
+    differentiate: Differentiate = "implicit",
+) -> Tensor:
+    """Compute the optimal <cost, T> + epsilon * KL(T | a b') from the optimal duals.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n), with sum 1.
+        b: Column masses, shape (B, m), with sum 1.
+        f: Optimal row duals from `sinkhorn`, shape (B, n).
+        g: Optimal column duals, shape (B, m).
+        epsilon: As it was given to `sinkhorn`.
+        mass: Sum of the entropic plan of these duals, shape (B,).
+        differentiate: As it was given to `sinkhorn`.
+
+    Returns:
+        The value of the dual problem, shape (B,): a lower bound of the optimum that meets it at
+        convergence.
+
+    Differentiability:
+        In ``cost``, ``a`` and ``b`` by the envelope theorem: the duals are optimal, so their own
+        dependence on the inputs does not count. That saves the linear system that differentiating
+        through them takes, and it stays accurate where that system is nearly singular. Second
+        derivatives go through the duals, as they must. Unrolled, the first ones do, too.
+    """
+    if differentiate == "unroll":
+        return _dual_value(a, b, f, g, epsilon, mass)
+    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass)
+    return value
+
+
+def absent_shares(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Where the first mass of an absent node would go: the limits of T_ij / a_i and T_ij / b_j.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        f: Optimal row duals, shape (B, n); -inf at absent rows.
+        g: Optimal column duals, shape (B, m); -inf at absent columns.
+        epsilon: Weight of the entropy.
+
+    Returns:
+        Shares of absent rows in the columns, and of absent columns in the rows, both (B, n, m); 0
+        for nodes that are there, and where one of the costs is no number.
+    """
+    rows, columns = _shares(cost, f, g, epsilon), _shares(cost.mT, g, f, epsilon)
+    return rows, columns.mT
+
+
+def _shares(cost: Tensor, own: Tensor, others: Tensor, epsilon: float) -> Tensor:
+    there = (others != -torch.inf)[:, None, :]
+    usable = cost.isfinite()
+    known = (own == -torch.inf) & (usable | ~there).all(2) & there.any(2)
+    reached = known[:, :, None] & there
+    duals = torch.where(there, others[:, None, :], 0)
+    exponent = torch.where(reached, (duals - torch.where(usable, cost, 0)) / epsilon, 0)
+    exponent = torch.where(there | ~known[:, :, None], exponent, -torch.inf)
+    return torch.where(reached, exponent.softmax(2), 0)
+
+
+@one_call
+def following_masses(
+    plan: Tensor, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+) -> Tensor:
+    """`plan` with the derivative that it has in the masses of absent nodes.
+
+    Elsewhere the duals carry the derivative; those of absent nodes are -inf.
+
+    Args:
+        plan: Entropic plan of the duals, shape (B, n, m).
+        cost: Costs that it is optimal for, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+        f: Optimal row duals, shape (B, n).
+        g: Optimal column duals, shape (B, m).
+        epsilon: Weight of the entropy.
+    """
+    if not is_tracked(a, b):
+        return plan
+    rows, columns = absent_shares(cost, f, g, epsilon)
+    moved = rows * (a - a.detach())[:, :, None] + columns * (b - b.detach())[:, None, :]
+    return plan + moved
+
+
+def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Derivative of the objective in the row masses, without its part along (1, ..., 1).
+
+    It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
+    have. Absent nodes get that limit, and 0 where one of their costs is no number.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        f: Optimal row duals, shape (B, n).
+        g: Optimal column duals, shape (B, m); -inf at absent columns.
+        epsilon: As it was given to `sinkhorn`.
+
+    Returns:
+        Shape (B, n).
+    """
+    here, others = (a > 0), (g != -torch.inf)[:, None, :]
+    usable = cost.isfinite()
+    exponent = (torch.where(others, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
+    limit = -epsilon * torch.where(others, exponent, -torch.inf).logsumexp(2)
+    slope = torch.where(here, f - epsilon * torch.where(here, a, 1).log(), limit)
+    known = here | ((usable | ~others).all(2) & others.any(2))
+    return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
+
+
+def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor) -> Tensor:
+    value = -epsilon * (mass - 1)
+    for dual, masses in ((f, a), (g, b)):
+        # Chosen before the products: 0 times -inf would be NaN.
+        slope = torch.where(dual == -torch.inf, 0, dual)
+        logarithm = torch.where(masses > 0, masses, 1).log()
+        value = value + ((slope - epsilon * logarithm) * masses).sum(1)
+    return value
+
+
+def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
+    """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
+
+    Where ``epsilon`` is large against the costs, duals of its size leave nothing else of the value.
+    """
+    absent = (a == 0)[:, :, None] | (b == 0)[:, None, :]
+    filled = cost.masked_fill(absent, 0)
+    product = ((filled @ b[:, :, None]).squeeze(2) * a).sum(1)
+    least = cost.masked_fill(absent, torch.inf).amin((1, 2))
+    spread = cost.masked_fill(absent, -torch.inf).amax((1, 2)) - least
+    lowest = product - spread * (spread / (8 * epsilon))
+    return torch.where(spread < epsilon, value.clamp(lowest, product), value)
+
+
+@full_precision
+def _objective(
+    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
+) -> Tensor:
+    return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
+
+
+def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    cost, a, b, f, g, ctx.epsilon, _ = inputs
+    save(ctx, cost, a, b, f, g)
+
+
+def _objective_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return ()
+    cost, a, b, f, g = ctx.saved_tensors
+    epsilon = ctx.epsilon
+    return (
+        grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
+        grad[:, None] * mass_slopes(cost, a, f, g, epsilon),
+        grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon),
+    )
+
+
+def _objective_jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    cost = ctx.saved_tensors[0]
+    return along(_objective_backward(ctx, cost.new_ones(len(cost))), tangents[:3])
+
+
+def _fake(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tol: float, max_iter: int
+) -> tuple[Tensor, ...]:
+    del epsilon, tol, max_iter
+    counts = cost.new_empty(cost.shape[0], dtype=torch.int32)
+    return (
+        torch.empty_like(a, memory_format=torch.contiguous_format),
+        torch.empty_like(b, memory_format=torch.contiguous_format),
+        cost.new_empty(cost.shape[0]),
+        counts,
+        torch.empty_like(counts),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cost, _, _, ctx.epsilon, *_ = inputs
+    f, g, residual, _, _ = output
+    ctx.underived = ("residual",)
+    save(ctx, cost, f, g, residual)
+
+
+def _backward(
+    ctx: Any,
+    grad_f: Tensor | None,
+    grad_g: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    if grad_f is None and grad_g is None:
+        return ()
+    cost, f, g, _ = ctx.saved_tensors
+    grad_f = torch.zeros_like(f) if grad_f is None else grad_f
+    grad_g = torch.zeros_like(g) if grad_g is None else grad_g
+    plan = entropic_plan(cost, f, g, ctx.epsilon)
+    # P 1 = a and P' 1 = b, differentiated: H (df, dg) = (epsilon da + (P * dC) 1, ...).
+    right = torch.cat([grad_f, grad_g], 1)
+    adjoint = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
+    x, y = adjoint.split([f.shape[1], g.shape[1]], 1)
+    grad_cost = plan * (x[:, :, None] + y[:, None, :])
+    # An absent node takes its first mass from the others.
+    rows, columns = absent_shares(cost, f, g, ctx.epsilon)
+    of_a = x - (rows * y[:, None, :]).sum(2)
+    of_b = y - (columns * x[:, :, None]).sum(1)
+    return grad_cost, ctx.epsilon * of_a, ctx.epsilon * of_b
+
+
+def _jvp(
+    ctx: Any,
+    change_cost: Tensor | None,
+    change_a: Tensor | None,
+    change_b: Tensor | None,
+    *_: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    cost, f, g, residual = ctx.saved_tensors
+    plan = entropic_plan(cost, f, g, ctx.epsilon)
+    right_f, right_g = torch.zeros_like(f), torch.zeros_like(g)
+    if change_cost is not None:
+        moved = plan * torch.where(plan == 0, 0, change_cost)
+        right_f, right_g = moved.sum(2), moved.sum(1)
+    if change_a is not None or change_b is not None:
+        rows, columns = absent_shares(cost, f, g, ctx.epsilon)
+        change_a = torch.zeros_like(f) if change_a is None else change_a
+        change_b = torch.zeros_like(g) if change_b is None else change_b
+        kept_a = change_a - (columns * change_b[:, None, :]).sum(2)
+        kept_b = change_b - (rows * change_a[:, :, None]).sum(1)
+        right_f, right_g = right_f + ctx.epsilon * kept_a, right_g + ctx.epsilon * kept_b
+    right = torch.cat([right_f, right_g], 1)
+    change = (marginal_inverse(plan) @ right[:, :, None]).squeeze(2)
+    x, y = change.split([f.shape[1], g.shape[1]], 1)
+    x, y = appearing(x, f, change_a), appearing(y, g, change_b)
+    return x, y, undefined(residual), None, None
+
+
+def appearing(change: Tensor, dual: Tensor, of_mass: Tensor | None) -> Tensor:
+    """Tangent of a dual: NaN where the mass of an absent node grows, which lifts it from -inf."""
+    if of_mass is None:
+        return change
+    return torch.where((dual == -torch.inf) & (of_mass != 0), torch.nan, change)
+
+
+def marginal_inverse(plan: Tensor) -> Tensor:
+    """Pseudo-inverse of H = (diag(P 1), P; P', diag(P' 1)), the derivative of the marginals.
+
+    H is symmetric, singular along (1, -1) and at absent nodes, and nearly so where the support of
+    the plan falls apart.
+
+    Args:
+        plan: P, shape (B, n, m). NaN makes the inverse of its item, and of no other, NaN.
+
+    Returns:
+        Shape (B, n + m, n + m).
+    """
+    failed = plan.isnan().any(2).any(1)[:, None, None]
+    plan = torch.where(failed, 0, plan)
+    system = torch.cat(
+        [
+            torch.cat([torch.diag_embed(plan.sum(2)), plan], 2),
+            torch.cat([plan.mT, torch.diag_embed(plan.sum(1))], 2),
+        ],
+        1,
+    )
+    inverse = torch.linalg.pinv(system, hermitian=True)
+    masses = torch.diagonal(system, dim1=1, dim2=2)
+    absent = (masses == 0)[:, :, None] | (masses == 0)[:, None, :]
+    return torch.where(failed, torch.nan, torch.where(absent, 0, inverse))  # 0 without rounding
+
+
+_OPERATOR = Operator(
+    "sinkhorn",
+    reference,
+    fake=_fake,
+    outputs=("f", "g", "residual", "iterations", "status"),
+    setup_context=_setup_context,
+    backward=_backward,
+    jvp=_jvp,
+)
+_ENTROPIC_OBJECTIVE = attached(
+    "entropic_objective",
+    _objective,
+    setup_context=_setup_objective,
+    backward=_objective_backward,
+    jvp=_objective_jvp,
+)

@@ -1,0 +1,634 @@
+"""Fused Gromov-Wasserstein by fully corrective conditional gradient.
+
+The coupling is a convex combination of few atoms, the start and the vertices found so far. The pair
+cost is linear, so with B(V_a) stored for every atom the objective restricted to the atoms is a
+small quadratic form in their weights: re-balancing the weights needs no further transport problem.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ot._reference.pair_cost import (
+    LOSS_L1,
+    dense_pair_cost,
+    pair_cost,
+    pair_cost_gradient,
+    signature_distance,
+)
+from hotnas_torch.ot._reference.scale import back, exponent_of, largest_of, power_of_two
+from hotnas_torch.ot._reference.transport import (
+    CONVERGED,
+    INFEASIBLE,
+    MAX_ITER,
+    NONFINITE,
+    extend_duals,
+    feasibility,
+    transport,
+)
+
+__all__ = [
+    "NUM_STRUCTURAL_STARTS",
+    "Problem",
+    "Units",
+    "fgw",
+    "fgw_backward",
+    "without_absent_nodes",
+]
+
+# Starts that need no further input: signature, pointwise, order-preserving.
+NUM_STRUCTURAL_STARTS = 3
+_SLOTS = 8  # atoms that room is made for at a time
+_REFINEMENTS = 2  # times that a transport problem is solved again in its reduced costs
+
+
+def fgw(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    init: Tensor,
+    start_costs: Tensor,
+    loss: int,
+    pairs: int,
+    num_starts: int,
+    tol: float,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    r"""Find a stationary coupling of the fused Gromov-Wasserstein objective.
+
+    .. math:: F(T) = (1 - \alpha) \langle C, T \rangle
+        + \alpha \sum T_{ij} T_{kl} L(C^x_{ik} - C^y_{jl})
+
+    with the sum over the pair set. Nodes of zero weight are absent, whatever their costs are. Every
+    item is solved in units of its own (`scale`): scaling costs by a power of two, and structures by
+    what makes the pair costs follow, scales the results and changes nothing else.
+
+    CONVERGED says that duals which are feasible to the last bit prove a gap of at most ``tol``
+    times the objective, plus the rounding of the dtype: 8 epsilon times <grad F(T), T> and <grad
+    F(T), V>. Where that cannot be proved in the dtype, the status is MAX_ITER.
+
+    Args:
+        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        struct_x: Structure of the first graph, shape (B, n, n); need not be symmetric.
+        struct_y: Structure of the second graph, shape (B, m, m).
+        a: Masses of the first graph, shape (B, n).
+        b: Masses of the second graph, shape (B, m), with the same sum.
+        alpha: Weight of the quadratic term per item, shape (B,), in [0, 1].
+        init: Coupling to start from, shape (B, n, m), or no elements for none.
+        start_costs: Costs whose cheapest vertices are starts, shape (R, n, m), or no elements.
+        loss: 0 for L(d) = abs(d), 1 for the square.
+        pairs: 0 for all i, j, k, l; 1 (directed) for i != k, j != l; 2 (ordered) for i < k, j < l.
+        num_starts: How many starts to use, in the order ``init``, the cheapest vertex of
+            (1 - alpha) cost + alpha * `signature_distance`, that of ``cost`` alone (pointwise), the
+            order-preserving coupling, then ``start_costs``. A start with the support of an earlier
+            one would lead to the same result and is passed over. The best objective is kept, the
+            first of equals.
+        tol: Relative duality gap to stop at.
+        max_iter: Most transport problems that one start may solve.
+
+    Returns:
+        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n), ``g`` (B, m) of the transport
+        problem linearised at ``plan``, those of absent nodes as in `transport`; ``gap`` (B,), its
+        duality gap, an upper bound of <grad F(T), T - V> for all couplings V; ``iterations`` (B,)
+        int32, transport problems solved over all starts; ``status`` (B,) int32.
+
+    Complexity:
+        O((n + m) n m) per iteration plus one exact transport problem.
+
+    Reference:
+        T. Vayer et al., Optimal transport for structured data with application on graphs, ICML
+        2019, eq. 3; S. Lacoste-Julien, M. Jaggi, On the global linear convergence of Frank-Wolfe
+        optimization variants, NeurIPS 2015, algorithm 3.
+    """
+    if num_starts < 1:
+        msg = f"num_starts must be at least 1, got {num_starts}"
+        raise ValueError(msg)
+    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b)
+    status = feasibility(a, b, *inputs, alpha)
+    status = _check_starts(status, a, b, init, start_costs, num_starts)
+    items = (status == CONVERGED).nonzero().squeeze(1)
+    used_cost, used_x, used_y = (value[items] for value in inputs)
+    units = Units.of(used_cost, used_x, used_y, a[items], alpha[items], loss)
+    problem = units.scale(used_cost, used_x, used_y, a[items], b[items])
+    coupling = back(init[items], -units.mass) if init.numel() else init
+    best = _Solution.unsolved(problem)
+    supports: list[Tensor] = []
+    for number in range(num_starts):
+        start, transports = _start(problem, number, coupling, start_costs, loss, pairs)
+        best.iterations.add_(transports)
+        fresh = torch.ones_like(best.status, dtype=torch.bool)
+        if number > 0 or not init.numel():  # a vertex is told by its support, other couplings not
+            support = start > 0
+            for earlier in supports:
+                fresh &= (support != earlier).any(2).any(1)
+            supports.append(support)
+        chosen = fresh.nonzero().squeeze(1)
+        part, known = problem.select(chosen), best.objective[chosen]
+        best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
+    found = units.restore(best)
+    x, y = a != 0, b != 0
+    if not (bool(x.all()) and bool(y.all())):
+        slopes = _slopes(
+            best.plan, cost[items], struct_x[items], struct_y[items], units, loss, pairs
+        )
+        slopes = back(slopes, units.dual)
+        f, g = extend_duals(slopes, x[items], y[items], found.f, found.g)
+        found = replace(found, f=f, g=g)
+    result = _Solution.failed(cost, a, b, status)
+    result.fill(items, found)
+    return (
+        result.plan,
+        result.objective,
+        result.f,
+        result.g,
+        result.gap,
+        result.iterations,
+        result.status,
+    )
+
+
+def fgw_backward(
+    plan: Tensor, struct_x: Tensor, struct_y: Tensor, weight: Tensor, loss: int, pairs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiate the quadratic term by the structures at a fixed plan, and compute it.
+
+    See `hotnas_torch.ot._reference.pair_cost.pair_cost_gradient`; the third result is weight times
+    the quadratic term, shape (B,), a sum of terms that are not negative.
+    """
+    grad_x, grad_y = pair_cost_gradient(plan, struct_x, struct_y, weight, loss, pairs)
+    value = 0.5 * (plan * dense_pair_cost(plan, struct_x, struct_y, loss, pairs)).sum((1, 2))
+    return grad_x, grad_y, weight * value
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Tensors with one row per item."""
+
+    def select(self, items: Tensor) -> Self:
+        return type(self)(*(getattr(self, field.name)[items] for field in fields(self)))
+
+
+def without_absent_nodes(
+    cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blank whatever belongs to nodes of zero weight, so that it cannot reach a result."""
+    x, y = a != 0, b != 0
+    return (
+        torch.where(x[:, :, None] & y[:, None, :], cost, 0),
+        torch.where(x[:, :, None] & x[:, None, :], struct_x, 0),
+        torch.where(y[:, :, None] & y[:, None, :], struct_y, 0),
+    )
+
+
+@dataclass(frozen=True)
+class Problem(_Rows):
+    """Of size 1: F(T) = linear <cost, T> + pair sum T_ij T_kl L(struct_x_ik - struct_y_jl)."""
+
+    cost: Tensor
+    struct_x: Tensor
+    struct_y: Tensor
+    a: Tensor
+    b: Tensor
+    linear: Tensor
+    pair: Tensor
+
+
+@dataclass(frozen=True)
+class Units(_Rows):
+    """Exponents of the powers of two that costs, structures and masses are divided by.
+
+    ``result`` is that of the objective, and the weights of the terms are such that the larger one
+    is 1 to 2.
+    """
+
+    cost: Tensor
+    structure: Tensor
+    mass: Tensor
+    result: Tensor
+    linear: Tensor
+    pair: Tensor
+
+    @classmethod
+    def of(
+        cls, cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, alpha: Tensor, loss: int
+    ) -> Self:
+        """Choose the units of a batch without absent nodes."""
+        largest = largest_of(cost)
+        most = torch.maximum(largest_of(struct_x), largest_of(struct_y))
+        of_cost, of_struct, mass = (exponent_of(value) for value in (largest, most, a.sum(1)))
+        rest = 1 - alpha
+        in_cost = of_cost + mass
+        in_pair = (1 if loss == LOSS_L1 else 2) * of_struct + 2 * mass
+        has_linear, has_pair = (largest > 0) & (rest != 0), (most > 0) & (alpha != 0)
+        by_linear, by_pair = in_cost + exponent_of(rest), in_pair + exponent_of(alpha)
+        result = torch.where(has_pair, by_pair, 0)
+        result = torch.where(has_linear & ~(has_pair & (by_linear <= by_pair)), by_linear, result)
+        dtype = cost.dtype
+        return cls(
+            of_cost,
+            of_struct,
+            mass,
+            result,
+            torch.where(has_linear, rest * power_of_two(in_cost - result, dtype), 0),
+            torch.where(has_pair, alpha * power_of_two(in_pair - result, dtype), 0),
+        )
+
+    @property
+    def dual(self) -> Tensor:
+        """Exponents of the duals."""
+        return self.result - self.mass
+
+    def scale(
+        self, cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor
+    ) -> Problem:
+        """Bring the inputs to size 1."""
+        return Problem(
+            back(cost, -self.cost),
+            back(struct_x, -self.structure),
+            back(struct_y, -self.structure),
+            back(a, -self.mass),
+            back(b, -self.mass),
+            self.linear,
+            self.pair,
+        )
+
+    def restore(self, found: "_Solution") -> "_Solution":
+        """Bring results back to the units of the caller."""
+        return replace(
+            found,
+            plan=back(found.plan, self.mass),
+            objective=back(found.objective, self.result),
+            f=back(found.f, self.dual),
+            g=back(found.g, self.dual),
+            gap=back(found.gap, self.result),
+        )
+
+
+def _check_starts(
+    status: Tensor, a: Tensor, b: Tensor, init: Tensor, start_costs: Tensor, num_starts: int
+) -> Tensor:
+    """Mark the items whose given starts are none: no numbers, or no coupling of these masses."""
+    x, y = a != 0, b != 0
+    if init.numel():
+        plan = torch.where(x[:, :, None] & y[:, None, :], init, 0)
+        slack = (
+            2
+            * torch.finfo(a.dtype).eps ** 0.5
+            * back(torch.ones_like(a[:, :1]), exponent_of(a.sum(1)))
+        )
+        near = ((plan.sum(2) - a).abs() <= slack).all(1) & ((plan.sum(1) - b).abs() <= slack).all(1)
+        coupling = near & (plan >= 0).all(2).all(1)
+        wrong = torch.where(plan.isfinite().all(2).all(1), INFEASIBLE, NONFINITE)
+        status = torch.where((status == CONVERGED) & ~coupling, wrong, status).to(torch.int32)
+    for cost in start_costs[: max(0, num_starts - NUM_STRUCTURAL_STARTS - (init.numel() > 0))]:
+        used = torch.where(x[:, :, None] & y[:, None, :], cost, 0)
+        finite = used.isfinite().all(2).all(1)
+        status = torch.where((status == CONVERGED) & ~finite, NONFINITE, status).to(torch.int32)
+    return status
+
+
+def _slopes(
+    plan: Tensor,
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    units: Units,
+    loss: int,
+    pairs: int,
+) -> Tensor:
+    """Derivative of F in the plan between any two nodes, also absent ones, in these units."""
+    x, y = back(struct_x, -units.structure), back(struct_y, -units.structure)
+    from_pairs = units.pair[:, None, None] * pair_cost(plan, x, y, loss, pairs)
+    linear = units.linear[:, None, None]
+    return from_pairs + torch.where(linear == 0, 0, linear * back(cost, -units.cost))
+
+
+@dataclass(frozen=True)
+class _Solution(_Rows):
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    iterations: Tensor
+    status: Tensor
+
+    @classmethod
+    def failed(cls, cost: Tensor, a: Tensor, b: Tensor, status: Tensor) -> Self:
+        """NaN throughout."""
+        return cls(
+            plan=torch.full_like(cost, torch.nan),
+            objective=torch.full_like(a[:, :1].sum(1), torch.nan),
+            f=torch.full_like(a, torch.nan),
+            g=torch.full_like(b, torch.nan),
+            gap=torch.full_like(a[:, :1].sum(1), torch.nan),
+            iterations=torch.zeros_like(status),
+            status=status,
+        )
+
+    @classmethod
+    def unsolved(cls, problem: Problem) -> Self:
+        """Nothing found yet: every status but NONFINITE and INFEASIBLE is better."""
+        status = torch.full_like(problem.linear, MAX_ITER, dtype=torch.int32)
+        return cls.failed(problem.cost, problem.a, problem.b, status)
+
+    def fill(self, items: Tensor, found: "_Solution") -> None:
+        for field in fields(self):
+            getattr(self, field.name)[items] = getattr(found, field.name)
+
+    def improve(self, items: Tensor, found: "_Solution") -> None:
+        """Take over what is better for the given items; count all of it."""
+        self.iterations[items] += found.iterations
+        now = self.objective[items]
+        better = (found.objective < now) | now.isnan()
+        for field in fields(self):
+            if field.name != "iterations":
+                getattr(self, field.name)[items[better]] = getattr(found, field.name)[better]
+
+
+@dataclass(frozen=True)
+class _Atoms(_Rows):
+    """Couplings V_a with weight w_a; slots of weight 0 are free."""
+
+    plans: Tensor  # (B, K, n, m)
+    pair_costs: Tensor  # B(V_a), (B, K, n, m)
+    weights: Tensor  # (B, K)
+    linear: Tensor  # <cost, V_a>, (B, K)
+    form: Tensor  # Q_ab = <B(V_a), V_b>, (B, K, K)
+
+    @classmethod
+    def single(cls, problem: Problem, start: Tensor, loss: int, pairs: int) -> Self:
+        batch, n, m = start.shape
+        atoms = cls(
+            start.new_zeros(batch, _SLOTS, n, m),
+            start.new_zeros(batch, _SLOTS, n, m),
+            start.new_zeros(batch, _SLOTS),
+            start.new_zeros(batch, _SLOTS),
+            start.new_zeros(batch, _SLOTS, _SLOTS),
+        )
+        atoms.put(problem, start, torch.zeros_like(problem.pair, dtype=torch.int64), loss, pairs)
+        atoms.weights[:, 0] = 1
+        return atoms
+
+    def with_free_slot(self) -> "_Atoms":
+        if (self.weights == 0).any(1).all():
+            return self
+        pad = torch.nn.functional.pad
+        return _Atoms(
+            pad(self.plans, (0, 0, 0, 0, 0, _SLOTS)),
+            pad(self.pair_costs, (0, 0, 0, 0, 0, _SLOTS)),
+            pad(self.weights, (0, _SLOTS)),
+            pad(self.linear, (0, _SLOTS)),
+            pad(self.form, (0, _SLOTS, 0, _SLOTS)),
+        )
+
+    def put(self, problem: Problem, plan: Tensor, slot: Tensor, loss: int, pairs: int) -> None:
+        """Fill a free slot of every item with a coupling of weight 0."""
+        item = torch.arange(len(slot), device=slot.device)
+        cost_of_pairs = pair_cost(plan, problem.struct_x, problem.struct_y, loss, pairs)
+        self.plans[item, slot] = plan
+        self.pair_costs[item, slot] = cost_of_pairs
+        self.linear[item, slot] = (problem.cost * plan).sum((1, 2))
+        for other in range(self.weights.shape[1]):
+            product = (cost_of_pairs * self.plans[:, other]).sum((1, 2))
+            self.form[item, slot, other] = product
+            self.form[item, other, slot] = product
+
+    def slopes(self, problem: Problem) -> Tensor:
+        """Return d F / d w_a, (B, K)."""
+        quadratic = _weighted_sum(self.weights, self.form)
+        return problem.linear[:, None] * self.linear + problem.pair[:, None] * quadratic
+
+    def rebalance(self, problem: Problem, fresh: Tensor, enough: Tensor) -> None:
+        """Move weight between the atoms, exactly per pair, until their own gap is small.
+
+        Each step moves weight from the atom of steepest slope to the one of least. ``fresh`` is the
+        slot that takes part although it has no weight yet. At least one step is made.
+        """
+        item = torch.arange(len(fresh), device=fresh.device)
+        weights, form = self.weights, self.form
+        in_use = weights > 0
+        in_use[item, fresh] = True
+        most_steps = 4 * in_use.sum(1)
+        slopes = self.slopes(problem)
+        moving = torch.ones_like(fresh, dtype=torch.bool)
+        for step in range(int(most_steps.max())):
+            up = torch.where(in_use, slopes, torch.inf).argmin(1)
+            down = torch.where(weights > 0, slopes, -torch.inf).argmax(1)
+            local = slopes[item, down] - slopes[item, up]
+            moving = moving & (local > 0) & (step < most_steps)
+            if step > 0:
+                moving = moving & (local > enough)
+            if not moving.any():
+                break
+            curvature = problem.pair * (
+                form[item, up, up] + form[item, down, down] - 2 * form[item, up, down]
+            )
+            most = weights[item, down]
+            exact = torch.where(curvature > 0, local / curvature, torch.inf)
+            moved = torch.where(moving, torch.minimum(exact, most), 0)
+            weights[item, up] += moved
+            weights[item, down] -= moved  # exactly 0 when all of it goes: the slot is free again
+            slopes = slopes + (problem.pair * moved)[:, None] * (form[item, up] - form[item, down])
+            in_use = torch.where(moving[:, None], weights > 0, in_use)
+        # Many small moves round the sum away from 1.
+        weights.div_(_weighted_sum(weights, torch.ones_like(weights))[:, None])
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum over the slots in their order: empty slots, which other items may need, change no bit."""
+    total = torch.zeros_like(values[:, 0])
+    for slot in range(weights.shape[1]):
+        share = weights[:, slot].reshape(-1, *[1] * (total.dim() - 1))
+        total = total + share * values[:, slot]
+    return total
+
+
+def _start(
+    problem: Problem, number: int, init: Tensor, start_costs: Tensor, loss: int, pairs: int
+) -> tuple[Tensor, int]:
+    """Return the coupling of one start and the number of transport problems it took."""
+    cost, a, b = problem.cost, problem.a, problem.b
+    if init.numel():
+        if number == 0:
+            return torch.where((a != 0)[:, :, None] & (b != 0)[:, None, :], init, 0), 0
+        number -= 1
+    if number == 0:
+        signature = signature_distance(problem.struct_x, problem.struct_y, a, b, loss, pairs)
+        linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
+        return transport(linear * cost + pair * signature, a, b)[0], 1
+    if number == 1:
+        return transport(cost, a, b)[0], 1
+    if number == 2:
+        return _order_preserving(a, b), 0
+    chosen = start_costs[number - NUM_STRUCTURAL_STARTS]
+    return transport(chosen.expand_as(cost), a, b)[0], 1
+
+
+def _order_preserving(a: Tensor, b: Tensor) -> Tensor:
+    """Couple both sides in their order (the north-west corner rule)."""
+    end_a, end_b = a.cumsum(1), b.cumsum(1)
+    begin_a = torch.nn.functional.pad(end_a[:, :-1], (1, 0))
+    begin_b = torch.nn.functional.pad(end_b[:, :-1], (1, 0))
+    overlap = torch.minimum(end_a[:, :, None], end_b[:, None, :]) - torch.maximum(
+        begin_a[:, :, None], begin_b[:, None, :]
+    )
+    return overlap.clamp_min(0)
+
+
+def _descend(
+    problem: Problem,
+    start: Tensor,
+    known: Tensor,
+    loss: int,
+    pairs: int,
+    tol: float,
+    max_iter: int,
+) -> _Solution:
+    """Run the conditional gradient from one coupling; each item leaves when it is done.
+
+    What is no better than the objective ``known``, shape (B,), needs no proof; NaN is none.
+    """
+    batch = start.shape[0]
+    solution = _Solution.unsolved(problem)
+    rounding = 8 * torch.finfo(start.dtype).eps
+    items = torch.arange(batch, device=start.device)
+    spent = torch.zeros_like(solution.iterations)
+    atoms = _Atoms.single(problem, start, loss, pairs)
+    while len(items):
+        weights = atoms.weights
+        on_plan = _weighted_sum(weights, atoms.slopes(problem))
+        linear = _weighted_sum(weights, atoms.linear)
+        objective = 0.5 * (problem.linear * linear + on_plan)
+        gradient = problem.linear[:, None, None] * problem.cost
+        gradient = gradient + problem.pair[:, None, None] * _weighted_sum(weights, atoms.pair_costs)
+        plan = _weighted_sum(weights, atoms.plans)
+        vertex, on_vertex, f, g, _, status = transport(gradient, problem.a, problem.b)
+        spent += 1
+        gap = on_plan - on_vertex
+        # A relative stop alone never ends at objective 0, where the gap is rounding.
+        # A vertex above the plan is no vertex sought, and its rounding not that of the gap.
+        lower = torch.minimum(on_plan, on_vertex)
+        enough = tol * objective.abs() + rounding * (on_plan.abs() + lower.abs())
+        failed = status != CONVERGED
+        small = ~failed & ~(gap > enough)
+        found = _Below(vertex, f, g, gap, spent)
+        below = torch.zeros_like(small)
+        chosen = (small & ~(objective >= known)).nonzero().squeeze(1)
+        if len(chosen):
+            closer, below[chosen] = _improves(
+                problem.select(chosen),
+                gradient[chosen],
+                plan[chosen],
+                on_plan[chosen],
+                enough[chosen],
+                found.select(chosen),
+                max_iter,
+            )
+            found.fill(chosen, closer)
+            gap = found.gap
+        solved = small & ~below & (gap <= enough)
+        done = (small & ~below) | failed | (spent >= max_iter)
+        status = torch.where(solved | failed, status, MAX_ITER).to(torch.int32)
+
+        values = _Solution(plan, objective, found.f, found.g, gap, spent, status)
+        invalid = failed[done]
+        ended = values.select(done)
+        for name in ("plan", "objective", "gap"):
+            value = getattr(ended, name)
+            value[invalid] = torch.nan
+        solution.fill(items[done], ended)
+
+        going = (~done).nonzero().squeeze(1)
+        items, spent, known = items[going], spent[going], known[going]
+        problem, atoms = problem.select(going), atoms.select(going)
+        if len(items) == 0:
+            break
+        atoms = atoms.with_free_slot()
+        fresh = (atoms.weights == 0).int().argmax(1)
+        atoms.put(problem, found.vertex[going], fresh, loss, pairs)
+        atoms.rebalance(problem, fresh, 0.1 * gap[going])
+    return solution
+
+
+@dataclass(frozen=True)
+class _Below(_Rows):
+    """What a linearised problem leads to."""
+
+    vertex: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    spent: Tensor
+
+    def fill(self, items: Tensor, other: "_Below") -> None:
+        for field in fields(self):
+            getattr(self, field.name)[items] = getattr(other, field.name)
+
+
+def _improves(
+    problem: Problem,
+    gradient: Tensor,
+    plan: Tensor,
+    on_plan: Tensor,
+    enough: Tensor,
+    found: _Below,
+    max_iter: int,
+) -> tuple[_Below, Tensor]:
+    """Look for a vertex below a coupling although the duals at hand say that there is none.
+
+    Their sums are rounded to the size of the largest, which can be far more than the objective:
+    what the bound of the reduced costs leaves open is solved once more in these.
+
+    Returns:
+        What was found, its gap proved where there is nothing below, and whether there is.
+    """
+    vertex, f, g, spent = (value.clone() for value in (found.vertex, found.f, found.g, found.spent))
+    reduced, on_reduced, gap = _reduce(problem, gradient, plan, on_plan, f, g)
+    below = torch.zeros_like(gap, dtype=torch.bool)
+    for _ in range(_REFINEMENTS):
+        items = (~below & (gap > enough) & (spent < max_iter)).nonzero().squeeze(1)
+        if len(items) == 0:
+            break
+        part = problem.select(items)
+        again, on_vertex, more_f, more_g, _, _ = transport(reduced[items], part.a, part.b)
+        spent[items] += 1
+        step = on_reduced[items] - on_vertex
+        lower = step > enough[items]
+        vertex[items] = again
+        tighter = _reduce(part, reduced[items], plan[items], on_reduced[items], more_f, more_g)
+        gap[items] = torch.where(lower, step, tighter[2])
+        below[items] = lower
+        reduced[items], on_reduced[items] = tighter[0], tighter[1]
+        f[items] += more_f
+        g[items] += more_g
+    return _Below(vertex, f, g, gap, spent), below
+
+
+def _reduce(
+    problem: Problem, cost: Tensor, plan: Tensor, on_plan: Tensor, f: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take the duals from the costs: reduced costs, <reduced costs, plan>, and a bound of the gap.
+
+    The reduced costs are exact to their own size, not to that of the duals, so that a bound by them
+    is too.
+    """
+    rows, columns = problem.a[:, :, None] != 0, problem.b[:, None, :] != 0
+    f, g = f[:, :, None].expand_as(cost), g[:, None, :].expand_as(cost)
+    both = f + g
+    of_g = both - f
+    lost = (f - (both - of_g)) + (g - of_g)  # of the sum, by rounding
+    reduced = torch.where(rows & columns, (cost - both) - lost, 0)
+    mass = plan.sum(1)
+    over = (-reduced).amax(1).clamp_min(0)
+    least = torch.where(rows, cost, torch.inf).amin(1)
+    on_reduced = (reduced * plan).sum((1, 2))
+    # Column duals alone are feasible, too, and exact where nothing is to be paid.
+    alone = on_plan - torch.where(mass > 0, mass * least, 0).sum(1)
+    gap = torch.minimum(alone, on_reduced + (mass * over).sum(1)).clamp_min(0)
+    return reduced, on_reduced, gap

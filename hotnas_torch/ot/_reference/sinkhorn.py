@@ -1,0 +1,123 @@
+"""Entropic optimal transport of a batch of problems, in the log domain with one stop per item."""
+
+from math import frexp, ldexp
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ot._reference.transport import CONVERGED, INFEASIBLE, MAX_ITER, NONFINITE
+
+__all__ = ["cost_unit", "log_domain_sinkhorn", "sinkhorn"]
+
+_PATIENCE = 50
+"""Iterations that move no dual by more than its rounding, after which an item stops."""
+
+
+def sinkhorn(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    r"""Solve :math:`\min_T \langle C, T \rangle + \epsilon \sum_{ij} T_{ij} (\log T_{ij} - 1)`.
+
+    The plan is exp((f_i + g_j - C_ij) / epsilon). Each iteration sets f so that the rows are right,
+    then g so that the columns are, starting from g = 0.
+
+    Args:
+        cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are not used.
+        a: Row masses, shape (B, n), non-negative.
+        b: Column masses, shape (B, m), with the same sum as ``a``.
+        epsilon: Weight of the entropy, in units of the cost, > 0.
+        tol: L1 error to stop at, of the row and of the column masses of the plan that the duals
+            give as they are stored. Where their rounding keeps it from that, an item stops when the
+            duals stand still.
+        max_iter: Most iterations of an item.
+
+    Returns:
+        Duals ``f`` (B, n) and ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error
+        of the row or of the column masses, whichever is larger; ``iterations`` (B,) int32;
+        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
+
+    Complexity:
+        O(n m) time per iteration, O(n m) memory per item.
+
+    Reference:
+        M. Cuturi, Sinkhorn distances, NeurIPS 2013; G. Peyre, M. Cuturi, Computational optimal
+        transport, 2019, section 4.4.
+    """
+    return log_domain_sinkhorn(cost, a, b, torch.zeros_like(b), epsilon, tol, max_iter)
+
+
+def log_domain_sinkhorn(
+    cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Run `sinkhorn` from given column duals ``g`` (B, m), which may be -inf at zero weights."""
+    unit = cost_unit(epsilon)
+    epsilon /= unit
+    rows, columns = a != 0, b != 0
+    kernel = torch.where(rows[:, :, None] & columns[:, None, :], cost, 0) / unit
+    # NaN at negative weights; no gradient of log 0, should autograd record the steps.
+    log_a, log_b = torch.where(rows, a, 1).log(), torch.where(columns, b, 1).log()
+    f = torch.where(rows, torch.zeros_like(a), -torch.inf)
+    g = torch.where(columns, g / unit, -torch.inf)
+    residual = torch.full_like(a.sum(1), torch.nan)
+    iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
+    still = torch.zeros_like(iterations)
+    status = _feasibility(kernel, a, b)
+    rounding = 2 * torch.finfo(a.dtype).eps
+
+    items = (status == CONVERGED).nonzero().squeeze(1)
+    for iteration in range(1, max_iter + 1):
+        if len(items) == 0:
+            break
+        costs, before = kernel[items], f[items].detach()
+        row_sums = ((g[items, None, :] - costs) / epsilon).logsumexp(2)
+        f[items] = torch.where(rows[items], epsilon * (log_a[items] - row_sums), -torch.inf)
+        column_sums = ((f[items, :, None] - costs) / epsilon).logsumexp(1)
+        g[items] = torch.where(columns[items], epsilon * (log_b[items] - column_sums), -torch.inf)
+        with torch.no_grad():
+            now = f[items]
+            error = _coupling_error(costs, a[items], b[items], now, g[items], epsilon)
+            moved = torch.where(rows[items], now - before, 0).abs().amax(1)
+            size = torch.where(rows[items], now, 0).abs().amax(1)
+            still[items] = torch.where(2 * moved <= rounding * size, still[items] + 1, 0)
+            residual[items] = error
+            iterations[items] = iteration
+            # the sums of the masses are rounded, too
+            outcome = torch.where(error <= tol - rounding, CONVERGED, MAX_ITER).to(torch.int32)
+            status[items] = torch.where(error.isfinite(), outcome, NONFINITE)
+        items = items[(status[items] == MAX_ITER) & (still[items] < _PATIENCE)]
+
+    f, g = unit * f, unit * g
+    # In the caller's units sums of a few must be finite, too.
+    beyond = (rows & (4 * f).isinf()).any(1) | (columns & (4 * g).isinf()).any(1)
+    status = torch.where((status <= MAX_ITER) & beyond, NONFINITE, status)
+    failed = ((status == NONFINITE) | (status == INFEASIBLE))[:, None]
+    f, g = torch.where(failed, torch.nan, f), torch.where(failed, torch.nan, g)
+    return f, g, residual, iterations, status
+
+
+def _coupling_error(
+    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+) -> Tensor:
+    """L1 error of the row or of the column masses of the coupling, whichever is larger."""
+    plan = ((f[:, :, None] + g[:, None, :] - cost) * (1 / epsilon)).exp()
+    return torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
+
+
+def cost_unit(epsilon: float) -> float:
+    """Return the power of 4 in units of which ``epsilon`` lies between 1/2 and 2.
+
+    In this unit nothing overflows that does not among the caller's numbers. Going to it rounds
+    nothing, nor does its root, by which structures that are squared are scaled.
+    """
+    exponent = frexp(epsilon)[1]
+    return ldexp(1.0, exponent - exponent % 2)
+
+
+def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return per item NONFINITE, INFEASIBLE (negative or unequal masses) or, so far, CONVERGED."""
+    total_a, total_b = a.sum(1), b.sum(1)
+    finite = cost.isfinite().all(2).all(1) & total_a.isfinite() & total_b.isfinite()
+    slack = torch.finfo(a.dtype).eps ** 0.5 * torch.maximum(total_a, total_b)
+    balanced = (a >= 0).all(1) & (b >= 0).all(1) & ((total_a - total_b).abs() <= slack)
+    status = torch.where(balanced, CONVERGED, INFEASIBLE)
+    return torch.where(finite, status, NONFINITE).to(torch.int32)

@@ -1,1 +1,0 @@
-"""Searches of boxes of numbers, such as generators' settings: budgets and several objectives."""

@@ -1,0 +1,144 @@
+import json
+import logging
+import math
+
+import pytest
+import torch
+
+from hotnas_torch import spaces
+from hotnas_torch.search import RandomSearch, RegularizedEvolution
+from hotnas_torch.testing.strategy import toy_value
+
+tune = pytest.importorskip("ray.tune")
+integration = pytest.importorskip("hotnas_torch.integrations.ray.tune")
+
+SPACE = spaces.NASBenchMacro()
+
+
+def strategy(seed=0):
+    return RegularizedEvolution(
+        SPACE, generator=torch.Generator().manual_seed(seed), population=4, tournament=2
+    )
+
+
+def searcher(**options):
+    return integration.StrategySearcher(
+        strategy(), **({"metric": "error", "mode": "min"} | options)
+    )
+
+
+def test_trials_are_what_the_strategy_asks():
+    found, expected = searcher(), strategy()
+    for number in range(8):
+        config = found.suggest(f"t{number}")
+        (net,) = expected.ask()
+        assert config == {"architecture": net.spec}
+        assert found.strategy.pending == (net,)
+        found.on_trial_complete(f"t{number}", {"error": toy_value(net), "other": 1})
+        expected.tell([net], [toy_value(net)])
+    assert found.strategy.observations == expected.observations
+
+
+def test_tune_says_what_the_metric_is_and_adds_constants():
+    found = integration.StrategySearcher(strategy(), parameter="arch")
+    with pytest.raises(ValueError, match="metric and mode"):
+        found.suggest("a")
+    assert found.set_search_properties("accuracy", "max", {"epochs": 3, "data": {"name": "x"}})
+    config = found.suggest("a")
+    assert config.keys() == {"epochs", "data", "arch"}
+    found.on_trial_complete("a", {"accuracy": 90.0})
+    assert found.strategy.best.value == -90.0
+
+
+@pytest.mark.parametrize("result", [None, {}, {"error": math.nan}, {"error": math.inf}])
+def test_trials_without_a_value_count_as_failed(result):
+    found = searcher()
+    found.suggest("a")
+    found.on_trial_complete("a", result)
+    found.suggest("b")
+    found.on_trial_complete("b", {"error": 1.0}, error=True)
+    found.on_trial_complete("unknown", {"error": 1.0})
+    assert [math.isnan(told.value) for told in found.strategy.observations] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rate": tune.uniform(0, 1)}, "param_space: rate must be values"),
+        ({"a": {"b": tune.choice([1, 2])}}, "param_space: a/b must be values"),
+        ({"rate": tune.grid_search([1, 2])}, "param_space: rate must be values"),
+        ({"architecture": "x"}, "must not hold 'architecture'"),
+    ],
+)
+def test_what_the_strategy_does_not_choose_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        searcher().set_search_properties("error", "min", config)
+
+
+def test_a_space_that_is_used_up_ends_the_experiment():
+    space = spaces.Pooling()
+    small = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    found = integration.StrategySearcher(small, metric="error", mode="min")
+    configs = [found.suggest(str(number)) for number in range(space.size() + 1)]
+    assert configs.pop() == found.FINISHED
+    assert len({config["architecture"] for config in configs}) == space.size()
+
+
+def test_a_state_is_saved_and_restored(tmp_path):
+    path = str(tmp_path / "state.json")
+    found = searcher()
+    for trial in "abc":
+        found.suggest(trial)
+    found.on_trial_complete("b", {"error": 3.0})
+    found.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+    again = searcher()
+    again.restore(path)
+    for each in (found, again):
+        each.on_trial_complete("a", {"error": 4.0})
+    assert again.strategy.observations == found.strategy.observations
+    assert again.suggest("d") == found.suggest("d")
+    (tmp_path / "state.json").write_text(json.dumps({"version": 99}))
+    with pytest.raises(ValueError, match="has version 99"):
+        again.restore(path)
+
+
+def test_anything_but_a_strategy_is_refused():
+    with pytest.raises(TypeError, match="strategy must be a Strategy"):
+        integration.StrategySearcher(SPACE)
+
+
+def trainable(config):
+    tune.report({"error": toy_value(SPACE.from_string(config["architecture"]))})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_experiment_of_tune(tmp_path):
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        object_store_memory=80 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        found = integration.StrategySearcher(strategy())
+        results = tune.Tuner(
+            trainable,
+            param_space={"epochs": 1},
+            tune_config=tune.TuneConfig(
+                search_alg=found, metric="error", mode="min", num_samples=5, max_concurrent_trials=2
+            ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    finally:
+        ray.shutdown()
+    assert len(results) == 5
+    specs = {result.config["architecture"] for result in results}
+    assert len(specs) == 5
+    assert results.get_best_result().metrics["error"] == min(
+        toy_value(SPACE.from_string(spec)) for spec in specs
+    )
