@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
+from hotnas_torch.cli import main as cli
 from hotnas_torch.cli.main import main
-from hotnas_torch.cli.main import main as cli
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.matrices import load_gram
 
