@@ -116,6 +116,7 @@ class Solver:
         structures: Whether it takes structures and alpha.
         excess: How far what was returned is from what "converged" promises, (B,) float64, at most
             1; from the problems and what was returned, by arithmetic in float64 alone.
+        of_a_million: How many of a million problems are its share: dear ones solve fewer.
         local: Whether it ends in one of several optima, as its starts and rounding lead it.
     """
 
@@ -123,6 +124,7 @@ class Solver:
     options: Callable[[torch.Generator], dict[str, Any]]
     structures: bool
     excess: Callable[[Case, Outputs], Tensor]
+    of_a_million: int
     local: bool = False
 
     def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
@@ -340,15 +342,23 @@ def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
 
 
 SOLVERS: dict[str, Solver] = {
-    "transport": Solver(ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0)),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), local=True),
-    "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess),
+    "transport": Solver(
+        ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 300_000
+    ),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 250_000, local=True),
+    "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess, 100_000),
     "sinkhorn": Solver(
         ht.ot.sinkhorn,
         lambda rng: {"epsilon": 0.05 + float(uniform(rng, 1)), "max_iter": 1000},
         False,
         sinkhorn_excess,
+        200_000,
     ),
-    "mirror": Solver(ht.ot.entropic_fgw, partial(of_entropic, "mirror"), True, entropic_excess),
-    "proximal": Solver(ht.ot.entropic_fgw, partial(of_entropic, "proximal"), True, entropic_excess),
+    "mirror": Solver(
+        ht.ot.entropic_fgw, partial(of_entropic, "mirror"), True, entropic_excess, 125_000
+    ),
+    "proximal": Solver(
+        ht.ot.entropic_fgw, partial(of_entropic, "proximal"), True, entropic_excess, 25_000
+    ),
 }
+assert sum(solver.of_a_million for solver in SOLVERS.values()) == 10**6

@@ -1,6 +1,7 @@
 """What holds for every public solver on every problem: CONTRIBUTING, "Rules that hold everywhere".
 
-Each rule on a thousand random problems, and on a million where slow tests run.
+Each rule on a thousand random problems of each solver, and on a million of all solvers together
+where slow tests run.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ def cases(
     name: str, count: int, rng: torch.Generator, size: int = 0, most: int = 5
 ) -> Iterator[tuple[Solver, Case]]:
     """Batches of `count` random problems in all."""
-    size = size or (50 if count == SOME else 5000)
+    if count == ALL:
+        count = SOLVERS[name].of_a_million
+        size = count // 200
+    size = size or 50
     for _ in range(count // size):
         yield SOLVERS[name], SOLVERS[name].draw(rng, size, most)
 
