@@ -9,7 +9,7 @@ from typing import Any
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import read_bytes, write_text
+from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
 
 try:
@@ -166,7 +166,7 @@ class StrategySearcher(Searcher):
         """
         try:
             state = dict(json.loads(read_bytes(Path(checkpoint_path), most=_MOST_BYTES)))
-            if state.get("version") != _VERSION:
+            if not is_version(state.get("version"), _VERSION):
                 raise ValueError(
                     f"it has version {state.get('version')!r} of a searcher's state, expected "
                     f"{_VERSION} (another hotnas_torch wrote it)"

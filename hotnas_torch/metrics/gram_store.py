@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.errors import GramFileError
+from hotnas_torch.files import is_version
 from hotnas_torch.metrics.gram_file import check_same, describe_gram, lock
 from hotnas_torch.metrics.pairwise import MEMORY_BUDGET, Tile
 
@@ -298,9 +299,9 @@ class GramStoreWriter:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise GramFileError(
-                f"cannot write the folder {self.folder}: {error.strerror}"
+                f"cannot write the folder {self.folder}: {getattr(error, 'strerror', error)}"
                 " (choose one that can be made or written)"
             ) from error
         self._lock = lock(self.folder, take_over=take_over)
@@ -487,7 +488,7 @@ def _description_of(folder: Path, root: Any) -> dict[str, Any]:
             f"{folder} is not a Gram store of this library; it is left as it is (choose another"
             " folder)"
         )
-    if found.get("format_version") != FORMAT_VERSION:
+    if not is_version(found.get("format_version"), FORMAT_VERSION):
         raise GramFileError(
             f"{folder} has Gram store version {found.get('format_version')!r}; this version of"
             f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
