@@ -238,9 +238,7 @@ class WriteLock:
 
     def _acquired(self) -> int:
         while True:
-            descriptor = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE
-            )
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE)
             try:
                 self._check_ours(descriptor)
                 _flock(descriptor)

@@ -132,7 +132,7 @@ def load_gram(path: str | PathLike[str]) -> Gram:
             f" {size} networks; expected ({size}, {size}) in float32 or float64"
         )
     # The least and the largest entry are NaN where any is.
-    if size and not (0.0 <= distances.min() and distances.max() < math.inf):
+    if size and not (distances.min() >= 0.0 and distances.max() < math.inf):
         raise GramFileError(
             f"{path} holds distances that are negative or not finite; it is damaged (compute it"
             " again with overwrite=True)"

@@ -170,8 +170,8 @@ class Storage:
             beside = Path(os.path.realpath(path) + suffix)
             if os.path.lexists(beside) and not stat.S_ISREG(beside.lstat().st_mode):
                 raise StorageError(
-                    f"cannot use {path} as a storage: {beside}, which belongs to it, is no ordinary "
-                    "file (move it away, or choose another name)."
+                    f"cannot use {path} as a storage: {beside}, which belongs to it, is no "
+                    "ordinary file (move it away, or choose another name)."
                 )
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
