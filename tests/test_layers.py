@@ -53,7 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "distributed": BASE | {"arch", "metrics", "search", "search.running"},
-    "integrations": {"errors", "files", "arch", "search"},
+    "integrations": {"errors", "arguments", "files", "arch", "search"},
     "plot": BASE | {"ot", "arch", "spaces", "metrics", "hierarchy"},
     "report": {"errors", "files", "arch", "spaces", "metrics", "plot", "search", "search.running"},
     "cli_messages": {"files"},
