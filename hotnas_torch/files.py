@@ -24,6 +24,8 @@ __all__ = [
     "InUseError",
     "WriteLock",
     "check_writable",
+    "is_version",
+    "open_ordinary",
     "read_array",
     "read_bytes",
     "replaced",
@@ -90,6 +92,8 @@ def check_writable(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         pass
+    except ValueError as error:  # a name with a null byte
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
     else:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
@@ -106,6 +110,28 @@ def check_writable(path: Path) -> None:
         pass
 
 
+def is_version(found: object, expected: int) -> bool:
+    """Whether a file says that it has a version: 1.0 and true are no 1."""
+    return type(found) is int and found == expected
+
+
+def open_ordinary(path: Path) -> BinaryIO:
+    """Opens an ordinary file to read it.
+
+    Raises:
+        OSError: It cannot be read, or is no ordinary file; ``strerror`` says which.
+    """
+    # A pipe without a writer would make `open` wait.
+    descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
 def read_bytes(path: Path, *, most: int) -> bytes:
     """Reads an ordinary file of bounded size.
 
@@ -116,18 +142,16 @@ def read_bytes(path: Path, *, most: int) -> bytes:
     Raises:
         OSError: It cannot be read, is no ordinary file, or is larger; ``strerror`` says which.
     """
-    # A pipe without a writer would make `open` wait.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-        if found.st_size > most:
+    with open_ordinary(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-        return file.read(found.st_size)
+        return file.read(size)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def read_array(
@@ -214,9 +238,7 @@ class WriteLock:
 
     def _acquired(self) -> int:
         while True:
-            descriptor = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), _MODE
-            )
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE)
             try:
                 self._check_ours(descriptor)
                 _flock(descriptor)
@@ -232,7 +254,7 @@ class WriteLock:
 
     def _taken(self) -> int:
         if os.path.lexists(self._path):
-            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = os.open(self._path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK)
             try:
                 self._check_ours(descriptor)
             finally:
@@ -250,8 +272,9 @@ class WriteLock:
         return descriptor
 
     def _check_ours(self, descriptor: int) -> None:
-        content = os.read(descriptor, len(_LOCK_MAGIC))
-        if content and content != _LOCK_MAGIC:
+        ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        content = os.read(descriptor, len(_LOCK_MAGIC)) if ordinary else b""
+        if not ordinary or (content and content != _LOCK_MAGIC):
             raise OSError(
                 errno.EEXIST, "a file of something else has the name of the lock", str(self._path)
             )

@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from hotnas_torch.files import check_writable, read_bytes, write_text
+from hotnas_torch.files import WriteLock, check_writable, read_bytes, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -49,6 +49,7 @@ def test_what_cannot_be_written_is_said_without_a_trace(tmp_path):
         (file / "a", "[Nn]o(t a directory| folder)"),
         (tmp_path / ("n" * 300), "name too long"),
         (Path("/dev/null"), "no ordinary file"),
+        (Path("a\0b"), "null byte"),
     ):
         with pytest.raises(OSError, match=message):
             check_writable(path)
@@ -65,3 +66,10 @@ def test_reading_is_bounded(tmp_path):
         read_bytes(path, most=4)
     with pytest.raises(OSError, match="no ordinary file"):
         read_bytes(Path("/dev/zero"), most=5)
+
+
+@pytest.mark.parametrize("take_over", [False, True])
+def test_a_pipe_is_no_lock(tmp_path, take_over):
+    os.mkfifo(tmp_path / "a.lock")
+    with pytest.raises(OSError, match="file of something else"):
+        WriteLock(tmp_path / "a", take_over=take_over)

@@ -46,8 +46,9 @@ LAYERS: dict[str, set[str]] = {
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
-    "integrations": {"errors", "files", "arch", "search"},
-    "integrations.ray": BASE | {"arch", "distances", "matrices", "search", "search.running"},
+    "integrations": {"errors", "arguments", "files", "arch", "search"},
+    "integrations.ray": BASE
+    | {"arguments", "arch", "distances", "matrices", "search", "search.running"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"search.running"},

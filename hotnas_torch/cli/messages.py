@@ -42,10 +42,9 @@ def check_output(option: str, path: Path) -> None:
         check_writable(path)
     except IsADirectoryError as error:
         raise BadInput(f"{option}: {path} is a folder; name a file") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise BadInput(
-            f"{option}: cannot write {path}: {reason}"
+            f"{option}: cannot write {path}: {error.strerror}"
             " (choose a file in a folder that exists and is writable)"
         ) from error
 

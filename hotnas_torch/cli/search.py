@@ -17,7 +17,7 @@ import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
-from hotnas_torch.cli.messages import check_output, seed
+from hotnas_torch.cli.messages import BadInput, check_output, seed
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import plot_trace, save_figure, short_name
@@ -236,6 +236,11 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(
             f"(what is finished is in {out}; run it again with --resume)"
         ) from interruption
+    if not result.trials:
+        raise BadInput(
+            f"--minutes: the time was over before the first evaluation was; give it more than "
+            f"{arguments.minutes:g}, and --resume to go on with {out}"
+        )
     if files:
         num_initial = min(len(result.trials), strategy.settings().get("num_initial", 0))
         values = [trial.value for trial in result.trials]
@@ -273,8 +278,8 @@ def _budget(parser: _Parser, arguments: argparse.Namespace) -> int | timedelta:
         if evaluations < 1:
             parser.error(f"--evaluations must be at least 1; got {evaluations}")
         return evaluations
-    if not 0.0 < arguments.minutes < 1e6:
-        parser.error(f"--minutes must be positive; got {arguments.minutes:g}")
+    if not 0.0 < arguments.minutes < 1e6 or not timedelta(minutes=arguments.minutes):
+        parser.error(f"--minutes must be positive and less than 1e6; got {arguments.minutes:g}")
     return timedelta(minutes=arguments.minutes)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hotnas_torch.files import read_array, write_bytes
+from hotnas_torch.files import open_ordinary, read_array, write_bytes
 
 __all__ = ["ArchitectureTree"]
 
@@ -265,7 +265,7 @@ class ArchitectureTree:
             ValueError: It holds no tree, or one of more than 16,777,216 nodes.
         """
         try:
-            with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            with open_ordinary(Path(path)) as file, zipfile.ZipFile(file) as archive:
                 state = {
                     field.name: torch.from_numpy(read_array(archive, field.name, most=_MOST_BYTES))
                     for field in fields(cls)

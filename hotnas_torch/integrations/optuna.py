@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
 
 try:
@@ -46,7 +47,8 @@ class StrategySampler(BaseSampler):
     CMA-ES and multivariate TPE, do so among them.
 
     Trials of a study that goes on, or that several processes share, are told or pending before each
-    choice. A pruned trial counts with its last intermediate value, a failed one as failed.
+    choice. A pruned trial counts with its last intermediate value, a failed one as failed. A
+    sampler serves one study: the strategy remembers its values.
 
     Args:
         strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
@@ -55,7 +57,7 @@ class StrategySampler(BaseSampler):
         others: Samples what is not in ``parameters``; None draws at random, seeded as the strategy.
 
     Raises:
-        TypeError: ``strategy`` is no strategy, or ``others`` no sampler.
+        TypeError: ``strategy`` is no strategy, ``parameters`` no function, ``others`` no sampler.
         ImportError: Optuna is not installed.
 
     Example:
@@ -78,6 +80,9 @@ class StrategySampler(BaseSampler):
         True
     """
 
+    # Of the class: samplers that were pickled earlier have none.
+    _study: str | None = None
+
     def __init__(
         self,
         strategy: Strategy,
@@ -91,6 +96,8 @@ class StrategySampler(BaseSampler):
             ) from _missing
         if not isinstance(strategy, Strategy):
             raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        if parameters is not None and not callable(parameters):
+            raise TypeError(f"parameters must be callable or None, got {parameters!r}.")
         if others is not None and not isinstance(others, BaseSampler):
             raise TypeError(f"others must be a sampler of Optuna, got {others!r}.")
         self.strategy = strategy
@@ -117,14 +124,16 @@ class StrategySampler(BaseSampler):
 
         Raises:
             RuntimeError: The space has no other network.
-            ValueError: The study has several objectives.
+            ValueError: The study has several objectives, or is not the one that this sampler began
+                with; or a trial holds the architecture of another space.
         """
         _check_single(study)
         with self._lock:
+            self._check_same(study)
             self._catch_up(study, trial.number)
             fixed = trial.system_attrs.get("fixed_params", {})
             if ARCHITECTURE in fixed:
-                network = self.strategy.space.from_string(fixed[ARCHITECTURE])
+                network = self._read(trial, fixed[ARCHITECTURE])
                 self.strategy.expect([network])
             elif fixed:
                 # Somebody else's choice, which has no string: it is not the strategy's business.
@@ -152,18 +161,36 @@ class StrategySampler(BaseSampler):
 
     def _catch_up(self, study: Study, current: int) -> None:
         """Tells what the study knows and the strategy does not: earlier runs, other processes."""
-        space = self.strategy.space
         for trial in study.get_trials(deepcopy=False):
             if trial.number == current or trial.number in self._told:
                 continue
             text = trial.user_attrs.get(ARCHITECTURE)
             if text is None:
                 continue
-            network = self._networks.setdefault(trial.number, space.from_string(text))
+            network = self._networks.setdefault(trial.number, self._read(trial, text))
             if trial.state.is_finished():
                 self._tell(study, trial, trial.state, trial.values)
             else:
                 self.strategy.expect([network])
+
+    def _read(self, trial: FrozenTrial, text: object) -> Network:
+        try:
+            return self.strategy.space.from_string(text)  # type: ignore[arg-type]
+        except (ArchitectureError, TypeError) as error:
+            raise ValueError(
+                f"trial {trial.number} has the architecture {text!r}, which is none of "
+                f"{self.strategy.space!r}: {error} (give a strategy of the space of the study, or "
+                "begin another study)."
+            ) from error
+
+    def _check_same(self, study: Study) -> None:
+        """Refuses a second study: values of the two would be told as if they were of one."""
+        if self._study not in (None, study.study_name):
+            raise ValueError(
+                f"the sampler belongs to the study {self._study!r}, got {study.study_name!r} (make "
+                "a sampler with a strategy of its own for each study)."
+            )
+        self._study = study.study_name
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -187,7 +214,15 @@ class StrategySampler(BaseSampler):
     def _decided(self, trial: FrozenTrial) -> Mapping[str, Any]:
         """Values of the suggestions that the network decides, by name."""
         network = self._networks.get(trial.number)
-        return {} if network is None else self._parameters(network)
+        if network is None:
+            return {}
+        values = self._parameters(network)
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"parameters must return a mapping of names to values, got {values!r} for the "
+                f"network {network.spec!r}."
+            )
+        return values
 
     def sample_independent(
         self,

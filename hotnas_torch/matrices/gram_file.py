@@ -12,10 +12,12 @@ being written, which is recognised by its length and dropped. The finished file 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import struct
 import time
 import zipfile
@@ -32,7 +34,16 @@ from torch import Tensor
 
 from hotnas_torch._version import __version__
 from hotnas_torch.errors import GramFileError
-from hotnas_torch.files import InUseError, WriteLock, read_array, replaced, write_bytes
+from hotnas_torch.files import (
+    InUseError,
+    WriteLock,
+    check_writable,
+    is_version,
+    open_ordinary,
+    read_array,
+    replaced,
+    write_bytes,
+)
 from hotnas_torch.matrices.pairwise import Tile
 
 __all__ = [
@@ -90,7 +101,7 @@ def load_gram(path: str | PathLike[str]) -> Gram:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_ordinary(path) as file, zipfile.ZipFile(file) as archive:
             meta = read_array(archive, "meta")
             networks = read_array(archive, "networks")
             distances = read_array(archive, "distances")
@@ -104,7 +115,7 @@ def load_gram(path: str | PathLike[str]) -> Gram:
         ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise GramFileError(f"{path} is an .npz archive, but not a Gram file of this library")
-    if description.get("format_version") != FORMAT_VERSION:
+    if not is_version(description.get("format_version"), FORMAT_VERSION):
         raise GramFileError(
             f"{path} has Gram file version {description.get('format_version')!r}; this version of"
             f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
@@ -119,6 +130,12 @@ def load_gram(path: str | PathLike[str]) -> Gram:
         raise GramFileError(
             f"{path} holds distances of shape {distances.shape} and dtype {distances.dtype} for"
             f" {size} networks; expected ({size}, {size}) in float32 or float64"
+        )
+    # The least and the largest entry are NaN where any is.
+    if size and not (distances.min() >= 0.0 and distances.max() < math.inf):
+        raise GramFileError(
+            f"{path} holds distances that are negative or not finite; it is damaged (compute it"
+            " again with overwrite=True)"
         )
     return Gram(torch.from_numpy(distances), [str(name) for name in networks], description)
 
@@ -181,8 +198,15 @@ class GramWriter:
         self._description = describe_gram(settings, keys)
         self._records: dict[tuple[str, int, int, int, int], tuple[int, int]] = {}
         self._synced = time.monotonic()
-        if self.path.is_dir():
-            raise GramFileError(f"out: {self.path} is a folder; name a file")
+        try:
+            check_writable(self.path)
+        except IsADirectoryError as error:
+            raise GramFileError(f"out: {self.path} is a folder; name a file") from error
+        except OSError as error:
+            raise GramFileError(
+                f"out: cannot write {self.path}: {error.strerror}"
+                " (choose a file in a folder that exists and is writable)"
+            ) from error
         if self.path.exists() and not overwrite:
             raise GramFileError(
                 f"out: {self.path} exists (pass resume=True to go on with the same computation, or"
@@ -193,11 +217,11 @@ class GramWriter:
                 f"out: {self._partial} holds an interrupted run (pass resume=True to go on with it,"
                 " or overwrite=True to discard it)"
             )
-        self._file = self._open()
+        self._lock = lock(self.path, take_over=take_over)
         try:
-            self._lock = lock(self.path, take_over=take_over)
+            self._file = self._open()
         except BaseException:
-            self._file.close()
+            self._lock.close()
             raise
         try:
             if take_over:
@@ -219,6 +243,9 @@ class GramWriter:
             # Neither truncates nor demands that the file exists, nor writes where a link leads.
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             descriptor = os.open(self._partial, flags, 0o666)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, "it is no ordinary file")
         except OSError as error:
             raise GramFileError(
                 f"out: cannot write {self._partial}: {error.strerror}"

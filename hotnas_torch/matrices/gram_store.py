@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.errors import GramFileError
+from hotnas_torch.files import is_version, open_ordinary
 from hotnas_torch.matrices.gram_file import check_same, describe_gram, lock
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET, Tile
 
@@ -37,7 +38,12 @@ FORMAT_VERSION = 1
 _STAGES = {"networks": "distances"}
 _ARRAYS = ("distances", "item", "networks", "cells")
 _NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-_ITEMS_PER_CHUNK = 2**17
+# Of "item" and "networks".
+_BYTES_PER_CHUNK = 2**20
+_CHECKED, _COMPRESSED = ["bytes", "crc32c"], ["bytes", "zstd"]
+_CRC_BYTES = 4
+_LONGEST_HEADER = 18
+_ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 
 
 class Neighbors(NamedTuple):
@@ -96,6 +102,7 @@ class GramStore:
             self._distances = _array(root, "distances", (torch.float32, torch.float64), 2)
             self._names = _array(root, "networks", (torch.uint8,), 1)
             items = _array(root, "item", (torch.int64,), 1)
+            _check_chunks(self.folder, items)
             if items.shape[0] != self.meta["num_networks"]:
                 raise ValueError(f"{items.shape[0]} items for {self.meta['num_networks']} networks")
             self.items = torch.from_numpy(np.asarray(items[:]))
@@ -106,6 +113,7 @@ class GramStore:
                 len(self.items) == 0
                 or int(self.items.min()) < 0
                 or int(self.items.max()) != num - 1
+                or num > len(self.items)
             ):
                 raise ValueError(f"the items are not numbers below {num}")
             self._edge: int = edge
@@ -117,6 +125,7 @@ class GramStore:
     def networks(self) -> list[str]:
         """Architecture strings in the order in which they were given."""
         with _readable(self.folder):
+            _check_chunks(self.folder, self._names)
             names = bytes(np.asarray(self._names[:])).decode().split("\n")
             if len(names) != len(self):
                 raise ValueError(f"{len(names)} names for {len(self)} networks")
@@ -241,13 +250,18 @@ class GramStore:
 
     def _tile(self, i: int, j: int) -> Tensor:
         edge = self._edge
+        lacking = GramFileError(
+            f"{self.folder} lacks tile ({i}, {j}) (compute it again with overwrite=True)"
+        )
         with _readable(self.folder):
+            try:
+                _check_chunk(self.folder, self._distances, (i, j))
+            except FileNotFoundError as error:
+                raise lacking from error
             place = slice(i * edge, (i + 1) * edge), slice(j * edge, (j + 1) * edge)
             tile = torch.from_numpy(np.asarray(self._distances[place]))
         if bool(tile.isnan().any()):
-            raise GramFileError(
-                f"{self.folder} lacks tile ({i}, {j}) (compute it again with overwrite=True)"
-            )
+            raise lacking
         return tile
 
 
@@ -298,9 +312,9 @@ class GramStoreWriter:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise GramFileError(
-                f"cannot write the folder {self.folder}: {error.strerror}"
+                f"cannot write the folder {self.folder}: {getattr(error, 'strerror', error)}"
                 " (choose one that can be made or written)"
             ) from error
         self._lock = lock(self.folder, take_over=take_over)
@@ -346,9 +360,10 @@ class GramStoreWriter:
             attributes=description | {"state": "begun"},
         )
         text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
-        root.create_array("networks", data=text, chunks=(min(len(text), 2**20),))
-        chunk = min(len(items), _ITEMS_PER_CHUNK)
-        root.create_array("item", data=items.numpy(), chunks=(chunk,))
+        for name, data in (("networks", text), ("item", items.numpy())):
+            chunk = min(len(data), _BYTES_PER_CHUNK // data.itemsize)
+            checked = [_zarr().codecs.Crc32cCodec()]
+            root.create_array(name, data=data, chunks=(chunk,), compressors=checked)
         self._make(root, "networks", int(items.max()) + 1, edge)
         root.attrs["state"] = "running"
         return root
@@ -375,8 +390,9 @@ class GramStoreWriter:
         if array not in self._root:
             with self._written():
                 return _Stage(self, self._make(self._root, name, size, edge))
-        found = self._root[array]
-        if getattr(found, "shape", None) != (size, size) or found.chunks != (edge, edge):
+        with _readable(self.folder):
+            found = _array(self._root, array, (self._dtype,), 2)
+        if found.shape != (size, size) or found.chunks != (edge, edge):
             raise GramFileError(
                 f"{self.folder} is damaged: {array} is not of {size} x {size} entries in tiles of"
                 f" {edge} (compute it again with overwrite=True)"
@@ -470,6 +486,10 @@ def _zarr() -> Any:
 
 def _open(folder: Path, mode: str) -> Any:
     zarr = _zarr()
+    for name in ("", *_ARRAYS):
+        described = folder / name / "zarr.json"
+        if described.exists() and not described.is_file():
+            raise GramFileError(f"{described} is no ordinary file (move it away)")
     try:
         return zarr.open_group(folder, mode=mode, zarr_format=3)
     except Exception as error:  # whatever zarr and json raise for other content
@@ -487,7 +507,7 @@ def _description_of(folder: Path, root: Any) -> dict[str, Any]:
             f"{folder} is not a Gram store of this library; it is left as it is (choose another"
             " folder)"
         )
-    if found.get("format_version") != FORMAT_VERSION:
+    if not is_version(found.get("format_version"), FORMAT_VERSION):
         raise GramFileError(
             f"{folder} has Gram store version {found.get('format_version')!r}; this version of"
             f" hotnas_torch reads version {FORMAT_VERSION} (install the version that wrote it)"
@@ -508,7 +528,53 @@ def _array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: in
         raise ValueError(f"{name} is no array of {dimensions} dimensions")
     if str(array.dtype) not in {str(dtype).removeprefix("torch.") for dtype in dtypes}:
         raise ValueError(f"{name} is of type {array.dtype}")
+    codecs = _codecs(array)
+    # Earlier versions compressed what is not large.
+    if codecs != _CHECKED and (dimensions != 1 or codecs != _COMPRESSED):
+        raise ValueError(f"{name} is stored by {', '.join(codecs)}")
     return array
+
+
+def _codecs(array: Any) -> list[str]:
+    return [str(codec.to_dict()["name"]) for codec in array.metadata.codecs]
+
+
+def _check_chunks(folder: Path, array: Any) -> None:
+    """Refuses an array of one dimension that is not there as a whole, in small chunks."""
+    (items,) = array.chunks
+    if not 0 < items * array.dtype.itemsize <= _BYTES_PER_CHUNK:
+        raise ValueError(f"{array.basename} has chunks of {items} entries")
+    for place in range(math.ceil(array.shape[0] / items)):
+        _check_chunk(folder, array, (place,))
+
+
+def _check_chunk(folder: Path, array: Any, place: tuple[int, ...]) -> None:
+    """Refuses a chunk that is not there, or of another size, before anything of it is read.
+
+    What is missing would be made up, and what is compressed could unpack to any size.
+    """
+    path = folder.joinpath(array.basename, "c", *map(str, place))
+    size = math.prod(array.chunks) * array.dtype.itemsize
+    with open_ordinary(path) as file:
+        found = os.fstat(file.fileno()).st_size
+        if _codecs(array) == _CHECKED:
+            fits = found == size + _CRC_BYTES
+        else:
+            fits = _unpacked_size(file.read(_LONGEST_HEADER)) == size
+        if not fits:
+            raise ValueError(f"{path} does not hold {size:,} bytes")
+
+
+def _unpacked_size(start: bytes) -> int | None:
+    """Bytes that a frame of Zstandard says that it unpacks to (RFC 8878), beyond which it fails."""
+    if len(start) < 6 or not start.startswith(_ZSTD_MAGIC):
+        return None
+    flags = start[4]
+    single = flags >> 5 & 1
+    width = (single, 2, 4, 8)[flags >> 6]
+    begin = 6 - single + (0, 1, 2, 4)[flags & 3]
+    size = int.from_bytes(start[begin : begin + width], "little")
+    return None if width == 0 else size + 256 * (width == 2)
 
 
 @contextlib.contextmanager

@@ -356,7 +356,7 @@ def read_state(
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be a mapping, got {type(state).__name__}.")
     version = state.get("version")
-    if not isinstance(version, int) or version > newest:
+    if type(version) is not int or not 1 <= version <= newest:
         raise ValueError(
             f"state must be of version {newest} or older, got version {version!r} "
             "(it comes from a newer hotnas_torch, or is no strategy's state)."

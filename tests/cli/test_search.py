@@ -77,8 +77,17 @@ def test_hotnas_is_the_default(tmp_path, data_dir):
 
 def test_time_may_be_the_budget(tmp_path, data_dir):
     arguments = [*pooling(data_dir), "--out", str(tmp_path / "p.sqlite"), "--no-pictures", *FAST]
-    assert main([*arguments, "--minutes", "0.0001"]) == 0
+    assert main([*arguments, "--minutes", "0.02"]) == 0
     assert 1 <= len(read_search(tmp_path / "p.sqlite")[1].trials) <= 36
+
+
+def test_time_for_no_evaluation_is_said_and_can_be_given_later(tmp_path, capsys, data_dir):
+    out = tmp_path / "p.sqlite"
+    arguments = [*pooling(data_dir), "--out", out, *FAST]
+    message = failed(capsys, [*arguments, "--minutes", "1e-7"])
+    assert "--minutes: the time was over before the first evaluation" in message
+    assert main([*map(str, arguments), "--resume", "--evaluations", "3"]) == 0
+    assert len(read_search(out)[1].trials) == 3
 
 
 def test_an_evaluation_that_hangs_counts_as_failed(tmp_path, data_dir, monkeypatch):
@@ -115,6 +124,8 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     [
         (["--evaluations", "0"], "--evaluations must be at least 1"),
         (["--minutes", "-1"], "--minutes must be positive"),
+        (["--minutes", "1e-9"], "--minutes must be positive"),
+        (["--minutes", "nan"], "--minutes must be positive"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--epochs", "0"], "--epochs must be at least 1"),

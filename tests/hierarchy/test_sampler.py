@@ -200,6 +200,8 @@ def test_what_is_wrong_is_refused(name):
     state = sampler.state_dict()
     for changes, message in (
         ({"version": 9}, "newer version"),
+        ({"version": True}, "got version True"),
+        ({"version": "1"}, "got version '1'"),
         ({"sampler": "other"}, "its sampler is 'other'"),
         ({"num_architectures": 4}, "its num_architectures is 4"),
         ({"settings": {"beta": 0.1}}, "its settings is"),

@@ -158,6 +158,39 @@ def test_enqueued_trials_are_respected():
     assert len(chosen.observations) == 2
 
 
+def test_a_sampler_serves_one_study():
+    sampler = integration.StrategySampler(strategy())
+    first = optuna.create_study(sampler=sampler, study_name="first")
+    first.optimize(value, n_trials=2)
+    other = optuna.create_study(sampler=sampler, study_name="other", direction="maximize")
+    with pytest.raises(ValueError, match="belongs to the study 'first', got 'other'"):
+        other.ask()
+    first.optimize(value, n_trials=1)
+    assert len(sampler.strategy.observations) == 3
+
+
+@pytest.mark.parametrize("text", ["nonsense", "|none~0|", 5, ["a"], "\ud800"])
+@pytest.mark.parametrize("enqueued", [True, False])
+def test_an_architecture_of_another_space_is_named_with_its_trial(text, enqueued):
+    study = optuna.create_study(sampler=integration.StrategySampler(strategy()))
+    if enqueued:
+        study.enqueue_trial({"architecture": text})
+    else:
+        study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"architecture": text}))
+    with pytest.raises(ValueError, match=r"trial 0 has the architecture .*none of NASBenchMacro"):
+        study.ask()
+
+
+def test_parameters_that_are_none_are_refused():
+    with pytest.raises(TypeError, match="parameters must be callable or None, got 3"):
+        integration.StrategySampler(strategy(), parameters=3)
+    for returned in (None, ["width"]):
+        sampler = integration.StrategySampler(strategy(), parameters=lambda _, r=returned: r)
+        study = optuna.create_study(sampler=sampler)
+        with pytest.raises(TypeError, match="parameters must return a mapping"):
+            study.optimize(lambda trial: trial.suggest_int("width", 0, 2), n_trials=1)
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(TypeError, match="strategy must be a Strategy"):
         integration.StrategySampler(SPACE)

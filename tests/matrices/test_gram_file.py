@@ -1,5 +1,7 @@
 import io
 import json
+import math
+import os
 import pickle
 import re
 import signal
@@ -14,10 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from hotnas_torch.distances import HOTNN
+from hotnas_torch.distances import HOTNN, load_gram
 from hotnas_torch.errors import GramFileError
-from hotnas_torch.matrices import load_gram
-from hotnas_torch.matrices.gram_file import GramWriter
+from hotnas_torch.matrices.gram_file import GramWriter, lock
 from hotnas_torch.matrices.pairwise import make_tiles
 
 
@@ -294,10 +295,52 @@ def test_an_output_that_cannot_be_written_is_refused_first(metric, networks, tmp
         raise AssertionError("work began")
 
     for path in (tmp_path / "absent" / "gram.npz", blocker / "gram.npz"):
-        with pytest.raises(GramFileError, match=r"out: cannot write .*gram.npz.partial: "):
+        with pytest.raises(GramFileError, match=r"out: cannot write .*gram.npz: "):
             metric.gram(networks, out=path, progress=progress)
     with pytest.raises(GramFileError, match="is a folder; name a file"):
         metric.gram(networks, out=tmp_path, progress=progress, overwrite=True)
+    with pytest.raises(GramFileError, match="null byte"):
+        metric.gram(networks, out="a\0b", progress=progress)
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial", ".lock"])
+def test_a_pipe_makes_nobody_wait(metric, networks, tmp_path, suffix):
+    path = tmp_path / "gram.npz"
+    os.mkfifo(f"{path}{suffix}")
+    for decision in ({"resume": True}, {"overwrite": True}, {"overwrite": True, "take_over": True}):
+        with pytest.raises(GramFileError, match=r"no ordinary file|file of something else"):
+            metric.gram(networks, out=path, progress=False, **decision)
+    assert os.listdir(tmp_path) == [f"gram.npz{suffix}"]
+
+
+def test_who_is_refused_leaves_nothing(metric, networks, tmp_path):
+    path = tmp_path / "gram.npz"
+    holder = lock(path)
+    with pytest.raises(GramFileError, match="another process is writing"):
+        metric.gram(networks, out=path, progress=False)
+    holder.close()
+    assert metric.gram(networks, out=path, progress=False).shape[0] == len(networks)
+
+
+@pytest.mark.parametrize("version", [1.0, True, "1", None, 0])
+def test_a_version_is_a_whole_number(tmp_path, version):
+    path = tmp_path / "gram.npz"
+    meta = json.dumps({"format": "hotnas-gram", "format_version": version})
+    with path.open("wb") as file:
+        np.savez(file, distances=np.zeros((1, 1)), networks=np.array(["a"]), meta=np.array(meta))
+    with pytest.raises(GramFileError, match=f"has Gram file version {version!r}"):
+        load_gram(path)
+
+
+@pytest.mark.parametrize("distance", [math.nan, math.inf, -1.0])
+def test_what_is_no_distance_is_refused(tmp_path, distance):
+    path = tmp_path / "gram.npz"
+    meta = json.dumps({"format": "hotnas-gram", "format_version": 1})
+    distances = np.array([[0.0, distance], [distance, 0.0]])
+    with path.open("wb") as file:
+        np.savez(file, distances=distances, networks=np.array(["a", "b"]), meta=np.array(meta))
+    with pytest.raises(GramFileError, match="negative or not finite"):
+        load_gram(path)
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):

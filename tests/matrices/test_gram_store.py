@@ -12,6 +12,7 @@ from hotnas_torch.matrices.gram_file import lock
 from hotnas_torch.matrices.gram_store import GramStoreWriter
 
 zarr = pytest.importorskip("zarr")
+numcodecs = pytest.importorskip("numcodecs")
 
 SPACE = ht.spaces.NASBenchMacro()
 # Tiles of 25 networks: 4 * 256 bytes per pair and a quarter of the budget.
@@ -283,6 +284,85 @@ def test_a_store_with_a_damaged_description_is_refused(metric, nets, folder, mem
     path.write_text("[" * 100_000)
     with pytest.raises(GramFileError, match=str(folder)):
         GramStore(folder)
+
+
+def compressed(folder, names, size=None):
+    """Writes arrays again as earlier versions did."""
+    root = zarr.open_group(folder, mode="r+")
+    for name in names:
+        data = root[name][:]
+        del root[name]
+        chunk = len(data) if size is None else size
+        root.create_array(name, data=data, chunks=(chunk,))
+        assert root[name].metadata.codecs[1].to_dict()["name"] == "zstd"
+
+
+def test_a_store_of_an_earlier_version_is_read(metric, nets, folder, expected):
+    metric.gram_store(nets, folder, progress=False)
+    compressed(folder, ["item", "networks"])
+    store = GramStore(folder)
+    assert torch.equal(store.tensor(), expected)
+    assert store.networks == GramStore(folder).networks != []
+
+
+@pytest.mark.parametrize("name", ["item", "networks"])
+def test_what_unpacks_to_more_than_it_should_is_not_unpacked(metric, nets, folder, name):
+    metric.gram_store(nets, folder, progress=False)
+    compressed(folder, [name])
+    chunk = folder / name / "c" / "0"
+    whole = chunk.read_bytes()
+    huge = numcodecs.Zstd().encode(bytes(2**26))
+    assert len(huge) < 10_000
+    for content in (huge, b"", whole[:4], b"\x28\xb5\x2f\xfd" + bytes(20), b"0" * 100):
+        chunk.write_bytes(content)
+        with pytest.raises(GramFileError, match=r"does not hold [\d,]+ bytes"):
+            _ = GramStore(folder).networks
+    chunk.write_bytes(whole)
+    path = folder / name / "zarr.json"
+    described = json.loads(path.read_text())
+    described["chunk_grid"]["configuration"]["chunk_shape"] = [2**30]
+    path.write_text(json.dumps(described))
+    with pytest.raises(GramFileError, match="has chunks of 1073741824 entries"):
+        _ = GramStore(folder).networks
+
+
+@pytest.mark.parametrize("name", ["distances", "item", "networks"])
+@pytest.mark.parametrize("kind", ["missing", "pipe", "longer", "flipped"])
+def test_a_chunk_that_is_not_as_it_was_written_is_refused(metric, nets, folder, name, kind):
+    metric.gram_store(nets, folder, progress=False)
+    chunk = folder / name / "c" / ("0/0" if name == "distances" else "0")
+    whole = chunk.read_bytes()
+    chunk.unlink()
+    if kind == "pipe":
+        os.mkfifo(chunk)
+    elif kind == "longer":
+        chunk.write_bytes(whole + b"0")
+    elif kind == "flipped":
+        chunk.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(GramFileError, match=r"is damaged|lacks tile \(0, 0\)"):
+        _ = (store := GramStore(folder)).networks, store.tensor()
+
+
+def test_a_store_says_its_version_in_a_whole_number(metric, nets, folder):
+    metric.gram_store(nets, folder, progress=False)
+    path = folder / "zarr.json"
+    for version in (1.0, True, "1"):
+        described = json.loads(path.read_text())
+        described["attributes"]["format_version"] = version
+        path.write_text(json.dumps(described))
+        with pytest.raises(GramFileError, match=f"has Gram store version {version!r}"):
+            GramStore(folder)
+
+
+@pytest.mark.parametrize("member", ["zarr.json", "item/zarr.json"])
+def test_a_pipe_in_a_store_makes_nobody_wait(metric, nets, folder, member):
+    metric.gram_store(nets, folder, progress=False)
+    (folder / member).unlink()
+    os.mkfifo(folder / member)
+    with pytest.raises(GramFileError, match="no ordinary file"):
+        GramStore(folder)
+    with pytest.raises(GramFileError, match="no ordinary file"):
+        metric.gram_store(nets, folder, progress=False, resume=True)
 
 
 def test_a_store_is_taken_over(metric, nets, folder, expected):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import number
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import read_bytes, write_text
+from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
 
 try:
@@ -137,15 +138,22 @@ class StrategySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells the strategy what came of a trial."""
-        network = self._networks.pop(trial_id, None)
+        """Tells the strategy what came of a trial.
+
+        Raises:
+            TypeError: The metric is no number; the trial stays pending.
+        """
+        network = self._networks.get(trial_id)
         if network is None:
             return
         value = math.nan
         if not error and result is not None and self._metric is not None:
-            value = float(result.get(self._metric, math.nan))
+            found = result.get(self._metric)
+            if found is not None:
+                value = number(f"{self._metric!r} of trial {trial_id}", found)
         if math.isinf(value):
             value = math.nan
+        del self._networks[trial_id]
         self.strategy.tell([network], [-value if self._mode == "max" else value])
 
     def save(self, checkpoint_path: str) -> None:
@@ -166,7 +174,7 @@ class StrategySearcher(Searcher):
         """
         try:
             state = dict(json.loads(read_bytes(Path(checkpoint_path), most=_MOST_BYTES)))
-            if state.get("version") != _VERSION:
+            if not is_version(state.get("version"), _VERSION):
                 raise ValueError(
                     f"it has version {state.get('version')!r} of a searcher's state, expected "
                     f"{_VERSION} (another hotnas_torch wrote it)"

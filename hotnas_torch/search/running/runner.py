@@ -145,6 +145,7 @@ def run(
     catch = check_catch(catch)
     check_executor(executor)
     timeout = check_timeout(timeout, workers, executor)
+    described = describe_objective(objective)
     with ExitStack() as stack:
         # Models and networks are trained here, whatever the caller is in the middle of.
         stack.enter_context(torch.inference_mode(False))
@@ -155,7 +156,7 @@ def run(
             batch_size = batch_size or _held_batch_size(store) or workers
             schedule = {"batch_size": batch_size}
         store.begin(
-            _identity(strategy, objective, schedule),
+            _identity(strategy, described, schedule),
             take_over=take_over,
             accept=("objective",) if accept_objective else (),
         )
@@ -333,12 +334,12 @@ class _Search:
 
 
 def _identity(
-    strategy: Strategy, objective: ObjectiveFunction, schedule: dict[str, Any]
+    strategy: Strategy, objective: dict[str, Any], schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     return {
         "space": describe_space(strategy.space),
         "strategy": strategy.config(),
-        "objective": describe_objective(objective),
+        "objective": objective,
         "run": schedule,
     }
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sqlite3
+import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,8 @@ SCHEMA_VERSION = 2
 # In the header of every file that we write; "hotn".
 _APPLICATION_ID = 0x686F746E
 _BUSY_SECONDS = 10.0
+# Files that SQLite reads and writes with it.
+_BESIDE = ("-journal", "-wal", "-shm")
 
 _SCHEMA = """
 CREATE TABLE meta (
@@ -162,6 +165,14 @@ class Storage:
         if path.exists() and not path.is_file():
             what = "a folder; name a file" if path.is_dir() else "no ordinary file; name one"
             raise StorageError(f"{path} is {what} for the storage.")
+        # SQLite would write where a link leads, and wait for who writes into a pipe.
+        for suffix in _BESIDE:
+            beside = Path(os.path.realpath(path) + suffix)
+            if os.path.lexists(beside) and not stat.S_ISREG(beside.lstat().st_mode):
+                raise StorageError(
+                    f"cannot use {path} as a storage: {beside}, which belongs to it, is no "
+                    "ordinary file (move it away, or choose another name)."
+                )
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
         if self.path is None:
@@ -200,13 +211,11 @@ class Storage:
 
     def _check_content(self) -> None:
         """Refuses a file in which anything is not as it was written."""
-        found = self._scalar("PRAGMA integrity_check(1)")
-        if found != "ok":
-            raise self._damaged(f"malformed: {found}")
         try:
-            columns = {row[1] for row in self._connection.execute("PRAGMA table_info(trial)")}
-            if ("checksum" in columns) != (self._version > _WITHOUT_CHECKSUMS):
-                raise self._damaged(f"its tables are not those of version {self._version}")
+            self._check_tables()
+            found = self._scalar("PRAGMA integrity_check(1)")
+            if found != "ok":
+                raise self._damaged(f"malformed: {found}")
             if self._version == _WITHOUT_CHECKSUMS:
                 return self._check_numbers()
             for name, content, checksum in self._connection.execute("SELECT * FROM meta"):
@@ -218,10 +227,24 @@ class Storage:
                 if row[0] != place or checksum != _checksum(*row):
                     raise self._damaged(f"trial {place} is missing or has a wrong checksum")
             # A reader may come between two transactions of a writer: the earlier one counts.
-            if (recorded := self._get("trials")) is not None and int(recorded) > place + 1:
+            recorded = self._get("trials") or "0"
+            if not recorded.isdecimal() or int(recorded) > place + 1:
                 raise self._damaged(f"trial {place + 1} is missing")
         except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
+
+    def _check_tables(self) -> None:
+        """Refuses tables of another form, and what SQLite would run: views, triggers, formulas."""
+        entries = self._connection.execute("SELECT type, name FROM sqlite_master")
+        own = {("table", "meta"), ("table", "trial"), ("index", "sqlite_autoindex_trial_1")}
+        checksum = ("checksum",) if self._version > _WITHOUT_CHECKSUMS else ()
+        fits = set(entries) == own
+        for table, columns in (("meta", ("name", "content")), ("trial", _COLUMNS)):
+            # Hidden columns are formulas.
+            found = self._connection.execute(f"PRAGMA table_xinfo({table})")
+            fits &= [(row[1], row[-1]) for row in found] == [(c, 0) for c in columns + checksum]
+        if not fits:
+            raise self._damaged(f"its tables are not those of version {self._version}")
 
     def _check_numbers(self) -> None:
         """Refuses trials that are not counted from 0, or times that are none."""

@@ -50,7 +50,9 @@ def test_tune_says_what_the_metric_is_and_adds_constants():
     assert found.strategy.best.value == -90.0
 
 
-@pytest.mark.parametrize("result", [None, {}, {"error": math.nan}, {"error": math.inf}])
+@pytest.mark.parametrize(
+    "result", [None, {}, {"error": None}, {"error": math.nan}, {"error": math.inf}]
+)
 def test_trials_without_a_value_count_as_failed(result):
     found = searcher()
     found.suggest("a")
@@ -59,6 +61,17 @@ def test_trials_without_a_value_count_as_failed(result):
     found.on_trial_complete("b", {"error": 1.0}, error=True)
     found.on_trial_complete("unknown", {"error": 1.0})
     assert [math.isnan(told.value) for told in found.strategy.observations] == [True, True]
+
+
+@pytest.mark.parametrize("value", ["0.3", True, [1.0, 2.0], {}])
+def test_a_metric_that_is_no_number_is_named_and_nothing_is_lost(value):
+    found = searcher()
+    found.suggest("a")
+    with pytest.raises(TypeError, match=r"'error' of trial a must be (a|one) number"):
+        found.on_trial_complete("a", {"error": value})
+    assert len(found.strategy.pending) == 1
+    found.on_trial_complete("a", {"error": 0.5})
+    assert found.strategy.best.value == 0.5
 
 
 @pytest.mark.parametrize(

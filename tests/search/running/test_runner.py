@@ -728,9 +728,12 @@ def test_one_kind_of_exception_can_be_caught():
 
 
 @pytest.mark.parametrize("name", ["/dev/null", "x" * 300, "a\0b"])
-def test_a_name_that_no_file_can_have_is_no_storage(name):
+def test_a_name_that_no_file_can_have_is_no_storage(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError, match="storage"):
         search(storage=name)
+    # SQLite would take what precedes the null byte for the name.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_time_limit_beyond_the_timers_of_the_system_is_none():
@@ -788,9 +791,10 @@ class Described:
 
 
 @pytest.mark.parametrize("description", [None, "text", [("a", 1)], {"a": object()}, {(1, 2): 3}])
-def test_a_description_that_no_file_can_hold_is_refused(description):
+def test_a_description_that_no_file_can_hold_is_refused(tmp_path, description):
     with pytest.raises(TypeError, match=r"objective\.describe\(\) must return"):
-        search(objective=Described(description))
+        search(objective=Described(description), storage=tmp_path / "s.sqlite")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_description_with_nan_is_equal_to_itself(tmp_path):

@@ -355,6 +355,70 @@ def test_what_holds_other_kinds_than_it_should_is_damaged(path, nets, entry, con
         _ = store.identity, store.state, store.trials(SPACE)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TRIGGER t AFTER UPDATE ON trial BEGIN UPDATE trial SET value = -9; END",
+        "CREATE TRIGGER t AFTER INSERT ON meta BEGIN DELETE FROM trial; END",
+        "ALTER TABLE trial RENAME TO moved; CREATE VIEW trial AS SELECT * FROM moved",
+        "DROP TABLE trial; CREATE VIEW trial AS WITH RECURSIVE n(number) AS "
+        "(SELECT 0 UNION ALL SELECT number + 1 FROM n) SELECT number, 0 batch FROM n",
+        "DROP TABLE meta",
+        "DROP TABLE trial",
+        "CREATE TABLE other (name)",
+        "CREATE INDEX i ON trial (abs(cost))",
+        "ALTER TABLE meta ADD COLUMN more",
+        "ALTER TABLE trial ADD COLUMN more AS (cost + 1)",
+        "PRAGMA user_version = 1",
+        "PRAGMA user_version = -1",
+    ],
+)
+@pytest.mark.parametrize("read_only", [True, False])
+def test_tables_of_another_form_are_refused(path, nets, change, read_only):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {"pending": [net.spec for net in nets]})
+    connection = sqlite3.connect(path)
+    connection.executescript(change)
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="is damaged: its tables are not those of version"):
+        Storage(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_nothing_but_files_lies_beside_it(tmp_path, path, suffix, kind):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+    beside, other = tmp_path / f"{path.name}{suffix}", tmp_path / "other"
+    other.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(beside)
+    elif kind == "link":
+        beside.symlink_to(other)
+    else:
+        beside.mkdir()
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(path)
+    for name in (path, link):
+        for read_only in (True, False):
+            with pytest.raises(StorageError, match=f"{suffix}, which belongs to it, is no ordina"):
+                Storage(name, read_only=read_only)
+    assert other.read_text() == "mine"
+
+
+def test_a_count_that_is_none_is_damaged(path, nets):
+    with Storage(path) as store:
+        store.begin(IDENTITY)
+        store.add_batch(nets, {"pending": []})
+        with store._writing():
+            store._set("trials", "many")
+    with pytest.raises(StorageError, match="is damaged: trial 5 is missing"):
+        Storage(path)
+
+
 def test_an_empty_file_is_a_new_storage(path):
     path.touch()
     with pytest.raises(StorageError, match="is empty: it holds no search yet"):
