@@ -19,6 +19,7 @@ from torch.library import Library, infer_schema
 from hotnas_torch import _ext
 
 __all__ = [
+    "STEPS_DEPEND_ON_VALUES",
     "Backend",
     "Differentiate",
     "Operator",
@@ -41,6 +42,9 @@ Differentiate = Literal["implicit", "unroll"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+STEPS_DEPEND_ON_VALUES = 'differentiate="unroll" records steps whose number depends on the values'
+"""Why neither torch.vmap nor one graph of a tracer can take them."""
 
 _NAMESPACE = "hotnas_text"
 _TEXTS = Library(_NAMESPACE, "FRAGMENT")
@@ -80,6 +84,9 @@ class Operator:
     ) -> None:
         self.name = name
         self._reference = full_precision(reference)
+        self._recorded: Callable[..., Any] = torch.compiler.disable(
+            self._reference, reason=STEPS_DEPEND_ON_VALUES
+        )
         _TEXTS.define(name + infer_schema(reference, mutates_args=()))
         _TEXTS.impl(name, self._reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_TEXTS)
@@ -120,11 +127,11 @@ class Operator:
                 raise ValueError(msg)
             if not torch.compiler.is_compiling() and is_vmapped(*inputs):
                 msg = (
-                    'differentiate="unroll" records steps whose number depends on the values, which'
-                    ' torch.vmap cannot do; pass a batch, or use differentiate="implicit"'
+                    f"{STEPS_DEPEND_ON_VALUES}, which torch.vmap cannot do; pass a batch, or use"
+                    ' differentiate="implicit"'
                 )
                 raise RuntimeError(msg)
-            return self._reference(*inputs)
+            return self._recorded(*inputs)
         if differentiate != "implicit":
             msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
             raise ValueError(msg)
