@@ -42,7 +42,7 @@ from hotnas_torch.metrics.parameters import (
     fraction,
     number,
 )
-from hotnas_torch.ops.operator import is_tracked, plain
+from hotnas_torch.ops.operator import interpreted, is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNN", "HeldCouplings"]
@@ -56,6 +56,7 @@ SPACE_DEFAULTS: dict[str, dict[str, Any]] = {
 _NETWORK_TILE = 512
 
 
+@interpreted
 class HOTNN:
     """Hierarchical optimal transport distance between networks.
 

@@ -20,7 +20,8 @@ from hotnas_torch.metrics.layer_graph import (
 )
 from hotnas_torch.metrics.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.metrics.operation_kinds import OperationKind, kinds_of
-from hotnas_torch.metrics.parameters import choice, constant
+from hotnas_torch.metrics.parameters import choice, constant, readable
+from hotnas_torch.ops.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]
@@ -53,6 +54,7 @@ class _Tables(NamedTuple):
     totals: Tensor
 
 
+@interpreted
 class OTMANN(NetworkDistance):
     r"""Optimal Transport Metrics for Architectures of Neural Networks.
 
@@ -135,7 +137,7 @@ class OTMANN(NetworkDistance):
                     "nu must be numbers or a float64 tensor of shape (V,); got a tensor of shape"
                     f" {tuple(nu.shape)} and dtype {nu.dtype}"
                 )
-            self.nu = nu
+            self.nu = readable("nu", nu, "one vector")
         else:
             self.nu = torch.tensor(
                 [constant(f"nu[{k}]", value) for k, value in enumerate(nu)],

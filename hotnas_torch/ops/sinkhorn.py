@@ -82,7 +82,7 @@ def sinkhorn(
     return result
 
 
-@torch.compiler.disable(reason=STEPS_DEPEND_ON_VALUES)
+@torch.compiler.disable(reason=STEPS_DEPEND_ON_VALUES)  # type: ignore[untyped-decorator]
 def refuse_entering(a: Tensor, b: Tensor) -> None:
     """Refuse masses of 0 in which recorded steps would silently have the derivative 0.
 

@@ -366,6 +366,20 @@ def test_forward_mode_inside_forward_mode_is_refused(name: str) -> None:
             nested(cost)
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_transforms_that_no_rule_serves_are_refused(name: str) -> None:
+    cost, *rest = problem()
+
+    def objective(c: Tensor) -> Tensor:
+        return objective_of(name, validate=False)(c, *rest)
+
+    # It keeps what the first tangent left in place of what the second one needs.
+    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize cannot record .*; use torch"):
+        torch.func.linearize(objective, cost)
+    with pytest.raises(RuntimeError, match=r"torch\.func\.functionalize has no rule for "):
+        torch.func.functionalize(objective)(cost)
+
+
 @pytest.mark.parametrize("name", ["transport", "sinkhorn"])
 def test_inference_tensors_are_refused_where_a_gradient_is_asked_for(name: str) -> None:
     given = problem()
