@@ -152,5 +152,5 @@ def test_single_points_are_predicted_as_in_batches_of_their_own(noise, monkeypat
 
 
 def test_a_batch_shape_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="batch_shape must be a .*Sequence or None; got 3"):
+    with pytest.raises(TypeError, match=r"batch_shape must be a .*Sequence or None; got 3"):
         FeatureKernel(MaternKernel(), ENCODING.of_rows, batch_shape=3)
