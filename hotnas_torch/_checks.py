@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from hotnas_torch.ot._operators.operator import is_tracked, is_vmapped, plain
 
@@ -18,6 +19,7 @@ __all__ = [
     "fraction",
     "not_negative",
     "number",
+    "readable",
     "usable_device",
     "working_dtype",
 ]
@@ -36,20 +38,34 @@ def _scalar(name: str, value: object, expected: str) -> tuple[Scalar, float]:
                 f"{name} must be {expected}: a float or a 0-d floating-point tensor; got a tensor"
                 f" of shape {tuple(value.shape)} and dtype {value.dtype}"
             )
-        if is_vmapped(value):
-            raise ValueError(
-                f"{name} must be one number; got what torch.vmap maps (make one metric per value,"
-                " in a loop)"
-            )
-        if value.is_meta:
-            raise ValueError(f"{name} must hold a value; got a tensor on the meta device")
-        return value, number(value)
+        return value, number(readable(name, value, "one number"))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(
             f"{name} must be {expected}: a float or a 0-d floating-point tensor;"
             f" got {type(value).__name__}"
         )
     return float(value), float(value)
+
+
+def readable(name: str, value: Tensor, expected: str) -> Tensor:
+    """Return `value` if Python can look at it; else the error says that `name` must be `expected`.
+
+    Raises:
+        ValueError: A transform or a tracer has put something in its place, or it has no data.
+    """
+    if is_vmapped(value):
+        raise ValueError(
+            f"{name} must be {expected}; got what torch.vmap maps (make one metric per value,"
+            " in a loop)"
+        )
+    if get_proxy_mode() is not None:
+        raise ValueError(
+            f"{name} must be {expected}; got what torch.func.linearize records (use"
+            " torch.func.jvp at each tangent)"
+        )
+    if value.is_meta:
+        raise ValueError(f"{name} must hold a value; got a tensor on the meta device")
+    return value
 
 
 def number(value: Scalar) -> float:

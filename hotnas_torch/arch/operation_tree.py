@@ -418,7 +418,7 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
         ((values - values.T).abs() > 1e-6 * scale, "must be symmetric"),
     )
     for fault, rule in faults:
-        if fault.any():
+        if _holds("matrix", fault.any()):
             i, j = fault.nonzero()[0].tolist()
             raise ArchitectureError(
                 f"matrix {rule}; the cost of {names[i]!r} and {names[j]!r} (row {i}, column {j}) "
@@ -428,10 +428,20 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
     return costs
 
 
+def _holds(name: str, condition: Tensor) -> bool:
+    try:
+        return bool(condition)
+    except RuntimeError as error:  # torch has no one type for what has no value here
+        raise ArchitectureError(
+            f"{name} must be one set of numbers that can be read; got a tensor without data, or"
+            " what torch.vmap maps or a tracer records (make one tree per set, in a loop)."
+        ) from error
+
+
 def _check_vector(lengths: Tensor, names: Sequence[str]) -> None:
     values = lengths.detach()
     valid = torch.isfinite(values) & (values >= 0)
-    if not valid.all():
+    if not _holds("lengths", valid.all()):
         place = int((~valid).nonzero()[0].item())
         raise ArchitectureError(
             f"lengths[{names[place]!r}] (entry {place}) must be finite and >= 0, got "

@@ -16,7 +16,7 @@ from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._operators.operator import is_tracked
+from hotnas_torch.ot._operators.operator import interpreted, is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EditDistance"]
@@ -67,6 +67,7 @@ class _Tables(NamedTuple):
     lengths: Tensor
 
 
+@interpreted
 class EditDistance(NetworkDistance):
     r"""Edit distance with operation costs: BO-edit's distance.
 

@@ -41,7 +41,7 @@ from hotnas_torch.matrices.pairwise import (
     finished_tiles,
     tile_edge,
 )
-from hotnas_torch.ot._operators.operator import is_tracked, plain
+from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNN", "HeldCouplings"]
@@ -55,6 +55,7 @@ SPACE_DEFAULTS: dict[str, dict[str, Any]] = {
 _NETWORK_TILE = 512
 
 
+@interpreted
 class HOTNN:
     """Hierarchical optimal transport distance between networks.
 

@@ -34,7 +34,7 @@ from hotnas_torch.matrices.pairwise import (
     fill,
     tile_edge,
 )
-from hotnas_torch.ot._operators.operator import is_tracked, plain
+from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["IFGW"]
@@ -48,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _NUM_STRATEGIES = 3
 
 
+@interpreted
 class IFGW:
     """Improved fused Gromov-Wasserstein distance between cells.
 

@@ -13,6 +13,7 @@ from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.matrices.pairwise import Progress, distinct_pairs, progress_bar
+from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["KernelTerm", "NetworkDistance"]
@@ -38,6 +39,7 @@ class KernelTerm(NamedTuple):
     largest: float
 
 
+@interpreted
 class NetworkDistance(ABC):
     """A distance between networks of a space, made of K parts.
 

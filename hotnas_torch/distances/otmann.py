@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ot
-from hotnas_torch._checks import choice, constant
+from hotnas_torch._checks import choice, constant, readable
 from hotnas_torch.arch import Network
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
@@ -22,6 +22,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot import _operators as ops
+from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]
@@ -54,6 +55,7 @@ class _Tables(NamedTuple):
     totals: Tensor
 
 
+@interpreted
 class OTMANN(NetworkDistance):
     r"""Optimal Transport Metrics for Architectures of Neural Networks.
 
@@ -136,7 +138,7 @@ class OTMANN(NetworkDistance):
                     "nu must be numbers or a float64 tensor of shape (V,); got a tensor of shape"
                     f" {tuple(nu.shape)} and dtype {nu.dtype}"
                 )
-            self.nu = nu
+            self.nu = readable("nu", nu, "one vector")
         else:
             self.nu = torch.tensor(
                 [constant(f"nu[{k}]", value) for k, value in enumerate(nu)],

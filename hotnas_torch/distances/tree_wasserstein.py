@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import Scalar, count, fraction, number
+from hotnas_torch._checks import Scalar, count, fraction, number, readable
 from hotnas_torch.arch import Network
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
@@ -23,6 +23,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 )
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["GramTree", "TreeWasserstein"]
@@ -135,6 +136,7 @@ class _Vectors(NamedTuple):
         return (first - second).abs().sum(1)[inverse]
 
 
+@interpreted
 class TreeWasserstein(NetworkDistance):
     r"""Tree-Wasserstein distance of BO-TW (``grams=1``) and BO-TW-2G (``grams=2``).
 
@@ -220,6 +222,8 @@ class TreeWasserstein(NetworkDistance):
             if label not in groups:
                 raise ValueError(f"groups must give a group to every operation; {label!r} has none")
         self.tree = GramTree({label: groups[label] for label in operations}, grams)
+        if isinstance(lengths, Tensor):
+            readable("lengths", lengths, "one vector")
         if lengths is not None and (
             not isinstance(lengths, Tensor)
             or lengths.shape != (len(self.tree.edges),)

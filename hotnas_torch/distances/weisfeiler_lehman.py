@@ -13,6 +13,7 @@ from torch import Tensor
 from hotnas_torch._checks import check_items, choice
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.distances._tables.layer_graph import IDENTITIES, NetworkView, layer_graph
+from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["Aggregation", "WeisfeilerLehman", "level_similarities"]
@@ -29,6 +30,7 @@ _FIRST_FACTOR = -0x40A7B892E31B1A47
 _SECOND_FACTOR = -0x6B2FB644ECCEEE15
 
 
+@interpreted
 class WeisfeilerLehman:
     """Weisfeiler-Lehman kernel between networks, and the distance that belongs to it.
 

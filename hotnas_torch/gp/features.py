@@ -22,7 +22,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.gp.distances import NetworkIndex
 from hotnas_torch.gp.observations import check_modules, checked_observations
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, check_kind, span, takes
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
@@ -88,6 +88,7 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
         if not isinstance(base_kernel, Kernel):
             raise TypeError(f"base_kernel must be a Kernel; got {type(base_kernel).__name__}")
         _check_features(features)
+        check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
         super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
         self.base_kernel = base_kernel
         self.features = features

@@ -82,7 +82,8 @@ def entropic_fgw(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost or
-            a structure is NaN or infinite, or an option is out of range.
+            a structure is NaN or infinite, or an option is out of range; or steps shall be
+            recorded in a mass of 0.
 
     Differentiability:
         In ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha``. The derivative of the
@@ -98,9 +99,10 @@ def entropic_fgw(
           A backward pass into the plan, the duals or a part of the objective raises.
 
         In the mass of an absent node, the first derivative is the limit of those at small masses;
-        second ones, and those of unrolled steps, take the node as absent for good.
+        second ones take the node as absent for good.
 
-        Items that failed get NaN, and only they. With "unroll": all of the above for both methods.
+        Items that failed get NaN, and only they. With "unroll": all of the above for both methods,
+        except in masses of 0, which are refused where a gradient is recorded.
 
     Complexity:
         O(n^2 m^2) per step for the gradient plus O(n m) per Sinkhorn iteration; implicit backward

@@ -62,15 +62,16 @@ def sinkhorn(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost is
-            NaN or infinite, or ``epsilon``, ``tol`` or ``max_iter`` is out of range.
+            NaN or infinite, ``epsilon``, ``tol`` or ``max_iter`` is out of range, or iterations
+            shall be recorded in a mass of 0.
 
     Differentiability:
         ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
         ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
         convergence, whatever number of iterations was run, and can be differentiated again. Items
         that failed get NaN, and only they. In the mass of an absent node, the first derivative is
-        the limit of those at small masses; second ones, and those of unrolled iterations, take the
-        node as absent for good.
+        the limit of those at small masses; second ones take the node as absent for good. Unrolled
+        iterations have none there, and refuse masses of 0 where a gradient is recorded.
 
     Complexity:
         O(n m) per iteration, O(n m) memory per problem; implicit backward O((n + m)^3).

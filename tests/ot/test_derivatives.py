@@ -202,6 +202,50 @@ def test_the_entropic_tangents_are_those_of_finite_differences() -> None:
         assert found.item() == pytest.approx((ahead - behind).item() / (2 * step), abs=1e-7)
 
 
+@pytest.mark.parametrize("solve", [sinkhorn, entropic, partial(entropic, method="proximal")])
+@pytest.mark.parametrize("place", [3, 4], ids=["a", "b"])
+def test_unrolled_steps_refuse_the_derivative_in_a_mass_of_zero(solve: Solve, place: int) -> None:
+    given = problem(())
+    given[place][1] = 0
+    options = {"differentiate": "unroll", "validate": False}
+
+    def function(masses: Tensor) -> Tensor:
+        return solve(*given[:place], masses, *given[place + 1 :], **options).objective
+
+    assert function(given[place]).isfinite()
+    message = rf'{"ab"[place - 3]} is 0 at node 1 of item 0, and differentiate="unroll" has no'
+    leaf = given[place].clone().requires_grad_()
+    direction = (torch.ones_like(leaf),)
+    for attempt in (
+        lambda: function(leaf),
+        lambda: torch.func.grad(function)(given[place]),
+        lambda: torch.func.jvp(function, (given[place],), direction),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attempt()
+    assert function(given[place] + 0.1).isfinite()
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch keeps to itself
+def test_unrolled_steps_run_beside_compiled_code() -> None:
+    cost, *_, masses, others, _ = problem(())
+    a, b = balanced(masses), balanced(others)
+    b[0], b[1] = 0, b[0] + b[1]
+
+    def objective(a: Tensor) -> Tensor:
+        return ot.sinkhorn(cost, a, b, epsilon=0.3, differentiate="unroll").objective
+
+    leaf = a.clone().requires_grad_()
+    expected = torch.autograd.grad(objective(leaf), leaf)
+    compiled = torch.compile(objective, backend="aot_eager")
+    assert torch.allclose(torch.autograd.grad(compiled(leaf), leaf)[0], expected[0])
+    absent = a.clone()
+    absent[0], absent[1] = 0, a[0] + a[1]
+    with pytest.raises(ValueError, match="a is 0 at node 0 of item 0"):
+        compiled(absent.requires_grad_())
+
+
 def test_unrolled_steps_do_not_run_under_vmap() -> None:
     with pytest.raises(RuntimeError, match=r'differentiate="unroll" records steps whose number'):
         torch.func.vmap(lambda c: ot.sinkhorn(c, epsilon=0.3, differentiate="unroll").objective)(
@@ -320,6 +364,20 @@ def test_forward_mode_inside_forward_mode_is_refused(name: str) -> None:
             continue
         with pytest.raises(RuntimeError, match="forward mode inside forward mode does not reach"):
             nested(cost)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_transforms_that_no_rule_serves_are_refused(name: str) -> None:
+    cost, *rest = problem()
+
+    def objective(c: Tensor) -> Tensor:
+        return objective_of(name, validate=False)(c, *rest)
+
+    # It keeps what the first tangent left in place of what the second one needs.
+    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize cannot record .*; use torch"):
+        torch.func.linearize(objective, cost)
+    with pytest.raises(RuntimeError, match=r"torch\.func\.functionalize has no rule for "):
+        torch.func.functionalize(objective)(cost)
 
 
 @pytest.mark.parametrize("name", ["transport", "sinkhorn"])

@@ -43,6 +43,7 @@ from hotnas_torch.ot._operators.sinkhorn import (
     appearing,
     following_masses,
     marginal_inverse,
+    refuse_entering,
 )
 from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw as reference
 from hotnas_torch.ot._reference.pair_cost import (
@@ -111,13 +112,16 @@ def entropic_fgw(
         stopped early it is the same formula at the plan reached, wrong to the order of the
         residual. Items without a solution (status NONFINITE or INFEASIBLE) get NaN.
         Proximal steps: none, a backward pass raises; see `stationary_objective`.
-        Unrolled, everything but the residual, as the derivative of the steps that were taken.
+        Unrolled, everything but the residual, as the derivative of the steps that were taken;
+        masses of 0 that are tracked are refused.
 
     Complexity:
         O(n^2 m^2) per step plus Sinkhorn, O(n m) memory per item; implicit backward O(n^3 m^3) time
         and O(n^2 m^2) memory per item, in chunks of items; unrolled, O(n m) memory per Sinkhorn
         iteration and O(n^2 m^2) per step.
     """
+    if differentiate == "unroll":
+        refuse_entering(a, b)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
         cost,
         struct_x,

@@ -7,6 +7,7 @@ outputs surrounds it as one ``torch.autograd.Function`` for both texts (`Operato
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import isfunction
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.library import Library, infer_schema
 
 from hotnas_torch import _ext
 
 __all__ = [
+    "STEPS_DEPEND_ON_VALUES",
     "Backend",
     "Differentiate",
     "Operator",
@@ -28,6 +31,7 @@ __all__ = [
     "full_precision",
     "has_values",
     "held",
+    "interpreted",
     "is_tracked",
     "is_vmapped",
     "one_call",
@@ -41,6 +45,10 @@ Differentiate = Literal["implicit", "unroll"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Class = TypeVar("Class", bound=type)
+
+STEPS_DEPEND_ON_VALUES = 'differentiate="unroll" records steps whose number depends on the values'
+"""Why neither torch.vmap nor one graph of a tracer can take them."""
 
 _NAMESPACE = "hotnas_text"
 _TEXTS = Library(_NAMESPACE, "FRAGMENT")
@@ -80,6 +88,9 @@ class Operator:
     ) -> None:
         self.name = name
         self._reference = full_precision(reference)
+        self._recorded: Callable[..., Any] = torch.compiler.disable(
+            self._reference, reason=STEPS_DEPEND_ON_VALUES
+        )
         _TEXTS.define(name + infer_schema(reference, mutates_args=()))
         _TEXTS.impl(name, self._reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_TEXTS)
@@ -120,11 +131,11 @@ class Operator:
                 raise ValueError(msg)
             if not torch.compiler.is_compiling() and is_vmapped(*inputs):
                 msg = (
-                    'differentiate="unroll" records steps whose number depends on the values, which'
-                    ' torch.vmap cannot do; pass a batch, or use differentiate="implicit"'
+                    f"{STEPS_DEPEND_ON_VALUES}, which torch.vmap cannot do; pass a batch, or use"
+                    ' differentiate="implicit"'
                 )
                 raise RuntimeError(msg)
-            return self._reference(*inputs)
+            return self._recorded(*inputs)
         if differentiate != "implicit":
             msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
             raise ValueError(msg)
@@ -218,6 +229,10 @@ def attached(
     def push(ctx: Any, *tangents: Tensor | None) -> Any:
         if jvp is None:
             raise RuntimeError(refusal)
+        if get_proxy_mode() is not None and not any(is_fake(t) for t in ctx.saved_tensors):
+            # It would run our steps in place on what it keeps of the first call: silently wrong.
+            msg = f"torch.func.linearize cannot record {name}; use torch.func.jvp at each tangent"
+            raise RuntimeError(msg)
         if forward_levels()[0] > 1:
             # Torch turns all forward mode off while it calls the rule of one level, so that the
             # tangents of the other would silently be 0.
@@ -252,7 +267,12 @@ def attached(
     rules: Any = type(f"Derivatives_of_{name}", (torch.autograd.Function,), methods)
 
     def call(*inputs: Any) -> Any:
-        return rules.apply(*inputs) if is_tracked(*inputs) else compute(*inputs)
+        if not is_tracked(*inputs):
+            return compute(*inputs)
+        if torch._C._functorch.TransformType.Functionalize in _transforms():
+            msg = f"torch.func.functionalize has no rule for {name}; call it outside"
+            raise RuntimeError(msg)
+        return rules.apply(*inputs)
 
     return one_call(call)
 
@@ -263,14 +283,33 @@ def one_call(function: Callable[P, R]) -> Callable[P, R]:
     return taken
 
 
+def _transforms() -> list[Any]:
+    """Kinds of the active transforms of ``torch.func``, the outermost first."""
+    if not torch._C._are_functorch_transforms_active():
+        return []
+    return [level.key() for level in retrieve_all_functorch_interpreters()]
+
+
 def forward_levels() -> tuple[int, int]:
     """How many transforms of ``torch.func`` are active that differentiate: in forward mode, all."""
-    if not torch._C._are_functorch_transforms_active():
-        return 0, 0
     kinds = torch._C._functorch.TransformType
-    levels = [level.key() for level in retrieve_all_functorch_interpreters()]
+    levels = _transforms()
     forward = levels.count(kinds.Jvp)
     return forward, forward + levels.count(kinds.Grad)
+
+
+def interpreted(cls: Class) -> Class:
+    """Have ``torch.compile`` leave the public methods of a class to Python.
+
+    They read architectures and values, of which no graph can be made; a tracer that follows them
+    all the same takes minutes and says so in warnings.
+    """
+    for name, member in list(vars(cls).items()):
+        public = not name.startswith("_") or name in ("__init__", "__call__")
+        if public and isfunction(member):
+            reason = f"{cls.__name__} reads architectures and values"
+            setattr(cls, name, torch.compiler.disable(member, reason=reason))
+    return cls
 
 
 def save(ctx: Any, *tensors: Tensor) -> None:
@@ -325,11 +364,12 @@ def is_vmapped(*values: Any) -> bool:
 def has_values(*tensors: Tensor) -> bool:
     """Whether Python can look at the values of all tensors.
 
-    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
-    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
-    there; the solvers report by ``status`` and NaN what the checks would have refused.
+    It cannot while a function is traced (``torch.compile``, ``torch.export``,
+    ``torch.func.linearize``), where a tensor stands for the items of a ``torch.vmap``, and on the
+    meta device. Checks of values are left out there; the solvers report by ``status`` and NaN what
+    the checks would have refused.
     """
-    if torch.compiler.is_compiling() or is_vmapped(*tensors):
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_vmapped(*tensors):
         return False
     return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
 

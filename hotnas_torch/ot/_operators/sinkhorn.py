@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot._operators.operator import (
+    STEPS_DEPEND_ON_VALUES,
     Backend,
     Differentiate,
     Operator,
     along,
     attached,
     full_precision,
+    has_values,
     is_tracked,
     one_call,
     save,
@@ -27,6 +29,7 @@ __all__ = [
     "entropic_plan",
     "following_masses",
     "marginal_inverse",
+    "refuse_entering",
     "sinkhorn",
 ]
 
@@ -66,15 +69,44 @@ def sinkhorn(
         the derivative at convergence, whatever number of iterations was run. The minimum-norm
         solution is taken where a small ``epsilon`` makes the equations singular in floating point.
         Items without a solution (status NONFINITE or INFEASIBLE) get NaN. Unrolled, it is the
-        derivative of the iterations that were run.
+        derivative of the iterations that were run, and masses of 0 that are tracked are refused.
 
     Complexity:
         O(n m) per iteration; implicit backward O((n + m)^3); O((n + m)^2) memory per item.
     """
+    if differentiate == "unroll":
+        refuse_entering(a, b)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
         cost, a, b, epsilon, tol, max_iter, backend=backend, differentiate=differentiate
     )
     return result
+
+
+@torch.compiler.disable(reason=STEPS_DEPEND_ON_VALUES)  # type: ignore[untyped-decorator]
+def refuse_entering(a: Tensor, b: Tensor) -> None:
+    """Refuse masses of 0 in which recorded steps would silently have the derivative 0.
+
+    The steps leave absent nodes out, so that they do not say what a first mass there would do.
+
+    Args:
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+
+    Raises:
+        ValueError: One is 0, and is tracked.
+    """
+    for name, mass in (("a", a), ("b", b)):
+        if not is_tracked(mass) or not has_values(mass):
+            continue
+        absent = (mass == 0).nonzero()
+        if len(absent):
+            item, node = absent[0].tolist()
+            msg = (
+                f'{name} is 0 at node {node} of item {item}, and differentiate="unroll" has no'
+                f' derivative in a mass of 0; use differentiate="implicit", pass {name}.detach(),'
+                " or leave the node out"
+            )
+            raise ValueError(msg)
 
 
 def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:

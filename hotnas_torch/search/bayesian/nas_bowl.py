@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["NASBOWL"]
+
+_LEAST_NOISE = 1e-5
 
 _RANDOM_FRACTIONS = {"nasbench201": 0.0}
 """By the name of a space, where the paper's pool is not half random."""
@@ -103,6 +106,10 @@ class NASBOWL(BayesianSearch):
         )
         self.aggregation = aggregation
         self.max_noise = number("max_noise", max_noise)
+        if not _LEAST_NOISE < self.max_noise < math.inf:
+            raise ValueError(
+                f"max_noise must be finite and above {_LEAST_NOISE:g}; got {self.max_noise:g}"
+            )
         # A model of any two networks says now what would be wrong later.
         nets = space.sample(2, generator=torch.Generator().manual_seed(0))
         self._model(space.encode(nets), torch.tensor([[0.0], [1.0]], dtype=torch.float64))
@@ -122,7 +129,7 @@ class NASBOWL(BayesianSearch):
             space=self.space,
             levels=self.levels,
             aggregation=self.aggregation,
-            noise_bounds=(1e-5, self.max_noise),
+            noise_bounds=(_LEAST_NOISE, self.max_noise),
         )
 
     def _fit(self, X: Tensor, Y: Tensor) -> Model:

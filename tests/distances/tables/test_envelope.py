@@ -225,6 +225,8 @@ def test_transforms_agree_with_autograd(networks, tree, name):
             nested(at.detach())
     with pytest.raises(ValueError, match=f"{name} must be one number; got what torch.vmap maps"):
         torch.func.vmap(distances)(torch.full((3,), 0.5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=rf"{name} must be .*; got what torch.func.linearize"):
+        torch.func.linearize(distances, at.detach())
 
 
 def test_autocast_and_inference_mode_change_no_distance(networks, tree):

@@ -55,7 +55,8 @@ def test_the_pool_of_nasbench201_is_all_mutants():
         ({"levels": ()}, "levels must hold at least one level"),
         ({"levels": (1, -2)}, r"levels\[1\] must be at least 0; got -2"),
         ({"aggregation": "mean"}, "aggregation must be one of"),
-        ({"max_noise": 1e-6}, "noise_bounds must be"),
+        ({"max_noise": 1e-6}, "max_noise must be finite and above 1e-05; got 1e-06"),
+        ({"max_noise": float("nan")}, "max_noise must be finite and above 1e-05; got nan"),
         ({"num_parents": 0}, "num_parents must be at least 1"),
     ],
 )
