@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../core/arguments.h"
+#include "../operators_list.h"
 #include "watch.h"
 
 namespace hotnas {
@@ -13,14 +14,10 @@ namespace hotnas {
 /// watch says so.
 template <class T>
 struct KernelsOf {
-  bool (*transport)(const TransportArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*sinkhorn)(const SinkhornArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*fgw)(const FgwArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*fgw_backward)(const FgwBackwardArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*entropic_fgw)(const EntropicFgwArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*fgw_lower_bound)(const LowerBoundArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*cell_distances)(const CellDistancesArgs<T>&, std::int64_t, std::int64_t, Watch&);
-  bool (*network_distances)(const NetworkDistancesArgs<T>&, std::int64_t, std::int64_t, Watch&);
+#define HOTNAS_KERNEL(name, Name, schema) \
+  bool (*name)(const Name##Args<T>&, std::int64_t, std::int64_t, Watch&);
+  HOTNAS_OPERATORS(HOTNAS_KERNEL)
+#undef HOTNAS_KERNEL
 };
 
 struct Kernels {

@@ -87,12 +87,9 @@ bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end, Wa
 
 template <class Lanes, class T>
 constexpr KernelsOf<T> kernels_on() {
-  return {
-      launch<Lanes, TransportItem<T>>,     launch<Lanes, SinkhornItem<T>>,
-      launch<Lanes, FgwItem<T>>,           launch<Lanes, FgwBackwardItem<T>>,
-      launch<Lanes, EntropicFgwItem<T>>,   launch<Lanes, LowerBoundItem<T>>,
-      launch<Lanes, CellDistancesItem<T>>, launch<Lanes, NetworkDistancesItem<T>>,
-  };
+#define HOTNAS_LAUNCH(name, Name, schema) .name = launch<Lanes, Name##Item<T>>,
+  return {HOTNAS_OPERATORS(HOTNAS_LAUNCH)};
+#undef HOTNAS_LAUNCH
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -31,19 +31,29 @@ struct Cuda {
   static void check_index(const Call&, const char*, const Tensor&, std::int64_t) {}
 };
 
-template <class T>
+/// Features per node that problems of the operators have which take any number, for their work space.
+constexpr int cell_features = 6, network_features = 3;
+
+template <template <class> class Args, class T>
 std::string describe() {
-  CellDistancesArgs<T> cells{};
-  NetworkDistancesArgs<T> networks{};
-  cells.num_features = 6;
-  networks.num_features = 3;
-  return cuda::describe(TransportArgs<T>{}) + cuda::describe(SinkhornArgs<T>{}) +
-         cuda::describe(FgwArgs<T>{}) + cuda::describe(FgwBackwardArgs<T>{}) +
-         cuda::describe(EntropicFgwArgs<T>{}) + cuda::describe(LowerBoundArgs<T>{}) +
-         cuda::describe(cells) + cuda::describe(networks);
+  Args<T> args{};
+  if constexpr (requires { args.num_labels; })
+    args.num_features = cell_features;
+  else if constexpr (requires { args.num_features; })
+    args.num_features = network_features;
+  return cuda::describe(args);
 }
 
-std::string cuda_kernels() { return describe<float>() + describe<double>(); }
+template <class T>
+std::string describe_all() {
+  std::string lines;
+#define HOTNAS_DESCRIBE(name, Name, schema) lines += describe<Name##Args, T>();
+  HOTNAS_OPERATORS(HOTNAS_DESCRIBE)
+#undef HOTNAS_DESCRIBE
+  return lines;
+}
+
+std::string cuda_kernels() { return describe_all<float>() + describe_all<double>(); }
 
 }  // namespace
 
