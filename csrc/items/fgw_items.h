@@ -52,7 +52,10 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
         load_matrix(g, x, y, from, p.m, s.ld, to);
         if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-w.fgw.units->mass));
       });
-      best = solver.best();
+      best = solver.best(*w.fgw.units);
+      const Back<T> of_dual(w.fgw.units->dual());
+      const T defect = overflow(g, w.fgw.f, s.n, of_dual) + overflow(g, w.fgw.g, s.m, of_dual);
+      if (!failed(best.status) && !(g.total(defect) == 0)) best.status = Status::nonfinite;
     }
     T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(best.status) ? T(NAN) : T(0);
@@ -64,9 +67,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       best.objective = best.gap = T(NAN);
     } else if (solved) {
       const FgwUnits<T> units = *w.fgw.units;
-      const Back<T> value(units.result), of_dual(units.dual());
-      best.objective = value(best.objective);
-      best.gap = value(best.gap);
+      const Back<T> of_dual(units.dual());
       store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
       store_vector(g, x, w.fgw.f, f, of_dual);
       store_vector(g, y, w.fgw.g, dual, of_dual);
@@ -84,6 +85,16 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
   }
 
  private:
+  /// 0, or no number on a lane whose values are beyond T in the caller's unit.
+  template <class G>
+  HN_HD static T overflow(const G& g, const T* values, int count, const Back<T>& unit) {
+    T defect = 0;
+    HN_ROLLED
+    for (int i = g.begin(); i < count; i += g.step())
+      defect += unit(values[i]) - unit(values[i]);
+    return defect;
+  }
+
   /// The derivative of the objective in the plan between any two nodes of the caller.
   template <class Terms>
   HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
@@ -120,7 +131,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
     const T linear =
         units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
-    return Back<T>(units.dual())(linear + units.pair * sum);
+    return Back<T>(units.of_linear - units.mass)(linear) +
+           Back<T>(units.of_pair - units.mass)(units.pair == 0 ? T(0) : units.pair * sum);
   }
 };
 

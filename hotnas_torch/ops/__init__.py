@@ -13,6 +13,7 @@ from hotnas_torch.ops.sinkhorn import (
     entropic_objective,
     entropic_plan,
     following_masses,
+    reduced_costs,
     sinkhorn,
 )
 from hotnas_torch.ops.transport import transport
@@ -31,6 +32,7 @@ __all__ = [
     "following_plan",
     "network_distances",
     "quadratic_cost",
+    "reduced_costs",
     "sinkhorn",
     "stationary_objective",
     "transport",
