@@ -183,15 +183,13 @@ class Fgw {
 
   /// The best result, in the caller's unit: that of `units`, which is then that of the gap and the duals.
   HN_HD FgwResult<T> best(FgwUnits<T>& units) const {
+    if (units.hidden > 0 && w_.best->status <= Status::max_iter) apart(units);
     FgwResult<T> best = *w_.best;
-    if (best.status == Status::nonfinite || best.status == Status::infeasible) return best;
-    if (units.hidden > 0)
-      best = apart(units, best);
-    else
-      best.objective = Back<T>(units.result)(best.objective);
+    if (best.status > Status::max_iter) return best;
+    if (!(units.hidden > 0)) best.objective = Back<T>(units.result)(best.objective);
     best.gap = Back<T>(units.result)(best.gap);
-    const T defect = (best.objective - best.objective) + (best.gap - best.gap);
-    if (!(defect == 0)) best.status = Status::nonfinite;
+    if (!((best.objective - best.objective) + (best.gap - best.gap) == 0))
+      best.status = Status::nonfinite;
     return best;
   }
 
@@ -279,24 +277,25 @@ class Fgw {
  private:
   /// A result whose terms are apart: each has its unit. Where the larger is 0 the smaller decides, and its unit is that
   /// of the gap; where it is not, all that the smaller can do is to be lost in the rounding of it.
-  HN_APART FgwResult<T> apart(FgwUnits<T>& units, FgwResult<T> best) const {
-    const bool by_pair = units.by_pair(), floor = never_negative(g_, s_, units, w_.cost);
+  HN_APART void apart(FgwUnits<T>& units) const {
+    const bool floor = never_negative(g_, s_, units, w_.cost);
     if (g_.leader()) *w_.found.count = list_coupling(w_.plan);
     g_.sync();
     pair_cost(g_, s_, terms_, w_.c, w_.found, w_.grad);
     g_.sync();
     const T linear = linear_ * inner(g_, w_.cost, w_.found);
     const T pair = pair_ / 2 * inner(g_, w_.grad, w_.found);
-    best.objective = Back<T>(units.of_linear)(linear) + Back<T>(units.of_pair)(pair);
-    const T larger = by_pair ? pair : linear, size = larger < 0 ? -larger : larger;
-    if (size == 0 && floor) {
-      if (g_.leader()) units.result = by_pair ? units.of_linear : units.of_pair;
-    } else if (!(units.hidden <= 8 * Limits<T>::epsilon * size)) {
-      best.gap += units.hidden;
-      best.status = Status::max_iter;
+    if (g_.leader()) {
+      const T larger = units.by_pair() ? pair : linear, size = larger < 0 ? -larger : larger;
+      w_.best->objective = Back<T>(units.of_linear)(linear) + Back<T>(units.of_pair)(pair);
+      if (size == 0 && floor) {
+        units.result = units.by_pair() ? units.of_linear : units.of_pair;
+      } else if (!(units.hidden <= 8 * Limits<T>::epsilon * size)) {
+        w_.best->gap += units.hidden;
+        w_.best->status = Status::max_iter;
+      }
     }
     g_.sync();
-    return best;
   }
 
   HN_HD void fail(Status status) const {

@@ -53,9 +53,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
         if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-w.fgw.units->mass));
       });
       best = solver.best(*w.fgw.units);
-      const Back<T> of_dual(w.fgw.units->dual());
-      const T defect = overflow(g, w.fgw.f, s.n, of_dual) + overflow(g, w.fgw.g, s.m, of_dual);
-      if (!failed(best.status) && !(g.total(defect) == 0)) best.status = Status::nonfinite;
+      if (!failed(best.status) && !finite_duals(g, s, w.fgw)) best.status = Status::nonfinite;
     }
     T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(best.status) ? T(NAN) : T(0);
@@ -85,14 +83,17 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
   }
 
  private:
-  /// 0, or no number on a lane whose values are beyond T in the caller's unit.
+  /// Whether T holds the duals in the caller's unit.
   template <class G>
-  HN_HD static T overflow(const G& g, const T* values, int count, const Back<T>& unit) {
+  HN_HD static bool finite_duals(const G& g, const Shape& s, const FgwWork<T>& w) {
+    const Back<T> unit(w.units->dual());
     T defect = 0;
     HN_ROLLED
-    for (int i = g.begin(); i < count; i += g.step())
-      defect += unit(values[i]) - unit(values[i]);
-    return defect;
+    for (int k = g.begin(); k < s.n + s.m; k += g.step()) {
+      const T value = unit(k < s.n ? w.f[k] : w.g[k - s.n]);
+      defect += value - value;
+    }
+    return g.total(defect) == 0;
   }
 
   /// The derivative of the objective in the plan between any two nodes of the caller.

@@ -257,7 +257,7 @@ class Units(_Rows):
             of_pair,
             torch.where(rest != 0, rest * power_of_two(in_cost - of_linear, dtype), 0),
             torch.where(alpha != 0, alpha * power_of_two(in_pair - of_pair, dtype), 0),
-            torch.where(apart, 256 * 2.0**-far, 0).to(dtype),
+            256 * 2.0**-far * apart.to(dtype),
         )
 
     @property
