@@ -131,8 +131,8 @@ def entropic_objective(
     g: Tensor,
     epsilon: float,
     mass: Tensor,
-    of_rows: Tensor,
-    of_columns: Tensor,
+    of_rows: Tensor | None = None,
+    of_columns: Tensor | None = None,
     *,
     differentiate: Differentiate = "implicit",
 ) -> Tensor:
@@ -146,8 +146,8 @@ def entropic_objective(
         g: Optimal column duals, shape (B, m).
         epsilon: As it was given to `sinkhorn`.
         mass: Sum of the entropic plan of these duals, shape (B,).
-        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n).
-        of_columns: What was taken from their columns, shape (B, m).
+        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n), if anything.
+        of_columns: What was taken from their columns, shape (B, m), if anything.
         differentiate: As it was given to `sinkhorn`.
 
     Returns:
@@ -160,6 +160,8 @@ def entropic_objective(
         through them takes, and it stays accurate where that system is nearly singular. Second
         derivatives go through the duals, as they must. Unrolled, the first ones do, too.
     """
+    of_rows = torch.zeros_like(a) if of_rows is None else of_rows
+    of_columns = torch.zeros_like(b) if of_columns is None else of_columns
     if differentiate == "unroll":
         return _dual_value(a, b, f, g, epsilon, mass) + _taken(a, b, of_rows, of_columns)
     value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass, of_rows, of_columns)
