@@ -146,8 +146,8 @@ def entropic_objective(
         g: Optimal column duals, shape (B, m).
         epsilon: As it was given to `sinkhorn`.
         mass: Sum of the entropic plan of these duals, shape (B,).
-        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n), if anything.
-        of_columns: What was taken from their columns, shape (B, m), if anything.
+        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n), or None.
+        of_columns: What was taken from their columns, shape (B, m), or None.
         differentiate: As it was given to `sinkhorn`.
 
     Returns:
