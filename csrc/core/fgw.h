@@ -28,15 +28,24 @@ struct FgwResult {
 };
 
 /// The units of one problem: its costs and its structures are divided by powers of two of their own, so that the
-/// largest is 1 to 2, and the two terms get weights of which the larger is.
+/// largest is 1 to 2, and the two terms get weights of which the larger is. A smaller term that would be lost beside
+/// the larger one counts as `most_apart` below it: what it decides, where the larger is 0, is the same.
 template <class T>
 struct FgwUnits {
-  T linear, pair;                     // weights of cost and B
-  int mass, cost, structure, result;  // exponents; result is that of the objective
+  T linear, pair;  // weights of cost and B
+  T hidden;        // more than a term so raised adds to a derivative; 0 where there is none
+  int mass, cost, structure;  // exponents
+  int of_linear, of_pair;     // exponents of the terms in the objective
+  int result;                 // that of the objective, the gap and, times the mass, the duals
   bool finite;
 
   HN_HD int dual() const { return result - mass; }
+  HN_HD bool by_pair() const { return result == of_pair; }  // which term is the larger
 };
+
+/// Exponents that the terms of the objective may be apart.
+template <class T>
+constexpr int most_apart = Limits<T>::exponent / 4 * 3;
 
 /// Brings the costs and structures of a problem to size 1.
 template <class G, class Terms, class T>
@@ -44,12 +53,16 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
                                 int mass) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
+  keep_pairs(g, s, terms, c);
   typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost;
   survey<G, T>(g, cost, matrix, in_cost, defect);
   survey<G, T>(g, c.cx, own, in_structures, defect);
   survey<G, T>(g, c.cy, other, in_structures, defect);
   const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
-  FgwUnits<T> units{0, 0, mass, exponent_of(largest), exponent_of(most), 0, false};
+  FgwUnits<T> units{};
+  units.mass = mass;
+  units.cost = largest > 0 ? exponent_of(largest) : 0;
+  units.structure = most > 0 ? exponent_of(most) : 0;
   units.finite = g.sum(defect) + (alpha - alpha) == 0;
   if (!units.finite) return units;
   multiply(g, cost, matrix, power_of_two<T>(-units.cost));
@@ -61,10 +74,29 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
   const int of_cost = units.cost + mass;
   const int of_pair = (terms.loss() == Loss::l1 ? 1 : 2) * units.structure + 2 * mass;
   const int linear = of_cost + exponent_of(1 - alpha), pair = of_pair + exponent_of(alpha);
+  units.of_linear = linear;  // a term that is 0 throughout has a unit all the same: of absent nodes
+  units.of_pair = pair;
   units.result = has_linear && (!has_pair || linear > pair) ? linear : has_pair ? pair : 0;
-  if (has_linear) units.linear = (1 - alpha) * power_of_two<T>(of_cost - units.result);
-  if (has_pair) units.pair = alpha * power_of_two<T>(of_pair - units.result);
+  if (has_linear && has_pair) {
+    const bool apart = linear - pair > most_apart<T> || pair - linear > most_apart<T>;
+    int& smaller = linear > pair ? units.of_pair : units.of_linear;
+    smaller = apart ? smaller + most_apart<T> : units.result;
+    if (apart) units.hidden = 256 * power_of_two<T>(-most_apart<T>);
+  }
+  if (alpha != 1) units.linear = (1 - alpha) * power_of_two<T>(of_cost - units.of_linear);
+  if (alpha != 0) units.pair = alpha * power_of_two<T>(of_pair - units.of_pair);
   return units;
+}
+
+/// Whether the larger term is nowhere below 0, for terms that are apart. `cost` is (n, ld).
+template <class G, class T>
+HN_HD bool never_negative(const G& g, const Shape& s, const FgwUnits<T>& units,
+                          const std::type_identity_t<T>* cost) {
+  if (units.by_pair()) return true;
+  typename G::template Var<T> most = G::splat(T(0));
+  HN_ROLLED
+  for (int e = 0; e < s.n * s.ld; e += G::width) most = G::max(most, -g.load(cost + e));
+  return g.max_of(most) == 0;
 }
 
 /// Starts that are compared with later ones.
@@ -149,7 +181,17 @@ class Fgw {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
 
-  HN_HD FgwResult<T> best() const { return *w_.best; }
+  /// The best result, in the caller's unit: that of `units`, which is then that of the gap and the duals.
+  HN_HD FgwResult<T> best(FgwUnits<T>& units) const {
+    if (units.hidden > 0 && w_.best->status <= Status::max_iter) apart(units);
+    FgwResult<T> best = *w_.best;
+    if (best.status > Status::max_iter) return best;
+    if (!(units.hidden > 0)) best.objective = Back<T>(units.result)(best.objective);
+    best.gap = Back<T>(units.result)(best.gap);
+    if (!((best.objective - best.objective) + (best.gap - best.gap) == 0))
+      best.status = Status::nonfinite;
+    return best;
+  }
 
   /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
   /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
@@ -233,6 +275,29 @@ class Fgw {
   }
 
  private:
+  /// A result whose terms are apart: each has its unit. Where the larger is 0 the smaller decides, and its unit is that
+  /// of the gap; where it is not, all that the smaller can do is to be lost in the rounding of it.
+  HN_APART void apart(FgwUnits<T>& units) const {
+    const bool floor = never_negative(g_, s_, units, w_.cost);
+    if (g_.leader()) *w_.found.count = list_coupling(w_.plan);
+    g_.sync();
+    pair_cost(g_, s_, terms_, w_.c, w_.found, w_.grad);
+    g_.sync();
+    const T linear = linear_ * inner(g_, w_.cost, w_.found);
+    const T pair = pair_ / 2 * inner(g_, w_.grad, w_.found);
+    if (g_.leader()) {
+      const T larger = units.by_pair() ? pair : linear, size = larger < 0 ? -larger : larger;
+      w_.best->objective = Back<T>(units.of_linear)(linear) + Back<T>(units.of_pair)(pair);
+      if (size == 0 && floor) {
+        units.result = units.by_pair() ? units.of_linear : units.of_pair;
+      } else if (!(units.hidden <= 8 * Limits<T>::epsilon * size)) {
+        w_.best->gap += units.hidden;
+        w_.best->status = Status::max_iter;
+      }
+    }
+    g_.sync();
+  }
+
   HN_HD void fail(Status status) const {
     if (g_.leader()) {
       w_.best->objective = huge;

@@ -61,7 +61,8 @@ HN_HD void pair_kernel(const G& g, const Shape& s, const Terms& terms, const Str
 }
 
 /// Returns the bound in the caller's unit, a true lower bound of F up to rounding; NaN where a transport problem has
-/// no solution. Costs and structures are in those of `units`, and `unit` is the mass of one unit of a and b.
+/// no solution, or the bound is beyond T. Costs and structures are in those of `units`, and `unit` is the mass of one
+/// unit of a and b.
 template <class G, class Terms, class T>
 HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const LowerBoundWork<T>& w,
                         const FgwUnits<T>& units, T unit) {
@@ -96,8 +97,16 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
     const Var linear = G::splat(units.linear) * g.load(w.cost + e);
     g.store(w.kernel + e, linear + G::splat(units.pair / 2) * g.load(w.local + e));
   }
-  const T bound = Back<T>(units.result)(dual_value(w.kernel));
-  return complete ? bound : T(NAN);
+  T value = dual_value(w.kernel);
+  int unit_of_value = units.result;
+  if (units.hidden > 0) {  // a raised term is a bound where the larger is 0, and too much elsewhere
+    if (value <= units.hidden && never_negative(g, s, units, w.cost))
+      unit_of_value = units.by_pair() ? units.of_linear : units.of_pair;
+    else
+      value -= units.hidden;
+  }
+  const T bound = Back<T>(unit_of_value)(value);
+  return complete && bound - bound == 0 ? bound : T(NAN);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -40,6 +40,34 @@ HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
           arena.take_far<T>(across)};
 }
 
+/// Blanks what no pair of the pair set has, in the lanes' own columns, so that it can reach no result.
+template <class G, class Terms, class T>
+HN_HD void keep_pairs(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c) {
+  const Pairs pairs = terms.pairs();
+  if (pairs == Pairs::all) return;
+  const bool any = s.n > 1 && s.m > 1;
+  const auto keep = [&](T* values, int rows, int ld, bool after) {
+    const auto none = G::splat(T(0));
+    HN_ROLLED
+    for (int l = 0; l < rows; ++l) {
+      const auto at = G::template splat_int<T>(l);
+      HN_ROLLED
+      for (int j0 = 0; j0 < ld; j0 += G::width) {
+        const auto column = g.template index<T>(j0);
+        const auto value = g.load(values + l * ld + j0);
+        auto kept = none;
+        if (any && pairs == Pairs::directed) kept = G::select(column == at, none, value);
+        if (any && pairs == Pairs::ordered)
+          kept = after ? G::select(column > at, value, none) : G::select(column < at, value, none);
+        g.store(values + l * ld + j0, kept);
+      }
+    }
+  };
+  keep(c.cx, s.n, s.ldn, true);
+  keep(c.cy, s.m, s.ld, true);
+  keep(c.cyt, s.m, s.ld, false);
+}
+
 template <class G, class Var>
 HN_HD Var loss(Loss kind, Var difference) {
   return kind == Loss::l1 ? G::abs(difference) : difference * difference;

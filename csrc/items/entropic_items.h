@@ -158,10 +158,15 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) +
-                     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
-                                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
-    if (!(g.total(defect + (alpha - alpha)) == 0)) status = Status::nonfinite;
+    const T defect =
+        load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) + (alpha - alpha);
+    load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
+                    p.struct_y + item * Base::other(p), p.m, w.fgw.c);
+    keep_pairs(g, s, terms, w.fgw.c);
+    typename G::template Var<T> most = G::splat(T(0)), none = most;
+    survey<G, T>(g, w.fgw.c.cx, s.n * s.ldn, most, none);
+    survey<G, T>(g, w.fgw.c.cy, s.m * s.ld, most, none);
+    if (!(g.total(defect) + g.sum(none) == 0)) status = Status::nonfinite;
     EntropicFgwResult<T> result{0, 0, true, true};
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {

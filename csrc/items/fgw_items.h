@@ -52,7 +52,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
         load_matrix(g, x, y, from, p.m, s.ld, to);
         if (k < 0) multiply<G, T>(g, to, s.n * s.ld, power_of_two<T>(-w.fgw.units->mass));
       });
-      best = solver.best();
+      best = solver.best(*w.fgw.units);
+      if (!failed(best.status) && !finite_duals(g, s, w.fgw)) best.status = Status::nonfinite;
     }
     T *plan = p.plan + item * matrix, *f = p.f + item * p.n, *dual = p.g + item * p.m;
     const T value = failed(best.status) ? T(NAN) : T(0);
@@ -64,9 +65,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       best.objective = best.gap = T(NAN);
     } else if (solved) {
       const FgwUnits<T> units = *w.fgw.units;
-      const Back<T> value(units.result), of_dual(units.dual());
-      best.objective = value(best.objective);
-      best.gap = value(best.gap);
+      const Back<T> of_dual(units.dual());
       store_matrix(g, x, y, w.fgw.plan, s.ld, plan, p.m, Back<T>(units.mass));
       store_vector(g, x, w.fgw.f, f, of_dual);
       store_vector(g, y, w.fgw.g, dual, of_dual);
@@ -84,6 +83,19 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
   }
 
  private:
+  /// Whether T holds the duals in the caller's unit.
+  template <class G>
+  HN_HD static bool finite_duals(const G& g, const Shape& s, const FgwWork<T>& w) {
+    const Back<T> unit(w.units->dual());
+    T defect = 0;
+    HN_ROLLED
+    for (int k = g.begin(); k < s.n + s.m; k += g.step()) {
+      const T value = unit(k < s.n ? w.f[k] : w.g[k - s.n]);
+      defect += value - value;
+    }
+    return g.total(defect) == 0;
+  }
+
   /// The derivative of the objective in the plan between any two nodes of the caller.
   template <class Terms>
   HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
@@ -120,7 +132,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
     const T linear =
         units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
-    return Back<T>(units.dual())(linear + units.pair * sum);
+    return Back<T>(units.of_linear - units.mass)(linear) +
+           Back<T>(units.of_pair - units.mass)(units.pair == 0 ? T(0) : units.pair * sum);
   }
 };
 

@@ -150,17 +150,14 @@ struct CellDistancesItem {
       none.status = Status::nonfinite;
       return none;
     }
+    if (g.leader()) *w.fgw.units = units;
     g.sync();
     Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
     const int64_t matrix = static_cast<int64_t>(p.x.nodes) * p.y.nodes;
     solver.run(p.num_starts, false, p.num_start_costs, [&](int k, T* to) {
       load_matrix(g, x, y, p.start_costs + k * matrix, p.y.nodes, s.ld, to);
     });
-    FgwResult<T> best = solver.best();
-    const Back<T> value(units.result);
-    best.objective = value(best.objective);
-    best.gap = value(best.gap);
-    return best;
+    return solver.best(*w.fgw.units);
   }
 };
 

@@ -13,7 +13,12 @@ from hotnas_torch.ot.problem import (
     has_values,
     mean_free_duals,
 )
-from hotnas_torch.ot.result import EntropicFGWResult, warn_if_unsolved
+from hotnas_torch.ot.result import (
+    EntropicFGWResult,
+    SolveStatus,
+    unless_beyond,
+    warn_if_unsolved,
+)
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
 __all__ = ["entropic_fgw"]
@@ -138,8 +143,12 @@ def entropic_fgw(
         problem.b,
         problem.alpha,
     )
+    reduced, of_rows, of_columns = ops.reduced_costs(
+        problem.cost, problem.a, problem.b, differentiate=differentiate
+    )
     log_plan, f, g, residual, iterations, status = ops.entropic_fgw(
-        *tensors,
+        reduced,
+        *tensors[1:],
         epsilon,
         *codes,
         _METHODS[method],
@@ -150,6 +159,8 @@ def entropic_fgw(
         backend=backend,
         differentiate=differentiate,
     )
+    rest = (1 - problem.alpha)[:, None]
+    f, g = f + rest * of_rows, g + rest * of_columns
     plan = log_plan.exp()
     if method == "mirror" and differentiate == "implicit":
         plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
@@ -161,6 +172,9 @@ def entropic_fgw(
     if method == "proximal" and differentiate == "implicit":
         objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
     f, g = mean_free_duals(f, g, problem.a, problem.b)
+    there = (torch.where(dual == -torch.inf, 0, dual) for dual in (f, g))
+    status = unless_beyond(status, objective[:, None], *there)
+    objective = torch.where(status == SolveStatus.NONFINITE, torch.nan, objective)
     result = EntropicFGWResult(
         plan=problem.restore(plan),
         log_plan=problem.restore(log_plan),

@@ -15,7 +15,7 @@ from hotnas_torch.ot.problem import (
     has_values,
     mean_free_duals,
 )
-from hotnas_torch.ot.result import FGWResult, warn_if_unsolved
+from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
 __all__ = ["fgw"]
@@ -134,6 +134,7 @@ def fgw(
         lower = problem.restore(ops.fgw_lower_bound(*tensors, *codes, backend=backend))
     linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
     f, g = mean_free_duals(f, g, problem.a, problem.b)
+    status = unless_beyond(status, f, g)
     result = FGWResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),

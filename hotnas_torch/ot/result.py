@@ -16,6 +16,7 @@ __all__ = [
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "unless_beyond",
     "warn_if_unsolved",
 ]
 
@@ -199,6 +200,13 @@ class EntropicFGWResult(_Result):
 
 for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):
     torch.export.register_dataclass(_result)
+
+
+def unless_beyond(status: Tensor, *values: Tensor) -> Tensor:
+    """Return statuses (B,), NONFINITE for solved items some of whose values, (B, k), overflowed."""
+    numbers = torch.cat(values, 1).detach().isfinite().all(1)
+    # the two statuses of what is solved are 0 and 1, the others more
+    return torch.where(numbers, status, status.clamp_min(SolveStatus.NONFINITE))
 
 
 def warn_if_unsolved(solver: str, status: Tensor) -> None:

@@ -44,7 +44,8 @@ def sinkhorn(
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
         tol: L1 error to stop at, of the row and of the column masses of ``plan`` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
-            about its precision times the largest cost over ``epsilon``, at best 3e-7 in float32.
+            about its precision times the largest cost over ``epsilon``, what whole rows or columns
+            have in common left out, at best 3e-7 in float32.
             An item that rounding keeps from ``tol`` stops early, with status MAX_ITER and the
             ``residual`` that it reached.
         max_iter: Most iterations of an item, at most 2**31 - 1.
@@ -90,8 +91,11 @@ def sinkhorn(
     problem = linear_problem(cost, a, b, validate=validate)
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
+    cost, of_rows, of_columns = ops.reduced_costs(
+        problem.cost, problem.a, problem.b, differentiate=differentiate
+    )
     f, g, residual, iterations, status = ops.sinkhorn(
-        problem.cost,
+        cost,
         problem.a,
         problem.b,
         epsilon,
@@ -100,24 +104,26 @@ def sinkhorn(
         backend=backend,
         differentiate=differentiate,
     )
-    plan = ops.entropic_plan(problem.cost, f, g, epsilon)
+    plan = ops.entropic_plan(cost, f, g, epsilon)
     mass = plan.sum((1, 2))
     if differentiate == "implicit":
-        plan = ops.following_masses(plan, problem.cost, problem.a, problem.b, f, g, epsilon)
+        plan = ops.following_masses(plan, cost, problem.a, problem.b, f, g, epsilon)
     objective = ops.entropic_objective(
-        problem.cost,
+        cost,
         problem.a,
         problem.b,
         f,
         g,
         epsilon,
         mass,
+        of_rows,
+        of_columns,
         differentiate=differentiate,
     )
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     numbers = torch.where(present | problem.cost.isfinite(), problem.cost, 0)
     linear = (numbers * plan).sum((1, 2))
-    f, g = mean_free_duals(f, g, problem.a, problem.b)
+    f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
     result = SinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import has_values, linear_problem, mean_free_duals
-from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
+from hotnas_torch.ot.result import TransportResult, unless_beyond, warn_if_unsolved
 
 __all__ = ["transport"]
 
@@ -65,6 +65,7 @@ def transport(
         problem.cost, problem.a, problem.b, backend=backend
     )
     f, g = mean_free_duals(f, g, problem.a, problem.b)
+    status = unless_beyond(status, f, g)
     result = TransportResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),

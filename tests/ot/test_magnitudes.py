@@ -264,3 +264,111 @@ def test_what_is_called_solved_is_so_at_every_magnitude(problems: int, solver: o
 @pytest.mark.filterwarnings("ignore::hotnas_torch.errors.ConvergenceWarning")
 def test_a_vertex_far_above_the_plan_excuses_no_gap() -> None:
     fgw(Problem.draw(2856))
+
+
+def far_apart(dtype: torch.dtype, structure: float) -> dict[str, Tensor]:
+    """Costs of size 1 beside structures whose squares the dtype does not hold."""
+    cost = torch.tensor([[0.7, 0.1, 0.9], [0.5, 0.9, 0.2], [0.3, 0.6, 0.8]], dtype=dtype)
+    # one graph on a cycle: its three turns match it with itself, and the cost says which
+    cycle = structure * torch.tensor([[0, 1, 2], [2, 0, 1], [1, 2, 0]], dtype=dtype)
+    return {"cost": cost, "struct_x": cycle, "struct_y": cycle}
+
+
+LARGE = {F32: 1e25, F64: 1e200}
+
+
+@pytest.mark.parametrize("backend", ["ext", "torch"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("pairs", ["all", "directed"])
+def test_a_term_of_0_leaves_the_choice_to_the_other_one_however_far_apart_they_are(
+    backend: str, dtype: torch.dtype, pairs: str
+) -> None:
+    problem = far_apart(dtype, LARGE[dtype])
+    found = ht.ot.fgw(**problem, loss="l2", pairs=pairs, num_starts=3, backend=backend, bound=True)
+    assert found.converged
+    assert found.objective.item() == pytest.approx(0.5 * 0.6 / 3)
+    assert found.cost_quad.abs() < 1e-6
+    assert found.plan.argmax(1).tolist() == [1, 2, 0]
+    assert found.gap <= 1e-6
+    over = (found.f[:, None] + found.g - 0.5 * problem["cost"])[found.plan > 0]
+    assert (over.abs() < 1e-5).all()
+    assert found.lower_bound is not None
+    assert found.lower_bound <= found.objective * (1 + 1e-6)
+
+    same = torch.eye(3, dtype=dtype)  # the linear term is the larger one
+    large = {F32: 1e35, F64: 1e300}[dtype] * (1 - same)
+    x = far_apart(dtype, 1.0)["struct_x"]
+    found = ht.ot.fgw(large, x, x + same, loss="l2", pairs=pairs, backend=backend)
+    assert found.converged
+    assert found.objective.item() == pytest.approx(0 if pairs == "directed" else 1 / 6)
+
+
+@pytest.mark.parametrize("backend", ["ext", "torch"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+@pytest.mark.parametrize("pairs", ["directed", "ordered"])
+def test_entries_of_no_pair_have_no_size(
+    backend: str, dtype: torch.dtype, loss: str, pairs: str
+) -> None:
+    cost = torch.tensor([[0.3, 0.7]], dtype=dtype)
+    own, other = torch.tensor([[2.0]], dtype=dtype), torch.tensor([[0, 2], [2, 0]], dtype=dtype)
+    big = LARGE[dtype]
+    options = {"loss": loss, "pairs": pairs, "backend": backend}
+    found = ht.ot.fgw(cost, big * own, big * other, bound=True, **options)
+    assert found.converged
+    assert found.objective.item() == pytest.approx(0.25)
+    assert found.lower_bound is not None
+    assert found.lower_bound.item() == pytest.approx(0.25)
+    assert (found.f[:, None] + found.g).tolist() == [pytest.approx([0.15, 0.35])]
+
+    rng = torch.Generator().manual_seed(0)
+    cost, x, y = (torch.rand(4, 4, generator=rng, dtype=dtype) for _ in range(3))
+    unused = torch.ones(4, 4, dtype=torch.bool)
+    unused = unused.tril() if pairs == "ordered" else torch.eye(4, dtype=torch.bool)
+    huge = torch.finfo(dtype).max
+    spoilt = torch.where(unused, huge, x), torch.where(unused, -huge, y)
+    for solve, more in (
+        (ht.ot.fgw, {"bound": True}),
+        (ht.ot.entropic_fgw, {"epsilon": 0.5}),
+        (ht.ot.entropic_fgw, {"epsilon": 0.5, "method": "proximal"}),
+    ):
+        right, found = solve(cost, x, y, **options, **more), solve(cost, *spoilt, **options, **more)
+        assert torch.equal(found.status, right.status)
+        assert torch.equal(found.plan, right.plan)
+        assert torch.equal(found.objective, right.objective)
+        assert torch.equal(found.f, right.f)
+
+
+@pytest.mark.filterwarnings("ignore::hotnas_torch.errors.ConvergenceWarning")
+@pytest.mark.parametrize("backend", ["ext", "torch"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_nothing_that_overflowed_is_called_solved(backend: str, dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(0)
+    most = torch.finfo(dtype).max
+
+    def draw(*shape: int) -> Tensor:
+        signs = torch.randint(2, shape, generator=rng) * 2 - 1
+        return (torch.rand(shape, generator=rng, dtype=F64) * signs * size).to(dtype)
+
+    beyond = 0
+    for size in (most, most**0.55):
+        cost, x, y = draw(50, 3, 4), draw(50, 3, 3), draw(50, 4, 4)
+        results = [ht.ot.transport(cost, backend=backend)]
+        results += [ht.ot.sinkhorn(cost, epsilon=size, max_iter=20, backend=backend)]
+        for loss in ("l1", "l2"):
+            for pairs in ("all", "ordered"):
+                terms = {"loss": loss, "pairs": pairs, "backend": backend}
+                results.append(ht.ot.fgw(cost, x, y, max_iter=20, bound=True, **terms))
+                for method in ("mirror", "proximal"):
+                    results.append(
+                        ht.ot.entropic_fgw(
+                            cost, x, y, epsilon=size, method=method, tol=1e-2, max_iter=9, **terms
+                        )
+                    )
+        for found in results:
+            beyond += int((found.status == 2).sum())
+            for name in ("plan", "objective", "f", "g", "gap", "residual", "lower_bound"):
+                value = getattr(found, name, None)
+                if value is not None:
+                    assert value[found.converged].isfinite().all(), (type(found).solver, name)
+    assert beyond > 0

@@ -125,3 +125,33 @@ def test_options_out_of_range(
 ) -> None:
     with pytest.raises(error, match=message):
         ot.sinkhorn(torch.zeros(2, 2, dtype=F64), **options)
+
+
+@pytest.mark.parametrize("backend", ["ext", "torch"])
+@pytest.mark.parametrize("of", ["all", "rows", "columns"])
+def test_what_costs_have_in_common_takes_no_digits(backend: str, of: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    shape = {"all": (1, 1, 1), "rows": (8, 6, 1), "columns": (8, 1, 5)}[of]
+    offset = 1e3 + 1e3 * torch.rand(shape, generator=rng)
+    costs = torch.rand(8, 6, 5, generator=rng) + offset
+    a = torch.rand(8, 6, generator=rng)
+    a[:, 0] = 0
+    a /= a.sum(1, keepdim=True)
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        cost = costs.to(dtype, copy=True).requires_grad_()
+        masses = (a.to(dtype) / a.to(dtype).sum(1, keepdim=True)).requires_grad_()
+        found = ot.sinkhorn(cost, masses, epsilon=1.0, backend=backend)
+        assert found.converged.all()
+        found.objective.sum().backward()
+        assert cost.grad is not None
+        assert masses.grad is not None
+        slopes.append((found.objective, found.plan, cost.grad, masses.grad, found.f[:, 1:]))
+        graph = torch.zeros(6, 6, dtype=dtype), torch.zeros(5, 5, dtype=dtype)
+        mirror = ot.entropic_fgw(cost, *graph, masses, epsilon=0.5, backend=backend)
+        assert mirror.converged.all()
+        assert torch.allclose(mirror.plan, found.plan, atol=1e-4)
+        assert torch.allclose(mirror.f[:, 1:], 0.5 * found.f[:, 1:], rtol=1e-5)
+    for single, double in zip(*slopes, strict=True):
+        scale = 1 if single is slopes[0][1] or single is slopes[0][2] else 2e3
+        assert (single - double).abs().max() <= 2e-6 * scale

@@ -17,6 +17,7 @@ from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
     following_masses,
+    reduced_costs,
     sinkhorn,
 )
 from hotnas_torch.ot._operators.transport import transport
@@ -35,6 +36,7 @@ __all__ = [
     "following_plan",
     "network_distances",
     "quadratic_cost",
+    "reduced_costs",
     "sinkhorn",
     "stationary_objective",
     "transport",

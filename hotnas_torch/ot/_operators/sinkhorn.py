@@ -29,6 +29,7 @@ __all__ = [
     "entropic_plan",
     "following_masses",
     "marginal_inverse",
+    "reduced_costs",
     "refuse_entering",
     "sinkhorn",
 ]
@@ -109,6 +110,41 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
             raise ValueError(msg)
 
 
+def reduced_costs(
+    cost: Tensor, a: Tensor, b: Tensor, *, differentiate: Differentiate = "implicit"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take from the costs what whole rows and columns share, which leaves no choice.
+
+    Duals are rounded to their own size over ``epsilon``: that of what is left, not of an offset.
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        a: Row masses, shape (B, n).
+        b: Column masses, shape (B, m).
+        differentiate: What is taken is constant, as optimal plans do not depend on it; with
+            "unroll" it is not, as the first iterations do.
+
+    Returns:
+        Costs whose smallest is 0 in each row and column that is there, and what the rows (B, n) and
+        the columns (B, m) had in common, 0 for absent ones.
+    """
+    x, y = a > 0, b > 0
+    whole = has_values(a, b) and bool(x.all()) and bool(y.all())
+
+    def least(values: Tensor, dim: int, of: Tensor, others: Tensor) -> Tensor:
+        values = values if differentiate == "unroll" else values.detach()
+        if whole:
+            return values.amin(dim)
+        there = others.unsqueeze(3 - dim)
+        found = values.masked_fill(~there, torch.inf).amin(dim)
+        return torch.where(of & others.any(1)[:, None], found, 0)
+
+    of_rows = least(cost, 2, x, y)
+    rest = cost - of_rows[:, :, None]
+    of_columns = least(rest, 1, y, x)
+    return rest - of_columns[:, None, :], of_rows, of_columns
+
+
 def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
     """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf."""
     absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
@@ -126,6 +162,8 @@ def entropic_objective(
     g: Tensor,
     epsilon: float,
     mass: Tensor,
+    of_rows: Tensor | None = None,
+    of_columns: Tensor | None = None,
     *,
     differentiate: Differentiate = "implicit",
 ) -> Tensor:
@@ -139,6 +177,8 @@ def entropic_objective(
         g: Optimal column duals, shape (B, m).
         epsilon: As it was given to `sinkhorn`.
         mass: Sum of the entropic plan of these duals, shape (B,).
+        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n), or None.
+        of_columns: What was taken from their columns, shape (B, m), or None.
         differentiate: As it was given to `sinkhorn`.
 
     Returns:
@@ -151,9 +191,11 @@ def entropic_objective(
         through them takes, and it stays accurate where that system is nearly singular. Second
         derivatives go through the duals, as they must. Unrolled, the first ones do, too.
     """
+    of_rows = torch.zeros_like(a) if of_rows is None else of_rows
+    of_columns = torch.zeros_like(b) if of_columns is None else of_columns
     if differentiate == "unroll":
-        return _dual_value(a, b, f, g, epsilon, mass)
-    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass)
+        return _dual_value(a, b, f, g, epsilon, mass) + _taken(a, b, of_rows, of_columns)
+    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass, of_rows, of_columns)
     return value
 
 
@@ -209,7 +251,9 @@ def following_masses(
     return plan + moved
 
 
-def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
+def mass_slopes(
+    cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float, of_rows: Tensor
+) -> Tensor:
     """Derivative of the objective in the row masses, without its part along (1, ..., 1).
 
     It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
@@ -221,6 +265,7 @@ def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -
         f: Optimal row duals, shape (B, n).
         g: Optimal column duals, shape (B, m); -inf at absent columns.
         epsilon: As it was given to `sinkhorn`.
+        of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n).
 
     Returns:
         Shape (B, n).
@@ -230,6 +275,7 @@ def mass_slopes(cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float) -
     exponent = (torch.where(others, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
     limit = -epsilon * torch.where(others, exponent, -torch.inf).logsumexp(2)
     slope = torch.where(here, f - epsilon * torch.where(here, a, 1).log(), limit)
+    slope = slope + of_rows
     known = here | ((usable | ~others).all(2) & others.any(2))
     return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
 
@@ -242,6 +288,11 @@ def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass
         logarithm = torch.where(masses > 0, masses, 1).log()
         value = value + ((slope - epsilon * logarithm) * masses).sum(1)
     return value
+
+
+def _taken(a: Tensor, b: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
+    """What the costs of every coupling have in common."""
+    return (of_rows * a).sum(1) + (of_columns * b).sum(1)
 
 
 def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
@@ -260,26 +311,35 @@ def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: f
 
 @full_precision
 def _objective(
-    cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    mass: Tensor,
+    of_rows: Tensor,
+    of_columns: Tensor,
 ) -> Tensor:
-    return _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
+    value = _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
+    return value + _taken(a, b, of_rows, of_columns)
 
 
 def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
-    cost, a, b, f, g, ctx.epsilon, _ = inputs
-    save(ctx, cost, a, b, f, g)
+    cost, a, b, f, g, ctx.epsilon, _, of_rows, of_columns = inputs
+    save(ctx, cost, a, b, f, g, of_rows, of_columns)
 
 
 def _objective_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return ()
-    cost, a, b, f, g = ctx.saved_tensors
+    cost, a, b, f, g, of_rows, of_columns = ctx.saved_tensors
     epsilon = ctx.epsilon
     return (
         grad[:, None, None] * entropic_plan(cost, f, g, epsilon),
-        grad[:, None] * mass_slopes(cost, a, f, g, epsilon),
-        grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon),
+        grad[:, None] * mass_slopes(cost, a, f, g, epsilon, of_rows),
+        grad[:, None] * mass_slopes(cost.mT, b, g, f, epsilon, of_columns),
     )
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._reference.pair_cost import LOSS_L1, pair_cost
-from hotnas_torch.ot._reference.sinkhorn import cost_unit, log_domain_sinkhorn
-from hotnas_torch.ot._reference.transport import CONVERGED, MAX_ITER
+from hotnas_torch.ot._reference.pair_cost import LOSS_L1, kept_pairs, pair_cost
+from hotnas_torch.ot._reference.sinkhorn import beyond_dtype, cost_unit, log_domain_sinkhorn
+from hotnas_torch.ot._reference.transport import CONVERGED, MAX_ITER, NONFINITE
 
 __all__ = ["entropic_fgw"]
 
@@ -69,6 +69,7 @@ def entropic_fgw(
     epsilon /= unit
     structure_unit = unit if loss == LOSS_L1 else unit**0.5
     cost = torch.where(present, cost, 0) / unit
+    struct_x, struct_y = kept_pairs(struct_x, pairs), kept_pairs(struct_y, pairs)
     struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0) / structure_unit
     struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0) / structure_unit
 
@@ -106,4 +107,10 @@ def entropic_fgw(
         outcome = torch.where(error <= tol, CONVERGED, MAX_ITER).to(torch.int32)
         status[items] = torch.where(solvable, outcome, inner_status)
         items = items[status[items] == MAX_ITER]
-    return log_plan, unit * f, unit * g, residual, iterations, status
+    f, g = unit * f, unit * g
+    beyond = (status <= MAX_ITER) & beyond_dtype(f, g, x, y)
+    status = torch.where(beyond, NONFINITE, status)
+    f, g = torch.where(beyond[:, None], torch.nan, f), torch.where(beyond[:, None], torch.nan, g)
+    log_plan = torch.where(beyond[:, None, None], torch.nan, log_plan)
+    residual = torch.where(beyond, torch.nan, residual)
+    return log_plan, f, g, residual, iterations, status

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from hotnas_torch.ot._reference.pair_cost import (
     LOSS_L1,
+    PAIRS_ALL,
     dense_pair_cost,
+    kept_pairs,
     pair_cost,
     pair_cost_gradient,
     signature_distance,
@@ -108,7 +110,7 @@ def fgw(
     if num_starts < 1:
         msg = f"num_starts must be at least 1, got {num_starts}"
         raise ValueError(msg)
-    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b)
+    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
     status = feasibility(a, b, *inputs, alpha)
     status = _check_starts(status, a, b, init, start_costs, num_starts)
     items = (status == CONVERGED).nonzero().squeeze(1)
@@ -130,15 +132,15 @@ def fgw(
         chosen = fresh.nonzero().squeeze(1)
         part, known = problem.select(chosen), best.objective[chosen]
         best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
-    found = units.restore(best)
+    found = units.restore(best, problem, loss, pairs)
     x, y = a != 0, b != 0
     if not (bool(x.all()) and bool(y.all())):
         slopes = _slopes(
             best.plan, cost[items], struct_x[items], struct_y[items], units, loss, pairs
         )
-        slopes = back(slopes, units.dual)
         f, g = extend_duals(slopes, x[items], y[items], found.f, found.g)
-        found = replace(found, f=f, g=g)
+        lost = (found.status == NONFINITE)[:, None]
+        found = replace(found, f=torch.where(lost, torch.nan, f), g=torch.where(lost, torch.nan, g))
     result = _Solution.failed(cost, a, b, status)
     result.fill(items, found)
     return (
@@ -174,14 +176,18 @@ class _Rows:
 
 
 def without_absent_nodes(
-    cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor
+    cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, pairs: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Blank whatever belongs to nodes of zero weight, so that it cannot reach a result."""
+    """Blank what belongs to nodes of zero weight or to no pair, so that it can reach no result."""
     x, y = a != 0, b != 0
+    any_pair = (x.sum(1) > 1) & (y.sum(1) > 1)
+    if pairs == PAIRS_ALL:
+        any_pair = torch.ones_like(any_pair)
+    with_pairs = any_pair[:, None, None]
     return (
         torch.where(x[:, :, None] & y[:, None, :], cost, 0),
-        torch.where(x[:, :, None] & x[:, None, :], struct_x, 0),
-        torch.where(y[:, :, None] & y[:, None, :], struct_y, 0),
+        torch.where(x[:, :, None] & x[:, None, :] & with_pairs, kept_pairs(struct_x, pairs), 0),
+        torch.where(y[:, :, None] & y[:, None, :] & with_pairs, kept_pairs(struct_y, pairs), 0),
     )
 
 
@@ -202,16 +208,22 @@ class Problem(_Rows):
 class Units(_Rows):
     """Exponents of the powers of two that costs, structures and masses are divided by.
 
-    ``result`` is that of the objective, and the weights of the terms are such that the larger one
-    is 1 to 2.
+    ``of_linear`` and ``of_pair`` are those of the terms in the objective, and the weights of the
+    terms are such that the larger one is 1 to 2; ``result`` is its exponent. A smaller term that
+    would be lost beside the larger one counts as `_most_apart` below it: what it decides, where the
+    larger is 0, is the same. ``hidden`` is more than a term so raised adds to a derivative; 0 where
+    there is none.
     """
 
     cost: Tensor
     structure: Tensor
     mass: Tensor
     result: Tensor
+    of_linear: Tensor
+    of_pair: Tensor
     linear: Tensor
     pair: Tensor
+    hidden: Tensor
 
     @classmethod
     def of(
@@ -220,28 +232,43 @@ class Units(_Rows):
         """Choose the units of a batch without absent nodes."""
         largest = largest_of(cost)
         most = torch.maximum(largest_of(struct_x), largest_of(struct_y))
-        of_cost, of_struct, mass = (exponent_of(value) for value in (largest, most, a.sum(1)))
-        rest = 1 - alpha
+        mass, rest = exponent_of(a.sum(1)), 1 - alpha
+        of_cost = torch.where(largest > 0, exponent_of(largest), 0)
+        of_struct = torch.where(most > 0, exponent_of(most), 0)
         in_cost = of_cost + mass
         in_pair = (1 if loss == LOSS_L1 else 2) * of_struct + 2 * mass
         has_linear, has_pair = (largest > 0) & (rest != 0), (most > 0) & (alpha != 0)
-        by_linear, by_pair = in_cost + exponent_of(rest), in_pair + exponent_of(alpha)
-        result = torch.where(has_pair, by_pair, 0)
-        result = torch.where(has_linear & ~(has_pair & (by_linear <= by_pair)), by_linear, result)
+        # A term that is 0 throughout has a unit all the same: that of absent nodes.
+        of_linear, of_pair = in_cost + exponent_of(rest), in_pair + exponent_of(alpha)
+        by_linear = has_linear & ~(has_pair & (of_linear <= of_pair))
+        result = torch.where(by_linear, of_linear, torch.where(has_pair, of_pair, 0))
+        far, both = _most_apart(cost.dtype), has_linear & has_pair
+        apart = both & ((of_linear - of_pair).abs() > far)
+        smaller = torch.where(apart, torch.minimum(of_linear, of_pair) + far, result)
+        of_linear = torch.where(both & ~by_linear, smaller, of_linear)
+        of_pair = torch.where(both & by_linear, smaller, of_pair)
         dtype = cost.dtype
         return cls(
             of_cost,
             of_struct,
             mass,
             result,
-            torch.where(has_linear, rest * power_of_two(in_cost - result, dtype), 0),
-            torch.where(has_pair, alpha * power_of_two(in_pair - result, dtype), 0),
+            of_linear,
+            of_pair,
+            torch.where(rest != 0, rest * power_of_two(in_cost - of_linear, dtype), 0),
+            torch.where(alpha != 0, alpha * power_of_two(in_pair - of_pair, dtype), 0),
+            256 * 2.0**-far * apart.to(dtype),
         )
 
     @property
-    def dual(self) -> Tensor:
-        """Exponents of the duals."""
-        return self.result - self.mass
+    def by_pair(self) -> Tensor:
+        """Whether the quadratic term is the larger one."""
+        return self.result == self.of_pair
+
+    @property
+    def smaller(self) -> Tensor:
+        """Exponent of the smaller term in the objective."""
+        return torch.where(self.by_pair, self.of_linear, self.of_pair)
 
     def scale(
         self, cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor
@@ -257,16 +284,48 @@ class Units(_Rows):
             self.pair,
         )
 
-    def restore(self, found: "_Solution") -> "_Solution":
-        """Bring results back to the units of the caller."""
+    def restore(self, found: "_Solution", problem: Problem, loss: int, pairs: int) -> "_Solution":
+        """Bring results back to the units of the caller; NaN throughout where they exceed these."""
+        result, objective = self.result, back(found.objective, self.result)
+        gap, status = found.gap, found.status
+        items = ((self.hidden > 0) & (status <= MAX_ITER)).nonzero().squeeze(1)
+        if len(items):
+            # Each term has its unit. Where the larger is 0, the smaller decides.
+            units, part, plan = self.select(items), problem.select(items), found.plan[items]
+            bend = dense_pair_cost(plan, part.struct_x, part.struct_y, loss, pairs)
+            linear = part.linear * (part.cost * plan).sum((1, 2))
+            pair = 0.5 * part.pair * (bend * plan).sum((1, 2))
+            larger = torch.where(units.by_pair, pair, linear).abs()
+            decided = (larger == 0) & units.never_negative(part.cost)
+            lost = ~decided & (units.hidden > 8 * torch.finfo(plan.dtype).eps * larger)
+            terms = back(linear, units.of_linear) + back(pair, units.of_pair)
+            objective = objective.index_copy(0, items, terms)
+            result = result.index_copy(0, items, torch.where(decided, units.smaller, units.result))
+            gap = gap.index_copy(0, items, gap[items] + torch.where(lost, units.hidden, 0))
+            status = status.index_copy(0, items, torch.where(lost, MAX_ITER, status[items]))
+        gap, duals = back(gap, result), result - self.mass
+        f, g = back(found.f, duals), back(found.g, duals)
+        finite = objective.isfinite() & gap.isfinite() & f.isfinite().all(1) & g.isfinite().all(1)
+        beyond = (status <= MAX_ITER) & ~finite
+        rows, items = beyond[:, None], beyond[:, None, None]
         return replace(
             found,
-            plan=back(found.plan, self.mass),
-            objective=back(found.objective, self.result),
-            f=back(found.f, self.dual),
-            g=back(found.g, self.dual),
-            gap=back(found.gap, self.result),
+            plan=torch.where(items, torch.nan, back(found.plan, self.mass)),
+            objective=torch.where(beyond, torch.nan, objective),
+            f=torch.where(rows, torch.nan, f),
+            g=torch.where(rows, torch.nan, g),
+            gap=torch.where(beyond, torch.nan, gap),
+            status=torch.where(beyond, NONFINITE, status).to(torch.int32),
         )
+
+    def never_negative(self, cost: Tensor) -> Tensor:
+        """Whether the larger term, of scaled costs, is nowhere below 0."""
+        return self.by_pair | (cost >= 0).all(2).all(1)
+
+
+def _most_apart(dtype: torch.dtype) -> int:
+    """Exponents that the terms of the objective may be apart."""
+    return 93 if dtype == torch.float32 else 765
 
 
 def _check_starts(
@@ -301,11 +360,15 @@ def _slopes(
     loss: int,
     pairs: int,
 ) -> Tensor:
-    """Derivative of F in the plan between any two nodes, also absent ones, in these units."""
-    x, y = back(struct_x, -units.structure), back(struct_y, -units.structure)
-    from_pairs = units.pair[:, None, None] * pair_cost(plan, x, y, loss, pairs)
+    """Derivative of F in the plan between any two nodes, also absent ones, as the caller has it."""
+    x, y = (back(kept_pairs(values, pairs), -units.structure) for values in (struct_x, struct_y))
+    share = units.pair[:, None, None]
+    from_pairs = torch.where(share == 0, 0, share * pair_cost(plan, x, y, loss, pairs))
     linear = units.linear[:, None, None]
-    return from_pairs + torch.where(linear == 0, 0, linear * back(cost, -units.cost))
+    from_cost = torch.where(linear == 0, 0, linear * back(cost, -units.cost))
+    return back(from_cost, units.of_linear - units.mass) + back(
+        from_pairs, units.of_pair - units.mass
+    )
 
 
 @dataclass(frozen=True)

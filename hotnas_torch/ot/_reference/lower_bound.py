@@ -40,7 +40,7 @@ def fgw_lower_bound(
 
     Returns:
         The bound, shape (B,), at most the objective of every coupling (up to rounding). NaN where
-        the input is not finite or the masses are infeasible.
+        the input is not finite, the masses are infeasible or the bound is beyond the dtype.
 
     Complexity:
         n m exact transport problems of size n x m per item; O(n m^2) memory per item.
@@ -51,7 +51,7 @@ def fgw_lower_bound(
         section 6 (third lower bound).
     """
     batch, n, m = cost.shape
-    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b)
+    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
     units = Units.of(*inputs, a, alpha, loss)
     problem = units.scale(*inputs, a, b)
     cost, struct_x, struct_y = problem.cost, problem.struct_x, problem.struct_y
@@ -65,4 +65,8 @@ def fgw_lower_bound(
         inner[:, i, :] = cheapest.reshape(batch, m)
     linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
     bound = transport(linear * cost + 0.5 * pair * inner, a, b)[1]
-    return back(torch.where(alpha.isfinite(), bound, torch.nan), units.result)
+    # A raised term is a bound where the larger is 0, and too much elsewhere.
+    decided = (units.hidden > 0) & (bound <= units.hidden) & units.never_negative(problem.cost)
+    bound = torch.where(decided, bound, bound - units.hidden)
+    bound = back(bound, torch.where(decided, units.smaller, units.result))
+    return torch.where(alpha.isfinite() & bound.isfinite(), bound, torch.nan)

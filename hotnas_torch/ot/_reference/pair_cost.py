@@ -17,6 +17,7 @@ __all__ = [
     "PAIRS_DIRECTED",
     "PAIRS_ORDERED",
     "dense_pair_cost",
+    "kept_pairs",
     "pair_cost",
     "pair_cost_change",
     "pair_cost_gradient",
@@ -63,7 +64,7 @@ def pair_cost(plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs
         after, before = _pair_sets(
             row_index, k[:, None, None], column_index, l[:, None, None], pairs
         )
-        terms = _loss(leaving, loss) * after + _loss(entering, loss) * before
+        terms = _kept(_loss(leaving, loss), after) + _kept(_loss(entering, loss), before)
         mass = masses[:, t, None, None]
         total = total + torch.where(
             mass != 0, mass * terms, 0
@@ -115,7 +116,7 @@ def pair_cost_kernel(struct_x: Tensor, struct_y: Tensor, i: int, loss: int, pair
     l = torch.arange(m, device=struct_x.device)[None, None, :]
     leaving, entering = _differences(struct_x, struct_y, i)
     after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
-    return _loss(leaving, loss) * after + _loss(entering, loss) * before
+    return _kept(_loss(leaving, loss), after) + _kept(_loss(entering, loss), before)
 
 
 def pair_cost_matrix(struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int) -> Tensor:
@@ -136,6 +137,15 @@ def dense_pair_cost(
         for i in range(struct_x.shape[1])
     ]
     return torch.stack(rows, 1)
+
+
+def kept_pairs(structure: Tensor, pairs: int) -> Tensor:
+    """Blank the entries of a structure, shape (B, n, n), that no pair of the pair set has."""
+    if pairs == PAIRS_ALL:
+        return structure
+    node = torch.arange(structure.shape[1], device=structure.device)
+    after, apart = node[:, None] < node[None, :], node[:, None] != node[None, :]
+    return torch.where(after if pairs == PAIRS_ORDERED else apart, structure, 0)
 
 
 def pair_cost_change(
@@ -193,6 +203,11 @@ def _signatures(structure: Tensor, masses: Tensor, pairs: int) -> tuple[Tensor, 
 
 def _loss(difference: Tensor, loss: int) -> Tensor:
     return difference.abs() if loss == LOSS_L1 else difference * difference
+
+
+def _kept(values: Tensor, pairs: Tensor) -> Tensor:
+    """0 outside the pair set, whatever stands there."""
+    return torch.where(pairs, values, 0)
 
 
 def _slope(difference: Tensor, loss: int) -> Tensor:

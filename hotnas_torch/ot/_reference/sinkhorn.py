@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hotnas_torch.ot._reference.transport import CONVERGED, INFEASIBLE, MAX_ITER, NONFINITE
 
-__all__ = ["cost_unit", "log_domain_sinkhorn", "sinkhorn"]
+__all__ = ["beyond_dtype", "cost_unit", "log_domain_sinkhorn", "sinkhorn"]
 
 _PATIENCE = 50
 """Iterations that move no dual by more than its rounding, after which an item stops."""
@@ -87,8 +87,7 @@ def log_domain_sinkhorn(
         items = items[(status[items] == MAX_ITER) & (still[items] < _PATIENCE)]
 
     f, g = unit * f, unit * g
-    # In the caller's units sums of a few must be finite, too.
-    beyond = (rows & (4 * f).isinf()).any(1) | (columns & (4 * g).isinf()).any(1)
+    beyond = beyond_dtype(f, g, rows, columns)
     status = torch.where((status <= MAX_ITER) & beyond, NONFINITE, status)
     failed = ((status == NONFINITE) | (status == INFEASIBLE))[:, None]
     f, g = torch.where(failed, torch.nan, f), torch.where(failed, torch.nan, g)
@@ -101,6 +100,11 @@ def _coupling_error(
     """L1 error of the row or of the column masses of the coupling, whichever is larger."""
     plan = ((f[:, :, None] + g[:, None, :] - cost) * (1 / epsilon)).exp()
     return torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
+
+
+def beyond_dtype(f: Tensor, g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Whether duals of nodes that are there leave the range in which sums of a few are finite."""
+    return (rows & (4 * f).isinf()).any(1) | (columns & (4 * g).isinf()).any(1)
 
 
 def cost_unit(epsilon: float) -> float:
