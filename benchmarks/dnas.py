@@ -1,4 +1,4 @@
-"""ANASOD-DNAS beside GAEA-DARTS and DARTS: what they end with, epoch by epoch, on digits."""
+"""Does a shared operation distribution find good cells, and keep them?"""
 
 import hashlib
 import math
@@ -14,9 +14,10 @@ import torch
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.nn import (
     DifferentiableSearch,
     DifferentiableSettings,
@@ -27,9 +28,8 @@ from hotnas_torch.nn import (
 from hotnas_torch.objectives import Training
 from hotnas_torch.spaces import NASBench201
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does a shared operation distribution find good cells, and keep them?"
 
 _TITLES = {"anasod": "ANASOD-DNAS", "gaea": "GAEA-DARTS", "darts": "DARTS"}
 _SKIP = "skip_connect"
@@ -72,8 +72,7 @@ def run(settings: Settings) -> Report:
         settings: How much.
     """
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k != "storage"}
-    report = Report("dnas", QUESTION, described)
+    report = Report()
     folder = Path(settings.storage)
     wanted: list[Key] = [
         {"seed": seed, "method": method} for seed in range(settings.seeds) for method in _TITLES
@@ -81,7 +80,8 @@ def run(settings: Settings) -> Report:
     found = recorded(
         folder / "searches.jsonl",
         # More seeds are added to those that there are.
-        {k: v for k, v in described.items() if k != "seeds"} | {"version": ht.__version__},
+        {k: v for k, v in asdict(settings).items() if k not in ("seeds", "storage")}
+        | {"version": ht.__version__},
         wanted,
         lambda key: _measure(settings, folder, key["method"], key["seed"]),
         title="searches",
@@ -94,7 +94,7 @@ def run(settings: Settings) -> Report:
             {
                 "method": title,
                 "accuracy": statistics.fmean(last),
-                "error": _standard_error(last),
+                "error": standard_error(last),
                 "best_epoch": statistics.fmean(max(one["accuracy"]) for one in runs),
                 "drop": statistics.fmean(
                     max(one["accuracy"]) - one["accuracy"][-1] for one in runs
@@ -199,10 +199,6 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
 def _generator(seed: int, purpose: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _standard_error(values: list[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def draw(report: Report) -> Figure:

@@ -1,10 +1,9 @@
-"""What says more about a generator: its hyperparameters, or the networks that it generates?"""
+"""Do a generator's networks predict its error better than its hyperparameters do?"""
 
-import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,14 +12,14 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.report import Column, Report, Row, Table, number
+from benchmarks.measuring.statistics import surprise
 from benchmarks.nago_data import CASES, Evaluations, read_evaluations
-from benchmarks.report import Column, Report, Row, Table, number
 from hotnas_torch.nago import GeneratorGP, GeneratorSamples
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "do a generator's networks predict its error better than its hyperparameters do?"
 
 MODELS: Mapping[str, dict[str, Any]] = {
     "Theta (Matern)": {"by": "theta"},
@@ -28,6 +27,9 @@ MODELS: Mapping[str, dict[str, Any]] = {
     "product": {"by": "product"},
     "sum": {"by": "additive"},
 }
+
+
+CHOICES = {"case": tuple(CASES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def run(settings: Settings) -> Report:
     numbers = torch.unique(samples(data.X[kept]))
     samples.distances(numbers, numbers)
     seconds = time.process_time() - started
-    report = Report("generators", QUESTION, asdict(settings) | {"evaluations": int(kept.sum())})
+    report = Report()
     for name, values in (("error", data.error), ("memory", data.memory)):
         rows = _compare(settings, samples, data, kept, values.log())
         report.tables.append(
@@ -136,9 +138,8 @@ def _compare(
 
 def _scores(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[float, float]:
     """Negative log density per evaluation, and root mean square error."""
-    square = (target - mean).square()
-    nll = 0.5 * (square / variance + (2 * math.pi * variance).log())
-    return float(nll.mean()), float(square.mean().sqrt())
+    error = (target - mean).square().mean().sqrt()
+    return float(surprise(mean, variance, target).mean()), float(error)
 
 
 def draw(report: Report) -> Figure:

@@ -1,8 +1,8 @@
-"""Matrices of networks made of graphs of graphs: time, memory, and growth with their size."""
+"""What does a HOTNN matrix of hierarchical networks cost?"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,16 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.figures import COLOURS, INK, canvas, log_log
-from benchmarks.machine import peak_memory, processors
-from benchmarks.report import Column, Report, Row, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas, log_log
+from benchmarks.measuring.machine import peak_memory, processors
+from benchmarks.measuring.report import Column, Report, Row, Table, number
 from benchmarks.scaling import growth
 from hotnas_torch.arch import NestedCell, Network
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.matrices.pairwise import Progress
 from hotnas_torch.nago import HNAG, RNAG, FlatThetaSpace, ThetaSpace
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "num_operations", "run"]
-
-QUESTION = "what does a HOTNN matrix of hierarchical networks cost?"
+__all__ = ["QUICK", "Settings", "draw", "num_operations", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ def run(settings: Settings) -> Report:
         settings: How much.
     """
     torch.set_num_threads(processors())
-    report = Report("nested", QUESTION, asdict(settings) | {"threads": processors()})
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     report.tables += _matrix(settings, generator)
     report.tables.append(_growth(settings, generator))

@@ -1,10 +1,9 @@
-"""HOTNAS where some evaluations return chance level, or far worse, in place of a value."""
+"""Does HOTNAS bear evaluations that went wrong and return a number all the same?"""
 
 import hashlib
 import math
-import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.arch import Network
 from hotnas_torch.search import HOTNAS, RandomSearch, Strategy
 from hotnas_torch.spaces import NASBenchMacro
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does HOTNAS bear evaluations that went wrong and return a number all the same?"
 
 _SHARE = 0.08
 _ARMS: Mapping[str, float] = {
@@ -100,7 +99,7 @@ def run(settings: Settings) -> Report:
     Args:
         settings: How much.
     """
-    report = Report("outliers", QUESTION, asdict(settings))
+    report = Report()
     landscape = Landscape()
     keys = [
         {"arm": arm, "seed": seed} for seed in range(settings.seeds) for arm in (*_ARMS, _RANDOM)
@@ -126,11 +125,11 @@ def run(settings: Settings) -> Report:
             {
                 "arm": arm,
                 "best": float(best.mean()),
-                "best_error": _standard_error(best),
+                "best_error": standard_error(best),
                 "last": float(ends[arm].mean()),
-                "last_error": _standard_error(ends[arm]),
+                "last_error": standard_error(ends[arm]),
                 "difference": float(difference.mean()) if compared else None,
-                "difference_error": _standard_error(difference) if compared else None,
+                "difference_error": standard_error(difference) if compared else None,
                 "errors": [[None if math.isnan(one) else one for one in each] for each in values],
             }
         )
@@ -140,7 +139,7 @@ def run(settings: Settings) -> Report:
                     f"{arm}: paired difference from the failed ones, in standard errors",
                     "<=",
                     2.0,
-                    float(difference.mean()) / (_standard_error(difference) or math.inf),
+                    float(difference.mean()) / (standard_error(difference) or math.inf),
                 )
             )
     report.tables.append(
@@ -175,10 +174,6 @@ def _search(landscape: Landscape, key: Mapping[str, Any], settings: Settings) ->
         strategy.tell([net], [told])
         errors.append(None if wrong else landscape.errors[net.spec])
     return errors
-
-
-def _standard_error(values: np.ndarray[Any, Any]) -> float | None:
-    return statistics.stdev(values.tolist()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def draw(report: Report) -> Figure:

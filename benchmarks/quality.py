@@ -1,4 +1,4 @@
-"""How far the distances that IFGW returns are from the best that many random starts find."""
+"""How close to the best known coupling are the default settings?"""
 
 import time
 from collections.abc import Sequence
@@ -13,18 +13,17 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.evaluate import Array, objectives
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.problems import Problems, cell_problems, draw_pairs, sized_cells
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.evaluate import Array, objectives
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.problems import Problems, cell_problems, draw_pairs, sized_cells
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Cell
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot._operators.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.terms import loss_code, pairs_code
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "renumbered", "run"]
+__all__ = ["QUICK", "Settings", "draw", "renumbered", "run"]
 
-QUESTION = "how close to the best known coupling are the default settings?"
 
 MEAN_TARGET = 0.002
 TAIL = 0.02
@@ -74,16 +73,7 @@ def run(settings: Settings) -> Report:
         settings: What to measure.
     """
     torch.set_num_threads(1)
-    report = Report(
-        "quality",
-        QUESTION,
-        {
-            "pairs": settings.pairs,
-            "random_starts": settings.random_starts,
-            "seed": settings.seed,
-            "default": ht.IFGW(space=ht.spaces.get(_SPACES[0])).config() | {"tree": "of the space"},
-        },
-    )
+    report = Report()
     defaults: list[dict[str, Any]] = []
     by_starts: list[dict[str, Any]] = []
     for space_name in _SPACES:

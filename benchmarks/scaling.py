@@ -1,4 +1,4 @@
-"""Rates and time per iteration over the number of nodes."""
+"""How do rate and time per iteration grow with the number of nodes?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,15 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import solvers
-from benchmarks.figures import COLOURS, INK, canvas, label_ends, log_log
-from benchmarks.problems import Problems, random_problems
-from benchmarks.report import Claim, Column, Report, Row, Table, number
-from benchmarks.solvers import Job
-from benchmarks.timing import alternate
+from benchmarks.measuring import solvers
+from benchmarks.measuring.figures import COLOURS, INK, canvas, label_ends, log_log
+from benchmarks.measuring.problems import Problems, random_problems
+from benchmarks.measuring.report import Claim, Column, Report, Row, Table, number
+from benchmarks.measuring.solvers import Job
+from benchmarks.measuring.timing import alternate
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "growth", "run"]
+__all__ = ["QUICK", "Settings", "draw", "growth", "run"]
 
-QUESTION = "how do rate and time per iteration grow with the number of nodes?"
 
 TARGET = 3.2
 FIRST, LAST = 8, 32
@@ -56,18 +55,7 @@ def run(settings: Settings) -> Report:
         settings: What to measure.
     """
     torch.set_num_threads(1)
-    report = Report(
-        "scaling",
-        QUESTION,
-        {
-            "sizes": list(settings.sizes),
-            "problems": settings.problems,
-            "rounds": settings.rounds,
-            "seconds_per_turn": settings.seconds,
-            "seed": settings.seed,
-            "threads": 1,
-        },
-    )
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows: list[dict[str, Any]] = []
     for nodes in settings.sizes:

@@ -1,11 +1,10 @@
-"""Samplers that train a supernet and search it at once: which pooling positions they end with."""
+"""Does a learned hierarchy find better pooling positions in the same training?"""
 
 import hashlib
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from scipy.stats import kendalltau, rankdata
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Boltzmann,
@@ -47,9 +47,8 @@ from hotnas_torch.nn import (
 from hotnas_torch.nn.supernets.single_path import Normalization
 from hotnas_torch.spaces import Pooling
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does a learned hierarchy find better pooling positions in the same training?"
 
 _TITLES = {
     "uniform": "uniform",
@@ -128,8 +127,7 @@ def run(settings: Settings) -> Report:
         settings: How much.
     """
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k != "storage"}
-    report = Report("supernet", QUESTION, described)
+    report = Report()
     truth, running = _truth(settings, "batch"), _truth(settings, "running")
     ranks, running_ranks = (rankdata(-np.array(one), method="average") for one in (truth, running))
     place = {net.spec: index for index, net in enumerate(_NETS)}
@@ -484,7 +482,7 @@ def _row(
         "best_rank": float(ranks[best]),
         "rank": statistics.fmean(float(ranks[end]) for end in ends),
         "accuracy": statistics.fmean(accuracies),
-        "error": statistics.stdev(accuracies) / math.sqrt(len(runs)) if len(runs) > 1 else None,
+        "error": standard_error(accuracies),
         "reward": 100.0 * statistics.fmean(x for one in runs for x in one["rewards"][-last:]),
         "correlation": statistics.fmean(
             float(kendalltau(one["shared"], truth).statistic) for one in runs

@@ -1,4 +1,4 @@
-"""What further threads bring, on the clock."""
+"""How much faster are two threads than one?"""
 
 import concurrent.futures
 import math
@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import solvers
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import Load, processors, thread_seconds
-from benchmarks.problems import random_problems
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring import solvers
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import Load, processors, thread_seconds
+from benchmarks.measuring.problems import random_problems
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how much faster are two threads than one?"
 
 TARGET = 1.8
 BUSY = 0.1
@@ -66,17 +65,7 @@ def run(settings: Settings) -> Report:
     Args:
         settings: What to measure.
     """
-    report = Report(
-        "threads",
-        QUESTION,
-        {
-            "sizes": list(settings.sizes),
-            "rounds": settings.rounds,
-            "seconds_per_turn": settings.seconds,
-            "processors": processors(),
-            "seed": settings.seed,
-        },
-    )
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows: list[dict[str, Any]] = []
     with _pool() as pool:
