@@ -1,6 +1,6 @@
 """Measure the house: folders, long modules, exported names, constructors, repeated passages, lines.
 
-    python tools/layout.py [CHECKOUT ...]
+    python -m tools.layout [CHECKOUT ...]
 
 Each checkout's package is imported with this interpreter, one after the other, each in a process of
 its own.
@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from checkout import environment
+from tools.checkout import environment
 
 PACKAGE = "hotnas_torch"
 LONGEST = 400

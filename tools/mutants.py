@@ -1,6 +1,6 @@
 """Break lines of a package one at a time and see whether its tests notice.
 
-    python tools/mutants.py hotnas_torch/gp hotnas_torch/distances --number 100 --seed 0
+    python -m tools.mutants hotnas_torch/gp hotnas_torch/distances --number 100 --seed 0
 
 Draws lines that hold something to break, breaks each in one way (a comparison turned, a constant
 changed, an operator swapped, an argument dropped, a returned value lost, a statement removed, a
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from checkout import environment
+from tools.checkout import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
