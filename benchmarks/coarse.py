@@ -153,7 +153,7 @@ def _records(settings: Settings, task: Task, data: Path) -> list[dict[str, Any]]
 def _measure(
     rows: Tensor, values: Tensor, train: int, space: SearchSpace, name: str
 ) -> dict[str, Any]:
-    """Fits to the first networks and predicts the others."""
+    """Fit to the first networks and predict the others."""
     targets = -(values - values[:train].mean()) / values[:train].std()
     model = _MODELS[name](rows[:train], targets[:train, None], space)
     with warnings.catch_warnings():

@@ -58,7 +58,7 @@ class Gpu:
     """Published figures of a GPU.
 
     Attributes:
-        architecture: Such as ``"sm_90"``.
+        architecture: Such as `"sm_90"`.
         multiprocessors: Streaming multiprocessors, of 4 schedulers each.
         clock: Sustained clock in Hz.
         cache: Bytes of the second-level cache.
@@ -132,8 +132,8 @@ def predict(
         table: What a problem takes.
 
     Returns:
-        Pairs per second if one resource alone mattered (``issue``, ``latency``, ``cache``,
-        ``memory``), the least of them as ``pairs_per_second`` and its name as ``bound``.
+        Pairs per second if one resource alone mattered (`issue`, `latency`, `cache`,
+        `memory`), the least of them as `pairs_per_second` and its name as `bound`.
     """
     counts, lanes = table[operator, nodes], lanes_for(nodes)
     wanted = {"operator": operator, "dtype": "float32", "lanes": str(lanes)}
@@ -165,7 +165,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
 
     Args:
         nvcc: The CUDA compiler.
-        operator: ``"Fgw"``, ``"Transport"`` or ``"Sinkhorn"``.
+        operator: `"Fgw"`, `"Transport"` or `"Sinkhorn"`.
         nodes: Nodes of both sides.
         problems: How many to average over.
 

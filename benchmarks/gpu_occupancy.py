@@ -90,10 +90,10 @@ class Kernel:
     """What the compiler says of one kernel.
 
     Attributes:
-        operator: Name of the operator, such as ``"Fgw"``.
-        dtype: ``"float32"`` or ``"float64"``.
+        operator: Name of the operator, such as `"Fgw"`.
+        dtype: `"float32"` or `"float64"`.
         lanes: Threads per problem; None where a block works on one problem.
-        architecture: Such as ``"sm_90"``.
+        architecture: Such as `"sm_90"`.
         registers: Per thread.
         stack: Bytes per thread.
         spills: Bytes stored to and loaded from the stack for want of registers.
@@ -120,7 +120,7 @@ _ENTRY = re.compile(
 
 
 def parse_report(text: str) -> list[Kernel]:
-    """Read what ``ptxas -v`` printed."""
+    """Read what `ptxas -v` printed."""
     found = []
     for match in _ENTRY.finditer(text):
         operator, kind, lanes, architecture, stack, stores, loads, registers, rest = match.groups()
@@ -144,13 +144,13 @@ def kernels(folder: Path) -> list[dict[str, str]]:
     """Tabulate the kernels of a build, with their occupancy.
 
     Args:
-        folder: Where the build keeps the compiler's reports: ``cuda-report``.
+        folder: Where the build keeps the compiler's reports: `cuda-report`.
 
     Returns:
         A row per kernel and architecture, of the columns of the table: the fields of `Kernel`,
-        ``threads`` of a block, ``shared`` memory of a block, ``global`` memory per problem, both in
-        bytes, and ``occupancy``. The memory of blocks that work on one problem depends on its size:
-        ``-``.
+        `threads` of a block, `shared` memory of a block, `global` memory per problem, both in
+        bytes, and `occupancy`. The memory of blocks that work on one problem depends on its size:
+        `-`.
     """
     layout = {}
     for line in torch.ops.hotnas.cuda_kernels().splitlines():

@@ -80,14 +80,14 @@ class Settings:
     """How much is measured.
 
     Attributes:
-        tasks: ``"nasbench_macro"`` and ``"pooling"``.
+        tasks: `"nasbench_macro"` and `"pooling"`.
         methods: Names in `METHODS`.
-        constants: ``"short"``: what fits some hundred evaluations: rewards by rank, values from
-            nothing, lambda 0.3, temperature 0.03 to 0.01, a tenth of warm-up; ``"printed"``: the
+        constants: `"short"`: what fits some hundred evaluations: rewards by rank, values from
+            nothing, lambda 0.3, temperature 0.03 to 0.01, a tenth of warm-up; `"printed"`: the
             paper's, for ten thousands of mini-batches.
         budgets: Evaluations of a search; temperatures fall over each.
-        seeds: Searches of each with the ``"short"`` constants.
-        printed_seeds: Searches of each with the ``"printed"`` ones.
+        seeds: Searches of each with the `"short"` constants.
+        printed_seeds: Searches of each with the `"printed"` ones.
         trees: Whether the trees of HOTNN distances are drawn as well.
         data: Folder of the tables, see `published`.
         storage: Folder where finished searches are kept; the same command goes on from there.
@@ -314,8 +314,8 @@ def _search(task: _Task, constants: str, method: str, budget: int, seed: int) ->
         if since == 0:
             sampler.reset()
         sampler.set_progress(1.0)
-        told = rewards(torch.tensor(errors, dtype=torch.float64))
-        sampler.update(torch.tensor(places[since:]), told[since:])
+        rewarded = rewards(torch.tensor(errors, dtype=torch.float64))
+        sampler.update(torch.tensor(places[since:]), rewarded[since:])
     seen = sorted(set(places))
     observed: dict[int, list[float]] = {place: [] for place in seen}
     for place, error in zip(places, errors, strict=True):

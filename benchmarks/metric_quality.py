@@ -360,7 +360,7 @@ def evaluate(
         num_neighbors: Of the nearest-neighbour prediction.
 
     Returns:
-        ``correlation``, ``rank``, ``nlpd`` and ``knn``, see the note of the report.
+        `correlation`, `rank`, `nlpd` and `knn`, see the note of the report.
     """
     row, col = torch.triu_indices(len(targets), len(targets), offset=1)
     differences = (targets[row] - targets[col]).abs()

@@ -170,8 +170,8 @@ def _search(landscape: Landscape, key: Mapping[str, Any], settings: Settings) ->
     for _ in range(settings.evaluations):
         (net,) = strategy.ask()
         wrong = landscape.goes_wrong(net, key["seed"])
-        told = _ARMS.get(key["arm"], math.nan) if wrong else landscape.errors[net.spec]
-        strategy.tell([net], [told])
+        value = _ARMS.get(key["arm"], math.nan) if wrong else landscape.errors[net.spec]
+        strategy.tell([net], [value])
         errors.append(None if wrong else landscape.errors[net.spec])
     return errors
 

@@ -38,7 +38,7 @@ class Settings:
     Attributes:
         pairs: Pairs of cells of each kind.
         random_starts: Starts of the reference.
-        most_starts: Largest ``num_starts`` of the table.
+        most_starts: Largest `num_starts` of the table.
         seed: Of cells, pairs and starts.
     """
 

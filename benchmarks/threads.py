@@ -145,7 +145,7 @@ def _pot_share(nodes: int, count: int, seed: int) -> int:
 def _compare(
     solve: Callable[[int], int], settings: Settings, *, rounds: int | None = None
 ) -> dict[str, Any]:
-    """Rates of one and of two workers; ``solve`` takes their number, returns problems solved."""
+    """Rates of one and of two workers; `solve` takes their number, returns problems solved."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     busiest: dict[int, list[float]] = {1: [], 2: []}
     for workers in rates:

@@ -259,7 +259,7 @@ class Copy:
             limit: Seconds that they may take.
 
         Returns:
-            ``"passed"``, ``"failed"`` or ``"timeout"``; the end of what pytest printed; seconds.
+            `"passed"`, `"failed"` or `"timeout"`; the end of what pytest printed; seconds.
         """
         variables = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         data = ROOT.parent / "shared" / "data"

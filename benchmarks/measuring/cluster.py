@@ -34,7 +34,7 @@ def two_nodes(*, num_cpus: int) -> Iterator[str]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living processes below one, from ``/proc``."""
+    """Living processes below one, from `/proc`."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):

@@ -32,7 +32,7 @@ def marginal_error(problems: Problems, plans: Array) -> Array:
 
 
 def onto_marginals(plans: Array, a: Array, b: Array) -> Array:
-    """Round plans onto the couplings of ``a`` and ``b`` (Altschuler, Weed, Rigollet 2017, alg. 2).
+    """Round plans onto the couplings of `a` and `b` (Altschuler, Weed, Rigollet 2017, alg. 2).
 
     What a solver leaves off the marginals would otherwise count in its favour.
     """

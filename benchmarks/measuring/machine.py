@@ -81,7 +81,7 @@ def describe() -> dict[str, Any]:
 def peak_memory() -> int:
     """Largest resident memory of this process so far, bytes.
 
-    Linux's own count for this program is taken where there is one: ``getrusage`` of a child process
+    Linux's own count for this program is taken where there is one: `getrusage` of a child process
     starts from what its parent held when it was started.
     """
     status = Path("/proc/self/status")
@@ -104,7 +104,7 @@ def thread_seconds() -> dict[str, float]:
 
 
 class Load:
-    """Processors that other programs kept busy while a ``with`` block ran.
+    """Processors that other programs kept busy while a `with` block ran.
 
     Attributes:
         others: Busy processors beside this process and its finished children; None where the

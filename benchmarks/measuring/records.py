@@ -30,7 +30,7 @@ def recorded(
         title: For the progress bar.
 
     Returns:
-        What was measured, with its key, in the order of ``wanted``.
+        What was measured, with its key, in the order of `wanted`.
     """
     found = {
         _name(line["key"]): line["key"] | line["measured"]

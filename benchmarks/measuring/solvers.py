@@ -55,7 +55,7 @@ class Job:
     Attributes:
         name: What the tables call the solver.
         solve: Solves all problems, possibly several copies of them, and returns what it returns.
-        problems: How many problems one call of ``solve`` solves.
+        problems: How many problems one call of `solve` solves.
         plans: Solves each problem once and returns the couplings, shape (B, n, m).
         iterations: Returns the mean number of iterations of a problem, where the solver tells.
     """
@@ -158,7 +158,7 @@ def ours_public(
 def _one_by_one(name: str, problems: Problems, solve: Callable[[int], Array]) -> Job:
     def all_of_them() -> Array:
         with warnings.catch_warnings():
-            # Reaching an iteration limit is told by the objective.
+            # The objective tells that an iteration limit was reached.
             warnings.simplefilter("ignore")
             return np.stack([solve(item) for item in range(len(problems))])
 

@@ -1,4 +1,4 @@
-"""Runs the tests of other libraries on ours, and says why a case fails."""
+"""The tests of other libraries, run on ours, and why a case fails."""
 
 import fnmatch
 import importlib.metadata
@@ -153,12 +153,12 @@ QUICK = Settings(libraries=("optuna",))
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Why cases fail, as ``known.toml`` has it.
+    """Why cases fail, as `known.toml` has it.
 
     Attributes:
         peer: Distribution.
         cases: Pattern of the cases' names, as `fnmatch` has it.
-        kind: ``"convention"``, a documented difference, or ``"fault"``, one of ours still open.
+        kind: `"convention"`, a documented difference, or `"fault"`, one of ours still open.
         reason: In words.
     """
 
@@ -182,7 +182,7 @@ class Case:
 
     Attributes:
         case: Name, as pytest has it.
-        outcome: ``"passed"``, ``"failed"`` or ``"skipped"``.
+        outcome: `"passed"`, `"failed"` or `"skipped"`.
         reached: How often it reached what of ours.
         outside: How often a call was outside what ours solves, and why.
         message: Of a failure.

@@ -11,7 +11,7 @@ reduction) and meet there: those that its mask names must come to the same instr
 of the block, all of its threads. Every access has to lie in memory that was uploaded, and a word
 that one thread wrote is another's only after a barrier of their warp, or of the block where they
 are in different warps. Arithmetic is rounded as the instruction says; approximate instructions
-(``ex2``, ``div.full``, ``rcp``) are exact here.
+(`ex2`, `div.full`, `rcp`) are exact here.
 
 This is for tests and for counting instructions; it interprets some millions of them a second.
 """
@@ -53,8 +53,8 @@ def compile_kernels(nvcc: str | Path, operator: str, scalar: str) -> str:
 
     Args:
         nvcc: The compiler.
-        operator: Such as ``"Fgw"``; its item is ``FgwItem`` of ``csrc/items``.
-        scalar: ``"float"`` or ``"double"``.
+        operator: Such as `"Fgw"`; its item is `FgwItem` of `csrc/items`.
+        scalar: `"float"` or `"double"`.
 
     Returns:
         PTX.
@@ -75,8 +75,8 @@ def structure(*values: object) -> bytes:
     """Lay out a C structure.
 
     Args:
-        *values: ints as ``int``, floats as ``double``; anything else as
-            ``(form, value)`` with a form of Python's ``struct``, such as ``("P", address)``.
+        *values: ints as `int`, floats as `double`; anything else as
+            `(form, value)` with a form of Python's `struct`, such as `("P", address)`.
     """
     forms, flat = "", []
     for value in values:
@@ -561,7 +561,7 @@ class _Segment:
         return a
 
     def _halves(self, operands: list[str]) -> list[str]:
-        """``mov.b64`` between a register of 64 bits and two of 32."""
+        """`mov.b64` between a register of 64 bits and two of 32."""
         to, source = operands
         if to.startswith("{"):
             low, high = _split(to[1:-1])
