@@ -110,9 +110,6 @@ QUICK = Settings(
 def run(settings: Settings) -> Report:
     """Search where searches are missing, then tabulate and draw all that are finished.
 
-    Args:
-        settings: What to measure.
-
     Raises:
         Unavailable: No search is finished and none is to be made.
     """

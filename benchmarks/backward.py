@@ -53,11 +53,7 @@ QUICK = Settings(
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     report = Report()
     rows = [in_process(measure, *matrix, settings.seed) for matrix in settings.matrices]
     report.tables.append(

@@ -49,11 +49,7 @@ QUICK = Settings(samples=(("nasbench201", 60), ("nasbench_macro", 200)))
 
 
 def run(settings: Settings) -> Report:
-    """Measure processor time and bytes per pair, and add up what many architectures need.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure processor time and bytes per pair, and add up what many architectures need."""
     report = Report()
     torch.set_num_threads(1)
     rows = [_cost(space, num, settings.seed) for space, num in settings.samples]

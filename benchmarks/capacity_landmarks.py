@@ -39,11 +39,7 @@ QUICK = Settings(matrices=("nasbench_macro",), networks=300, nums=(10, 50))
 
 
 def run(settings: Settings) -> Report:
-    """Measure the error of the kernel on landmarks against the full matrix.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure the error of the kernel on landmarks against the full matrix."""
     report = Report()
     for name in settings.matrices:
         _compare(name, settings, report)

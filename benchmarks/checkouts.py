@@ -60,9 +60,6 @@ QUICK = Settings(rounds=3, seconds=0.02)
 def run(settings: Settings) -> Report:
     """Measure.
 
-    Args:
-        settings: What to measure.
-
     Raises:
         Unavailable: The other checkout is not named, or its package is not there.
     """
@@ -153,11 +150,7 @@ def _compare(one: _Checkout, other: _Checkout, name: str, settings: Settings) ->
 
 
 def draw(report: Report) -> Figure:
-    """Ratios of all calls, a point per round.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Ratios of all calls, a point per round."""
     rows = list(reversed(report.rows("calls")))
     figure, (axes,) = canvas(1, width=7.0, height=1.2 + 0.3 * len(rows))
     for place, row in enumerate(rows):

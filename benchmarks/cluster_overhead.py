@@ -54,11 +54,7 @@ def cell_problem(num: int, seed: int) -> tuple[ht.HOTNN, list[Network]]:
 
 
 def run(settings: Settings) -> Report:
-    """Compute one matrix in this process with two threads, and on two nodes of one processor each.
-
-    Args:
-        settings: What to measure.
-    """
+    """Compute one matrix in this process with two threads, and on two nodes with one each."""
     report = Report()
     metric, networks = cell_problem(settings.networks, settings.seed)
     torch.set_num_threads(2)

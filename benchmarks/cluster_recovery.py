@@ -75,11 +75,7 @@ def stacked_metric() -> ht.HOTNN:
 
 
 def run(settings: Settings) -> Report:
-    """Kill a worker, then the driver, in the middle of a matrix; compare with one process.
-
-    Args:
-        settings: What to measure.
-    """
+    """Kill a worker, then the driver, in the middle of a matrix; compare with one process."""
     report = Report()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

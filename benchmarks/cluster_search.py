@@ -51,11 +51,7 @@ def slow_value(net: Network) -> float:
 
 
 def run(settings: Settings) -> Report:
-    """Kill one of four workers again and again; look at the record.
-
-    Args:
-        settings: What to measure.
-    """
+    """Kill one of four workers again and again; look at the record."""
     import ray
 
     report = Report()

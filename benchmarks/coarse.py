@@ -1,32 +1,25 @@
 """Does the operation distribution as a coarse level add to HOTNN?"""
 
 import statistics
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from gpytorch.kernels import ScaleKernel
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 from torch import Tensor
 
-import hotnas_torch as ht
 from benchmarks.measuring.figures import COLOURS, INK, canvas
-from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.predictions import Build, predicted
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
-from benchmarks.measuring.statistics import paired, standard_error, surprise
-from benchmarks.measuring.tables import drawn, published
+from benchmarks.measuring.statistics import paired, standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP, distribution_kernel
-from hotnas_torch.objectives import Table as Published
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["QUICK", "Settings", "draw", "run"]
@@ -68,7 +61,7 @@ def _distribution(X: Tensor, Y: Tensor, space: SearchSpace) -> SingleTaskGP:
     return HOTNNGP(X, Y, space=space, covar_module=kernel)
 
 
-_MODELS: Mapping[str, Callable[[Tensor, Tensor, SearchSpace], SingleTaskGP]] = {
+_MODELS: Mapping[str, Build] = {
     "distribution": _distribution,
     "hotnn": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=()),
     "product": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=(), distribution="product"),
@@ -83,17 +76,22 @@ _TITLES = {
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     report = Report()
     rows: list[dict[str, Any]] = []
     data = published(settings.data)
     for name in settings.tasks:
-        rows += _compared(TASKS[name], _records(settings, TASKS[name], data))
+        found = predicted(
+            TASKS[name],
+            _MODELS,
+            splits=settings.splits,
+            train=settings.train,
+            test=settings.test,
+            data=data,
+            storage=Path(settings.storage),
+        )
+        rows += _compared(TASKS[name], found)
     report.tables.append(
         Table(
             "models",
@@ -131,45 +129,7 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _records(settings: Settings, task: Task, data: Path) -> list[dict[str, Any]]:
-    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
-    wanted: list[Key] = [
-        {"split": split, "model": model} for split in range(settings.splits) for model in _MODELS
-    ]
-    table: list[Published] = []
-
-    def measure(key: Key) -> dict[str, Any]:
-        if not table:
-            table.append(task.open(data))
-        nets, values = drawn(table[0], settings.train + settings.test, seed=key["split"])
-        space = table[0].space
-        return _measure(space.encode(nets), values, settings.train, space, key["model"])
-
-    return recorded(
-        Path(settings.storage) / f"{task.name}.jsonl", about, wanted, measure, title=task.title
-    )
-
-
-def _measure(
-    rows: Tensor, values: Tensor, train: int, space: SearchSpace, name: str
-) -> dict[str, Any]:
-    """Fit to the first networks and predict the others."""
-    targets = -(values - values[:train].mean()) / values[:train].std()
-    model = _MODELS[name](rows[:train], targets[:train, None], space)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizationWarning)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-    with torch.no_grad():
-        posterior = model.eval().posterior(rows[train:], observation_noise=True)
-        mean, variance = posterior.mean[:, 0], posterior.variance[:, 0]
-    return {
-        "nlpd": float(surprise(mean, variance, targets[train:]).mean()),
-        "spearman": float(spearmanr(mean, targets[train:]).statistic),
-    }
-
-
-def _compared(task: Task, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_model = {name: [one for one in records if one["model"] == name] for name in _MODELS}
+def _compared(task: Task, by_model: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for name, found in by_model.items():
         row: dict[str, Any] = {"task": task.title, "model": _TITLES[name]}
@@ -184,11 +144,7 @@ def _compared(task: Task, records: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def draw(report: Report) -> Figure:
-    """Rank correlation of each kernel, with standard errors.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Rank correlation of each kernel, with standard errors."""
     rows = report.rows("models")
     tasks = list({row["task"]: None for row in rows})
     figure, panels = canvas(max(len(tasks), 1), width=4.2, height=3.2)

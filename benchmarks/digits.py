@@ -64,11 +64,7 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Search.
-
-    Args:
-        settings: How much.
-    """
+    """Search."""
     report = Report()
     folder = Path(settings.storage)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,11 +119,7 @@ def _accuracy(result: SearchResult, what: str) -> float:
 
 
 def draw(report: Report) -> Figure:
-    """Mean of the best validation accuracy so far.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Mean of the best validation accuracy so far."""
     figure, (axes,) = canvas(1, width=6.4)
     ends = []
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):

@@ -66,11 +66,7 @@ QUICK = Settings(seeds=1, epochs=2, every=1, storage="runs/bench/dnas-quick")
 
 
 def run(settings: Settings) -> Report:
-    """Search, and train what was found.
-
-    Args:
-        settings: How much.
-    """
+    """Search, and train what was found."""
     torch.set_num_threads(1)
     report = Report()
     folder = Path(settings.storage)
@@ -202,11 +198,7 @@ def _generator(seed: int, purpose: str) -> torch.Generator:
 
 
 def draw(report: Report) -> Figure:
-    """Accuracy of the networks and share of skip connections over the epochs.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Accuracy of the networks and share of skip connections over the epochs."""
     figure, (left, right) = canvas(2, width=4.8, height=3.6)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         for axes, places, curves in (

@@ -69,11 +69,7 @@ class _Solver:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     report = Report()
     generator = torch.Generator().manual_seed(settings.seed)

@@ -43,11 +43,7 @@ QUICK = Settings(transports=15, graphs=60)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows = [

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
 from benchmarks.measuring.report import Column, Report, Row, Table, number
 from benchmarks.measuring.statistics import surprise
 from benchmarks.nago_data import CASES, Evaluations, read_evaluations
@@ -63,11 +62,7 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     case = CASES[settings.case]
     data = read_evaluations(settings.case)
@@ -117,7 +112,7 @@ def _compare(
         tested = kept & ~learned
         for name, options in MODELS.items():
             model = GeneratorGP(data.X[learned], targets[learned, None], samples=samples, **options)
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+            fit(model)
             with torch.no_grad():
                 posterior = model.posterior(data.X[tested], observation_noise=True)
                 scores = _scores(posterior.mean, posterior.variance, targets[tested, None])
@@ -143,11 +138,7 @@ def _scores(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[float, floa
 
 
 def draw(report: Report) -> Figure:
-    """NLL of the error by model, a point per split.
-
-    Args:
-        report: What `run` returned.
-    """
+    """NLL of the error by model, a point per split."""
     figure, (axes,) = canvas(1)
     rows = report.rows("error")
     for place, row in enumerate(rows):

@@ -60,9 +60,6 @@ _RATES = (
 def run(settings: Settings) -> Report:
     """Check and measure.
 
-    Args:
-        settings: How much.
-
     Raises:
         Unavailable: There is no CUDA device.
     """

@@ -210,11 +210,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
 
 
 def run(settings: Settings) -> Report:
-    """Predict, from the counts on record or from new ones.
-
-    Args:
-        settings: What to compute.
-    """
+    """Predict, from the counts on record or from new ones."""
     counts = COUNTS
     if settings.nvcc is not None:
         nvcc = Path(settings.nvcc)

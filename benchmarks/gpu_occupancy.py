@@ -185,9 +185,6 @@ def compiler(folder: Path) -> str:
 def run(settings: Settings) -> Report:
     """Tabulate the kernels of a build.
 
-    Args:
-        settings: Which one.
-
     Raises:
         Unavailable: It has no reports.
     """

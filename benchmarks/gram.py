@@ -55,11 +55,7 @@ _PHASES = ("start", "sample", "prepare", "cells", "networks", "write")
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     threads = min(2, processors())
     report = Report()
     rows: list[dict[str, Any]] = []

@@ -196,11 +196,7 @@ def _sampler(task: _Task, method: str, constants: str, seed: int) -> Sampler:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     report = Report()
     folder = published(settings.data)
     searches: list[dict[str, Any]] = []
@@ -411,11 +407,7 @@ def _claim(report: Report, rows: list[dict[str, Any]], settings: Settings) -> No
 
 
 def draw(report: Report) -> Figure:
-    """Mean true accuracy of what is sampled, over evaluations, as in the paper's Fig. 3.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Mean true accuracy of what is sampled, over evaluations, as in the paper's Fig. 3."""
     tables = [table for table in report.tables if table.name.endswith("-short")]
     figure, panels = canvas(max(len(tables), 1), width=6.4, height=5.0)
     shown = (

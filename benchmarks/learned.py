@@ -11,37 +11,30 @@ on four splits of TransNAS macro and were neither better nor worse there.
 """
 
 import statistics
-import time
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
-from torch import Tensor
 
-import hotnas_torch as ht
 from benchmarks.measuring.figures import COLOURS, INK, canvas
-from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.predictions import Build, predicted
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
-from benchmarks.measuring.statistics import paired, standard_error, surprise
-from benchmarks.measuring.tables import drawn, published
+from benchmarks.measuring.statistics import paired, standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP
-from hotnas_torch.objectives import Table as Published
-from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["QUICK", "Settings", "draw", "run"]
 
 
 SECONDS_TARGET = 1.0
-_MODELS: Mapping[str, Collection[str] | None] = {"learned": None, "fixed": ()}
+_MODELS: Mapping[str, Build] = {
+    "learned": lambda X, Y, space: HOTNNGP(X, Y, space=space),
+    "fixed": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=()),
+}
 _MEASURES = ("nlpd", "spearman")
 
 
@@ -77,9 +70,6 @@ QUICK = Settings(
 def run(settings: Settings) -> Report:
     """Measure.
 
-    Args:
-        settings: What to measure.
-
     Raises:
         TableError: A file in it is missing or damaged.
     """
@@ -88,7 +78,17 @@ def run(settings: Settings) -> Report:
     rows: list[dict[str, Any]] = []
     data = published(settings.data)
     for name in settings.tasks:
-        rows.append(_compared(TASKS[name], _records(settings, TASKS[name], data)))
+        found = predicted(
+            TASKS[name],
+            _MODELS,
+            splits=settings.splits,
+            train=settings.train,
+            test=settings.test,
+            data=data,
+            storage=Path(settings.storage),
+            describe=_parameters,
+        )
+        rows.append(_compared(TASKS[name], found))
     report.tables.append(
         Table(
             "models",
@@ -144,71 +144,17 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _records(settings: Settings, task: Task, data: Path) -> list[dict[str, Any]]:
-    """A record per split and model."""
-    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
-    wanted: list[Key] = [
-        {"split": split, "model": model} for split in range(settings.splits) for model in _MODELS
-    ]
-    table: list[Published] = []
-
-    def measure(key: Key) -> dict[str, Any]:
-        if not table:
-            table.append(task.open(data))
-        nets, values = drawn(table[0], settings.train + settings.test, seed=key["split"])
-        return _measure(table[0].space, nets, values, settings.train, _MODELS[key["model"]])
-
-    return recorded(
-        Path(settings.storage) / f"{task.name}.jsonl", about, wanted, measure, title=task.title
-    )
-
-
-def _measure(
-    space: SearchSpace,
-    nets: list[ht.Network],
-    values: Tensor,
-    train: int,
-    learn: Collection[str] | None,
-) -> dict[str, Any]:
-    """Fit to the first networks and predict the others.
-
-    Args:
-        space: Search space.
-        nets: Distinct networks.
-        values: What they reach, smaller is better, shape (N,), float64.
-        train: Networks that are fitted to.
-        learn: As for `HOTNNGP`.
-    """
-    rows = space.encode(nets)
-    targets = -(values - values[:train].mean()) / values[:train].std()
-    started = time.process_time()
-    model = HOTNNGP(rows[:train], targets[:train, None], space=space, learn=learn)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizationWarning)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-    seconds = time.process_time() - started
-    with torch.no_grad():
-        posterior = model.posterior(rows[train:], observation_noise=True)
-        mean, variance = posterior.mean.squeeze(1), posterior.variance.squeeze(1)
-    unseen = targets[train:]
+def _parameters(model: HOTNNGP) -> dict[str, Any]:
     kernel = model.architecture_kernels[0]
     found = {name: getattr(kernel, name).item() for name in ("lam", "eps", "eta", "zeta")}
-    return {
-        "nlpd": surprise(mean, variance, unseen).mean().item(),
-        "spearman": float(spearmanr(mean, unseen).statistic),
-        "seconds": seconds,
-        "parameters": found | {"tree": kernel.tree_lengths.tolist()},
-    }
+    return {"parameters": found | {"tree": kernel.tree_lengths.tolist()}}
 
 
-def _compared(task: Task, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _compared(task: Task, records: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Means, standard errors and paired tests of one task."""
-    row: dict[str, Any] = {"task": task.title, "splits": len(records) // len(_MODELS)}
+    row: dict[str, Any] = {"task": task.title, "splits": len(records["learned"])}
     for measure in (*_MEASURES, "seconds"):
-        values = {
-            model: [record[measure] for record in records if record["model"] == model]
-            for model in _MODELS
-        }
+        values = {model: [record[measure] for record in found] for model, found in records.items()}
         for model, found in values.items():
             if measure == "seconds":
                 row[f"seconds_{model}"] = statistics.median(found)

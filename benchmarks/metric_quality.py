@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 import hotnas_torch as ht
 from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Column, Report, Table, number
 from benchmarks.measuring.statistics import standard_error, surprise
@@ -69,7 +68,7 @@ def _of_encoding(
 
 def _learned(space: SearchSpace, nets: list[Network], targets: Tensor) -> Metric:
     model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    fit(model)
     return model.metric
 
 
@@ -143,9 +142,6 @@ _MEASURES = {"correlation": -1, "rank": -1, "nlpd": 1, "knn": 1}
 
 def run(settings: Settings) -> Report:
     """Measure.
-
-    Args:
-        settings: What to measure.
 
     Raises:
         TableError: A file in it is missing or damaged.

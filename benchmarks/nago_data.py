@@ -145,11 +145,7 @@ def read_evaluations(name: str, folder: Path = RESULTS) -> Evaluations:
 
 
 def run(settings: Settings) -> Report:
-    """Evaluate what is missing, then summarise all that there is.
-
-    Args:
-        settings: How much.
-    """
+    """Evaluate what is missing, then summarise all that there is."""
     storage = Path(settings.storage)
     storage.mkdir(parents=True, exist_ok=True)
     _evaluate(settings, storage)

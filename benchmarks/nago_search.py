@@ -236,11 +236,7 @@ def search_front(
 
 
 def run(settings: Settings) -> Report:
-    """Make the searches that are missing, then tabulate and draw.
-
-    Args:
-        settings: How large the comparison is.
-    """
+    """Make the searches that are missing, then tabulate and draw."""
     torch.set_num_threads(1)
     searches = _Searches(settings)
     # Every method once before any twice: what an interrupted run leaves can be compared.

@@ -145,9 +145,6 @@ def _compared(
 def run(settings: Settings) -> Report:
     """Fit what is missing, and compare.
 
-    Args:
-        settings: How much.
-
     Raises:
         Unavailable: A case has no evaluations.
     """

@@ -116,11 +116,7 @@ def _timed(
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
+    """Measure."""
     torch.set_num_threads(processors())
     report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
@@ -263,11 +259,7 @@ def _starts(settings: Settings, generator: torch.Generator) -> Table:
 
 
 def draw(report: Report) -> Figure:
-    """Processor seconds per pair of networks over their operations.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Processor seconds per pair of networks over their operations."""
     figure, (axes,) = canvas(1)
     rows = report.rows("growth")
     log_log(axes, sorted({round(row["operations"]) for row in rows if row["family"] == "HNAG"}))

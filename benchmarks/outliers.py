@@ -94,11 +94,7 @@ class Landscape:
 
 
 def run(settings: Settings) -> Report:
-    """Search.
-
-    Args:
-        settings: How much.
-    """
+    """Search."""
     report = Report()
     landscape = Landscape()
     keys = [
@@ -177,11 +173,7 @@ def _search(landscape: Landscape, key: Mapping[str, Any], settings: Settings) ->
 
 
 def draw(report: Report) -> Figure:
-    """Mean of the best error so far.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Mean of the best error so far."""
     figure, (axes,) = canvas(1, width=6.4)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         best = np.fmin.accumulate(np.array(row["errors"], dtype=np.float64), axis=1)

@@ -67,11 +67,7 @@ class _Sample:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     report = Report()
     defaults: list[dict[str, Any]] = []

@@ -2,7 +2,6 @@
 
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +11,12 @@ from typing import Any
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidenceBound
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
 from botorch.models.model import Model
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
 from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import paired, standard_error
@@ -82,9 +79,6 @@ QUICK = Settings(
 
 def run(settings: Settings) -> Report:
     """Measure.
-
-    Args:
-        settings: What to measure.
 
     Raises:
         TableError: A file in it is missing or damaged.
@@ -168,10 +162,9 @@ def _measure(table: Published, settings: Settings, seed: int) -> dict[str, Any]:
     values = logarithms(table, nets)
     targets = -(values - values.mean()) / values.std()
     model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore", OptimizationWarning)
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        fit(model)
     best = float(targets.max())
     return {
         name: _both_ways(model, partial(_ACQUISITIONS[name], best=best), nets, generator)

@@ -49,11 +49,7 @@ QUICK = Settings(problems=64, peer_entries=500_000, rounds=2, seconds=0.05)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     report = Report()
     generator = torch.Generator().manual_seed(settings.seed)

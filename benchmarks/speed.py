@@ -70,11 +70,7 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(settings.seed)
     report = Report()

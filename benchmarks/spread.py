@@ -46,11 +46,7 @@ QUICK = Settings(tasks=("nasbench_macro",), encodings=40)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     report = Report()
     folder = published(settings.data)
     rows = [_measure(name, folder, settings) for name in settings.tasks]
@@ -135,11 +131,7 @@ def _explained(values: Tensor, place: Tensor) -> float:
 
 
 def draw(report: Report) -> Figure:
-    """Mean and spread of the best encodings that were drawn, beside the spread of all.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Mean and spread of the best encodings that were drawn, beside the spread of all."""
     rows = report.rows("spread")
     figure, panels = canvas(max(len(rows), 1), width=4.6, height=3.4)
     for axes, row in zip(panels, rows, strict=False):

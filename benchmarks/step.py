@@ -56,11 +56,7 @@ def _value(net: Network) -> float:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
+    """Measure."""
     report = Report()
     torch.set_num_threads(processors())
     strategy = HOTNAS(
@@ -89,11 +85,7 @@ def run(settings: Settings) -> Report:
 
 
 def draw(report: Report) -> Figure:
-    """Seconds by step.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Seconds by step."""
     figure, (axes,) = canvas(1)
     rows = report.rows("steps")
     axes.bar([row["step"] for row in rows], [row["wall"] for row in rows], color=COLOURS[0])

@@ -121,11 +121,7 @@ QUICK = Settings(
 
 
 def run(settings: Settings) -> Report:
-    """Train every network alone, then search with every method.
-
-    Args:
-        settings: How much.
-    """
+    """Train every network alone, then search with every method."""
     torch.set_num_threads(1)
     report = Report()
     truth, running = _truth(settings, "batch"), _truth(settings, "running")
@@ -496,11 +492,7 @@ def _row(
 
 
 def draw(report: Report) -> Figure:
-    """What less pre-training gives, and how rewards and choices develop.
-
-    Args:
-        report: What `run` returned.
-    """
+    """What less pre-training gives, and how rewards and choices develop."""
     figure, (left, middle, right) = canvas(3, width=4.6, height=3.8)
     rows = report.rows("pretraining")
     left.errorbar(

@@ -60,11 +60,7 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows: list[dict[str, Any]] = []
