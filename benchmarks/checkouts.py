@@ -150,7 +150,7 @@ def _compare(one: _Checkout, other: _Checkout, name: str, settings: Settings) ->
 
 
 def draw(report: Report) -> Figure:
-    """Ratios of all calls, a point per round."""
+    """Draw the ratios of all calls, a point per round."""
     rows = list(reversed(report.rows("calls")))
     figure, (axes,) = canvas(1, width=7.0, height=1.2 + 0.3 * len(rows))
     for place, row in enumerate(rows):

@@ -47,7 +47,7 @@ QUICK = Settings(networks=600)
 
 
 def cell_problem(num: int, seed: int) -> tuple[ht.HOTNN, list[Network]]:
-    """NAS-Bench-201 networks, whose matrix is all work between cells."""
+    """Return NAS-Bench-201 networks, whose matrix is all work between cells."""
     space = ht.spaces.NASBench201()
     generator = torch.Generator().manual_seed(seed)
     return ht.HOTNN(space=space), space.sample(num, generator=generator, distinct=True)
@@ -141,7 +141,7 @@ class _Timing:
         return self._executor.tiles(tiling, timed, todo)
 
     def solving(self) -> float:
-        """Processor seconds inside the solvers."""
+        """Return processor seconds inside the solvers."""
         return sum(
             float(line) for path in self._folder.iterdir() for line in path.read_text().split()
         )

@@ -52,7 +52,7 @@ QUICK = Settings(networks=2000, cells=50)
 
 
 def stacked_networks(num: int, num_cells: int, seed: int) -> list[Network]:
-    """Distinct chains of two NAS-Bench-201 cells, 16 and 32 channels wide."""
+    """Return distinct chains of two NAS-Bench-201 cells, 16 and 32 channels wide."""
     generator = torch.Generator().manual_seed(seed)
     space = ht.spaces.NASBench201()
     by_key: dict[str, Cell] = {}
@@ -70,7 +70,7 @@ def stacked_networks(num: int, num_cells: int, seed: int) -> list[Network]:
 
 
 def stacked_metric() -> ht.HOTNN:
-    """The distance between `stacked_networks`, which are of no search space."""
+    """Return the distance between `stacked_networks`, which are of no search space."""
     return ht.HOTNN(tree=ht.spaces.NASBench201().tree, state_scale=(1.0, 1.0), zeta=0.5)
 
 

@@ -45,7 +45,7 @@ QUICK = Settings(evaluations=12, kill_every=5)
 
 
 def slow_value(net: Network) -> float:
-    """An objective that takes a second."""
+    """Return a value after a second."""
     time.sleep(1.0)
     return 1.0 + net.spec.count("0")
 

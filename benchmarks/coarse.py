@@ -144,7 +144,7 @@ def _compared(task: Task, by_model: Mapping[str, list[dict[str, Any]]]) -> list[
 
 
 def draw(report: Report) -> Figure:
-    """Rank correlation of each kernel, with standard errors."""
+    """Draw the rank correlation of each kernel, with standard errors."""
     rows = report.rows("models")
     tasks = list({row["task"]: None for row in rows})
     figure, panels = canvas(max(len(tasks), 1), width=4.2, height=3.2)

@@ -119,7 +119,7 @@ def _accuracy(result: SearchResult, what: str) -> float:
 
 
 def draw(report: Report) -> Figure:
-    """Mean of the best validation accuracy so far."""
+    """Draw the mean of the best validation accuracy so far."""
     figure, (axes,) = canvas(1, width=6.4)
     ends = []
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):

@@ -198,7 +198,7 @@ def _generator(seed: int, purpose: str) -> torch.Generator:
 
 
 def draw(report: Report) -> Figure:
-    """Accuracy of the networks and share of skip connections over the epochs."""
+    """Draw the accuracy of the networks and share of skip connections over the epochs."""
     figure, (left, right) = canvas(2, width=4.8, height=3.6)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         for axes, places, curves in (

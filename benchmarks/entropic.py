@@ -260,7 +260,7 @@ def _graph_solvers(epsilon: float, tol: float) -> list[list[_Solver]]:
 
 
 def draw(report: Report) -> Figure:
-    """Rates by size; solvers that belong together share a panel."""
+    """Draw the rates by size; solvers that belong together share a panel."""
     figure, panels = canvas(2, width=6.2)
     for axes, name, title in zip(
         panels,

@@ -274,7 +274,7 @@ def _ours(problems: Problems, starts: int) -> Tensor:
 
 
 def draw(report: Report) -> Figure:
-    """Largest errors of the transports on a logarithmic scale, beside what is promised."""
+    """Draw the largest errors of the transports on a logarithmic scale, beside what is promised."""
     figure, (axes,) = canvas(1, width=6.4)
     rows = report.rows("transport")
     smallest = 1e-17

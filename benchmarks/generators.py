@@ -138,7 +138,7 @@ def _scores(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[float, floa
 
 
 def draw(report: Report) -> Figure:
-    """NLL of the error by model, a point per split."""
+    """Draw NLL of the error by model, a point per split."""
     figure, (axes,) = canvas(1)
     rows = report.rows("error")
     for place, row in enumerate(rows):

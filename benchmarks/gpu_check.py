@@ -108,7 +108,7 @@ def checked() -> dict[str, dict[str, Any]]:
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median time of a call on the device, after one to warm up."""
+    """Return the median time of a call on the device, after one to warm up."""
 
     def finish() -> None:
         if device.type == "cuda":
@@ -126,7 +126,7 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) 
 
 
 def problems(n: int, pairs: int, loss: Loss = "l1") -> Problems:
-    """Random directed problems, as the model counts them; of square loss, symmetric ones."""
+    """Return random directed problems, as the model counts them; of square loss, symmetric ones."""
     rng = torch.Generator().manual_seed(0)
 
     def draw() -> Tensor:
@@ -139,7 +139,7 @@ def problems(n: int, pairs: int, loss: Loss = "l1") -> Problems:
 
 
 def our_rate(n: int, pairs: int, device: torch.device) -> float:
-    """Pairs per second of the fused solver, one start per pair."""
+    """Return pairs per second of the fused solver, one start per pair."""
     p = problems(n, pairs)
     cost, x, y, a, b = (
         tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
@@ -150,7 +150,7 @@ def our_rate(n: int, pairs: int, device: torch.device) -> float:
 
 
 def pot_rate(n: int, pairs: int, device: torch.device) -> float:
-    """Pairs per second of POT's batched solver with its torch backend, square loss."""
+    """Return pairs per second of POT's batched solver with its torch backend, square loss."""
     p = problems(n, pairs, "l2")
     cost, x, y, a, b = (
         tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
@@ -167,7 +167,7 @@ def pot_rate(n: int, pairs: int, device: torch.device) -> float:
 
 
 def ott_rate(n: int, pairs: int, device: torch.device) -> float | None:
-    """Pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
+    """Return pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
     if not solvers.have_ott():
         return None
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch has memory there too

@@ -113,7 +113,7 @@ COUNTS = {
 
 
 def lanes_for(nodes: int) -> int:
-    """Threads that work on a problem."""
+    """Return how many threads work on a problem."""
     return 8 if nodes <= 8 else 16 if nodes <= 16 else 32
 
 

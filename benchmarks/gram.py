@@ -204,7 +204,7 @@ def _calls(settings: Settings, *, square: bool) -> dict[str, Any]:
 
 
 def draw(report: Report) -> Figure:
-    """Seconds by phase and memory beside its limit, a bar for each matrix."""
+    """Draw the seconds by phase and memory beside its limit, a bar for each matrix."""
     rows = list(reversed(report.rows("matrices")))
     figure, (left, right) = canvas(2, width=6.4, height=1.4 + 0.5 * len(rows))
     places = range(len(rows))

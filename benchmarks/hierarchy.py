@@ -134,7 +134,7 @@ class _Task:
         self.seconds: dict[str, tuple[float, float]] = {}
 
     def evaluate(self, place: int, generator: torch.Generator) -> float:
-        """One of the three runs, or a normal draw where the table has means only."""
+        """Return one of the three runs, or a normal draw where the table has means only."""
         if self.runs is not None:
             return float(self.runs[place, torch.randint(3, (), generator=generator)])
         noise = torch.randn((), generator=generator, dtype=torch.float64)
@@ -407,7 +407,7 @@ def _claim(report: Report, rows: list[dict[str, Any]], settings: Settings) -> No
 
 
 def draw(report: Report) -> Figure:
-    """Mean true accuracy of what is sampled, over evaluations, as in the paper's Fig. 3."""
+    """Draw the mean true accuracy of what is sampled, as in Fig. 3 of the paper."""
     tables = [table for table in report.tables if table.name.endswith("-short")]
     figure, panels = canvas(max(len(tables), 1), width=6.4, height=5.0)
     shown = (

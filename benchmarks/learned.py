@@ -174,7 +174,7 @@ def _compared(task: Task, records: Mapping[str, list[dict[str, Any]]]) -> dict[s
 
 
 def draw(report: Report) -> Figure:
-    """What learning gains on every split, and the mean."""
+    """Draw what learning gains on every split, and the mean."""
     figure, panels = canvas(2)
     rows = report.rows("models")
     titles = ("-log p saved by learning", "rank correlation added by learning")

@@ -302,7 +302,7 @@ class _Networks:
         self._tables: dict[str, Any] = {}
 
     def split(self, number: int) -> tuple[SearchSpace, list[Network], dict[str, Tensor]]:
-        """Space, networks (training ones first) and targets by task."""
+        """Return space, networks (training ones first) and targets by task."""
         if not self._tables:
             self._tables = {task.name: task.open(self._folder) for task in self._tasks}
         space: SearchSpace = next(iter(self._tables.values())).space
@@ -347,7 +347,7 @@ def _measure(
 def evaluate(
     distances: Tensor, targets: Tensor, num_train: int, num_neighbors: int
 ) -> dict[str, float]:
-    """What distances say about targets.
+    """Return what distances say about targets.
 
     Args:
         distances: (N, N) float64, training networks first.
@@ -372,7 +372,7 @@ def evaluate(
 
 
 def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictive means and variances of a Gaussian process on a distance.
+    """Return predictive means and variances of a Gaussian process on a distance.
 
     The kernel is exp(-distance / lengthscale) with the training networks as landmarks, see
     `hotnas_torch.gp.psd`. Lengthscale and noise are those of the largest marginal likelihood on a
@@ -413,7 +413,7 @@ def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(report: Report) -> Figure:
-    """Predictive densities and k-NN errors, a point for each distance and task."""
+    """Draw predictive densities and k-NN errors, a point for each distance and task."""
     rows = report.rows("quality")
     titles = list(dict.fromkeys(str(row["distance"]) for row in rows))[::-1]
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))

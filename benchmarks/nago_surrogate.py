@@ -82,7 +82,7 @@ _COLUMNS = (
 
 
 def targets(data: Evaluations, name: str) -> Tensor:
-    """What is predicted, (n,): the error in percent, or a binary logarithm."""
+    """Return what is predicted, (n,): the error in percent, or a binary logarithm."""
     if name == "error":
         return data.error
     # An error of 0 counts as half of one image in a thousand.

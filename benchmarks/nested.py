@@ -52,7 +52,7 @@ QUICK = Settings(networks=12, starts=6, hierarchical=(3, 4), flat=(4, 8), each=3
 
 
 def num_operations(network: Network) -> int:
-    """Operations of all levels."""
+    """Count operations of all levels."""
     return sum(
         cell.num_operations if isinstance(cell, NestedCell) else cell.num_nodes - 2
         for cell in network.cells
@@ -72,7 +72,7 @@ class _Watch:
             first["wall"], first["cpu"] = (b - a for a, b in zip(first["begun"], now, strict=True))
 
     def rows(self) -> list[Row]:
-        """A row per stage, with pairs per processor second."""
+        """Return a row per stage, with pairs per processor second."""
         return [
             {
                 **{name: stage[name] for name in ("stage", "pairs", "wall", "cpu")},
@@ -259,7 +259,7 @@ def _starts(settings: Settings, generator: torch.Generator) -> Table:
 
 
 def draw(report: Report) -> Figure:
-    """Processor seconds per pair of networks over their operations."""
+    """Draw processor seconds per pair of networks over their operations."""
     figure, (axes,) = canvas(1)
     rows = report.rows("growth")
     log_log(axes, sorted({round(row["operations"]) for row in rows if row["family"] == "HNAG"}))

@@ -88,7 +88,7 @@ class Landscape:
         }
 
     def goes_wrong(self, net: Network, seed: int) -> bool:
-        """Whether the evaluation of a network is one of the 8 %; for each network by itself."""
+        """Return whether the evaluation of a network is one of the 8 %, each by itself."""
         digest = hashlib.sha256(f"{seed} {net.spec}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < _SHARE * 2**64
 
@@ -173,7 +173,7 @@ def _search(landscape: Landscape, key: Mapping[str, Any], settings: Settings) ->
 
 
 def draw(report: Report) -> Figure:
-    """Mean of the best error so far."""
+    """Draw the mean of the best error so far."""
     figure, (axes,) = canvas(1, width=6.4)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         best = np.fmin.accumulate(np.array(row["errors"], dtype=np.float64), axis=1)

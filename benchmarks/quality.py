@@ -273,7 +273,7 @@ def _identities(settings: Settings) -> list[Claim]:
 
 
 def renumbered(cell: Cell, generator: torch.Generator) -> Cell:
-    """The same cell with its inner nodes in another topological order."""
+    """Return the same cell with its inner nodes in another topological order."""
     remaining = set(range(1, cell.num_nodes - 1))
     order = [0]
     while remaining:
@@ -303,7 +303,7 @@ def _limit(axes: Axes, height: float, starts: Sequence[int]) -> None:
 
 
 def draw(report: Report) -> Figure:
-    """Mean excess and share of bad pairs over the number of starts."""
+    """Draw the mean excess and share of bad pairs over the number of starts."""
     figure, (left, right) = canvas(2)
     rows = report.rows("starts")
     series = sorted({(row["space"], row["kind"]) for row in rows}, reverse=True)

@@ -221,7 +221,7 @@ def _compared(title: str, acquisition: str, records: list[dict[str, float]]) -> 
 
 
 def draw(report: Report) -> Figure:
-    """What the gradient gains over the pool, by seed, and the mean."""
+    """Draw what the gradient gains over the pool, by seed, and the mean."""
     figure, (axes,) = canvas(1, width=7.0)
     rows = report.rows("values")
     for place, row in enumerate(rows):

@@ -108,13 +108,13 @@ def run(settings: Settings) -> Report:
 
 
 def ours_rows(rows: Sequence[Row], loss: str) -> list[Row]:
-    """Our rows of one loss, smallest first."""
+    """Return our rows of one loss, smallest first."""
     chosen = [row for row in rows if row["loss"] == loss and row["iterations"] is not None]
     return sorted(chosen, key=lambda row: int(row["nodes"]))
 
 
 def growth(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """Exponent p of the least-squares fit times ~ sizes^p on logarithmic scales."""
+    """Return the exponent p of the least-squares fit times ~ sizes^p on logarithmic scales."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
@@ -142,7 +142,7 @@ def _measure(jobs: Sequence[Job], problems: Problems, settings: Settings) -> lis
 
 
 def draw(report: Report) -> Figure:
-    """Throughput against size, every solver; time per iteration with its fit."""
+    """Draw throughput against size, every solver; time per iteration with its fit."""
     rows = report.rows("rates")
     figure, (left, right) = canvas(2, width=6.6, height=4.8)
     sizes = sorted({row["nodes"] for row in rows})

@@ -227,7 +227,7 @@ def _claims(rows: Sequence[dict[str, Any]], pairs: str) -> list[Claim]:
 
 
 def draw(report: Report) -> Figure:
-    """Multiples of POT's rate beside the promised ones, and mean objectives, by pair set."""
+    """Draw multiples of POT's rate beside the promised ones, and mean objectives, by pair set."""
     tables = [table for table in report.tables if table.name.startswith("l1_")]
     figure, panels = canvas(2, len(tables), height=3.8)
     for place, table in enumerate(tables):

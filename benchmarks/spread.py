@@ -131,7 +131,7 @@ def _explained(values: Tensor, place: Tensor) -> float:
 
 
 def draw(report: Report) -> Figure:
-    """Mean and spread of the best encodings that were drawn, beside the spread of all."""
+    """Draw the mean and spread of the best encodings that were drawn, beside the spread of all."""
     rows = report.rows("spread")
     figure, panels = canvas(max(len(rows), 1), width=4.6, height=3.4)
     for axes, row in zip(panels, rows, strict=False):

@@ -85,7 +85,7 @@ def run(settings: Settings) -> Report:
 
 
 def draw(report: Report) -> Figure:
-    """Seconds by step."""
+    """Draw the seconds by step."""
     figure, (axes,) = canvas(1)
     rows = report.rows("steps")
     axes.bar([row["step"] for row in rows], [row["wall"] for row in rows], color=COLOURS[0])

@@ -492,7 +492,7 @@ def _row(
 
 
 def draw(report: Report) -> Figure:
-    """What less pre-training gives, and how rewards and choices develop."""
+    """Draw what less pre-training gives, and how rewards and choices develop."""
     figure, (left, middle, right) = canvas(3, width=4.6, height=3.8)
     rows = report.rows("pretraining")
     left.errorbar(

@@ -168,7 +168,7 @@ def _compare(
 
 
 def draw(report: Report) -> Figure:
-    """Speed-up by size, on the clock and by processor time."""
+    """Draw speed-up by size, on the clock and by processor time."""
     figure, (axes,) = canvas(1)
     rows = [row for row in report.rows("threads") if row["solver"] == solvers.OURS]
     width = 0.36

@@ -150,6 +150,8 @@ def _change(node: ast.expr | ast.stmt) -> Iterator[_Change]:
             yield "constant changed", node, str(value + 1)
         case ast.Constant(value=float(value)):
             yield "constant changed", node, repr(2.0 * value if value else 1.0)
+        case ast.BinOp(left=ast.JoinedStr()) | ast.BinOp(right=ast.JoinedStr()):
+            pass  # texts, which can only be added
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             swapped = ast.BinOp(left, _OPERATORS[type(op)](), right)
             yield "operator swapped", node, f"({ast.unparse(swapped)})"

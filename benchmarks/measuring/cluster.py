@@ -15,7 +15,7 @@ _MEMORY = 256 * 2**20
 
 @contextlib.contextmanager
 def two_nodes(*, num_cpus: int) -> Iterator[str]:
-    """Address of a cluster with two worker nodes; everything it runs ends with the block."""
+    """Start a cluster with two worker nodes, which ends with the block; yield its address."""
     # Otherwise workers give way to everything else on the machine, and so to what they are compared
     # with.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (spelt so by Ray)
@@ -34,7 +34,7 @@ def two_nodes(*, num_cpus: int) -> Iterator[str]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living processes below one, from `/proc`."""
+    """Find living processes below one, from `/proc`."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
@@ -50,7 +50,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def busy_workers(task: str) -> list[int]:
-    """Workers below this process that are running a task, which Ray puts into their title."""
+    """Find workers below this process that run a task, which Ray puts into their title."""
     found = []
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
@@ -64,7 +64,7 @@ def busy_workers(task: str) -> list[int]:
 
 
 def processor_seconds(pids: Sequence[int]) -> float:
-    """Processor seconds of living processes and of their children that have ended."""
+    """Add up the processor seconds of living processes and of their children that have ended."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ Array = npt.NDArray[np.float64]
 
 
 def pair_tensor(problems: Problems, item: int) -> Array:
-    """L(struct_x_ik - struct_y_jl) on the pair set, 0 off it, indexed (i, j, k, l)."""
+    """Return L(struct_x_ik - struct_y_jl) on the pair set, 0 off it, indexed (i, j, k, l)."""
     x, y = problems.struct_x[item].numpy(), problems.struct_y[item].numpy()
     difference = x[:, None, :, None] - y[None, :, None, :]
     terms: Array = np.abs(difference) if problems.loss == "l1" else difference**2
@@ -24,7 +24,7 @@ def pair_tensor(problems: Problems, item: int) -> Array:
 
 
 def marginal_error(problems: Problems, plans: Array) -> Array:
-    """L1 distance of a plan's marginals from the masses, both sides added, shape (B,)."""
+    """Return the L1 error of plans' marginals, both sides added, shape (B,)."""
     rows = np.abs(plans.sum(2) - problems.a.numpy()).sum(1)
     columns = np.abs(plans.sum(1) - problems.b.numpy()).sum(1)
     total: Array = rows + columns
@@ -49,7 +49,7 @@ def onto_marginals(plans: Array, a: Array, b: Array) -> Array:
 
 
 def objectives(problems: Problems, plans: Array) -> Array:
-    """Objective of every plan after rounding it onto the marginals, shape (B,)."""
+    """Return the objective of every plan after rounding it onto the marginals, shape (B,)."""
     rounded = onto_marginals(plans, problems.a.numpy(), problems.b.numpy())
     values = np.empty(len(problems))
     for item, plan in enumerate(rounded):

@@ -18,7 +18,7 @@ _FAINT = "#D9D9D9"
 def canvas(
     columns: int, rows: int = 1, *, width: float = 5.6, height: float = 4.2
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with panels in reading order, drawn without a display; sizes are of a panel."""
+    """Make a figure with panels in reading order, without a display; sizes are of a panel."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(columns * rows)]
@@ -33,7 +33,7 @@ def canvas(
 
 
 def log_log(axes: Axes, ticks: Sequence[int]) -> None:
-    """Logarithmic axes, with the measured sizes as the only ticks below."""
+    """Make axes logarithmic, with the measured sizes as the only ticks below."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))

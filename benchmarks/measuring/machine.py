@@ -35,14 +35,14 @@ _PACKAGES = {
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Return processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:
-    """Versions of ours, of Python and of everything that is measured beside it."""
+    """Return versions of ours, of Python and of everything that is measured beside it."""
     found = {"hotnas_torch": ht.__version__, "python": platform.python_version()}
     for name, package in _PACKAGES.items():
         try:
@@ -64,7 +64,7 @@ def revision() -> str | None:
 
 
 def describe() -> dict[str, Any]:
-    """The machine, as JSON-ready values."""
+    """Return the machine, as JSON-ready values."""
     config = ht.show_config()
     return {
         "processor": _processor_name(),
@@ -79,7 +79,7 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes.
+    """Return the largest resident memory of this process so far, bytes.
 
     Linux's own count for this program is taken where there is one: `getrusage` of a child process
     starts from what its parent held when it was started.
@@ -94,7 +94,7 @@ def peak_memory() -> int:
 
 
 def thread_seconds() -> dict[str, float]:
-    """Processor seconds of each living thread of this process; empty where nothing tells."""
+    """Return processor seconds of each living thread of this process; empty where nothing tells."""
     seconds = {}
     for path in Path("/proc/self/task").glob("*/schedstat"):
         # A thread may have ended since it was listed.

@@ -65,15 +65,15 @@ class Problems:
         return len(self.cost)
 
     def to(self, dtype: torch.dtype) -> "Problems":
-        """The same problems in another precision."""
+        """Return the same problems in another precision."""
         return self._map(lambda tensor: tensor.to(dtype))
 
     def copies(self, times: int) -> "Problems":
-        """The same problems several times over, as one batch."""
+        """Return the same problems several times over, as one batch."""
         return self._map(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
 
     def items(self, index: slice | Tensor) -> "Problems":
-        """A part of the batch."""
+        """Return a part of the batch."""
         return self._map(lambda tensor: tensor[index].contiguous())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Problems":
@@ -90,7 +90,7 @@ class Problems:
 def random_problems(
     nodes: int, count: int, *, loss: Loss, pairs: Pairs, generator: torch.Generator
 ) -> Problems:
-    """Graphs without any pattern: costs uniform in [0, 1], equal masses, sizes equal.
+    """Draw graphs without any pattern: costs uniform in [0, 1], equal masses, sizes equal.
 
     Args:
         nodes: Nodes of both graphs.
@@ -123,7 +123,7 @@ def cell_problems(
     tree: OperationTree,
     pairs: Pairs = "directed",
 ) -> Problems:
-    """The problems behind the iFGW distances of pairs of cells, with default trade-offs.
+    """Return the problems behind the iFGW distances of pairs of cells, with default trade-offs.
 
     Args:
         cells_x: First cell of every pair; sizes may differ, smaller cells are padded.
@@ -148,7 +148,7 @@ def cell_problems(
 def real_problems(
     nodes: int, count: int, *, pairs: Pairs, generator: torch.Generator
 ) -> tuple[str, Problems]:
-    """Pairs of different cells of one size, and where they come from.
+    """Draw pairs of different cells of one size, and where they come from.
 
     NAS-Bench-201 has cells of eight nodes and DARTS of sixteen; other sizes are random directed
     acyclic graphs of DARTS operations.
@@ -170,7 +170,7 @@ def real_problems(
 def sized_cells(
     space: spaces.SearchSpace, nodes: int | None, count: int, generator: torch.Generator
 ) -> list[Cell]:
-    """Different cells of random networks, in canonical form and the order that IFGW uses.
+    """Draw different cells of random networks, in canonical form and the order that IFGW uses.
 
     Args:
         space: Search space to draw networks from.
@@ -192,7 +192,7 @@ def sized_cells(
 def dag_cells(
     tree: OperationTree, nodes: int, count: int, generator: torch.Generator
 ) -> list[Cell]:
-    """Random directed acyclic graphs with random operations, every node on an input-output path.
+    """Draw random directed acyclic graphs and operations, every node on an input-output path.
 
     An edge i -> j is there with a probability that gives every node about two predecessors; nodes
     left without a predecessor or a successor get one.
@@ -220,7 +220,7 @@ def dag_cells(
 def draw_pairs(
     sizes: Sequence[int], count: int, generator: torch.Generator, *, unequal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Random pairs of different items.
+    """Draw random pairs of different items.
 
     Args:
         sizes: Nodes of every item.

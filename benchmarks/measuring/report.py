@@ -82,7 +82,7 @@ class Table:
     rows: Sequence[Row]
 
     def markdown(self) -> str:
-        """The table as Markdown, columns aligned for reading as plain text."""
+        """Return the table as Markdown, columns aligned for reading as plain text."""
         body = [[column.show(row.get(column.key)) for column in self.columns] for row in self.rows]
         headings = [column.heading for column in self.columns]
         widths = [
@@ -129,7 +129,7 @@ class Claim:
         return self.measured <= self.target
 
     def row(self) -> dict[str, Any]:
-        """The claim as JSON-ready values."""
+        """Return the claim as JSON-ready values."""
         return {
             "claim": self.text,
             "relation": self.relation,
@@ -173,11 +173,11 @@ class Report:
     load: Load | None = None
 
     def rows(self, table: str) -> Sequence[Row]:
-        """The rows of the table of that name."""
+        """Return the rows of the table of that name."""
         return next(found.rows for found in self.tables if found.name == table)
 
     def document(self) -> dict[str, Any]:
-        """Everything, as JSON-ready values."""
+        """Return everything, as JSON-ready values."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -201,7 +201,7 @@ class Report:
         }
 
     def markdown(self) -> str:
-        """Everything for a reader, as Markdown."""
+        """Return everything for a reader, as Markdown."""
         machine, used = describe(), versions()
         parts = [f"## {self.benchmark}: {self.question}"]
         about = (

@@ -88,7 +88,7 @@ def ours(
     dtype: torch.dtype = torch.float32,
     start: Start = "signature",
 ) -> Job:
-    """The operator under `hotnas_torch.ot.fgw`, one start."""
+    """Return the operator under `hotnas_torch.ot.fgw`, one start."""
 
     def inputs(batch: Problems) -> tuple[Problems, torch.Tensor, torch.Tensor]:
         none = batch.cost.new_empty(0)
@@ -126,7 +126,7 @@ def ours(
 def ours_public(
     problems: Problems, *, tol: float = 1e-4, dtype: torch.dtype = torch.float32
 ) -> Job:
-    """`hotnas_torch.ot.fgw` with everything that it checks and returns beside the plan."""
+    """Return `hotnas_torch.ot.fgw` with everything that it checks and returns beside the plan."""
 
     def call(batch: Problems) -> torch.Tensor:
         return ht.ot.fgw(
@@ -166,7 +166,7 @@ def _one_by_one(name: str, problems: Problems, solve: Callable[[int], Array]) ->
 
 
 def pot_conditional_gradient(problems: Problems, *, stop: float | None = None) -> Job:
-    """`ot.optim.cg` with the pair term given as a dense matrix.
+    """Return `ot.optim.cg` with the pair term given as a dense matrix.
 
     POT has no absolute loss. This is what a user can do about it: hand over the objective and its
     gradient, and a line search that is exact and hands the next gradient back, so that an iteration
@@ -225,7 +225,7 @@ def pot_conditional_gradient(problems: Problems, *, stop: float | None = None) -
 
 
 def pot_fused_gromov(problems: Problems) -> Job:
-    """`ot.gromov.fused_gromov_wasserstein`: square loss, all pairs, from the product coupling."""
+    """Return `fused_gromov_wasserstein`: square loss, all pairs, from the product coupling."""
     cost, x, y, a, b = (
         tensor.numpy()
         for tensor in (
@@ -254,7 +254,7 @@ def pot_fused_gromov(problems: Problems) -> Job:
 
 
 def pot_batch(problems: Problems) -> Job:
-    """`ot.batch.solve_gromov_batch` on torch tensors: square loss, proximal steps of 0.01."""
+    """Return `ot.batch.solve_gromov_batch` on tensors: square loss, proximal steps of 0.01."""
     single = problems.to(torch.float32)
 
     def solve() -> Array:
@@ -280,14 +280,14 @@ def pot_batch(problems: Problems) -> Job:
 
 
 def have_ott() -> bool:
-    """Whether OTT-JAX can be imported."""
+    """Return whether OTT-JAX can be imported."""
     return importlib.util.find_spec("ott") is not None
 
 
 def ott_gromov(
     problems: Problems, *, epsilon: float = 0.01, steps: int = 20, inner_steps: int = 50
 ) -> Job:
-    """OTT-JAX's Gromov-Wasserstein, vmapped and compiled, with fixed iteration counts.
+    """Return OTT-JAX's Gromov-Wasserstein, vmapped and compiled, with fixed iteration counts.
 
     Fixed counts are what its maintainers advise for batches. It weighs half the gradient of the
     quadratic term, so that its trade-off and its entropy are ours divided by 2 alpha.

@@ -35,7 +35,7 @@ class Rates:
         return statistics.median(self.values)
 
     def over(self, other: "Rates") -> float:
-        """How many times faster than `other`: median over the rounds, which each ran both."""
+        """Return how many times faster than `other` it is: median over rounds that ran both."""
         return statistics.median(x / y for x, y in zip(self.values, other.values, strict=True))
 
 

@@ -172,7 +172,7 @@ class Known:
             raise ValueError(f"kind must be 'convention' or 'fault', got {self.kind!r}")
 
     def covers(self, peer: str, case: str) -> bool:
-        """Whether it speaks of a case."""
+        """Return whether it speaks of a case."""
         return peer == self.peer and fnmatch.fnmatchcase(case, self.cases.replace("[", "[[]"))
 
 
@@ -361,7 +361,7 @@ def _measure(suite: Suite, folder: Path, file: str, known: Sequence[Known]) -> O
 
 
 def read_known(file: Path = HERE / "known.toml") -> list[Known]:
-    """The reasons for failures.
+    """Return the reasons for failures.
 
     Raises:
         ValueError, TypeError: An entry is not what `Known` says.

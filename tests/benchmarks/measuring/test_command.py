@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from dataclasses import fields, replace
@@ -129,6 +130,30 @@ def test_every_module_of_the_folder_is_a_benchmark_of_one_shape() -> None:
             given = getattr(module.Settings(), field) or ()
             given = (given,) if isinstance(given, str) else given
             assert set(given) <= set(choices)
+
+
+def test_every_benchmark_and_option_that_the_documentation_names_exists() -> None:
+    pages = [ROOT / "Makefile", *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    pages += ROOT.glob("benchmarks/**/*.md")
+    seen = set()
+    for page in pages:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for said in re.findall(r"python -m benchmarks((?:\s+(?:[\w./$()-]+|\.\.\.))*)", text):
+            words = said.split()
+            names = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+            for name in names if words else ():
+                # The rest of a sentence that goes on without a mark.
+                if name in command.BENCHMARKS:
+                    seen.add(name)
+            one = command.BENCHMARKS.get(names[0]) if names else None
+            assert one or not names or names[0].isupper(), (page, said)
+            options = {"--help", "--quick", "--check", "--output"}
+            if one is not None:
+                settings = fields(one.module.Settings)
+                options |= {f"--{field.name.replace('_', '-')}" for field in settings}
+            given = {word for word in words if word.startswith("--")}
+            assert given <= options, (page, said)
+    assert {"speed", "peers", "gpu_check", "cluster_search"} <= seen
 
 
 def test_a_module_is_found_by_being_there_and_not_imported(tmp_path: Path) -> None:
