@@ -96,7 +96,7 @@ class _Checkout:
     def __init__(self, folder: Path) -> None:
         # -P: beside the program are modules named like those of Python.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", calls.__file__],
+            [sys.executable, "-P", str(Path(calls.__file__).resolve())],
             cwd=folder,
             env=environment(folder),
             stdin=subprocess.PIPE,

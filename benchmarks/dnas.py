@@ -1,6 +1,5 @@
 """Does a shared operation distribution find good cells, and keep them?"""
 
-import hashlib
 import math
 import statistics
 import time
@@ -26,6 +25,7 @@ from hotnas_torch.nn import (
     digits,
 )
 from hotnas_torch.objectives import Training
+from hotnas_torch.objectives.training import seeded_generator
 from hotnas_torch.spaces import NASBench201
 
 __all__ = ["QUICK", "Settings", "draw", "run"]
@@ -153,9 +153,9 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
     skeleton = Skeleton(
         channels=settings.channels, num_stages=2, cells_per_stage=1, input_channels=1
     )
-    data = digits(generator=_generator(seed, "data"))
+    data = digits(generator=seeded_generator(seed, "data"))
     search = DifferentiableSearch(
-        NASBench201Supernet(skeleton, generator=_generator(seed, "parameters")),
+        NASBench201Supernet(skeleton, generator=seeded_generator(seed, "parameters")),
         data,
         DifferentiableSettings(
             method=method,  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
             learning_rate=settings.learning_rate,
             architecture_rate=settings.darts_rate if method == "darts" else None,
         ),
-        generator=_generator(seed, "order"),
+        generator=seeded_generator(seed, "order"),
         checkpoint=folder / f"{method}-{seed}.pt",
     )
     epochs = search.run()
@@ -190,11 +190,6 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
         "skips": [epoch.network.count(_SKIP) for epoch in epochs],
         "share": [epoch.probabilities[skip] for epoch in epochs],
     }
-
-
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw(report: Report) -> Figure:

@@ -1,6 +1,5 @@
 """Does a learned hierarchy find better pooling positions in the same training?"""
 
-import hashlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +44,7 @@ from hotnas_torch.nn import (
     train,
 )
 from hotnas_torch.nn.supernets.single_path import Normalization
+from hotnas_torch.objectives.training import seeded_generator
 from hotnas_torch.spaces import Pooling
 
 __all__ = ["QUICK", "Settings", "draw", "run"]
@@ -336,7 +336,7 @@ def _alone(settings: Settings, key: Key, normalization: Normalization) -> Mappin
         input_channels=1,
         only=_SPACE.from_string(key["network"]),
         normalization=normalization,
-        generator=_generator(key["seed"], "alone", key["network"]),
+        generator=seeded_generator(key["seed"], "alone", key["network"]),
     )
     # Nothing is chosen by validation here, so little of it is measured.
     validation = Split(data.validation.images[:_FEW], data.validation.labels[:_FEW])
@@ -348,7 +348,7 @@ def _alone(settings: Settings, key: Key, normalization: Normalization) -> Mappin
             batch_size=settings.batch,
             learning_rate=settings.learning_rate,
         ),
-        generator=_generator(key["seed"], "order"),
+        generator=seeded_generator(key["seed"], "order"),
     )
     return {"accuracy": result.test_accuracy}
 
@@ -363,7 +363,7 @@ def _search(settings: Settings, key: Key) -> Mapping[str, Any]:
         sampler,
         _data(settings),
         _training(settings, settings.epochs),
-        generator=_generator(seed, "search"),
+        generator=seeded_generator(seed, "search"),
     )
     chosen = search.run(progress=False).network
     shared = search.accuracies()
@@ -401,7 +401,7 @@ def _tree(settings: Settings, key: Key) -> ArchitectureTree:
     printed = key.get("constants") == "printed"
     match key["method"]:
         case "random":
-            return random_tree(len(_NETS), generator=_generator(key["seed"], "tree"))
+            return random_tree(len(_NETS), generator=seeded_generator(key["seed"], "tree"))
         case "outputs":
             distances = _output_distances(settings, key["seed"], key["pretraining"])
         case "hotnn":
@@ -425,14 +425,14 @@ def _output_distances(settings: Settings, seed: int, epochs: int) -> Tensor:
             Uniform(len(_NETS)),
             data,
             _training(settings, epochs),
-            generator=_generator(seed, "pretraining"),
+            generator=seeded_generator(seed, "pretraining"),
         ).run(progress=False)
     return output_distances(supernet.outputs(data.validation.images, _NETS))
 
 
 def _supernet(settings: Settings, seed: int, purpose: str) -> PoolingSupernet:
     return PoolingSupernet(
-        width=settings.width, input_channels=1, generator=_generator(seed, purpose)
+        width=settings.width, input_channels=1, generator=seeded_generator(seed, purpose)
     )
 
 
@@ -447,15 +447,10 @@ def _training(settings: Settings, epochs: int) -> SupernetSettings:
 
 def _data(settings: Settings) -> ImageData:
     return digits(
-        generator=_generator(0, "data"),
+        generator=seeded_generator(0, "data"),
         num_train=settings.train,
         num_validation=settings.validation,
     )
-
-
-def _generator(seed: int, *purpose: str) -> torch.Generator:
-    digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 # --- showing --------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ _GLOBAL = 1 << 32
 _SHARED = 1 << 20
 _FORMATS = {"f32": "f", "f64": "d", "u64": "Q", "s64": "q", "u32": "I", "s32": "i", "b32": "I"}
 _FORMATS |= {"b64": "Q", "u16": "H", "u8": "B"}
-_KERNELS = Path(__file__).parents[1] / "csrc" / "cuda" / "kernels.cu"
+_KERNELS = Path(__file__).parents[2] / "csrc" / "cuda" / "kernels.cu"
 _ALL = 1 << 32  # in place of a mask: the whole block
 _WARP = ("bar.warp.sync", "bar.sync", "shfl.sync", "vote.sync", "redux.sync")
 

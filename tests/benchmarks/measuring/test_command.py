@@ -247,6 +247,7 @@ def test_bad_arguments_are_refused_in_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.ext
 def test_settings_are_options_of_their_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
