@@ -1,3 +1,4 @@
+# Over 400 lines: one comparison, read from its settings down to its picture.
 """Which hierarchy of architectures helps tree search, and how much?"""
 
 import statistics

@@ -1,3 +1,4 @@
+# Over 400 lines: one comparison, read from its settings down to its picture.
 """Which distance between networks says most about how they perform?"""
 
 import math

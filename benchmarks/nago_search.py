@@ -1,3 +1,4 @@
+# Over 400 lines: one comparison, read from its settings down to its picture.
 """Which searches over generators of networks find small errors, and small networks?
 
 On real trainings: BOHB beside plain Hyperband and random search at equal cost, and multi-objective

@@ -1,3 +1,4 @@
+# Over 400 lines: one comparison, read from its settings down to its picture.
 """Does a learned hierarchy find better pooling positions in the same training?"""
 
 import statistics

@@ -1,3 +1,4 @@
+# Over 400 lines: a script on its own, read from what is broken to what is printed.
 """Break lines of a package one at a time and see whether its tests notice.
 
     python -m tools.mutants hotnas_torch/gp hotnas_torch/distances --number 100 --seed 0

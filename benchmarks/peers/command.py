@@ -1,3 +1,4 @@
+# Over 400 lines: one command, read from what is run to what is judged.
 """The tests of other libraries, run on ours, and why a case fails."""
 
 import fnmatch
