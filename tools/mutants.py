@@ -136,7 +136,15 @@ def _is_mute(node: ast.AST) -> bool:
             return True
         case ast.Call(func=ast.Attribute(value=ast.Name(id="warnings"))):
             return True
+        case ast.keyword(arg="strict"):  # of zip: another assertion
+            return True
     return False
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
 
 
 def _change(node: ast.expr | ast.stmt) -> Iterator[_Change]:
@@ -151,8 +159,8 @@ def _change(node: ast.expr | ast.stmt) -> Iterator[_Change]:
             yield "constant changed", node, str(value + 1)
         case ast.Constant(value=float(value)):
             yield "constant changed", node, repr(2.0 * value if value else 1.0)
-        case ast.BinOp(left=ast.JoinedStr()) | ast.BinOp(right=ast.JoinedStr()):
-            pass  # texts, which can only be added
+        case ast.BinOp() if any(_is_text(part) for part in ast.walk(node)):
+            pass  # texts can only be added
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             swapped = ast.BinOp(left, _OPERATORS[type(op)](), right)
             yield "operator swapped", node, f"({ast.unparse(swapped)})"
@@ -161,6 +169,8 @@ def _change(node: ast.expr | ast.stmt) -> Iterator[_Change]:
             yield "operator swapped", node, f"({ast.unparse(ast.BoolOp(other, values))})"
         case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert(), operand=operand):
             yield "operator dropped", node, f"({ast.unparse(operand)})"
+        case ast.Call(func=ast.Name(id="dataclass" | "zip")):
+            pass  # whose last argument is a precaution
         # The only argument would be missed by Python itself.
         case ast.Call(func=function, args=args, keywords=keywords) if len(args) + len(keywords) > 1:
             fewer = ast.Call(function, args if keywords else args[:-1], keywords[:-1])
