@@ -45,14 +45,15 @@ test-slow: setup lanes
 	$(PYTEST) -m ''
 
 gpu-check: setup cuda
-	$(TEST_ENV) $(BIN)/python -m benchmarks.gpu_check --output runs/gpu
+	$(TEST_ENV) $(BIN)/python -m benchmarks gpu_check --check --output runs/gpu
 
 bench: setup
 	$(BIN)/python -m benchmarks --output runs/bench
 
 # Exits with 1 on a failure without a known reason (benchmarks/peers/known.toml). PEERS="POT optuna" runs some.
 peers: setup
-	$(BIN)/python -m benchmarks.peers $(PEERS) $(if $(POT),--pot $(POT)) $(if $(BOTORCH),--botorch $(BOTORCH))
+	$(BIN)/python -m benchmarks peers --check --output benchmarks/results/peers \
+	  $(if $(PEERS),--libraries $(PEERS)) $(if $(POT),--pot $(POT)) $(if $(BOTORCH),--botorch $(BOTORCH))
 
 lint: $(DEPS)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Entry point of ``python -m benchmarks``."""
+"""Entry point of `python -m benchmarks`."""
 
 import os
 import sys
@@ -21,6 +21,6 @@ def _one_thread_per_library() -> None:
 
 if __name__ == "__main__":
     _one_thread_per_library()
-    from benchmarks.command import main
+    from benchmarks.measuring.command import main
 
     sys.exit(main())

@@ -1,27 +1,26 @@
-"""Tables 2 and 6 of ANASOD on published tables: ``python -m benchmarks.anasod``.
+"""Which searches by operation distributions find the lowest error on published tables?
 
-Every search is a file of its own; the same command goes on where it was interrupted, and
-``--report`` tabulates and draws what is finished.
+Tables 2 and 6 of ANASOD. Every search is a file of its own in `storage`; the same command goes on
+where it was interrupted, and `--processes 0` tabulates and draws what is finished.
 """
 
-import argparse
-import csv
-import io
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.measuring.report import Column, Report, Row, Table, Unavailable, number
+from benchmarks.measuring.statistics import standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison import METHODS, TASKS, Record, compare, read_records
-from hotnas_torch.files import write_text
-from hotnas_torch.plot import plot_regrets, save_figure
+from hotnas_torch.plot import plot_regrets
 
-__all__ = ["GROUPS", "Group", "main", "tabulate"]
+__all__ = ["GROUPS", "ON_REQUEST", "QUICK", "Group", "Settings", "run", "tabulate"]
 
+ON_REQUEST = "takes hours"
 _TASKS = ("nb201_cifar10", "nb201_cifar100", "nasbench301")
 _INITIAL = 10
 
@@ -71,66 +70,98 @@ GROUPS: Mapping[str, Group] = {
 }
 """Table 2 compares random and local search after 300 queries, and models after 150."""
 
-_COLUMNS = ("evaluations", "task", "method", "seeds", "error", "standard_error", "regret", "better")
+CHOICES = {"tasks": _TASKS, "groups": tuple(GROUPS), "methods": tuple(METHODS)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is missing, and writes table.csv, table.md and a picture per budget.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
 
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
+    Attributes:
+        tasks: Columns of published tables, by their names in `hotnas_torch.comparison`.
+        groups: Names in `GROUPS`.
+        methods: Of these only; None takes all of a group.
+        seeds: Searches of each method.
+        processes: Searches at once; 0 makes none.
+        at: Tabulate what so many evaluations had found; None takes all.
+        data: Folder of the tables, see `published`.
+        storage: Where finished searches are kept, in a folder per group.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.anasod", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the published tables")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench/anasod"), help="%(default)s")
-    parser.add_argument("--seeds", type=int, default=10, help="searches of each, %(default)s")
-    parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=list(_TASKS))
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--methods", nargs="+", help="of these only; default all of a group")
-    parser.add_argument("--processes", type=int, default=1, help="searches at once, %(default)s")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    parser.add_argument(
-        "--at", type=int, metavar="N", help="tabulate what N evaluations had found; default all"
-    )
-    arguments = parser.parse_args(argv)
-    out: Path = arguments.out
-    for name in arguments.groups:
+
+    tasks: tuple[str, ...] = _TASKS
+    groups: tuple[str, ...] = tuple(GROUPS)
+    methods: tuple[str, ...] | None = None
+    seeds: int = 10
+    processes: int = 1
+    at: int | None = None
+    data: str | None = None
+    storage: str = "runs/bench/anasod"
+
+
+QUICK = Settings(
+    tasks=("nasbench301",),
+    groups=("queries300",),
+    methods=("random", "local_first"),
+    seeds=1,
+    storage="runs/bench/anasod-quick",
+)
+
+
+def run(settings: Settings) -> Report:
+    """Search where searches are missing, then tabulate and draw all that are finished.
+
+    Raises:
+        Unavailable: No search is finished and none is to be made.
+    """
+    storage = Path(settings.storage)
+    for name in settings.groups if settings.processes else ():
         group = GROUPS[name]
-        methods = [m for m in group.methods if arguments.methods is None or m in arguments.methods]
-        (out / name).mkdir(parents=True, exist_ok=True)
-        if methods and not arguments.report:
+        methods = [m for m in group.methods if settings.methods is None or m in settings.methods]
+        (storage / name).mkdir(parents=True, exist_ok=True)
+        if methods:
             compare(
-                arguments.tasks,
+                settings.tasks,
                 methods,
-                data=arguments.data,
-                folder=out / name,
-                num_seeds=arguments.seeds,
+                data=published(settings.data),
+                folder=storage / name,
+                num_seeds=settings.seeds,
                 num_initial=_INITIAL,
                 num_evaluations=group.evaluations,
                 batch=group.batch,
-                processes=arguments.processes,
+                processes=settings.processes,
             )
-    records = {name: read_records(out / name) for name in GROUPS if (out / name).is_dir()}
-    rows = [
-        row
-        for name, found in records.items()
-        for row in tabulate(found, GROUPS[name], evaluations=arguments.at)
-    ]
-    name = "table" if arguments.at is None else f"table-{arguments.at}"
-    _write(rows, out / name)
-    for group, found in records.items():
-        if found:
-            save_figure(_draw(found, GROUPS[group]), out / f"{group}.png")
-    print((out / f"{name}.md").read_text(encoding="utf-8"))
-    return 0
+    report = Report()
+    for name, group in GROUPS.items():
+        records = read_records(storage / name) if (storage / name).is_dir() else []
+        if records:
+            rows = tabulate(records, group, evaluations=settings.at)
+            title = f"{rows[0]['evaluations']} evaluations, {group.batch} at once"
+            report.tables.append(Table(name, title, _COLUMNS, rows))
+            report.figures[name] = _draw(records, group)
+    if not report.tables:
+        raise Unavailable(f"{storage} has no finished searches")
+    report.notes.append(
+        "Lowest error found, %, and its distance from the table's lowest: means over seeds. Better:"
+        " mean number of better networks in the table."
+    )
+    return report
+
+
+_COLUMNS = (
+    Column("title", "method"),
+    Column("task_title", "task"),
+    Column("seeds", "seeds", number()),
+    Column("error", "error, %", "{:.3f}".format),
+    Column("standard_error", "+-", number(2)),
+    Column("regret", "regret", number(3)),
+    Column("better", "better", number(3)),
+)
 
 
 def tabulate(
     records: Sequence[Record], group: Group, *, evaluations: int | None = None
-) -> list[dict[str, object]]:
-    """Returns a row per task and method that has finished searches.
+) -> list[Row]:
+    """Return a row per task and method that has finished searches.
 
     Args:
         records: Searches of one budget.
@@ -138,7 +169,7 @@ def tabulate(
         evaluations: What the first so many had found; None takes all.
     """
     count = group.evaluations if evaluations is None else min(evaluations, group.evaluations)
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for task in _TASKS:
         for method in group.methods:
             found = [one for one in records if (one.task, one.method) == (task, method)]
@@ -151,47 +182,17 @@ def tabulate(
                 {
                     "evaluations": count,
                     "task": task,
+                    "task_title": TASKS[task].title,
                     "method": method,
+                    "title": METHODS[method].title,
                     "seeds": len(found),
                     "error": statistics.fmean(errors),
-                    "standard_error": (
-                        statistics.stdev(errors) / math.sqrt(len(errors))
-                        if len(errors) > 1
-                        else math.nan
-                    ),
+                    "standard_error": standard_error(errors),
                     "regret": statistics.fmean(one.regrets()[:count][-1] for one in found),
                     "better": statistics.fmean(one.better[:count][-1] for one in found),
                 }
             )
     return rows
-
-
-def _write(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows
-    )
-    write_text(path.with_suffix(".csv"), text.getvalue())
-    lines = [
-        "Lowest error found, %: mean ± standard error (seeds; mean number of better networks in the"
-        " table).",
-        "",
-        "| method | evaluations | " + " | ".join(TASKS[task].title for task in _TASKS) + " |",
-        "|---|---:|" + "---:|" * len(_TASKS),
-    ]
-    by_method: dict[tuple[object, object], dict[object, str]] = {}
-    for row in rows:
-        entries = by_method.setdefault((row["method"], row["evaluations"]), {})
-        entries[row["task"]] = (
-            f"{row['error']:.3f} ± {row['standard_error']:.3f}"
-            f" ({row['seeds']}; {row['better']:.1f})"
-        )
-    for (method, evaluations), entries in by_method.items():
-        texts = [entries.get(task, "-") for task in _TASKS]
-        lines.append(f"| {METHODS[str(method)].title} | {evaluations} | {' | '.join(texts)} |")
-    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
 def _draw(records: Sequence[Record], group: Group) -> Figure:
@@ -204,7 +205,3 @@ def _draw(records: Sequence[Record], group: Group) -> Figure:
                 panel[method] = [one.regrets() for one in found]
     labels = {method: METHODS[method].title for method in group.methods}
     return plot_regrets(curves, num_initial=_INITIAL, labels=labels)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

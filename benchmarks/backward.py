@@ -1,14 +1,10 @@
-"""The backward pass of whole distance matrices, each computed by a process of its own.
+"""What do the gradients of a whole HOTNN matrix cost?
 
 The gradient of a matrix is found tile by tile: a tile's couplings are computed again, give a few
 numbers per pair, and are forgotten. So the backward pass is to cost little more than a forward one,
 and its memory is not to grow with the number of pairs.
 """
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +13,13 @@ import torch
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import peak_memory
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import peak_memory
+from benchmarks.measuring.process import in_process
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "what do the gradients of a whole HOTNN matrix cost?"
 
 PASSES_TARGET = 3.0
 GROWTH_TARGET = 1.5
@@ -57,23 +53,9 @@ QUICK = Settings(
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
-    report = Report(
-        "backward",
-        QUESTION,
-        {
-            "matrices": [list(matrix) for matrix in settings.matrices],
-            "seed": settings.seed,
-            "threads": 1,
-            "learned": [*_STARTS, "lengths of the operation tree"],
-            "dtype": "float32",
-        },
-    )
-    rows = [_in_child(space, count, settings.seed) for space, count in settings.matrices]
+    """Measure."""
+    report = Report()
+    rows = [in_process(measure, *matrix, settings.seed) for matrix in settings.matrices]
     report.tables.append(
         Table(
             "matrices",
@@ -124,30 +106,20 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _in_child(space: str, networks: int, seed: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.backward", space, str(networks)]
-    command += ["--seed", str(seed)]
-    finished = subprocess.run(command, check=False, capture_output=True, text=True)
-    if finished.returncode != 0:
-        msg = f"{' '.join(command)} failed:\n{finished.stderr}"
-        raise RuntimeError(msg)
-    measured: dict[str, Any] = json.loads(finished.stdout)
-    return measured
+def measure(name: str, count: int, seed: int) -> dict[str, Any]:
+    """Differentiate one matrix and return what it took.
 
-
-def _child(argv: list[str] | None = None) -> None:
-    """Differentiate one matrix and print what it took, as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.backward")
-    parser.add_argument("space")
-    parser.add_argument("networks", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(argv)
+    Args:
+        name: Of the search space.
+        count: Number of networks.
+        seed: Of the networks and of the weights in the loss.
+    """
     torch.set_num_threads(1)
-    space = ht.spaces.get(arguments.space)
-    generator = torch.Generator().manual_seed(arguments.seed)
-    networks = space.sample(arguments.networks, generator=generator, distinct=True)
+    space = ht.spaces.get(name)
+    generator = torch.Generator().manual_seed(seed)
+    networks = space.sample(count, generator=generator, distinct=True)
     parameters: dict[str, Any] = {
-        name: torch.tensor(value, requires_grad=True) for name, value in _STARTS.items()
+        parameter: torch.tensor(value, requires_grad=True) for parameter, value in _STARTS.items()
     }
     lengths = space.tree.lengths_tensor(dtype=torch.float32).detach().requires_grad_()
     metric = ht.HOTNN(space=space, tree=space.tree.with_lengths(lengths), **parameters)
@@ -164,20 +136,16 @@ def _child(argv: list[str] | None = None) -> None:
     backward = time.process_time() - started
     of_loss = matrix.numel() * matrix.element_size()
     extra = max(0, peak_memory() - peak - of_loss)
-    print(
-        json.dumps(
-            {
-                "space": arguments.space,
-                "networks": arguments.networks,
-                "cells_unique": len(cells),
-                "forward": forward,
-                "backward": backward,
-                "passes": backward / forward,
-                "extra_mib": extra / _MIB,
-                "couplings_mib": _all_couplings(networks, list(cells.values())) / _MIB,
-            }
-        )
-    )
+    return {
+        "space": name,
+        "networks": count,
+        "cells_unique": len(cells),
+        "forward": forward,
+        "backward": backward,
+        "passes": backward / forward,
+        "extra_mib": extra / _MIB,
+        "couplings_mib": _all_couplings(networks, list(cells.values())) / _MIB,
+    }
 
 
 def _all_couplings(networks: list[ht.Network], sizes: list[int]) -> float:
@@ -241,7 +209,3 @@ def draw(report: Report) -> Figure:
         axes.set_ylim(-0.6, len(rows) + 0.1)
         axes.grid(visible=False, axis="y")
     return figure
-
-
-if __name__ == "__main__":
-    _child()

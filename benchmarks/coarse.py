@@ -1,37 +1,31 @@
-"""The operation distribution beside HOTNN: each kernel alone, and both, as predictors."""
+"""Does the operation distribution as a coarse level add to HOTNN?"""
 
-import math
-import os
 import statistics
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from gpytorch.kernels import ScaleKernel
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr, wilcoxon
 from torch import Tensor
 
-import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import Build, predicted
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import paired, standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP, distribution_kernel
-from hotnas_torch.objectives import Table as Published
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does the operation distribution as a coarse level add to HOTNN?"
+
+CHOICES = {"tasks": tuple(TASKS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +37,7 @@ class Settings:
         splits: Draws of networks of each space.
         train: Networks that the models are fitted to, per split.
         test: Networks that are predicted, per split.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        data: Folder of the tables, see `published`.
         storage: Where finished measurements are kept, a line each; the same command goes on there.
     """
 
@@ -68,7 +61,7 @@ def _distribution(X: Tensor, Y: Tensor, space: SearchSpace) -> SingleTaskGP:
     return HOTNNGP(X, Y, space=space, covar_module=kernel)
 
 
-_MODELS: Mapping[str, Callable[[Tensor, Tensor, SearchSpace], SingleTaskGP]] = {
+_MODELS: Mapping[str, Build] = {
     "distribution": _distribution,
     "hotnn": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=()),
     "product": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=(), distribution="product"),
@@ -83,23 +76,22 @@ _TITLES = {
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-    """
+    """Measure."""
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
-    report = Report("coarse", QUESTION, described)
+    report = Report()
     rows: list[dict[str, Any]] = []
-    if _data(settings).is_dir():
-        for name in settings.tasks:
-            rows += _compared(TASKS[name], _records(settings, TASKS[name]))
-    else:
-        report.notes.append(
-            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
-            " published tables)."
+    data = published(settings.data)
+    for name in settings.tasks:
+        found = predicted(
+            TASKS[name],
+            _MODELS,
+            splits=settings.splits,
+            train=settings.train,
+            test=settings.test,
+            data=data,
+            storage=Path(settings.storage),
         )
+        rows += _compared(TASKS[name], found)
     report.tables.append(
         Table(
             "models",
@@ -137,57 +129,7 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _data(settings: Settings) -> Path:
-    named = settings.data or os.environ.get("HOTNAS_DATA")
-    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-
-
-def _records(settings: Settings, task: Task) -> list[dict[str, Any]]:
-    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
-    wanted: list[Key] = [
-        {"split": split, "model": model} for split in range(settings.splits) for model in _MODELS
-    ]
-    table: list[Published] = []
-
-    def measure(key: Key) -> dict[str, Any]:
-        if not table:
-            table.append(task.open(_data(settings)))
-        space = table[0].space
-        nets = space.sample(
-            settings.train + settings.test,
-            generator=torch.Generator().manual_seed(key["split"]),
-            distinct=True,
-        )
-        values = torch.tensor([table[0](net).value for net in nets], dtype=torch.float64).log()
-        return _measure(space.encode(nets), values, settings.train, space, key["model"])
-
-    return recorded(
-        Path(settings.storage) / f"{task.name}.jsonl", about, wanted, measure, title=task.title
-    )
-
-
-def _measure(
-    rows: Tensor, values: Tensor, train: int, space: SearchSpace, name: str
-) -> dict[str, Any]:
-    """Fits to the first networks and predicts the others."""
-    targets = -(values - values[:train].mean()) / values[:train].std()
-    model = _MODELS[name](rows[:train], targets[:train, None], space)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizationWarning)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-    with torch.no_grad():
-        posterior = model.eval().posterior(rows[train:], observation_noise=True)
-        mean, variance = posterior.mean[:, 0], posterior.variance[:, 0]
-    residual = (targets[train:] - mean).square() / variance
-    nlpd = 0.5 * (residual + variance.log() + math.log(2.0 * math.pi))
-    return {
-        "nlpd": float(nlpd.mean()),
-        "spearman": float(spearmanr(mean, targets[train:]).statistic),
-    }
-
-
-def _compared(task: Task, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_model = {name: [one for one in records if one["model"] == name] for name in _MODELS}
+def _compared(task: Task, by_model: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for name, found in by_model.items():
         row: dict[str, Any] = {"task": task.title, "model": _TITLES[name]}
@@ -195,25 +137,14 @@ def _compared(task: Task, records: list[dict[str, Any]]) -> list[dict[str, Any]]
             numbers = [one[measure] for one in found]
             reference = [one[measure] for one in by_model["hotnn"]]
             row[measure] = statistics.fmean(numbers)
-            several = len(numbers) > 1
-            row[f"{measure}_error"] = (
-                statistics.stdev(numbers) / math.sqrt(len(numbers)) if several else None
-            )
-            row[f"{measure}_p"] = (
-                float(wilcoxon(numbers, reference).pvalue)
-                if several and numbers != reference
-                else None
-            )
+            row[f"{measure}_error"] = standard_error(numbers)
+            row[f"{measure}_p"] = paired(numbers, reference)
         rows.append(row)
     return rows
 
 
 def draw(report: Report) -> Figure:
-    """Rank correlation of each kernel, with standard errors.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the rank correlation of each kernel, with standard errors."""
     rows = report.rows("models")
     tasks = list({row["task"]: None for row in rows})
     figure, panels = canvas(max(len(tasks), 1), width=4.2, height=3.2)

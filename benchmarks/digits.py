@@ -1,27 +1,26 @@
-"""HOTNAS, evolution and random search where every evaluation is a real training."""
+"""Which search finds the best cell by training networks on scikit-learn's digits?"""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import wilcoxon
 
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import processors
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import processors
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import paired, standard_error
 from hotnas_torch.objectives import Training
 from hotnas_torch.search import HOTNAS, RandomSearch, RegularizedEvolution, SearchResult, Strategy
 from hotnas_torch.search import run as search
 from hotnas_torch.spaces import NASBench201, SearchSpace
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "which search finds the best cell by training networks on scikit-learn's digits?"
 
 _BUILD: Mapping[str, Callable[[SearchSpace, torch.Generator], Strategy]] = {
     "HOTNAS": lambda space, generator: HOTNAS(space, generator=generator),
@@ -65,12 +64,8 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Search.
-
-    Args:
-        settings: How much.
-    """
-    report = Report("digits", QUESTION, asdict(settings))
+    """Search."""
+    report = Report()
     folder = Path(settings.storage)
     folder.mkdir(parents=True, exist_ok=True)
     space = NASBench201()
@@ -91,17 +86,17 @@ def run(settings: Settings) -> Report:
     rows = []
     for name, runs in results.items():
         difference = np.subtract(best["HOTNAS"], best[name])
-        tested = name != "HOTNAS" and bool(difference.any())
+        tested = name != "HOTNAS"
         rows.append(
             {
                 "method": name,
                 "accuracy": statistics.fmean(best[name]),
-                "error": _standard_error(best[name]),
+                "error": standard_error(best[name]),
                 "test": statistics.fmean(_accuracy(one, "test_accuracy") for one in runs),
                 "seeds": ", ".join(f"{value:.2f}" for value in best[name]),
                 "wins": f"{(difference > 0).sum()} - {(difference < 0).sum()}" if tested else None,
                 "errors": [[trial.value for trial in one.trials] for one in runs],
-                "p": float(wilcoxon(difference, alternative="greater").pvalue) if tested else None,
+                "p": paired(best["HOTNAS"], best[name]) if tested else None,
             }
         )
     report.tables.append(
@@ -123,16 +118,8 @@ def _accuracy(result: SearchResult, what: str) -> float:
     return 100.0 * result.best.outcome.metrics[what]
 
 
-def _standard_error(values: list[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
 def draw(report: Report) -> Figure:
-    """Mean of the best validation accuracy so far.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the mean of the best validation accuracy so far."""
     figure, (axes,) = canvas(1, width=6.4)
     ends = []
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):

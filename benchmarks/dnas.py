@@ -1,6 +1,5 @@
-"""ANASOD-DNAS beside GAEA-DARTS and DARTS: what they end with, epoch by epoch, on digits."""
+"""Does a shared operation distribution find good cells, and keep them?"""
 
-import hashlib
 import math
 import statistics
 import time
@@ -14,9 +13,10 @@ import torch
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.nn import (
     DifferentiableSearch,
     DifferentiableSettings,
@@ -25,11 +25,11 @@ from hotnas_torch.nn import (
     digits,
 )
 from hotnas_torch.objectives import Training
+from hotnas_torch.objectives.training import seeded_generator
 from hotnas_torch.spaces import NASBench201
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does a shared operation distribution find good cells, and keep them?"
 
 _TITLES = {"anasod": "ANASOD-DNAS", "gaea": "GAEA-DARTS", "darts": "DARTS"}
 _SKIP = "skip_connect"
@@ -66,14 +66,9 @@ QUICK = Settings(seeds=1, epochs=2, every=1, storage="runs/bench/dnas-quick")
 
 
 def run(settings: Settings) -> Report:
-    """Search, and train what was found.
-
-    Args:
-        settings: How much.
-    """
+    """Search, and train what was found."""
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k != "storage"}
-    report = Report("dnas", QUESTION, described)
+    report = Report()
     folder = Path(settings.storage)
     wanted: list[Key] = [
         {"seed": seed, "method": method} for seed in range(settings.seeds) for method in _TITLES
@@ -81,7 +76,8 @@ def run(settings: Settings) -> Report:
     found = recorded(
         folder / "searches.jsonl",
         # More seeds are added to those that there are.
-        {k: v for k, v in described.items() if k != "seeds"} | {"version": ht.__version__},
+        {k: v for k, v in asdict(settings).items() if k not in ("seeds", "storage")}
+        | {"version": ht.__version__},
         wanted,
         lambda key: _measure(settings, folder, key["method"], key["seed"]),
         title="searches",
@@ -94,7 +90,7 @@ def run(settings: Settings) -> Report:
             {
                 "method": title,
                 "accuracy": statistics.fmean(last),
-                "error": _standard_error(last),
+                "error": standard_error(last),
                 "best_epoch": statistics.fmean(max(one["accuracy"]) for one in runs),
                 "drop": statistics.fmean(
                     max(one["accuracy"]) - one["accuracy"][-1] for one in runs
@@ -157,9 +153,9 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
     skeleton = Skeleton(
         channels=settings.channels, num_stages=2, cells_per_stage=1, input_channels=1
     )
-    data = digits(generator=_generator(seed, "data"))
+    data = digits(generator=seeded_generator(seed, "data"))
     search = DifferentiableSearch(
-        NASBench201Supernet(skeleton, generator=_generator(seed, "parameters")),
+        NASBench201Supernet(skeleton, generator=seeded_generator(seed, "parameters")),
         data,
         DifferentiableSettings(
             method=method,  # type: ignore[arg-type]
@@ -168,7 +164,7 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
             learning_rate=settings.learning_rate,
             architecture_rate=settings.darts_rate if method == "darts" else None,
         ),
-        generator=_generator(seed, "order"),
+        generator=seeded_generator(seed, "order"),
         checkpoint=folder / f"{method}-{seed}.pt",
     )
     epochs = search.run()
@@ -196,21 +192,8 @@ def _measure(settings: Settings, folder: Path, method: str, seed: int) -> Mappin
     }
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _standard_error(values: list[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
 def draw(report: Report) -> Figure:
-    """Accuracy of the networks and share of skip connections over the epochs.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the accuracy of the networks and share of skip connections over the epochs."""
     figure, (left, right) = canvas(2, width=4.8, height=3.6)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         for axes, places, curves in (

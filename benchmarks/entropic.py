@@ -1,4 +1,4 @@
-"""Sinkhorn and entropic fused Gromov-Wasserstein, beside POT's."""
+"""How fast are the entropic solvers beside POT's, at the same error?"""
 
 import math
 import warnings
@@ -12,15 +12,13 @@ import torch
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
-from benchmarks.evaluate import Array, marginal_error, objectives
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.problems import Problems, random_problems
-from benchmarks.report import Column, Report, Row, Table, number
-from benchmarks.timing import Contender, alternate
+from benchmarks.measuring.evaluate import Array, marginal_error, objectives
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.problems import Problems, random_problems
+from benchmarks.measuring.report import Column, Report, Row, Table, number
+from benchmarks.measuring.timing import Contender, alternate
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
-
-QUESTION = "how fast are the entropic solvers beside POT's, at the same error?"
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +69,9 @@ class _Solver:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
-    report = Report(
-        "entropic",
-        QUESTION,
-        {
-            "sizes": [list(size) for size in settings.sizes],
-            "tol": settings.tol,
-            "graph_tol": settings.graph_tol,
-            "rounds": settings.rounds,
-            "seed": settings.seed,
-            "dtype": "float64",
-            "threads": 1,
-        },
-    )
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     linear: list[dict[str, Any]] = []
     graphs: list[dict[str, Any]] = []
@@ -278,7 +260,7 @@ def _graph_solvers(epsilon: float, tol: float) -> list[list[_Solver]]:
 
 
 def draw(report: Report) -> Figure:
-    """Rates by size; solvers that belong together share a panel."""
+    """Draw the rates by size; solvers that belong together share a panel."""
     figure, panels = canvas(2, width=6.2)
     for axes, name, title in zip(
         panels,

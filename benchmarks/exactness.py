@@ -1,4 +1,4 @@
-"""Errors against scipy's linear programming and POT."""
+"""Do the solvers agree with scipy and POT?"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from scipy import optimize
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks import solvers
-from benchmarks.evaluate import Array, objectives
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.problems import Problems, random_problems
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring import solvers
+from benchmarks.measuring.evaluate import Array, objectives
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.problems import Problems, random_problems
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "do the solvers agree with scipy and POT?"
 
 OBJECTIVE_TARGET = 1e-9
 MARGINAL_TARGETS = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -44,20 +43,8 @@ QUICK = Settings(transports=15, graphs=60)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
-    report = Report(
-        "exactness",
-        QUESTION,
-        {
-            "transports": settings.transports,
-            "graphs": settings.graphs,
-            "seed": settings.seed,
-        },
-    )
+    """Measure."""
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows = [
         {"kind": kind} | _transport_errors(draw_one, settings.transports, generator)
@@ -287,7 +274,7 @@ def _ours(problems: Problems, starts: int) -> Tensor:
 
 
 def draw(report: Report) -> Figure:
-    """Largest errors of the transports on a logarithmic scale, beside what is promised."""
+    """Draw the largest errors of the transports on a logarithmic scale, beside what is promised."""
     figure, (axes,) = canvas(1, width=6.4)
     rows = report.rows("transport")
     smallest = 1e-17

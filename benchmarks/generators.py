@@ -1,26 +1,24 @@
-"""What says more about a generator: its hyperparameters, or the networks that it generates?"""
+"""Do a generator's networks predict its error better than its hyperparameters do?"""
 
-import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.figures import COLOURS, INK, canvas
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
+from benchmarks.measuring.report import Column, Report, Row, Table, number
+from benchmarks.measuring.statistics import surprise
 from benchmarks.nago_data import CASES, Evaluations, read_evaluations
-from benchmarks.report import Column, Report, Row, Table, number
 from hotnas_torch.nago import GeneratorGP, GeneratorSamples
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "do a generator's networks predict its error better than its hyperparameters do?"
 
 MODELS: Mapping[str, dict[str, Any]] = {
     "Theta (Matern)": {"by": "theta"},
@@ -28,6 +26,9 @@ MODELS: Mapping[str, dict[str, Any]] = {
     "product": {"by": "product"},
     "sum": {"by": "additive"},
 }
+
+
+CHOICES = {"case": tuple(CASES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,7 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     case = CASES[settings.case]
     data = read_evaluations(settings.case)
@@ -77,7 +74,7 @@ def run(settings: Settings) -> Report:
     numbers = torch.unique(samples(data.X[kept]))
     samples.distances(numbers, numbers)
     seconds = time.process_time() - started
-    report = Report("generators", QUESTION, asdict(settings) | {"evaluations": int(kept.sum())})
+    report = Report()
     for name, values in (("error", data.error), ("memory", data.memory)):
         rows = _compare(settings, samples, data, kept, values.log())
         report.tables.append(
@@ -115,7 +112,7 @@ def _compare(
         tested = kept & ~learned
         for name, options in MODELS.items():
             model = GeneratorGP(data.X[learned], targets[learned, None], samples=samples, **options)
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+            fit(model)
             with torch.no_grad():
                 posterior = model.posterior(data.X[tested], observation_noise=True)
                 scores = _scores(posterior.mean, posterior.variance, targets[tested, None])
@@ -136,17 +133,12 @@ def _compare(
 
 def _scores(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[float, float]:
     """Negative log density per evaluation, and root mean square error."""
-    square = (target - mean).square()
-    nll = 0.5 * (square / variance + (2 * math.pi * variance).log())
-    return float(nll.mean()), float(square.mean().sqrt())
+    error = (target - mean).square().mean().sqrt()
+    return float(surprise(mean, variance, target).mean()), float(error)
 
 
 def draw(report: Report) -> Figure:
-    """NLL of the error by model, a point per split.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw NLL of the error by model, a point per split."""
     figure, (axes,) = canvas(1)
     rows = report.rows("error")
     for place, row in enumerate(rows):

@@ -1,8 +1,6 @@
-"""``make gpu-check``: tests, sanitizer and rates of the CUDA kernels on the GPU of this machine."""
+"""Do the CUDA kernels pass their tests and sanitizers on this GPU, and how fast are they?"""
 
-import argparse
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -10,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,74 @@ import torch
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks import solvers
 from benchmarks.gpu_model import GPUS, predict
-from benchmarks.machine import versions
-from benchmarks.problems import Loss, Pairs, Problems
+from benchmarks.measuring import solvers
+from benchmarks.measuring.problems import Loss, Pairs, Problems
+from benchmarks.measuring.report import Claim, Column, Report, Table, Unavailable, number
 from hotnas_torch.ot._operators import fgw
 
-__all__ = ["main"]
+__all__ = ["ON_REQUEST", "QUICK", "Settings", "run"]
 
+ON_REQUEST = "needs a GPU"
 SIZES = (8, 11, 20)
 SMALL_TESTS = "8-8 or 9-7 or graph or outside"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 
 
-def run(command: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        networks: NAS-Bench-201 networks of the matrix that is timed.
+        pairs: Problems of a call of our solver.
+        others: Problems of a call of another library's.
+    """
+
+    networks: int = 10_000
+    pairs: int = 200_000
+    others: int = 4_096
+
+
+QUICK = Settings(networks=500, pairs=10_000, others=256)
+
+_RATES = (
+    Column("n", "n", number()),
+    Column("pairs_per_second", "pairs/s", number()),
+    Column("predicted", "predicted", number()),
+    Column("pot_pairs_per_second", "POT", number()),
+    Column("ott_pairs_per_second", "OTT-JAX", number()),
+)
+
+
+def run(settings: Settings) -> Report:
+    """Check and measure.
+
+    Raises:
+        Unavailable: There is no CUDA device.
+    """
+    if not torch.cuda.is_available():
+        raise Unavailable("no CUDA device")
+    device, checks = torch.device("cuda"), checked()
+    measured = rates(device, settings.pairs, settings.others)
+    spent = gram_seconds(settings.networks, device)
+    gram = [{"networks": settings.networks, "seconds": spent}]
+    columns = (Column("networks", "networks", number()), Column("seconds", "s", number()))
+    report = Report(
+        tables=[
+            Table("rates", f"Pairs per second on {torch.cuda.get_device_name()}", _RATES, measured),
+            Table("gram", "Distances between NAS-Bench-201 networks", columns, gram),
+        ]
+    )
+    for name, check in checks.items():
+        report.claims.append(Claim(f"{name}: passed", ">=", 1, float(check["passed"])))
+        if not check["passed"]:
+            report.notes.append(f"{name} failed:\n{check['output']}")
+    report.notes.append(str(ht.show_config()))
+    return report
+
+
+def _run(command: list[str]) -> dict[str, Any]:
     """Run a part of the check; return whether it passed and the end of what it said."""
     environment = os.environ | {"HOTNAS_REQUIRE_CUDA": "1", "HOTNAS_REQUIRE_EXT": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -41,7 +94,7 @@ def run(command: list[str]) -> dict[str, Any]:
 def checked() -> dict[str, dict[str, Any]]:
     """Run the CUDA tests, and the small ones once more under each tool of compute-sanitizer."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    found = {"tests": run([*pytest, "-m", "cuda"])}
+    found = {"tests": _run([*pytest, "-m", "cuda"])}
     toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
     path = os.pathsep.join([os.environ.get("PATH", ""), str(toolkit)])
     sanitizer = shutil.which("compute-sanitizer", path=path)
@@ -50,12 +103,12 @@ def checked() -> dict[str, dict[str, Any]]:
             found[tool] = {"passed": False, "output": f"no compute-sanitizer on {path}"}
             continue
         small = [*pytest, "tests/ot/operators/test_cuda.py", "-m", "cuda", "-k", SMALL_TESTS]
-        found[tool] = run([sanitizer, "--tool", tool, "--error-exitcode", "1", *small])
+        found[tool] = _run([sanitizer, "--tool", tool, "--error-exitcode", "1", *small])
     return found
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median time of a call on the device, after one to warm up."""
+    """Return the median time of a call on the device, after one to warm up."""
 
     def finish() -> None:
         if device.type == "cuda":
@@ -73,7 +126,7 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) 
 
 
 def problems(n: int, pairs: int, loss: Loss = "l1") -> Problems:
-    """Random directed problems, as the model counts them; of square loss, symmetric ones."""
+    """Return random directed problems, as the model counts them; of square loss, symmetric ones."""
     rng = torch.Generator().manual_seed(0)
 
     def draw() -> Tensor:
@@ -86,7 +139,7 @@ def problems(n: int, pairs: int, loss: Loss = "l1") -> Problems:
 
 
 def our_rate(n: int, pairs: int, device: torch.device) -> float:
-    """Pairs per second of the fused solver, one start per pair."""
+    """Return pairs per second of the fused solver, one start per pair."""
     p = problems(n, pairs)
     cost, x, y, a, b = (
         tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
@@ -97,7 +150,7 @@ def our_rate(n: int, pairs: int, device: torch.device) -> float:
 
 
 def pot_rate(n: int, pairs: int, device: torch.device) -> float:
-    """Pairs per second of POT's batched solver with its torch backend, square loss."""
+    """Return pairs per second of POT's batched solver with its torch backend, square loss."""
     p = problems(n, pairs, "l2")
     cost, x, y, a, b = (
         tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
@@ -114,7 +167,7 @@ def pot_rate(n: int, pairs: int, device: torch.device) -> float:
 
 
 def ott_rate(n: int, pairs: int, device: torch.device) -> float | None:
-    """Pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
+    """Return pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
     if not solvers.have_ott():
         return None
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch has memory there too
@@ -153,48 +206,3 @@ def rates(device: torch.device, pairs: int, others: int) -> list[dict[str, Any]]
         }
         for n in SIZES
     ]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rates as a Markdown table."""
-    lines = ["| n | pairs/s | predicted | POT | OTT-JAX |", "|---:|---:|---:|---:|---:|"]
-    for row in rows:
-        n, *values = row.values()
-        shown = ["-" if value is None else f"{value:,.0f}" for value in values]
-        lines.append(f"| {n} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> int:
-    """Run everything; exit status 1 when a test or the sanitizer fails, 2 without a GPU."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
-    parser.add_argument("--networks", type=int, default=10_000)
-    parser.add_argument("--pairs", type=int, default=200_000)
-    parser.add_argument("--others", type=int, default=4_096, help="pairs for other libraries")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("no CUDA device: nothing to check", file=sys.stderr)
-        return 2
-    device, checks = torch.device("cuda"), checked()
-    measured = rates(device, arguments.pairs, arguments.others)
-    found: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(),
-        "versions": versions(),
-        "config": str(ht.show_config()),
-        **checks,
-        "rates": measured,
-        "gram_seconds": {str(arguments.networks): gram_seconds(arguments.networks, device)},
-    }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "gpu-check.json").write_text(json.dumps(found, indent=1) + "\n")
-    (arguments.output / "gpu-check.md").write_text(table(measured))
-    print(table(measured))
-    failed = [name for name, check in checks.items() if not check["passed"]]
-    for name in failed:
-        print(f"{name} failed:\n{checks[name]['output']}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,9 @@
-"""Pairs per second that a GPU should reach, from counted instructions and bytes: no measurement.
+"""How many pairs per second should a GPU reach, by counted instructions and bytes?
 
-    python -m benchmarks.gpu_model                       # the table, from COUNTS
-    python -m benchmarks.gpu_model --count PATH/nvcc     # count again
+No measurement of a GPU: the counts are on record in `COUNTS`, and made anew with `--nvcc PATH`.
 
 What is counted: every instruction of the compiled kernels, in PTX, on random problems, as
-`benchmarks.ptx` runs them; also the cycles of a warp that is alone on its multiprocessor.
+`tests.csrc.ptx` runs them; also the cycles of a warp that is alone on its multiprocessor.
 Registers and memory are those of the committed table of `benchmarks.gpu_occupancy`.
 
 Assumptions, on the slow side where we could not know:
@@ -13,7 +12,7 @@ Assumptions, on the slow side where we could not know:
   addresses of neighbours.
 - The groups of a warp never run together: each instruction works for one problem.
 - Schedulers issue in `UTILISATION` of their cycles at best.
-- A warp starts instructions in order, each when its operands are there (`benchmarks.ptx.CYCLES`),
+- A warp starts instructions in order, each when its operands are there (`tests.csrc.ptx.CYCLES`),
   and every access to global memory takes as long as the second-level cache. Warps hide each other's
   waits and nothing else does.
 - Every access to a row of global memory moves whole sectors of 32 bytes through the second-level
@@ -21,20 +20,37 @@ Assumptions, on the slow side where we could not know:
   exceeds this cache comes from memory, each time.
 """
 
-import argparse
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu_occupancy import LIMITS, occupancy, read_table
-from benchmarks.ptx import Memory, Program, compile_kernels, structure
+from benchmarks.measuring.report import Column, Report, Table, number
+from tests.csrc.ptx import Memory, Program, compile_kernels, structure
 
-__all__ = ["COUNTS", "GPUS", "Counts", "Gpu", "count", "predict"]
+__all__ = ["COUNTS", "GPUS", "QUICK", "Counts", "Gpu", "Settings", "count", "predict", "run"]
 
 UTILISATION = 0.6
 _SECTOR = 32
+_PROBLEMS = {8: 16, 11: 8, 20: 2}
+"""Problems to average over when counting, by nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is computed.
+
+    Attributes:
+        nvcc: The CUDA compiler, to count again; None takes the counts on record.
+    """
+
+    nvcc: str | None = None
+
+
+QUICK = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,7 @@ class Gpu:
     """Published figures of a GPU.
 
     Attributes:
-        architecture: Such as ``"sm_90"``.
+        architecture: Such as `"sm_90"`.
         multiprocessors: Streaming multiprocessors, of 4 schedulers each.
         clock: Sustained clock in Hz.
         cache: Bytes of the second-level cache.
@@ -97,23 +113,29 @@ COUNTS = {
 
 
 def lanes_for(nodes: int) -> int:
-    """Threads that work on a problem."""
+    """Return how many threads work on a problem."""
     return 8 if nodes <= 8 else 16 if nodes <= 16 else 32
 
 
-def predict(gpu: Gpu, operator: str, nodes: int) -> dict[str, float | str]:
+def predict(
+    gpu: Gpu,
+    operator: str,
+    nodes: int,
+    table: Mapping[tuple[str, int], Counts] = COUNTS,
+) -> dict[str, float | str]:
     """Predict a rate.
 
     Args:
         gpu: The GPU.
-        operator: One of those in `COUNTS`.
+        operator: One of those in `table`.
         nodes: Nodes of both sides, likewise.
+        table: What a problem takes.
 
     Returns:
-        Pairs per second if one resource alone mattered (``issue``, ``latency``, ``cache``,
-        ``memory``), the least of them as ``pairs_per_second`` and its name as ``bound``.
+        Pairs per second if one resource alone mattered (`issue`, `latency`, `cache`,
+        `memory`), the least of them as `pairs_per_second` and its name as `bound`.
     """
-    counts, lanes = COUNTS[operator, nodes], lanes_for(nodes)
+    counts, lanes = table[operator, nodes], lanes_for(nodes)
     wanted = {"operator": operator, "dtype": "float32", "lanes": str(lanes)}
     wanted["architecture"] = gpu.architecture
     kernel = next(row for row in read_table()[1] if wanted.items() <= row.items())
@@ -143,7 +165,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
 
     Args:
         nvcc: The CUDA compiler.
-        operator: ``"Fgw"``, ``"Transport"`` or ``"Sinkhorn"``.
+        operator: `"Fgw"`, `"Transport"` or `"Sinkhorn"`.
         nodes: Nodes of both sides.
         problems: How many to average over.
 
@@ -187,24 +209,32 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
     return Counts(*(round(total / problems) for total in totals))
 
 
-def main() -> None:
-    """Print the table, or count."""
-    parser = argparse.ArgumentParser(description="Rates that the model predicts for GPUs.")
-    parser.add_argument("--count", type=Path, metavar="NVCC", help="count with this compiler")
-    arguments = parser.parse_args()
-    if arguments.count:
-        for operator in ("Fgw", "Transport", "Sinkhorn"):
-            for nodes, problems in ((8, 16), (11, 8), (20, 2)):
-                counts = count(arguments.count, operator, nodes, problems)
-                print(operator, nodes, counts, flush=True)
-        return
-    print("| operator | n | GPU | million pairs/s | bound by |\n|---|---:|---|---:|---|")
-    for operator, nodes in COUNTS:
-        for name, gpu in GPUS.items():
-            found = predict(gpu, operator, nodes)
-            millions = float(f"{float(found['pairs_per_second']) / 1e6:.2g}")
-            print(f"| {operator} | {nodes} | {name} | {millions:g} | {found['bound']} |")
-
-
-if __name__ == "__main__":
-    main()
+def run(settings: Settings) -> Report:
+    """Predict, from the counts on record or from new ones."""
+    counts = COUNTS
+    if settings.nvcc is not None:
+        nvcc = Path(settings.nvcc)
+        counts = {key: count(nvcc, *key, _PROBLEMS[key[1]]) for key in COUNTS}
+    rows = [
+        {"operator": operator, "nodes": nodes, "gpu": name, **predict(gpu, operator, nodes, counts)}
+        for operator, nodes in counts
+        for name, gpu in GPUS.items()
+    ]
+    columns = (
+        Column("operator", "operator"),
+        Column("nodes", "n", number()),
+        Column("gpu", "GPU"),
+        Column("pairs_per_second", "pairs/s", number(2)),
+        Column("bound", "bound by"),
+    )
+    counted = [
+        {"operator": operator, "nodes": nodes, **asdict(one)}
+        for (operator, nodes), one in counts.items()
+    ]
+    of_counts = [Column(name, name, number()) for name in Counts.__dataclass_fields__]
+    return Report(
+        tables=[
+            Table("rates", "Predicted rates, float32", columns, rows),
+            Table("counts", "Per problem", (*columns[:2], *of_counts), counted),
+        ],
+    )

@@ -1,24 +1,39 @@
-"""Registers and memory of the CUDA kernels, as the compiler reports them; their occupancy.
+"""How many registers and how much memory do the CUDA kernels take, and what occupancy follows?
 
-python -m benchmarks.gpu_occupancy build/dev/cuda-report      # after make cuda; writes RESULTS
+What the compiler reported. `--output benchmarks/results` writes the committed table anew.
 """
 
-import argparse
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from hotnas_torch.files import write_text
+from benchmarks.measuring.report import Column, Report, Table, Unavailable
 
 __all__ = [
-    "LIMITS", "RESULTS", "Kernel", "Limits", "compiler", "kernels", "occupancy", "parse_report",
-    "read_table", "write_table",
+    "LIMITS", "ON_REQUEST", "QUICK", "RESULTS", "Kernel", "Limits", "Settings", "compiler",
+    "kernels", "occupancy", "parse_report", "read_table", "run",
 ]  # fmt: skip
 
-RESULTS = Path(__file__).parent / "results" / "cuda-kernels.md"
+ON_REQUEST = "needs the reports of make cuda"
+RESULTS = Path(__file__).parent / "results" / "gpu_occupancy.json"
 """The committed table, which tests hold against the build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is tabulated.
+
+    Attributes:
+        reports: Folder where the build keeps the compiler's reports.
+    """
+
+    reports: str = "build/dev/cuda-report"
+
+
+QUICK = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +90,10 @@ class Kernel:
     """What the compiler says of one kernel.
 
     Attributes:
-        operator: Name of the operator, such as ``"Fgw"``.
-        dtype: ``"float32"`` or ``"float64"``.
+        operator: Name of the operator, such as `"Fgw"`.
+        dtype: `"float32"` or `"float64"`.
         lanes: Threads per problem; None where a block works on one problem.
-        architecture: Such as ``"sm_90"``.
+        architecture: Such as `"sm_90"`.
         registers: Per thread.
         stack: Bytes per thread.
         spills: Bytes stored to and loaded from the stack for want of registers.
@@ -105,7 +120,7 @@ _ENTRY = re.compile(
 
 
 def parse_report(text: str) -> list[Kernel]:
-    """Read what ``ptxas -v`` printed."""
+    """Read what `ptxas -v` printed."""
     found = []
     for match in _ENTRY.finditer(text):
         operator, kind, lanes, architecture, stack, stores, loads, registers, rest = match.groups()
@@ -129,13 +144,13 @@ def kernels(folder: Path) -> list[dict[str, str]]:
     """Tabulate the kernels of a build, with their occupancy.
 
     Args:
-        folder: Where the build keeps the compiler's reports: ``cuda-report``.
+        folder: Where the build keeps the compiler's reports: `cuda-report`.
 
     Returns:
         A row per kernel and architecture, of the columns of the table: the fields of `Kernel`,
-        ``threads`` of a block, ``shared`` memory of a block, ``global`` memory per problem, both in
-        bytes, and ``occupancy``. The memory of blocks that work on one problem depends on its size:
-        ``-``.
+        `threads` of a block, `shared` memory of a block, `global` memory per problem, both in
+        bytes, and `occupancy`. The memory of blocks that work on one problem depends on its size:
+        `-`.
     """
     layout = {}
     for line in torch.ops.hotnas.cuda_kernels().splitlines():
@@ -167,32 +182,26 @@ def compiler(folder: Path) -> str:
     return (folder / "compiler.txt").read_text(encoding="utf-8").strip()
 
 
-def write_table(path: Path, name: str, rows: list[dict[str, str]]) -> None:
-    """Write rows of `kernels` as a Markdown table, under the name of their compiler."""
-    lines = ["## CUDA kernels: registers, memory, occupancy", "", f"Compiled by {name}.", ""]
-    lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
-    lines += [f"| {' | '.join(row.values())} |" for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+def run(settings: Settings) -> Report:
+    """Tabulate the kernels of a build.
+
+    Raises:
+        Unavailable: It has no reports.
+    """
+    folder = Path(settings.reports)
+    if not (folder / "compiler.txt").is_file():
+        raise Unavailable(f"{folder} has no reports of the CUDA compiler (make cuda)")
+    rows = kernels(folder)
+    columns = [Column(name, name) for name in rows[0]]
+    name = compiler(folder)
+    report = Report(tables=[Table("kernels", "CUDA kernels", columns, rows)])
+    report.tables.append(
+        Table("compiler", "Compiled by", [Column("name", "compiler")], [{"name": name}])
+    )
+    return report
 
 
 def read_table(path: Path = RESULTS) -> tuple[str, list[dict[str, str]]]:
-    """Read what `write_table` wrote: the compiler's name and the rows."""
-    text = path.read_text(encoding="utf-8")
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    said = re.search(r"^Compiled by (.+)\.$", text, re.MULTILINE)
-    if said is None or not lines:
-        raise ValueError(f"{path} is no table of kernels")
-    return said[1], [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-
-
-def main() -> None:
-    """Write the table of a build."""
-    parser = argparse.ArgumentParser(description="Tabulate the CUDA kernels of a build.")
-    parser.add_argument("folder", type=Path, help="cuda-report of the build")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    write_table(arguments.output, compiler(arguments.folder), kernels(arguments.folder))
-
-
-if __name__ == "__main__":
-    main()
+    """Read what the command wrote: the compiler's name and the rows of `kernels`."""
+    tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
+    return tables["compiler"][0]["name"], tables["kernels"]

@@ -1,9 +1,5 @@
-"""Time and memory of whole distance matrices, each computed by a process of its own."""
+"""How long do Gram matrices take, and how much memory?"""
 
-import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,13 +10,13 @@ import torch
 from matplotlib.figure import Figure
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import Load, peak_memory, processors
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import Load, peak_memory, processors
+from benchmarks.measuring.process import in_process
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how long do Gram matrices take, and how much memory?"
 
 SECONDS_TARGET = 15.0
 SECONDS_NETWORKS = 2000
@@ -59,26 +55,13 @@ _PHASES = ("start", "sample", "prepare", "cells", "networks", "write")
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     threads = min(2, processors())
-    report = Report(
-        "gram",
-        QUESTION,
-        {
-            "matrices": [list(matrix) for matrix in settings.matrices],
-            "seed": settings.seed,
-            "threads": threads,
-            "metric": "ht.HOTNN(space=space).gram(networks, out=file)",
-        },
-    )
+    report = Report()
     rows: list[dict[str, Any]] = []
     for space, networks in settings.matrices:
         with Load() as load:
-            measured = _in_child(space, networks, settings.seed, threads)
+            measured = in_process(measure, space, networks, settings.seed, threads, time.time())
         alone = measured["processor_seconds"] / threads
         rows.append(measured | {"seconds_alone": alone, "others": load.others})
     seconds = [Column(f"seconds_{phase}", phase, number()) for phase in _PHASES]
@@ -139,19 +122,6 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _in_child(space: str, networks: int, seed: int, threads: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.gram", space, str(networks)]
-        command += ["--seed", str(seed), "--threads", str(threads)]
-        command += ["--out", str(Path(folder) / "gram.npz"), "--started", repr(time.time())]
-        finished = subprocess.run(command, check=False, capture_output=True, text=True)
-    if finished.returncode != 0:
-        msg = f"{' '.join(command)} failed:\n{finished.stderr}"
-        raise RuntimeError(msg)
-    measured: dict[str, Any] = json.loads(finished.stdout)
-    return measured
-
-
 class _Phases:
     """Clock of a child process; the metric's progress reports tell where a stage begins."""
 
@@ -172,46 +142,41 @@ class _Phases:
             self.enter("write")
 
 
-def _child(argv: list[str] | None = None) -> None:
-    """Compute one matrix and print what it took, as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gram")
-    parser.add_argument("space")
-    parser.add_argument("networks", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--started", type=float, default=None, help="time of the start")
-    arguments = parser.parse_args(argv)
-    clock = _Phases(arguments.started or time.time())
-    torch.set_num_threads(arguments.threads)
+def measure(name: str, count: int, seed: int, threads: int, started: float) -> dict[str, Any]:
+    """Compute one matrix and return what it took.
+
+    Args:
+        name: Of the search space.
+        count: Number of networks.
+        seed: Of the networks.
+        threads: That compute.
+        started: Time at which the process was started.
+    """
+    clock = _Phases(started)
+    torch.set_num_threads(threads)
     clock.enter("sample")
-    space = ht.spaces.get(arguments.space)
-    generator = torch.Generator().manual_seed(arguments.seed)
-    networks = space.sample(
-        arguments.networks, generator=generator, distinct=space.size() >= 1.5 * arguments.networks
-    )
+    space = ht.spaces.get(name)
+    generator = torch.Generator().manual_seed(seed)
+    networks = space.sample(count, generator=generator, distinct=space.size() >= 1.5 * count)
     clock.enter("prepare")
-    with Load() as load:
-        result = ht.HOTNN(space=space).gram(networks, out=arguments.out, progress=clock.progress)
+    with tempfile.TemporaryDirectory() as folder, Load() as load:
+        file = Path(folder) / "gram.npz"
+        result = ht.HOTNN(space=space).gram(networks, out=file, progress=clock.progress)
         clock.enter("end")
     size = result.numel() * result.element_size()
     peak = peak_memory()
     clock.seconds.pop("end", None)
-    print(
-        json.dumps(
-            {
-                "space": arguments.space,
-                "networks": arguments.networks,
-                "cells_unique": len({cell.key for net in networks for cell in net.cells}),
-                "seconds": load.wall,
-                "processor_seconds": load.cpu,
-                **{f"seconds_{phase}": value for phase, value in clock.seconds.items()},
-                "result_mib": size / _MIB,
-                "peak_mib": peak / _MIB,
-                "extra_mib": (peak - size) / _MIB,
-            }
-        )
-    )
+    return {
+        "space": name,
+        "networks": count,
+        "cells_unique": len({cell.key for net in networks for cell in net.cells}),
+        "seconds": load.wall,
+        "processor_seconds": load.cpu,
+        **{f"seconds_{phase}": value for phase, value in clock.seconds.items()},
+        "result_mib": size / _MIB,
+        "peak_mib": peak / _MIB,
+        "extra_mib": (peak - size) / _MIB,
+    }
 
 
 def _calls(settings: Settings, *, square: bool) -> dict[str, Any]:
@@ -239,7 +204,7 @@ def _calls(settings: Settings, *, square: bool) -> dict[str, Any]:
 
 
 def draw(report: Report) -> Figure:
-    """Seconds by phase and memory beside its limit, a bar for each matrix."""
+    """Draw the seconds by phase and memory beside its limit, a bar for each matrix."""
     rows = list(reversed(report.rows("matrices")))
     figure, (left, right) = canvas(2, width=6.4, height=1.4 + 0.5 * len(rows))
     places = range(len(rows))
@@ -286,7 +251,3 @@ def draw(report: Report) -> Figure:
         axes.set_ylim(-0.6, len(rows) + 0.1)
         axes.grid(visible=False, axis="y")
     return figure
-
-
-if __name__ == "__main__":
-    _child()

@@ -1,25 +1,23 @@
-"""What a hierarchy is worth: tree search over learned and given trees, on published tables."""
+# Over 400 lines: one comparison, read from its settings down to its picture.
+"""Which hierarchy of architectures helps tree search, and how much?"""
 
-import argparse
-import math
-import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import wilcoxon
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import mean_and_error, paired, standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.arch import Network
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
@@ -39,13 +37,12 @@ from hotnas_torch.hierarchy import (
     random_tree,
 )
 from hotnas_torch.objectives import open_table
-from hotnas_torch.plot import plot_hierarchy, save_figure
+from hotnas_torch.plot import plot_hierarchy
 from hotnas_torch.search.direct.tree_search import accuracy_rewards, rank_rewards
 from hotnas_torch.spaces import NASBenchMacro, SearchSpace
 
-__all__ = ["METHODS", "QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["METHODS", "QUICK", "Settings", "draw", "run"]
 
-QUESTION = "which hierarchy of architectures helps tree search, and how much?"
 
 METHODS = {
     "hotnn": "MCTS, tree of HOTNN distances",
@@ -72,21 +69,28 @@ _POOLING_NOISE = 0.12
 _PRINTED_START = {"nasbench_macro": 0.01, "pooling": 0.02}
 
 
+CHOICES = {
+    "tasks": ("nasbench_macro", "pooling"),
+    "methods": tuple(METHODS),
+    "constants": ("short", "printed"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How much is measured.
 
     Attributes:
-        tasks: ``"nasbench_macro"`` and ``"pooling"``.
+        tasks: `"nasbench_macro"` and `"pooling"`.
         methods: Names in `METHODS`.
-        constants: ``"short"``: what fits some hundred evaluations: rewards by rank, values from
-            nothing, lambda 0.3, temperature 0.03 to 0.01, a tenth of warm-up; ``"printed"``: the
+        constants: `"short"`: what fits some hundred evaluations: rewards by rank, values from
+            nothing, lambda 0.3, temperature 0.03 to 0.01, a tenth of warm-up; `"printed"`: the
             paper's, for ten thousands of mini-batches.
         budgets: Evaluations of a search; temperatures fall over each.
-        seeds: Searches of each with the ``"short"`` constants.
-        printed_seeds: Searches of each with the ``"printed"`` ones.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        seeds: Searches of each with the `"short"` constants.
+        printed_seeds: Searches of each with the `"printed"` ones.
+        trees: Whether the trees of HOTNN distances are drawn as well.
+        data: Folder of the tables, see `published`.
         storage: Folder where finished searches are kept; the same command goes on from there.
     """
 
@@ -96,6 +100,7 @@ class Settings:
     budgets: tuple[int, ...] = (100, 400)
     seeds: int = 20
     printed_seeds: int = 5
+    trees: bool = False
     data: str | None = None
     storage: str = "runs/bench/hierarchy"
 
@@ -130,7 +135,7 @@ class _Task:
         self.seconds: dict[str, tuple[float, float]] = {}
 
     def evaluate(self, place: int, generator: torch.Generator) -> float:
-        """One of the three runs, or a normal draw where the table has means only."""
+        """Return one of the three runs, or a normal draw where the table has means only."""
         if self.runs is not None:
             return float(self.runs[place, torch.randint(3, (), generator=generator)])
         noise = torch.randn((), generator=generator, dtype=torch.float64)
@@ -192,27 +197,17 @@ def _sampler(task: _Task, method: str, constants: str, seed: int) -> Sampler:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-    """
-    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
-    report = Report("hierarchy", QUESTION, described)
-    named = settings.data or os.environ.get("HOTNAS_DATA")
-    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    """Measure."""
+    report = Report()
+    folder = published(settings.data)
     searches: list[dict[str, Any]] = []
     built: list[dict[str, Any]] = []
-    if folder.is_dir():
-        for name in settings.tasks:
-            task = _Task(name, folder)
-            built += _trees(task, settings)
-            searches += _searches(task, settings)
-    else:
-        report.notes.append(
-            f"Nothing is measured: {folder} is no folder (set HOTNAS_DATA to that of the published"
-            " tables)."
-        )
+    for name in settings.tasks:
+        task = _Task(name, folder)
+        built += _trees(task, settings)
+        searches += _searches(task, settings)
+        if settings.trees:
+            report.figures[f"tree-{name}"] = _draw_tree(task)
     rows = []
     for constants in settings.constants:
         for name in settings.tasks:
@@ -316,8 +311,8 @@ def _search(task: _Task, constants: str, method: str, budget: int, seed: int) ->
         if since == 0:
             sampler.reset()
         sampler.set_progress(1.0)
-        told = rewards(torch.tensor(errors, dtype=torch.float64))
-        sampler.update(torch.tensor(places[since:]), told[since:])
+        rewarded = rewards(torch.tensor(errors, dtype=torch.float64))
+        sampler.update(torch.tensor(places[since:]), rewarded[since:])
     seen = sorted(set(places))
     observed: dict[int, list[float]] = {place: [] for place in seen}
     for place, error in zip(places, errors, strict=True):
@@ -347,13 +342,11 @@ def _summarise(
             for kind in ("chosen", "greedy"):
                 ranks = [one[kind] for one in some]
                 row[f"{kind}_{budget}"] = statistics.fmean(ranks)
-                row[f"{kind}_{budget}_error"] = _standard_error(ranks)
+                row[f"{kind}_{budget}_error"] = standard_error(ranks)
                 row[f"{kind}_{budget}_best"] = min(ranks)
-                row[f"{kind}_{budget}_text"] = (
-                    f"{statistics.fmean(ranks):.1f} ± {_standard_error(ranks):.1f} ({min(ranks)})"
-                )
+                row[f"{kind}_{budget}_text"] = f"{mean_and_error(ranks, 1)} ({min(ranks)})"
             default = [one["greedy"] for one in found if _is(one, "default", budget)]
-            row[f"p_{budget}"] = _paired(ranks, default)
+            row[f"p_{budget}"] = paired(ranks, default) if len(ranks) == len(default) else None
             row[f"accuracy_{budget}"] = 100.0 - statistics.fmean(one["error"] for one in some)
             row[f"sampled_{budget}"] = 100.0 - statistics.fmean(
                 statistics.fmean(one["sampled"][-max(1, budget // 5) :]) for one in some
@@ -369,19 +362,6 @@ def _summarise(
 
 def _is(one: Mapping[str, Any], method: str, budget: int) -> bool:
     return (one["method"], one["budget"]) == (method, budget)
-
-
-def _paired(ours: list[int], theirs: list[int]) -> float | None:
-    """Two-sided Wilcoxon signed-rank test over seeds; None where it says nothing."""
-    if len(ours) != len(theirs) or len(ours) < 5 or ours == theirs:
-        return None
-    return float(wilcoxon(ours, theirs, zero_method="zsplit", method="asymptotic").pvalue)
-
-
-def _standard_error(values: list[int]) -> float:
-    if len(values) < 2:
-        return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _table(task: str, constants: str, rows: list[dict[str, Any]], settings: Settings) -> Table:
@@ -428,11 +408,7 @@ def _claim(report: Report, rows: list[dict[str, Any]], settings: Settings) -> No
 
 
 def draw(report: Report) -> Figure:
-    """Mean true accuracy of what is sampled, over evaluations, as in the paper's Fig. 3.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the mean true accuracy of what is sampled, as in Fig. 3 of the paper."""
     tables = [table for table in report.tables if table.name.endswith("-short")]
     figure, panels = canvas(max(len(tables), 1), width=6.4, height=5.0)
     shown = (
@@ -475,33 +451,15 @@ def _budget(name: str) -> int:
     return int(name.rpartition("_")[2])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the trees of HOTNN distances of both tables, coloured by true accuracy.
-
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.hierarchy", description=main.__doc__
+def _draw_tree(task: _Task) -> Figure:
+    """The tree of HOTNN distances, coloured by true accuracy, which it does not know."""
+    method = "hotnn_prefix" if task.name == "nasbench_macro" else "hotnn"
+    return plot_hierarchy(
+        task.tree(method, 0),
+        task.distances(method),
+        values=100.0 - task.error,
+        labels=[net.spec for net in task.nets],
+        title=f"{task.name}: {METHODS[method].partition(', ')[2]}",
+        value_label="mean accuracy below, %",
+        by_level=True,
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="of all tables")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
-    arguments = parser.parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, method in (("pooling", "hotnn"), ("nasbench_macro", "hotnn_prefix")):
-        task = _Task(name, arguments.data)
-        figure = plot_hierarchy(
-            task.tree(method, 0),
-            task.distances(method),
-            values=100.0 - task.error,
-            labels=[net.spec for net in task.nets],
-            title=f"{name}: {METHODS[method].partition(', ')[2]}",
-            value_label="mean accuracy below, %",
-            by_level=True,
-        )
-        save_figure(figure, arguments.out / f"hierarchy-{name}.png", dpi=80)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Whether learning the distance pays: `HOTNNGP` as it comes, beside one with the distance fixed.
+"""Does learning the distance predict unseen networks better than its defaults?
 
 Both fit mean, output scale, lengthscale and noise; one learns lam, eps, the lengths of the
 operation tree and, where they are more than a scale, eta and zeta as well.
@@ -10,39 +10,35 @@ log-normal densities are not their medians, which are the defaults. Modes at the
 on four splits of TransNAS macro and were neither better nor worse there.
 """
 
-import math
-import os
-import time
-import warnings
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr, wilcoxon
-from torch import Tensor
 
-import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import Build, predicted
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import paired, standard_error
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.gp import HOTNNGP
-from hotnas_torch.objectives import Table as Published
-from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does learning the distance predict unseen networks better than its defaults?"
 
 SECONDS_TARGET = 1.0
-_MODELS: Mapping[str, Collection[str] | None] = {"learned": None, "fixed": ()}
+_MODELS: Mapping[str, Build] = {
+    "learned": lambda X, Y, space: HOTNNGP(X, Y, space=space),
+    "fixed": lambda X, Y, space: HOTNNGP(X, Y, space=space, learn=()),
+}
 _MEASURES = ("nlpd", "spearman")
+
+
+CHOICES = {"tasks": tuple(TASKS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +50,7 @@ class Settings:
         splits: Draws of networks of each space.
         train: Networks that the models are fitted to, per split.
         test: Networks that are predicted, per split.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        data: Folder of the tables, see `published`.
         storage: Where finished measurements are kept, a line each; the same command goes on there.
     """
 
@@ -75,24 +70,25 @@ QUICK = Settings(
 def run(settings: Settings) -> Report:
     """Measure.
 
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-
     Raises:
         TableError: A file in it is missing or damaged.
     """
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
-    report = Report("learned", QUESTION, described)
+    report = Report()
     rows: list[dict[str, Any]] = []
-    if not _data(settings).is_dir():
-        report.notes.append(
-            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
-            " published tables)."
+    data = published(settings.data)
+    for name in settings.tasks:
+        found = predicted(
+            TASKS[name],
+            _MODELS,
+            splits=settings.splits,
+            train=settings.train,
+            test=settings.test,
+            data=data,
+            storage=Path(settings.storage),
+            describe=_parameters,
         )
-    else:
-        for name in settings.tasks:
-            rows.append(_compared(TASKS[name], _records(settings, TASKS[name])))
+        rows.append(_compared(TASKS[name], found))
     report.tables.append(
         Table(
             "models",
@@ -148,111 +144,37 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _data(settings: Settings) -> Path:
-    if settings.data is not None:
-        return Path(settings.data)
-    named = os.environ.get("HOTNAS_DATA")
-    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-
-
-def _records(settings: Settings, task: Task) -> list[dict[str, Any]]:
-    """A record per split and model."""
-    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
-    wanted: list[Key] = [
-        {"split": split, "model": model} for split in range(settings.splits) for model in _MODELS
-    ]
-    table: list[Published] = []
-
-    def measure(key: Key) -> dict[str, Any]:
-        if not table:
-            table.append(task.open(_data(settings)))
-        space = table[0].space
-        nets = space.sample(
-            settings.train + settings.test,
-            generator=torch.Generator().manual_seed(key["split"]),
-            distinct=True,
-        )
-        values = torch.tensor([table[0](net).value for net in nets], dtype=torch.float64)
-        return _measure(space, nets, values.log(), settings.train, _MODELS[key["model"]])
-
-    return recorded(
-        Path(settings.storage) / f"{task.name}.jsonl", about, wanted, measure, title=task.title
-    )
-
-
-def _measure(
-    space: SearchSpace,
-    nets: list[ht.Network],
-    values: Tensor,
-    train: int,
-    learn: Collection[str] | None,
-) -> dict[str, Any]:
-    """Fit to the first networks and predict the others.
-
-    Args:
-        space: Search space.
-        nets: Distinct networks.
-        values: What they reach, smaller is better, shape (N,), float64.
-        train: Networks that are fitted to.
-        learn: As for `HOTNNGP`.
-    """
-    rows = space.encode(nets)
-    targets = -(values - values[:train].mean()) / values[:train].std()
-    started = time.process_time()
-    model = HOTNNGP(rows[:train], targets[:train, None], space=space, learn=learn)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizationWarning)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-    seconds = time.process_time() - started
-    with torch.no_grad():
-        posterior = model.posterior(rows[train:], observation_noise=True)
-        mean, variance = posterior.mean.squeeze(1), posterior.variance.squeeze(1)
-    unseen = targets[train:]
-    surprise = 0.5 * ((2 * math.pi * variance).log() + (unseen - mean).square() / variance)
+def _parameters(model: HOTNNGP) -> dict[str, Any]:
     kernel = model.architecture_kernels[0]
     found = {name: getattr(kernel, name).item() for name in ("lam", "eps", "eta", "zeta")}
-    return {
-        "nlpd": surprise.mean().item(),
-        "spearman": float(spearmanr(mean, unseen).statistic),
-        "seconds": seconds,
-        "parameters": found | {"tree": kernel.tree_lengths.tolist()},
-    }
+    return {"parameters": found | {"tree": kernel.tree_lengths.tolist()}}
 
 
-def _compared(task: Task, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _compared(task: Task, records: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Means, standard errors and paired tests of one task."""
-    row: dict[str, Any] = {"task": task.title, "splits": len(records) // len(_MODELS)}
+    row: dict[str, Any] = {"task": task.title, "splits": len(records["learned"])}
     for measure in (*_MEASURES, "seconds"):
-        values = {
-            model: torch.tensor(
-                [record[measure] for record in records if record["model"] == model],
-                dtype=torch.float64,
-            )
-            for model in _MODELS
-        }
+        values = {model: [record[measure] for record in found] for model, found in records.items()}
         for model, found in values.items():
             if measure == "seconds":
-                row[f"seconds_{model}"] = found.median().item()
+                row[f"seconds_{model}"] = statistics.median(found)
             else:
-                row[f"{measure}_{model}"] = found.mean().item()
-                row[f"{measure}_{model}_error"] = _standard_error(found)
+                row[f"{measure}_{model}"] = statistics.fmean(found)
+                row[f"{measure}_{model}_error"] = standard_error(found)
         if measure == "seconds":
             continue
-        better = values["learned"] - values["fixed"]
-        better = -better if measure == "nlpd" else better
-        row[f"{measure}_gains"] = better.tolist()
-        row[f"{measure}_gain"] = better.mean().item()
-        row[f"{measure}_gain_error"] = _standard_error(better)
-        row[f"{measure}_p"] = float(wilcoxon(better).pvalue) if bool(better.any()) else 1.0
+        sign = -1.0 if measure == "nlpd" else 1.0
+        pairs = zip(values["learned"], values["fixed"], strict=True)
+        better = [sign * (learned - fixed) for learned, fixed in pairs]
+        row[f"{measure}_gains"] = better
+        row[f"{measure}_gain"] = statistics.fmean(better)
+        row[f"{measure}_gain_error"] = standard_error(better)
+        row[f"{measure}_p"] = paired(values["learned"], values["fixed"])
     return row
 
 
-def _standard_error(values: Tensor) -> float:
-    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
-
-
 def draw(report: Report) -> Figure:
-    """What learning gains on every split, and the mean."""
+    """Draw what learning gains on every split, and the mean."""
     figure, panels = canvas(2)
     rows = report.rows("models")
     titles = ("-log p saved by learning", "rank correlation added by learning")

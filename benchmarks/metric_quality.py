@@ -1,25 +1,26 @@
-"""What distances between networks say about how well the networks perform."""
+# Over 400 lines: one comparison, read from its settings down to its picture.
+"""Which distance between networks says most about how they perform?"""
 
-import json
 import math
-import os
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from botorch.fit import fit_gpytorch_mll
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
-from tqdm import tqdm
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.report import Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error, surprise
+from benchmarks.measuring.tables import logarithms, published
 from hotnas_torch.arch import Network
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.distances import OTMANN, EditDistance, TreeWasserstein, WeisfeilerLehman
@@ -28,9 +29,8 @@ from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
-__all__ = ["DISTANCES", "QUESTION", "QUICK", "Distance", "Settings", "draw", "predictive", "run"]
+__all__ = ["DISTANCES", "QUICK", "Distance", "Settings", "draw", "predictive", "run"]
 
-QUESTION = "which distance between networks says most about how they perform?"
 
 Metric = Callable[[list[Network]], Tensor]
 """Distances between N networks, (N, N)."""
@@ -69,7 +69,7 @@ def _of_encoding(
 
 def _learned(space: SearchSpace, nets: list[Network], targets: Tensor) -> Metric:
     model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    fit(model)
     return model.metric
 
 
@@ -96,6 +96,9 @@ DISTANCES: Mapping[str, Distance] = {
 _TASKS = tuple(name for name in TASKS if name != "nasbench301")
 
 
+CHOICES = {"tasks": tuple(TASKS), "distances": tuple(DISTANCES)}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How much is measured.
@@ -107,8 +110,7 @@ class Settings:
         train: Networks that predictions are made from, per split.
         test: Networks that are predicted, per split.
         neighbors: Nearest training networks whose mean is the other prediction.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        data: Folder of the tables, see `published`.
         storage: Where finished measurements are kept; the same command goes on from there.
     """
 
@@ -142,21 +144,11 @@ _MEASURES = {"correlation": -1, "rank": -1, "nlpd": 1, "knn": 1}
 def run(settings: Settings) -> Report:
     """Measure.
 
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-
     Raises:
         TableError: A file in it is missing or damaged.
     """
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
-    report = Report("metric_quality", QUESTION, described)
-    if not _data(settings).is_dir():
-        report.notes.append(
-            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
-            " published tables)."
-        )
-        settings = replace(settings, tasks=())
+    report = Report()
     records = _records(settings)
     quality: list[dict[str, Any]] = []
     for task in settings.tasks:
@@ -164,9 +156,9 @@ def run(settings: Settings) -> Report:
             found = [record["tasks"][task] for record in records[TASKS[task].path, name]]
             row: dict[str, Any] = {"task": TASKS[task].title, "distance": DISTANCES[name].title}
             for measure in _MEASURES:
-                values = torch.tensor([one[measure] for one in found], dtype=torch.float64)
-                row[measure] = values.mean().item()
-                row[f"{measure}_error"] = _standard_error(values)
+                values = [one[measure] for one in found]
+                row[measure] = statistics.fmean(values)
+                row[f"{measure}_error"] = standard_error(values)
             quality.append(row)
     times = []
     for (path, name), found in records.items():
@@ -263,70 +255,57 @@ def _ranks(quality: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(means, key=lambda row: float(row["nlpd"]))
 
 
-def _standard_error(values: Tensor) -> float:
-    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
-
-
 # --- measuring ------------------------------------------------------------------------------------
 
 
 def _records(settings: Settings) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """What was measured per table and distance, a record per split; what is missing is measured."""
+    folder = published(settings.data)
     by_table: dict[str, list[Task]] = {}
     for task in settings.tasks:
         by_table.setdefault(TASKS[task].path, []).append(TASKS[task])
     records: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    total = len(by_table) * len(settings.distances) * settings.splits
-    with tqdm(total=total, desc="metric quality", unit="matrix", disable=None) as bar:
-        for path, tasks in by_table.items():
-            table = _Networks(settings, tasks)
-            for name in settings.distances:
-                for split in range(settings.splits):
-                    bar.set_postfix_str(f"{tasks[0].table} {name}")
-                    record = _stored(settings, tasks, name, split, table)
-                    records.setdefault((path, name), []).append(record)
-                    bar.update()
+    for path, tasks in by_table.items():
+        networks = _Networks(settings, tasks, folder)
+        about = {
+            "tasks": sorted(task.name for task in tasks),
+            "train": settings.train,
+            "test": settings.test,
+            "neighbors": settings.neighbors,
+            "version": ht.__version__,
+        }
+        wanted: list[Key] = [
+            {"distance": name, "split": split}
+            for name in settings.distances
+            for split in range(settings.splits)
+        ]
+        found = recorded(
+            Path(settings.storage) / f"{tasks[0].table}.jsonl",
+            about,
+            wanted,
+            lambda key, networks=networks: _measure(
+                settings, DISTANCES[key["distance"]], *networks.split(key["split"])
+            ),
+            title=tasks[0].table,
+        )
+        for record in found:
+            records.setdefault((path, record["distance"]), []).append(record)
     return records
-
-
-def _stored(
-    settings: Settings, tasks: list[Task], name: str, split: int, table: "_Networks"
-) -> dict[str, Any]:
-    """The record of one matrix, from its file if that is of the same measurement."""
-    about = {
-        "tasks": sorted(task.name for task in tasks),
-        "train": settings.train,
-        "test": settings.test,
-        "neighbors": settings.neighbors,
-        "version": ht.__version__,
-    }
-    file = Path(settings.storage) / tasks[0].table / name / f"{split}.json"
-    if file.is_file():
-        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if document["about"] == about:
-            record: dict[str, Any] = document["record"]
-            return record
-    record = _measure(settings, DISTANCES[name], *table.split(split))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps({"about": about, "record": record}), encoding="utf-8")
-    os.replace(unfinished, file)
-    return record
 
 
 class _Networks:
     """Networks of a table and their values, read when they are first needed."""
 
-    def __init__(self, settings: Settings, tasks: list[Task]) -> None:
+    def __init__(self, settings: Settings, tasks: list[Task], folder: Path) -> None:
         self._settings = settings
+        self._folder = folder
         self._tasks = tasks
         self._tables: dict[str, Any] = {}
 
     def split(self, number: int) -> tuple[SearchSpace, list[Network], dict[str, Tensor]]:
-        """Space, networks (training ones first) and targets by task."""
+        """Return space, networks (training ones first) and targets by task."""
         if not self._tables:
-            folder = _data(self._settings)
-            self._tables = {task.name: task.open(folder) for task in self._tasks}
+            self._tables = {task.name: task.open(self._folder) for task in self._tasks}
         space: SearchSpace = next(iter(self._tables.values())).space
         nets = space.sample(
             self._settings.train + self._settings.test,
@@ -335,17 +314,10 @@ class _Networks:
         )
         targets = {}
         for name, table in self._tables.items():
-            values = torch.tensor([table(net).value for net in nets], dtype=torch.float64).log()
+            values = logarithms(table, nets)
             known = values[: self._settings.train]
             targets[name] = (values - known.mean()) / known.std()
         return space, nets, targets
-
-
-def _data(settings: Settings) -> Path:
-    if settings.data is not None:
-        return Path(settings.data)
-    named = os.environ.get("HOTNAS_DATA")
-    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
 
 
 def _measure(
@@ -376,7 +348,7 @@ def _measure(
 def evaluate(
     distances: Tensor, targets: Tensor, num_train: int, num_neighbors: int
 ) -> dict[str, float]:
-    """What distances say about targets.
+    """Return what distances say about targets.
 
     Args:
         distances: (N, N) float64, training networks first.
@@ -385,24 +357,23 @@ def evaluate(
         num_neighbors: Of the nearest-neighbour prediction.
 
     Returns:
-        ``correlation``, ``rank``, ``nlpd`` and ``knn``, see the note of the report.
+        `correlation`, `rank`, `nlpd` and `knn`, see the note of the report.
     """
     row, col = torch.triu_indices(len(targets), len(targets), offset=1)
     differences = (targets[row] - targets[col]).abs()
     known, unknown = targets[:num_train], targets[num_train:]
     mean, variance = predictive(distances[:, :num_train], known)
     nearest = distances[num_train:, :num_train].topk(num_neighbors, largest=False).indices
-    surprise = 0.5 * ((unknown - mean).square() / variance + (2 * math.pi * variance).log())
     return {
         "correlation": float(spearmanr(distances[row, col], differences).statistic),
         "rank": float(spearmanr(mean, unknown).statistic),
-        "nlpd": surprise.mean().item(),
+        "nlpd": surprise(mean, variance, unknown).mean().item(),
         "knn": (known[nearest].mean(1) - unknown).square().mean().sqrt().item(),
     }
 
 
 def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictive means and variances of a Gaussian process on a distance.
+    """Return predictive means and variances of a Gaussian process on a distance.
 
     The kernel is exp(-distance / lengthscale) with the training networks as landmarks, see
     `hotnas_torch.gp.psd`. Lengthscale and noise are those of the largest marginal likelihood on a
@@ -443,7 +414,7 @@ def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(report: Report) -> Figure:
-    """Predictive densities and k-NN errors, a point for each distance and task."""
+    """Draw predictive densities and k-NN errors, a point for each distance and task."""
     rows = report.rows("quality")
     titles = list(dict.fromkeys(str(row["distance"]) for row in rows))[::-1]
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
@@ -460,7 +431,7 @@ def draw(report: Report) -> Figure:
             axes.errorbar(
                 [row[measure] for row in of_task],
                 [titles.index(str(row["distance"])) - offset for row in of_task],
-                xerr=[_drawn(row[f"{measure}_error"]) for row in of_task],
+                xerr=[row[f"{measure}_error"] or 0.0 for row in of_task],
                 fmt="o",
                 markersize=4,
                 linewidth=1,
@@ -474,7 +445,3 @@ def draw(report: Report) -> Figure:
     if tasks:
         panels[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
-
-
-def _drawn(error: float) -> float:
-    return 0.0 if math.isnan(error) else error

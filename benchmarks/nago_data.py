@@ -1,16 +1,13 @@
-"""Evaluations of network generators on digits: ``python -m benchmarks.nago_data``.
+"""What errors have the networks of random generators, and how far do they vary?
 
-Fifty hyperparameters of HNAG and fifteen of RNAG, three networks of each, trained with the full
-budget; every epoch is recorded. The same command goes on where it was interrupted.
+Trainings on digits: fifty hyperparameters of HNAG and fifteen of RNAG, three networks of each, with
+the full budget; every epoch is recorded. The same command goes on where it was interrupted.
 """
 
-import argparse
 import csv
 import io
 import json
-import math
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +19,18 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.measuring.report import Column, Report, Row, Table, Unavailable, number
 from hotnas_torch.files import write_text
 from hotnas_torch.nago import HNAG, RNAG, FlatThetaSpace, GeneratorTraining, ThetaSpace
 from hotnas_torch.nn import EpochResult, TrainingSettings
 
-__all__ = ["CASES", "RESULTS", "Case", "Evaluations", "main", "objective", "read_evaluations"]
+__all__ = [
+    "CASES", "ON_REQUEST", "QUICK", "RESULTS", "Case", "Evaluations", "Settings", "objective",
+    "read_evaluations", "run",
+]  # fmt: skip
 
-RESULTS = Path("benchmarks/results/nago")
+ON_REQUEST = "takes hours"
+RESULTS = Path(__file__).parent / "results" / "nago"
 SETTINGS = TrainingSettings(epochs=10, batch_size=50, learning_rate=0.1)
 PARAMETER_LIMIT = 20_000
 _SEED = 0
@@ -54,6 +56,28 @@ CASES: Mapping[str, Case] = {
     "hnag": Case(HNAG(), ThetaSpace(nodes=(3, 6), mid_nodes=(1, 3)), 50),
     "rnag": Case(RNAG(), FlatThetaSpace(nodes=(3, 24)), 15),
 }
+
+CHOICES = {"cases": tuple(CASES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        cases: Names in `CASES`.
+        thetas: Hyperparameters of each; None takes those of the case, 0 trains nothing.
+        samples: Networks of each.
+        storage: Where the tables of finished trainings are kept.
+    """
+
+    cases: tuple[str, ...] = tuple(CASES)
+    thetas: int | None = None
+    samples: int = 3
+    storage: str = str(RESULTS)
+
+
+QUICK = Settings(thetas=2, samples=1, storage="runs/bench/nago_data-quick")
 
 _KEYS = ("theta", "sample")
 _FIGURES = (
@@ -90,17 +114,17 @@ class Evaluations:
 
 
 def objective(name: str) -> GeneratorTraining[Any]:
-    """Returns the training that every evaluation of a case is."""
+    """Return the training that every evaluation of a case is."""
     return GeneratorTraining(
         CASES[name].generator, parameter_limit=PARAMETER_LIMIT, settings=SETTINGS, seed=_SEED
     )
 
 
 def read_evaluations(name: str, folder: Path = RESULTS) -> Evaluations:
-    """Reads the finished evaluations of a case.
+    """Read the finished evaluations of a case.
 
     Args:
-        name: Name in :data:`CASES`.
+        name: Name in `CASES`.
         folder: Where the tables are.
     """
     rows = _read(folder / f"{name}.csv")
@@ -120,32 +144,35 @@ def read_evaluations(name: str, folder: Path = RESULTS) -> Evaluations:
     return Evaluations(torch.stack(columns, dim=1), theta, error, memory, seconds)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluates what is missing, then summarises.
-
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.nago_data", description=__doc__.partition("\n")[0]
+def run(settings: Settings) -> Report:
+    """Evaluate what is missing, then summarise all that there is."""
+    storage = Path(settings.storage)
+    storage.mkdir(parents=True, exist_ok=True)
+    _evaluate(settings, storage)
+    tables = {name: rows for name in CASES if (rows := _read(storage / f"{name}.csv"))}
+    report = Report(tables=[_summary(tables)])
+    for name, rows in tables.items():
+        columns = [column for column in CASES[name].space.columns if column in rows[0]]
+        if len(rows) < _FEWEST_RANKED or not columns:
+            continue
+        errors = [float(row["error"]) for row in rows]
+        ranked = {
+            column: float(spearmanr([float(row[column]) for row in rows], errors).statistic)
+            for column in columns
+        }
+        title = f"Rank correlation with the error, {name.upper()}"
+        shown = [Column(column, column, number(2)) for column in columns]
+        report.tables.append(Table(f"ranks-{name}", title, shown, [ranked]))
+    report.notes.append(
+        "Error: validation, %. Spread between: standard deviation of the means over"
+        " hyperparameters; within: root mean square of the standard deviations over networks of one"
+        " hyperparameter. Memory: per image, KB."
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="%(default)s")
-    parser.add_argument("--samples", type=int, default=3, help="networks of each, %(default)s")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--thetas", type=int, help="only so many of each; default all")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    arguments = parser.parse_args(argv)
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    if not arguments.report:
-        _evaluate(arguments.cases, arguments.samples, arguments.thetas, out)
-    text = _summary(out)
-    write_text(out / "data.md", text)
-    print(text)
-    return 0
+    return report
 
 
-def _evaluate(cases: Sequence[str], num_samples: int, num_thetas: int | None, out: Path) -> None:
+def _evaluate(settings: Settings, out: Path) -> None:
+    cases = settings.cases if settings.thetas != 0 else ()
     objectives = {name: objective(name) for name in cases}
     for name, training in objectives.items():
         case = CASES[name]
@@ -160,15 +187,15 @@ def _evaluate(cases: Sequence[str], num_samples: int, num_thetas: int | None, ou
     # Every theta once before any twice: an interrupted run is a smaller table, not a lopsided one.
     todo = [
         (name, theta, sample)
-        for sample in range(num_samples)
+        for sample in range(settings.samples)
         for name in cases
-        for theta in range(num_thetas or CASES[name].num_thetas)
+        for theta in range(settings.thetas or CASES[name].num_thetas)
         if (name, theta, sample) not in done
     ]
-    for name, number, sample in tqdm(todo, unit="training"):
+    for name, place, sample in tqdm(todo, unit="training"):
         case = CASES[name]
         X = case.space.sample(case.num_thetas, generator=torch.Generator().manual_seed(_SEED))[
-            number : number + 1
+            place : place + 1
         ]
         (theta,) = case.space.decode(X)
         values = [
@@ -179,8 +206,8 @@ def _evaluate(cases: Sequence[str], num_samples: int, num_thetas: int | None, ou
         started = time.process_time()
         result = objectives[name](theta, sample=sample, every_epoch=epochs.append)
         if result.failed:
-            raise RuntimeError(f"{name} {number}, sample {sample}: {result.error}")
-        key = {"theta": number, "sample": sample}
+            raise RuntimeError(f"{name} {place}, sample {sample}: {result.error}")
+        key = {"theta": place, "sample": sample}
         curve = [
             {
                 **key,
@@ -212,8 +239,8 @@ def _check_settings(path: Path, described: Mapping[str, Any]) -> None:
     if not path.exists():
         write_text(path, text)
     elif path.read_text(encoding="utf-8") != text:
-        raise SystemExit(
-            f"{path} describes other trainings than this program makes (pass another --out)."
+        raise Unavailable(
+            f"{path} describes other trainings than this program makes (pass another --storage)"
         )
 
 
@@ -241,52 +268,40 @@ def _append(
     write_text(path, text.getvalue())
 
 
-def _summary(out: Path) -> str:
-    lines = [
-        "Generators trained on digits at the full budget: `python -m benchmarks.nago_data`. Error:",
-        "validation, %. Spread between: standard deviation of the means over hyperparameters;",
-        "within: root mean square of the standard deviations over networks of one hyperparameter.",
-        "",
-        "| generator | evaluations | best | median | worst | between | within"
-        " | memory, KB | operations | processor seconds |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    tables = {name: rows for name in CASES if (rows := _read(out / f"{name}.csv"))}
+def _summary(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> Table:
+    summarised: list[Row] = []
     for name, rows in tables.items():
         errors = [float(row["error"]) for row in rows]
         groups: dict[str, list[float]] = {}
         for row in rows:
             groups.setdefault(row["theta"], []).append(float(row["error"]))
-        repeated = [group for group in groups.values() if len(group) > 1]
+        spreads = [statistics.variance(group) for group in groups.values() if len(group) > 1]
         means = [statistics.fmean(group) for group in groups.values()]
-        between = statistics.stdev(means) if len(means) > 1 else math.nan
-        within = (
-            statistics.fmean([statistics.variance(group) for group in repeated]) ** 0.5
-            if repeated
-            else math.nan
-        )
         memory = [float(row["memory"]) / 1000.0 for row in rows]
         operations = [int(row["operations"]) for row in rows]
-        seconds = statistics.fmean([float(row["cpu_seconds"]) for row in rows])
-        lines.append(
-            f"| {name.upper()} | {len(rows)} | {min(errors):.1f} | {statistics.median(errors):.1f}"
-            f" | {max(errors):.1f} | {between:.1f} | {within:.1f}"
-            f" | {min(memory):.0f}-{max(memory):.0f} | {min(operations)}-{max(operations)}"
-            f" | {seconds:.1f} |"
+        summarised.append(
+            {
+                "generator": name.upper(),
+                "evaluations": len(rows),
+                "best": min(errors),
+                "median": statistics.median(errors),
+                "worst": max(errors),
+                "between": statistics.stdev(means) if len(means) > 1 else None,
+                "within": statistics.fmean(spreads) ** 0.5 if spreads else None,
+                "memory": f"{min(memory):.0f}-{max(memory):.0f}",
+                "operations": f"{min(operations)}-{max(operations)}",
+                "seconds": statistics.fmean(float(row["cpu_seconds"]) for row in rows),
+            }
         )
-    for name, rows in tables.items():
-        columns = [column for column in CASES[name].space.columns if column in rows[0]]
-        if len(rows) < _FEWEST_RANKED or not columns:
-            continue
-        errors = [float(row["error"]) for row in rows]
-        ranked = [
-            spearmanr([float(row[column]) for row in rows], errors).statistic for column in columns
-        ]
-        lines += ["", f"Rank correlation with the error, {name.upper()}:", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
-        lines.append("| " + " | ".join(f"{value:.2f}" for value in ranked) + " |")
-    return "\n".join(lines) + "\n"
+    texts, counts = ("generator", "memory", "operations"), ("evaluations",)
+    columns = [
+        Column(name, name)
+        if name in texts
+        else Column(name, name, number() if name in counts else _tenths)
+        for name in (summarised[0] if summarised else ())
+    ]
+    return Table("generators", "Generators trained on digits, full budget", columns, summarised)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _tenths(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,26 +1,27 @@
-"""Searches over generators on real trainings: ``python -m benchmarks.nago_search``.
+# Over 400 lines: one comparison, read from its settings down to its picture.
+"""Which searches over generators of networks find small errors, and small networks?
 
-BOHB beside plain Hyperband and random search at equal cost, and multi-objective searches for small
-error and little memory, on HNAG and RNAG. Evaluations are kept by hyperparameters and budget, so
-that searches share those that they have in common; finished searches are kept, too. The same
-command goes on where it was interrupted, and ``--report`` tabulates and draws what is finished.
+On real trainings: BOHB beside plain Hyperband and random search at equal cost, and multi-objective
+searches for small error and little memory, on HNAG and RNAG. Evaluations are kept by
+hyperparameters and budget, so that searches share those that they have in common; finished searches
+are kept, too. The same command goes on where it was interrupted, and `--finished` tabulates and
+draws what is finished.
 """
 
-import argparse
 import math
-import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.nago_data import CASES, PARAMETER_LIMIT, RESULTS
-from benchmarks.records import recorded
-from hotnas_torch.files import write_text
+from benchmarks.measuring.records import recorded
+from benchmarks.measuring.report import Column, Report, Table
+from benchmarks.measuring.statistics import mean_and_error
+from benchmarks.nago_data import CASES, PARAMETER_LIMIT
 from hotnas_torch.nago import (
     BOHB,
     MOBO,
@@ -35,10 +36,15 @@ from hotnas_torch.nago import (
     run_jobs,
 )
 from hotnas_torch.nn import TrainingSettings
-from hotnas_torch.plot import plot_fronts, plot_progress, save_figure
+from hotnas_torch.plot import plot_fronts, plot_progress
 
-__all__ = ["MULTI", "SINGLE", "Settings", "Trainings", "main", "search_budgets", "search_front"]
+__all__ = [
+    "MULTI", "ON_REQUEST", "QUICK", "SINGLE", "Settings", "Trainings", "run", "search_budgets",
+    "search_front",
+]  # fmt: skip
 
+ON_REQUEST = "takes hours"
+CHOICES = {"cases": tuple(CASES)}
 _ETA = 2
 
 
@@ -54,6 +60,9 @@ class Settings:
         initial: How many of them are random.
         batch: How many are asked for at once.
         parameter_limit: Of every network.
+        cases: Names in `benchmarks.nago_data.CASES`.
+        finished: Whether only finished searches are tabulated, and none is made.
+        storage: Where trainings and finished searches are kept.
     """
 
     seeds: int = 10
@@ -63,11 +72,23 @@ class Settings:
     initial: int = 10
     batch: int = 4
     parameter_limit: int = PARAMETER_LIMIT
+    cases: tuple[str, ...] = tuple(CASES)
+    finished: bool = False
+    storage: str = "runs/bench/nago"
 
 
 QUICK = Settings(
-    seeds=2, epochs=4, rounds=1, evaluations=8, initial=4, batch=2, parameter_limit=4_000
+    seeds=2,
+    epochs=4,
+    rounds=1,
+    evaluations=8,
+    initial=4,
+    batch=2,
+    parameter_limit=4_000,
+    storage="runs/bench/nago-quick",
 )
+_ELSEWHERE = ("seeds", "cases", "finished", "storage")
+"""Settings that change no search."""
 
 SINGLE: Mapping[str, str] = {
     "random": "random search",
@@ -105,7 +126,7 @@ class Trainings:
         self._file = folder / f"trainings-{name}.jsonl"
 
     def __call__(self, row: Sequence[float], epochs: int) -> tuple[float, float]:
-        """Returns validation error in percent and bytes per image; NaN for a failed training."""
+        """Return validation error in percent and bytes per image; NaN for a failed training."""
         key = {"row": list(row), "epochs": epochs}
         (found,) = recorded(
             self._file, self._objective.describe(), [key], self._train, title="training"
@@ -126,16 +147,16 @@ class Trainings:
 def search_budgets(
     method: str, trainings: Trainings, settings: Settings, seed: int
 ) -> dict[str, list[float]]:
-    """Runs a single-objective search.
+    """Run a single-objective search.
 
     Args:
-        method: Name in :data:`SINGLE`.
+        method: Name in `SINGLE`.
         trainings: What to evaluate.
         settings: How large the comparison is.
         seed: Of the search.
 
     Returns:
-        ``cost``: epochs spent when a training with the full budget ended, ``error``: the lowest
+        `cost`: epochs spent when a training with the full budget ended, `error`: the lowest
         error of those so far.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -180,16 +201,16 @@ def search_budgets(
 def search_front(
     method: str, trainings: Trainings, settings: Settings, seed: int
 ) -> dict[str, list[list[float]]]:
-    """Runs a multi-objective search.
+    """Run a multi-objective search.
 
     Args:
-        method: Name in :data:`MULTI`.
+        method: Name in `MULTI`.
         trainings: What to evaluate.
         settings: How large the comparison is.
         seed: Of the search.
 
     Returns:
-        ``values``: error in percent and binary logarithm of the bytes per image of each
+        `values`: error in percent and binary logarithm of the bytes per image of each
         evaluation, in order.
     """
     selection, surrogate = MULTI[method][1]()
@@ -215,52 +236,30 @@ def search_front(
     return {"values": search.observations[1].tolist()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is missing, then tabulates and draws.
-
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.nago_search", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="%(default)s")
-    parser.add_argument("--records", type=Path, default=Path("runs/bench/nago"), help="%(default)s")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--seeds", type=int, help="searches of each")
-    parser.add_argument("--quick", action="store_true", help="tiny, for a first look")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    arguments = parser.parse_args(argv)
+def run(settings: Settings) -> Report:
+    """Make the searches that are missing, then tabulate and draw."""
     torch.set_num_threads(1)
-    settings = QUICK if arguments.quick else Settings()
-    if arguments.seeds is not None:
-        settings = replace(settings, seeds=arguments.seeds)
-    searches = _Searches(settings, arguments.records, report=arguments.report)
+    searches = _Searches(settings)
     # Every method once before any twice: what an interrupted run leaves can be compared.
     for seed in range(settings.seeds):
-        for case in arguments.cases:
+        for case in settings.cases:
             searches.run(case, seed)
-    _report(searches, arguments.cases, arguments.out)
-    print((arguments.out / "search.md").read_text(encoding="utf-8"))
-    return 0
+    return _report(searches, settings)
 
 
 class _Searches:
     """Finished searches by case, kind, method and seed."""
 
-    def __init__(self, settings: Settings, records: Path, *, report: bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.found: list[dict[str, Any]] = []
-        self._records = records
-        self._report = report
+        self._records = Path(settings.storage)
 
     def run(self, case: str, seed: int) -> None:
-        """Makes the searches of a case and seed that are missing."""
+        """Make the searches of a case and seed that are missing."""
         trainings = Trainings(case, self.settings, self._records)
 
         def measure(key: Mapping[str, Any]) -> dict[str, Any]:
-            if self._report:
-                return {}
             kind = search_budgets if key["kind"] == "single" else search_front
             return kind(key["method"], trainings, self.settings, seed)
 
@@ -269,15 +268,15 @@ class _Searches:
             for kind, methods in (("single", SINGLE), ("multi", MULTI))
             for method in methods
         ]
-        about = {key: value for key, value in asdict(self.settings).items() if key != "seeds"}
+        about = {k: v for k, v in asdict(self.settings).items() if k not in _ELSEWHERE}
         file = self._records / "searches.jsonl"
-        if self._report:
+        if self.settings.finished:
             wanted = [key for key in wanted if _is_recorded(file, about, key)]
         title = f"{case}, seed {seed}"
         self.found += recorded(file, about, wanted, measure, title=title)
 
     def of(self, case: str, kind: str, method: str) -> list[dict[str, Any]]:
-        """The finished searches of a method."""
+        """Return the finished searches of a method."""
         key = (case, kind, method)
         return [one for one in self.found if (one["case"], one["kind"], one["method"]) == key]
 
@@ -298,18 +297,9 @@ def _is_recorded(file: Path, about: Mapping[str, Any], key: Mapping[str, Any]) -
     return True
 
 
-def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
-    settings = searches.settings
-    lines = [
-        f"{settings.epochs} epochs are the full budget, {settings.parameter_limit} parameters the"
-        " limit. Mean ± standard error over seeds, and on how many of them a search is better than"
-        " random search.",
-        "",
-        "Single objective, at equal cost: lowest validation error, %, with the full budget.",
-        "",
-        f"| search | {' | '.join(case.upper() for case in cases)} |",
-        f"|---|{'---:|' * len(cases)}",
-    ]
+def _report(searches: _Searches, settings: Settings) -> Report:
+    cases = settings.cases
+    columns = [Column("search", "search"), *(Column(case, case.upper(), str) for case in cases)]
     lowest = {
         (case, method): {
             one["seed"]: min(one["error"])
@@ -319,18 +309,19 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
         for case in cases
         for method in SINGLE
     }
-    for method, title in SINGLE.items():
-        entries = [_entry(lowest, case, method) for case in cases]
-        lines.append(f"| {title} | {' | '.join(entries)} |")
-    lines += [
-        "",
-        f"Two objectives, after {settings.evaluations} trainings: share of the volume between the"
-        " best and the worst values that all searches on any generator met, error in percent and"
-        " binary logarithm of memory.",
-        "",
-        f"| search | {' | '.join(case.upper() for case in cases)} |",
-        f"|---|{'---:|' * len(cases)}",
-    ]
+    report = Report(
+        tables=[
+            Table(
+                "single",
+                "Single objective, at equal cost: lowest validation error, %, with the full budget",
+                columns,
+                [
+                    {"search": title} | {case: _entry(lowest, case, method) for case in cases}
+                    for method, title in SINGLE.items()
+                ],
+            )
+        ]
+    )
     every = [
         _values(one)
         for case in cases
@@ -348,18 +339,29 @@ def _report(searches: _Searches, cases: Sequence[str], out: Path) -> None:
             for case in cases
             for method in MULTI
         }
-        for method, (title, _) in MULTI.items():
-            entries = [_entry(left, case, method) for case in cases]
-            lines.append(f"| {title} | {' | '.join(entries)} |")
-    lines += ["", "Command: `python -m benchmarks.nago_search`."]
-    if settings != Settings():
-        lines[-1] = f"Command: `python -m benchmarks.nago_search`, {settings}."
-    out.mkdir(parents=True, exist_ok=True)
-    _draw(searches, cases, out)
-    write_text(out / "search.md", "\n".join(lines) + "\n")
+        report.tables.append(
+            Table(
+                "multi",
+                f"Two objectives, after {settings.evaluations} trainings: share of the volume"
+                " between the best and the worst values that all searches on any generator met,"
+                " error in percent and binary logarithm of memory",
+                columns,
+                [
+                    {"search": title} | {case: _entry(left, case, method) for case in cases}
+                    for method, (title, _) in MULTI.items()
+                ],
+            )
+        )
+    report.notes.append(
+        f"{settings.epochs} epochs are the full budget, {settings.parameter_limit} parameters the"
+        " limit. Mean ± standard error over seeds, and on how many of them a search is better than"
+        " random search."
+    )
+    report.figures |= _drawn(searches, cases)
+    return report
 
 
-def _draw(searches: _Searches, cases: Sequence[str], out: Path) -> None:
+def _drawn(searches: _Searches, cases: Sequence[str]) -> dict[str, Figure]:
     single: dict[str, dict[str, list[tuple[list[float], list[float]]]]] = {}
     fronts: dict[str, list[list[float]]] = {}
     for case in cases:
@@ -375,12 +377,14 @@ def _draw(searches: _Searches, cases: Sequence[str], out: Path) -> None:
         ]
         if points:
             fronts[case.upper()] = points
+    figures = {}
     if single:
         labels = ("epochs", "lowest validation error, %")
-        save_figure(plot_progress(single, labels=labels), out / "search-progress.png")
+        figures["progress"] = plot_progress(single, labels=labels)
     if fronts:
-        figure = plot_fronts(fronts, labels=("validation error, %", "memory per image, KiB"))
-        save_figure(figure, out / "search-fronts.png")
+        labels = ("validation error, %", "memory per image, KiB")
+        figures["fronts"] = plot_fronts(fronts, labels=labels)
+    return figures
 
 
 def _values(search: Mapping[str, Any]) -> Tensor:
@@ -399,15 +403,8 @@ def _entry(found: Mapping[tuple[str, str], Mapping[int, float]], case: str, meth
     mine, random = found[case, method], found[case, "random"]
     if not mine:
         return "-"
-    numbers = [abs(number) for number in mine.values()]
-    text = f"{statistics.fmean(numbers):.3f}"
-    if len(numbers) > 1:
-        text += f" ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):.3f}"
+    text = mean_and_error([abs(one) for one in mine.values()], 3)
     if method == "random":
         return text
     both = mine.keys() & random.keys()
     return f"{text} ({sum(mine[seed] < random[seed] for seed in both)} of {len(both)})"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

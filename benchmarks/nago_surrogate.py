@@ -1,31 +1,56 @@
-"""Table 1 of NAGO on real trainings: ``python -m benchmarks.nago_surrogate``.
+"""Does noise that depends on the input predict generators of networks better?
 
-Surrogates predict the validation error and the memory of generators that they have not seen: a
-third of the hyperparameters, with all networks of each, is for training, the others for testing.
-Every fit is recorded; the same command goes on where it was interrupted. It also draws the spread
-of the evaluations and their fronts.
+Table 1 of NAGO on real trainings. Surrogates predict the validation error and the memory of
+generators that they have not seen: a third of the hyperparameters, with all networks of each, is
+for training, the others for testing. Every fit is recorded; the same command goes on where it was
+interrupted. It also draws the spread of the evaluations and their fronts.
 """
 
-import argparse
-import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from botorch.models.model import Model
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.measuring.records import recorded
+from benchmarks.measuring.report import Column, Report, Row, Table, Unavailable
+from benchmarks.measuring.statistics import surprise
 from benchmarks.nago_data import CASES, RESULTS, Evaluations, read_evaluations
-from benchmarks.records import recorded
-from hotnas_torch.files import write_text
 from hotnas_torch.nago import NoisyEnsemblePosterior, Sampling
 from hotnas_torch.nago.surrogates import BNNSurrogate, GPSurrogate, Surrogate
-from hotnas_torch.plot import plot_fronts, plot_spread, save_figure
+from hotnas_torch.plot import plot_fronts, plot_spread
 
-__all__ = ["SURROGATES", "TARGETS", "main", "predict", "split"]
+__all__ = [
+    "ON_REQUEST", "QUICK", "SURROGATES", "TARGETS", "Settings", "predict", "run", "split",
+]  # fmt: skip
+
+ON_REQUEST = "takes hours"
+CHOICES = {"cases": tuple(CASES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        cases: Names in `benchmarks.nago_data.CASES`.
+        splits: Splits of the hyperparameters.
+        trainings: Folder of the evaluations that `benchmarks.nago_data` made.
+        storage: Where finished fits are kept.
+    """
+
+    cases: tuple[str, ...] = ("hnag",)
+    splits: int = 10
+    trainings: str = str(RESULTS)
+    storage: str = "runs/bench/nago"
+
+
+QUICK = Settings(splits=1, storage="runs/bench/nago-quick")
 
 SURROGATES: Mapping[str, Surrogate] = {
     "homoscedastic": BNNSurrogate(noise="homoscedastic"),
@@ -46,11 +71,18 @@ TARGETS = {
     "memory": "log2 of memory",
 }
 _SMALLEST_ERROR = 0.05
-_FIGURES = ("nll", "mixture_nll", "rmse")
+_COLUMNS = (
+    Column("target_title", "target"),
+    Column("title", "surrogate"),
+    Column("nll", "NLL", "{:.2f}".format),
+    Column("mixture_nll", "of the mixture", "{:.2f}".format),
+    Column("rmse", "RMSE", "{:.2f}".format),
+    Column("better", "NLL better than homoscedastic"),
+)
 
 
 def targets(data: Evaluations, name: str) -> Tensor:
-    """What is predicted, (n,): the error in percent, or a binary logarithm."""
+    """Return what is predicted, (n,): the error in percent, or a binary logarithm."""
     if name == "error":
         return data.error
     # An error of 0 counts as half of one image in a thousand.
@@ -58,7 +90,7 @@ def targets(data: Evaluations, name: str) -> Tensor:
 
 
 def split(theta: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits rows 1:2 so that all rows of one number are on one side.
+    """Split rows 1:2 so that all rows of one number are on one side.
 
     Args:
         theta: Numbers of the hyperparameters, (n,).
@@ -74,17 +106,17 @@ def split(theta: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def predict(name: str, data: Evaluations, target: str, *, seed: int) -> dict[str, float]:
-    """Fits a surrogate to a split and compares it with the rest.
+    """Fit a surrogate to a split and compares it with the rest.
 
     Args:
-        name: Name in :data:`SURROGATES`, or ``"constant"``.
+        name: Name in `SURROGATES`, or `"constant"`.
         data: Evaluations.
-        target: Name in :data:`TARGETS`.
+        target: Name in `TARGETS`.
         seed: Of the split and of the surrogate.
 
     Returns:
-        Means over test rows: ``nll`` of the normal distribution with the predicted mean and
-        variance, ``mixture_nll`` of the prediction itself where that is a mixture, and ``rmse``.
+        Means over test rows: `nll` of the normal distribution with the predicted mean and
+        variance, `mixture_nll` of the prediction itself where that is a mixture, and `rmse`.
     """
     train, test = split(data.theta, seed=seed)
     Y = targets(data, target)[:, None]
@@ -101,67 +133,47 @@ def predict(name: str, data: Evaluations, target: str, *, seed: int) -> dict[str
 def _compared(
     Y: Tensor, mean: Tensor, variance: Tensor, log_density: Tensor | None
 ) -> dict[str, float]:
-    apart = (Y - mean).square()
-    nll = 0.5 * (apart / variance + variance.log() + math.log(2.0 * math.pi))
+    nll = surprise(mean, variance, Y)
     mixture = nll if log_density is None else -log_density
     return {
         "nll": nll.mean().item(),
         "mixture_nll": mixture.mean().item(),
-        "rmse": apart.mean().sqrt().item(),
+        "rmse": (Y - mean).square().mean().sqrt().item(),
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Fits what is missing, and writes a table.
+def run(settings: Settings) -> Report:
+    """Fit what is missing, and compare.
 
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
+    Raises:
+        Unavailable: A case has no evaluations.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.nago_surrogate", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--data", type=Path, default=RESULTS, help="%(default)s")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="%(default)s")
-    parser.add_argument("--records", type=Path, default=Path("runs/bench/nago"), help="%(default)s")
-    parser.add_argument("--splits", type=int, default=10, help="%(default)s")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["hnag"])
-    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    lines = [
-        "Predictions of generators that a surrogate has not seen, trained on a third of the"
-        f" hyperparameters: median of {arguments.splits} splits. NLL is that of a normal"
-        " distribution with the predicted mean and variance, per evaluation; in brackets that of"
-        " the predicted mixture.",
-    ]
-    for case in arguments.cases:
-        data = read_evaluations(case, arguments.data)
-        found = _measured(case, data, arguments.records, arguments.splits)
+    trainings = Path(settings.trainings)
+    report = Report()
+    for case in settings.cases:
+        if not (trainings / f"{case}.csv").is_file():
+            raise Unavailable(f"{trainings} has no {case}.csv (python -m benchmarks nago_data)")
+        data = read_evaluations(case, trainings)
+        found = _measured(case, data, Path(settings.storage), settings.splits)
         train, test = split(data.theta, seed=0)
-        lines += [
-            "",
+        title = (
             f"{case.upper()}: {len(data.theta.unique())} hyperparameters, {len(data.theta)}"
-            f" evaluations; {len(train)} for training, {len(test)} for testing.",
-            "",
-            "| target | surrogate | NLL | RMSE | NLL better than homoscedastic |",
-            "|---|---|---:|---:|---:|",
-        ]
-        for target, title in TARGETS.items():
-            lines += [_line(found, target, title, name) for name in _TITLES]
-    lines += [
-        "",
-        "Command: `python -m benchmarks.nago_surrogate"
-        + ("" if arguments.cases == ["hnag"] else f" --cases {' '.join(arguments.cases)}")
-        + f" --splits {arguments.splits}`.",
-    ]
-    text = "\n".join(lines) + "\n"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out / "surrogate.md", text)
-    _draw(arguments.data, arguments.out)
-    print(text)
-    return 0
+            f" evaluations; {len(train)} for training, {len(test)} for testing; medians of"
+            f" {settings.splits} splits"
+        )
+        rows = [_row(found, target, name) for target in TARGETS for name in _TITLES]
+        report.tables.append(Table(case, title, _COLUMNS, rows))
+    report.notes.append(
+        "Predictions of generators that a surrogate has not seen, trained on a third of the"
+        " hyperparameters. NLL is that of a normal distribution with the predicted mean and"
+        " variance, per evaluation."
+    )
+    report.figures |= _drawn(trainings)
+    return report
 
 
-def _draw(folder: Path, out: Path) -> None:
+def _drawn(folder: Path) -> dict[str, Figure]:
     """The figures 2 and 3 of the paper, of the evaluations there are."""
     spread: dict[str, list[Tensor]] = {}
     for case in CASES:
@@ -170,9 +182,11 @@ def _draw(folder: Path, out: Path) -> None:
             points = torch.stack([data.error, data.memory / 1024.0], dim=1)
             spread[case.upper()] = [points[data.theta == number] for number in data.theta.unique()]
     labels = ("validation error, %", "memory per image, KiB")
-    save_figure(plot_spread(spread, labels=labels), out / "spread.png")
     fronts = {name: torch.cat(points) for name, points in spread.items()}
-    save_figure(plot_fronts(fronts, labels=labels), out / "fronts.png")
+    return {
+        "spread": plot_spread(spread, labels=labels),
+        "fronts": plot_fronts(fronts, labels=labels),
+    }
 
 
 def _measured(case: str, data: Evaluations, records: Path, num_splits: int) -> list[dict[str, Any]]:
@@ -196,25 +210,24 @@ def _measured(case: str, data: Evaluations, records: Path, num_splits: int) -> l
     )
 
 
-def _line(found: Sequence[Mapping[str, Any]], target: str, title: str, name: str) -> str:
-    rows = {
+def _row(found: Sequence[Mapping[str, Any]], target: str, name: str) -> Row:
+    fits = {
         surrogate: sorted(
             (row for row in found if (row["target"], row["surrogate"]) == (target, surrogate)),
             key=lambda row: row["seed"],
         )
         for surrogate in (name, "homoscedastic")
     }
-    nll, mixture, rmse = (
-        statistics.median(row[figure] for row in rows[name]) for figure in _FIGURES
-    )
-    better = sum(
-        own["nll"] < other["nll"]
-        for own, other in zip(rows[name], rows["homoscedastic"], strict=True)
-    )
-    compared = "" if name == "homoscedastic" else f"{better} of {len(rows[name])} splits"
-    bracket = f" ({mixture:.2f})" if mixture != nll else ""
-    return f"| {title} | {_TITLES[name]} | {nll:.2f}{bracket} | {rmse:.2f} | {compared} |"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    pairs = zip(fits[name], fits["homoscedastic"], strict=True)
+    better = sum(own["nll"] < other["nll"] for own, other in pairs)
+    return {
+        "target": target,
+        "target_title": TARGETS[target],
+        "surrogate": name,
+        "title": _TITLES[name],
+        **{
+            figure: statistics.median(row[figure] for row in fits[name])
+            for figure in ("nll", "mixture_nll", "rmse")
+        },
+        "better": "" if name == "homoscedastic" else f"{better} of {len(fits[name])} splits",
+    }

@@ -1,8 +1,8 @@
-"""Matrices of networks made of graphs of graphs: time, memory, and growth with their size."""
+"""What does a HOTNN matrix of hierarchical networks cost?"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,16 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.figures import COLOURS, INK, canvas, log_log
-from benchmarks.machine import peak_memory, processors
-from benchmarks.report import Column, Report, Row, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas, log_log
+from benchmarks.measuring.machine import peak_memory, processors
+from benchmarks.measuring.report import Column, Report, Row, Table, number
 from benchmarks.scaling import growth
 from hotnas_torch.arch import NestedCell, Network
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.matrices.pairwise import Progress
 from hotnas_torch.nago import HNAG, RNAG, FlatThetaSpace, ThetaSpace
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "num_operations", "run"]
-
-QUESTION = "what does a HOTNN matrix of hierarchical networks cost?"
+__all__ = ["QUICK", "Settings", "draw", "num_operations", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ QUICK = Settings(networks=12, starts=6, hierarchical=(3, 4), flat=(4, 8), each=3
 
 
 def num_operations(network: Network) -> int:
-    """Operations of all levels."""
+    """Count operations of all levels."""
     return sum(
         cell.num_operations if isinstance(cell, NestedCell) else cell.num_nodes - 2
         for cell in network.cells
@@ -74,7 +72,7 @@ class _Watch:
             first["wall"], first["cpu"] = (b - a for a, b in zip(first["begun"], now, strict=True))
 
     def rows(self) -> list[Row]:
-        """A row per stage, with pairs per processor second."""
+        """Return a row per stage, with pairs per processor second."""
         return [
             {
                 **{name: stage[name] for name in ("stage", "pairs", "wall", "cpu")},
@@ -118,13 +116,9 @@ def _timed(
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
+    """Measure."""
     torch.set_num_threads(processors())
-    report = Report("nested", QUESTION, asdict(settings) | {"threads": processors()})
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     report.tables += _matrix(settings, generator)
     report.tables.append(_growth(settings, generator))
@@ -265,11 +259,7 @@ def _starts(settings: Settings, generator: torch.Generator) -> Table:
 
 
 def draw(report: Report) -> Figure:
-    """Processor seconds per pair of networks over their operations.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw processor seconds per pair of networks over their operations."""
     figure, (axes,) = canvas(1)
     rows = report.rows("growth")
     log_log(axes, sorted({round(row["operations"]) for row in rows if row["family"] == "HNAG"}))

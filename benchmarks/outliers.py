@@ -1,10 +1,9 @@
-"""HOTNAS where some evaluations return chance level, or far worse, in place of a value."""
+"""Does HOTNAS bear evaluations that went wrong and return a number all the same?"""
 
 import hashlib
 import math
-import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.arch import Network
 from hotnas_torch.search import HOTNAS, RandomSearch, Strategy
 from hotnas_torch.spaces import NASBenchMacro
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does HOTNAS bear evaluations that went wrong and return a number all the same?"
 
 _SHARE = 0.08
 _ARMS: Mapping[str, float] = {
@@ -89,18 +88,14 @@ class Landscape:
         }
 
     def goes_wrong(self, net: Network, seed: int) -> bool:
-        """Whether the evaluation of a network is one of the 8 %; for each network by itself."""
+        """Return whether the evaluation of a network is one of the 8 %, each by itself."""
         digest = hashlib.sha256(f"{seed} {net.spec}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < _SHARE * 2**64
 
 
 def run(settings: Settings) -> Report:
-    """Search.
-
-    Args:
-        settings: How much.
-    """
-    report = Report("outliers", QUESTION, asdict(settings))
+    """Search."""
+    report = Report()
     landscape = Landscape()
     keys = [
         {"arm": arm, "seed": seed} for seed in range(settings.seeds) for arm in (*_ARMS, _RANDOM)
@@ -126,11 +121,11 @@ def run(settings: Settings) -> Report:
             {
                 "arm": arm,
                 "best": float(best.mean()),
-                "best_error": _standard_error(best),
+                "best_error": standard_error(best),
                 "last": float(ends[arm].mean()),
-                "last_error": _standard_error(ends[arm]),
+                "last_error": standard_error(ends[arm]),
                 "difference": float(difference.mean()) if compared else None,
-                "difference_error": _standard_error(difference) if compared else None,
+                "difference_error": standard_error(difference) if compared else None,
                 "errors": [[None if math.isnan(one) else one for one in each] for each in values],
             }
         )
@@ -140,7 +135,7 @@ def run(settings: Settings) -> Report:
                     f"{arm}: paired difference from the failed ones, in standard errors",
                     "<=",
                     2.0,
-                    float(difference.mean()) / (_standard_error(difference) or math.inf),
+                    float(difference.mean()) / (standard_error(difference) or math.inf),
                 )
             )
     report.tables.append(
@@ -171,22 +166,14 @@ def _search(landscape: Landscape, key: Mapping[str, Any], settings: Settings) ->
     for _ in range(settings.evaluations):
         (net,) = strategy.ask()
         wrong = landscape.goes_wrong(net, key["seed"])
-        told = _ARMS.get(key["arm"], math.nan) if wrong else landscape.errors[net.spec]
-        strategy.tell([net], [told])
+        value = _ARMS.get(key["arm"], math.nan) if wrong else landscape.errors[net.spec]
+        strategy.tell([net], [value])
         errors.append(None if wrong else landscape.errors[net.spec])
     return errors
 
 
-def _standard_error(values: np.ndarray[Any, Any]) -> float | None:
-    return statistics.stdev(values.tolist()) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
 def draw(report: Report) -> Figure:
-    """Mean of the best error so far.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the mean of the best error so far."""
     figure, (axes,) = canvas(1, width=6.4)
     for row, colour in zip(report.rows("searches"), COLOURS, strict=False):
         best = np.fmin.accumulate(np.array(row["errors"], dtype=np.float64), axis=1)

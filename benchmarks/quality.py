@@ -1,4 +1,4 @@
-"""How far the distances that IFGW returns are from the best that many random starts find."""
+"""How close to the best known coupling are the default settings?"""
 
 import time
 from collections.abc import Sequence
@@ -13,18 +13,17 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.evaluate import Array, objectives
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.problems import Problems, cell_problems, draw_pairs, sized_cells
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.evaluate import Array, objectives
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.problems import Problems, cell_problems, draw_pairs, sized_cells
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Cell
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot._operators.fgw import NUM_STRUCTURAL_STARTS
 from hotnas_torch.ot.terms import loss_code, pairs_code
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "renumbered", "run"]
+__all__ = ["QUICK", "Settings", "draw", "renumbered", "run"]
 
-QUESTION = "how close to the best known coupling are the default settings?"
 
 MEAN_TARGET = 0.002
 TAIL = 0.02
@@ -39,7 +38,7 @@ class Settings:
     Attributes:
         pairs: Pairs of cells of each kind.
         random_starts: Starts of the reference.
-        most_starts: Largest ``num_starts`` of the table.
+        most_starts: Largest `num_starts` of the table.
         seed: Of cells, pairs and starts.
     """
 
@@ -68,22 +67,9 @@ class _Sample:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
-    report = Report(
-        "quality",
-        QUESTION,
-        {
-            "pairs": settings.pairs,
-            "random_starts": settings.random_starts,
-            "seed": settings.seed,
-            "default": ht.IFGW(space=ht.spaces.get(_SPACES[0])).config() | {"tree": "of the space"},
-        },
-    )
+    report = Report()
     defaults: list[dict[str, Any]] = []
     by_starts: list[dict[str, Any]] = []
     for space_name in _SPACES:
@@ -287,7 +273,7 @@ def _identities(settings: Settings) -> list[Claim]:
 
 
 def renumbered(cell: Cell, generator: torch.Generator) -> Cell:
-    """The same cell with its inner nodes in another topological order."""
+    """Return the same cell with its inner nodes in another topological order."""
     remaining = set(range(1, cell.num_nodes - 1))
     order = [0]
     while remaining:
@@ -317,7 +303,7 @@ def _limit(axes: Axes, height: float, starts: Sequence[int]) -> None:
 
 
 def draw(report: Report) -> Figure:
-    """Mean excess and share of bad pairs over the number of starts."""
+    """Draw the mean excess and share of bad pairs over the number of starts."""
     figure, (left, right) = canvas(2)
     rows = report.rows("starts")
     series = sorted({(row["space"], row["kind"]) for row in rows}, reverse=True)

@@ -1,10 +1,9 @@
-"""Acquisition by gradient over relaxed architectures, beside scoring a random pool."""
+"""Does the gradient over relaxed architectures find better acquisition values?"""
 
-import os
+import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,23 @@ from typing import Any
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidenceBound
-from botorch.exceptions.warnings import OptimizationWarning
-from botorch.fit import fit_gpytorch_mll
 from botorch.models.model import Model
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from matplotlib.figure import Figure
-from scipy.stats import wilcoxon
-from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.predictions import fit
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import paired, standard_error
+from benchmarks.measuring.tables import logarithms, published
 from hotnas_torch.comparison.tasks import TASKS
 from hotnas_torch.gp import HOTNNGP, optimize_relaxed
 from hotnas_torch.objectives import Table as Published
 from hotnas_torch.spaces import SearchSpace, Subset
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does the gradient over relaxed architectures find better acquisition values?"
 
 SIGNIFICANCE = 0.05
 _UCB = 2.0
@@ -52,6 +48,9 @@ _ACQUISITIONS: Mapping[str, Callable[..., AcquisitionFunction]] = {
 }
 
 
+CHOICES = {"tasks": tuple(TASKS), "acquisitions": tuple(_ACQUISITIONS)}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How much is measured.
@@ -61,8 +60,7 @@ class Settings:
         acquisitions: Names in `_ACQUISITIONS`.
         seeds: Of the observations and of both ways of finding a network.
         observations: Random networks of the table that the model is fitted to.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        data: Folder of the tables, see `published`.
         storage: Where finished measurements are kept, a line each; the same command goes on there.
     """
 
@@ -82,27 +80,18 @@ QUICK = Settings(
 def run(settings: Settings) -> Report:
     """Measure.
 
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-
     Raises:
         TableError: A file in it is missing or damaged.
     """
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k not in ("data", "storage")}
-    report = Report("relaxed", QUESTION, described)
+    report = Report()
     rows: list[dict[str, Any]] = []
-    if not _data(settings).is_dir():
-        report.notes.append(
-            f"Nothing is measured: {_data(settings)} is no folder (set HOTNAS_DATA to that of the"
-            " published tables)."
-        )
-    else:
-        for name in settings.tasks:
-            records = _records(settings, name)
-            for acquisition in settings.acquisitions:
-                mine = [record[acquisition] for record in records]
-                rows.append(_compared(TASKS[name].title, acquisition, mine))
+    data = published(settings.data)
+    for name in settings.tasks:
+        records = _records(settings, name, data)
+        for acquisition in settings.acquisitions:
+            mine = [record[acquisition] for record in records]
+            rows.append(_compared(TASKS[name].title, acquisition, mine))
     report.tables.append(
         Table(
             "values",
@@ -128,7 +117,12 @@ def run(settings: Settings) -> Report:
         where = f"{row['task']}, {row['acquisition']}"
         report.claims += [
             Claim(f"{where}: mean gain in acquisition value", ">=", 0.0, row["gain"]),
-            Claim(f"{where}: p of the paired test", "<=", SIGNIFICANCE, row["p"]),
+            Claim(
+                f"{where}: p of the paired test",
+                "<=",
+                SIGNIFICANCE,
+                1.0 if row["p"] is None else row["p"],
+            ),
         ]
     report.notes.append(
         "Both are judged by the acquisition value that the model itself gives to a valid network"
@@ -140,14 +134,7 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def _data(settings: Settings) -> Path:
-    if settings.data is not None:
-        return Path(settings.data)
-    named = os.environ.get("HOTNAS_DATA")
-    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-
-
-def _records(settings: Settings, name: str) -> list[dict[str, Any]]:
+def _records(settings: Settings, name: str, data: Path) -> list[dict[str, Any]]:
     """A record per seed."""
     about = {
         "observations": settings.observations,
@@ -159,7 +146,7 @@ def _records(settings: Settings, name: str) -> list[dict[str, Any]]:
 
     def measure(key: Key) -> dict[str, Any]:
         if not table:
-            table.append(TASKS[name].open(_data(settings)))
+            table.append(TASKS[name].open(data))
         return _measure(table[0], settings, key["seed"])
 
     file = Path(settings.storage) / f"{name}.jsonl"
@@ -172,13 +159,12 @@ def _measure(table: Published, settings: Settings, seed: int) -> dict[str, Any]:
     space = known.space if isinstance(known, Subset) else known
     generator = torch.Generator().manual_seed(seed)
     nets = known.sample(settings.observations, generator=generator, distinct=True)
-    values = torch.tensor([table(net).value for net in nets], dtype=torch.float64).log()
+    values = logarithms(table, nets)
     targets = -(values - values.mean()) / values.std()
     model = HOTNNGP(space.encode(nets), targets[:, None], space=space)
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore", OptimizationWarning)
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        fit(model)
     best = float(targets.max())
     return {
         name: _both_ways(model, partial(_ACQUISITIONS[name], best=best), nets, generator)
@@ -218,29 +204,24 @@ def _both_ways(
 
 
 def _compared(title: str, acquisition: str, records: list[dict[str, float]]) -> dict[str, Any]:
-    def of(name: str) -> Tensor:
-        return torch.tensor([record[name] for record in records], dtype=torch.float64)
-
-    gains = of("relaxed") - of("pool")
-    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
-    error = gains.std() / len(gains) ** 0.5 if len(gains) > 1 else gains.new_tensor(torch.nan)
+    names = ("evaluations", "relaxed", "pool", "seconds", "pool_seconds")
+    of = {name: [record[name] for record in records] for name in names}
+    gains = [relaxed - pool for relaxed, pool in zip(of["relaxed"], of["pool"], strict=True)]
+    won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return {
         "task": title,
         "acquisition": acquisition,
-        **{
-            name: of(name).mean().item()
-            for name in ("evaluations", "relaxed", "pool", "seconds", "pool_seconds")
-        },
-        "gains": gains.tolist(),
-        "gain": gains.mean().item(),
-        "gain_error": error.item(),
+        **{name: statistics.fmean(values) for name, values in of.items()},
+        "gains": gains,
+        "gain": statistics.fmean(gains),
+        "gain_error": standard_error(gains),
         "wins": f"{won} - {len(gains) - won - lost} - {lost}",
-        "p": float(wilcoxon(gains).pvalue) if won + lost else 1.0,
+        "p": paired(of["relaxed"], of["pool"]),
     }
 
 
 def draw(report: Report) -> Figure:
-    """What the gradient gains over the pool, by seed, and the mean."""
+    """Draw what the gradient gains over the pool, by seed, and the mean."""
     figure, (axes,) = canvas(1, width=7.0)
     rows = report.rows("values")
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Rates and time per iteration over the number of nodes."""
+"""How do rate and time per iteration grow with the number of nodes?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,15 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import solvers
-from benchmarks.figures import COLOURS, INK, canvas, label_ends, log_log
-from benchmarks.problems import Problems, random_problems
-from benchmarks.report import Claim, Column, Report, Row, Table, number
-from benchmarks.solvers import Job
-from benchmarks.timing import alternate
+from benchmarks.measuring import solvers
+from benchmarks.measuring.figures import COLOURS, INK, canvas, label_ends, log_log
+from benchmarks.measuring.problems import Problems, random_problems
+from benchmarks.measuring.report import Claim, Column, Report, Row, Table, number
+from benchmarks.measuring.solvers import Job
+from benchmarks.measuring.timing import alternate
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "growth", "run"]
+__all__ = ["QUICK", "Settings", "draw", "growth", "run"]
 
-QUESTION = "how do rate and time per iteration grow with the number of nodes?"
 
 TARGET = 3.2
 FIRST, LAST = 8, 32
@@ -50,24 +49,9 @@ QUICK = Settings(problems=64, peer_entries=500_000, rounds=2, seconds=0.05)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
-    report = Report(
-        "scaling",
-        QUESTION,
-        {
-            "sizes": list(settings.sizes),
-            "problems": settings.problems,
-            "rounds": settings.rounds,
-            "seconds_per_turn": settings.seconds,
-            "seed": settings.seed,
-            "threads": 1,
-        },
-    )
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows: list[dict[str, Any]] = []
     for nodes in settings.sizes:
@@ -124,13 +108,13 @@ def run(settings: Settings) -> Report:
 
 
 def ours_rows(rows: Sequence[Row], loss: str) -> list[Row]:
-    """Our rows of one loss, smallest first."""
+    """Return our rows of one loss, smallest first."""
     chosen = [row for row in rows if row["loss"] == loss and row["iterations"] is not None]
     return sorted(chosen, key=lambda row: int(row["nodes"]))
 
 
 def growth(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """Exponent p of the least-squares fit times ~ sizes^p on logarithmic scales."""
+    """Return the exponent p of the least-squares fit times ~ sizes^p on logarithmic scales."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
@@ -158,7 +142,7 @@ def _measure(jobs: Sequence[Job], problems: Problems, settings: Settings) -> lis
 
 
 def draw(report: Report) -> Figure:
-    """Throughput against size, every solver; time per iteration with its fit."""
+    """Draw throughput against size, every solver; time per iteration with its fit."""
     rows = report.rows("rates")
     figure, (left, right) = canvas(2, width=6.6, height=4.8)
     sizes = sorted({row["nodes"] for row in rows})

@@ -1,4 +1,4 @@
-"""Pairs per processor second of one thread, beside POT and OTT-JAX, on the same problems."""
+"""How much faster than POT is one thread, at the same objective?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,17 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import solvers
-from benchmarks.evaluate import Array, marginal_error, objectives
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.problems import DARTS_NODES, Problems, random_problems, real_problems
-from benchmarks.report import Claim, Column, Report, Table, number
-from benchmarks.solvers import Job
-from benchmarks.timing import alternate
+from benchmarks.measuring import solvers
+from benchmarks.measuring.evaluate import Array, marginal_error, objectives
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.problems import DARTS_NODES, Problems, random_problems, real_problems
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.solvers import Job
+from benchmarks.measuring.timing import alternate
 from hotnas_torch.ot.terms import Pairs
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how much faster than POT is one thread, at the same objective?"
 
 TARGETS = {8: 1000.0, 11: 600.0, 20: 300.0}
 """Promised multiples of POT's rate by number of nodes."""
@@ -71,25 +70,10 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
+    """Measure."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(settings.seed)
-    report = Report(
-        "speed",
-        QUESTION,
-        {
-            "sizes": [list(size) for size in settings.sizes],
-            "rounds": settings.rounds,
-            "seconds_per_turn": settings.seconds,
-            "seed": settings.seed,
-            "threads": 1,
-            "ours": {"dtype": "float32", "tol": 1e-4, "starts": 1},
-        },
-    )
+    report = Report()
     for pairs in settings.pair_sets:
         rows: list[dict[str, Any]] = []
         for nodes, timed, count in settings.sizes:
@@ -243,7 +227,7 @@ def _claims(rows: Sequence[dict[str, Any]], pairs: str) -> list[Claim]:
 
 
 def draw(report: Report) -> Figure:
-    """Multiples of POT's rate beside the promised ones, and mean objectives, by pair set."""
+    """Draw multiples of POT's rate beside the promised ones, and mean objectives, by pair set."""
     tables = [table for table in report.tables if table.name.startswith("l1_")]
     figure, panels = canvas(2, len(tables), height=3.8)
     for place, table in enumerate(tables):

@@ -1,24 +1,26 @@
-"""How far the operation distribution decides: the spread inside an encoding and over the space."""
+"""How much of an architecture's error does its operation distribution decide?"""
 
-import os
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.tables import published
 from hotnas_torch.comparison.tasks import TASKS
 from hotnas_torch.spaces.encodings import encoding_of
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how much of an architecture's error does its operation distribution decide?"
 
 _SHOWN = 100
+
+
+CHOICES = {"tasks": tuple(TASKS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,7 @@ class Settings:
         encodings: Encodings drawn uniformly from the simplex, as in Fig. 2 of ANASOD.
         networks: Distinct networks of each that has as many; of the others all.
         seed: Of the draws.
-        data: Folder of the tables; None takes ``$HOTNAS_DATA``, else ``shared/data`` beside the
-            checkout.
+        data: Folder of the tables, see `published`.
     """
 
     tasks: tuple[str, ...] = ("nb201_cifar10", "nb201_cifar100", "nasbench_macro")
@@ -45,23 +46,10 @@ QUICK = Settings(tasks=("nasbench_macro",), encodings=40)
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure. Without the folder of the tables, nothing is, and a note says so.
-    """
-    described = {k: v for k, v in asdict(settings).items() if k != "data"}
-    report = Report("spread", QUESTION, described)
-    named = settings.data or os.environ.get("HOTNAS_DATA")
-    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-    rows = []
-    if folder.is_dir():
-        rows = [_measure(name, folder, settings) for name in settings.tasks]
-    else:
-        report.notes.append(
-            f"Nothing is measured: {folder} is no folder (set HOTNAS_DATA to that of the published"
-            " tables)."
-        )
+    """Measure."""
+    report = Report()
+    folder = published(settings.data)
+    rows = [_measure(name, folder, settings) for name in settings.tasks]
     report.tables.append(
         Table(
             "spread",
@@ -143,11 +131,7 @@ def _explained(values: Tensor, place: Tensor) -> float:
 
 
 def draw(report: Report) -> Figure:
-    """Mean and spread of the best encodings that were drawn, beside the spread of all.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the mean and spread of the best encodings that were drawn, beside the spread of all."""
     rows = report.rows("spread")
     figure, panels = canvas(max(len(rows), 1), width=4.6, height=3.4)
     for axes, row in zip(panels, rows, strict=False):

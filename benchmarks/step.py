@@ -1,22 +1,21 @@
-"""One step of HOTNAS on the clock: fit, pool, and a batch chosen from it."""
+"""How long does one step of HOTNAS take?"""
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import processors
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import processors
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Network
 from hotnas_torch.search import HOTNAS
 from hotnas_torch.spaces import NASBench201
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how long does one step of HOTNAS take?"
 
 TARGET = 3.0
 _COSTS = {"nor_conv_3x3": -1.0, "nor_conv_1x1": -0.5, "skip_connect": -0.2, "none": 0.4}
@@ -57,12 +56,8 @@ def _value(net: Network) -> float:
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: How much.
-    """
-    report = Report("step", QUESTION, asdict(settings) | {"threads": processors()})
+    """Measure."""
+    report = Report()
     torch.set_num_threads(processors())
     strategy = HOTNAS(
         NASBench201(),
@@ -90,11 +85,7 @@ def run(settings: Settings) -> Report:
 
 
 def draw(report: Report) -> Figure:
-    """Seconds by step.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw the seconds by step."""
     figure, (axes,) = canvas(1)
     rows = report.rows("steps")
     axes.bar([row["step"] for row in rows], [row["wall"] for row in rows], color=COLOURS[0])

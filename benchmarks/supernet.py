@@ -1,11 +1,10 @@
-"""Samplers that train a supernet and search it at once: which pooling positions they end with."""
+# Over 400 lines: one comparison, read from its settings down to its picture.
+"""Does a learned hierarchy find better pooling positions in the same training?"""
 
-import hashlib
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from scipy.stats import kendalltau, rankdata
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.records import Key, recorded
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.records import Key, recorded
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.statistics import standard_error
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Boltzmann,
@@ -45,11 +45,11 @@ from hotnas_torch.nn import (
     train,
 )
 from hotnas_torch.nn.supernets.single_path import Normalization
+from hotnas_torch.objectives.training import seeded_generator
 from hotnas_torch.spaces import Pooling
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "does a learned hierarchy find better pooling positions in the same training?"
 
 _TITLES = {
     "uniform": "uniform",
@@ -122,14 +122,9 @@ QUICK = Settings(
 
 
 def run(settings: Settings) -> Report:
-    """Train every network alone, then search with every method.
-
-    Args:
-        settings: How much.
-    """
+    """Train every network alone, then search with every method."""
     torch.set_num_threads(1)
-    described = {k: v for k, v in asdict(settings).items() if k != "storage"}
-    report = Report("supernet", QUESTION, described)
+    report = Report()
     truth, running = _truth(settings, "batch"), _truth(settings, "running")
     ranks, running_ranks = (rankdata(-np.array(one), method="average") for one in (truth, running))
     place = {net.spec: index for index, net in enumerate(_NETS)}
@@ -342,7 +337,7 @@ def _alone(settings: Settings, key: Key, normalization: Normalization) -> Mappin
         input_channels=1,
         only=_SPACE.from_string(key["network"]),
         normalization=normalization,
-        generator=_generator(key["seed"], "alone", key["network"]),
+        generator=seeded_generator(key["seed"], "alone", key["network"]),
     )
     # Nothing is chosen by validation here, so little of it is measured.
     validation = Split(data.validation.images[:_FEW], data.validation.labels[:_FEW])
@@ -354,7 +349,7 @@ def _alone(settings: Settings, key: Key, normalization: Normalization) -> Mappin
             batch_size=settings.batch,
             learning_rate=settings.learning_rate,
         ),
-        generator=_generator(key["seed"], "order"),
+        generator=seeded_generator(key["seed"], "order"),
     )
     return {"accuracy": result.test_accuracy}
 
@@ -369,7 +364,7 @@ def _search(settings: Settings, key: Key) -> Mapping[str, Any]:
         sampler,
         _data(settings),
         _training(settings, settings.epochs),
-        generator=_generator(seed, "search"),
+        generator=seeded_generator(seed, "search"),
     )
     chosen = search.run(progress=False).network
     shared = search.accuracies()
@@ -407,7 +402,7 @@ def _tree(settings: Settings, key: Key) -> ArchitectureTree:
     printed = key.get("constants") == "printed"
     match key["method"]:
         case "random":
-            return random_tree(len(_NETS), generator=_generator(key["seed"], "tree"))
+            return random_tree(len(_NETS), generator=seeded_generator(key["seed"], "tree"))
         case "outputs":
             distances = _output_distances(settings, key["seed"], key["pretraining"])
         case "hotnn":
@@ -431,14 +426,14 @@ def _output_distances(settings: Settings, seed: int, epochs: int) -> Tensor:
             Uniform(len(_NETS)),
             data,
             _training(settings, epochs),
-            generator=_generator(seed, "pretraining"),
+            generator=seeded_generator(seed, "pretraining"),
         ).run(progress=False)
     return output_distances(supernet.outputs(data.validation.images, _NETS))
 
 
 def _supernet(settings: Settings, seed: int, purpose: str) -> PoolingSupernet:
     return PoolingSupernet(
-        width=settings.width, input_channels=1, generator=_generator(seed, purpose)
+        width=settings.width, input_channels=1, generator=seeded_generator(seed, purpose)
     )
 
 
@@ -453,15 +448,10 @@ def _training(settings: Settings, epochs: int) -> SupernetSettings:
 
 def _data(settings: Settings) -> ImageData:
     return digits(
-        generator=_generator(0, "data"),
+        generator=seeded_generator(0, "data"),
         num_train=settings.train,
         num_validation=settings.validation,
     )
-
-
-def _generator(seed: int, *purpose: str) -> torch.Generator:
-    digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 # --- showing --------------------------------------------------------------------------------------
@@ -484,7 +474,7 @@ def _row(
         "best_rank": float(ranks[best]),
         "rank": statistics.fmean(float(ranks[end]) for end in ends),
         "accuracy": statistics.fmean(accuracies),
-        "error": statistics.stdev(accuracies) / math.sqrt(len(runs)) if len(runs) > 1 else None,
+        "error": standard_error(accuracies),
         "reward": 100.0 * statistics.fmean(x for one in runs for x in one["rewards"][-last:]),
         "correlation": statistics.fmean(
             float(kendalltau(one["shared"], truth).statistic) for one in runs
@@ -498,11 +488,7 @@ def _row(
 
 
 def draw(report: Report) -> Figure:
-    """What less pre-training gives, and how rewards and choices develop.
-
-    Args:
-        report: What `run` returned.
-    """
+    """Draw what less pre-training gives, and how rewards and choices develop."""
     figure, (left, middle, right) = canvas(3, width=4.6, height=3.8)
     rows = report.rows("pretraining")
     left.errorbar(

@@ -1,4 +1,4 @@
-"""What further threads bring, on the clock."""
+"""How much faster are two threads than one?"""
 
 import concurrent.futures
 import math
@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import solvers
-from benchmarks.figures import COLOURS, INK, canvas
-from benchmarks.machine import Load, processors, thread_seconds
-from benchmarks.problems import random_problems
-from benchmarks.report import Claim, Column, Report, Table, number
+from benchmarks.measuring import solvers
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.machine import Load, processors, thread_seconds
+from benchmarks.measuring.problems import random_problems
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
-__all__ = ["QUESTION", "QUICK", "Settings", "draw", "run"]
+__all__ = ["QUICK", "Settings", "draw", "run"]
 
-QUESTION = "how much faster are two threads than one?"
 
 TARGET = 1.8
 BUSY = 0.1
@@ -61,22 +60,8 @@ _COLUMNS = (
 
 
 def run(settings: Settings) -> Report:
-    """Measure.
-
-    Args:
-        settings: What to measure.
-    """
-    report = Report(
-        "threads",
-        QUESTION,
-        {
-            "sizes": list(settings.sizes),
-            "rounds": settings.rounds,
-            "seconds_per_turn": settings.seconds,
-            "processors": processors(),
-            "seed": settings.seed,
-        },
-    )
+    """Measure."""
+    report = Report()
     generator = torch.Generator().manual_seed(settings.seed)
     rows: list[dict[str, Any]] = []
     with _pool() as pool:
@@ -156,7 +141,7 @@ def _pot_share(nodes: int, count: int, seed: int) -> int:
 def _compare(
     solve: Callable[[int], int], settings: Settings, *, rounds: int | None = None
 ) -> dict[str, Any]:
-    """Rates of one and of two workers; ``solve`` takes their number, returns problems solved."""
+    """Rates of one and of two workers; `solve` takes their number, returns problems solved."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     busiest: dict[int, list[float]] = {1: [], 2: []}
     for workers in rates:
@@ -183,7 +168,7 @@ def _compare(
 
 
 def draw(report: Report) -> Figure:
-    """Speed-up by size, on the clock and by processor time."""
+    """Draw speed-up by size, on the clock and by processor time."""
     figure, (axes,) = canvas(1)
     rows = [row for row in report.rows("threads") if row["solver"] == solvers.OURS]
     width = 0.36

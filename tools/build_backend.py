@@ -2,9 +2,9 @@
 
 What can be installed is installed, in this order: the compiled core with CUDA kernels, the core
 without them, pure torch. Why something is missing is written beside it, and
-``hotnas_torch.show_config()`` says so. ``HOTNAS_REQUIRE_EXT=1`` ends the build instead of leaving
-the core out, ``HOTNAS_WITH_CUDA=ON`` instead of leaving the CUDA kernels out, and
-``HOTNAS_NO_EXT=1`` does not compile at all.
+`hotnas_torch.show_config()` says so. `HOTNAS_REQUIRE_EXT=1` ends the build instead of leaving
+the core out, `HOTNAS_WITH_CUDA=ON` instead of leaving the CUDA kernels out, and
+`HOTNAS_NO_EXT=1` does not compile at all.
 """
 
 import json

@@ -26,7 +26,7 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def installed() -> str | None:
-    """Version of the installed torch, or None when there is none or it is too old."""
+    """Return the version of the installed torch, or None when there is none or it is too old."""
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -36,7 +36,7 @@ def installed() -> str | None:
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether the driver knows a GPU: by nvidia-smi, or by /proc where that is not on the path."""
+    """Return whether the driver knows a GPU: by nvidia-smi, or by /proc without it."""
     if shutil.which("nvidia-smi"):
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
         if listing.returncode == 0 and "GPU" in listing.stdout:
@@ -46,7 +46,7 @@ def has_nvidia_gpu() -> bool:
 
 
 def planned(requirement: str) -> list[str]:
-    """Names of the packages that pip would install for a requirement; downloads metadata only.
+    """Return names of the packages that pip would install; it downloads metadata only.
 
     Raises:
         subprocess.CalledProcessError: pip finds no solution; it has said why.

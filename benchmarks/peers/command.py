@@ -1,6 +1,6 @@
-"""The command ``python -m benchmarks.peers``."""
+# Over 400 lines: one command, read from what is run to what is judged.
+"""The tests of other libraries, run on ours, and why a case fails."""
 
-import argparse
 import fnmatch
 import importlib.metadata
 import json
@@ -17,15 +17,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.report import Claim, Column, Report, Table, Unavailable, number
 from benchmarks.peers import record, sources
-from benchmarks.report import Column, Table, number
+from hotnas_torch.files import write_text
 
-__all__ = ["SUITES", "Case", "Known", "Outcome", "Suite", "judge", "main", "run"]
+__all__ = [
+    "CHOICES", "QUICK", "SUITES", "Case", "Known", "Outcome", "Settings", "Suite", "judge", "run",
+    "run_cases",
+]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
 CACHE = ROOT / "build" / "peers"
-RESULTS = ROOT / "benchmarks" / "results" / "peers"
 TIME_LIMIT = 240
 """Seconds of processor time for the cases of a file; on a busy machine it may last longer."""
 
@@ -53,7 +56,7 @@ class Suite:
         plugin: Adapter, a module of this package; None where the files themselves adapt.
         source: Where the files come from; None for those beside this module, which put ours into
             the test cases that the installed library ships.
-        option: Command-line option that gives the source by path.
+        option: Field of the settings that gives the source by path.
     """
 
     peer: str
@@ -120,16 +123,43 @@ SUITES = (
     ),
     Suite("optuna", ["optuna_cases.py"], None),
 )
+CHOICES = {"libraries": tuple(dict.fromkeys(suite.peer for suite in SUITES))}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is run.
+
+    Attributes:
+        libraries: Whose tests.
+        only: Files whose path holds this text.
+        pot: Source of POT by path, a clone.
+        pot_sdist: Source archive of POT by path.
+        gpytorch_sdist: Source archive of GPyTorch by path.
+        botorch: Source of BoTorch by path, a clone.
+        storage: File of all outcomes, of which those that are run now are replaced.
+    """
+
+    libraries: tuple[str, ...] = CHOICES["libraries"]
+    only: str = ""
+    pot: str | None = None
+    pot_sdist: str | None = None
+    gpytorch_sdist: str | None = None
+    botorch: str | None = None
+    storage: str = str(ROOT / "benchmarks" / "results" / "peers" / "outcomes.json")
+
+
+QUICK = Settings(libraries=("optuna",))
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Why cases fail, as ``known.toml`` has it.
+    """Why cases fail, as `known.toml` has it.
 
     Attributes:
         peer: Distribution.
         cases: Pattern of the cases' names, as `fnmatch` has it.
-        kind: ``"convention"``, a documented difference, or ``"fault"``, one of ours still open.
+        kind: `"convention"`, a documented difference, or `"fault"`, one of ours still open.
         reason: In words.
     """
 
@@ -143,7 +173,7 @@ class Known:
             raise ValueError(f"kind must be 'convention' or 'fault', got {self.kind!r}")
 
     def covers(self, peer: str, case: str) -> bool:
-        """Whether it speaks of a case."""
+        """Return whether it speaks of a case."""
         return peer == self.peer and fnmatch.fnmatchcase(case, self.cases.replace("[", "[[]"))
 
 
@@ -153,7 +183,7 @@ class Case:
 
     Attributes:
         case: Name, as pytest has it.
-        outcome: ``"passed"``, ``"failed"`` or ``"skipped"``.
+        outcome: `"passed"`, `"failed"` or `"skipped"`.
         reached: How often it reached what of ours.
         outside: How often a call was outside what ours solves, and why.
         message: Of a failure.
@@ -202,7 +232,7 @@ class Outcome:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
-def run(
+def run_cases(
     folder: Path, names: Sequence[str], plugin: str | None, *, plain: bool = False
 ) -> tuple[list[Case], str]:
     """Run cases in a process of their own.
@@ -323,50 +353,21 @@ def _explained(outcome: Outcome, known: Sequence[Known]) -> Outcome:
 def _measure(suite: Suite, folder: Path, file: str, known: Sequence[Known]) -> Outcome:
     version = importlib.metadata.version(suite.peer)
     label = version if suite.source is None else suite.source.label
-    cases, trouble = run(folder, [file], suite.plugin)
+    cases, trouble = run_cases(folder, [file], suite.plugin)
     failed = [case.case for case in cases if case.outcome == "failed"]
     plain: list[Case] = []
     if failed and suite.plugin is not None:
-        plain, _ = run(folder, failed, suite.plugin, plain=True)
+        plain, _ = run_cases(folder, failed, suite.plugin, plain=True)
     return judge(Outcome(suite.peer, version, label, file), cases, plain, known, trouble)
 
 
 def read_known(file: Path = HERE / "known.toml") -> list[Known]:
-    """The reasons for failures.
+    """Return the reasons for failures.
 
     Raises:
         ValueError, TypeError: An entry is not what `Known` says.
     """
     return [Known(**item) for item in tomllib.loads(file.read_text(encoding="utf-8"))["known"]]
-
-
-def _markdown(outcomes: Sequence[Outcome]) -> str:
-    count = number()
-    table = Table(
-        "peers",
-        "Tests of other libraries, run on ours",
-        [
-            Column("peer", "library"),
-            Column("version", "installed"),
-            Column("tests", "tests of"),
-            Column("file", "file"),
-            Column("cases", "cases", count),
-            Column("reach_us", "reach us", count),
-            Column("passed", "passed", count),
-            Column("plain", "fail without us too", count),
-            Column("known", "known reason", count),
-            Column("unexpected", "unexpected", count),
-        ],
-        [*(asdict(outcome) for outcome in outcomes), *_totals(outcomes)],
-    )
-    lines = [table.markdown(), "", "## Failures, and why", ""]
-    for outcome in outcomes:
-        for failure in outcome.failures:
-            why = failure["why"] or "**not known**"
-            lines.append(f"- `{failure['case']}` ({failure['kind']}): {why}")
-            if failure["kind"] != "convention":
-                lines.append(f"  `{failure['message'].replace('`', chr(39))[:200]}`")
-    return "\n".join(lines) + "\n"
 
 
 def _merged(file: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -388,41 +389,30 @@ def _totals(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the peers' tests, write the table, and say whether a failure is unexpected.
+def run(settings: Settings) -> Report:
+    """Run tests, and judge them together with those on file.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process.
+        settings: Which ones.
 
-    Returns:
-        0 when every failure has a known reason and every source was there, else 1.
+    Raises:
+        Unavailable: A source cannot be had.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("peers", nargs="*", help="some libraries, by name; default: all")
-    parser.add_argument("--only", default="", metavar="TEXT", help="files whose path holds TEXT")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder; %(default)s")
-    options = {suite.option for suite in SUITES if suite.option}
-    for option in sorted(options):
-        parser.add_argument(
-            f"--{option.replace('_', '-')}", type=Path, help="its source by path: a clone or a file"
-        )
-    arguments = parser.parse_args(argv)
     CACHE.mkdir(parents=True, exist_ok=True)
-    known, outcomes, missing = read_known(), [], []
+    known, outcomes = read_known(), []
     for suite in SUITES:
-        if arguments.peers and suite.peer not in arguments.peers:
+        files = [file for file in suite.files if settings.only in file]
+        if suite.peer not in settings.libraries or not files:
             continue
-        files = [file for file in suite.files if arguments.only in file]
         folder = HERE
-        if suite.source is not None and files:
-            given = getattr(arguments, suite.option) if suite.option else None
+        if suite.source is not None:
+            given = getattr(settings, suite.option) if suite.option else None
             try:
-                folder = suite.source.obtain(CACHE, given)
+                folder = suite.source.obtain(CACHE, given and Path(given))
             except sources.Missing as error:
-                missing.append(suite)
                 hint = f"--{str(suite.option).replace('_', '-')} PATH gives it"
-                print(f"{suite.peer} {suite.source.label}: {error} ({hint})", file=sys.stderr)
-                continue
+                message = f"{suite.peer} {suite.source.label}: {error} ({hint})"
+                raise Unavailable(message) from error
         for file in files:
             outcome = _measure(suite, folder, file, known)
             outcomes.append(outcome)
@@ -431,13 +421,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f" {outcome.passed} pass, {outcome.unexpected} fail unexpectedly",
                 flush=True,
             )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    results = arguments.output / "peers.json"
-    merged = [_explained(outcome, known) for outcome in _merged(results, outcomes)]
-    text = _markdown(merged)
-    (arguments.output / "peers.md").write_text(text, encoding="utf-8")
-    results.write_text(
-        json.dumps([asdict(outcome) for outcome in merged], indent=1) + "\n", encoding="utf-8"
+    storage = Path(settings.storage)
+    merged = [_explained(outcome, known) for outcome in _merged(storage, outcomes)]
+    stored = json.dumps([asdict(outcome) for outcome in merged], indent=1)
+    write_text(storage, stored + "\n")
+    unexpected = sum(outcome.unexpected for outcome in outcomes)
+    return Report(
+        tables=_tables(merged),
+        claims=[Claim("failures that have no known reason", "<=", 0, unexpected)],
     )
-    print(text)
-    return int(bool(missing) or any(outcome.unexpected for outcome in outcomes))
+
+
+def _tables(outcomes: Sequence[Outcome]) -> list[Table]:
+    count = number()
+    columns = [
+        Column("peer", "library"),
+        Column("version", "installed"),
+        Column("tests", "tests of"),
+        Column("file", "file"),
+        Column("cases", "cases", count),
+        Column("reach_us", "reach us", count),
+        Column("passed", "passed", count),
+        Column("plain", "fail without us too", count),
+        Column("known", "known reason", count),
+        Column("unexpected", "unexpected", count),
+    ]
+    failures = [failure for outcome in outcomes for failure in outcome.failures]
+    why = [Column(name, name) for name in ("case", "kind", "why")]
+    rows = [*(asdict(outcome) for outcome in outcomes), *_totals(outcomes)]
+    return [
+        Table("files", "Tests of other libraries, run on ours", columns, rows),
+        Table("failures", "Failures, and why", why, failures),
+    ]

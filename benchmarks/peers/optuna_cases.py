@@ -42,7 +42,7 @@ class _Counted(StrategySampler):
 class _Strategies:
     @pytest.fixture(params=list(_STRATEGIES))
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
-        """Makes a sampler of a strategy with its defaults."""
+        """Make a sampler of a strategy with its defaults."""
 
         def make() -> BaseSampler:
             generator = torch.Generator().manual_seed(0)

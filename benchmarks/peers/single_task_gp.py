@@ -74,7 +74,7 @@ def pytest_configure() -> None:
     signature = inspect.signature(SingleTaskGP)
 
     class Chooser(type(SingleTaskGP)):  # type: ignore[misc]
-        """Makes ours where SingleTaskGP is called; knows every SingleTaskGP as its own."""
+        """Make ours where SingleTaskGP is called; know every SingleTaskGP as its own."""
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls is not Stand:

@@ -40,7 +40,7 @@ class Archive:
         return f"{self.version} (sdist)"
 
     def obtain(self, cache: Path, given: Path | None) -> Path:
-        """The folder that holds the tests, downloaded if it is not in the cache.
+        """Return the folder that holds the tests, downloaded if it is not in the cache.
 
         Args:
             cache: Folder for what is obtained.
@@ -86,7 +86,7 @@ class Checkout:
         return f"{self.commit[:10]} (git)"
 
     def obtain(self, cache: Path, given: Path | None) -> Path:
-        """The folder that holds the tests, fetched if it is not in the cache.
+        """Return the folder that holds the tests, fetched if it is not in the cache.
 
         Args:
             cache: Folder for what is obtained.

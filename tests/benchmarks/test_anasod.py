@@ -1,12 +1,14 @@
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import dnas, spread
-from benchmarks.anasod import GROUPS, main, tabulate
+from benchmarks.anasod import GROUPS, Settings, run, tabulate
+from benchmarks.measuring.report import Unavailable
 from hotnas_torch.comparison import METHODS, Record
 
 
@@ -40,7 +42,7 @@ def test_a_row_is_the_mean_of_what_the_seeds_found():
     assert first["regret"] == 1.5
     assert (first["seeds"], first["better"]) == (2, 3)
     assert (second["error"], second["better"], second["seeds"]) == (5.0, 0, 1)
-    assert math.isnan(second["standard_error"])
+    assert second["standard_error"] is None
     early = tabulate(records, GROUPS["queries300"], evaluations=2)[1]
     assert (early["evaluations"], early["error"]) == (2, 7.5)
 
@@ -50,18 +52,27 @@ def test_every_method_of_a_group_can_be_compared():
         assert set(group.methods) <= set(METHODS)
 
 
-def test_searches_are_run_once_and_tabulated(tmp_path, data_dir, capsys):
-    arguments = ["--data", str(data_dir), "--out", str(tmp_path), "--seeds", "1"]
-    arguments += ["--tasks", "nasbench301", "--groups", "queries300", "--methods", "random"]
-    assert main(arguments) == 0
+def test_searches_are_run_once_and_tabulated(tmp_path, data_dir):
+    settings = Settings(
+        tasks=("nasbench301",),
+        groups=("queries300",),
+        methods=("random",),
+        seeds=1,
+        data=str(data_dir),
+        storage=str(tmp_path),
+    )
+    with pytest.raises(Unavailable, match="has no finished searches"):
+        run(replace(settings, processes=0))
+    found = run(settings)
     files = list(tmp_path.glob("queries300/*/*/*.json"))
     assert len(files) == 1
     before = files[0].stat().st_mtime_ns
-    assert main([*arguments, "--report"]) == 0
+    again = run(replace(settings, processes=0, data="/nowhere"))
     assert files[0].stat().st_mtime_ns == before
-    assert "| random search | 300 | - | - |" in capsys.readouterr().out
-    for name in ("table.csv", "table.md", "queries300.png"):
-        assert (tmp_path / name).stat().st_size > 0
+    assert again.tables == found.tables
+    ((table,),) = [report.tables for report in (found,)]
+    assert "| random search | NB301" in table.markdown()
+    assert list(found.figures) == ["queries300"]
 
 
 def test_the_share_of_variance_between_groups(rng):

@@ -12,6 +12,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.neighbors import KNeighborsRegressor
 
 from benchmarks import metric_quality
+from benchmarks.measuring.report import Unavailable
 from benchmarks.metric_quality import DISTANCES, Distance, Settings, evaluate, predictive, run
 
 
@@ -80,8 +81,9 @@ def test_every_distance_is_measured_and_a_second_run_measures_nothing(
     assert len(rows) == 3 * len(DISTANCES)
     assert all(math.isfinite(row[name]) for row in rows for name in metric_quality._MEASURES)
     assert len(first.rows("time")) == 2 * len(DISTANCES)
-    files = sorted(tmp_path.rglob("*.json"))
-    assert len(files) == 2 * len(DISTANCES)
+    files = sorted(tmp_path.glob("*.jsonl"))
+    lines = [file.read_text().splitlines(keepends=True) for file in files]
+    assert [len(of) for of in lines] == 2 * [len(DISTANCES)]
 
     def refuse(*_: object) -> None:
         raise AssertionError("measured again")
@@ -89,11 +91,11 @@ def test_every_distance_is_measured_and_a_second_run_measures_nothing(
     measure = metric_quality._measure
     monkeypatch.setattr(metric_quality, "_measure", refuse)
     assert run(settings).rows("quality") == rows
-    # A file that is lost, or of another measurement, is measured again, and nothing else is.
-    files[0].unlink()
-    document = json.loads(files[1].read_text())
+    # A line that is lost, or of another measurement, is measured again, and nothing else is.
+    files[0].write_text("".join(lines[0][1:]))
+    document = json.loads(lines[1][0])
     document["about"]["train"] = 99
-    files[1].write_text(json.dumps(document))
+    files[1].write_text(json.dumps(document) + "\n" + "".join(lines[1][1:]))
     with pytest.raises(AssertionError, match="measured again"):
         run(settings)
     calls: list[object] = []
@@ -134,11 +136,9 @@ def test_a_distance_that_learns_is_built_for_every_task(
     assert not torch.equal(built[1], built[2])
 
 
-def test_without_tables_nothing_is_measured_and_the_report_says_why(tmp_path: Path) -> None:
-    report = run(Settings(data=str(tmp_path / "nowhere"), storage=str(tmp_path)))
-    assert report.rows("quality") == []
-    assert "nowhere is no folder (set HOTNAS_DATA" in report.notes[0]
-    assert metric_quality.draw(report).get_axes()
+def test_without_tables_nothing_is_measured_and_the_error_says_why(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"nowhere is no folder \(set HOTNAS_DATA"):
+        run(Settings(data=str(tmp_path / "nowhere"), storage=str(tmp_path)))
 
 
 def test_ranks_count_from_the_best_of_every_task() -> None:

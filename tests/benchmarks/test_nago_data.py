@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from benchmarks import nago_data
-from benchmarks.nago_data import CASES, main, read_evaluations
+from benchmarks.measuring.report import Unavailable
+from benchmarks.nago_data import CASES, Settings, read_evaluations, run
 from hotnas_torch.nn import TrainingSettings
 
 
@@ -25,9 +26,9 @@ def untimed(path):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(path)]
 
 
-def test_an_interrupted_run_goes_on_where_it_was(small, tmp_path, capsys):
-    arguments = ["--cases", "rnag", "--thetas", "2", "--samples", "2", "--out", str(tmp_path)]
-    main(arguments)
+def test_an_interrupted_run_goes_on_where_it_was(small, tmp_path):
+    settings = Settings(cases=("rnag",), thetas=2, samples=2, storage=str(tmp_path))
+    run(settings)
     table = tmp_path / "rnag.csv"
     complete = untimed(table)
     assert [(row["theta"], row["sample"]) for row in complete] == [
@@ -37,15 +38,15 @@ def test_an_interrupted_run_goes_on_where_it_was(small, tmp_path, capsys):
     # As if it had been stopped after the epochs of the last evaluation, before its row.
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-1]))
-    main(arguments)
+    (row,) = run(settings).rows("generators")
     assert untimed(table) == complete
     assert table.read_text().startswith("".join(lines[:-1]))
     assert len(rows(tmp_path / "rnag-epochs.csv")) == 4
-    assert "| RNAG | 4 |" in capsys.readouterr().out
+    assert (row["generator"], row["evaluations"]) == ("RNAG", 4)
 
 
 def test_tables_read_back_as_points_of_the_cube(small, tmp_path):
-    main(["--cases", "rnag", "--thetas", "2", "--samples", "1", "--out", str(tmp_path)])
+    run(Settings(cases=("rnag",), thetas=2, samples=1, storage=str(tmp_path)))
     found = read_evaluations("rnag", tmp_path)
     space = CASES["rnag"].space
     drawn = space.sample(CASES["rnag"].num_thetas, generator=torch.Generator().manual_seed(0))
@@ -57,14 +58,14 @@ def test_tables_read_back_as_points_of_the_cube(small, tmp_path):
 
 
 def test_tables_of_other_trainings_are_not_mixed(small, tmp_path, monkeypatch):
-    arguments = ["--cases", "rnag", "--thetas", "1", "--samples", "1", "--out", str(tmp_path)]
-    main(arguments)
+    settings = Settings(cases=("rnag",), thetas=1, samples=1, storage=str(tmp_path))
+    run(settings)
     monkeypatch.setattr(nago_data, "PARAMETER_LIMIT", 5_000)
-    with pytest.raises(SystemExit, match=r"rnag\.json describes other trainings"):
-        main(arguments)
+    with pytest.raises(Unavailable, match=r"rnag\.json describes other trainings"):
+        run(settings)
 
 
-def test_spread_is_split_into_between_and_within(tmp_path, capsys):
+def test_spread_is_split_into_between_and_within(tmp_path):
     errors = {0: [10.0, 14.0], 1: [20.0, 26.0]}
     lines = ["theta,sample,error,memory,operations,cpu_seconds"]
     lines += [
@@ -73,7 +74,7 @@ def test_spread_is_split_into_between_and_within(tmp_path, capsys):
         for sample, error in enumerate(group)
     ]
     (tmp_path / "hnag.csv").write_text("\n".join(lines) + "\n")
-    main(["--report", "--out", str(tmp_path)])
+    (row,) = run(Settings(thetas=0, storage=str(tmp_path))).rows("generators")
     between = statistics.stdev([12.0, 23.0])
     within = statistics.fmean([8.0, 18.0]) ** 0.5
-    assert f"| {between:.1f} | {within:.1f} |" in capsys.readouterr().out
+    assert (row["between"], row["within"]) == pytest.approx((between, within))

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import nago_search
-from benchmarks.nago_search import QUICK, Settings, Trainings, main, search_budgets, search_front
+from benchmarks.nago_search import QUICK, Settings, Trainings, run, search_budgets, search_front
 from hotnas_torch.nago import BNNSurrogate, Sampling, UncertainPareto
 
 
@@ -59,11 +60,11 @@ def test_budgets_are_spent_and_errors_are_those_of_full_trainings(
     runs = {name: search_budgets(name, trainings, settings, 0) for name in nago_search.SINGLE}
     # One round: 4 * 2 + 2 * 4 + 8, 2 * 4 + 8, and 3 * 8 epochs.
     total = 2 * (24 + 16 + 24)
-    for run in runs.values():
-        assert run["cost"] == sorted(run["cost"])
-        assert run["error"] == sorted(run["error"], reverse=True)
+    for found in runs.values():
+        assert found["cost"] == sorted(found["cost"])
+        assert found["error"] == sorted(found["error"], reverse=True)
         # Trainings that fail cost as much, and have no error.
-        assert total - 32 < run["cost"][-1] <= total
+        assert total - 32 < found["cost"][-1] <= total
     assert len(runs["random"]["cost"]) <= 16
     assert runs["hyperband"]["cost"][0] == 24.0
 
@@ -80,8 +81,8 @@ def test_fronts_take_the_evaluations_that_they_are_given(fake: None, tmp_path: P
 def test_an_interrupted_comparison_goes_on_and_reports_what_is_there(
     fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["--quick", "--cases", "hnag", "--out", str(tmp_path), "--records", str(tmp_path)]
-    main([*arguments, "--seeds", "1"])
+    settings = replace(QUICK, cases=("hnag",), seeds=1, storage=str(tmp_path))
+    first = run(settings)
     before = (tmp_path / "searches.jsonl").read_text()
     assert len(before.split("\n{")) == 5
 
@@ -91,16 +92,15 @@ def test_an_interrupted_comparison_goes_on_and_reports_what_is_there(
     with monkeypatch.context() as patch:
         patch.setattr(nago_search, "search_budgets", forbidden)
         patch.setattr(nago_search, "search_front", forbidden)
-        main([*arguments, "--seeds", "1"])
-        main([*arguments, "--report"])
-    text = (tmp_path / "search.md").read_text()
+        assert run(settings).tables == first.tables
+        # As many seeds as are finished, of those that are asked for.
+        finished = run(replace(settings, seeds=2, finished=True))
+    text = finished.markdown()
     assert text.count(" of 1)") == 3
-    assert "| BOHB |" in text
-    assert (tmp_path / "search-progress.png").is_file()
-    assert (tmp_path / "search-fronts.png").is_file()
-    main(arguments)
+    assert "| BOHB " in text
+    assert list(finished.figures) == ["progress", "fronts"]
+    assert run(replace(settings, seeds=2)).markdown().count(" of 2)") == 3
     assert (tmp_path / "searches.jsonl").read_text().startswith(before)
-    assert (tmp_path / "search.md").read_text().count(" of 2)") == 3
 
 
 def test_volumes_are_shares_of_what_was_met() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import nago_surrogate
 from benchmarks.nago_data import Evaluations
-from benchmarks.nago_surrogate import main, predict, split
+from benchmarks.nago_surrogate import Settings, predict, run, split
 from hotnas_torch.nago import BNNSurrogate, Sampling
 
 COLUMNS = (
@@ -65,7 +65,7 @@ def test_predictions_are_compared_with_what_was_not_seen(
 
 
 def test_the_table_has_every_surrogate_and_goes_on_from_its_records(
-    quick: None, rng: torch.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: None, rng: torch.Generator, tmp_path: Path
 ) -> None:
     with (tmp_path / "hnag.csv").open("w", newline="", encoding="utf-8") as file:
         figures = ("error", "validation_loss", "test_error", "memory", "parameters", "operations",
@@ -79,14 +79,12 @@ def test_the_table_has_every_surrogate_and_goes_on_from_its_records(
             writer.writerow(
                 (number, 0, *theta, error, 1, error, 90_000 + 1000 * number, 9, 9, 9, 9)
             )
-    arguments = ["--data", str(tmp_path), "--out", str(tmp_path), "--records", str(tmp_path)]
-    main([*arguments, "--splits", "2"])
-    text = (tmp_path / "surrogate.md").read_text()
-    assert "12 hyperparameters, 12 evaluations; 4 for training, 8 for testing" in text
-    assert all(text.count(f"| {title} |") == 5 for title in nago_surrogate.TARGETS.values())
-    assert (tmp_path / "spread.png").is_file()
-    assert (tmp_path / "fronts.png").is_file()
+    settings = Settings(splits=2, trainings=str(tmp_path), storage=str(tmp_path))
+    report = run(settings)
+    assert "12 hyperparameters, 12 evaluations; 4 for training, 8 for testing" in report.markdown()
+    titles = [row["target_title"] for row in report.rows("hnag")]
+    assert all(titles.count(title) == 5 for title in nago_surrogate.TARGETS.values())
+    assert list(report.figures) == ["spread", "fronts"]
     lines = (tmp_path / "surrogate.jsonl").read_text().splitlines()
-    main([*arguments, "--splits", "2"])
+    assert run(settings).tables == report.tables
     assert (tmp_path / "surrogate.jsonl").read_text().split() == "\n".join(lines).split()
-    assert capsys.readouterr().out.count("heteroscedastic") >= 2

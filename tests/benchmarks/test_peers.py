@@ -82,7 +82,7 @@ def test_a_run_tells_who_reached_us_and_fails_when_ours_is_wrong(tmp_path, broke
     (tmp_path / "test_case.py").write_text(CASE)
     if broken:
         (tmp_path / "conftest.py").write_text(BROKEN)
-    cases, trouble = command.run(tmp_path, ["test_case.py"], "pot")
+    cases, trouble = command.run_cases(tmp_path, ["test_case.py"], "pot")
     assert trouble == ""
     plain = [command.Case("test_case.py::test_that_is_wrong", "failed")]
     outcome = command.judge(command.Outcome("POT", "1", "1", "test_case.py"), cases, plain, [])
@@ -112,7 +112,7 @@ def test_every_known_reason_can_be_read():
 
 
 def test_a_part_that_is_run_again_replaces_its_rows_alone(tmp_path):
-    file = tmp_path / "peers.json"
+    file = tmp_path / "outcomes.json"
     old = [
         command.Outcome("POT", "1", "1", "test/test_ot.py", cases=1),
         command.Outcome("optuna", "1", "1", "optuna_cases.py", cases=1),

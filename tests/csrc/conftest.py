@@ -38,7 +38,7 @@ def fixed_addresses() -> list[str]:
 
 @pytest.fixture(scope="session")
 def testing_ops(built: Callable[[str], Path]) -> Any:
-    """``torch.ops.hotnas_testing``: the operators of the core on lanes that the tests choose."""
+    """`torch.ops.hotnas_testing`: the operators of the core on lanes that the tests choose."""
     torch.ops.load_library(built("_C_testing.so"))
     return torch.ops.hotnas_testing
 

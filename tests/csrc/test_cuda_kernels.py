@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import gpu_occupancy
 from benchmarks.gpu_occupancy import (
     LIMITS,
+    Settings,
     compiler,
     kernels,
     occupancy,
     parse_report,
     read_table,
-    write_table,
+    run,
 )
+from benchmarks.measuring.report import Unavailable
 from hotnas_torch import _ext
 
 REPORT = """\
@@ -113,17 +116,21 @@ def test_as_in_the_committed_table(folder: Path, table: list[dict[str, str]]) ->
         pytest.skip(f"{compiler(folder)} allocates registers in its own way; the table is {name}'s")
     here = {row["architecture"] for row in table}
     assert [row for row in rows if row["architecture"] in here] == table, (
-        f"python -m benchmarks.gpu_occupancy {folder} writes the table anew"
+        f"python -m benchmarks gpu_occupancy --reports {folder} --output benchmarks/results"
+        " writes the table anew"
     )
 
 
-def test_tables_are_read_as_written(tmp_path: Path) -> None:
+def test_tables_are_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"operator": "Fgw", "lanes": "8"}, {"operator": "Transport", "lanes": "block"}]
-    write_table(tmp_path / "table.md", "nvcc 13.0.88", rows)
-    assert read_table(tmp_path / "table.md") == ("nvcc 13.0.88", rows)
-    (tmp_path / "other.md").write_text("nothing")
-    with pytest.raises(ValueError, match=r"other\.md is no table"):
-        read_table(tmp_path / "other.md")
+    monkeypatch.setattr(gpu_occupancy, "kernels", lambda _: rows)
+    (tmp_path / "compiler.txt").write_text("nvcc 13.0.88\n")
+    report = run(Settings(reports=str(tmp_path)))
+    report.benchmark = "table"
+    report.write(tmp_path)
+    assert read_table(tmp_path / "table.json") == ("nvcc 13.0.88", rows)
+    with pytest.raises(Unavailable, match=r"nothing has no reports"):
+        run(Settings(reports=str(tmp_path / "nothing")))
 
 
 @pytest.mark.ext

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ext
 
 
 def sites() -> list[str]:
-    """``file:line`` of every sync() of the core."""
+    """`file:line` of every sync() of the core."""
     return [
         f"{name}:{number}"
         for name, path in TEXTS.items()

@@ -1,4 +1,4 @@
-"""The CUDA kernels as compiled, run without a GPU: benchmarks/ptx.py interprets their PTX.
+"""The CUDA kernels as compiled, run without a GPU: tests/csrc/ptx.py interprets their PTX.
 
 What lanes that are threads cannot show: shuffle masks, groups of a warp that part, the places of
 the work space in shared and global memory, what the compiler made of all this.
@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
 from hotnas_torch.ot._operators import (
     cell_distances,
     entropic_fgw,
@@ -25,6 +24,7 @@ from hotnas_torch.ot._operators import (
     sinkhorn,
     transport,
 )
+from tests.csrc.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
 from tests.generators.problems import Graphs, graphs
 
 pytestmark = pytest.mark.ext

@@ -1,0 +1,1 @@
+"""What the benchmarks share: the command, reports, clocks, problems, readers and statistics."""

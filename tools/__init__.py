@@ -1,0 +1,1 @@
+"""What installs, builds and measures."""
