@@ -15,6 +15,7 @@ SEARCH = {"arguments", "search.randomness", "search.base", "search.direct"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
+    "_lazy": set(),
     "_version": set(),
     "files": set(),
     "callables": set(),
@@ -45,9 +46,10 @@ LAYERS: dict[str, set[str]] = {
     "nago": {"errors", "arguments", "files", "_checks", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
-    "testing": {"errors", "arch", "spaces", "search"},
-    "integrations": {"errors", "files", "arch", "search"},
-    "integrations.ray": BASE | {"arch", "distances", "matrices", "search", "search.running"},
+    "testing": {"_lazy", "errors", "arch", "spaces", "search"},
+    "integrations.ray": BASE
+    | {"_lazy", "arch", "distances", "matrices", "search", "search.running"},
+    "integrations": {"_lazy", "errors", "files", "arch", "search", "integrations.ray"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"search.running"},
@@ -55,7 +57,10 @@ LAYERS: dict[str, set[str]] = {
     | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
     | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
     "__main__": {"cli"},
-    "__init__": BASE | {"_show_config", "ot", "arch", "spaces", "distances", "matrices"},
+    "__init__": BASE
+    | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
+    | {"integrations", "matrices", "nago", "nn", "objectives", "ot", "plot", "search", "spaces"}
+    | {"testing"},
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
