@@ -99,7 +99,7 @@ loaded = path is not None
 
 if not loaded and _is_set("HOTNAS_REQUIRE_EXT"):
     raise MissingExtensionError(
-        f"HOTNAS_REQUIRE_EXT is set but the compiled core of hotnas_torch is not there: {reason}."
+        f"HOTNAS_REQUIRE_EXT is set but the compiled core of hotnas_torch is not there: {reason}"
     )
 
 

@@ -31,21 +31,21 @@ def check_keys(
     """
     if not isinstance(data, Mapping):
         raise TypeError(
-            f"data must be a mapping that describes {what}, got {type(data).__name__} "
-            "(parse text with json.loads first)."
+            f"data must be a mapping that describes {what}; got {type(data).__name__} "
+            "(parse text with json.loads first)"
         )
     known = required + optional
     for key in required:
         if key not in data:
             raise ArchitectureError(
-                f"data must describe {what} with the keys {_listed(known)}; {key!r} is missing, "
-                f"got {_listed(data)} (is this the right file?)."
+                f"data must describe {what} with the keys {_listed(known)}; {key!r} is missing; "
+                f"got {_listed(data)} (is this the right file?)"
             )
     for key in data:
         if key not in known:
             raise ArchitectureError(
                 f"data must describe {what} with the keys {_listed(known)}; {key!r} is unknown "
-                "(remove it, or update the library)."
+                "(remove it, or update the library)"
             )
 
 
@@ -58,8 +58,7 @@ def check_value(value: Any, kind: type[T], argument: str) -> T:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool):
         raise ArchitectureError(
-            f"{argument} must be {_NAMES[kind]}, got {_shown(value)} of type "
-            f"{type(value).__name__}."
+            f"{argument} must be {_NAMES[kind]}; got {_shown(value)} of type {type(value).__name__}"
         )
     return value  # type: ignore[return-value]
 
@@ -95,8 +94,8 @@ def check_pairs(value: Any, argument: str) -> tuple[tuple[int, int], ...]:
         numbers = check_list(entry, int, f"{argument}[{position}]")
         if len(numbers) != 2:
             raise ArchitectureError(
-                f"{argument}[{position}] must be a pair [i, j], got {len(numbers)} numbers: "
-                f"{numbers}."
+                f"{argument}[{position}] must be a pair [i, j]; got {len(numbers)} numbers: "
+                f"{numbers}"
             )
         pairs.append((numbers[0], numbers[1]))
     return tuple(pairs)

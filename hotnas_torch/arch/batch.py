@@ -75,10 +75,10 @@ class ArchitectureBatch:
         """
         dtype = dtype or torch.get_default_dtype()
         if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
+            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
         for position, cell in enumerate(cells):
             if not isinstance(cell, Cell):
-                raise TypeError(f"cells[{position}] must be a Cell, got {cell!r}.")
+                raise TypeError(f"cells[{position}] must be a Cell; got {cell!r}")
         sizes = torch.tensor([len(cell.ops) for cell in cells], dtype=torch.int64, device="cpu")
         width = max((len(cell.ops) for cell in cells), default=0)
         if max_nodes is None:
@@ -87,7 +87,7 @@ class ArchitectureBatch:
             position = next(u for u, cell in enumerate(cells) if len(cell.ops) == width)
             raise ArchitectureError(
                 f"max_nodes must be at least the size of the largest cell; cells[{position}] has "
-                f"{width} nodes, max_nodes is {max_nodes} (pass {width} or more)."
+                f"{width} nodes, max_nodes is {max_nodes} (pass {width} or more)"
             )
         mask = torch.arange(width, device="cpu") < sizes[:, None]
         labels = torch.zeros(len(cells), width, dtype=torch.int64, device="cpu")
@@ -195,7 +195,7 @@ def _label_rows(cells: Sequence[Cell], tree: OperationTree) -> list[int]:
                     raise ArchitectureError(
                         f"cells[{position}].ops[{node}] = {label!r} is not an operation of the "
                         f"tree; known labels: {known} (pass the tree of the search space that the "
-                        "cell is from, or add the label as a leaf)."
+                        "cell is from, or add the label as a leaf)"
                     ) from None
         raise
 

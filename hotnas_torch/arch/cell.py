@@ -88,7 +88,7 @@ class Cell:
             Cell(ops=('input', 'conv', 'output'), edges=((0, 1), (1, 2)))
         """
         if isinstance(ops, str):
-            raise TypeError(f"ops must be a sequence of labels, got the single string {ops!r}.")
+            raise TypeError(f"ops must be a sequence of labels; got the single string {ops!r}")
         labels = tuple(ops)
         _check_ops(labels)
         pairs = sorted(_check_pairs(edges, len(labels)))
@@ -102,7 +102,7 @@ class Cell:
                 wrong = next((i, j) for i, j in pairs if j == 0 or i == last)
                 raise ArchitectureError(
                     f"edges contain {wrong}, which enters the input (node 0) or leaves the output "
-                    f"(node {last}) (remove it, or pass prune=True)."
+                    f"(node {last}) (remove it, or pass prune=True)"
                 )
             labels, pairs = renumbered(labels, pairs, order)
         return cls(labels, tuple(pairs))
@@ -192,29 +192,29 @@ class Cell:
 
     def _check_node(self, node: int) -> None:
         if not 0 <= node < len(self.ops):
-            raise IndexError(f"node must be in 0..{len(self.ops) - 1}, got {node}.")
+            raise IndexError(f"node must be in 0..{len(self.ops) - 1}; got {node}")
 
 
 def _check_ops(ops: object) -> None:
     if not isinstance(ops, tuple):
         raise TypeError(
-            f"ops must be a tuple of str, got {type(ops).__name__} (pass tuple(ops), or build the "
-            "cell with Cell.from_edges, which takes any sequence)."
+            f"ops must be a tuple of str; got {type(ops).__name__} (pass tuple(ops), or build the "
+            "cell with Cell.from_edges, which takes any sequence)"
         )
     if len(ops) < 2:
         raise ArchitectureError(
-            f"ops must hold at least the input and the output, got {len(ops)} labels: {ops!r}."
+            f"ops must hold at least the input and the output; got {len(ops)} labels: {ops!r}"
         )
     for position, label in enumerate(ops):
         if not isinstance(label, str):
-            raise TypeError(f"ops[{position}] must be a str, got {label!r}.")
+            raise TypeError(f"ops[{position}] must be a str; got {label!r}")
         if not label:
-            raise ArchitectureError(f"ops[{position}] must be a non-empty label, got ''.")
+            raise ArchitectureError(f"ops[{position}] must be a non-empty label; got ''")
     if ops[0] != INPUT or ops[-1] != OUTPUT:
         position, expected = (0, INPUT) if ops[0] != INPUT else (len(ops) - 1, OUTPUT)
         raise ArchitectureError(
-            f"ops[{position}] must be {expected!r}, got {ops[position]!r} (the input comes first, "
-            "the output last)."
+            f"ops[{position}] must be {expected!r}; got {ops[position]!r} (the input comes first, "
+            "the output last)"
         )
 
 
@@ -225,14 +225,14 @@ def _check_pairs(edges: Iterable[Iterable[int]], num_nodes: int) -> set[tuple[in
             i, j = edge
         except (TypeError, ValueError):
             raise TypeError(
-                f"edges[{position}] must be a pair of node numbers, got {edge!r}."
+                f"edges[{position}] must be a pair of node numbers; got {edge!r}"
             ) from None
         i = check_index(i, f"edges[{position}][0]")
         j = check_index(j, f"edges[{position}][1]")
         if not (0 <= i < num_nodes and 0 <= j < num_nodes):
             raise ArchitectureError(
                 f"edges[{position}] = {(i, j)} names a node outside 0..{num_nodes - 1}, "
-                f"ops has {num_nodes} labels."
+                f"ops has {num_nodes} labels"
             )
         pairs.add((i, j))
     return pairs

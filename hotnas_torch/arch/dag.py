@@ -39,7 +39,7 @@ def check_index(value: object, argument: str) -> int:
             return operator.index(value)  # type: ignore[arg-type]
         except TypeError:
             pass
-    raise TypeError(f"{argument} must be an int, got {value!r} of type {type(value).__name__}.")
+    raise TypeError(f"{argument} must be an int; got {value!r} of type {type(value).__name__}")
 
 
 def check_edges(edges: object, names: Sequence[str], argument: str = "edges") -> None:
@@ -59,8 +59,8 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
     """
     if not isinstance(edges, tuple):
         raise TypeError(
-            f"{argument} must be a tuple of (int, int) pairs, got {type(edges).__name__} "
-            f"(convert it: tuple(sorted((i, j) for i, j in {argument})))."
+            f"{argument} must be a tuple of (int, int) pairs; got {type(edges).__name__} "
+            f"(convert it: tuple(sorted((i, j) for i, j in {argument})))"
         )
     num_nodes = len(names)
     # Sources ascend, so when an edge is read every edge into its source has been read already.
@@ -74,24 +74,24 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
             i = j = None
         if type(edge) is not tuple or type(i) is not int or type(j) is not int:
             raise TypeError(
-                f"{argument}[{position}] must be a tuple of two ints (i, j), got {edge!r}."
+                f"{argument}[{position}] must be a tuple of two ints (i, j); got {edge!r}"
             )
         if not (0 <= i < num_nodes and 0 <= j < num_nodes):
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} names a node outside 0..{num_nodes - 1}, "
-                f"there are {num_nodes} nodes (fix the edge, or add the missing node)."
+                f"there are {num_nodes} nodes (fix the edge, or add the missing node)"
             )
         if i >= j:
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} must go from a lower to a higher node: nodes are "
                 "numbered topologically and the graph is acyclic (renumber the nodes; "
-                "Cell.from_edges does that for any acyclic edge list)."
+                "Cell.from_edges does that for any acyclic edge list)"
             )
         if edge <= previous:
             fault = "is repeated" if edge == previous else f"comes after {previous}"
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} {fault}; edges must be sorted and distinct "
-                f"(pass tuple(sorted(set({argument}))))."
+                f"(pass tuple(sorted(set({argument}))))"
             )
         previous = edge
         if from_source[i]:
@@ -108,7 +108,7 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
         raise ArchitectureError(
             f"{argument} must put every node on a path from input to output; node {node} "
             f"({names[node]}) {lacking} (connect it or drop it; Cell.from_edges(..., prune=True) "
-            "drops such nodes)."
+            "drops such nodes)"
         )
 
 
@@ -169,7 +169,7 @@ def topological_order(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[
         cycle = _find_cycle(successors, waiting)
         raise ArchitectureError(
             f"edges must be acyclic; found the cycle {' -> '.join(map(str, cycle))} "
-            "(remove or reverse one of its edges)."
+            "(remove or reverse one of its edges)"
         )
     return order
 

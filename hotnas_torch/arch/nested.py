@@ -52,31 +52,31 @@ class NestedCell(Cell):
         Cell.__post_init__(self)
         if not isinstance(self.graphs, tuple):
             raise TypeError(
-                f"graphs must be a tuple of Cell or None, got {type(self.graphs).__name__} "
-                "(pass tuple(graphs), or build it with NestedCell.from_nodes)."
+                f"graphs must be a tuple of Cell or None; got {type(self.graphs).__name__} "
+                "(pass tuple(graphs), or build it with NestedCell.from_nodes)"
             )
         if len(self.graphs) != len(self.ops):
             raise ArchitectureError(
-                f"graphs must have one entry per node, {len(self.ops)}, got {len(self.graphs)}."
+                f"graphs must have one entry per node, {len(self.ops)}; got {len(self.graphs)}"
             )
         for node, graph in enumerate(self.graphs):
             if graph is None:
                 continue
             if not isinstance(graph, Cell):
-                raise TypeError(f"graphs[{node}] must be a Cell or None, got {graph!r}.")
+                raise TypeError(f"graphs[{node}] must be a Cell or None; got {graph!r}")
             if node in (0, len(self.ops) - 1):
                 raise ArchitectureError(
-                    f"graphs[{node}] must be None: node {node} is the {self.ops[node]}."
+                    f"graphs[{node}] must be None: node {node} is the {self.ops[node]}"
                 )
             if self.ops[node] != graph.key:
                 raise ArchitectureError(
-                    f"ops[{node}] must be the key of graphs[{node}], {graph.key!r}, got "
-                    f"{self.ops[node]!r} (NestedCell.from_nodes fills it in)."
+                    f"ops[{node}] must be the key of graphs[{node}], {graph.key!r}; got "
+                    f"{self.ops[node]!r} (NestedCell.from_nodes fills it in)"
                 )
         if not any(self.graphs):
             raise ArchitectureError(
-                "graphs must hold at least one graph, got None alone (a cell of operations only is "
-                "a Cell)."
+                "graphs must hold at least one graph; got None alone (a cell of operations only is "
+                "a Cell)"
             )
 
     @classmethod
@@ -92,13 +92,13 @@ class NestedCell(Cell):
             ArchitectureError: As for the class.
         """
         if isinstance(nodes, str):
-            raise TypeError(f"nodes must be a sequence of nodes, got the single string {nodes!r}.")
+            raise TypeError(f"nodes must be a sequence of nodes; got the single string {nodes!r}")
         listed = list(nodes)
         for position, node in enumerate(listed):
             if not isinstance(node, (str, Cell)):
                 raise TypeError(
-                    f"nodes[{position}] must be a label or a Cell, got {node!r} of type "
-                    f"{type(node).__name__}."
+                    f"nodes[{position}] must be a label or a Cell; got {node!r} of type "
+                    f"{type(node).__name__}"
                 )
         return cls(
             tuple(node.key if isinstance(node, Cell) else node for node in listed),
@@ -203,7 +203,7 @@ class NestedCell(Cell):
         given = data["nodes"]
         if not isinstance(given, list):
             raise ArchitectureError(
-                f"nodes must be a list, got {given!r} of type {type(given).__name__}."
+                f"nodes must be a list; got {given!r} of type {type(given).__name__}"
             )
         for position, node in enumerate(given):
             if isinstance(node, str):
@@ -213,7 +213,7 @@ class NestedCell(Cell):
             else:
                 raise ArchitectureError(
                     f"nodes[{position}] must be a label or the place of a graph in 'graphs', "
-                    f"0..{len(distinct) - 1}, got {node!r}."
+                    f"0..{len(distinct) - 1}; got {node!r}"
                 )
         return cls(
             tuple(node.key if isinstance(node, Cell) else node for node in nodes),

@@ -66,20 +66,20 @@ class Network:
     def __post_init__(self) -> None:
         if not isinstance(self.cells, tuple):
             raise TypeError(
-                f"cells must be a tuple of Cell, got {type(self.cells).__name__} "
-                "(pass tuple(cells))."
+                f"cells must be a tuple of Cell; got {type(self.cells).__name__} "
+                "(pass tuple(cells))"
             )
         for position, cell in enumerate(self.cells):
             if not isinstance(cell, Cell):
-                raise TypeError(f"cells[{position}] must be a Cell, got {cell!r}.")
+                raise TypeError(f"cells[{position}] must be a Cell; got {cell!r}")
         num_cells = len(self.cells)
         if num_cells == 0:
-            raise ArchitectureError("cells must hold at least one Cell, got none.")
+            raise ArchitectureError("cells must hold at least one Cell; got none")
         _check_counts(self.channels, num_cells, "channels")
         _check_counts(self.downsampling, num_cells, "downsampling")
         _check_positive(self.input_channels, "input_channels")
         if not isinstance(self.spec, str):
-            raise TypeError(f"spec must be a str, got {self.spec!r}.")
+            raise TypeError(f"spec must be a str; got {self.spec!r}")
         chain = _chain_edges(num_cells)
         if self.edges == () or self.edges == chain:
             # All chains of one length share one tuple.
@@ -146,7 +146,7 @@ class Network:
         if mode == "channels":
             total = sum(self.channels)
             return tuple(c / total for c in self.channels)
-        raise ValueError(f"mode must be 'channels' or 'uniform', got {mode!r}.")
+        raise ValueError(f"mode must be 'channels' or 'uniform'; got {mode!r}")
 
     @property
     def key(self) -> str:
@@ -215,7 +215,7 @@ class Network:
             if not 0 <= place < len(distinct):
                 raise ArchitectureError(
                     f"layout[{position}] must be the place of a cell in 'cells', "
-                    f"0..{len(distinct) - 1}, got {place}."
+                    f"0..{len(distinct) - 1}; got {place}"
                 )
         return cls(
             tuple(distinct[place] for place in layout),
@@ -256,12 +256,12 @@ def _chain_edges(num_cells: int) -> tuple[tuple[int, int], ...]:
 def _check_counts(values: object, num_cells: int, argument: str) -> None:
     if not isinstance(values, tuple):
         raise TypeError(
-            f"{argument} must be a tuple of int, got {type(values).__name__} "
-            f"(pass tuple({argument}))."
+            f"{argument} must be a tuple of int; got {type(values).__name__} "
+            f"(pass tuple({argument}))"
         )
     if len(values) != num_cells:
         raise ArchitectureError(
-            f"{argument} must have one entry per cell, {num_cells}, got {len(values)}: {values}."
+            f"{argument} must have one entry per cell, {num_cells}; got {len(values)}: {values}"
         )
     for position, value in enumerate(values):
         _check_positive(value, f"{argument}[{position}]")
@@ -269,6 +269,6 @@ def _check_counts(values: object, num_cells: int, argument: str) -> None:
 
 def _check_positive(value: object, argument: str) -> None:
     if type(value) is not int:
-        raise TypeError(f"{argument} must be an int, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{argument} must be an int; got {value!r} of type {type(value).__name__}")
     if value <= 0:
-        raise ArchitectureError(f"{argument} must be positive, got {value}.")
+        raise ArchitectureError(f"{argument} must be positive; got {value}")

@@ -55,12 +55,12 @@ class OperationTree:
             if node not in lengths:
                 raise ArchitectureError(
                     f"lengths must give the length of the edge above every node but the root; "
-                    f"{node!r} is missing."
+                    f"{node!r} is missing"
                 )
         for node in lengths:
             if node not in self._edges:
                 known = "is the root" if node in parents else "is not in parents"
-                raise ArchitectureError(f"lengths has an entry for {node!r}, which {known}.")
+                raise ArchitectureError(f"lengths has an entry for {node!r}, which {known}")
         inner = set(parents.values())
         self._set_labels(tuple(node for node in parents if node not in inner))
         self._set_lengths([lengths[node] for node in self._edges], self._edges)
@@ -127,7 +127,7 @@ class OperationTree:
             known = ", ".join(repr(known) for known in self._labels)
             raise ArchitectureError(
                 f"label {label!r} is not an operation of this tree; known labels: {known} "
-                "(add it as a leaf, or pass the tree of the search space the cell is from)."
+                "(add it as a leaf, or pass the tree of the search space the cell is from)"
             )
         return place
 
@@ -158,11 +158,11 @@ class OperationTree:
             ArchitectureError: Wrong shape, or a negative or non-finite entry.
         """
         if not isinstance(lengths, Tensor) or not lengths.is_floating_point():
-            raise TypeError(f"lengths must be a floating tensor, got {_kind(lengths)}.")
+            raise TypeError(f"lengths must be a floating tensor; got {_kind(lengths)}")
         if lengths.shape != (len(self._edges),):
             raise ArchitectureError(
-                f"lengths must have shape ({len(self._edges)},), one entry per edge of {self!r}, "
-                f"got {tuple(lengths.shape)}."
+                f"lengths must have shape ({len(self._edges)},), one entry per edge of {self!r}; "
+                f"got {tuple(lengths.shape)}"
             )
         _check_vector(lengths, self._edges)
         other = object.__new__(type(self))
@@ -268,8 +268,8 @@ class OperationTree:
             if isinstance(value, Tensor):
                 if value.dim() != 0 or not value.is_floating_point():
                     raise TypeError(
-                        f"lengths[{name!r}] must be a number or a floating 0-d tensor, got a "
-                        f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}."
+                        f"lengths[{name!r}] must be a number or a floating 0-d tensor; got a "
+                        f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
                     )
                 if sample is not None and (value.dtype, value.device) != (
                     sample.dtype,
@@ -277,16 +277,16 @@ class OperationTree:
                 ):
                     raise TypeError(
                         f"lengths must share dtype and device; lengths[{name!r}] has {value.dtype} "
-                        f"on {value.device}, others {sample.dtype} on {sample.device}."
+                        f"on {value.device}, others {sample.dtype} on {sample.device}"
                     )
                 sample = value
             elif isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(
-                    f"lengths[{name!r}] must be a number or a floating 0-d tensor, got "
-                    f"{_kind(value)}."
+                    f"lengths[{name!r}] must be a number or a floating 0-d tensor; got "
+                    f"{_kind(value)}"
                 )
             elif not 0 <= value < math.inf:
-                raise ArchitectureError(f"lengths[{name!r}] must be finite and >= 0, got {value}.")
+                raise ArchitectureError(f"lengths[{name!r}] must be finite and >= 0; got {value}")
         if sample is None:
             self._lengths = tuple(float(value) for value in values)
             return
@@ -324,10 +324,10 @@ class _CostMatrix(OperationTree):
         names = tuple(labels)
         for position, name in enumerate(names):
             if not isinstance(name, str) or not name:
-                raise TypeError(f"labels[{position}] must be a non-empty str, got {name!r}.")
+                raise TypeError(f"labels[{position}] must be a non-empty str; got {name!r}")
             if names.index(name) != position:
                 raise ArchitectureError(
-                    f"labels[{position}] = {name!r} is repeated; labels must be distinct."
+                    f"labels[{position}] = {name!r} is repeated; labels must be distinct"
                 )
         costs = _cost_tensor(names, matrix)
         size = len(names)
@@ -344,7 +344,7 @@ class _CostMatrix(OperationTree):
     @property
     def parents(self) -> dict[str, str | None]:
         """Not available for a matrix: raises ArchitectureError."""
-        raise ArchitectureError("parents: these operation costs are a matrix, without a tree.")
+        raise ArchitectureError("parents: these operation costs are a matrix, without a tree")
 
     def to_json(self) -> dict[str, Any]:
         """Returns ``{"labels": [...], "matrix": [[...]]}``."""
@@ -363,21 +363,21 @@ class _CostMatrix(OperationTree):
 
 def _check_tree(parents: Mapping[str, str | None]) -> None:
     if not isinstance(parents, Mapping):
-        raise TypeError(f"parents must be a mapping of node to parent, got {_kind(parents)}.")
+        raise TypeError(f"parents must be a mapping of node to parent; got {_kind(parents)}")
     roots = []
     for node, parent in parents.items():
         if not isinstance(node, str) or not node:
-            raise TypeError(f"parents has the node {node!r}; nodes are non-empty strings.")
+            raise TypeError(f"parents has the node {node!r}; nodes are non-empty strings")
         if parent is None:
             roots.append(node)
         elif parent not in parents:
             raise ArchitectureError(
                 f"parents[{node!r}] = {parent!r} is not a node itself (add {parent!r}: None if it "
-                "is the root)."
+                "is the root)"
             )
     if len(roots) != 1:
         raise ArchitectureError(
-            f"parents must have exactly one root (a node whose parent is None), got {roots}."
+            f"parents must have exactly one root (a node whose parent is None); got {roots}"
         )
     settled = set(roots)
     for node in parents:
@@ -386,7 +386,7 @@ def _check_tree(parents: Mapping[str, str | None]) -> None:
         while walked is not None and walked not in settled:
             if walked in path:
                 cycle = " -> ".join([*path[path.index(walked) :], walked])
-                raise ArchitectureError(f"parents must form a tree; found the cycle {cycle}.")
+                raise ArchitectureError(f"parents must form a tree; found the cycle {cycle}")
             path.append(walked)
             walked = parents[walked]
         settled.update(path)
@@ -396,19 +396,19 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
     size = len(names)
     if isinstance(matrix, Tensor):
         if not matrix.is_floating_point():
-            raise TypeError(f"matrix must be a floating tensor, got dtype {matrix.dtype}.")
+            raise TypeError(f"matrix must be a floating tensor; got dtype {matrix.dtype}")
         costs = matrix
     else:
         try:
             costs = torch.tensor(matrix, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"matrix must be a floating tensor or a square nest of numbers: {error}."
+                f"matrix must be a floating tensor or a square nest of numbers: {error}"
             ) from None
     if costs.shape != (size, size):
         raise ArchitectureError(
-            f"matrix must have shape ({size}, {size}), one row and column per label, got "
-            f"{tuple(costs.shape)}."
+            f"matrix must have shape ({size}, {size}), one row and column per label; got "
+            f"{tuple(costs.shape)}"
         )
     values = costs.detach()
     scale = values.abs().amax() if size else values.new_zeros(())
@@ -423,7 +423,7 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
             raise ArchitectureError(
                 f"matrix {rule}; the cost of {names[i]!r} and {names[j]!r} (row {i}, column {j}) "
                 f"is {values[i, j].item():g}, of {names[j]!r} and {names[i]!r} "
-                f"{values[j, i].item():g}."
+                f"{values[j, i].item():g}"
             )
     return costs
 
@@ -434,8 +434,8 @@ def _check_vector(lengths: Tensor, names: Sequence[str]) -> None:
     if not valid.all():
         place = int((~valid).nonzero()[0].item())
         raise ArchitectureError(
-            f"lengths[{names[place]!r}] (entry {place}) must be finite and >= 0, got "
-            f"{values[place].item():g}."
+            f"lengths[{names[place]!r}] (entry {place}) must be finite and >= 0; got "
+            f"{values[place].item():g}"
         )
 
 

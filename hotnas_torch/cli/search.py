@@ -432,5 +432,5 @@ def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
     finally:
         sys.path.remove(os.getcwd())
     if not isinstance(found, spaces.SearchSpace):
-        parser.error(f"--space: {name} must be a search space or make one, got {found!r}")
+        parser.error(f"--space: {name} must be a search space or make one; got {found!r}")
     return found

@@ -27,9 +27,9 @@ def halving_tree(order: Tensor) -> ArchitectureTree:
         [0, 1, 3]
     """
     if not isinstance(order, Tensor) or order.is_floating_point():
-        raise TypeError("order must be a tensor of integers.")
+        raise TypeError("order must be a tensor of integers")
     if order.dim() != 1 or not torch.equal(order.sort().values, torch.arange(len(order))):
-        raise ValueError(f"order must hold each of 0..{len(order) - 1} once.")
+        raise ValueError(f"order must hold each of 0..{len(order) - 1} once")
     parents, architectures = [torch.tensor([-1])], []
     num_nodes = 1
     # Per node of the present level its part of the order.
@@ -83,7 +83,7 @@ def accuracy_tree(values: Tensor) -> ArchitectureTree:
         tensor([1, 2, 0])
     """
     if values.dim() != 1 or not len(values) or not values.isfinite().all():
-        raise ValueError("values must be a vector of finite numbers, one per architecture.")
+        raise ValueError("values must be a vector of finite numbers, one per architecture")
     return halving_tree(values.cpu().argsort(descending=True, stable=True))
 
 
@@ -106,4 +106,4 @@ def flat_tree(num_architectures: int) -> ArchitectureTree:
 
 def _check_count(num_architectures: int) -> None:
     if num_architectures < 1:
-        raise ValueError(f"num_architectures must be at least 1, got {num_architectures}.")
+        raise ValueError(f"num_architectures must be at least 1; got {num_architectures}")

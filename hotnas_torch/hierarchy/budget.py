@@ -46,17 +46,17 @@ class Budgeted(Sampler):
         self, sampler: Sampler, cost: Tensor, budget: float, *, least: float = 0.0
     ) -> None:
         if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}.")
+            raise TypeError(f"sampler must be a Sampler; got {type(sampler).__name__}")
         if not isinstance(cost, Tensor):
-            raise TypeError(f"cost must be a tensor, got {type(cost).__name__}.")
+            raise TypeError(f"cost must be a tensor; got {type(cost).__name__}")
         if cost.shape != (sampler.num_architectures,):
             raise ValueError(
-                f"cost must have shape ({sampler.num_architectures},), a number per architecture, "
-                f"got {tuple(cost.shape)}."
+                f"cost must have shape ({sampler.num_architectures},), a number per architecture; "
+                f"got {tuple(cost.shape)}"
             )
         cost = cost.detach().cpu().double()
         if cost.isnan().any():
-            raise ValueError(f"cost[{int(cost.isnan().nonzero()[0, 0])}] is NaN.")
+            raise ValueError(f"cost[{int(cost.isnan().nonzero()[0, 0])}] is NaN")
         super().__init__(sampler.num_architectures, schedule=sampler.schedule)
         self.sampler = sampler
         self.budget = float(budget)
@@ -65,7 +65,7 @@ class Budgeted(Sampler):
         if not self.allowed.any():
             raise ValueError(
                 f"budget must leave an architecture: none costs between {self.least:g} and "
-                f"{self.budget:g}, they cost {float(cost.min()):g} to {float(cost.max()):g}."
+                f"{self.budget:g}, they cost {float(cost.min()):g} to {float(cost.max()):g}"
             )
 
     def settings(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
     size = 2 * num - 1
     early = (links[:, :2] >= np.arange(num, size)[:, None]).any(axis=1)
     if early.any():
-        raise ValueError(f"links[{early.argmax()}] must join two clusters that exist by then.")
+        raise ValueError(f"links[{early.argmax()}] must join two clusters that exist by then")
     parent = np.full(size, -1)
     parent[links[:, :2].astype(np.int64)] = np.arange(num, size)[:, None]
     # Children keep scipy's order: by the first leaf below them.
@@ -92,7 +92,7 @@ def cluster(
         ([[2], [0, 1]], 4.5)
     """
     if linkage not in get_args(Linkage):
-        raise ValueError(f"linkage must be one of {get_args(Linkage)}, got {linkage!r}.")
+        raise ValueError(f"linkage must be one of {get_args(Linkage)}; got {linkage!r}")
     matrix = _checked(distances)
     if linkage == "ward" and check_euclidean:
         _check_euclidean(matrix)
@@ -150,7 +150,7 @@ def cluster_sample(
         ("max_leaves", max_leaves, 2),
     ):
         if value < least:
-            raise ValueError(f"{argument} must be at least {least}, got {value}.")
+            raise ValueError(f"{argument} must be at least {least}; got {value}")
     everything = torch.arange(num_architectures)
     options = {"linkage": linkage, "check_euclidean": check_euclidean}
 
@@ -209,17 +209,17 @@ def _first_nearest(distances: Tensor) -> Tensor:
 
 def _checked(distances: Tensor) -> npt.NDArray[np.float64]:
     if not isinstance(distances, Tensor):
-        raise TypeError(f"distances must be a tensor, got {type(distances).__name__}.")
+        raise TypeError(f"distances must be a tensor; got {type(distances).__name__}")
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
-        raise ValueError(f"distances must have shape (N, N), got {tuple(distances.shape)}.")
+        raise ValueError(f"distances must have shape (N, N); got {tuple(distances.shape)}")
     matrix: npt.NDArray[np.float64] = distances.detach().cpu().double().numpy()
     if not np.isfinite(matrix).all() or (matrix < 0).any():
-        raise ValueError("distances must be finite and >= 0.")
+        raise ValueError("distances must be finite and >= 0")
     scale = _TOLERANCE * max(float(matrix.max()), 1e-300)
     if np.abs(np.diagonal(matrix)).max() > scale:
-        raise ValueError("distances must have a zero diagonal.")
+        raise ValueError("distances must have a zero diagonal")
     if np.abs(matrix - matrix.T).max() > scale:
-        raise ValueError("distances must be symmetric (pass (D + D.T) / 2).")
+        raise ValueError("distances must be symmetric (pass (D + D.T) / 2)")
     return matrix
 
 
@@ -233,5 +233,5 @@ def _check_euclidean(matrix: npt.NDArray[np.float64]) -> None:
         raise ValueError(
             "linkage='ward' is defined for Euclidean distances, and these are not (smallest over "
             f"largest eigenvalue {spectrum[0] / spectrum[-1]:.2g}); pass linkage='average', or "
-            "check_euclidean=False to use it all the same."
+            "check_euclidean=False to use it all the same"
         )

@@ -57,21 +57,21 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
         tensor(0.4394, dtype=torch.float64)
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        raise TypeError("outputs must be a floating point tensor.")
+        raise TypeError("outputs must be a floating point tensor")
     if outputs.dim() != 3 or 0 in outputs.shape:
         raise ValueError(
-            "outputs must have shape (N, B, K), architectures, samples and classes, got "
-            f"{tuple(outputs.shape)}."
+            "outputs must have shape (N, B, K), architectures, samples and classes; got "
+            f"{tuple(outputs.shape)}"
         )
     if measure not in ("kl", "l2", "cross_entropy"):
-        raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy', got {measure!r}.")
+        raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy'; got {measure!r}")
     finite = outputs.isfinite().flatten(1).all(dim=1)
     if not finite.all():
-        raise ValueError(f"outputs[{int((~finite).nonzero()[0, 0])}] must be finite.")
+        raise ValueError(f"outputs[{int((~finite).nonzero()[0, 0])}] must be finite")
     num, samples, _ = outputs.shape
     p = outputs.double().softmax(dim=-1) if logits else outputs.double()
     if (p < 0).any():
-        raise ValueError("outputs must be probabilities, >= 0 (or pass logits=True).")
+        raise ValueError("outputs must be probabilities, >= 0 (or pass logits=True)")
     p = p.clamp_min(_SMALLEST_PROBABILITY).flatten(1)
     other = p if measure == "l2" else p.log()
     cross = torch.empty(num, num, dtype=p.dtype, device=p.device)
@@ -122,9 +122,9 @@ def encoding_distances(
     """
     codes = check_codes(codes)
     if encoding not in ("vector", "one_hot"):
-        raise ValueError(f"encoding must be 'vector' or 'one_hot', got {encoding!r}.")
+        raise ValueError(f"encoding must be 'vector' or 'one_hot'; got {encoding!r}")
     if weights not in ("equal", "exponential"):
-        raise ValueError(f"weights must be 'equal' or 'exponential', got {weights!r}.")
+        raise ValueError(f"weights must be 'equal' or 'exponential'; got {weights!r}")
     columns = []
     for layer, column in enumerate(codes.T, start=1):
         if encoding == "vector":
@@ -170,10 +170,10 @@ def prefix_distances(
         True
     """
     if not nets:
-        raise ValueError("nets must hold at least one network, got none.")
+        raise ValueError("nets must hold at least one network; got none")
     for place, net in enumerate(nets):
         if not net.is_chain:
-            raise ValueError(f"nets[{place}] must be a chain of cells, {net.spec!r} is none.")
+            raise ValueError(f"nets[{place}] must be a chain of cells, {net.spec!r} is none")
     total: Tensor | None = None
     for length in range(1, max(net.num_cells for net in nets) + 1):
         distinct: dict[Network, int] = {}

@@ -188,11 +188,11 @@ class Independent(Sampler):
 def check_codes(codes: object) -> Tensor:
     """Returns codes, (N, L) int64, or raises the errors of :class:`Independent`."""
     if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.dtype == torch.bool:
-        raise TypeError("codes must be a tensor of integers, a row per architecture.")
+        raise TypeError("codes must be a tensor of integers, a row per architecture")
     if codes.dim() != 2 or 0 in codes.shape:
         raise ValueError(
-            "codes must have shape (N, L), a row per architecture and a column per layer, got "
-            f"{tuple(codes.shape)}."
+            "codes must have shape (N, L), a row per architecture and a column per layer; got "
+            f"{tuple(codes.shape)}"
         )
     return codes.long()
 

@@ -97,7 +97,7 @@ def layer_tree(codes: Tensor, *, order: Sequence[int] | None = None) -> Architec
     num, num_layers = codes.shape
     layers = list(range(num_layers)) if order is None else list(order)
     if sorted(layers) != list(range(num_layers)):
-        raise ValueError(f"order must hold each of the {num_layers} layers once, got {layers}.")
+        raise ValueError(f"order must hold each of the {num_layers} layers once; got {layers}")
     parents, groups = [torch.tensor([-1])], [torch.tensor([-1])]
     num_nodes, num_groups = 1, 0
     node = torch.zeros(num, dtype=torch.int64)

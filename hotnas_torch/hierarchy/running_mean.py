@@ -38,7 +38,7 @@ class RunningMean:
 
     def __init__(self, size: int, *, beta: float, initial: float | None) -> None:
         if not 0.0 <= beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1), got {beta}.")
+            raise ValueError(f"beta must be in [0, 1); got {beta}")
         self.beta = float(beta)
         self.initial = initial
         self.count = torch.zeros(size, dtype=torch.int64)
@@ -87,8 +87,8 @@ class RunningMean:
         for name, own in (("count", self.count), ("sum", self._sum)):
             if state[name].shape != own.shape:
                 raise ValueError(
-                    f"state[{name!r}] must have shape {tuple(own.shape)}, got "
-                    f"{tuple(state[name].shape)} (it belongs to another set of architectures)."
+                    f"state[{name!r}] must have shape {tuple(own.shape)}; got "
+                    f"{tuple(state[name].shape)} (it belongs to another set of architectures)"
                 )
         self.count = state["count"].cpu().clone()
         self._sum = state["sum"].cpu().clone()

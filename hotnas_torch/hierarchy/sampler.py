@@ -42,7 +42,7 @@ class Sampler(ABC):
 
     def __init__(self, num_architectures: int, *, schedule: Schedule | None = None) -> None:
         if num_architectures < 1:
-            raise ValueError(f"num_architectures must be at least 1, got {num_architectures}.")
+            raise ValueError(f"num_architectures must be at least 1; got {num_architectures}")
         self.num_architectures = num_architectures
         self.schedule = Schedule() if schedule is None else schedule
         self.progress = 0.0
@@ -96,7 +96,7 @@ class Sampler(ABC):
             ValueError: Out of range.
         """
         if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"progress must be in [0, 1], got {progress}.")
+            raise ValueError(f"progress must be in [0, 1]; got {progress}")
         self.progress = float(progress)
         self._cumulative = None
 
@@ -145,7 +145,7 @@ class Sampler(ABC):
         Complexity: O(N) after an update, else O(num log N).
         """
         if num < 0:
-            raise ValueError(f"num must be at least 0, got {num}.")
+            raise ValueError(f"num must be at least 0; got {num}")
         if allowed is not None:
             cumulative = self.log_probabilities(allowed=allowed).exp().cumsum(0)
         else:
@@ -179,7 +179,7 @@ class Sampler(ABC):
             TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is below 1.
         """
         if num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+            raise ValueError(f"num must be at least 1; got {num}")
         if num == 1:
             if allowed is not None:
                 self._check_allowed(allowed)
@@ -249,15 +249,15 @@ class Sampler(ABC):
             progress = float(state["progress"])
             found = {name: state[name] for name in ("sampler", "num_architectures", "settings")}
         except (KeyError, TypeError) as error:
-            raise ValueError(f"state is no state of a sampler: {error!r}.") from error
+            raise ValueError(f"state is no state of a sampler: {error!r}") from error
         if version > _VERSION:
-            raise ValueError("state was written by a newer version of hotnas_torch.")
+            raise ValueError("state was written by a newer version of hotnas_torch")
         own = self.state_dict()
         for name, value in found.items():
             if value != own[name]:
                 raise ValueError(
                     f"state belongs to another sampler: its {name} is {value!r}, here it is "
-                    f"{own[name]!r}."
+                    f"{own[name]!r}"
                 )
         self._load_statistics(statistics)
         self.set_progress(progress)
@@ -266,23 +266,23 @@ class Sampler(ABC):
 
     def _check_allowed(self, allowed: Tensor) -> None:
         if not isinstance(allowed, Tensor) or allowed.dtype != torch.bool:
-            raise TypeError("allowed must be a bool tensor, an entry per architecture, or None.")
+            raise TypeError("allowed must be a bool tensor, an entry per architecture, or None")
         if allowed.shape != (self.num_architectures,):
             raise ValueError(
-                f"allowed must have shape ({self.num_architectures},), got {tuple(allowed.shape)}."
+                f"allowed must have shape ({self.num_architectures},); got {tuple(allowed.shape)}"
             )
         if not allowed.any():
-            raise ValueError("allowed must allow at least one architecture, it allows none.")
+            raise ValueError("allowed must allow at least one architecture, it allows none")
 
     def _check_rewards(self, indices: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(indices, Tensor) or indices.is_floating_point():
-            raise TypeError("indices must be a tensor of integers, one per reward.")
+            raise TypeError("indices must be a tensor of integers, one per reward")
         if not isinstance(rewards, Tensor):
-            raise TypeError(f"rewards must be a tensor, got {type(rewards).__name__}.")
+            raise TypeError(f"rewards must be a tensor; got {type(rewards).__name__}")
         if indices.dim() != 1 or indices.shape != rewards.shape:
             raise ValueError(
-                "indices and rewards must have one entry per reward, got shapes "
-                f"{tuple(indices.shape)} and {tuple(rewards.shape)}."
+                "indices and rewards must have one entry per reward; got shapes "
+                f"{tuple(indices.shape)} and {tuple(rewards.shape)}"
             )
         indices = indices.detach().cpu().long()
         rewards = rewards.detach().cpu().double()
@@ -293,7 +293,7 @@ class Sampler(ABC):
         ):
             if wrong.any():
                 place = int(wrong.nonzero()[0, 0])
-                raise ValueError(f"{name}[{place}] must be {expected}, got {values[place].item()}.")
+                raise ValueError(f"{name}[{place}] must be {expected}; got {values[place].item()}")
         return indices, rewards
 
     def __repr__(self) -> str:

@@ -63,15 +63,15 @@ class Schedule:
         for name in ("uniform", "warm_up"):
             value = number(name, getattr(self, name))
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {value}.")
+                raise ValueError(f"{name} must be in [0, 1]; got {value}")
         if self.uniform + self.warm_up > 1.0:
             raise ValueError(
-                f"uniform and warm_up must sum to at most 1, got {self.uniform + self.warm_up}."
+                f"uniform and warm_up must sum to at most 1; got {self.uniform + self.warm_up}"
             )
         for name in ("start", "end"):
             value = number(name, getattr(self, name))
             if not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be a temperature > 0, got {value}.")
+                raise ValueError(f"{name} must be a temperature > 0; got {value}")
 
     @classmethod
     def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> Schedule:

@@ -66,16 +66,16 @@ class ArchitectureTree:
             expected = torch.float64 if field.name == "height" else torch.int64
             if not isinstance(values, Tensor) or values.dtype != expected:
                 got = values.dtype if isinstance(values, Tensor) else type(values).__name__
-                raise TypeError(f"{field.name} must be a tensor of {expected}, got {got}.")
+                raise TypeError(f"{field.name} must be a tensor of {expected}; got {got}")
             if values.shape != (len(self.parent),) or not len(values):
                 raise ValueError(
                     f"{field.name} must have one entry per node, as many as parent and at least "
-                    f"one, got shape {tuple(values.shape)}."
+                    f"one; got shape {tuple(values.shape)}"
                 )
         self._check_numbering()
         self._check_leaves()
         if not self.height.isfinite().all():
-            raise ValueError("height must hold finite numbers.")
+            raise ValueError("height must hold finite numbers")
 
     @classmethod
     def from_parents(
@@ -103,8 +103,8 @@ class ArchitectureTree:
             array: npt.NDArray[np.generic] = np.asarray(values, dtype=dtype)
             if array.shape != above.shape:
                 raise ValueError(
-                    f"every array must have one entry per node, {len(above)}, got shape "
-                    f"{array.shape}."
+                    f"every array must have one entry per node, {len(above)}; got shape "
+                    f"{array.shape}"
                 )
             return torch.from_numpy(array[order])
 
@@ -274,7 +274,7 @@ class ArchitectureTree:
         except OSError:
             raise
         except Exception as error:
-            raise ValueError(f"{path} holds no tree of architectures: {error}.") from error
+            raise ValueError(f"{path} holds no tree of architectures: {error}") from error
 
     # --- validation -------------------------------------------------------------------------------
 
@@ -282,8 +282,8 @@ class ArchitectureTree:
         parent = self.parent
         if parent[0] != -1:
             raise ValueError(
-                f"parent[0] must be -1, node 0 being the root, got {int(parent[0])} "
-                "(from_parents takes nodes in any order)."
+                f"parent[0] must be -1, node 0 being the root; got {int(parent[0])} "
+                "(from_parents takes nodes in any order)"
             )
         nodes = torch.arange(1, len(parent))
         wrong = (parent[1:] < 0) | (parent[1:] >= nodes)
@@ -292,8 +292,8 @@ class ArchitectureTree:
             node = 1 + int(wrong.nonzero()[0, 0])
             raise ValueError(
                 f"parent[{node}] must be a node before {node} and not before its neighbour's "
-                f"parent, got {int(parent[node])} (nodes go breadth first; from_parents takes them "
-                "in any order)."
+                f"parent; got {int(parent[node])} (nodes go breadth first; from_parents takes them "
+                "in any order)"
             )
 
     def _check_leaves(self) -> None:
@@ -306,14 +306,14 @@ class ArchitectureTree:
             kind, expected = ("inner node", "-1") if inner[node] else ("leaf", "an architecture")
             raise ValueError(
                 f"architecture[{node}] must be {expected}, as node {node} is "
-                f"{'an' if inner[node] else 'a'} {kind}, got {int(architecture[node])}."
+                f"{'an' if inner[node] else 'a'} {kind}; got {int(architecture[node])}"
             )
         found = architecture[~inner].sort().values
         missing = found != torch.arange(len(found))
         if missing.any():
             raise ValueError(
                 f"architecture must hold each of 0..{len(found) - 1} once over the {len(found)} "
-                f"leaves; {int(missing.nonzero()[0, 0])} is missing or stands twice."
+                f"leaves; {int(missing.nonzero()[0, 0])} is missing or stands twice"
             )
 
     def _levels_above_leaves(self) -> Tensor:
@@ -333,14 +333,14 @@ def _breadth_first(parent: Ints) -> Ints:
     """Returns the nodes breadth first, children of a node in the order of their numbers."""
     size = len(parent)
     if parent.ndim != 1:
-        raise ValueError(f"parent must have one dimension, got shape {parent.shape}.")
+        raise ValueError(f"parent must have one dimension; got shape {parent.shape}")
     roots = np.flatnonzero(parent == -1)
     if len(roots) != 1:
-        raise ValueError(f"parent must hold -1 once, for the root, got it {len(roots)} times.")
+        raise ValueError(f"parent must hold -1 once, for the root; got it {len(roots)} times")
     outside = (parent < -1) | (parent >= size)
     if outside.any():
         node = int(outside.argmax())
-        raise ValueError(f"parent[{node}] must be one of {size} nodes, got {parent[node]}.")
+        raise ValueError(f"parent[{node}] must be one of {size} nodes; got {parent[node]}")
     by_parent = np.argsort(parent, kind="stable")
     ends = np.cumsum(np.bincount(parent + 1, minlength=size + 1))
     order = [roots]
@@ -351,5 +351,5 @@ def _breadth_first(parent: Ints) -> Ints:
         order.append(by_parent[starts + np.arange(counts.sum())])
         reached += len(order[-1])
     if reached != size:
-        raise ValueError(f"parent must lead every node to the root; {size - reached} form a cycle.")
+        raise ValueError(f"parent must lead every node to the root; {size - reached} form a cycle")
     return np.concatenate(order)

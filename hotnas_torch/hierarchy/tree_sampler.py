@@ -78,19 +78,19 @@ class TreeSampler(Sampler):
         schedule: Schedule | None = None,
     ) -> None:
         if not isinstance(tree, ArchitectureTree):
-            raise TypeError(f"tree must be an ArchitectureTree, got {type(tree).__name__}.")
+            raise TypeError(f"tree must be an ArchitectureTree; got {type(tree).__name__}")
         for argument, value in (("exploration", exploration), ("regularization", regularization)):
             if not 0.0 <= value < math.inf:
-                raise ValueError(f"{argument} must be finite and >= 0, got {value}.")
+                raise ValueError(f"{argument} must be finite and >= 0; got {value}")
         if unvisited not in ("first", "initial"):
-            raise ValueError(f"unvisited must be 'first' or 'initial', got {unvisited!r}.")
+            raise ValueError(f"unvisited must be 'first' or 'initial'; got {unvisited!r}")
         if unvisited == "initial" and initial is None:
-            raise ValueError("initial must be a number with unvisited='initial', got None.")
+            raise ValueError("initial must be a number with unvisited='initial'; got None")
         num_groups = int(tree.group.max()) + 1
         if regularization and not num_groups:
             raise ValueError(
                 "regularization must be 0 on a tree whose nodes have no groups (trees of layers "
-                "have them)."
+                "have them)"
             )
         super().__init__(tree.num_architectures, schedule=schedule)
         self.tree = tree

@@ -90,9 +90,9 @@ class StrategySampler(BaseSampler):
                 f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
             ) from _missing
         if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+            raise TypeError(f"strategy must be a Strategy; got {strategy!r}")
         if others is not None and not isinstance(others, BaseSampler):
-            raise TypeError(f"others must be a sampler of Optuna, got {others!r}.")
+            raise TypeError(f"others must be a sampler of Optuna; got {others!r}")
         self.strategy = strategy
         self._parameters = _string if parameters is None else parameters
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
@@ -133,7 +133,7 @@ class StrategySampler(BaseSampler):
                 networks = self.strategy.ask(1)
                 if not networks:
                     raise RuntimeError(
-                        "the space has no network that was not tried (ask for fewer trials)."
+                        "the space has no network that was not tried (ask for fewer trials)"
                     )
                 network = networks[0]
             if network is not None:
@@ -214,7 +214,7 @@ class StrategySampler(BaseSampler):
         if not allowed:
             raise ValueError(
                 f"{param_name}: the objective suggests from {param_distribution}, which does not "
-                f"hold {value!r} of the network {network.spec if network else ''!r}."
+                f"hold {value!r} of the network {network.spec if network else ''!r}"
             )
         return value
 
@@ -256,7 +256,7 @@ class StrategySampler(BaseSampler):
 def _check_single(study: Study) -> None:
     if len(study.directions) != 1:
         raise ValueError(
-            f"the study must have one objective, got {len(study.directions)} directions."
+            f"the study must have one objective; got {len(study.directions)} directions"
         )
 
 

@@ -60,7 +60,7 @@ class UnitBox:
         dim = integer("dim", dim, least=1)
         levels = (0,) * dim if levels is None else tuple(levels)
         if len(levels) != dim:
-            raise ValueError(f"levels must hold one number per column, {dim}, got {len(levels)}.")
+            raise ValueError(f"levels must hold one number per column, {dim}; got {len(levels)}")
         levels = tuple(
             integer(f"levels[{column}]", count, least=0) for column, count in enumerate(levels)
         )
@@ -110,7 +110,7 @@ def check_box(space: object) -> BoxSpace:
     """
     if not isinstance(space, BoxSpace):
         raise TypeError(
-            f"space must have dim, sample, round and decode, as UnitBox has; got {space!r}."
+            f"space must have dim, sample, round and decode, as UnitBox has; got {space!r}"
         )
     return space
 
@@ -123,14 +123,14 @@ def check_rows(name: str, rows: Tensor, dim: int) -> None:
         ValueError: Another shape, or a number outside [0, 1]; the message gives the row.
     """
     if not isinstance(rows, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(rows).__name__}.")
+        raise TypeError(f"{name} must be a tensor; got {type(rows).__name__}")
     if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ValueError(f"{name} must have shape (N, {dim}), got {tuple(rows.shape)}.")
+        raise ValueError(f"{name} must have shape (N, {dim}); got {tuple(rows.shape)}")
     outside = ~((rows >= 0.0) & (rows <= 1.0))
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}."
+            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}"
         )
 
 

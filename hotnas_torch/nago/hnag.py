@@ -82,7 +82,7 @@ class HNAG:
         Complexity: O(N_t N_m (N_m + N_b K_b)) expected time.
         """
         if not isinstance(theta, Theta):
-            raise TypeError(f"theta must be a Theta, got {theta!r}.")
+            raise TypeError(f"theta must be a Theta; got {theta!r}")
         check_generator(generator)
         edges = theta.top.sample(generator=generator).between_ends()
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)

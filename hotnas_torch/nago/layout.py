@@ -150,9 +150,9 @@ def _with_merges(
 def check_resolution(first_downsampling: int) -> int:
     """Returns the divisor of the first stage if it is a positive int."""
     if isinstance(first_downsampling, bool) or not isinstance(first_downsampling, int):
-        raise TypeError(f"first_downsampling must be an int, got {first_downsampling!r}.")
+        raise TypeError(f"first_downsampling must be an int; got {first_downsampling!r}")
     if first_downsampling < 1:
-        raise ValueError(f"first_downsampling must be at least 1, got {first_downsampling}.")
+        raise ValueError(f"first_downsampling must be at least 1; got {first_downsampling}")
     return first_downsampling
 
 
@@ -160,6 +160,6 @@ def check_generator(generator: object) -> None:
     """Raises TypeError for anything but a torch.Generator."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
-            f"generator must be a torch.Generator, got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))."
+            f"generator must be a torch.Generator; got {generator!r} "
+            "(pass generator=torch.Generator().manual_seed(0))"
         )

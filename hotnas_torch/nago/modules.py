@@ -73,11 +73,11 @@ class GeneratedSkeleton:
         for name, smallest in (("input_channels", 1), ("num_classes", 2), ("head_channels", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
+                raise TypeError(f"{name} must be an int; got {value!r}")
             if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
+                raise ValueError(f"{name} must be at least {smallest}; got {value}")
         if not 0.0 <= number("dropout", self.dropout) < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+            raise ValueError(f"dropout must be in [0, 1); got {self.dropout}")
 
 
 class GeneratedModule(nn.Module):
@@ -134,11 +134,11 @@ class GeneratedModule(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(net, Network):
-            raise TypeError(f"net must be a Network, got {net!r}.")
+            raise TypeError(f"net must be a Network; got {net!r}")
         if not isinstance(generator, torch.Generator):
             raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
+                f"generator must be a torch.Generator; got {generator!r} "
+                "(pass generator=torch.Generator().manual_seed(0))"
             )
         for place, cell in enumerate(net.cells):
             try:
@@ -436,8 +436,8 @@ def fit_channels(
     if not fits(1):
         raise ArchitectureError(
             f"parameter_limit must be at least {count_parameters(candidate(1), skeleton):,}, which "
-            f"this network has with one channel per cell, got {parameter_limit:,} (raise it, or "
-            "use a smaller head_channels)."
+            f"this network has with one channel per cell; got {parameter_limit:,} (raise it, or "
+            "use a smaller head_channels)"
         )
     above = 2
     while fits(above):
@@ -499,7 +499,7 @@ def _internals(cell: Cell) -> _Internals:
     quadratic = linear = constant = 0
     predecessors = _predecessors(cell)
     if not predecessors[-1]:
-        raise ArchitectureError("there is no path from input to output, so nothing to compute.")
+        raise ArchitectureError("there is no path from input to output, so nothing to compute")
     graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
     for node in range(1, cell.num_nodes - 1):
         label, graph, num_inputs = cell.ops[node], graphs[node], len(predecessors[node])
@@ -517,7 +517,7 @@ def _internals(cell: Cell) -> _Internals:
             linear += 2
         elif label not in _POOLS:
             known = ", ".join(repr(known) for known in (*_CONVOLUTIONS, *_POOLS, *_MERGES))
-            raise ArchitectureError(f"ops[{node}] must be one of {known}, got {label!r}.")
+            raise ArchitectureError(f"ops[{node}] must be one of {known}; got {label!r}")
         if num_inputs > 1:
             quadratic += num_inputs if merge == _CONCAT else 0
             constant += num_inputs if merge is None else 0

@@ -228,9 +228,9 @@ def _components(neighbours: Sequence[set[int]]) -> list[list[int]]:
 
 def _check_count(name: str, value: object) -> None:
     if check_index(value, name) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+        raise ValueError(f"{name} must be at least 1; got {value}")
 
 
 def _check_probability(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be a probability in [0, 1], got {value}.")
+        raise ValueError(f"{name} must be a probability in [0, 1]; got {value}")

@@ -55,7 +55,7 @@ class RNAG:
         Complexity: O(N K) expected time per stage.
         """
         if not isinstance(theta, FlatTheta):
-            raise TypeError(f"theta must be a FlatTheta, got {theta!r}.")
+            raise TypeError(f"theta must be a FlatTheta; got {theta!r}")
         check_generator(generator)
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)
         widths = stage_widths(theta.channel_ratio)

@@ -136,7 +136,7 @@ class FlatTheta:
 
     def __post_init__(self) -> None:
         if len(self.stages) != NUM_STAGES:
-            raise ValueError(f"stages must hold {NUM_STAGES} graphs, got {len(self.stages)}.")
+            raise ValueError(f"stages must hold {NUM_STAGES} graphs; got {len(self.stages)}")
         for stage, model in enumerate(self.stages):
             _check_model(f"stages[{stage}]", model, WattsStrogatz)
         _check_shared(self.channel_ratio, self.merge_weights, self.operation_weights)
@@ -227,7 +227,7 @@ class UnitCube(ABC, Generic[T]):
             (num, d) float64 on the CPU.
         """
         if num < 0:
-            raise ValueError(f"num must be >= 0, got {num}.")
+            raise ValueError(f"num must be >= 0; got {num}")
         drawn = torch.rand(
             num, self.dim, generator=generator, device=generator.device, dtype=torch.float64
         )
@@ -282,7 +282,7 @@ class UnitCube(ABC, Generic[T]):
                 row = int(outside.nonzero()[0])
                 raise ValueError(
                     f"thetas[{row}] must have {dimension.name} in [{dimension.low:g}, "
-                    f"{dimension.high:g}], got {values[row, column].item():g}."
+                    f"{dimension.high:g}]; got {values[row, column].item():g}"
                 )
         X = torch.stack(
             [
@@ -294,8 +294,8 @@ class UnitCube(ABC, Generic[T]):
         for row, (theta, back) in enumerate(zip(thetas, self.decode(X), strict=True)):
             if not _close(theta.to_json(), back.to_json()):
                 raise ValueError(
-                    f"thetas[{row}] must agree with what this space does not search over, got "
-                    f"{theta} where the space has {back}."
+                    f"thetas[{row}] must agree with what this space does not search over; got "
+                    f"{theta} where the space has {back}"
                 )
         return X
 
@@ -311,14 +311,14 @@ class UnitCube(ABC, Generic[T]):
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(
                 f"X must have shape (n, {self.dim}), one column per hyperparameter "
-                f"{self.columns}, got {tuple(X.shape)}."
+                f"{self.columns}; got {tuple(X.shape)}"
             )
         inside = (X >= 0.0) & (X <= 1.0)
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()
             raise ValueError(
-                f"X[{row}, {column}] ({self.columns[column]}) must be in [0, 1], got "
-                f"{X[row, column].item():g}."
+                f"X[{row}, {column}] ({self.columns[column]}) must be in [0, 1]; got "
+                f"{X[row, column].item():g}"
             )
 
 
@@ -474,7 +474,7 @@ Vectors = dict[str, "tuple[float, ...] | None"]
 def _dimension(name: str, bounds: tuple[float, float], *, integer: bool = False) -> Dimension:
     low, high = bounds
     if not low < high:
-        raise ValueError(f"the range of {name!r} must have low < high, got {bounds}.")
+        raise ValueError(f"the range of {name!r} must have low < high; got {bounds}")
     return Dimension(name, low, high, integer)
 
 
@@ -549,21 +549,21 @@ def _numbers_close(name: str, first: Any, second: Any) -> bool:
 
 def _check_model(name: str, model: object, kind: type) -> None:
     if not isinstance(model, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {model!r}.")
+        raise TypeError(f"{name} must be a {kind.__name__}; got {model!r}")
 
 
 def _check_ratio(name: str, ratio: tuple[float, ...]) -> None:
     if len(ratio) != NUM_STAGES or not all(0.0 < entry < math.inf for entry in ratio):
-        raise ValueError(f"{name} must be {NUM_STAGES} finite numbers > 0, got {ratio}.")
+        raise ValueError(f"{name} must be {NUM_STAGES} finite numbers > 0; got {ratio}")
 
 
 def _check_weights(name: str, weights: tuple[float, ...], entries: tuple[str, ...]) -> None:
     if len(weights) != len(entries) or not all(0.0 <= entry < math.inf for entry in weights):
         raise ValueError(
-            f"{name} must be {len(entries)} finite weights >= 0, of {entries}, got {weights}."
+            f"{name} must be {len(entries)} finite weights >= 0, of {entries}; got {weights}"
         )
     if not any(weights):
-        raise ValueError(f"{name} must have a positive entry, got {weights}.")
+        raise ValueError(f"{name} must have a positive entry; got {weights}")
 
 
 def _check_shared(
@@ -577,7 +577,7 @@ def _check_shared(
     if not any(operation_weights[:_NUM_CONVOLUTIONS]):
         raise ValueError(
             "operation_weights must have a positive entry for a convolution, which nodes that make "
-            f"a graph's output draw from, got {operation_weights}."
+            f"a graph's output draw from; got {operation_weights}"
         )
 
 

@@ -90,11 +90,11 @@ class GeneratorTraining(Generic[T]):
         boolean("mixed_precision", mixed_precision)
         integer("seed", seed)
         if skeleton is not None and not isinstance(skeleton, GeneratedSkeleton):
-            raise TypeError(f"skeleton must be a GeneratedSkeleton or None, got {skeleton!r}.")
+            raise TypeError(f"skeleton must be a GeneratedSkeleton or None; got {skeleton!r}")
         if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None, got {settings!r}.")
+            raise TypeError(f"settings must be TrainingSettings or None; got {settings!r}")
         if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
+            raise ValueError(f"num_threads must be at least 1 or None; got {num_threads}")
         self.generator = generator
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
@@ -103,8 +103,8 @@ class GeneratorTraining(Generic[T]):
         for name, expected in shape.items():
             if getattr(skeleton, name) != expected:
                 raise ValueError(
-                    f"skeleton.{name} must be {expected} for {self.data.name!r}, got "
-                    f"{getattr(skeleton, name)}."
+                    f"skeleton.{name} must be {expected} for {self.data.name!r}; got "
+                    f"{getattr(skeleton, name)}"
                 )
         self.skeleton = skeleton
         self.parameter_limit = parameter_limit

@@ -58,8 +58,8 @@ def cifar10(
         num_validation = len(labels) - num_train
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation <= len(labels)):
         raise ValueError(
-            f"num_train and num_validation must be at least 1 and at most {len(labels):,} together,"
-            f" got {num_train} and {num_validation}."
+            f"num_train and num_validation must be at least 1 and at most {len(labels):,} together;"
+            f" got {num_train} and {num_validation}"
         )
     order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
     train, validation = order[:num_train], order[num_train : num_train + num_validation]
@@ -83,15 +83,15 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     except OSError as error:
         raise ValueError(
             f"cannot read {path}: {error.strerror} (unpack cifar-10-binary.tar.gz and pass the"
-            " folder with its .bin files)."
+            " folder with its .bin files)"
         ) from error
     if not content or len(content) % _RECORD:
         raise ValueError(
-            f"{path} must consist of records of {_RECORD} bytes, got {len(content):,} bytes (not"
-            " the binary version, or cut off)."
+            f"{path} must consist of records of {_RECORD} bytes; got {len(content):,} bytes (not"
+            " the binary version, or cut off)"
         )
     records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, _RECORD)
     labels = records[:, 0].long()
     if int(labels.max()) >= _CLASSES:
-        raise ValueError(f"{path} holds the label {int(labels.max())}, expected 0..{_CLASSES - 1}.")
+        raise ValueError(f"{path} holds the label {int(labels.max())}, expected 0..{_CLASSES - 1}")
     return records[:, 1:].reshape(-1, *_SHAPE).float() / _LARGEST_PIXEL, labels

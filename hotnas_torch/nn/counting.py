@@ -80,11 +80,11 @@ class CostTable:
     def __init__(self, supernet: SinglePathSupernet, *, image_size: int | tuple[int, int]) -> None:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size must be at least 1, got {image_size!r}.")
+            raise ValueError(f"image_size must be at least 1; got {image_size!r}")
         if supernet.only is not None:
             raise ValueError(
-                f"supernet must hold all networks of its space, got {supernet.only.spec!r} only "
-                "(build it without only=)."
+                f"supernet must hold all networks of its space; got {supernet.only.spec!r} only "
+                "(build it without only=)"
             )
         self._supernet = supernet
         stem = _meta(supernet.stem)

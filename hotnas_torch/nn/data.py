@@ -109,16 +109,16 @@ class Split:
     def __post_init__(self) -> None:
         if not self.images.is_floating_point() or self.labels.dtype != torch.int64:
             raise TypeError(
-                "images must be floating point and labels int64, got "
-                f"{self.images.dtype} and {self.labels.dtype}."
+                "images must be floating point and labels int64; got "
+                f"{self.images.dtype} and {self.labels.dtype}"
             )
         if self.images.dim() != 4 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
-                "images must have shape (N, C, H, W) and labels (N,), got "
-                f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}."
+                "images must have shape (N, C, H, W) and labels (N,); got "
+                f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}"
             )
         if not len(self.labels):
-            raise ValueError("images must hold at least one image, got none.")
+            raise ValueError("images must hold at least one image; got none")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,14 +160,14 @@ class ImageData:
             split: Split = getattr(self, part)
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
-                    f"{part} must hold images of shape {self.input_shape} as train does, got "
-                    f"{tuple(split.images.shape[1:])}."
+                    f"{part} must hold images of shape {self.input_shape} as train does; got "
+                    f"{tuple(split.images.shape[1:])}"
                 )
             low, high = split.labels.aminmax()
             if low < 0 or high >= self.num_classes:
                 raise ValueError(
-                    f"{part} must hold labels in 0..{self.num_classes - 1}, got "
-                    f"{low.item()}..{high.item()}."
+                    f"{part} must hold labels in 0..{self.num_classes - 1}; got "
+                    f"{low.item()}..{high.item()}"
                 )
 
     def digest(self) -> str:
@@ -210,7 +210,7 @@ def digits(
     except ImportError as error:
         raise ImportError(
             "the digits data set ships with scikit-learn, which is not installed "
-            "(pip install scikit-learn)."
+            "(pip install scikit-learn)"
         ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] / _LARGEST_PIXEL
@@ -219,7 +219,7 @@ def digits(
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation < num_images):
         raise ValueError(
             "num_train and num_validation must be at least 1 and leave at least one of the "
-            f"{num_images} images for testing, got {num_train} and {num_validation}."
+            f"{num_images} images for testing; got {num_train} and {num_validation}"
         )
     order = torch.randperm(num_images, generator=generator, device=generator.device).cpu()
     images, labels = images[order], labels[order]

@@ -164,7 +164,7 @@ def image_folder(
     _pillow()
     for name, value in (("size", size), ("num_threads", num_threads)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+            raise ValueError(f"{name} must be at least 1; got {value}")
     path = Path(folder)
     classes, files, labels = _scan(path / "train")
     test_classes, test_files, test_labels = _scan(path / "val")
@@ -172,7 +172,7 @@ def image_folder(
         differing = sorted(set(classes) ^ set(test_classes))
         raise ValueError(
             f"{path / 'train'} and {path / 'val'} must have the same classes; {differing[0]!r} is "
-            "in one of them only."
+            "in one of them only"
         )
     if num_train is None:
         num_train = len(files) // 2
@@ -181,7 +181,7 @@ def image_folder(
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation <= len(files)):
         raise ValueError(
             "num_train and num_validation must be at least 1 and at most "
-            f"{len(files):,} together, got {num_train} and {num_validation}."
+            f"{len(files):,} together; got {num_train} and {num_validation}"
         )
     order = torch.randperm(len(files), generator=generator, device=generator.device).tolist()
 
@@ -207,7 +207,7 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
     """Returns class names, files and their labels, in the order of their names."""
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is no folder (expected train and val, each with a folder per class)."
+            f"{folder} is no folder (expected train and val, each with a folder per class)"
         )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files: list[Path] = []
@@ -218,12 +218,12 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
         )
         if not found:
             raise ValueError(
-                f"{folder / name} must hold images ({', '.join(sorted(_SUFFIXES))}), got none."
+                f"{folder / name} must hold images ({', '.join(sorted(_SUFFIXES))}); got none"
             )
         files += found
         labels += [label] * len(found)
     if len(names) < 2:
-        raise ValueError(f"{folder} must hold at least two folders of classes, got {len(names)}.")
+        raise ValueError(f"{folder} must hold at least two folders of classes; got {len(names)}")
     return tuple(names), files, labels
 
 
@@ -236,7 +236,7 @@ def _decode(file: Path, size: int) -> Tensor:
             image.draft("RGB", (2 * size, 2 * size))
             pixels = image.convert("RGB")
     except Exception as error:  # whatever Pillow's decoders raise, among it what bounds sizes
-        raise ValueError(f"cannot decode {file}: {error}.") from error
+        raise ValueError(f"cannot decode {file}: {error}") from error
     shorter = round(size * _SHRINK)
     scale = shorter / min(pixels.size)
     width, height = (max(size, round(side * scale)) for side in pixels.size)
@@ -251,6 +251,6 @@ def _pillow() -> ModuleType:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            "images are decoded by Pillow, which is not installed (pip install pillow)."
+            "images are decoded by Pillow, which is not installed (pip install pillow)"
         ) from error
     return Image

@@ -74,5 +74,5 @@ def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
         ):
             raise TypeError(
                 f"cannot initialise {name or 'the module'} of type {type(layer).__name__}: only "
-                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters."
+                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters"
             )

@@ -58,9 +58,9 @@ class Skeleton:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
+                raise TypeError(f"{name} must be an int; got {value!r}")
             if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
+                raise ValueError(f"{name} must be at least {smallest}; got {value}")
 
 
 class _Convolution(nn.Sequential):
@@ -197,8 +197,8 @@ class NASBench201Module(nn.Module):
         super().__init__()
         if not isinstance(generator, torch.Generator):
             raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
+                f"generator must be a torch.Generator; got {generator!r} "
+                "(pass generator=torch.Generator().manual_seed(0))"
             )
         operations = cell_operations(net)
         parts = build(
@@ -260,6 +260,6 @@ def cell_operations(net: Network) -> tuple[str, ...]:
         ArchitectureError: It has no NAS-Bench-201 string.
     """
     if not isinstance(net, Network):
-        raise TypeError(f"net must be a Network, got {net!r}.")
+        raise TypeError(f"net must be a Network; got {net!r}")
     row = _SPACE.encode([_SPACE.from_string(net.spec)])[0]
     return tuple(_SPACE.operations[int(place)] for place in row.tolist())

@@ -57,7 +57,7 @@ class TrainingSettings:
             ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
         ):
             if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings, ready for ``json.dumps``."""

@@ -65,12 +65,12 @@ class _Benchmark(Table):
             space = expected
         elif isinstance(space, SearchSpace) and space.name != expected.name:
             raise ValueError(
-                f"space must be a {expected.name!r} space for a {self.name!r} table, got {space!r}."
+                f"space must be a {expected.name!r} space for a {self.name!r} table; got {space!r}"
             )
         column = type(self).default_column if column is None else column
         if column not in self.known_columns:
             known = ", ".join(map(repr, self.known_columns))
-            raise TableError(f"a {self.name!r} table has no column {column!r}; it has {known}.")
+            raise TableError(f"a {self.name!r} table has no column {column!r}; it has {known}")
         self._load(path, column, space, sha256)
 
     def _parse(self, text: str) -> Rows:
@@ -288,7 +288,7 @@ class NASBenchMacroTable(_StringTable):
         sha256: str | None = None,
     ) -> None:
         if isinstance(run, bool) or run not in ("mean", "random", *range(_RUNS)):
-            raise ValueError(f"run must be 'mean', 'random', 0, 1 or 2, got {run!r}.")
+            raise ValueError(f"run must be 'mean', 'random', 0, 1 or 2; got {run!r}")
         self.run = run
         self.seed = seed
         column = f"test_acc_{run}" if isinstance(run, int) else "mean_acc"
@@ -298,9 +298,9 @@ class NASBenchMacroTable(_StringTable):
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise TableError(f"{self.path} is no JSON file: {error} (cut off?).") from error
+            raise TableError(f"{self.path} is no JSON file: {error} (cut off?)") from error
         if not isinstance(content, dict):
-            raise TableError(f"{self.path} must hold an object with a key per architecture.")
+            raise TableError(f"{self.path} must hold an object with a key per architecture")
         columns: dict[str, list[float]] = {name: [] for name in self.known_columns}
         for key, entry in content.items():
             try:
@@ -317,7 +317,7 @@ class NASBenchMacroTable(_StringTable):
             except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise TableError(
                     f"{self.path}, key {key!r}: expected 'test_acc' with {_RUNS} numbers, "
-                    f"'mean_acc', 'std', 'params' and 'flops', all finite ({error})."
+                    f"'mean_acc', 'std', 'params' and 'flops', all finite ({error})"
                 ) from error
         return Rows(
             list(content),
@@ -397,7 +397,7 @@ class NASBench101Table(_Benchmark):
             if self._cell_key(first) == self._cell_key(second):
                 raise TableError(
                     f"{self.path}, {rows.where(second)}: {rows.texts[second]!r} is the "
-                    f"architecture of {rows.where(first)} again."
+                    f"architecture of {rows.where(first)} again"
                 )
 
     def _cell_key(self, place: int) -> str:
@@ -504,7 +504,7 @@ def open_table(
     """
     known = {table.name: table for table in _TABLES}
     if name not in known:
-        raise ValueError(f"name must be one of {', '.join(map(repr, known))}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(map(repr, known))}; got {name!r}")
     if name == NASBenchMacroTable.name:
         run: Any = "mean" if column is None else column
         run = int(run) if run in {"0", "1", "2"} else run

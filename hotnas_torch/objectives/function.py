@@ -38,7 +38,7 @@ class Function:
         self, function: Callable[[Network], float | Evaluation], *, name: str | None = None
     ) -> None:
         if not callable(function):
-            raise TypeError(f"function must be callable, got {function!r}.")
+            raise TypeError(f"function must be callable; got {function!r}")
         self.function = function
         self.name = name or getattr(function, "__qualname__", type(function).__qualname__)
 

@@ -129,7 +129,7 @@ class Table:
         sha256: str | None = None,
     ) -> None:
         if goal not in ("max", "min"):
-            raise ValueError(f"goal must be 'max' or 'min', got {goal!r}.")
+            raise ValueError(f"goal must be 'max' or 'min'; got {goal!r}")
         self._architecture = architecture
         self._conversion = NEGATED if goal == "max" else AS_IS
         self._load(path, column, space, sha256)
@@ -138,7 +138,7 @@ class Table:
         self, path: str | PathLike[str], column: str, space: SearchSpace, sha256: str | None
     ) -> None:
         if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            raise TypeError(f"space must be a SearchSpace; got {space!r}")
         self.path = Path(path)
         self.column = column
         self._space = space
@@ -147,11 +147,11 @@ class Table:
         if sha256 is not None and sha256.lower() != self.sha256:
             raise TableError(
                 f"{self.path} has sha256 {self.sha256}, expected {sha256} (another version of the "
-                "file, or a damaged one; pass sha256=None to take it as it is)."
+                "file, or a damaged one; pass sha256=None to take it as it is)"
             )
         rows = self._parse(self._decompress(data))
         if not rows.texts:
-            raise TableError(f"{self.path} holds no rows.")
+            raise TableError(f"{self.path} holds no rows")
         self._rows = rows
         numbers = self._numbers(rows)
         self._values = numbers
@@ -165,7 +165,7 @@ class Table:
         except OSError as error:
             raise TableError(
                 f"cannot read the table {self.path}: {error.strerror} (the benchmark's numbers are "
-                "not part of this library: pass the path of your copy)."
+                "not part of this library: pass the path of your copy)"
             ) from error
 
     def _decompress(self, data: bytes) -> str:
@@ -175,7 +175,7 @@ class Table:
             return data.decode("utf-8")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise TableError(
-                f"{self.path} is damaged or no text file: {error} (get a fresh copy)."
+                f"{self.path} is damaged or no text file: {error} (get a fresh copy)"
             ) from error
 
     def _parse(self, text: str) -> Rows:
@@ -205,14 +205,14 @@ class Table:
             for entry, line in zip(entries, lines, strict=True):
                 if not _is_number(entry):
                     raise TableError(
-                        f"{self.path}, line {line}: column {name!r} must hold numbers, got "
-                        f"{entry!r}."
+                        f"{self.path}, line {line}: column {name!r} must hold numbers; got "
+                        f"{entry!r}"
                     ) from None
             raise
         infinite = numbers.isinf()
         if infinite.any():
             line = lines[int(infinite.nonzero()[0].item())]
-            raise TableError(f"{self.path}, line {line}: column {name!r} must hold finite numbers.")
+            raise TableError(f"{self.path}, line {line}: column {name!r} must hold finite numbers")
         return numbers
 
     def _numbers(self, rows: Rows) -> Tensor:
@@ -220,12 +220,12 @@ class Table:
         if self.column not in rows.columns:
             known = ", ".join(map(repr, rows.columns)) or "none"
             raise TableError(
-                f"{self.path} has no column {self.column!r} with numbers (it has {known})."
+                f"{self.path} has no column {self.column!r} with numbers (it has {known})"
             )
         conversion = self.known_columns.get(self.column)
         values = (conversion or self._conversion).value(rows.columns[self.column])
         if values.isnan().all():
-            raise TableError(f"{self.path}: column {self.column!r} is empty.")
+            raise TableError(f"{self.path}: column {self.column!r} is empty")
         return values
 
     def _index_rows(self, rows: Rows) -> None:
@@ -236,7 +236,7 @@ class Table:
             if first != place:
                 raise TableError(
                     f"{self.path}, {rows.where(place)}: {rows.texts[place]!r} is the architecture "
-                    f"of {rows.where(first)} again."
+                    f"of {rows.where(first)} again"
                 )
 
     def _keys(self, rows: Rows) -> list[str]:
@@ -269,13 +269,13 @@ class Table:
             raise TableError(
                 f"{self.path} has no row for {name!r} (it has {len(self._rows.texts):,} of "
                 f"{self._space.size():,} architectures; search in the table's .space, which holds "
-                "only those)."
+                "only those)"
             )
         value = self._values[place].item()
         if math.isnan(value):
             raise TableError(
                 f"{self.path}, {self._rows.where(place)}: {name!r} has no {self.column!r} (search "
-                "in the table's .space, which holds only architectures with a value)."
+                "in the table's .space, which holds only architectures with a value)"
             )
         metrics = {
             column: number
@@ -358,7 +358,7 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
         header = next(reader, [])
         if not header or len(set(header)) != len(header):
             raise TableError(
-                f"{path} must begin with a header of distinct column names, got {header!r}."
+                f"{path} must begin with a header of distinct column names; got {header!r}"
             )
         columns: list[list[str]] = [[] for _ in header]
         lines: list[int] = []
@@ -369,8 +369,8 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
                 continue
             if len(row) != len(header):
                 raise TableError(
-                    f"{path}, line {reader.line_num}: expected {len(header)} entries, got "
-                    f"{len(row)} (the file may be cut off)."
+                    f"{path}, line {reader.line_num}: expected {len(header)} entries; got "
+                    f"{len(row)} (the file may be cut off)"
                 )
             chunk.append(row)
             lines.append(reader.line_num)
@@ -378,7 +378,7 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
                 _move(chunk, columns)
         _move(chunk, columns)
     except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: {error}.") from error
+        raise TableError(f"{path}, line {reader.line_num}: {error}") from error
     return dict(zip(header, columns, strict=True)), lines
 
 
@@ -393,7 +393,7 @@ def require_column(columns: Mapping[str, list[str]], name: str, path: Path) -> l
     if name not in columns:
         raise TableError(
             f"{path} has no column {name!r} (it has {', '.join(map(repr, columns))}; a table of "
-            "another benchmark?)."
+            "another benchmark?)"
         )
     return columns[name]
 

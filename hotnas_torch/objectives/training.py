@@ -74,16 +74,16 @@ class Training:
         num_threads: int | None = 1,
     ) -> None:
         if value not in ("error", "loss"):
-            raise ValueError(f"value must be 'error' or 'loss', got {value!r}.")
+            raise ValueError(f"value must be 'error' or 'loss'; got {value!r}")
         integer("seed", seed)
         if data is not None and not isinstance(data, ImageData):
-            raise TypeError(f"data must be ImageData or None, got {data!r}.")
+            raise TypeError(f"data must be ImageData or None; got {data!r}")
         if skeleton is not None and not isinstance(skeleton, Skeleton):
-            raise TypeError(f"skeleton must be a Skeleton or None, got {skeleton!r}.")
+            raise TypeError(f"skeleton must be a Skeleton or None; got {skeleton!r}")
         if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None, got {settings!r}.")
+            raise TypeError(f"settings must be TrainingSettings or None; got {settings!r}")
         if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
+            raise ValueError(f"num_threads must be at least 1 or None; got {num_threads}")
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
         if skeleton is None:
@@ -91,8 +91,8 @@ class Training:
         for name, expected in shape.items():
             if getattr(skeleton, name) != expected:
                 raise ValueError(
-                    f"skeleton.{name} must be {expected} for {self.data.name!r}, got "
-                    f"{getattr(skeleton, name)}."
+                    f"skeleton.{name} must be {expected} for {self.data.name!r}; got "
+                    f"{getattr(skeleton, name)}"
                 )
         self.skeleton = skeleton
         self.settings = TrainingSettings() if settings is None else settings

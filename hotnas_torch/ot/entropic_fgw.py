@@ -125,7 +125,7 @@ def entropic_fgw(
         0.1 * tol if inner_tol is None else check_number("inner_tol", inner_tol, positive=False)
     )
     if method not in _METHODS:
-        msg = f'method must be "mirror" or "proximal", got {method!r}'
+        msg = f'method must be "mirror" or "proximal"; got {method!r}'
         raise ValueError(msg)
     codes = loss_code(loss), pairs_code(pairs)
     tensors = (

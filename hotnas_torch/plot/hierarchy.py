@@ -63,12 +63,12 @@ def plot_hierarchy(
     for name, given in (("labels", labels), ("values", values)):
         if given is not None and len(given) != num:
             raise ValueError(
-                f"{name} must have one entry per architecture, {num}, got {len(given)}."
+                f"{name} must have one entry per architecture, {num}; got {len(given)}"
             )
     matrix = None if distances is None else as_matrix(distances)
     if matrix is not None and len(matrix) != num:
         raise ValueError(
-            f"distances must relate the tree's {num} architectures, got shape {matrix.shape}."
+            f"distances must relate the tree's {num} architectures; got shape {matrix.shape}"
         )
     named = num <= _MAX_NAMED
     height = max(4.6, 1.5 + 0.17 * num) if named else 8.4

@@ -102,12 +102,12 @@ def read_search(
     with Storage(storage, read_only=True) as store:
         identity = store.identity
         if identity is None:
-            raise StorageError(f"{storage} holds no search yet.")
+            raise StorageError(f"{storage} holds no search yet")
         if space is None:
             space = _rebuilt(identity["space"], storage)
         trials = store.trials(space)
     if not trials:
-        raise StorageError(f"{storage} holds no finished trial yet (let the search go on first).")
+        raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
     return identity, SearchResult(space, trials, "")
 
 
@@ -115,12 +115,12 @@ def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> Sear
     try:
         space = spaces.get(described["name"])
     except ValueError as error:
-        raise StorageError(f"{storage}: {error} (pass space=).") from error
+        raise StorageError(f"{storage}: {error} (pass space=)") from error
     # A subset names the space that it is a part of.
     if repr(space) not in described["space"]:
         raise StorageError(
             f"{storage} is a search of {described['space']}, whose options are not the default "
-            "ones (pass space=)."
+            "ones (pass space=)"
         )
     return space
 

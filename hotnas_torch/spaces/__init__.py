@@ -61,5 +61,5 @@ def get(name: str, **options: Any) -> SearchSpace:
         36
     """
     if name not in _SPACES:
-        raise ValueError(f"name must be one of {', '.join(map(repr, _SPACES))}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(map(repr, _SPACES))}; got {name!r}")
     return _SPACES[name](**options)

@@ -58,7 +58,7 @@ class SearchSpace(ABC):
         columns: Sequence[str],
     ) -> None:
         if tree is not None and not isinstance(tree, OperationTree):
-            raise TypeError(f"tree must be an OperationTree or None, got {tree!r}.")
+            raise TypeError(f"tree must be an OperationTree or None; got {tree!r}")
         self.tree = default_tree if tree is None else tree
         for label in labels:
             self.tree.index(label)  # raises for a label that cells carry and the tree lacks
@@ -150,7 +150,7 @@ class SearchSpace(ABC):
         if num > size:
             raise ValueError(
                 f"num must be at most {size} when distinct=True, the size of {self!r}; got {num} "
-                "(ask for fewer, or pass distinct=False)."
+                "(ask for fewer, or pass distinct=False)"
             )
         if 2 * num > size:
             # Rejection would mostly meet networks it has seen.
@@ -191,7 +191,7 @@ class SearchSpace(ABC):
         nearby = self._nearby(net)
         choices = [other for other in nearby if other.key != net.key] or nearby
         if not choices:
-            raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to.")
+            raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to")
         return choices[self._pick(len(choices), generator)]
 
     def neighbors(self, net: Network) -> list[Network]:
@@ -255,7 +255,7 @@ class SearchSpace(ABC):
                 string, the position and what was expected there.
         """
         if not isinstance(text, str):
-            raise TypeError(f"text must be a str, got {text!r} of type {type(text).__name__}.")
+            raise TypeError(f"text must be a str; got {text!r} of type {type(text).__name__}")
         return self._shared_network(self._parse(text))
 
     def to_string(self, net: Network) -> str:
@@ -292,7 +292,7 @@ class SearchSpace(ABC):
             ArchitectureError: An entry is not of this space; the message gives its index.
         """
         if isinstance(nets, Network):
-            raise TypeError("nets must be a sequence of Network, got a single one (pass [net]).")
+            raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
         codes = [self._code(net, f"nets[{place}]") for place, net in enumerate(nets)]
         return torch.tensor(codes, dtype=torch.float64).reshape(len(codes), self.dim)
 
@@ -312,13 +312,11 @@ class SearchSpace(ABC):
 
     def _check_rows(self, X: Tensor) -> Tensor:
         if not isinstance(X, Tensor):
-            raise TypeError(
-                f"X must be a tensor, got {type(X).__name__} (pass space.encode(nets))."
-            )
+            raise TypeError(f"X must be a tensor; got {type(X).__name__} (pass space.encode(nets))")
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(
-                f"X must have shape (N, {self.dim}), one row of {self.name!r} per network, got "
-                f"{tuple(X.shape)} (rows come from this space's encode)."
+                f"X must have shape (N, {self.dim}), one row of {self.name!r} per network; got "
+                f"{tuple(X.shape)} (rows come from this space's encode)"
             )
         values = X.detach().to("cpu", torch.float64)
         rounded = values.round()
@@ -331,7 +329,7 @@ class SearchSpace(ABC):
             row, reason = fault
             raise ArchitectureError(
                 f"X[{row}] = {rows[row].tolist()} describes no network of {self!r}: {reason} "
-                "(rows come from this space's encode)."
+                "(rows come from this space's encode)"
             )
         return rows
 
@@ -339,8 +337,8 @@ class SearchSpace(ABC):
         if not valid.all():
             row, column = (~valid).nonzero()[0].tolist()
             raise ArchitectureError(
-                f"X[{row}, {column}] ({self._columns[column]}) must be {expected}, got "
-                f"{values[row, column].item():g} (rows come from this space's encode)."
+                f"X[{row}, {column}] ({self._columns[column]}) must be {expected}; got "
+                f"{values[row, column].item():g} (rows come from this space's encode)"
             )
 
     # --- costs ------------------------------------------------------------------------------------
@@ -364,7 +362,7 @@ class SearchSpace(ABC):
             ValueError: A float ``eps`` outside [0, 1].
         """
         if not isinstance(eps, Tensor) and not 0 <= eps <= 1:
-            raise ValueError(f"eps must be in [0, 1], got {eps}.")
+            raise ValueError(f"eps must be in [0, 1]; got {eps}")
         costs = self.tree.distance_matrix(dtype=torch.float64).detach()
         longest = 1.0 if normalize else self.max_nodes - 1.0
         return eps * costs.max().item() + (1 - eps) * longest
@@ -405,15 +403,15 @@ class SearchSpace(ABC):
     def _code(self, net: Network, argument: str = "net") -> Code:
         if not isinstance(net, Network):
             raise TypeError(
-                f"{argument} must be a Network, got {type(net).__name__} "
-                "(from_string builds one from text, decode from a row)."
+                f"{argument} must be a Network; got {type(net).__name__} "
+                "(from_string builds one from text, decode from a row)"
             )
         code = self._find_code(net)
         if code is None:
             raise ArchitectureError(
                 f"{argument} with spec {net.spec!r} is not a network of {self!r} (networks come "
                 "from this space's sample, from_string or decode; another space, or the same one "
-                "with other options, builds other networks)."
+                "with other options, builds other networks)"
             )
         return code
 
@@ -422,8 +420,8 @@ class SearchSpace(ABC):
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         got = repr(text[position : position + 20]) if position < len(text) else "the end"
         return ArchitectureError(
-            f"{shown!r} is no {self.name} string: expected {expected} at position {position}, "
-            f"got {got}."
+            f"{shown!r} is no {self.name} string: expected {expected} at position {position}; "
+            f"got {got}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -471,18 +469,18 @@ def _check_generator(generator: torch.Generator | None) -> torch.Generator:
     if generator is None:
         raise ValueError(
             "generator must be given: randomness comes from the caller only "
-            "(pass generator=torch.Generator().manual_seed(0))."
+            "(pass generator=torch.Generator().manual_seed(0))"
         )
     if not isinstance(generator, torch.Generator):
         raise TypeError(
-            f"generator must be a torch.Generator, got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))."
+            f"generator must be a torch.Generator; got {generator!r} "
+            "(pass generator=torch.Generator().manual_seed(0))"
         )
     return generator
 
 
 def _check_count(num: int, argument: str) -> None:
     if isinstance(num, bool) or not isinstance(num, int):
-        raise TypeError(f"{argument} must be an int, got {num!r} of type {type(num).__name__}.")
+        raise TypeError(f"{argument} must be an int; got {num!r} of type {type(num).__name__}")
     if num < 0:
-        raise ValueError(f"{argument} must be >= 0, got {num}.")
+        raise ValueError(f"{argument} must be >= 0; got {num}")

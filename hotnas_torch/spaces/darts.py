@@ -122,11 +122,11 @@ class DARTS(SearchSpace):
         ):
             integer(argument, value, least=smallest)
         if not operations or len(set(operations)) != len(operations):
-            raise ValueError(f"operations must be distinct and not empty, got {operations!r}.")
+            raise ValueError(f"operations must be distinct and not empty; got {operations!r}")
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(
-                    f"operations must be among {', '.join(OPERATIONS)}; got {operation!r}."
+                    f"operations must be among {', '.join(OPERATIONS)}; got {operation!r}"
                 )
         self.min_depth = min_depth
         self.max_depth = max_depth

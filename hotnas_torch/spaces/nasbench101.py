@@ -127,20 +127,20 @@ class NASBench101(SearchSpace):
         if matrix.shape != (size, size) or not 2 <= size <= MAX_VERTICES:
             raise ArchitectureError(
                 f"adjacency must be (v, v), one row per label in ops, 2 <= v <= {MAX_VERTICES}; "
-                f"got shape {tuple(matrix.shape)} and {size} labels."
+                f"got shape {tuple(matrix.shape)} and {size} labels"
             )
         for vertex, label in enumerate(names):
             allowed = {0: (INPUT,), size - 1: (OUTPUT,)}.get(vertex, OPERATIONS)
             if label not in allowed:
                 raise ArchitectureError(
-                    f"ops[{vertex}] must be {' or '.join(map(repr, allowed))}, got {label!r}."
+                    f"ops[{vertex}] must be {' or '.join(map(repr, allowed))}; got {label!r}"
                 )
         wrong = ((matrix != 0) & (matrix != 1)) | ((matrix != 0) & ~_upper(matrix))
         if wrong.any():
             i, j = wrong.nonzero()[0].tolist()
             raise ArchitectureError(
-                f"adjacency[{i}][{j}] must be {'0 or 1' if i < j else '0 (upper triangular)'}, got "
-                f"{matrix[i, j].item()}."
+                f"adjacency[{i}][{j}] must be {'0 or 1' if i < j else '0 (upper triangular)'}; got "
+                f"{matrix[i, j].item()}"
             )
         inner = [OPERATIONS.index(label) for label in names[1:-1]]
         frame = torch.zeros(1, MAX_VERTICES, MAX_VERTICES, dtype=torch.bool)
@@ -155,7 +155,7 @@ class NASBench101(SearchSpace):
                 if num_edges
                 else "has no path from input to output"
             )
-            raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}.")
+            raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}")
         return self._shared_network(tuple(rows[0].tolist()))
 
     def to_matrix(self, net: Network) -> tuple[Tensor, tuple[str, ...]]:
@@ -218,12 +218,12 @@ class NASBench101(SearchSpace):
             if vertex not in forward or vertex not in backward:
                 raise ArchitectureError(
                     f"{text!r} is no {self.name} string: vertex {number} is on no path from input "
-                    "to output (from_matrix drops such vertices)."
+                    "to output (from_matrix drops such vertices)"
                 )
         if len(edges) > MAX_EDGES:
             raise ArchitectureError(
                 f"{text!r} is no {self.name} string: it has {len(edges)} edges, at most "
-                f"{MAX_EDGES} are allowed."
+                f"{MAX_EDGES} are allowed"
             )
 
     def _format(self, code: Code) -> str:

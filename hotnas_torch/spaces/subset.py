@@ -66,7 +66,7 @@ class Subset(SearchSpace):
 
     def __init__(self, space: SearchSpace, networks: Iterable[Network]) -> None:
         if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            raise TypeError(f"space must be a SearchSpace; got {space!r}")
         super().__init__(space.tree, space.tree, labels=(), columns=space.columns)
         self.space = space
         self.name = space.name
@@ -89,7 +89,7 @@ class Subset(SearchSpace):
             self._member_codes.append(code)
             forms.append(space._parse(form.spec))
         if not self._members:
-            raise ValueError("networks must hold at least one network, got none.")
+            raise ValueError("networks must hold at least one network; got none")
         # Rows of canonical forms, so that distances do not depend on a numbering.
         self._rows = torch.tensor(forms, dtype=torch.int32)
 
@@ -125,7 +125,7 @@ class Subset(SearchSpace):
             ValueError: ``num`` is below 1.
         """
         if num is not None and num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+            raise ValueError(f"num must be at least 1; got {num}")
         self._code(net)
         place = self._place[self.space.key(net)]
         around = self.space.neighbors(net)
@@ -164,7 +164,7 @@ class Subset(SearchSpace):
         if not self._is_member(code):
             raise ArchitectureError(
                 f"{text!r} is a network of {self.space!r}, but not among the {len(self)} of this "
-                "subset (choose one of them, or use the space itself)."
+                "subset (choose one of them, or use the space itself)"
             )
         return code
 

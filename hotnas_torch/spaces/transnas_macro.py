@@ -90,7 +90,7 @@ class TransNASMacro(SearchSpace):
         tree: OperationTree | None = None,
     ) -> None:
         if variant_cost not in ("hamming", "paper"):
-            raise ValueError(f"variant_cost must be 'hamming' or 'paper', got {variant_cost!r}.")
+            raise ValueError(f"variant_cost must be 'hamming' or 'paper'; got {variant_cost!r}")
         labels = ("input", *_FIRST_CONV, _PROJECTION, _SKIP, "output")
         super().__init__(
             tree,
@@ -118,7 +118,7 @@ class TransNASMacro(SearchSpace):
             raise self._malformed(text, end, f"a module 1, 2, 3 or 4, or {_SUFFIX!r} at the end")
         modules = tuple(int(digit) for digit in text[start:end])
         if (fault := _fault(modules)) is not None:
-            raise ArchitectureError(f"{text!r} is no {self.name} string: {fault}.")
+            raise ArchitectureError(f"{text!r} is no {self.name} string: {fault}")
         return _pad(modules)
 
     def _format(self, code: Code) -> str:
@@ -184,12 +184,12 @@ _WIDENING_RULE = f"{_MIN_CHANGES} to {_MAX_WIDENING} modules must double the wid
 
 def _fault(modules: Code) -> str | None:
     if len(modules) not in _LENGTHS:
-        return f"{_LENGTH_RULE}, got {len(modules)}"
+        return f"{_LENGTH_RULE}; got {len(modules)}"
     widening, downsampling = map(sum, zip(*(_CHANGES[m - 1] for m in modules), strict=True))
     if not _MIN_CHANGES <= downsampling <= _MAX_DOWNSAMPLING:
-        return f"{_DOWNSAMPLING_RULE}, got {downsampling}"
+        return f"{_DOWNSAMPLING_RULE}; got {downsampling}"
     if not _MIN_CHANGES <= widening <= _MAX_WIDENING:
-        return f"{_WIDENING_RULE}, got {widening}"
+        return f"{_WIDENING_RULE}; got {widening}"
     return None
 
 

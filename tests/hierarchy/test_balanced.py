@@ -42,7 +42,7 @@ def test_the_flat_tree_has_leaves_only(size):
 
 def test_wrong_arguments_are_refused():
     for build in (flat_tree, lambda n: random_tree(n, generator=torch.Generator())):
-        with pytest.raises(ValueError, match="num_architectures must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="num_architectures must be at least 1; got 0"):
             build(0)
     with pytest.raises(ValueError, match=r"order must hold each of 0\.\.1 once"):
         halving_tree(torch.tensor([0, 2]))

@@ -128,7 +128,7 @@ def test_initialisation_follows_its_description():
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"channels": 0}, ValueError, "channels must be at least 1, got 0"),
+        ({"channels": 0}, ValueError, "channels must be at least 1; got 0"),
         ({"num_stages": 1.0}, TypeError, "num_stages must be an int"),
         ({"num_classes": 1}, ValueError, "num_classes must be at least 2"),
     ],

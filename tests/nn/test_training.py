@@ -150,7 +150,7 @@ def test_a_last_batch_of_one_image_is_left_out(data):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"learning_rate": math.inf}, "learning_rate must be positive and finite"),
         ({"momentum": 1.0}, "momentum must be in"),

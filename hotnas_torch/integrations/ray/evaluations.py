@@ -77,7 +77,7 @@ class RayEvaluator:
         except Exception as error:
             raise TypeError(
                 f"the objective {objective!r} cannot be sent to a cluster: {error} (define it at"
-                " the top level of a module that every node has)."
+                " the top level of a module that every node has)"
             ) from error
         self._running: dict[Any, _Evaluation] = {}
 

@@ -79,7 +79,7 @@ class StrategySearcher(Searcher):
                 f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
             ) from _missing
         if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+            raise TypeError(f"strategy must be a Strategy; got {strategy!r}")
         super().__init__(metric=metric, mode=mode)
         self.strategy = strategy
         self.parameter = parameter
@@ -103,13 +103,13 @@ class StrategySearcher(Searcher):
         open_keys = ["/".join(map(str, path)) for path, _ in domains + grids]
         if open_keys:
             raise ValueError(
-                f"param_space: {', '.join(open_keys)} must be values, got distributions (the "
-                "strategy chooses the architecture only)."
+                f"param_space: {', '.join(open_keys)} must be values; got distributions (the "
+                "strategy chooses the architecture only)"
             )
         if self.parameter in config:
             raise ValueError(
                 f"param_space must not hold {self.parameter!r}, which the strategy chooses (leave "
-                "it out, or choose another parameter=)."
+                "it out, or choose another parameter=)"
             )
         self._constants = dict(config)
         self._metric = metric or self._metric
@@ -126,7 +126,7 @@ class StrategySearcher(Searcher):
         if not self._metric or self._mode not in ("min", "max"):
             raise ValueError(
                 "metric and mode ('min' or 'max') must be given, here or in TuneConfig; got "
-                f"{self._metric!r} and {self._mode!r}."
+                f"{self._metric!r} and {self._mode!r}"
             )
         networks = self.strategy.ask(1)
         if not networks:
@@ -180,6 +180,6 @@ class StrategySearcher(Searcher):
         ) as error:
             raise StorageError(
                 f"cannot restore a searcher from {checkpoint_path}: {error} (begin a new search, "
-                "or restore what was saved by an equal strategy)."
+                "or restore what was saved by an equal strategy)"
             ) from error
         self._networks = networks

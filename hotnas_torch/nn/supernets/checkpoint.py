@@ -72,19 +72,19 @@ def read_checkpoint(
             raise ValueError(f"its version is {version!r}, expected a whole number from 1 on")
     except Exception as error:  # whatever torch and zipfile raise for other content
         raise StorageError(
-            f"{path} is no checkpoint of a {kind}: {error} (delete it to begin anew)."
+            f"{path} is no checkpoint of a {kind}: {error} (delete it to begin anew)"
         ) from error
     if version > _VERSION:
         raise StorageError(
             f"{path} was written by a newer version of hotnas_torch (update it, or choose another "
-            "file)."
+            "file)"
         )
     # Through JSON, as the other came from there.
     for name, value in json.loads(json.dumps(identity)).items():
         if found.get(name) != value:
             raise StorageError(
                 f"{path} belongs to another search: its {name} is {found.get(name)!r}, here it "
-                f"is {value!r} (choose another file)."
+                f"is {value!r} (choose another file)"
             )
     return state
 
@@ -100,7 +100,7 @@ def applying(path: Path, kind: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise StorageError(
-            f"{path} does not fit this {kind}: {error!r} (delete it to begin anew)."
+            f"{path} does not fit this {kind}: {error!r} (delete it to begin anew)"
         ) from error
 
 

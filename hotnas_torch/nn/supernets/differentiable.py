@@ -100,7 +100,7 @@ class DifferentiableSettings:
             ("reduction", self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
         ):
             if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
     @property
     def rate(self) -> float:
@@ -247,7 +247,7 @@ class DifferentiableSearch:
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(supernet, nn.Module):
-            raise TypeError(f"supernet must be a torch module, got {supernet!r}.")
+            raise TypeError(f"supernet must be a torch module; got {supernet!r}")
         self._module: nn.Module = supernet
         self.supernet = supernet
         self.settings = settings
@@ -319,7 +319,7 @@ class DifferentiableSearch:
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
-                "learning_rate may help)."
+                "learning_rate may help)"
             )
         weights = self.distributions.weights().detach()
         return SearchEpoch(
@@ -429,4 +429,4 @@ def sample_connected(
         # Unconnected cells are pruned to their ends.
         if net.cells[0].num_nodes > 2:
             return net
-    raise RuntimeError(f"none of {_SAMPLES} networks of {point[0].tolist()} is connected.")
+    raise RuntimeError(f"none of {_SAMPLES} networks of {point[0].tolist()} is connected")

@@ -83,20 +83,18 @@ class LearnedHierarchySettings:
         for name in ("beta", "exploration"):
             number(name, getattr(self, name))
         if self.initial is not None and not math.isfinite(number("initial", self.initial)):
-            raise ValueError(f"initial must be finite or None, got {self.initial}.")
+            raise ValueError(f"initial must be finite or None; got {self.initial}")
         if self.num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {self.num_images}.")
+            raise ValueError(f"num_images must be at least 1; got {self.num_images}")
         if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1), got {self.beta}.")
+            raise ValueError(f"beta must be in [0, 1); got {self.beta}")
         if not 0.0 <= self.exploration < math.inf:
-            raise ValueError(f"exploration must be finite and >= 0, got {self.exploration}.")
+            raise ValueError(f"exploration must be finite and >= 0; got {self.exploration}")
         if self.linkage not in get_args(Linkage):
             known = ", ".join(map(repr, get_args(Linkage)))
-            raise ValueError(f"linkage must be one of {known}, got {self.linkage!r}.")
+            raise ValueError(f"linkage must be one of {known}; got {self.linkage!r}")
         if self.measure not in ("kl", "l2", "cross_entropy"):
-            raise ValueError(
-                f"measure must be 'kl', 'l2' or 'cross_entropy', got {self.measure!r}."
-            )
+            raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy'; got {self.measure!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings, ready for ``json.dumps``."""
@@ -192,7 +190,7 @@ class LearnedHierarchySearch:
             RuntimeError: The pre-training is not done.
         """
         if self._tree is None:
-            raise RuntimeError("there is no tree before the pre-training is done (call run).")
+            raise RuntimeError("there is no tree before the pre-training is done (call run)")
         return self._tree
 
     def distances(self) -> Tensor:

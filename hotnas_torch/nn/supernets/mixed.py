@@ -29,7 +29,7 @@ class MixedOperation(nn.Module):
         super().__init__()
         self._places = [place for place, one in enumerate(operations) if one is not None]
         if not self._places:
-            raise ValueError("operations must hold at least one module.")
+            raise ValueError("operations must hold at least one module")
         self.operations = nn.ModuleList([one for one in operations if one is not None])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def normalization_of(kind: Normalization) -> Normalize:
         return lambda channels: nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
     if kind == "running":
         return nn.BatchNorm2d
-    raise ValueError(f"normalization must be 'batch' or 'running', got {kind!r}.")
+    raise ValueError(f"normalization must be 'batch' or 'running'; got {kind!r}")
 
 
 class ChoiceLayer(nn.Module, ABC):
@@ -147,8 +147,8 @@ class SinglePathSupernet(nn.Module, ABC):
         super().__init__()
         if not isinstance(generator, torch.Generator):
             raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
+                f"generator must be a torch.Generator; got {generator!r} "
+                "(pass generator=torch.Generator().manual_seed(0))"
             )
         self.space = space
         self.input_channels = input_channels
@@ -206,14 +206,14 @@ class SinglePathSupernet(nn.Module, ABC):
         """
         if net is None:
             if self._only_path is None:
-                raise ValueError("net must be given: the module holds every network of its space.")
+                raise ValueError("net must be given: the module holds every network of its space")
             return self.follow(images, self._only_path)
         path = tuple(self.paths([net])[0].tolist())
         if self._only_path is not None and path != self._only_path:
             assert self.only is not None
             raise ValueError(
-                f"net must be {self.only.spec!r}, the only network that this module holds, got "
-                f"{net.spec!r}."
+                f"net must be {self.only.spec!r}, the only network that this module holds; got "
+                f"{net.spec!r}"
             )
         return self.follow(images, path)
 

@@ -65,12 +65,12 @@ class NASBench201Supernet(nn.Module):
         self.operations = tuple(operations)
         if len(set(operations)) != len(self.operations) or set(operations) <= {_NONE}:
             raise ValueError(
-                f"operations must be distinct and not 'none' alone, got {self.operations}."
+                f"operations must be distinct and not 'none' alone; got {self.operations}"
             )
         for name in self.operations:
             if name not in self.space.operations:
                 raise ValueError(
-                    f"operations must be among {', '.join(self.space.operations)}; got {name!r}."
+                    f"operations must be among {', '.join(self.space.operations)}; got {name!r}"
                 )
         parts = build(
             lambda: nn.ModuleList(

@@ -90,7 +90,7 @@ class SupernetSettings:
             ),
         ):
             if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings, ready for ``json.dumps``."""
@@ -193,8 +193,8 @@ class SupernetSearch:
     ) -> None:
         if len(nets) != sampler.num_architectures:
             raise ValueError(
-                f"nets must hold the {sampler.num_architectures} architectures of the sampler, got "
-                f"{len(nets)}."
+                f"nets must hold the {sampler.num_architectures} architectures of the sampler; got "
+                f"{len(nets)}"
             )
         for name, expected in (
             ("input_channels", data.input_shape[0]),
@@ -202,8 +202,8 @@ class SupernetSearch:
         ):
             if getattr(supernet, name) != expected:
                 raise ValueError(
-                    f"supernet must have {name}={expected} for {data.name!r}, got "
-                    f"{getattr(supernet, name)}."
+                    f"supernet must have {name}={expected} for {data.name!r}; got "
+                    f"{getattr(supernet, name)}"
                 )
         self.supernet = supernet
         self.nets = list(nets)
@@ -306,7 +306,7 @@ class SupernetSearch:
         if not math.isfinite(loss):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
-                "learning_rate may help)."
+                "learning_rate may help)"
             )
         if len(self.epochs) + 1 == self.settings.epochs:
             self.sampler.set_progress(1.0)

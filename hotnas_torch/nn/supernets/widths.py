@@ -19,10 +19,10 @@ def check_sizes(width: float, input_channels: int, num_classes: int) -> None:
         ValueError: ``width`` is not positive and finite, or a number is too small.
     """
     if not 0.0 < width < math.inf:
-        raise ValueError(f"width must be positive and finite, got {width!r}.")
+        raise ValueError(f"width must be positive and finite; got {width!r}")
     for name, value, smallest in (
         ("input_channels", input_channels, 1),
         ("num_classes", num_classes, 2),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise ValueError(f"{name} must be an int of at least {smallest}, got {value!r}.")
+            raise ValueError(f"{name} must be an int of at least {smallest}; got {value!r}")

@@ -181,7 +181,7 @@ def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
     if not 1 <= num_starts <= available:
         msg = (
             f"num_starts must be between 1 and {available} (structural starts, init and start_costs"
-            f" together), got {num_starts}; give more start_costs"
+            f" together); got {num_starts}; give more start_costs"
         )
         raise ValueError(msg)
 

@@ -126,7 +126,7 @@ class Operator:
                 raise RuntimeError(msg)
             return self._reference(*inputs)
         if differentiate != "implicit":
-            msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
+            msg = f'differentiate must be "implicit" or "unroll"; got {differentiate!r}'
             raise ValueError(msg)
         return self._attached(*inputs, compiled)
 
@@ -150,7 +150,7 @@ class Operator:
                 _ext.warn_of_absence(device)
             return serves
         if backend != "ext":
-            msg = f'backend must be "auto", "ext" or "torch", got {backend!r}'
+            msg = f'backend must be "auto", "ext" or "torch"; got {backend!r}'
             raise ValueError(msg)
         if not _ext.loaded:
             msg = f'backend="ext" needs the compiled core, but {_ext.reason}; use backend="auto"'

@@ -106,7 +106,7 @@ def fgw(
         optimization variants, NeurIPS 2015, algorithm 3.
     """
     if num_starts < 1:
-        msg = f"num_starts must be at least 1, got {num_starts}"
+        msg = f"num_starts must be at least 1; got {num_starts}"
         raise ValueError(msg)
     inputs = without_absent_nodes(cost, struct_x, struct_y, a, b)
     status = feasibility(a, b, *inputs, alpha)

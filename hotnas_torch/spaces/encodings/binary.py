@@ -70,9 +70,9 @@ class PathEncoding:
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
         if max_length < 0:
-            raise ValueError(f"max_length must be >= 0, got {max_length}.")
+            raise ValueError(f"max_length must be >= 0; got {max_length}")
         if num_places is not None and num_places < 1:
-            raise ValueError(f"num_places must be at least 1, got {num_places}.")
+            raise ValueError(f"num_places must be at least 1; got {num_places}")
         self.space = space
         self.max_length = max_length
         self.alphabet = tuple(label for label in space.tree.labels if label not in _NO_OPERATIONS)
@@ -192,7 +192,7 @@ class AdjacencyEncoding:
 
 def _check_space(space: object) -> None:
     if not isinstance(space, SearchSpace):
-        raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+        raise TypeError(f"space must be a SearchSpace; got {space!r}")
 
 
 def _some_networks(space: SearchSpace) -> list[Network]:

@@ -50,7 +50,7 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
         [2, 1, 1]
     """
     if total < 0:
-        raise ValueError(f"total must be >= 0, got {total}.")
+        raise ValueError(f"total must be >= 0; got {total}")
     scaled = total * check_simplex(points)
     whole = (scaled + _GUARD).floor()
     left = total - whole.sum(dim=-1, keepdim=True)
@@ -69,9 +69,9 @@ def check_simplex(points: Tensor) -> Tensor:
     if bool(wrong.any()):
         place = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
-            "points must be >= 0 and sum to 1 along the last dimension, got "
+            "points must be >= 0 and sum to 1 along the last dimension; got "
             f"{points[place].tolist()}{f' at {list(place)}' if place else ''} (divide counts by "
-            "their sum)."
+            "their sum)"
         )
     return points.clamp_min(0.0)
 
@@ -116,7 +116,7 @@ def grid_neighbors(counts: Tensor) -> Tensor:
         [[0, 2, 3], [0, 1, 4], [2, 0, 3], [1, 0, 4], [2, 1, 2], [1, 2, 2]]
     """
     if counts.dim() != 1 or counts.is_floating_point() or bool((counts < 0).any()):
-        raise ValueError(f"counts must be a vector of integers >= 0, got {counts!r}.")
+        raise ValueError(f"counts must be a vector of integers >= 0; got {counts!r}")
     unit = torch.eye(len(counts), dtype=torch.int64)
     taken, given = (~unit.bool()).nonzero().T
     moved = counts.long() - unit[taken] + unit[given]
@@ -135,7 +135,7 @@ def num_encodings(total: int, num_operations: int) -> int:
     """
     if total < 0 or num_operations < 1:
         raise ValueError(
-            f"total must be >= 0 and num_operations >= 1, got {total} and {num_operations}."
+            f"total must be >= 0 and num_operations >= 1; got {total} and {num_operations}"
         )
     return math.comb(total + num_operations - 1, num_operations - 1)
 
@@ -171,7 +171,7 @@ def draw_dirichlet(concentration: Tensor, num: int, *, generator: torch.Generato
         ValueError: A concentration is not positive.
     """
     if not bool((concentration > 0).all()):
-        raise ValueError(f"concentration must be positive, got {concentration.tolist()}.")
+        raise ValueError(f"concentration must be positive; got {concentration.tolist()}")
     seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
     # torch.distributions draws from global state only, here on the CPU.
     with torch.random.fork_rng(devices=[]):

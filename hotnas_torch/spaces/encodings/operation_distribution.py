@@ -165,14 +165,14 @@ class SlotEncoding(OperationEncoding):
         slots: Slots | None = None,
     ) -> None:
         if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            raise TypeError(f"space must be a SearchSpace; got {space!r}")
         if cells not in ("shared", "joint"):
-            raise ValueError(f"cells must be 'shared' or 'joint', got {cells!r}.")
+            raise ValueError(f"cells must be 'shared' or 'joint'; got {cells!r}")
         slots = operation_slots(space) if slots is None else slots
         if slots is None or not slots.free:
             raise ValueError(
                 f"{space!r} has no places that any operation may fill (MemberEncoding finds the "
-                "architectures of an encoding in a list)."
+                "architectures of an encoding in a list)"
             )
         self.space = space
         self.cells = cells
@@ -285,12 +285,12 @@ class MemberEncoding(OperationEncoding):
 
     def __init__(self, space: SearchSpace) -> None:
         if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            raise TypeError(f"space must be a SearchSpace; got {space!r}")
         size = space.size()
         if size > _MOST_MEMBERS:
             raise ValueError(
-                f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated, got "
-                f"{size:,} of {space!r} (pass slots= to SlotEncoding)."
+                f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated; got "
+                f"{size:,} of {space!r} (pass slots= to SlotEncoding)"
             )
         self.space = space
         self.slots = operation_slots(space)

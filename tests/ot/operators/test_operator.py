@@ -11,7 +11,7 @@ def inputs() -> tuple[torch.Tensor, ...]:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'"auto", "ext" or "torch", got \'cuda\''):
+    with pytest.raises(ValueError, match=r'"auto", "ext" or "torch"; got \'cuda\''):
         transport(*inputs(), backend="cuda")
 
 
