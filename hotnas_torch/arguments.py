@@ -61,7 +61,7 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
     try:
         if _is_boolean(value):
             raise TypeError
-        found = operator.index(value)
+        found = value if type(value) is int else operator.index(value)
     except TypeError:
         wanted = "an integer" if least is None else f"an integer >= {least}"
         raise TypeError(f"{name} must be {wanted}; got {shown(value)}") from None
@@ -130,7 +130,7 @@ def _bounds(
     lower = f"[{least:g}" if least is not None else f"({above:g}" if above is not None else ""
     upper = f"{most:g}]" if most is not None else f"{below:g})" if below is not None else ""
     if lower and upper:
-        return f"a number in {lower}, {upper}", f"lie in {lower}, {upper}"
+        return f"a number in {lower}, {upper}", f"be in {lower}, {upper}"
     for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below)):
         if bound is not None:
             return f"a finite number {sign} {bound:g}", f"be finite and {sign} {bound:g}"
@@ -357,7 +357,7 @@ def checked_options(
     """
     if options is None:
         return {}
-    found = dict(kind(name, options, Mapping))  # type: ignore[type-abstract]
+    found = dict(kind(name, options, Mapping))
     refuse_unknown(name, found, known)
     try:
         json.dumps(found, allow_nan=False)
@@ -390,7 +390,8 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool | int | float | complex):
         return repr(value)
     if isinstance(value, str):
-        return f"{value!r} of type str"
+        text = value if len(value) <= 60 else f"{value[:60]}..."
+        return f"{text!r} of type str"
     return type(value).__name__
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.operation_tree import OperationTree
+from hotnas_torch.arguments import kind, working_dtype
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["ArchitectureBatch"]
@@ -73,12 +74,9 @@ class ArchitectureBatch:
 
         Complexity: O(nodes + edges) in Python, one transfer per tensor.
         """
-        dtype = dtype or torch.get_default_dtype()
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        dtype = working_dtype(dtype)
         for position, cell in enumerate(cells):
-            if not isinstance(cell, Cell):
-                raise TypeError(f"cells[{position}] must be a Cell; got {cell!r}")
+            kind(f"cells[{position}]", cell, Cell)
         sizes = torch.tensor([len(cell.ops) for cell in cells], dtype=torch.int64, device="cpu")
         width = max((len(cell.ops) for cell in cells), default=0)
         if max_nodes is None:

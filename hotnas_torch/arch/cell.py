@@ -12,11 +12,11 @@ from hotnas_torch.arch._json import check_keys, check_list, check_pairs, content
 from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.dag import (
     check_edges,
-    check_index,
     nodes_on_paths,
     renumbered,
     topological_order,
 )
+from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Cell"]
@@ -227,8 +227,8 @@ def _check_pairs(edges: Iterable[Iterable[int]], num_nodes: int) -> set[tuple[in
             raise TypeError(
                 f"edges[{position}] must be a pair of node numbers; got {edge!r}"
             ) from None
-        i = check_index(i, f"edges[{position}][0]")
-        j = check_index(j, f"edges[{position}][1]")
+        i = integer(f"edges[{position}][0]", i)
+        j = integer(f"edges[{position}][1]", j)
         if not (0 <= i < num_nodes and 0 <= j < num_nodes):
             raise ArchitectureError(
                 f"edges[{position}] = {(i, j)} names a node outside 0..{num_nodes - 1}, "

@@ -5,14 +5,12 @@ the source, node n-1 the sink, edges a sorted tuple of pairs. The rules they sha
 """
 
 import heapq
-import operator
 from collections.abc import Iterable, Sequence
 
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = [
     "check_edges",
-    "check_index",
     "longest_paths",
     "nodes_on_paths",
     "renumbered",
@@ -20,26 +18,6 @@ __all__ = [
 ]
 
 Edges = tuple[tuple[int, int], ...]
-
-
-def check_index(value: object, argument: str) -> int:
-    """Returns ``value`` as a plain int.
-
-    Args:
-        value: Anything that Python accepts as an index (int, numpy integer); bool is refused.
-        argument: Name used in the message, for example ``"edges[3][0]"``.
-
-    Raises:
-        TypeError: ``value`` is not an integer.
-    """
-    if type(value) is int:
-        return value
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise TypeError(f"{argument} must be an int; got {value!r} of type {type(value).__name__}")
 
 
 def check_edges(edges: object, names: Sequence[str], argument: str = "edges") -> None:

@@ -18,6 +18,7 @@ from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.dag import check_edges, longest_paths
 from hotnas_torch.arch.nested import cell_from_json
+from hotnas_torch.arguments import choice
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Network"]
@@ -141,12 +142,10 @@ class Network:
         Raises:
             ValueError: Unknown mode.
         """
-        if mode == "uniform":
+        if choice("mode", mode, ("channels", "uniform")) == "uniform":
             return (1.0 / len(self.cells),) * len(self.cells)
-        if mode == "channels":
-            total = sum(self.channels)
-            return tuple(c / total for c in self.channels)
-        raise ValueError(f"mode must be 'channels' or 'uniform'; got {mode!r}")
+        total = sum(self.channels)
+        return tuple(c / total for c in self.channels)
 
     @property
     def key(self) -> str:

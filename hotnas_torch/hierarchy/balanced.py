@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.hierarchy.tree import ArchitectureTree
 
 __all__ = ["accuracy_tree", "flat_tree", "halving_tree", "random_tree"]
@@ -58,7 +59,7 @@ def random_tree(num_architectures: int, *, generator: torch.Generator) -> Archit
     Raises:
         ValueError: ``num_architectures`` is below 1.
     """
-    _check_count(num_architectures)
+    integer("num_architectures", num_architectures, least=1)
     order = torch.randperm(num_architectures, generator=generator, device=generator.device)
     return halving_tree(order.cpu())
 
@@ -96,14 +97,9 @@ def flat_tree(num_architectures: int) -> ArchitectureTree:
     Raises:
         ValueError: ``num_architectures`` is below 1.
     """
-    _check_count(num_architectures)
+    integer("num_architectures", num_architectures, least=1)
     if num_architectures == 1:
         return halving_tree(torch.tensor([0]))
     parent = torch.zeros(num_architectures + 1, dtype=torch.int64)
     parent[0] = -1
     return ArchitectureTree.from_parents(parent, torch.arange(-1, num_architectures))
-
-
-def _check_count(num_architectures: int) -> None:
-    if num_architectures < 1:
-        raise ValueError(f"num_architectures must be at least 1; got {num_architectures}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hotnas_torch.arguments import kind
 from hotnas_torch.hierarchy.sampler import Sampler
 
 __all__ = ["Budgeted"]
@@ -45,10 +46,8 @@ class Budgeted(Sampler):
     def __init__(
         self, sampler: Sampler, cost: Tensor, budget: float, *, least: float = 0.0
     ) -> None:
-        if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a Sampler; got {type(sampler).__name__}")
-        if not isinstance(cost, Tensor):
-            raise TypeError(f"cost must be a tensor; got {type(cost).__name__}")
+        kind("sampler", sampler, Sampler)
+        kind("cost", cost, Tensor)
         if cost.shape != (sampler.num_architectures,):
             raise ValueError(
                 f"cost must have shape ({sampler.num_architectures},), a number per architecture; "

@@ -12,6 +12,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from hotnas_torch.arguments import choice, integer, kind
 from hotnas_torch.hierarchy.balanced import halving_tree
 from hotnas_torch.hierarchy.tree import ArchitectureTree
 
@@ -91,8 +92,7 @@ def cluster(
         >>> [tree.below(child).tolist() for child in tree.children(0)], float(tree.height[0])
         ([[2], [0, 1]], 4.5)
     """
-    if linkage not in get_args(Linkage):
-        raise ValueError(f"linkage must be one of {get_args(Linkage)}; got {linkage!r}")
+    choice("linkage", linkage, get_args(Linkage))
     matrix = _checked(distances)
     if linkage == "ward" and check_euclidean:
         _check_euclidean(matrix)
@@ -149,8 +149,7 @@ def cluster_sample(
         ("num_architectures", num_architectures, 1),
         ("max_leaves", max_leaves, 2),
     ):
-        if value < least:
-            raise ValueError(f"{argument} must be at least {least}; got {value}")
+        integer(argument, value, least=least)
     everything = torch.arange(num_architectures)
     options = {"linkage": linkage, "check_euclidean": check_euclidean}
 
@@ -208,8 +207,7 @@ def _first_nearest(distances: Tensor) -> Tensor:
 
 
 def _checked(distances: Tensor) -> npt.NDArray[np.float64]:
-    if not isinstance(distances, Tensor):
-        raise TypeError(f"distances must be a tensor; got {type(distances).__name__}")
+    kind("distances", distances, Tensor)
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
         raise ValueError(f"distances must have shape (N, N); got {tuple(distances.shape)}")
     matrix: npt.NDArray[np.float64] = distances.detach().cpu().double().numpy()

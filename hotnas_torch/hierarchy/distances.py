@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice
 from hotnas_torch.hierarchy.flat import check_codes
 
 __all__ = ["encoding_distances", "output_distances", "prefix_distances"]
@@ -63,8 +64,7 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
             "outputs must have shape (N, B, K), architectures, samples and classes; got "
             f"{tuple(outputs.shape)}"
         )
-    if measure not in ("kl", "l2", "cross_entropy"):
-        raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy'; got {measure!r}")
+    choice("measure", measure, ("kl", "l2", "cross_entropy"))
     finite = outputs.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         raise ValueError(f"outputs[{int((~finite).nonzero()[0, 0])}] must be finite")
@@ -121,10 +121,8 @@ def encoding_distances(
         tensor([0.0000, 1.0000, 2.2361], dtype=torch.float64)
     """
     codes = check_codes(codes)
-    if encoding not in ("vector", "one_hot"):
-        raise ValueError(f"encoding must be 'vector' or 'one_hot'; got {encoding!r}")
-    if weights not in ("equal", "exponential"):
-        raise ValueError(f"weights must be 'equal' or 'exponential'; got {weights!r}")
+    choice("encoding", encoding, ("vector", "one_hot"))
+    choice("weights", weights, ("equal", "exponential"))
     columns = []
     for layer, column in enumerate(codes.T, start=1):
         if encoding == "vector":

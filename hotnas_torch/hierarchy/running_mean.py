@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import number
+
 __all__ = ["RunningMean"]
 
 
@@ -37,8 +39,7 @@ class RunningMean:
     """
 
     def __init__(self, size: int, *, beta: float, initial: float | None) -> None:
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1); got {beta}")
+        number("beta", beta, least=0.0, below=1.0)
         self.beta = float(beta)
         self.initial = initial
         self.count = torch.zeros(size, dtype=torch.int64)

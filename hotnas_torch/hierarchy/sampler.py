@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, kind, number
 from hotnas_torch.hierarchy.schedule import Phase, Schedule
 
 __all__ = ["Sampler"]
@@ -41,8 +42,7 @@ class Sampler(ABC):
     """What the method is called in states and on the command line."""
 
     def __init__(self, num_architectures: int, *, schedule: Schedule | None = None) -> None:
-        if num_architectures < 1:
-            raise ValueError(f"num_architectures must be at least 1; got {num_architectures}")
+        integer("num_architectures", num_architectures, least=1)
         self.num_architectures = num_architectures
         self.schedule = Schedule() if schedule is None else schedule
         self.progress = 0.0
@@ -95,8 +95,7 @@ class Sampler(ABC):
         Raises:
             ValueError: Out of range.
         """
-        if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"progress must be in [0, 1]; got {progress}")
+        number("progress", progress, least=0.0, most=1.0)
         self.progress = float(progress)
         self._cumulative = None
 
@@ -144,8 +143,7 @@ class Sampler(ABC):
 
         Complexity: O(N) after an update, else O(num log N).
         """
-        if num < 0:
-            raise ValueError(f"num must be at least 0; got {num}")
+        integer("num", num, least=0)
         if allowed is not None:
             cumulative = self.log_probabilities(allowed=allowed).exp().cumsum(0)
         else:
@@ -178,8 +176,7 @@ class Sampler(ABC):
         Raises:
             TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is below 1.
         """
-        if num < 1:
-            raise ValueError(f"num must be at least 1; got {num}")
+        integer("num", num, least=1)
         if num == 1:
             if allowed is not None:
                 self._check_allowed(allowed)
@@ -277,8 +274,7 @@ class Sampler(ABC):
     def _check_rewards(self, indices: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(indices, Tensor) or indices.is_floating_point():
             raise TypeError("indices must be a tensor of integers, one per reward")
-        if not isinstance(rewards, Tensor):
-            raise TypeError(f"rewards must be a tensor; got {type(rewards).__name__}")
+        kind("rewards", rewards, Tensor)
         if indices.dim() != 1 or indices.shape != rewards.shape:
             raise ValueError(
                 "indices and rewards must have one entry per reward; got shapes "

@@ -61,9 +61,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("uniform", "warm_up"):
-            value = number(name, getattr(self, name))
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1]; got {value}")
+            number(name, getattr(self, name), least=0.0, most=1.0)
         if self.uniform + self.warm_up > 1.0:
             raise ValueError(
                 f"uniform and warm_up must sum to at most 1; got {self.uniform + self.warm_up}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import choice, kind, number
 from hotnas_torch.hierarchy.running_mean import RunningMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
@@ -77,13 +78,10 @@ class TreeSampler(Sampler):
         regularization: float = 0.0,
         schedule: Schedule | None = None,
     ) -> None:
-        if not isinstance(tree, ArchitectureTree):
-            raise TypeError(f"tree must be an ArchitectureTree; got {type(tree).__name__}")
+        kind("tree", tree, ArchitectureTree)
         for argument, value in (("exploration", exploration), ("regularization", regularization)):
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{argument} must be finite and >= 0; got {value}")
-        if unvisited not in ("first", "initial"):
-            raise ValueError(f"unvisited must be 'first' or 'initial'; got {unvisited!r}")
+            number(argument, value, least=0.0)
+        choice("unvisited", unvisited, ("first", "initial"))
         if unvisited == "initial" and initial is None:
             raise ValueError("initial must be a number with unvisited='initial'; got None")
         num_groups = int(tree.group.max()) + 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import kind
 from hotnas_torch.search import Strategy
 
 try:
@@ -89,10 +90,8 @@ class StrategySampler(BaseSampler):
             raise ImportError(
                 f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
             ) from _missing
-        if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy; got {strategy!r}")
-        if others is not None and not isinstance(others, BaseSampler):
-            raise TypeError(f"others must be a sampler of Optuna; got {others!r}")
+        kind("strategy", strategy, Strategy)
+        kind("others", others, BaseSampler, optional=True)
         self.strategy = strategy
         self._parameters = _string if parameters is None else parameters
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others

@@ -9,11 +9,10 @@ from itertools import accumulate
 import torch
 
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nago.layout import (
     STATE_SCALE,
     CellSampler,
-    check_generator,
-    check_resolution,
     operation_tree,
     stage_widths,
 )
@@ -64,7 +63,7 @@ class HNAG:
     """
 
     def __init__(self, *, first_downsampling: int = 1) -> None:
-        self.first_downsampling = check_resolution(first_downsampling)
+        self.first_downsampling = integer("first_downsampling", first_downsampling, least=1)
         self.tree: OperationTree = operation_tree()
         self.state_scale = STATE_SCALE
 
@@ -81,9 +80,8 @@ class HNAG:
 
         Complexity: O(N_t N_m (N_m + N_b K_b)) expected time.
         """
-        if not isinstance(theta, Theta):
-            raise TypeError(f"theta must be a Theta; got {theta!r}")
-        check_generator(generator)
+        kind("theta", theta, Theta)
+        random_generator(generator)
         edges = theta.top.sample(generator=generator).between_ends()
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)
         cells = tuple(

@@ -17,8 +17,6 @@ __all__ = [
     "MERGE_LABELS",
     "STATE_SCALE",
     "CellSampler",
-    "check_generator",
-    "check_resolution",
     "operation_tree",
     "stage_widths",
 ]
@@ -145,21 +143,3 @@ def _with_merges(
             inner.append((entry[-1], leaving[-1]))
     outer = [(leaving[i], entry[j]) for i, j in edges]
     return listed, tuple(sorted(inner + outer))
-
-
-def check_resolution(first_downsampling: int) -> int:
-    """Returns the divisor of the first stage if it is a positive int."""
-    if isinstance(first_downsampling, bool) or not isinstance(first_downsampling, int):
-        raise TypeError(f"first_downsampling must be an int; got {first_downsampling!r}")
-    if first_downsampling < 1:
-        raise ValueError(f"first_downsampling must be at least 1; got {first_downsampling}")
-    return first_downsampling
-
-
-def check_generator(generator: object) -> None:
-    """Raises TypeError for anything but a torch.Generator."""
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator; got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))"
-        )

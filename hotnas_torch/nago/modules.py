@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hotnas_torch.arch import Cell, NestedCell, Network
-from hotnas_torch.arguments import number
+from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.nago.layout import MERGE_LABELS
 from hotnas_torch.nn.initialization import build
@@ -71,13 +71,8 @@ class GeneratedSkeleton:
 
     def __post_init__(self) -> None:
         for name, smallest in (("input_channels", 1), ("num_classes", 2), ("head_channels", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int; got {value!r}")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}; got {value}")
-        if not 0.0 <= number("dropout", self.dropout) < 1.0:
-            raise ValueError(f"dropout must be in [0, 1); got {self.dropout}")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=smallest))
+        number("dropout", self.dropout, least=0.0, below=1.0)
 
 
 class GeneratedModule(nn.Module):
@@ -133,13 +128,8 @@ class GeneratedModule(nn.Module):
         mixed_precision: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(net, Network):
-            raise TypeError(f"net must be a Network; got {net!r}")
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator; got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))"
-            )
+        kind("net", net, Network)
+        random_generator(generator)
         for place, cell in enumerate(net.cells):
             try:
                 _internals(cell)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from hotnas_torch.arch.dag import check_index
+from hotnas_torch.arguments import integer, number
 
 __all__ = ["ErdosRenyi", "GraphModel", "RandomGraph", "WattsStrogatz"]
 
@@ -105,9 +105,9 @@ class WattsStrogatz:
     rewiring: float
 
     def __post_init__(self) -> None:
-        _check_count("num_nodes", self.num_nodes)
-        _check_count("num_neighbors", self.num_neighbors)
-        _check_probability("rewiring", self.rewiring)
+        integer("num_nodes", self.num_nodes, least=1)
+        integer("num_neighbors", self.num_neighbors, least=1)
+        number("rewiring", self.rewiring, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
         """Draws a connected graph, by up to 200 draws.
@@ -170,8 +170,8 @@ class ErdosRenyi:
     edge_probability: float
 
     def __post_init__(self) -> None:
-        _check_count("num_nodes", self.num_nodes)
-        _check_probability("edge_probability", self.edge_probability)
+        integer("num_nodes", self.num_nodes, least=1)
+        number("edge_probability", self.edge_probability, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
         """Draws a connected graph, by up to 30 draws, joined as in :meth:`WattsStrogatz.sample`.
@@ -224,13 +224,3 @@ def _components(neighbours: Sequence[set[int]]) -> list[list[int]]:
                     component.append(other)
         components.append(component)
     return components
-
-
-def _check_count(name: str, value: object) -> None:
-    if check_index(value, name) < 1:
-        raise ValueError(f"{name} must be at least 1; got {value}")
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be a probability in [0, 1]; got {value}")

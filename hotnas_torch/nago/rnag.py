@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nago.layout import (
     STATE_SCALE,
     CellSampler,
-    check_generator,
-    check_resolution,
     operation_tree,
     stage_widths,
 )
@@ -45,7 +44,7 @@ class RNAG:
     """
 
     def __init__(self, *, first_downsampling: int = 1) -> None:
-        self.first_downsampling = check_resolution(first_downsampling)
+        self.first_downsampling = integer("first_downsampling", first_downsampling, least=1)
         self.tree: OperationTree = operation_tree()
         self.state_scale = STATE_SCALE
 
@@ -54,9 +53,8 @@ class RNAG:
 
         Complexity: O(N K) expected time per stage.
         """
-        if not isinstance(theta, FlatTheta):
-            raise TypeError(f"theta must be a FlatTheta; got {theta!r}")
-        check_generator(generator)
+        kind("theta", theta, FlatTheta)
+        random_generator(generator)
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)
         widths = stage_widths(theta.channel_ratio)
         return Network.chain(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch._json import check_keys, check_list, check_value
+from hotnas_torch.arguments import integer
 from hotnas_torch.nago.random_graphs import ErdosRenyi, WattsStrogatz
 
 __all__ = [
@@ -226,8 +227,7 @@ class UnitCube(ABC, Generic[T]):
         Returns:
             (num, d) float64 on the CPU.
         """
-        if num < 0:
-            raise ValueError(f"num must be >= 0; got {num}")
+        integer("num", num, least=0)
         drawn = torch.rand(
             num, self.dim, generator=generator, device=generator.device, dtype=torch.float64
         )

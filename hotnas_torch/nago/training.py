@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, kind
 from hotnas_torch.nago.modules import (
     GeneratedModule,
     GeneratedSkeleton,
@@ -89,12 +89,10 @@ class GeneratorTraining(Generic[T]):
         integer("parameter_limit", parameter_limit, least=1)
         boolean("mixed_precision", mixed_precision)
         integer("seed", seed)
-        if skeleton is not None and not isinstance(skeleton, GeneratedSkeleton):
-            raise TypeError(f"skeleton must be a GeneratedSkeleton or None; got {skeleton!r}")
-        if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None; got {settings!r}")
-        if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None; got {num_threads}")
+        kind("skeleton", skeleton, GeneratedSkeleton, optional=True)
+        kind("settings", settings, TrainingSettings, optional=True)
+        if num_threads is not None:
+            integer("num_threads", num_threads, least=1)
         self.generator = generator
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
+
 __all__ = ["FolderImages", "FolderSplit", "image_folder"]
 
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"})
@@ -163,8 +165,7 @@ def image_folder(
     """
     _pillow()
     for name, value in (("size", size), ("num_threads", num_threads)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
+        integer(name, value, least=1)
     path = Path(folder)
     classes, files, labels = _scan(path / "train")
     test_classes, test_files, test_labels = _scan(path / "val")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import NASBench201
 
@@ -56,11 +57,7 @@ class Skeleton:
             ("input_channels", 1),
             ("num_classes", 2),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int; got {value!r}")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}; got {value}")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=smallest))
 
 
 class _Convolution(nn.Sequential):
@@ -195,11 +192,7 @@ class NASBench201Module(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator; got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))"
-            )
+        random_generator(generator)
         operations = cell_operations(net)
         parts = build(
             lambda: nn.ModuleList(
@@ -259,7 +252,6 @@ def cell_operations(net: Network) -> tuple[str, ...]:
         TypeError: ``net`` is not a Network.
         ArchitectureError: It has no NAS-Bench-201 string.
     """
-    if not isinstance(net, Network):
-        raise TypeError(f"net must be a Network; got {net!r}")
+    kind("net", net, Network)
     row = _SPACE.encode([_SPACE.from_string(net.spec)])[0]
     return tuple(_SPACE.operations[int(place)] for place in row.tolist())

@@ -36,15 +36,13 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", finite("value", self.value))
-        object.__setattr__(self, "cost", number("cost", self.cost))
+        object.__setattr__(self, "cost", number("cost", self.cost, least=0.0))
         metrics = {}
         for name, value in self.metrics.items():
             if not isinstance(name, str):
                 raise TypeError(f"metrics must be named by str; got {name!r}")
             metrics[name] = number(f"metrics[{name!r}]", value)
         object.__setattr__(self, "metrics", metrics)
-        if not (math.isfinite(self.cost) and self.cost >= 0.0):
-            raise ValueError(f"cost must be finite and >= 0 seconds; got {self.cost}")
 
     @property
     def failed(self) -> bool:

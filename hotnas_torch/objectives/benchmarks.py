@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice
 from hotnas_torch.errors import TableError
 from hotnas_torch.objectives.table import (
     AS_IS,
@@ -503,8 +504,7 @@ def open_table(
         TableError: As :class:`Table`.
     """
     known = {table.name: table for table in _TABLES}
-    if name not in known:
-        raise ValueError(f"name must be one of {', '.join(map(repr, known))}; got {name!r}")
+    choice("name", name, tuple(known))
     if name == NASBenchMacroTable.name:
         run: Any = "mean" if column is None else column
         run = int(run) if run in {"0", "1", "2"} else run

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice, kind
 from hotnas_torch.errors import ArchitectureError, TableError
 from hotnas_torch.files import read_bytes
 from hotnas_torch.objectives.base import Evaluation
@@ -128,8 +129,7 @@ class Table:
         goal: Literal["max", "min"] = "max",
         sha256: str | None = None,
     ) -> None:
-        if goal not in ("max", "min"):
-            raise ValueError(f"goal must be 'max' or 'min'; got {goal!r}")
+        choice("goal", goal, ("max", "min"))
         self._architecture = architecture
         self._conversion = NEGATED if goal == "max" else AS_IS
         self._load(path, column, space, sha256)
@@ -137,8 +137,7 @@ class Table:
     def _load(
         self, path: str | PathLike[str], column: str, space: SearchSpace, sha256: str | None
     ) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace; got {space!r}")
+        kind("space", space, SearchSpace)
         self.path = Path(path)
         self.column = column
         self._space = space

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import choice, integer, kind
 from hotnas_torch.nn import (
     ImageData,
     NASBench201Module,
@@ -73,17 +73,14 @@ class Training:
         device: torch.device | str = "cpu",
         num_threads: int | None = 1,
     ) -> None:
-        if value not in ("error", "loss"):
-            raise ValueError(f"value must be 'error' or 'loss'; got {value!r}")
+        choice("value", value, ("error", "loss"))
         integer("seed", seed)
         if data is not None and not isinstance(data, ImageData):
             raise TypeError(f"data must be ImageData or None; got {data!r}")
-        if skeleton is not None and not isinstance(skeleton, Skeleton):
-            raise TypeError(f"skeleton must be a Skeleton or None; got {skeleton!r}")
-        if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None; got {settings!r}")
-        if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None; got {num_threads}")
+        kind("skeleton", skeleton, Skeleton, optional=True)
+        kind("settings", settings, TrainingSettings, optional=True)
+        if num_threads is not None:
+            integer("num_threads", num_threads, least=1)
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
         if skeleton is None:

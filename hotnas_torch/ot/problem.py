@@ -187,7 +187,7 @@ def check_number(name: str, value: float, *, positive: bool) -> float:
 def check_count(name: str, value: int) -> int:
     """Return an integer from 1 to 2**31 - 1, which is what the solvers count to, or raise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be an int; got {type(value).__name__}"
+        msg = f"{name} must be an integer; got {type(value).__name__}"
         raise TypeError(msg)
     if value < 1:
         msg = f"{name} must be at least 1; got {value}"

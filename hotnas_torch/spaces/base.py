@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Code", "SearchSpace", "draw_index", "draw_integers", "first_row", "out_of_range"]
@@ -57,8 +58,7 @@ class SearchSpace(ABC):
         labels: Iterable[str],
         columns: Sequence[str],
     ) -> None:
-        if tree is not None and not isinstance(tree, OperationTree):
-            raise TypeError(f"tree must be an OperationTree or None; got {tree!r}")
+        kind("tree", tree, OperationTree, optional=True)
         self.tree = default_tree if tree is None else tree
         for label in labels:
             self.tree.index(label)  # raises for a label that cells carry and the tree lacks
@@ -143,7 +143,7 @@ class SearchSpace(ABC):
                 are asked for than there are.
         """
         generator = _check_generator(generator)
-        _check_count(num, "num")
+        integer("num", num, least=0)
         if not distinct:
             return [self._shared_network(code) for code in self._draw(num, generator)]
         size = self.size()
@@ -311,8 +311,7 @@ class SearchSpace(ABC):
         return [self._shared_network(tuple(code)) for code in self._check_rows(X).tolist()]
 
     def _check_rows(self, X: Tensor) -> Tensor:
-        if not isinstance(X, Tensor):
-            raise TypeError(f"X must be a tensor; got {type(X).__name__} (pass space.encode(nets))")
+        kind("X", X, Tensor, hint="pass space.encode(nets)")
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(
                 f"X must have shape (N, {self.dim}), one row of {self.name!r} per network; got "
@@ -361,8 +360,8 @@ class SearchSpace(ABC):
         Raises:
             ValueError: A float ``eps`` outside [0, 1].
         """
-        if not isinstance(eps, Tensor) and not 0 <= eps <= 1:
-            raise ValueError(f"eps must be in [0, 1]; got {eps}")
+        if not isinstance(eps, Tensor):
+            number("eps", eps, least=0.0, most=1.0)
         costs = self.tree.distance_matrix(dtype=torch.float64).detach()
         longest = 1.0 if normalize else self.max_nodes - 1.0
         return eps * costs.max().item() + (1 - eps) * longest
@@ -401,11 +400,8 @@ class SearchSpace(ABC):
         return code if found is net or found == net else None
 
     def _code(self, net: Network, argument: str = "net") -> Code:
-        if not isinstance(net, Network):
-            raise TypeError(
-                f"{argument} must be a Network; got {type(net).__name__} "
-                "(from_string builds one from text, decode from a row)"
-            )
+        hint = "from_string builds one from text, decode from a row"
+        kind(argument, net, Network, hint=hint)
         code = self._find_code(net)
         if code is None:
             raise ArchitectureError(
@@ -471,16 +467,4 @@ def _check_generator(generator: torch.Generator | None) -> torch.Generator:
             "generator must be given: randomness comes from the caller only "
             "(pass generator=torch.Generator().manual_seed(0))"
         )
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator; got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))"
-        )
-    return generator
-
-
-def _check_count(num: int, argument: str) -> None:
-    if isinstance(num, bool) or not isinstance(num, int):
-        raise TypeError(f"{argument} must be an int; got {num!r} of type {type(num).__name__}")
-    if num < 0:
-        raise ValueError(f"{argument} must be >= 0; got {num}")
+    return random_generator(generator)

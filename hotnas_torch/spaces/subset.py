@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arguments import integer, kind
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers
 
@@ -65,8 +66,7 @@ class Subset(SearchSpace):
     """
 
     def __init__(self, space: SearchSpace, networks: Iterable[Network]) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace; got {space!r}")
+        kind("space", space, SearchSpace)
         super().__init__(space.tree, space.tree, labels=(), columns=space.columns)
         self.space = space
         self.name = space.name
@@ -124,8 +124,8 @@ class Subset(SearchSpace):
             ArchitectureError: ``net`` is not a member.
             ValueError: ``num`` is below 1.
         """
-        if num is not None and num < 1:
-            raise ValueError(f"num must be at least 1; got {num}")
+        if num is not None:
+            integer("num", num, least=1)
         self._code(net)
         place = self._place[self.space.key(net)]
         around = self.space.neighbors(net)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import choice
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import (
     Code,
@@ -89,8 +90,7 @@ class TransNASMacro(SearchSpace):
         variant_cost: Literal["hamming", "paper"] = "hamming",
         tree: OperationTree | None = None,
     ) -> None:
-        if variant_cost not in ("hamming", "paper"):
-            raise ValueError(f"variant_cost must be 'hamming' or 'paper'; got {variant_cost!r}")
+        choice("variant_cost", variant_cost, ("hamming", "paper"))
         labels = ("input", *_FIRST_CONV, _PROJECTION, _SKIP, "output")
         super().__init__(
             tree,

@@ -163,7 +163,12 @@ def test_prune_without_any_path_gives_the_cell_without_a_path() -> None:
     ("ops", "edges", "kind", "message"),
     [
         ("input", [], TypeError, "single string 'input'"),
-        (["input", "output"], [(0, "1")], TypeError, r"edges\[0\]\[1\] must be an int; got '1'"),
+        (
+            ["input", "output"],
+            [(0, "1")],
+            TypeError,
+            r"edges\[0\]\[1\] must be an integer; got",
+        ),
         (["input", "output"], [(0, True)], TypeError, r"edges\[0\]\[1\] must be an int"),
         (["input", "output"], [(0, 1), 5], TypeError, r"edges\[1\] must be a pair"),
         (["input", "output"], [(0, 1), (0, 2)], ArchitectureError, r"edges\[1\] = \(0, 2\)"),

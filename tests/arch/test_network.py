@@ -56,7 +56,7 @@ def test_positions_are_longest_paths_of_the_macro_graph() -> None:
 def test_masses() -> None:
     assert branched().masses() == (0.125, 0.125, 0.25, 0.5)
     assert branched().masses("uniform") == (0.25,) * 4
-    with pytest.raises(ValueError, match="mode must be 'channels' or 'uniform'; got 'flops'"):
+    with pytest.raises(ValueError, match="mode must be one of 'channels', 'uniform'; got 'flops'"):
         branched().masses("flops")  # type: ignore[arg-type]
 
 
@@ -128,12 +128,12 @@ def test_copies_equal_the_original_even_after_caches_are_filled() -> None:
             "channels must have one entry per cell, 4; got 2",
         ),
         ({"channels": (1, 1, 0, 1)}, ArchitectureError, r"channels\[2\] must be positive; got 0"),
-        ({"channels": (1, 1, 2.0, 1)}, TypeError, r"channels\[2\] must be an int; got 2.0"),
-        ({"channels": (True, 1, 1, 1)}, TypeError, r"channels\[0\] must be an int; got True"),
+        ({"channels": (1, 1, 2.0, 1)}, TypeError, r"channels\[2\] must be an integer; got 2.0"),
+        ({"channels": (True, 1, 1, 1)}, TypeError, r"channels\[0\] must be an integer; got True"),
         ({"downsampling": (1, -2, 1, 1)}, ArchitectureError, r"downsampling\[1\] must be positive"),
         ({"downsampling": (1,)}, ArchitectureError, "downsampling must have one entry per cell"),
         ({"input_channels": 0}, ArchitectureError, "input_channels must be positive; got 0"),
-        ({"input_channels": None}, TypeError, "input_channels must be an int; got None"),
+        ({"input_channels": None}, TypeError, "input_channels must be an integer; got None"),
         ({"spec": None}, TypeError, "spec must be a str; got None"),
         ({"edges": ((0, 1), (1, 2))}, ArchitectureError, r"node 1 \(cells\[0\]\) leads nowhere"),
         (

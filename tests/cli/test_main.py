@@ -222,7 +222,7 @@ def test_bad_input_is_refused_before_any_work(listed, tmp_path, capsys, monkeypa
     refused(capsys, [*base, "mobilenet", "--sample", "3"], "--space must be one of")
     refused(capsys, [*base, "pooling", "--sample", "1"], "--sample must be at least 2; got 1")
     refused(capsys, [*base, "pooling", "--sample", "99"], "--sample must be at most 36")
-    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "--lam must lie in [0, 1]")
+    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "--lam must be in [0, 1]")
     refused(capsys, [*base, "pooling", "--sample", "3", "--threads", "0"], "--threads must be")
     pooling = ["gram", "--space", "pooling", "--sample", "3", "--out"]
     refused(capsys, [*pooling, tmp_path], "is a folder; name a file")

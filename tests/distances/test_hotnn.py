@@ -162,7 +162,7 @@ def test_progress_names_both_stages(networks, tree):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"eta": -0.5}, ValueError, r"eta must lie in \[0, 1\]"),
+        ({"eta": -0.5}, ValueError, r"eta must be in \[0, 1\]"),
         ({"zeta": 0.5}, ValueError, "zeta > 0 needs the scale of the cell state"),
         ({"zeta": "much"}, TypeError, "zeta must be a number"),
         ({"mass": "params"}, ValueError, "mass must be one of 'channels', 'uniform'"),

@@ -161,7 +161,7 @@ def test_progress_is_reported(cells, tree):
         ({}, ValueError, "space or tree is required"),
         ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got str"),
         ({"tree": [[0.0]]}, TypeError, "tree must be an OperationTree; got list"),
-        ({"lam": 1.5}, ValueError, r"lam must lie in \[0, 1\]; got 1.5"),
+        ({"lam": 1.5}, ValueError, r"lam must be in \[0, 1\]; got 1.5"),
         ({"eps": float("nan")}, ValueError, "eps must lie"),
         ({"lam": 0.0, "pairs": "ordered"}, ValueError, "lam must be > 0 with pairs='ordered'"),
         ({"pairs": "all"}, ValueError, "pairs must be one of"),

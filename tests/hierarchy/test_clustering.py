@@ -131,7 +131,7 @@ def test_wrong_arguments_are_refused(rng):
     ):
         with pytest.raises(ValueError, match=message):
             cluster(distances)
-    with pytest.raises(TypeError, match="distances must be a tensor; got list"):
+    with pytest.raises(TypeError, match="distances must be a torch Tensor; got list"):
         cluster(good.tolist())
     with pytest.raises(ValueError, match="linkage must be one of"):
         cluster(good, linkage="centroid")

@@ -149,7 +149,7 @@ def test_refuses(data):
         ({"seed": "a"}, "seed must be an int"),
         ({"num_threads": 2.5}, "num_threads must be an int"),
         ({"mixed_precision": "yes"}, "mixed_precision must be True or False"),
-        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"settings": {"epochs": 1}}, "settings must be a TrainingSettings or None"),
         ({"skeleton": 8}, "skeleton must be a GeneratedSkeleton or None"),
     ],
 )

@@ -93,7 +93,7 @@ def test_the_description_tells_runs_apart():
 
 
 def test_what_is_wrong_is_named():
-    with pytest.raises(ValueError, match="value must be 'error' or 'loss'"):
+    with pytest.raises(ValueError, match="value must be one of 'error', 'loss'"):
         Training(value="accuracy")
     with pytest.raises(ValueError, match="num_threads must be at least 1"):
         Training(num_threads=0)
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_named():
     [
         ({"seed": "a"}, "seed must be an int"),
         ({"num_threads": 2.5}, "num_threads must be an int"),
-        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"settings": {"epochs": 1}}, "settings must be a TrainingSettings or None"),
         ({"data": "digits"}, "data must be ImageData or None"),
         ({"skeleton": 8}, "skeleton must be a Skeleton or None"),
     ],

@@ -59,7 +59,7 @@ def test_variant_costs_of_the_paper():
 
 
 def test_unknown_variant_costs_are_refused():
-    with pytest.raises(ValueError, match="variant_cost must be 'hamming' or 'paper'; got 'tree'"):
+    with pytest.raises(ValueError, match="variant_cost must be one of 'hamming', 'paper'; got"):
         TransNASMacro(variant_cost="tree")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import kind
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import read_bytes, write_text
 from hotnas_torch.search import Strategy
@@ -78,8 +79,7 @@ class StrategySearcher(Searcher):
             raise ImportError(
                 f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
             ) from _missing
-        if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy; got {strategy!r}")
+        kind("strategy", strategy, Strategy)
         super().__init__(metric=metric, mode=mode)
         self.strategy = strategy
         self.parameter = parameter

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import choice, integer, kind, number
 from hotnas_torch.nn.data import ImageData, Split
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.mixed import Supernet
@@ -80,27 +80,18 @@ class DifferentiableSettings:
     num_samples: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_samples"):
-            integer(name, getattr(self, name))
-        for name in ("learning_rate", "momentum", "weight_decay", "clip", "architecture_decay"):
-            number(name, getattr(self, name))
+        choice("method", self.method, ("anasod", "gaea", "darts"))
+        choice("reduction", self.reduction, ("sum", "mean"))
+        for name, least in (("epochs", 1), ("batch_size", 2), ("num_samples", 1)):
+            integer(name, getattr(self, name), least=least)
+        number("learning_rate", self.learning_rate, above=0.0)
+        number("momentum", self.momentum, least=0.0, below=1.0)
+        for name in ("weight_decay", "architecture_decay"):
+            number(name, getattr(self, name), least=0.0)
+        if not number("clip", self.clip) > 0.0:
+            raise ValueError(f"clip must be > 0; got {self.clip} (math.inf clips nothing)")
         if self.architecture_rate is not None:
-            number("architecture_rate", self.architecture_rate)
-        for name, valid, expected in (
-            ("method", self.method in ("anasod", "gaea", "darts"), "'anasod', 'gaea' or 'darts'"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
-            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
-            ("clip", self.clip > 0.0, "positive"),
-            ("architecture_rate", self.rate > 0.0, "positive or None"),
-            ("architecture_decay", 0.0 <= self.architecture_decay < math.inf, "finite and >= 0"),
-            ("num_samples", self.num_samples >= 1, "at least 1"),
-            ("reduction", self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
-        ):
-            if not valid:
-                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
+            number("architecture_rate", self.architecture_rate, above=0.0)
 
     @property
     def rate(self) -> float:
@@ -246,9 +237,7 @@ class DifferentiableSearch:
         generator: torch.Generator,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not isinstance(supernet, nn.Module):
-            raise TypeError(f"supernet must be a torch module; got {supernet!r}")
-        self._module: nn.Module = supernet
+        self._module: nn.Module = kind("supernet", supernet, nn.Module)
         self.supernet = supernet
         self.settings = settings
         self._generator = generator

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer, number
+from hotnas_torch.arguments import boolean, choice, integer, number
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Linkage,
@@ -80,21 +80,13 @@ class LearnedHierarchySettings:
     def __post_init__(self) -> None:
         integer("num_images", self.num_images)
         boolean("check_euclidean", self.check_euclidean)
-        for name in ("beta", "exploration"):
-            number(name, getattr(self, name))
         if self.initial is not None and not math.isfinite(number("initial", self.initial)):
             raise ValueError(f"initial must be finite or None; got {self.initial}")
-        if self.num_images < 1:
-            raise ValueError(f"num_images must be at least 1; got {self.num_images}")
-        if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1); got {self.beta}")
-        if not 0.0 <= self.exploration < math.inf:
-            raise ValueError(f"exploration must be finite and >= 0; got {self.exploration}")
-        if self.linkage not in get_args(Linkage):
-            known = ", ".join(map(repr, get_args(Linkage)))
-            raise ValueError(f"linkage must be one of {known}; got {self.linkage!r}")
-        if self.measure not in ("kl", "l2", "cross_entropy"):
-            raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy'; got {self.measure!r}")
+        integer("num_images", self.num_images, least=1)
+        number("beta", self.beta, least=0.0, below=1.0)
+        number("exploration", self.exploration, least=0.0)
+        choice("linkage", self.linkage, get_args(Linkage))
+        choice("measure", self.measure, ("kl", "l2", "cross_entropy"))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings, ready for ``json.dumps``."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import random_generator
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import SearchSpace
 
@@ -145,11 +146,7 @@ class SinglePathSupernet(nn.Module, ABC):
         device: torch.device | str,
     ) -> None:
         super().__init__()
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator; got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))"
-            )
+        random_generator(generator)
         self.space = space
         self.input_channels = input_channels
         self.num_classes = num_classes

@@ -18,7 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import choice, integer, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
@@ -65,32 +65,14 @@ class SupernetSettings:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_final"):
-            integer(name, getattr(self, name))
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            number(name, getattr(self, name))
+        for name, least in (("epochs", 1), ("batch_size", 2), ("num_final", 1)):
+            integer(name, getattr(self, name), least=least)
         if self.reward_batch_size is not None:
-            integer("reward_batch_size", self.reward_batch_size)
-        for name, valid, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            (
-                "reward_batch_size",
-                self.reward_batch_size is None or self.reward_batch_size >= 2,
-                "at least 2 or None",
-            ),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
-            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
-            ("num_final", self.num_final >= 1, "at least 1"),
-            (
-                "precision",
-                self.precision in ("auto", "float32", "bfloat16", "float16"),
-                "'auto', 'float32', 'bfloat16' or 'float16'",
-            ),
-        ):
-            if not valid:
-                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
+            integer("reward_batch_size", self.reward_batch_size, least=2)
+        number("learning_rate", self.learning_rate, above=0.0)
+        number("momentum", self.momentum, least=0.0, below=1.0)
+        number("weight_decay", self.weight_decay, least=0.0)
+        choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings, ready for ``json.dumps``."""

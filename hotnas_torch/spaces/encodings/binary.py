@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arguments import integer, kind
 from hotnas_torch.spaces.base import SearchSpace
 
 __all__ = ["AdjacencyEncoding", "PathEncoding"]
@@ -66,13 +67,12 @@ class PathEncoding:
     def __init__(
         self, space: SearchSpace, *, max_length: int | None = None, num_places: int | None = None
     ) -> None:
-        _check_space(space)
+        kind("space", space, SearchSpace)
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
-        if max_length < 0:
-            raise ValueError(f"max_length must be >= 0; got {max_length}")
-        if num_places is not None and num_places < 1:
-            raise ValueError(f"num_places must be at least 1; got {num_places}")
+        integer("max_length", max_length, least=0)
+        if num_places is not None:
+            integer("num_places", num_places, least=1)
         self.space = space
         self.max_length = max_length
         self.alphabet = tuple(label for label in space.tree.labels if label not in _NO_OPERATIONS)
@@ -172,7 +172,7 @@ class AdjacencyEncoding:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        _check_space(space)
+        kind("space", space, SearchSpace)
         self.space = space
         rows = space.encode(_some_networks(space)).long()
         columns, values = [], []
@@ -188,11 +188,6 @@ class AdjacencyEncoding:
     def __call__(self, nets: Sequence[Network]) -> Tensor:
         """Encodes networks of the space as (N, P) float64."""
         return (self.space.encode(nets)[:, self._columns] == self._values).double()
-
-
-def _check_space(space: object) -> None:
-    if not isinstance(space, SearchSpace):
-        raise TypeError(f"space must be a SearchSpace; got {space!r}")
 
 
 def _some_networks(space: SearchSpace) -> list[Network]:

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
+
 __all__ = [
     "draw_dirichlet",
     "grid_neighbors",
@@ -49,8 +51,7 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
         >>> round_to_grid(torch.tensor([0.5, 0.3, 0.2]), 4).tolist()
         [2, 1, 1]
     """
-    if total < 0:
-        raise ValueError(f"total must be >= 0; got {total}")
+    integer("total", total, least=0)
     scaled = total * check_simplex(points)
     whole = (scaled + _GUARD).floor()
     left = total - whole.sum(dim=-1, keepdim=True)
@@ -133,10 +134,8 @@ def num_encodings(total: int, num_operations: int) -> int:
         >>> num_encodings(6, 5)
         210
     """
-    if total < 0 or num_operations < 1:
-        raise ValueError(
-            f"total must be >= 0 and num_operations >= 1; got {total} and {num_operations}"
-        )
+    integer("total", total, least=0)
+    integer("num_operations", num_operations, least=1)
     return math.comb(total + num_operations - 1, num_operations - 1)
 
 

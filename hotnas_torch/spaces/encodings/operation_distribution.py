@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice, kind
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings.grid import (
     check_simplex,
@@ -164,10 +165,8 @@ class SlotEncoding(OperationEncoding):
         cells: Literal["shared", "joint"] = "shared",
         slots: Slots | None = None,
     ) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace; got {space!r}")
-        if cells not in ("shared", "joint"):
-            raise ValueError(f"cells must be 'shared' or 'joint'; got {cells!r}")
+        kind("space", space, SearchSpace)
+        choice("cells", cells, ("shared", "joint"))
         slots = operation_slots(space) if slots is None else slots
         if slots is None or not slots.free:
             raise ValueError(
@@ -284,8 +283,7 @@ class MemberEncoding(OperationEncoding):
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace; got {space!r}")
+        kind("space", space, SearchSpace)
         size = space.size()
         if size > _MOST_MEMBERS:
             raise ValueError(

@@ -237,7 +237,7 @@ def test_wrong_arguments_are_refused():
         SlotEncoding("nasbench201")
     with pytest.raises(TypeError, match="space must be a SearchSpace"):
         MemberEncoding("nasbench201")
-    with pytest.raises(ValueError, match="'shared' or 'joint'"):
+    with pytest.raises(ValueError, match="one of 'shared', 'joint'"):
         SlotEncoding(spaces.DARTS(), cells="both")
     with pytest.raises(ValueError, match="no places that any operation may fill"):
         SlotEncoding(spaces.TransNASMacro())
