@@ -126,7 +126,7 @@ def number(
 def _bounds(
     least: float | None, above: float | None, most: float | None, below: float | None
 ) -> tuple[str, str]:
-    """What a number "must be" and what it "must" within bounds; no verb without any."""
+    """Return what a number "must be" and what it "must" within bounds; no verb without any."""
     lower = f"[{least:g}" if least is not None else f"({above:g}" if above is not None else ""
     upper = f"{most:g}]" if most is not None else f"{below:g})" if below is not None else ""
     if lower and upper:

@@ -38,7 +38,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, replacing an old one, in one step.
+    """Write a text file, replacing an old one, in one step.
 
     Args:
         path: The file; its folder must exist.
@@ -51,14 +51,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file, replacing an old one, in one step; arguments and errors as `write_text`."""
+    """Write a file, replacing an old one, in one step; arguments and errors as `write_text`."""
     with replaced(path) as file:
         file.write(content)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that replaces `path` in one step when the ``with`` ends well.
+    """Open a new file that replaces `path` in one step when the `with` ends well.
 
     Until then it has a name in the same folder that no other file has.
 
@@ -80,11 +80,11 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: Path) -> None:
-    """Checks that `replaced` can write a file, and leaves no trace.
+    """Check that `replaced` can write a file, and leave no trace.
 
     Raises:
         OSError: The path is a folder or a device, its folder is missing or cannot be written;
-            ``strerror`` says which.
+            `strerror` says which.
     """
     try:
         mode = path.stat().st_mode
@@ -107,14 +107,14 @@ def check_writable(path: Path) -> None:
 
 
 def read_bytes(path: Path, *, most: int) -> bytes:
-    """Reads an ordinary file of bounded size.
+    """Read an ordinary file of bounded size.
 
     Args:
         path: The file.
         most: Bytes that it may have.
 
     Raises:
-        OSError: It cannot be read, is no ordinary file, or is larger; ``strerror`` says which.
+        OSError: It cannot be read, is no ordinary file, or is larger; `strerror` says which.
     """
     # A pipe without a writer would make `open` wait.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
@@ -133,7 +133,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 def read_array(
     archive: zipfile.ZipFile, name: str, *, most: int | None = None
 ) -> np.ndarray[Any, Any]:
-    """Reads an array of an ``.npz`` archive, of a size known before anything of it is read.
+    """Read an array of an `.npz` archive, of a size known before anything of it is read.
 
     The archive checks the bytes by their checksum.
 
@@ -179,7 +179,7 @@ class InUseError(OSError):
 
 
 class WriteLock:
-    """Keeps other processes from writing a file, by a file ``<name>.lock`` beside it.
+    """Keeps other processes from writing a file, by a file `<name>.lock` beside it.
 
     The operating system lets go of it when the process ends, in whatever way: what a killed process
     leaves behind stops nobody.
@@ -206,7 +206,7 @@ class WriteLock:
             return True
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Let go of it."""
         if self.held:
             with suppress(FileNotFoundError):
                 self._path.unlink()

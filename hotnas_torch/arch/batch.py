@@ -27,7 +27,7 @@ class ArchitectureBatch:
         adjacency: (U, n, n) bool, entry (u, i, j) is the edge i -> j of cell u.
         weights: (U, n) floating, mass of each node: 1/n_u, padding 0.
         max_nodes: Largest number of nodes a cell may have; it bounds every path length by
-            ``max_nodes - 1``, which stands for the length of a path that is not there.
+            `max_nodes - 1`, which stands for the length of a path that is not there.
 
     Example:
         >>> tree = OperationTree(
@@ -56,7 +56,7 @@ class ArchitectureBatch:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> ArchitectureBatch:
-        """Builds the batch; n is the size of the largest cell.
+        """Build the batch; n is the size of the largest cell.
 
         Args:
             cells: U cells; none is fine.
@@ -68,8 +68,8 @@ class ArchitectureBatch:
             dtype: float32 or float64. Default: torch's default dtype.
 
         Raises:
-            TypeError: An entry is not a Cell, or ``dtype`` is not floating.
-            ArchitectureError: A label is not in the tree, or a cell is larger than ``max_nodes``;
+            TypeError: An entry is not a Cell, or `dtype` is not floating.
+            ArchitectureError: A label is not in the tree, or a cell is larger than `max_nodes`;
                 the message names the cell and the node.
 
         Complexity: O(nodes + edges) in Python, one transfer per tensor.
@@ -120,7 +120,7 @@ class ArchitectureBatch:
         return ~self.adjacency.flatten(1).any(1)
 
     def path_lengths(self, normalize: bool = True) -> Tensor:
-        """Returns the structure s_i of every node, shape (U, n, 6); padding 0.
+        """Return the structure s_i of every node, shape (U, n, 6); padding 0.
 
         The last dimension holds, in edges: from the input shortest, longest, random walk; to the
         output shortest, longest, random walk. The random-walk length from the input is the expected
@@ -128,15 +128,15 @@ class ArchitectureBatch:
         predecessor each time; to the output likewise, along successors.
 
         In the cell without any path, the input's lengths to the output and the output's lengths
-        from the input are all ``max_nodes - 1``, or 1 when normalised; the others are 0.
+        from the input are all `max_nodes - 1`, or 1 when normalised; the others are 0.
 
         Args:
             normalize: Divide by the longest input-output path of the cell, so that all values are
                 in [0, 1]. False: raw numbers of edges.
 
         Returns:
-            Tensor of the dtype and device of ``weights``; a cell's values do not depend on the
-            other cells, to the last bit, except through ``max_nodes``.
+            Tensor of the dtype and device of `weights`; a cell's values do not depend on the
+            other cells, to the last bit, except through `max_nodes`.
 
         Complexity: n steps of tensor operations on (2U, n), on the device.
 
@@ -167,7 +167,7 @@ class ArchitectureBatch:
         return result
 
     def reachability(self) -> Tensor:
-        """Returns whether node k is reached from node i by a path of at least one edge.
+        """Return whether node k is reached from node i by a path of at least one edge.
 
         Returns:
             (U, n, n) bool, entry (u, i, k); false on the diagonal and for padding.

@@ -30,18 +30,18 @@ class Cell:
     """A directed acyclic graph whose nodes carry operation labels.
 
     Node 0 is the input, the last node the output, and every node lies on a path between them. The
-    one exception is ``Cell(("input", "output"), ())``, the cell that computes nothing. Labels are
+    one exception is `Cell(("input", "output"), ())`, the cell that computes nothing. Labels are
     free strings; a node may thus stand for a graph of a lower level by carrying that graph's key.
 
     Cells are immutable and compare by value, on the numbering given; two cells are isomorphic
-    exactly when ``a.canonical() == b.canonical()``.
+    exactly when `a.canonical() == b.canonical()`.
 
     Args:
-        ops: Labels, ``ops[0] == "input"`` and ``ops[-1] == "output"``, n >= 2 non-empty strings.
-        edges: Pairs (i, j) with i < j, sorted, without repeats. :meth:`from_edges` takes any order.
+        ops: Labels, `ops[0] == "input"` and `ops[-1] == "output"`, n >= 2 non-empty strings.
+        edges: Pairs (i, j) with i < j, sorted, without repeats. `from_edges` takes any order.
 
     Raises:
-        TypeError: ``ops`` is not a tuple of str, or ``edges`` not a tuple of pairs of int.
+        TypeError: `ops` is not a tuple of str, or `edges` not a tuple of pairs of int.
         ArchitectureError: The labels or edges break the rules above; the message names the item.
 
     Example:
@@ -66,7 +66,7 @@ class Cell:
     def from_edges(
         cls, ops: Iterable[str], edges: Iterable[Iterable[int]], *, prune: bool = False
     ) -> Cell:
-        """Builds a cell from edges in any order, between nodes in any order.
+        """Build a cell from edges in any order, between nodes in any order.
 
         Repeated edges count once. If an edge goes from a higher to a lower node, the nodes are
         renumbered topologically, always taking the lowest available one; node 0 must be the input
@@ -76,12 +76,12 @@ class Cell:
             ops: Labels of the n nodes.
             edges: Pairs of node numbers.
             prune: Drop every node that is on no path from input to output. If no path is left, the
-                result is ``Cell(("input", "output"), ())``.
+                result is `Cell(("input", "output"), ())`.
 
         Raises:
             TypeError: A label is no string or an edge no pair of integers.
             ArchitectureError: A node number out of range, a cycle among the nodes that are kept, or
-                with ``prune=False`` a node that is on no path from input to output.
+                with `prune=False` a node that is on no path from input to output.
 
         Example:
             >>> Cell.from_edges(["input", "conv", "pool", "output"], [(1, 3), (0, 1)], prune=True)
@@ -118,17 +118,17 @@ class Cell:
         return len(self.ops) - 2
 
     def predecessors(self, node: int) -> tuple[int, ...]:
-        """Returns the nodes with an edge into ``node``, ascending."""
+        """Return the nodes with an edge into `node`, ascending."""
         self._check_node(node)
         return tuple(i for i, j in self.edges if j == node)
 
     def successors(self, node: int) -> tuple[int, ...]:
-        """Returns the nodes that ``node`` has an edge to, ascending."""
+        """Return the nodes that `node` has an edge to, ascending."""
         self._check_node(node)
         return tuple(j for i, j in self.edges if i == node)
 
     def adjacency(self) -> torch.Tensor:
-        """Returns the adjacency matrix, (n, n) bool on the CPU; entry (i, j) is the edge i -> j."""
+        """Return the adjacency matrix, (n, n) bool on the CPU; entry (i, j) is the edge i -> j."""
         matrix = torch.zeros(self.num_nodes, self.num_nodes, dtype=torch.bool)
         if self.edges:
             i, j = zip(*self.edges, strict=True)
@@ -136,11 +136,11 @@ class Cell:
         return matrix
 
     def canonical(self) -> Cell:
-        """Returns the representative of this cell's isomorphism class.
+        """Return the representative of this cell's isomorphism class.
 
         Two cells have equal canonical forms exactly when a renumbering turns one into the other
         with its labels. The numbering is topological, by longest path from the input. Computed
-        once per object; see :func:`hotnas_torch.arch.canonical.canonical_order` for the cost.
+        once per object; see `hotnas_torch.arch.canonical.canonical_order` for the cost.
         """
         form = self._canonical
         if form is None:
@@ -164,15 +164,15 @@ class Cell:
         return digest
 
     def to_json(self) -> dict[str, Any]:
-        """Returns ``{"ops": [...], "edges": [[i, j], ...]}``, ready for ``json.dumps``."""
+        """Return `{"ops": [...], "edges": [[i, j], ...]}`, ready for `json.dumps`."""
         return {"ops": list(self.ops), "edges": [list(edge) for edge in self.edges]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
-        """Builds the cell that :meth:`to_json` described, with the same numbering.
+        """Build the cell that `to_json` described, with the same numbering.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be.
         """
         check_keys(data, "a cell", required=("ops", "edges"))

@@ -21,12 +21,12 @@ Edges = tuple[tuple[int, int], ...]
 
 
 def check_edges(edges: object, names: Sequence[str], argument: str = "edges") -> None:
-    """Checks a sorted edge list in which every node lies on a source-to-sink path.
+    """Check a sorted edge list in which every node lies on a source-to-sink path.
 
     Args:
         edges: Tuple of pairs (i, j) with 0 <= i < j < n, strictly increasing.
         names: How to call node i in a message, n entries.
-        argument: Name of ``edges`` in messages.
+        argument: Name of `edges` in messages.
 
     Raises:
         TypeError: Not a tuple of pairs of int.
@@ -91,7 +91,7 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
 
 
 def nodes_on_paths(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[int]:
-    """Returns the nodes on at least one path from node 0 to node num_nodes-1, ascending.
+    """Return the nodes on at least one path from node 0 to node num_nodes-1, ascending.
 
     The edges may come in any order and may contain cycles. The list is empty when the sink is not
     reachable. Complexity: O(num_nodes + number of edges).
@@ -119,7 +119,7 @@ def _reached(start: int, neighbours: Sequence[Sequence[int]]) -> list[bool]:
 
 
 def topological_order(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[int]:
-    """Returns the topological order that takes the lowest available node first (Kahn).
+    """Return the topological order that takes the lowest available node first (Kahn).
 
     The last node stays last when it has no outgoing edge: whatever waits then waits, directly or
     not, for an available node with a lower number.
@@ -170,7 +170,7 @@ def _find_cycle(successors: Sequence[Sequence[int]], waiting: Sequence[int]) -> 
 
 
 def longest_paths(num_nodes: int, edges: Edges) -> list[int]:
-    """Returns the largest number of edges from node 0 to each node, for a sorted edge list."""
+    """Return the largest number of edges from node 0 to each node, for a sorted edge list."""
     depth = [0] * num_nodes
     for i, j in edges:
         if depth[i] >= depth[j]:
@@ -181,7 +181,7 @@ def longest_paths(num_nodes: int, edges: Edges) -> list[int]:
 def renumbered(
     labels: tuple[str, ...], edges: Iterable[tuple[int, int]], order: Sequence[int]
 ) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """Returns labels and sorted edges after ``order[new] = old``; nodes left out are dropped."""
+    """Return labels and sorted edges after `order[new] = old`; nodes left out are dropped."""
     new = {old: position for position, old in enumerate(order)}
     pairs = sorted((new[i], new[j]) for i, j in edges if i in new and j in new)
     return tuple(labels[old] for old in order), pairs

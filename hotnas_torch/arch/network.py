@@ -28,7 +28,7 @@ __all__ = ["Network"]
 class Network:
     """A directed acyclic macro graph whose nodes are cells, with the width and resolution of each.
 
-    Networks are immutable and compare by value. :attr:`key` tells whether two networks are the same
+    Networks are immutable and compare by value. `key` tells whether two networks are the same
     up to the numbering of nodes and cells.
 
     Args:
@@ -42,7 +42,7 @@ class Network:
         input_channels: Width that a cell's cumulative width is measured against, usually the
             stem's, > 0.
         spec: The architecture's official string in its search space, where it has one. Part of the
-            network's identity, as two strings may give the same graph; not part of :attr:`key`.
+            network's identity, as two strings may give the same graph; not part of `key`.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -99,7 +99,7 @@ class Network:
         input_channels: int = 1,
         spec: str = "",
     ) -> Network:
-        """Builds the network input -> cells[0] -> ... -> cells[N-1] -> output.
+        """Build the network input -> cells[0] -> ... -> cells[N-1] -> output.
 
         Arguments and errors as for the class; any sequence is accepted.
         """
@@ -122,7 +122,7 @@ class Network:
         return self.edges == _chain_edges(len(self.cells))
 
     def positions(self) -> tuple[float, ...]:
-        """Returns delta_s / delta per cell, in (0, 1), N floats.
+        """Return delta_s / delta per cell, in (0, 1), N floats.
 
         delta_s is the longest path from the input to cell s and delta the longest path from input
         to output, in macro edges; in a chain cell s = 1..N is at s / (N + 1).
@@ -133,11 +133,11 @@ class Network:
         return tuple(d / depth[-1] for d in depth[1:-1])
 
     def masses(self, mode: Literal["channels", "uniform"] = "channels") -> tuple[float, ...]:
-        """Returns the mass of each cell, N positive floats that sum to 1.
+        """Return the mass of each cell, N positive floats that sum to 1.
 
         Args:
-            mode: ``"channels"``: proportional to the output channels, as in the HOTNAS paper.
-                ``"uniform"``: 1/N.
+            mode: `"channels"`: proportional to the output channels, as in the HOTNAS paper.
+                `"uniform"`: 1/N.
 
         Raises:
             ValueError: Unknown mode.
@@ -152,7 +152,7 @@ class Network:
         """Hex digest (32 digits) of the network up to renumbering, the same on every run.
 
         Equal exactly when a renumbering of the cells in the macro graph, and of the nodes in each
-        cell, turns one network into the other with labels, channels and resolutions; ``spec`` has
+        cell, turns one network into the other with labels, channels and resolutions; `spec` has
         no part in it. (Exactly, up to collisions of a 128-bit digest.)
         """
         digest = self._key
@@ -170,10 +170,10 @@ class Network:
         return digest
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description ready for ``json.dumps``; a repeated cell is written once.
+        """Return a description ready for `json.dumps`; a repeated cell is written once.
 
-        ``{"cells": [distinct cells], "layout": [which of them, per position], "channels": [...],
-        "downsampling": [...], "edges": [[i, j], ...], "input_channels": c, "spec": "..."}``.
+        `{"cells": [distinct cells], "layout": [which of them, per position], "channels": [...],
+        "downsampling": [...], "edges": [[i, j], ...], "input_channels": c, "spec": "..."}`.
         """
         distinct = {cell: place for place, cell in enumerate(dict.fromkeys(self.cells))}
         return {
@@ -188,14 +188,14 @@ class Network:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Network:
-        """Builds the network that :meth:`to_json` described.
+        """Build the network that `to_json` described.
 
-        The keys ``edges``, ``input_channels`` and ``spec`` may be left out.
+        The keys `edges`, `input_channels` and `spec` may be left out.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be; for
-                a fault inside a cell the message starts with its place, as in ``cells[2]:``.
+                a fault inside a cell the message starts with its place, as in `cells[2]:`.
         """
         check_keys(
             data,

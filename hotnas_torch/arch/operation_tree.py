@@ -20,7 +20,7 @@ class OperationTree:
 
     The cost D of exchanging two operations is the length of the path between their leaves. Lengths
     may be tensors that require gradients; D is then differentiable in them. A cost matrix without a
-    tree behind it has the same interface through :meth:`from_matrix`.
+    tree behind it has the same interface through `from_matrix`.
 
     Args:
         parents: Parent of every node; None for the root, of which there is one. The leaves are the
@@ -75,10 +75,10 @@ class OperationTree:
     def from_matrix(
         cls, labels: Sequence[str], matrix: Tensor | Sequence[Sequence[float]]
     ) -> OperationTree:
-        """Wraps a matrix of operation costs in the interface of a tree.
+        """Wrap a matrix of operation costs in the interface of a tree.
 
-        :meth:`lengths_tensor` and :meth:`with_lengths` then work on the costs themselves, the
-        entries above the diagonal row by row. Gradients reach a tensor ``matrix``.
+        `lengths_tensor` and `with_lengths` then work on the costs themselves, the
+        entries above the diagonal row by row. Gradients reach a tensor `matrix`.
 
         Args:
             labels: L distinct labels.
@@ -86,14 +86,14 @@ class OperationTree:
                 zero on the diagonal.
 
         Raises:
-            TypeError: ``matrix`` is no floating tensor or sequence of numbers.
+            TypeError: `matrix` is no floating tensor or sequence of numbers.
             ArchitectureError: Wrong shape or values; the message names the pair of labels.
         """
         return _CostMatrix(labels, matrix)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The operation labels, in the order of the rows of :meth:`distance_matrix`."""
+        """The operation labels, in the order of the rows of `distance_matrix`."""
         return self._labels
 
     @property
@@ -103,9 +103,9 @@ class OperationTree:
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """Names of the lengths in the order of :meth:`lengths_tensor`.
+        """Names of the lengths in the order of `lengths_tensor`.
 
-        An edge is named by its lower node; in a cost matrix ``"a|b"`` names the cost of a pair.
+        An edge is named by its lower node; in a cost matrix `"a|b"` names the cost of a pair.
         """
         return self._edges
 
@@ -117,7 +117,7 @@ class OperationTree:
         return dict(zip(self._edges, self._lengths, strict=True))
 
     def index(self, label: str) -> int:
-        """Returns the row of ``label`` in :meth:`distance_matrix`.
+        """Return the row of `label` in `distance_matrix`.
 
         Raises:
             ArchitectureError: The label is unknown; the message lists the known ones.
@@ -134,7 +134,7 @@ class OperationTree:
     def lengths_tensor(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Returns the lengths as one vector, shape (number of edges,), in the order of ``edges``.
+        """Return the lengths as one vector, shape (number of edges,), in the order of `edges`.
 
         Args:
             dtype: Default: that of the tensors it was built with, otherwise torch's default dtype.
@@ -147,14 +147,14 @@ class OperationTree:
         return torch.tensor(self._lengths, dtype=dtype or torch.get_default_dtype(), device=device)
 
     def with_lengths(self, lengths: Tensor) -> OperationTree:
-        """Returns the same tree with other lengths.
+        """Return the same tree with other lengths.
 
         Args:
             lengths: Floating tensor of shape (number of edges,), finite and >= 0, in the order of
-                :attr:`edges`. Its gradient is kept.
+                `edges`. Its gradient is kept.
 
         Raises:
-            TypeError: ``lengths`` is not a floating tensor.
+            TypeError: `lengths` is not a floating tensor.
             ArchitectureError: Wrong shape, or a negative or non-finite entry.
         """
         if not isinstance(lengths, Tensor) or not lengths.is_floating_point():
@@ -177,12 +177,12 @@ class OperationTree:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Returns the cost of exchanging each label for each other, shape (L, L).
+        """Return the cost of exchanging each label for each other, shape (L, L).
 
         Args:
-            labels: Labels of rows and columns, repeats allowed. Default: :attr:`labels`.
-            dtype: Floating dtype; default as in :meth:`lengths_tensor`.
-            device: Default as in :meth:`lengths_tensor`.
+            labels: Labels of rows and columns, repeats allowed. Default: `labels`.
+            dtype: Floating dtype; default as in `lengths_tensor`.
+            device: Default as in `lengths_tensor`.
 
         Returns:
             Symmetric, >= 0, zero on the diagonal. Costs of lengths that are plain numbers are
@@ -215,15 +215,15 @@ class OperationTree:
         return matrix[rows[:, None], rows[None, :]]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description ready for ``json.dumps``; tensors are written as numbers."""
+        """Return a description ready for `json.dumps`; tensors are written as numbers."""
         return {"parents": dict(self._parents), "lengths": self._length_values()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OperationTree:
-        """Builds what :meth:`to_json` described: a tree, or a cost matrix.
+        """Build what `to_json` described: a tree, or a cost matrix.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be.
         """
         if isinstance(data, Mapping) and "matrix" in data:
@@ -261,7 +261,7 @@ class OperationTree:
         self._index = {label: place for place, label in enumerate(labels)}
 
     def _set_lengths(self, values: Sequence[Any], names: Sequence[str]) -> None:
-        """Stores plain numbers as floats, and anything with a tensor in it as one tensor."""
+        """Store plain numbers as floats, and anything with a tensor in it as one tensor."""
         self._lengths: tuple[float, ...] | Tensor
         sample: Tensor | None = None
         for name, value in zip(names, values, strict=True):
@@ -296,7 +296,7 @@ class OperationTree:
         _check_vector(self._lengths, names)
 
     def _crossed_edges(self) -> list[list[list[int]]]:
-        """Returns for each pair of labels the edges on the path between them."""
+        """Return for each pair of labels the edges on the path between them."""
         place = {node: position for position, node in enumerate(self._edges)}
         above = []
         for label in self._labels:
@@ -347,7 +347,7 @@ class _CostMatrix(OperationTree):
         raise ArchitectureError("parents: these operation costs are a matrix, without a tree")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns ``{"labels": [...], "matrix": [[...]]}``."""
+        """Return `{"labels": [...], "matrix": [[...]]}`."""
         matrix = self.distance_matrix(dtype=torch.float64)
         return {"labels": list(self._labels), "matrix": matrix.detach().tolist()}
 

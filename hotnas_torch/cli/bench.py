@@ -1,4 +1,4 @@
-"""The command ``hotnas bench``: search methods compared on published tables."""
+"""The command `hotnas bench`: search methods compared on published tables."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class _Parser(Protocol):
 
 
 def add_bench(commands: Any) -> None:
-    """Adds the command.
+    """Add the command.
 
     Args:
-        commands: What ``add_subparsers`` of the program's parser returned.
+        commands: What `add_subparsers` of the program's parser returned.
     """
     bench = commands.add_parser("bench", help="compare search methods on published tables")
     kinds = bench.add_subparsers(metavar="WHAT", required=True)

@@ -15,7 +15,7 @@ class _Parser(Protocol):
 
 
 def add_cluster_arguments(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
-    """Adds ``--ray`` and what a task takes.
+    """Add `--ray` and what a task takes.
 
     Args:
         parser: Of a command.
@@ -55,7 +55,7 @@ def cluster(
     device: str | None = None,
     timeout: float | None = None,
 ) -> Iterator[RayExecutor | None]:
-    """The executor that the options ask for; None without ``--ray``.
+    """Return the executor that the options ask for; None without `--ray`.
 
     Args:
         parser: Reports wrong options.

@@ -1,4 +1,4 @@
-"""The command ``hotnas``: distances and pictures without writing a program."""
+"""The command `hotnas`: distances and pictures without writing a program."""
 
 import argparse
 import sys
@@ -326,7 +326,7 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder that can neither be written nor made."""
+    """Refuse a folder that can neither be written nor made."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -407,7 +407,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _costliest_cells(
     metric: HOTNN, matching: NetworkMatching, most: int = 2
 ) -> list[tuple[int, int, CellMatching]]:
-    """Matched pairs of different cells that add most to the distance, at least one pair."""
+    """Return the matched pairs of different cells that add most to the distance, at least one pair."""
     cost = matching.plan * matching.cell_distances
     totals: dict[tuple[str, str], float] = {}
     first: dict[tuple[str, str], tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""The commands ``hotnas search`` and ``hotnas report``."""
+"""The commands `hotnas search` and `hotnas report`."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class _Parser(Protocol):
 
 
 def add_commands(commands: Any) -> None:
-    """Adds the two commands.
+    """Add the two commands.
 
     Args:
-        commands: What ``add_subparsers`` of the program's parser returned.
+        commands: What `add_subparsers` of the program's parser returned.
     """
     search = commands.add_parser(
         "search",
@@ -255,7 +255,7 @@ def _files(parser: _Parser, out: Path) -> dict[str, Path]:
 
 
 def _remove(parser: _Parser, out: Path, *, take_over: bool) -> None:
-    """Removes an old storage, unless somebody is writing to it."""
+    """Remove an old storage, unless somebody is writing to it."""
     try:
         lock = WriteLock(Path(os.path.realpath(out)), take_over=take_over)
     except InUseError as error:
@@ -315,7 +315,7 @@ def _objective(
 
 
 def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
-    """Takes options by the names of arguments; a pair is (name of the option, default)."""
+    """Take options by the names of arguments; a pair is (name of the option, default)."""
     taken = {}
     for name, default in defaults.items():
         option, otherwise = default if isinstance(default, tuple) else (name, default)
@@ -356,7 +356,7 @@ def _strategy(
 
 
 def _checked(parser: _Parser, build: Callable[[], Built], **options: str) -> Built:
-    """Builds something from options; what is wrong with them is one line.
+    """Build something from options; what is wrong with them is one line.
 
     Args:
         parser: Of the command.

@@ -12,13 +12,13 @@ __all__ = ["accuracy_tree", "flat_tree", "halving_tree", "random_tree"]
 
 
 def halving_tree(order: Tensor) -> ArchitectureTree:
-    """Builds a balanced binary tree by halving an order again and again.
+    """Build a balanced binary tree by halving an order again and again.
 
     Args:
         order: (N,) int64, a permutation of 0..N-1; of an odd number the first half is the larger.
 
     Raises:
-        TypeError: ``order`` is no tensor of integers.
+        TypeError: `order` is no tensor of integers.
         ValueError: It is no permutation.
 
     Complexity: O(N log N).
@@ -50,14 +50,14 @@ def halving_tree(order: Tensor) -> ArchitectureTree:
 
 
 def random_tree(num_architectures: int, *, generator: torch.Generator) -> ArchitectureTree:
-    """Builds a balanced binary tree over a random order.
+    """Build a balanced binary tree over a random order.
 
     Args:
         num_architectures: Number N of leaves, >= 1.
         generator: Source of randomness.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
     integer("num_architectures", num_architectures, least=1)
     order = torch.randperm(num_architectures, generator=generator, device=generator.device)
@@ -65,7 +65,7 @@ def random_tree(num_architectures: int, *, generator: torch.Generator) -> Archit
 
 
 def accuracy_tree(values: Tensor) -> ArchitectureTree:
-    """Builds a balanced binary tree that splits each node into its better and its worse half.
+    """Build a balanced binary tree that splits each node into its better and its worse half.
 
     With the accuracies of a supernet this is the partition that the paper compares with; with the
     true ones it is an oracle that no search has.
@@ -74,7 +74,7 @@ def accuracy_tree(values: Tensor) -> ArchitectureTree:
         values: (N,) finite numbers, larger is better; of equal ones the first counts as better.
 
     Raises:
-        ValueError: ``values`` is no vector of finite numbers.
+        ValueError: `values` is no vector of finite numbers.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025,
         Section 5.2.
@@ -89,13 +89,13 @@ def accuracy_tree(values: Tensor) -> ArchitectureTree:
 
 
 def flat_tree(num_architectures: int) -> ArchitectureTree:
-    """Builds the tree without a hierarchy: every architecture is a child of the root.
+    """Build the tree without a hierarchy: every architecture is a child of the root.
 
     Args:
         num_architectures: Number N of leaves, >= 1.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
     integer("num_architectures", num_architectures, least=1)
     if num_architectures == 1:

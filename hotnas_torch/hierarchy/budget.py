@@ -30,8 +30,8 @@ class Budgeted(Sampler):
         allowed: (N,) bool, what fits.
 
     Raises:
-        TypeError: ``sampler`` is no sampler or ``cost`` no tensor.
-        ValueError: ``cost`` has another length or holds NaN, or nothing fits.
+        TypeError: `sampler` is no sampler or `cost` no tensor.
+        ValueError: `cost` has another length or holds NaN, or nothing fits.
 
     Example:
         >>> import torch
@@ -68,7 +68,7 @@ class Budgeted(Sampler):
             )
 
     def settings(self) -> dict[str, Any]:
-        """Returns the range, how much fits, and the other sampler's settings."""
+        """Return the range, how much fits, and the other sampler's settings."""
         return {
             "budget": self.budget,
             "least": self.least,
@@ -78,12 +78,12 @@ class Budgeted(Sampler):
         }
 
     def set_progress(self, progress: float) -> None:
-        """Says how far the search is, to the other sampler, too."""
+        """Say how far the search is, to the other sampler, too."""
         super().set_progress(progress)
         self.sampler.set_progress(progress)
 
     def log_probabilities(self, *, explore: bool = True, allowed: Tensor | None = None) -> Tensor:
-        """As in :class:`Sampler`, of what fits."""
+        """As in `Sampler`, of what fits."""
         if allowed is not None:
             self._check_allowed(allowed)
         return self.sampler.log_probabilities(explore=explore, allowed=self._fitting(allowed))

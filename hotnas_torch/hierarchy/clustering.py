@@ -26,10 +26,10 @@ _BLOCK = 2**24
 
 
 def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
-    """Takes a binary tree from scipy's linkage matrix, heights and order of leaves included.
+    """Take a binary tree from scipy's linkage matrix, heights and order of leaves included.
 
     Args:
-        links: (N - 1, 4), see ``scipy.cluster.hierarchy.linkage``.
+        links: (N - 1, 4), see `scipy.cluster.hierarchy.linkage`.
 
     Raises:
         ValueError: It is no valid linkage.
@@ -68,21 +68,21 @@ def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
 def cluster(
     distances: Tensor, *, linkage: Linkage = "average", check_euclidean: bool = True
 ) -> ArchitectureTree:
-    """Learns a binary tree from distances, by agglomerative clustering.
+    """Learn a binary tree from distances, by agglomerative clustering.
 
     Args:
         distances: (N, N), symmetric, finite, >= 0, zero diagonal; any dtype and device.
-        linkage: Distance between clusters, as in ``scipy.cluster.hierarchy.linkage``; ``"ward"``
+        linkage: Distance between clusters, as in `scipy.cluster.hierarchy.linkage`; `"ward"`
             is meant for Euclidean distances only.
-        check_euclidean: Refuse to use ``"ward"`` where 256 architectures, evenly spaced, show that
+        check_euclidean: Refuse to use `"ward"` where 256 architectures, evenly spaced, show that
             the distances are not Euclidean.
 
     Returns:
         The tree; the height of a node is the distance at which its two parts were joined.
 
     Raises:
-        TypeError: ``distances`` is no tensor.
-        ValueError: It is no such matrix, the linkage is unknown, or see ``check_euclidean``.
+        TypeError: `distances` is no tensor.
+        ValueError: It is no such matrix, the linkage is unknown, or see `check_euclidean`.
 
     Complexity: O(N^2) time and memory on the CPU, in float64.
 
@@ -110,27 +110,27 @@ def cluster_sample(
     linkage: Linkage = "average",
     check_euclidean: bool = True,
 ) -> ArchitectureTree:
-    """Learns a tree of more architectures than a distance matrix can hold.
+    """Learn a tree of more architectures than a distance matrix can hold.
 
-    Up to ``max_leaves`` architectures, all are clustered as by :func:`cluster`. Of more,
-    ``max_leaves`` are drawn at random and clustered. Every other architecture belongs to its
+    Up to `max_leaves` architectures, all are clustered as by `cluster`. Of more,
+    `max_leaves` are drawn at random and clustered. Every other architecture belongs to its
     nearest one of these (of equally near ones, to that of the lowest index), which it joins below
     the leaf: there the nearest one and all that belong to it are clustered among themselves.
 
     Args:
         num_architectures: Number N of architectures, >= 1.
         distances: Returns the distances (A, B) between the architectures of two index vectors (A,)
-            and (B,), for example by ``hotnn([nets[i] for i in a], [nets[j] for j in b])``.
-        generator: Source of randomness; draws only where N exceeds ``max_leaves``.
+            and (B,), for example by `hotnn([nets[i] for i in a], [nets[j] for j in b])`.
+        generator: Source of randomness; draws only where N exceeds `max_leaves`.
         max_leaves: How many are clustered at once, >= 2.
-        linkage: See :func:`cluster`.
-        check_euclidean: See :func:`cluster`.
+        linkage: See `cluster`.
+        check_euclidean: See `cluster`.
 
     Returns:
         A tree of all N; the height of a node is at most that of the node above.
 
     Raises:
-        ValueError: A number out of range, or an error of :func:`cluster`.
+        ValueError: A number out of range, or an error of `cluster`.
 
     Complexity: O(N max_leaves) distances and O(max_leaves^2) memory.
 
@@ -201,7 +201,7 @@ def cluster_sample(
 
 
 def _first_nearest(distances: Tensor) -> Tensor:
-    """The column of each row's smallest entry, the first of equal ones, on the CPU."""
+    """Return the column of each row's smallest entry, the first of equal ones, on the CPU."""
     nearest = distances == distances.min(dim=1, keepdim=True).values
     return nearest.int().argmax(dim=1).cpu()
 

@@ -29,9 +29,9 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
     With p and q the probabilities of two architectures, no less than 1e-12, sums over classes and
     means over samples:
 
-    - ``"kl"``: :math:`\tfrac12 (KL(p \| q) + KL(q \| p))`, the paper's best;
-    - ``"cross_entropy"``: :math:`-\tfrac12 (\sum p \log q + \sum q \log p)`, and 0 on the diagonal;
-    - ``"l2"``: the root of the mean squared Euclidean distance, a Euclidean distance itself.
+    - `"kl"`: :math:`\tfrac12 (KL(p \| q) + KL(q \| p))`, the paper's best;
+    - `"cross_entropy"`: :math:`-\tfrac12 (\sum p \log q + \sum q \log p)`, and 0 on the diagonal;
+    - `"l2"`: the root of the mean squared Euclidean distance, a Euclidean distance itself.
 
     Args:
         outputs: (N, B, K) floating point, K classes, on any device.
@@ -43,7 +43,7 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
         inner products, "l2" distances are exact to 1e-7.
 
     Raises:
-        TypeError: ``outputs`` is no floating point tensor.
+        TypeError: `outputs` is no floating point tensor.
         ValueError: Wrong shape, outputs that are not finite, negative probabilities, or an unknown
             measure.
 
@@ -99,8 +99,8 @@ def encoding_distances(
 
     Args:
         codes: (N, L) integers on any device, which choice each architecture makes in each layer.
-        encoding: ``"vector"``: x is the number of the choice; ``"one_hot"``: its one-hot vector.
-        weights: ``"equal"``: w = 1; ``"exponential"``: w_l = 2^-l, l = 1..L, which makes early
+        encoding: `"vector"`: x is the number of the choice; `"one_hot"`: its one-hot vector.
+        weights: `"equal"`: w = 1; `"exponential"`: w_l = 2^-l, l = 1..L, which makes early
             layers count more.
         dtype: float32 or float64.
 
@@ -108,8 +108,8 @@ def encoding_distances(
         (N, N), on the codes' device.
 
     Raises:
-        TypeError: ``codes`` holds no integers.
-        ValueError: ``codes`` is no matrix, or an unknown encoding or weighting.
+        TypeError: `codes` holds no integers.
+        ValueError: `codes` is no matrix, or an unknown encoding or weighting.
 
     Complexity: O(N^2 L) time; a bounded block of memory beside the result.
 
@@ -142,19 +142,19 @@ def prefix_distances(
 
     with :math:`a_{1..k}` the first k cells of a network (all of them where it has fewer) and L the
     largest number of cells. A difference in layer l is part of all terms from l on, so its weight
-    falls as :math:`2^{-l}`, as with the exponential weights of :func:`encoding_distances`. Trees of
+    falls as :math:`2^{-l}`, as with the exponential weights of `encoding_distances`. Trees of
     such distances decide the early layers first and have few ties.
 
     Args:
         nets: N networks whose cells form chains.
         distance: Distances (n, n) of a list of n distinct networks, for example an
-            :class:`hotnas_torch.HOTNN`.
+            `hotnas_torch.HOTNN`.
 
     Returns:
         (N, N), of the distance's dtype and on its device.
 
     Raises:
-        ValueError: ``nets`` is empty or holds a network that is no chain; the message gives its
+        ValueError: `nets` is empty or holds a network that is no chain; the message gives its
             index.
 
     Complexity: one matrix over the distinct prefixes of each length.

@@ -27,7 +27,7 @@ class RunningMean:
         count: (K,) int64, rewards recorded so far.
 
     Raises:
-        ValueError: ``beta`` out of range.
+        ValueError: `beta` out of range.
 
     Complexity: O(K) memory; recording P rewards O(P log P).
 
@@ -54,7 +54,7 @@ class RunningMean:
         return left * self.initial + self._sum
 
     def record(self, slots: Tensor, rewards: Tensor, order: Tensor | None = None) -> None:
-        """Records rewards as if one after the other.
+        """Record rewards as if one after the other.
 
         Args:
             slots: (P,) int64, the slot that each belongs to; repeats allowed.
@@ -76,11 +76,11 @@ class RunningMean:
         self.count[found] += counts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns counts and smoothed sums."""
+        """Return counts and smoothed sums."""
         return {"count": self.count.clone(), "sum": self._sum.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what :meth:`state_dict` returned.
+        """Take over what `state_dict` returned.
 
         Raises:
             ValueError: The shapes differ.

@@ -27,15 +27,15 @@ class Sampler(ABC):
 
     Args:
         num_architectures: Number N of architectures, >= 1.
-        schedule: Phases and temperature; None takes :class:`Schedule`'s defaults.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Attributes:
         num_architectures: As passed.
         schedule: As passed.
-        progress: How far the search is, in [0, 1]; see :meth:`set_progress`.
+        progress: How far the search is, in [0, 1]; see `set_progress`.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
 
     name: ClassVar[str]
@@ -52,26 +52,26 @@ class Sampler(ABC):
 
     @abstractmethod
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
-        """Returns (N,) float64, log p up to a constant; what is not allowed does not matter."""
+        """Return (N,) float64, log p up to a constant; what is not allowed does not matter."""
 
     @abstractmethod
     def _record(self, indices: Tensor, rewards: Tensor) -> None:
-        """Takes up checked rewards, in order."""
+        """Take up checked rewards, in order."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Returns the method's own settings: plain numbers, strings and None."""
+        """Return the method's own settings: plain numbers, strings and None."""
 
     @abstractmethod
     def _statistics(self) -> dict[str, dict[str, Tensor]]:
-        """Returns what was learned, by name; all zeros at the begin."""
+        """Return what was learned, by name; all zeros at the begin."""
 
     @abstractmethod
     def _load_statistics(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Takes over what :meth:`_statistics` returned."""
+        """Take over what `_statistics` returned."""
 
     def _greedy(self, allowed: Tensor | None) -> int:
-        """Returns the architecture that the method ends with."""
+        """Return the architecture that the method ends with."""
         return int(self.log_probabilities(explore=False, allowed=allowed).argmax())
 
     # --- drawing ----------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Sampler(ABC):
         return self.schedule.temperature(self.progress)
 
     def set_progress(self, progress: float) -> None:
-        """Says how far the search is; phase and temperature follow.
+        """Say how far the search is; phase and temperature follow.
 
         Args:
             progress: In [0, 1], 0 at the begin of the search and 1 at its end.
@@ -100,7 +100,7 @@ class Sampler(ABC):
         self._cumulative = None
 
     def log_probabilities(self, *, explore: bool = True, allowed: Tensor | None = None) -> Tensor:
-        """Returns log p of each architecture at the present temperature.
+        """Return log p of each architecture at the present temperature.
 
         Args:
             explore: With the exploration and the phases of the search; otherwise the distribution
@@ -113,7 +113,7 @@ class Sampler(ABC):
             tried where something was.
 
         Raises:
-            TypeError, ValueError: ``allowed`` is no mask of N entries, or allows nothing.
+            TypeError, ValueError: `allowed` is no mask of N entries, or allows nothing.
         """
         if allowed is not None:
             self._check_allowed(allowed)
@@ -128,18 +128,18 @@ class Sampler(ABC):
     def sample(
         self, num: int, *, generator: torch.Generator, allowed: Tensor | None = None
     ) -> Tensor:
-        """Draws architectures independently.
+        """Draw architectures independently.
 
         Args:
             num: How many, >= 0.
             generator: Source of randomness.
-            allowed: See :meth:`log_probabilities`.
+            allowed: See `log_probabilities`.
 
         Returns:
             (num,) int64.
 
         Raises:
-            TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is negative.
+            TypeError, ValueError: As `log_probabilities`, or `num` is negative.
 
         Complexity: O(N) after an update, else O(num log N).
         """
@@ -161,20 +161,20 @@ class Sampler(ABC):
     def best(
         self, num: int, *, generator: torch.Generator, allowed: Tensor | None = None
     ) -> Tensor:
-        """Makes the final choice, without exploration.
+        """Make the final choice, without exploration.
 
         Args:
             num: 1 takes the greedy choice; more are drawn without replacement from the distribution
                 without exploration, for the caller to compare. >= 1.
             generator: Source of randomness.
-            allowed: See :meth:`log_probabilities`.
+            allowed: See `log_probabilities`.
 
         Returns:
-            At most ``num`` distinct architectures, int64, the greedy choice for ``num`` 1; fewer
+            At most `num` distinct architectures, int64, the greedy choice for `num` 1; fewer
             where fewer can be drawn.
 
         Raises:
-            TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is below 1.
+            TypeError, ValueError: As `log_probabilities`, or `num` is below 1.
         """
         integer("num", num, least=1)
         if num == 1:
@@ -193,7 +193,7 @@ class Sampler(ABC):
     # --- learning ---------------------------------------------------------------------------------
 
     def update(self, indices: Tensor, rewards: Tensor) -> None:
-        """Tells rewards, in order. In the phase without records nothing happens.
+        """Tell rewards, in order. In the phase without records nothing happens.
 
         Args:
             indices: (num,) integers, the architectures; repeats allowed.
@@ -212,7 +212,7 @@ class Sampler(ABC):
         self._cumulative = None
 
     def reset(self) -> None:
-        """Forgets all rewards and begins anew."""
+        """Forget all rewards and begin anew."""
         self._load_statistics(
             {
                 name: {key: torch.zeros_like(values) for key, values in found.items()}
@@ -224,7 +224,7 @@ class Sampler(ABC):
     # --- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns progress and statistics: tensors and plain values, safe to load."""
+        """Return progress and statistics: tensors and plain values, safe to load."""
         return {
             "version": _VERSION,
             "sampler": self.name,
@@ -235,7 +235,7 @@ class Sampler(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken.
+        """Continue where `state_dict` was taken.
 
         Raises:
             ValueError: The state is of another sampler, of other settings, or of a newer version;

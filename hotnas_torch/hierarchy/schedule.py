@@ -32,7 +32,7 @@ class Schedule:
     The paper splits its iterations "to roughly 40/25/35 fractions for uniform sampling / warm-up /
     sampling". Its epochs make the 40 % the training of the supernet that the distances come from
     (80 of 200 epochs), which ends before the search begins: 25/60 of the search is then warm-up,
-    the default. :meth:`inside_search` is the other reading.
+    the default. `inside_search` is the other reading.
 
     The temperature falls linearly from the end of the warm-up to the end of the search; the
     defaults are the paper's for the pooling space.
@@ -73,17 +73,17 @@ class Schedule:
 
     @classmethod
     def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> Schedule:
-        """Returns the reading in which all three fractions, 40/25/35, are of the search itself."""
+        """Return the reading in which all three fractions, 40/25/35, are of the search itself."""
         return cls(uniform=0.40, warm_up=0.25, start=start, end=end)
 
     def phase(self, progress: float) -> Phase:
-        """Returns the part of the search that ``progress`` lies in."""
+        """Return the part of the search that `progress` lies in."""
         if progress < self.uniform:
             return Phase.UNIFORM
         return Phase.WARM_UP if progress < self.uniform + self.warm_up else Phase.SEARCH
 
     def temperature(self, progress: float) -> float:
-        """Returns the temperature T at ``progress``."""
+        """Return the temperature T at `progress`."""
         begin = self.uniform + self.warm_up
         if begin >= 1.0:
             return self.end

@@ -30,7 +30,7 @@ class ArchitectureTree:
     """A rooted tree over the architectures 0..N-1 of a list, immutable.
 
     Nodes are numbered breadth first: the root is node 0, and the children of a node are neighbours,
-    after those of every node before it. :meth:`from_parents` takes any numbering.
+    after those of every node before it. `from_parents` takes any numbering.
 
     Args:
         parent: (M,) int64, the node above each; -1 for the root.
@@ -86,10 +86,10 @@ class ArchitectureTree:
         height: npt.ArrayLike | None = None,
         group: npt.ArrayLike | None = None,
     ) -> ArchitectureTree:
-        """Builds a tree from nodes in any order, and numbers them breadth first.
+        """Build a tree from nodes in any order, and number them breadth first.
 
-        Children of a node keep the order in which they are given. Without ``height`` a node is as
-        many levels high as its deepest leaf is below it; without ``group`` nodes share nothing.
+        Children of a node keep the order in which they are given. Without `height` a node is as
+        many levels high as its deepest leaf is below it; without `group` nodes share nothing.
         Arguments and errors are otherwise those of the class.
         """
         above = np.asarray(parent, dtype=np.int64)
@@ -138,7 +138,7 @@ class ArchitectureTree:
 
     @cached_property
     def first_child(self) -> Tensor:
-        """(M + 1,) int64; the children of node v are ``first_child[v]..first_child[v + 1] - 1``."""
+        """(M + 1,) int64; the children of node v are `first_child[v]..first_child[v + 1] - 1`."""
         counts = torch.bincount(self.parent[1:], minlength=self.num_nodes)
         return torch.cat([counts.new_ones(1), 1 + counts.cumsum(0)])
 
@@ -164,26 +164,26 @@ class ArchitectureTree:
         return self.sum_up((self.architecture >= 0).long())
 
     def children(self, node: int) -> range:
-        """Returns the children of a node; none for a leaf."""
+        """Return the children of a node; none for a leaf."""
         return range(int(self.first_child[node]), int(self.first_child[node + 1]))
 
     # --- walking ----------------------------------------------------------------------------------
 
     def path(self, architecture: int) -> list[int]:
-        """Returns the nodes from the root to the leaf of an architecture."""
+        """Return the nodes from the root to the leaf of an architecture."""
         nodes = [int(self.leaf[architecture])]
         while nodes[-1] != 0:
             nodes.append(int(self.parent[nodes[-1]]))
         return nodes[::-1]
 
     def ancestors(self, architectures: Tensor) -> tuple[Tensor, Tensor]:
-        """Lists the nodes on the paths of architectures.
+        """List the nodes on the paths of architectures.
 
         Args:
             architectures: (num,) int64, repeats allowed.
 
         Returns:
-            Nodes (P,) and the position in ``architectures`` that each belongs to (P,): for each
+            Nodes (P,) and the position in `architectures` that each belongs to (P,): for each
             one all nodes from its leaf to the root, both included.
         """
         nodes, owner = self.leaf[architectures], torch.arange(len(architectures))
@@ -197,14 +197,14 @@ class ArchitectureTree:
         return torch.cat(found_nodes), torch.cat(found_owners)
 
     def sum_up(self, values: Tensor) -> Tensor:
-        """Adds to each node's value those of all nodes below; (M,) to (M,)."""
+        """Add to each node's value those of all nodes below; (M,) to (M,)."""
         total = values.clone()
         for level in reversed(self.levels[1:]):
             total.index_add_(0, self.parent[level], total[level].clone())
         return total
 
     def sum_down(self, values: Tensor) -> Tensor:
-        """Adds to each node's value those of all nodes above; (M,) to (M,)."""
+        """Add to each node's value those of all nodes above; (M,) to (M,)."""
         total = values.clone()
         for level in self.levels[1:]:
             total[level] += total[self.parent[level]]
@@ -226,7 +226,7 @@ class ArchitectureTree:
         return order
 
     def below(self, node: int) -> Tensor:
-        """Returns the architectures below a node, in the order of the leaves."""
+        """Return the architectures below a node, in the order of the leaves."""
         inside = torch.zeros(self.num_nodes, dtype=torch.int64)
         inside[node] = 1
         kept = self.sum_down(inside)[self.leaf] > 0
@@ -235,18 +235,18 @@ class ArchitectureTree:
     # --- files ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the four arrays by name, what ``ArchitectureTree(**state)`` takes."""
+        """Return the four arrays by name, what `ArchitectureTree(**state)` takes."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def digest(self) -> str:
-        """Returns what tells this tree from others, 16 hexadecimal digits."""
+        """Return what tells this tree from others, 16 hexadecimal digits."""
         content = hashlib.sha256()
         for name in ("parent", "architecture", "group"):
             content.update(getattr(self, name).numpy().tobytes())
         return content.hexdigest()[:16]
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes an ``.npz`` file, complete or not at all.
+        """Write an `.npz` file, complete or not at all.
 
         Raises:
             OSError: The file cannot be written.
@@ -258,7 +258,7 @@ class ArchitectureTree:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> ArchitectureTree:
-        """Reads what :meth:`save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             OSError: The file cannot be read.
@@ -330,7 +330,7 @@ class ArchitectureTree:
 
 
 def _breadth_first(parent: Ints) -> Ints:
-    """Returns the nodes breadth first, children of a node in the order of their numbers."""
+    """Return the nodes breadth first, children of a node in the order of their numbers."""
     size = len(parent)
     if parent.ndim != 1:
         raise ValueError(f"parent must have one dimension; got shape {parent.shape}")

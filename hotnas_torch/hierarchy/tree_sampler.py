@@ -35,19 +35,19 @@ class TreeSampler(Sampler):
         exploration: lambda, >= 0.
         initial: Value C of a node before its first visit; None starts from nothing, so that a
             node's value is the mean of its rewards weighted by beta to the power of their age.
-        unvisited: ``"first"``: children never visited are drawn before all others, uniformly, as an
-            infinite bonus asks for; ``"initial"``: they count as visited once, with value
-            ``initial``.
+        unvisited: `"first"`: children never visited are drawn before all others, uniformly, as an
+            infinite bonus asks for; `"initial"`: they count as visited once, with value
+            `initial`.
         regularization: Weight of the node communication, >= 0: to R is added this times the
-            smoothed reward of all nodes of the same ``group`` of the tree.
-        schedule: See :class:`Sampler`.
+            smoothed reward of all nodes of the same `group` of the tree.
+        schedule: See `Sampler`.
 
     Attributes:
         tree: As passed.
 
     Raises:
-        TypeError: ``tree`` is not an ArchitectureTree.
-        ValueError: An argument out of range; ``unvisited="initial"`` without ``initial``; a
+        TypeError: `tree` is not an ArchitectureTree.
+        ValueError: An argument out of range; `unvisited="initial"` without `initial`; a
             regularisation of a tree without groups.
 
     Complexity: O(M) per draw after an update, for M nodes; O(num * levels) per update.
@@ -100,7 +100,7 @@ class TreeSampler(Sampler):
         self._shared = RunningMean(num_groups, beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the constants of the method and the tree's digest."""
+        """Return the constants of the method and the tree's digest."""
         return {
             "beta": self._rewards.beta,
             "exploration": self.exploration,
@@ -123,7 +123,7 @@ class TreeSampler(Sampler):
     def node_log_probabilities(
         self, *, explore: bool = True, allowed: Tensor | None = None
     ) -> Tensor:
-        """Returns log p of each node given its parent.
+        """Return log p of each node given its parent.
 
         Args:
             explore: With the exploration term and unvisited nodes as the method treats them;
@@ -157,7 +157,7 @@ class TreeSampler(Sampler):
         return self._normalized(scores)
 
     def _beside(self, chosen: Tensor) -> Tensor:
-        """Returns for each node whether it or a sibling is among the chosen ones."""
+        """Return for each node whether it or a sibling is among the chosen ones."""
         parent = self.tree.parent.clamp_min(0)
         found = torch.zeros(self.tree.num_nodes, dtype=torch.bool)
         found[parent[1:][chosen[1:]]] = True

@@ -36,13 +36,13 @@ class StrategySampler(BaseSampler):
     """Lets a strategy choose the architecture of each Optuna trial.
 
     When a trial begins, the strategy chooses a network, whose string becomes the trial's user
-    attribute ``"architecture"``. What the objective then suggests gets the network's values::
+    attribute `"architecture"`. What the objective then suggests gets the network's values::
 
         study = optuna.create_study(sampler=StrategySampler(strategy))
         study.optimize(lambda trial: train(trial.user_attrs["architecture"]), n_trials=60)
 
-    An objective that suggests each decision of its own stays as it is: ``parameters`` says what
-    each decision is for a network. Other suggestions, such as a learning rate, go to ``others``,
+    An objective that suggests each decision of its own stays as it is: `parameters` says what
+    each decision is for a network. Other suggestions, such as a learning rate, go to `others`,
     which sees them as a study of their own: samplers that draw parameters jointly, as Optuna's GP,
     CMA-ES and multivariate TPE, do so among them.
 
@@ -50,13 +50,13 @@ class StrategySampler(BaseSampler):
     choice. A pruned trial counts with its last intermediate value, a failed one as failed.
 
     Args:
-        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
+        strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         parameters: Returns the values of the objective's suggestions by name; None is the string by
-            the name of ``"architecture"``.
-        others: Samples what is not in ``parameters``; None draws at random, seeded as the strategy.
+            the name of `"architecture"`.
+        others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
-        TypeError: ``strategy`` is no strategy, or ``others`` no sampler.
+        TypeError: `strategy` is no strategy, or `others` no sampler.
         ImportError: Optuna is not installed.
 
     Example:
@@ -102,7 +102,7 @@ class StrategySampler(BaseSampler):
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns all but the lock, which belongs to this process."""
+        """Return all but the lock, which belongs to this process."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class StrategySampler(BaseSampler):
     # --- choosing ---------------------------------------------------------------------------------
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Chooses the network of a trial.
+        """Choose the network of a trial.
 
         Raises:
             RuntimeError: The space has no other network.
@@ -142,7 +142,7 @@ class StrategySampler(BaseSampler):
         self._others.before_trial(study, trial)
 
     def _name(self, study: Study, trial: FrozenTrial, network: Network) -> None:
-        """Writes the architecture of a trial into it.
+        """Write the architecture of a trial into it.
 
         The objective sees the copy at hand, not the storage.
         """
@@ -150,7 +150,7 @@ class StrategySampler(BaseSampler):
         trial.user_attrs[ARCHITECTURE] = network.spec
 
     def _catch_up(self, study: Study, current: int) -> None:
-        """Tells what the study knows and the strategy does not: earlier runs, other processes."""
+        """Tell what the study knows and the strategy does not: earlier runs, other processes."""
         space = self.strategy.space
         for trial in study.get_trials(deepcopy=False):
             if trial.number == current or trial.number in self._told:
@@ -167,7 +167,7 @@ class StrategySampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns what ``others`` samples jointly, without what the network decides."""
+        """Return what `others` samples jointly, without what the network decides."""
         own = self._decided(trial)
         space = self._others.infer_relative_search_space(study, trial)
         return {name: domain for name, domain in space.items() if name not in own}
@@ -175,7 +175,7 @@ class StrategySampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns what ``others`` samples jointly; the network's values come one by one.
+        """Return what `others` samples jointly; the network's values come one by one.
 
         Raises:
             ValueError: The study has several objectives.
@@ -195,7 +195,7 @@ class StrategySampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Returns the network's value of a parameter, or what ``others`` samples.
+        """Return the network's value of a parameter, or what `others` samples.
 
         Raises:
             ValueError: The objective does not allow the network's value, or the study has several.
@@ -222,7 +222,7 @@ class StrategySampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Tells the strategy what came of a trial."""
+        """Tell the strategy what came of a trial."""
         with self._lock:
             if trial.number in self._networks:
                 self._tell(study, trial, state, values)

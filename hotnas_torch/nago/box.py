@@ -15,9 +15,9 @@ __all__ = ["BoxSpace", "UnitBox", "check_box", "check_rows", "describe_box", "di
 
 @runtime_checkable
 class BoxSpace(Protocol):
-    """What a search over a box needs to know of it; ``generators.ThetaSpace`` is one.
+    """What a search over a box needs to know of it; `generators.ThetaSpace` is one.
 
-    A point has a row of ``dim`` numbers in [0, 1]. Every row of the cube belongs to a point,
+    A point has a row of `dim` numbers in [0, 1]. Every row of the cube belongs to a point,
     several of them to the same one where a number is an integer or a choice.
     """
 
@@ -27,15 +27,15 @@ class BoxSpace(Protocol):
         ...
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws rows of points, (num, d) float64."""
+        """Draw rows of points, (num, d) float64."""
         ...
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves rows (..., d) to where rows of the same point are equal."""
+        """Move rows (..., d) to where rows of the same point are equal."""
         ...
 
     def decode(self, X: Tensor, /) -> Sequence[Any]:
-        """Returns the points of rows (N, d)."""
+        """Return the points of rows (N, d)."""
         ...
 
 
@@ -48,7 +48,7 @@ class UnitBox:
             in [0, 1]. None: all columns are continuous.
 
     Raises:
-        ValueError: ``dim`` is below 1, ``levels`` has another length, or a negative entry.
+        ValueError: `dim` is below 1, `levels` has another length, or a negative entry.
 
     Example:
         >>> space = UnitBox(2, levels=(0, 2))
@@ -73,20 +73,20 @@ class UnitBox:
         return self._dim
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws points uniformly, (num, d) float64."""
+        """Draw points uniformly, (num, d) float64."""
         drawn = torch.rand(
             num, self.dim, generator=generator, dtype=torch.float64, device=generator.device
         )
         return self.round(drawn.cpu())
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves numbers of columns that have levels to the middles of their bins."""
+        """Move numbers of columns that have levels to the middles of their bins."""
         counts = torch.tensor(self.levels, dtype=X.dtype, device=X.device)
         places = (X * counts).floor().clamp_min(0.0).minimum(counts - 1.0)
         return torch.where(counts > 0, (places + 0.5) / counts, X)
 
     def decode(self, X: Tensor, /) -> list[tuple[float, ...]]:
-        """Returns rows (N, d) as tuples, rounded."""
+        """Return rows (N, d) as tuples, rounded."""
         return [tuple(row) for row in self.round(X).tolist()]
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ class UnitBox:
 
 
 def describe_box(space: BoxSpace) -> dict[str, Any]:
-    """Returns what tells a box from others, ready for ``json.dumps``."""
+    """Return what tells a box from others, ready for `json.dumps`."""
     described: dict[str, Any] = {"name": type(space).__name__, "dim": space.dim}
     # Of UnitBox, and of boxes of hyperparameters with names and ranges.
     for name in ("levels", "dimensions"):
@@ -103,7 +103,7 @@ def describe_box(space: BoxSpace) -> dict[str, Any]:
 
 
 def check_box(space: object) -> BoxSpace:
-    """Returns the space if it is a box.
+    """Return the space if it is a box.
 
     Raises:
         TypeError: It lacks what a box has.
@@ -116,7 +116,7 @@ def check_box(space: object) -> BoxSpace:
 
 
 def check_rows(name: str, rows: Tensor, dim: int) -> None:
-    """Checks that rows are numbers in the unit cube.
+    """Check that rows are numbers in the unit cube.
 
     Raises:
         TypeError: They are no tensor.
@@ -135,7 +135,7 @@ def check_rows(name: str, rows: Tensor, dim: int) -> None:
 
 
 def distinct_from(rows: Tensor, known: Tensor) -> Tensor:
-    """Which rows (N, d) equal neither a row of ``known`` (K, d) nor an earlier one, (N,) bool."""
+    """Which rows (N, d) equal neither a row of `known` (K, d) nor an earlier one, (N,) bool."""
     everything = torch.cat([known, rows])
     same = (everything[:, None] == rows[None]).all(dim=-1)
     before = torch.arange(len(everything))[:, None] < len(known) + torch.arange(len(rows))

@@ -36,8 +36,8 @@ class CellSampler:
     """Draws the graphs inside a network, each independently of the others.
 
     Args:
-        merge_weights: Weight of each of :data:`~hotnas_torch.nago.theta.MERGES`.
-        operation_weights: Weight of each of :data:`~hotnas_torch.nago.theta.OPERATIONS`.
+        merge_weights: Weight of each of `MERGES`.
+        operation_weights: Weight of each of `OPERATIONS`.
         generator: Source of randomness, on the CPU.
     """
 
@@ -46,7 +46,7 @@ class CellSampler:
     generator: torch.Generator
 
     def operations(self, model: GraphModel, num_inputs: int) -> Cell:
-        """Draws a graph of operations into which ``num_inputs`` tensors enter."""
+        """Draw a graph of operations into which `num_inputs` tensors enter."""
         graph = model.sample(generator=self.generator)
         edges = graph.between_ends()
         operations = self._draw(OPERATIONS, self.operation_weights, graph.num_nodes)
@@ -67,7 +67,7 @@ class CellSampler:
         return Cell(tuple(labels), edges)
 
     def cells(self, model: GraphModel, below: GraphModel, num_inputs: int) -> NestedCell:
-        """Draws a graph of graphs of operations into which ``num_inputs`` tensors enter."""
+        """Draw a graph of graphs of operations into which `num_inputs` tensors enter."""
         edges = model.sample(generator=self.generator).between_ends()
         merge = self._merge(num_inputs)
         graphs = [
@@ -78,7 +78,7 @@ class CellSampler:
         return NestedCell.from_nodes(nodes, edges)
 
     def _merge(self, num_inputs: int) -> str | None:
-        """Draws how tensors are merged: a label, or None for their sum or where there is one."""
+        """Draw how tensors are merged: a label, or None for their sum or where there is one."""
         if num_inputs < 2:
             return None
         return MERGE_LABELS.get(self._draw(MERGES, self.merge_weights, 1)[0])
@@ -98,15 +98,15 @@ class CellSampler:
 
 
 def stage_widths(channel_ratio: Sequence[float]) -> list[int]:
-    """Returns the channels of each stage for a first one of 16, rounded, at least 1.
+    """Return the channels of each stage for a first one of 16, rounded, at least 1.
 
-    Only their ratio matters, to distances and to :func:`hotnas_torch.nago.fit_channels` alike.
+    Only their ratio matters, to distances and to `hotnas_torch.nago.fit_channels` alike.
     """
     return [max(1, round(_STEM_WIDTH * ratio / channel_ratio[0])) for ratio in channel_ratio]
 
 
 def operation_tree() -> OperationTree:
-    """Builds the operation costs of sampled networks: 0.1 inside a family, 2 between families.
+    """Build the operation costs of sampled networks: 0.1 inside a family, 2 between families.
 
     The families are the convolutions, the poolings and the merges.
     """
@@ -128,7 +128,7 @@ def _num_entering(node: int, edges: Sequence[tuple[int, int]]) -> int:
 def _with_merges(
     nodes: Sequence[str | Cell], edges: Sequence[tuple[int, int]], merges: Mapping[int, str | None]
 ) -> tuple[list[Any], tuple[tuple[int, int], ...]]:
-    """Puts a merge before each node that has one; that of node 0, the input, comes after it."""
+    """Put a merge before each node that has one; that of node 0, the input, comes after it."""
     listed: list[str | Cell] = []
     entry: list[int] = []
     leaving: list[int] = []

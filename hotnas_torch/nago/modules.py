@@ -88,16 +88,16 @@ class GeneratedModule(nn.Module):
     Where an attention merges, its mask is the tensor of the lowest-numbered predecessor.
 
     Args:
-        net: A network of :class:`~hotnas_torch.nago.HNAG` or
-            :class:`~hotnas_torch.nago.RNAG`, or any with their operations; its channels are
-            the widths (:func:`fit_channels` solves them from a number of parameters).
+        net: A network of `HNAG` or
+            `RNAG`, or any with their operations; its channels are
+            the widths (`fit_channels` solves them from a number of parameters).
         skeleton: Everything that is not sampled.
         generator: Source of the initial parameters and of dropout, on the CPU.
         device: Where the module lives.
         mixed_precision: Whether to compute in bfloat16 where that is safe; parameters stay float32.
 
     Raises:
-        TypeError: ``net`` is not a Network, or ``generator`` not a generator.
+        TypeError: `net` is not a Network, or `generator` not a generator.
         ArchitectureError: A node has an unknown operation; the message names it.
 
     Reference: Ru, Esperanca and Carlucci, NAGO, NeurIPS 2020, Section 2.1 and its public code.
@@ -148,7 +148,7 @@ class GeneratedModule(nn.Module):
         self.head = parts[3]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) to logits (N, num_classes) float32."""
+        """Map images (N, input_channels, H, W) to logits (N, num_classes) float32."""
         height, width = images.shape[2:]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed_precision):
             outputs: list[Tensor] = [self.stem(images)]
@@ -167,7 +167,7 @@ class GeneratedModule(nn.Module):
         return logits.float()
 
     def num_parameters(self) -> int:
-        """Returns the number of trainable parameters."""
+        """Return the number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
@@ -188,7 +188,7 @@ class _Convolution(nn.Module):
 
 
 class _Merge(nn.Module):
-    """Maps tensors of one resolution and any widths to one of ``channels``."""
+    """Maps tensors of one resolution and any widths to one of `channels`."""
 
     def __init__(self, label: str | None, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class _Graph(nn.Module):
             self.nodes.append(_operation(label, channels))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps tensors of the graph's resolution to one of its width."""
+        """Map tensors of the graph's resolution to one of its width."""
         values: list[Tensor] = [self.entrance(inputs)]
         for node, operation in enumerate(self.nodes, start=1):
             maps = [values[place] for place in self._predecessors[node]]
@@ -250,7 +250,7 @@ class _Dropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def take_generator(self) -> torch.Generator | None:
-        """Returns the source of random numbers, and leaves the next draw to a fresh one."""
+        """Return the source of random numbers, and leave the next draw to a fresh one."""
         source, self.generator = self.generator, None
         return source
 
@@ -307,7 +307,7 @@ def _operation(label: str, channels: int) -> nn.Module:
 
 
 def _join(label: str | None, in_channels: Sequence[int], channels: int) -> nn.Module | None:
-    """Builds what makes one of several tensors; None where there is one."""
+    """Build what makes one of several tensors; None where there is one."""
     if len(in_channels) == 1:
         return None
     if label == _CONCAT:
@@ -326,7 +326,7 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _macro_edges(net: Network) -> tuple[list[list[int]], list[int]]:
-    """Returns what enters each cell and what leaves the network; 0 is the stem, s + 1 cell s."""
+    """Return what enters each cell and what leaves the network; 0 is the stem, s + 1 cell s."""
     entering: list[list[int]] = [[] for _ in range(net.num_cells + 2)]
     for i, j in net.edges:
         entering[j].append(i)
@@ -341,7 +341,7 @@ def _predecessors(cell: Cell) -> list[list[int]]:
 
 
 def _entrance(cell: Cell) -> str | None:
-    """Returns the merge of what enters the cell: a node that alone follows the input, or None."""
+    """Return the merge of what enters the cell: a node that alone follows the input, or None."""
     if cell.ops[1] in _MERGES and [j for i, j in cell.edges if i == 0] == [1]:
         return cell.ops[1]
     return None
@@ -359,7 +359,7 @@ class _Internals(NamedTuple):
 
 
 def count_parameters(net: Network, skeleton: GeneratedSkeleton) -> int:
-    """Returns the number of trainable parameters of :class:`GeneratedModule`, without building it.
+    """Return the number of trainable parameters of `GeneratedModule`, without building it.
 
     Args:
         net: A sampled network with the widths to count for.
@@ -385,11 +385,11 @@ def count_parameters(net: Network, skeleton: GeneratedSkeleton) -> int:
 def fit_channels(
     net: Network, parameter_limit: int, skeleton: GeneratedSkeleton, *, exact: bool = True
 ) -> Network:
-    r"""Solves the widths of a network from a number of parameters.
+    r"""Solve the widths of a network from a number of parameters.
 
-    The ratio of widths is that of ``net``. The widest stage gets the largest integer width with
-    which the module has at most ``parameter_limit`` parameters; others are rounded down, to at
-    least 1. With ``exact=False``, NAGO's formula: the width per unit of the ratio is
+    The ratio of widths is that of `net`. The widest stage gets the largest integer width with
+    which the module has at most `parameter_limit` parameters; others are rounded down, to at
+    least 1. With `exact=False`, NAGO's formula: the width per unit of the ratio is
 
     .. math:: \Big\lfloor \sqrt{\mathrm{limit} / \sum_v k_v^2 c_v^2} \Big\rfloor
 
@@ -403,7 +403,7 @@ def fit_channels(
         exact: Whether the true number has to stay within the limit.
 
     Returns:
-        The same network with channels, and its first cell's as ``input_channels``.
+        The same network with channels, and its first cell's as `input_channels`.
 
     Raises:
         ArchitectureError: Too many parameters even at width 1, or an unknown operation.
@@ -440,7 +440,7 @@ def fit_channels(
 
 
 def memory_per_sample(module: GeneratedModule, input_shape: tuple[int, int, int]) -> int:
-    """Returns the bytes that training needs for one image: kept activations and parameters.
+    """Return the bytes that training needs for one image: kept activations and parameters.
 
     What autograd keeps for the backward pass grows by some number of bytes with each image of a
     batch; that number, measured, plus the bytes of the parameters once. Optimiser states, gradients
@@ -516,7 +516,7 @@ def _internals(cell: Cell) -> _Internals:
 
 @lru_cache(maxsize=2**16)
 def _areas(cell: Cell) -> int:
-    """Returns the summed kernel areas of all convolutions of a cell."""
+    """Return the summed kernel areas of all convolutions of a cell."""
     graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
     return sum(
         math.prod(_CONVOLUTIONS.get(label, (0,))) if graph is None else _areas(graph)

@@ -36,17 +36,17 @@ class RandomGraph:
     joined: int = 0
 
     def sources(self) -> list[int]:
-        """Returns the nodes without a lower neighbour, ascending: they read the graph's input."""
+        """Return the nodes without a lower neighbour, ascending: they read the graph's input."""
         entered = {j for _, j in self.edges}
         return [node for node in range(self.num_nodes) if node not in entered]
 
     def sinks(self) -> list[int]:
-        """Returns the nodes without a higher neighbour, ascending: they make the output."""
+        """Return the nodes without a higher neighbour, ascending: they make the output."""
         left = {i for i, _ in self.edges}
         return [node for node in range(self.num_nodes) if node not in left]
 
     def between_ends(self) -> Edges:
-        """Returns the edges with an input node 0 and an output node N + 1, nodes numbered from 1.
+        """Return the edges with an input node 0 and an output node N + 1, nodes numbered from 1.
 
         The input leads to the sources, the sinks lead to the output.
         """
@@ -70,7 +70,7 @@ class GraphModel(Protocol):
         ...
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph."""
+        """Draw a connected graph."""
         ...
 
 
@@ -110,7 +110,7 @@ class WattsStrogatz:
         number("rewiring", self.rewiring, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph, by up to 200 draws.
+        """Draw a connected graph, by up to 200 draws.
 
         When none of them is connected, the last one's components, by their lowest nodes, are
         joined by an edge between the highest node of one and the lowest node of the next.
@@ -174,7 +174,7 @@ class ErdosRenyi:
         number("edge_probability", self.edge_probability, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph, by up to 30 draws, joined as in :meth:`WattsStrogatz.sample`.
+        """Draw a connected graph, by up to 30 draws, joined as in `WattsStrogatz.sample`.
 
         Args:
             generator: Source of randomness, on the CPU.
@@ -209,7 +209,7 @@ def _connected(draw: Callable[[], list[set[int]]], tries: int) -> RandomGraph:
 
 
 def _components(neighbours: Sequence[set[int]]) -> list[list[int]]:
-    """Returns the connected components by their lowest nodes, ascending."""
+    """Return the connected components by their lowest nodes, ascending."""
     seen = [False] * len(neighbours)
     components = []
     for start in range(len(neighbours)):

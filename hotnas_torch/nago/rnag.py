@@ -20,18 +20,18 @@ __all__ = ["RNAG"]
 class RNAG:
     """The flat generator: one graph of operations per stage, in a chain.
 
-    A sample is a :class:`~hotnas_torch.Network` of three :class:`~hotnas_torch.Cell`. Directions of
-    edges, merges and widths are as for :class:`HNAG`.
+    A sample is a `Network` of three `Cell`. Directions of
+    edges, merges and widths are as for `HNAG`.
 
     Args:
-        first_downsampling: As for :class:`HNAG`.
+        first_downsampling: As for `HNAG`.
 
     Attributes:
         tree: Costs of exchanging operations, for distances between samples.
         state_scale: Divisors of a cell's state, as a search space has.
 
     Raises:
-        ValueError: ``first_downsampling`` is not positive.
+        ValueError: `first_downsampling` is not positive.
 
     Reference: Xie, Kirillov, Girshick and He, Exploring Randomly Wired Neural Networks for Image
         Recognition, ICCV 2019.
@@ -49,7 +49,7 @@ class RNAG:
         self.state_scale = STATE_SCALE
 
     def sample(self, theta: FlatTheta, *, generator: torch.Generator) -> Network:
-        """Draws a network; as :meth:`HNAG.sample`.
+        """Draw a network; as `HNAG.sample`.
 
         Complexity: O(N K) expected time per stage.
         """

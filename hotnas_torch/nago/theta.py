@@ -56,8 +56,8 @@ class Theta:
         bottom: Graph of operations inside a node of a cell.
         stage_ratio: Relative length of the three stages, each > 0.
         channel_ratio: Relative width of the three stages, each > 0.
-        merge_weights: Weight of each of :data:`MERGES`, >= 0, not all 0.
-        operation_weights: Weight of each of :data:`OPERATIONS`, >= 0, at least one of a
+        merge_weights: Weight of each of `MERGES`, >= 0, not all 0.
+        operation_weights: Weight of each of `OPERATIONS`, >= 0, at least one of a
             convolution positive (what makes a graph's output never pools).
 
     Raises:
@@ -91,15 +91,15 @@ class Theta:
         _check_shared(self.channel_ratio, self.merge_weights, self.operation_weights)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the hyperparameters by name, ready for ``json.dumps``."""
+        """Return the hyperparameters by name, ready for `json.dumps`."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Theta:
-        """Builds what :meth:`to_json` described.
+        """Build what `to_json` described.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value of another kind.
             ValueError: A value out of range.
         """
@@ -118,16 +118,16 @@ class FlatTheta:
 
     Args:
         stages: One graph of operations per stage.
-        channel_ratio: As for :class:`Theta`.
-        merge_weights: As for :class:`Theta`.
-        operation_weights: As for :class:`Theta`.
+        channel_ratio: As for `Theta`.
+        merge_weights: As for `Theta`.
+        operation_weights: As for `Theta`.
 
     Raises:
         TypeError: A graph model of another kind.
-        ValueError: As for :class:`Theta`, or not three stages.
+        ValueError: As for `Theta`, or not three stages.
 
     Reference: Xie, Kirillov, Girshick and He, Exploring Randomly Wired Neural Networks for Image
-        Recognition, ICCV 2019; its best generator is ``WattsStrogatz(32, 4, 0.75)`` three times.
+        Recognition, ICCV 2019; its best generator is `WattsStrogatz(32, 4, 0.75)` three times.
     """
 
     stages: tuple[WattsStrogatz, ...] = (WattsStrogatz(32, 4, 0.75),) * NUM_STAGES
@@ -143,12 +143,12 @@ class FlatTheta:
         _check_shared(self.channel_ratio, self.merge_weights, self.operation_weights)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the hyperparameters by name, ready for ``json.dumps``."""
+        """Return the hyperparameters by name, ready for `json.dumps`."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FlatTheta:
-        """Builds what :meth:`to_json` described; errors as for :meth:`Theta.from_json`."""
+        """Build what `to_json` described; errors as for `Theta.from_json`."""
         check_keys(data, "a FlatTheta", ("stages", *_SHARED))
         return cls(
             tuple(
@@ -182,14 +182,14 @@ class Dimension:
         return int(self.high - self.low) + 1
 
     def decode(self, unit: Tensor) -> Tensor:
-        """Maps coordinates in [0, 1] to values, float64 of the same shape."""
+        """Map coordinates in [0, 1] to values, float64 of the same shape."""
         if self.integer:
             place = (unit * self.num_values).floor().clamp(0, self.num_values - 1)
             return self.low + place
         return self.low + (self.high - self.low) * unit
 
     def encode(self, values: Tensor) -> Tensor:
-        """Maps values to coordinates in [0, 1], float64 of the same shape."""
+        """Map values to coordinates in [0, 1], float64 of the same shape."""
         if self.integer:
             return (values - self.low + 0.5) / self.num_values
         return (values - self.low) / (self.high - self.low)
@@ -218,7 +218,7 @@ class UnitCube(ABC, Generic[T]):
         return tuple(dimension.name for dimension in self.dimensions)
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws points uniformly, integers at the middle of their bins.
+        """Draw points uniformly, integers at the middle of their bins.
 
         Args:
             num: How many, >= 0.
@@ -234,7 +234,7 @@ class UnitCube(ABC, Generic[T]):
         return self.round(drawn.cpu())
 
     def round(self, X: Tensor) -> Tensor:
-        """Moves integer coordinates to the middle of their bins, (..., d) float64 in and out.
+        """Move integer coordinates to the middle of their bins, (..., d) float64 in and out.
 
         Points that are equal afterwards are the same hyperparameters. Where a group of weights is
         searched over, only their ratios count; that is not undone here.
@@ -246,7 +246,7 @@ class UnitCube(ABC, Generic[T]):
         return torch.stack(columns, dim=-1)
 
     def decode(self, X: Tensor) -> list[T]:
-        """Returns the hyperparameters of points of the cube.
+        """Return the hyperparameters of points of the cube.
 
         Args:
             X: (n, d) floating, in [0, 1].
@@ -267,7 +267,7 @@ class UnitCube(ABC, Generic[T]):
         return [self._build(row) for row in rows.tolist()]
 
     def encode(self, thetas: Sequence[T]) -> Tensor:
-        """Returns the points of hyperparameters, (n, d) float64; :meth:`decode` is its inverse.
+        """Return the points of hyperparameters, (n, d) float64; `decode` is its inverse.
 
         Hyperparameters that are not searched over must have the values that this box fixes.
 
@@ -301,11 +301,11 @@ class UnitCube(ABC, Generic[T]):
 
     @abstractmethod
     def _build(self, row: list[float]) -> T:
-        """Builds the hyperparameters of d values in the dimensions' units."""
+        """Build the hyperparameters of d values in the dimensions' units."""
 
     @abstractmethod
     def _values(self, theta: T) -> list[float]:
-        """Returns the d values of hyperparameters, in the dimensions' units."""
+        """Return the d values of hyperparameters, in the dimensions' units."""
 
     def _check(self, X: Tensor) -> None:
         if X.dim() != 2 or X.shape[1] != self.dim:
@@ -404,7 +404,7 @@ class FlatThetaSpace(UnitCube[FlatTheta]):
         nodes: Range of N.
         neighbors: Range of K.
         rewiring: Range of P.
-        channel_ratio: As for :class:`ThetaSpace`, and so the rest.
+        channel_ratio: As for `ThetaSpace`, and so the rest.
         merge_weights: Fixed weights, or None.
         operation_weights: Fixed weights, or None.
 
@@ -501,7 +501,7 @@ def _vectors(fixed: Vectors) -> list[Dimension]:
 
 
 def _read_vectors(row: list[float], fixed: Vectors) -> dict[str, tuple[float, ...]]:
-    """Takes searched vectors from the rest of a row, others as they are fixed."""
+    """Take searched vectors from the rest of a row, others as they are fixed."""
     vectors = {}
     for name, value in fixed.items():
         if value is not None:
@@ -582,7 +582,7 @@ def _check_shared(
 
 
 def _plain(data: Any) -> Any:
-    """Turns tuples into lists, all the way down."""
+    """Turn tuples into lists, all the way down."""
     if isinstance(data, dict):
         return {name: _plain(value) for name, value in data.items()}
     if isinstance(data, tuple):

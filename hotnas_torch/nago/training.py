@@ -32,27 +32,27 @@ class NetworkGenerator(Protocol[_Contra]):
     """What samples networks from hyperparameters, as HNAG and RNAG do."""
 
     def sample(self, theta: _Contra, *, generator: torch.Generator) -> Network:
-        """Draws a network."""
+        """Draw a network."""
         ...
 
 
 class GeneratorTraining(Generic[T]):
     """Samples a network from a generator, trains it, and measures error, memory and time.
 
-    The network, its initial parameters and the order of the images depend on ``seed``, the
+    The network, its initial parameters and the order of the images depend on `seed`, the
     hyperparameters and the number of the sample alone: an evaluation gives the same error and
     memory whenever and in whichever process it is made (on the same kind of device, with the same
-    ``num_threads``). A longer training starts from the same parameters as a shorter one.
+    `num_threads`). A longer training starts from the same parameters as a shorter one.
 
     Args:
-        generator: :class:`~hotnas_torch.nago.HNAG` or
-            :class:`~hotnas_torch.nago.RNAG`.
+        generator: `HNAG` or
+            `RNAG`.
         data: Images to train and to validate on; None takes scikit-learn's digits, split by
-            ``seed``.
+            `seed`.
         parameter_limit: Largest number of trainable parameters; widths are solved from it.
         skeleton: What surrounds the sampled graph; None takes 64 channels in the head and no
-            dropout. Its ``input_channels`` and ``num_classes`` must fit the data.
-        settings: How to train; its ``epochs`` are the full budget.
+            dropout. Its `input_channels` and `num_classes` must fit the data.
+        settings: How to train; its `epochs` are the full budget.
         seed: See above.
         device: Where to train.
         num_threads: torch threads during a training; None leaves the process's setting.
@@ -60,7 +60,7 @@ class GeneratorTraining(Generic[T]):
 
     Raises:
         ValueError: The skeleton does not fit the data, or an argument is out of range.
-        ImportError: ``data`` is None and scikit-learn is not installed.
+        ImportError: `data` is None and scikit-learn is not installed.
 
     Reference: Ru, Esperanca and Carlucci, NAGO, NeurIPS 2020, Section 2.2: one network stands for
         its generator.
@@ -113,7 +113,7 @@ class GeneratorTraining(Generic[T]):
         self.mixed_precision = mixed_precision
 
     def network(self, theta: T, *, sample: int = 0) -> Network:
-        """Returns the network that is trained for a sample, with the widths it is trained with.
+        """Return the network that is trained for a sample, with the widths it is trained with.
 
         Args:
             theta: Hyperparameters.
@@ -133,7 +133,7 @@ class GeneratorTraining(Generic[T]):
         sample: int = 0,
         every_epoch: Callable[[EpochResult], None] | None = None,
     ) -> Evaluation:
-        """Trains one network; a loss that becomes non-finite is a failed evaluation.
+        """Train one network; a loss that becomes non-finite is a failed evaluation.
 
         Args:
             theta: Hyperparameters.
@@ -143,11 +143,11 @@ class GeneratorTraining(Generic[T]):
 
         Returns:
             The value is the validation error in percent, the cost the seconds of the training.
-            Metrics: those of :class:`Training`, ``memory`` (bytes per image, see
-            :func:`~hotnas_torch.nago.memory_per_sample`) and ``operations`` (nodes of the network).
+            Metrics: those of `Training`, `memory` (bytes per image, see
+            `memory_per_sample`) and `operations` (nodes of the network).
 
         Raises:
-            ArchitectureError: As :meth:`network`.
+            ArchitectureError: As `network`.
         """
         settings = self.settings if epochs is None else replace(self.settings, epochs=epochs)
         with threads(self.num_threads):
@@ -180,7 +180,7 @@ class GeneratorTraining(Generic[T]):
         return Evaluation(error, metrics, result.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the values depend on, ready for ``json.dumps``."""
+        """Return what the values depend on, ready for `json.dumps`."""
         return {
             "kind": "generator training",
             "generator": repr(self.generator),

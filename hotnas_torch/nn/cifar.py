@@ -29,15 +29,15 @@ def cifar10(
     num_train: int = 25_000,
     num_validation: int | None = None,
 ) -> ImageData:
-    """Reads CIFAR-10 from its binary files.
+    """Read CIFAR-10 from its binary files.
 
     That version is read because the one for Python consists of pickles, which run whatever they
     say. Pixels are shifted and scaled to mean 0 and standard deviation 1, per channel, over the
     training images. There is no augmentation.
 
     Args:
-        folder: Holds ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, as in
-            ``cifar-10-binary.tar.gz``.
+        folder: Holds `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, as in
+            `cifar-10-binary.tar.gz`.
         generator: Shuffles the training files' images before they are split.
         num_train: Training images, >= 1.
         num_validation: Validation images, >= 1; None takes the rest. DARTS takes halves.
@@ -77,7 +77,7 @@ def cifar10(
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
-    """Returns images (N, 3, 32, 32) in [0, 1] and labels of a file of 3,073-byte records."""
+    """Return images (N, 3, 32, 32) in [0, 1] and labels of a file of 3,073-byte records."""
     try:
         content = read_bytes(path, most=_MOST_BYTES)
     except OSError as error:

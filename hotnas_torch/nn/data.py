@@ -27,15 +27,15 @@ class ImageSource(Protocol):
     """Images with labels that are taken batch by batch, from memory or from files."""
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """Return the number of images."""
         ...
 
     def to(self, device: torch.device | str) -> ImageSource:
-        """Returns a source whose batches lie on a device."""
+        """Return a source whose batches lie on a device."""
         ...
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images and labels.
+        """Yield images and labels.
 
         Args:
             order: Places of the images of each batch, (B,) int64 on the CPU.
@@ -72,7 +72,7 @@ class LabelledImages(Protocol):
         ...
 
     def digest(self) -> str:
-        """Returns a checksum, hex."""
+        """Return a checksum, hex."""
         ...
 
 
@@ -124,11 +124,11 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
-        """Returns the split on a device."""
+        """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images and labels at the given places, batch by batch."""
+        """Yield images and labels at the given places, batch by batch."""
         for places in order:
             here = places.to(self.labels.device)
             yield self.images[here], self.labels[here]
@@ -171,7 +171,7 @@ class ImageData:
                 )
 
     def digest(self) -> str:
-        """Returns a checksum of all images and labels, hex."""
+        """Return a checksum of all images and labels, hex."""
         state = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for tensor in (split.images, split.labels):
@@ -192,7 +192,7 @@ def digits(
     num_train: int = 500,
     num_validation: int = 800,
 ) -> ImageData:
-    """Loads the 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 10 classes.
+    """Load the 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 10 classes.
 
     Pixels are shifted and scaled to mean 0 and standard deviation 1 over the training images.
 

@@ -53,11 +53,11 @@ class FolderSplit:
         return len(self.files)
 
     def to(self, device: torch.device | str) -> FolderSplit:
-        """Returns the same files with batches on a device."""
+        """Return the same files with batches on a device."""
         return replace(self, device=torch.device(device))
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (B, 3, size, size) float32 and labels (B,) int64.
+        """Yield images (B, 3, size, size) float32 and labels (B,) int64.
 
         Pixels are shifted and scaled by the means and standard deviations of ImageNet's channels.
 
@@ -124,7 +124,7 @@ class FolderImages:
         return 3, self.train.size, self.train.size
 
     def digest(self) -> str:
-        """Returns a checksum of which files in which order, of their sizes and labels, hex."""
+        """Return a checksum of which files in which order, of their sizes and labels, hex."""
         state = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             state.update(f"{len(split)} {split.size}".encode())
@@ -143,16 +143,16 @@ def image_folder(
     num_validation: int | None = None,
     num_threads: int = 8,
 ) -> FolderImages:
-    """Finds the images of a data set laid out as ImageNet is.
+    """Find the images of a data set laid out as ImageNet is.
 
-    The files below ``train/<class>/`` are shuffled and split for training and validation, those
-    below ``val/<class>/`` are for testing. They stay on disk and are decoded by Pillow when a batch
-    asks for them: the shorter side is scaled to 8/7 of ``size`` and the middle is cut out. There is
+    The files below `train/<class>/` are shuffled and split for training and validation, those
+    below `val/<class>/` are for testing. They stay on disk and are decoded by Pillow when a batch
+    asks for them: the shorter side is scaled to 8/7 of `size` and the middle is cut out. There is
     no augmentation.
 
     Args:
-        folder: Holds ``train`` and ``val``, each with a folder per class.
-        generator: Shuffles the files below ``train`` before they are split.
+        folder: Holds `train` and `val`, each with a folder per class.
+        generator: Shuffles the files below `train` before they are split.
         size: Height and width of the images, in pixels, >= 1.
         num_train: Training images, >= 1; None takes half.
         num_validation: Validation images, >= 1; None takes the rest.
@@ -160,7 +160,7 @@ def image_folder(
 
     Raises:
         ImportError: Pillow is not installed.
-        ValueError: A folder is missing or has no images, ``train`` and ``val`` have other classes,
+        ValueError: A folder is missing or has no images, `train` and `val` have other classes,
             the parts do not fit, or a number is out of range.
     """
     _pillow()
@@ -205,7 +205,7 @@ def image_folder(
 
 
 def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
-    """Returns class names, files and their labels, in the order of their names."""
+    """Return class names, files and their labels, in the order of their names."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder} is no folder (expected train and val, each with a folder per class)"
@@ -229,7 +229,7 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
 
 
 def _decode(file: Path, size: int) -> Tensor:
-    """Returns (3, size, size) uint8."""
+    """Return (3, size, size) uint8."""
     image_module = _pillow()
     try:
         with image_module.open(file) as image:

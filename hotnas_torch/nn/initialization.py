@@ -22,7 +22,7 @@ def build(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Module:
-    """Builds a module whose parameters come from ``generator``.
+    """Build a module whose parameters come from `generator`.
 
     Args:
         make: Builds the module; it is called without storage for parameters, so that no random
@@ -31,7 +31,7 @@ def build(
         device: Where the module lives. The parameters do not depend on it.
 
     Raises:
-        TypeError: The module has a parameter or buffer that :func:`initialize` does not know.
+        TypeError: The module has a parameter or buffer that `initialize` does not know.
     """
     with torch.device("meta"):
         module = make()
@@ -41,7 +41,7 @@ def build(
 
 
 def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
-    """Draws the parameters of convolutions, batch normalisations and linear layers anew.
+    """Draw the parameters of convolutions, batch normalisations and linear layers anew.
 
     Convolutions: normal, variance 2 / fan-out. Normalisations: scale 1, shift 0, fresh statistics.
     Linear layers: uniform within 1 / sqrt(fan-in), bias 0. Weighted sums: weights 1.

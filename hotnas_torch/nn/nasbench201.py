@@ -116,7 +116,7 @@ class CellModule(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Map (N, channels, H, W) to the same shape."""
         maps = [x]
         for target in range(1, NUM_MAPS):
             entering = self._entering[target]
@@ -154,16 +154,16 @@ class NASBench201Module(nn.Module):
     """The torch module of a NAS-Bench-201 architecture.
 
     Args:
-        net: A network of :class:`~hotnas_torch.spaces.NASBench201`; only its official string
-            counts, the skeleton comes from ``skeleton``.
+        net: A network of `NASBench201`; only its official string
+            counts, the skeleton comes from `skeleton`.
         skeleton: Everything that is not searched.
         generator: Source of the initial parameters, on the CPU. Two modules of the same network
             from equally seeded generators are equal on every device.
         device: Where the module lives.
 
     Raises:
-        TypeError: ``net`` is not a Network, or ``generator`` not a generator.
-        ArchitectureError: ``net`` has no NAS-Bench-201 string.
+        TypeError: `net` is not a Network, or `generator` not a generator.
+        ArchitectureError: `net` has no NAS-Bench-201 string.
 
     Example:
         >>> import hotnas_torch as ht
@@ -204,17 +204,17 @@ class NASBench201Module(nn.Module):
         self.stem, self.stages, self.head = parts
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) to logits (N, num_classes)."""
+        """Map images (N, input_channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.head(self.stages(self.stem(images)))
         return logits
 
     def num_parameters(self) -> int:
-        """Returns the number of trainable parameters."""
+        """Return the number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 def skeleton_parts(skeleton: Skeleton, make_cell: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """Builds stem, stages and head.
+    """Build stem, stages and head.
 
     Args:
         skeleton: Their sizes.
@@ -246,10 +246,10 @@ _SPACE = NASBench201()
 
 
 def cell_operations(net: Network) -> tuple[str, ...]:
-    """Returns the six operations of a NAS-Bench-201 network, in the order of its string.
+    """Return the six operations of a NAS-Bench-201 network, in the order of its string.
 
     Raises:
-        TypeError: ``net`` is not a Network.
+        TypeError: `net` is not a Network.
         ArchitectureError: It has no NAS-Bench-201 string.
     """
     kind("net", net, Network)

@@ -52,7 +52,7 @@ class TrainingSettings:
         number("weight_decay", self.weight_decay, least=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -98,7 +98,7 @@ def train(
     generator: torch.Generator,
     every_epoch: Callable[[EpochResult], None] | None = None,
 ) -> TrainingResult:
-    """Trains a classifier in place.
+    """Train a classifier in place.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device.
@@ -164,10 +164,10 @@ def train(
 def evaluate(
     model: nn.Module, source: ImageSource, *, batch_size: int = _EVALUATION_BATCH
 ) -> tuple[float, float]:
-    """Returns the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
+    """Return the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
 
     Args:
-        model: Maps images to logits, on the device of ``source``.
+        model: Maps images to logits, on the device of `source`.
         source: Images and labels, a split in memory or in files.
         batch_size: Images at once, >= 1.
     """

@@ -25,8 +25,8 @@ class Evaluation:
 
     Raises:
         TypeError: A number is not a real number, or a name not a str.
-        NonFiniteValueError: ``value`` is infinite; a search records that as a failed evaluation.
-        ValueError: ``cost`` is negative or not finite.
+        NonFiniteValueError: `value` is infinite; a search records that as a failed evaluation.
+        ValueError: `cost` is negative or not finite.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Evaluation:
 
     @classmethod
     def failure(cls, error: str, *, cost: float = 0.0) -> Evaluation:
-        """Builds the record of an evaluation that gave no value, and why."""
+        """Build the record of an evaluation that gave no value, and why."""
         return cls(math.nan, cost=cost, error=error)
 
 
@@ -64,11 +64,11 @@ class Objective(Protocol):
     """
 
     def __call__(self, net: Network) -> Evaluation:
-        """Evaluates one network."""
+        """Evaluate one network."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the values depend on, ready for ``json.dumps``.
+        """Return what the values depend on, ready for `json.dumps`.
 
         A search that is resumed compares it with what it was started with.
         """

@@ -87,7 +87,7 @@ class _Benchmark(Table):
         return Rows(texts, lines, numbers)
 
     def _texts(self, columns: dict[str, list[str]]) -> list[str]:
-        """Returns the official string of each row."""
+        """Return the official string of each row."""
         return require_column(columns, "arch", self.path)
 
 
@@ -109,19 +109,19 @@ _OPERATION_201 = "(none|skip_connect|nor_conv_1x1|nor_conv_3x3|avg_pool_3x3)"
 class NASBench201Table(_StringTable):
     """NAS-Bench-201 (NATS-Bench, topology space).
 
-    A CSV file with the official cell string in ``arch`` and any of the columns below; values are
+    A CSV file with the official cell string in `arch` and any of the columns below; values are
     errors in percent.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"cifar10_test"`` (default), ``"cifar100_test"``: test accuracy, %, 200 epochs;
-            ``"cifar10_val_e12"``, ``"cifar100_val_e12"``: validation accuracy, %, after 12 epochs;
-            ``"params_M_cifar10"``: parameters in millions.
-        space: A ``NASBench201`` with other options; default: the space as published.
+        column: `"cifar10_test"` (default), `"cifar100_test"`: test accuracy, %, 200 epochs;
+            `"cifar10_val_e12"`, `"cifar100_val_e12"`: validation accuracy, %, after 12 epochs;
+            `"params_M_cifar10"`: parameters in millions.
+        space: A `NASBench201` with other options; default: the space as published.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Dong and Yang, NAS-Bench-201, ICLR 2020.
     """
@@ -145,20 +145,20 @@ class NASBench201Table(_StringTable):
 class TransNASMacroTable(_Benchmark):
     """TransNAS-Bench-101, macro space.
 
-    A CSV file with strings such as ``64-1234-basic`` in ``arch`` and any of the columns below, all
+    A CSV file with strings such as `64-1234-basic` in `arch` and any of the columns below, all
     validation metrics of the best epoch; values are 100 minus the metric in percent, the losses of
-    the HOTNAS paper. Tables are partial: ``table.space`` holds the networks that have a value.
+    the HOTNAS paper. Tables are partial: `table.space` holds the networks that have a value.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"class_object"`` (default), ``"class_scene"``, ``"jigsaw"``: top-1 accuracy, %;
-            ``"autoencoder"``, ``"normal"``: SSIM in 0..1; ``"segmentsemantic"``: mIoU, %;
-            ``"room_layout"``: loss, taken as it is; ``"params_M"``, ``"flops_M"``.
-        space: A ``TransNASMacro`` with other options.
+        column: `"class_object"` (default), `"class_scene"`, `"jigsaw"`: top-1 accuracy, %;
+            `"autoencoder"`, `"normal"`: SSIM in 0..1; `"segmentsemantic"`: mIoU, %;
+            `"room_layout"`: loss, taken as it is; `"params_M"`, `"flops_M"`.
+        space: A `TransNASMacro` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Duan et al., TransNAS-Bench-101, CVPR 2021.
     """
@@ -182,18 +182,18 @@ class TransNASMacroTable(_Benchmark):
 class NASBench301Table(_Benchmark):
     """DARTS genotypes with the accuracy that the NAS-Bench-301 surrogate predicts.
 
-    A CSV file with ``op:input`` pairs in ``normal`` and ``reduce``. All networks have the space's
+    A CSV file with `op:input` pairs in `normal` and `reduce`. All networks have the space's
     largest depth, which the surrogate does not vary.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"val_acc_surrogate"`` (default): predicted validation accuracy, %, becomes an
-            error in percent; ``"params_M"``, ``"flops_M"``.
-        space: A ``DARTS`` with other options.
+        column: `"val_acc_surrogate"` (default): predicted validation accuracy, %, becomes an
+            error in percent; `"params_M"`, `"flops_M"`.
+        space: A `DARTS` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Zela et al., Surrogate NAS Benchmarks, ICLR 2022.
     """
@@ -216,17 +216,17 @@ class NASBench301Table(_Benchmark):
 class PoolingTable(_Benchmark):
     """Accuracy of ResNet-20 on CIFAR-10 by the positions of its two poolings.
 
-    A CSV file with the number of layers at full, half and quarter resolution in ``block1``,
-    ``block2`` and ``block3``, and ``accuracy``, %, which becomes an error in percent.
+    A CSV file with the number of layers at full, half and quarter resolution in `block1`,
+    `block2` and `block3`, and `accuracy`, %, which becomes an error in percent.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"accuracy"`` is the only one.
-        space: A ``Pooling`` with other options.
+        column: `"accuracy"` is the only one.
+        space: A `Pooling` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Roshtkhari, Toews and Pedersoli, Balanced Mixture of Supernets for Learning the CNN
         Pooling Architecture, AutoML 2023.
@@ -248,21 +248,21 @@ _RUNS = 3
 class NASBenchMacroTable(_StringTable):
     """NAS-Bench-Macro: three trainings per network.
 
-    The benchmark's JSON file: per architecture ``test_acc`` (three accuracies, %), ``mean_acc``,
-    ``params`` and ``flops``. It has no validation accuracy; one run may stand for it, with the mean
+    The benchmark's JSON file: per architecture `test_acc` (three accuracies, %), `mean_acc`,
+    `params` and `flops`. It has no validation accuracy; one run may stand for it, with the mean
     (among the metrics) as what is reported.
 
     Args:
         path: The file, plain or gzip-compressed.
-        run: ``"mean"`` of the three runs (default); 0, 1 or 2: that run; ``"random"``: for each
-            architecture one run, drawn by ``seed``. Values are errors in percent.
-        seed: Which runs ``"random"`` draws.
-        space: A ``NASBenchMacro`` with other options.
+        run: `"mean"` of the three runs (default); 0, 1 or 2: that run; `"random"`: for each
+            architecture one run, drawn by `seed`. Values are errors in percent.
+        seed: Which runs `"random"` draws.
+        space: A `NASBenchMacro` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
-        ValueError: Unknown ``run``.
+        TableError: As `Table`.
+        ValueError: Unknown `run`.
 
     Reference: Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021.
     """
@@ -338,7 +338,7 @@ class NASBenchMacroTable(_StringTable):
         return ERROR_OF_PERCENT.value(runs.gather(0, torch.tensor(drawn)[None])[0])
 
     def describe(self) -> dict[str, Any]:
-        """Returns the format, the run, the seed where it matters, and the checksum."""
+        """Return the format, the run, the seed where it matters, and the checksum."""
         described = {"kind": self.name, "run": self.run, "sha256": self.sha256}
         return described | ({"seed": self.seed} if self.run == "random" else {})
 
@@ -354,19 +354,19 @@ _HASH_CHUNK = 2**13
 class NASBench101Table(_Benchmark):
     """NAS-Bench-101, all 423,624 cells or a part.
 
-    A CSV file with the number of vertices in ``v``, the upper triangle of the adjacency row by row
-    in ``adj``, one digit per inner vertex in ``ops`` (0 conv3x3, 1 conv1x1, 2 maxpool3x3), and the
+    A CSV file with the number of vertices in `v`, the upper triangle of the adjacency row by row
+    in `adj`, one digit per inner vertex in `ops` (0 conv3x3, 1 conv1x1, 2 maxpool3x3), and the
     columns below. A row stands for all isomorphic cells.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"test_acc"`` (default): mean test accuracy of three runs, fraction, 108 epochs,
-            becomes an error in percent; ``"params"``.
-        space: A ``NASBench101`` with other options.
+        column: `"test_acc"` (default): mean test accuracy of three runs, fraction, 108 epochs,
+            becomes an error in percent; `"params"`.
+        space: A `NASBench101` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Complexity: rows are found through a hash that is the same for isomorphic cells, computed for
         all rows at once: a few seconds and some 0.3 GB for the whole table.
@@ -424,7 +424,7 @@ _CELL_101 = re.compile(
 
 
 def _graph_hashes(texts: list[str]) -> Tensor:
-    """Hashes cells, given as ``<vertices>,<adjacency>,<operations>``, whatever their numbering.
+    """Hash cells, given as `<vertices>,<adjacency>,<operations>`, whatever their numbering.
 
     Labels of vertices are refined by the sums of mixed labels over predecessors and successors, as
     in the Weisfeiler-Lehman test, in wrapping 64-bit arithmetic for all cells together.
@@ -468,7 +468,7 @@ def _mix(values: Tensor) -> Tensor:
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
-    """Shifts right, filling with zeros (torch's shift of int64 repeats the sign)."""
+    """Shift right, filling with zeros (torch's shift of int64 repeats the sign)."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -489,19 +489,19 @@ def open_table(
     *,
     sha256: str | None = None,
 ) -> Table:
-    """Opens a benchmark table by the name of its format.
+    """Open a benchmark table by the name of its format.
 
     Args:
-        name: ``"nasbench101"``, ``"nasbench201"``, ``"nasbench301"``, ``"nasbench_macro"``,
-            ``"pooling"`` or ``"transnas_macro"``.
+        name: `"nasbench101"`, `"nasbench201"`, `"nasbench301"`, `"nasbench_macro"`,
+            `"pooling"` or `"transnas_macro"`.
         path: The file.
-        column: Column to optimise; default: the format's. For ``"nasbench_macro"`` the run:
-            ``"mean"``, ``"random"``, ``"0"``, ``"1"`` or ``"2"``.
+        column: Column to optimise; default: the format's. For `"nasbench_macro"` the run:
+            `"mean"`, `"random"`, `"0"`, `"1"` or `"2"`.
         sha256: Expected checksum.
 
     Raises:
         ValueError: Unknown name or run.
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
     """
     known = {table.name: table for table in _TABLES}
     choice("name", name, tuple(known))

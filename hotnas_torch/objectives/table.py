@@ -45,13 +45,13 @@ _PIECE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a column becomes a value to minimise: ``offset + factor * number``."""
+    """How a column becomes a value to minimise: `offset + factor * number`."""
 
     offset: float
     factor: float
 
     def value(self, numbers: Tensor) -> Tensor:
-        """Converts numbers of the column, any shape."""
+        """Convert numbers of the column, any shape."""
         return self.offset + self.factor * numbers
 
 
@@ -80,7 +80,7 @@ class Rows:
     columns: dict[str, Tensor]
 
     def where(self, place: int) -> str:
-        """Says for a message where a row stands in the file."""
+        """Say for a message where a row stands in the file."""
         return f"key {self.texts[place]!r}" if self.lines is None else f"line {self.lines[place]}"
 
 
@@ -90,7 +90,7 @@ class Table:
     The file is read once, completely, and never executed. The objective is the chosen column turned
     into a value to minimise; the other numbers of the row are the metrics. A look-up costs nothing.
 
-    Networks are found up to what the space counts as the same (its ``key``): in NAS-Bench-101 an
+    Networks are found up to what the space counts as the same (its `key`): in NAS-Bench-101 an
     isomorphic cell finds its row.
 
     Args:
@@ -98,7 +98,7 @@ class Table:
         column: Which column to optimise.
         space: Search space whose official strings the file holds.
         architecture: Name of the column with the strings.
-        goal: ``"max"`` or ``"min"``: whether larger or smaller numbers are better.
+        goal: `"max"` or `"min"`: whether larger or smaller numbers are better.
         sha256: Expected checksum of the file, hex; None takes the file as it is.
 
     Attributes:
@@ -107,15 +107,15 @@ class Table:
         column: The column that is optimised.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace.
+        TypeError: `space` is not a SearchSpace.
         TableError: The file is missing, damaged, of another format or not the expected one; a
             column is missing or holds no numbers; an architecture is invalid or stands twice. The
             message names the file and the line.
-        ValueError: Unknown ``goal``.
+        ValueError: Unknown `goal`.
     """
 
     name: ClassVar[str] = "table"
-    """What :meth:`describe` calls the format."""
+    """What `describe` calls the format."""
     known_columns: ClassVar[Mapping[str, Column]] = {}
     """Columns that the format defines; empty for a file of the user's own."""
 
@@ -178,7 +178,7 @@ class Table:
             ) from error
 
     def _parse(self, text: str) -> Rows:
-        """Reads the file's text."""
+        """Read the file's text."""
         columns, lines = read_csv(text, self.path)
         texts = require_column(columns, self._architecture, self.path)
         return Rows(
@@ -193,7 +193,7 @@ class Table:
         )
 
     def _to_numbers(self, name: str, entries: Sequence[str], lines: Sequence[int]) -> Tensor | None:
-        """Converts a column; None for one of text that nobody asked for."""
+        """Convert a column; None for one of text that nobody asked for."""
         try:
             numbers = torch.tensor(
                 [float(entry) if entry else math.nan for entry in entries], dtype=torch.float64
@@ -215,7 +215,7 @@ class Table:
         return numbers
 
     def _numbers(self, rows: Rows) -> Tensor:
-        """Returns the value to minimise of each row, (R,) float64, NaN where there is none."""
+        """Return the value to minimise of each row, (R,) float64, NaN where there is none."""
         if self.column not in rows.columns:
             known = ", ".join(map(repr, rows.columns)) or "none"
             raise TableError(
@@ -228,7 +228,7 @@ class Table:
         return values
 
     def _index_rows(self, rows: Rows) -> None:
-        """Prepares :meth:`_find`; refuses invalid and repeated architectures."""
+        """Prepare `_find`; refuses invalid and repeated architectures."""
         self._places: dict[str, int] = {}
         for place, key in enumerate(self._keys(rows)):
             first = self._places.setdefault(key, place)
@@ -239,7 +239,7 @@ class Table:
                 )
 
     def _keys(self, rows: Rows) -> list[str]:
-        """Returns the space's key of each row."""
+        """Return the space's key of each row."""
         return [self._space.key(self._network(rows, place)) for place in range(len(rows.texts))]
 
     def _network(self, rows: Rows, place: int) -> Network:
@@ -251,15 +251,15 @@ class Table:
     # --- looking up -------------------------------------------------------------------------------
 
     def _find(self, net: Network) -> int | None:
-        """Returns the row of a network of the space, or None."""
+        """Return the row of a network of the space, or None."""
         return self._places.get(self._space.key(net))
 
     def __call__(self, net: Network) -> Evaluation:
-        """Looks up one network.
+        """Look up one network.
 
         Raises:
-            TypeError: ``net`` is not a Network.
-            ArchitectureError: ``net`` is not of the table's space.
+            TypeError: `net` is not a Network.
+            ArchitectureError: `net` is not of the table's space.
             TableError: The table has no row for it, or no value in the row; the message names it.
         """
         name = self._space.to_string(net)
@@ -284,7 +284,7 @@ class Table:
         return Evaluation(value, metrics)
 
     def __len__(self) -> int:
-        """Number of architectures that have a value."""
+        """Return the number of architectures that have a value."""
         return int((~self._values.isnan()).sum().item())
 
     @cached_property
@@ -295,7 +295,7 @@ class Table:
         return Subset(self._space, self.networks())
 
     def networks(self) -> list[Network]:
-        """Returns the networks that have a value, in the order of the file."""
+        """Return the networks that have a value, in the order of the file."""
         places = (~self._values.isnan()).nonzero().flatten().tolist()
         return [self._network(self._rows, place) for place in places]
 
@@ -306,7 +306,7 @@ class Table:
 
     @property
     def values(self) -> Tensor:
-        """All values, (len(self),) float64, in the order of :meth:`networks`."""
+        """All values, (len(self),) float64, in the order of `networks`."""
         return self._values[~self._values.isnan()]
 
     @property
@@ -315,11 +315,11 @@ class Table:
         return float(self.values.min().item())
 
     def rank(self, value: float) -> int:
-        """Returns how many architectures of the table have a smaller value; 0 is the best."""
+        """Return how many architectures of the table have a smaller value; 0 is the best."""
         return int((self.values < value).sum().item())
 
     def describe(self) -> dict[str, Any]:
-        """Returns the format, the column and the checksum; the path may change."""
+        """Return the format, the column and the checksum; the path may change."""
         return {"kind": self.name, "column": self.column, "sha256": self.sha256}
 
     def __repr__(self) -> str:
@@ -340,7 +340,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Reads a CSV text with a header.
+    """Read a CSV text with a header.
 
     Args:
         text: The text.
@@ -388,7 +388,7 @@ def _move(rows: list[list[str]], columns: list[list[str]]) -> None:
 
 
 def require_column(columns: Mapping[str, list[str]], name: str, path: Path) -> list[str]:
-    """Returns a column, or raises a TableError that names it and those there are."""
+    """Return a column, or raise a TableError that names it and those there are."""
     if name not in columns:
         raise TableError(
             f"{path} has no column {name!r} (it has {', '.join(map(repr, columns))}; a table of "

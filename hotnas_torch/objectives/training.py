@@ -30,18 +30,18 @@ __all__ = ["Training", "seeded_generator", "threads", "training_metrics"]
 class Training:
     """Trains a NAS-Bench-201 network and returns its validation error or loss.
 
-    The initial parameters and the order of the images depend on ``seed`` and on the architecture
+    The initial parameters and the order of the images depend on `seed` and on the architecture
     alone: an evaluation gives the same value whenever, in whichever process and in whichever order
-    it is made (on the same kind of device, with the same ``num_threads``).
+    it is made (on the same kind of device, with the same `num_threads`).
 
     Args:
         data: Images to train and to validate on; None takes scikit-learn's digits, split by
-            ``seed``.
+            `seed`.
         skeleton: What surrounds the cells; None takes a small one for the data: 8 channels, two
-            stages of one cell. Its ``input_channels`` and ``num_classes`` must fit the data.
+            stages of one cell. Its `input_channels` and `num_classes` must fit the data.
         settings: How to train; None takes the defaults of
-            :class:`~hotnas_torch.nn.TrainingSettings`.
-        value: ``"error"``: validation error after the last epoch in percent; ``"loss"``: validation
+            `TrainingSettings`.
+        value: `"error"`: validation error after the last epoch in percent; `"loss"`: validation
             cross-entropy.
         seed: Seeds the split of the digits, the parameters and the order of the images.
         device: Where to train.
@@ -50,7 +50,7 @@ class Training:
 
     Raises:
         ValueError: The skeleton does not fit the data, or an argument is out of range.
-        ImportError: ``data`` is None and scikit-learn is not installed.
+        ImportError: `data` is None and scikit-learn is not installed.
 
     Example:
         >>> import hotnas_torch as ht
@@ -99,14 +99,14 @@ class Training:
         self.num_threads = num_threads
 
     def __call__(self, net: Network) -> Evaluation:
-        """Trains one network; a loss that becomes non-finite is a failed evaluation.
+        """Train one network; a loss that becomes non-finite is a failed evaluation.
 
-        The metrics are ``validation_accuracy``, ``validation_loss``, ``test_accuracy``,
-        ``test_loss`` and ``train_loss`` after the last epoch, ``epochs`` and ``parameters``. The
+        The metrics are `validation_accuracy`, `validation_loss`, `test_accuracy`,
+        `test_loss` and `train_loss` after the last epoch, `epochs` and `parameters`. The
         cost is the time of the training.
 
         Raises:
-            ArchitectureError: ``net`` is not a NAS-Bench-201 network.
+            ArchitectureError: `net` is not a NAS-Bench-201 network.
         """
         with threads(self.num_threads):
             module = NASBench201Module(
@@ -136,7 +136,7 @@ class Training:
         return Evaluation(value, training_metrics(result, module.num_parameters()), result.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the data set with its checksum, skeleton, settings, seed and kind of value."""
+        """Return the data set with its checksum, skeleton, settings, seed and kind of value."""
         return {
             "kind": "training",
             "data": self.data.name,
@@ -152,7 +152,7 @@ class Training:
 
 
 def training_metrics(result: TrainingResult, num_parameters: int) -> dict[str, float]:
-    """Returns the finite figures after the last epoch, by name."""
+    """Return the finite figures after the last epoch, by name."""
     last = result.epochs[-1]
     metrics = {
         "validation_accuracy": last.validation_accuracy,
@@ -167,14 +167,14 @@ def training_metrics(result: TrainingResult, num_parameters: int) -> dict[str, f
 
 
 def seeded_generator(seed: int, *purpose: str) -> torch.Generator:
-    """Seeds a generator by a seed and what it is for, so that no two purposes share numbers."""
+    """Seed a generator by a seed and what it is for, so that no two purposes share numbers."""
     digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @contextmanager
 def threads(num_threads: int | None) -> Iterator[None]:
-    """Sets torch's threads inside a ``with``; None leaves them."""
+    """Set torch's threads inside a `with`; None leaves them."""
     before = torch.get_num_threads()
     if num_threads is not None and num_threads != before:
         torch.set_num_threads(num_threads)

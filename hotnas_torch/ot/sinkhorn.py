@@ -42,11 +42,11 @@ def sinkhorn(
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
-        tol: L1 error to stop at, of the row and of the column masses of ``plan`` as it is returned.
+        tol: L1 error to stop at, of the row and of the column masses of `plan` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
-            about its precision times the largest cost over ``epsilon``, at best 3e-7 in float32.
-            An item that rounding keeps from ``tol`` stops early, with status MAX_ITER and the
-            ``residual`` that it reached.
+            about its precision times the largest cost over `epsilon`, at best 3e-7 in float32.
+            An item that rounding keeps from `tol` stops early, with status MAX_ITER and the
+            `residual` that it reached.
         max_iter: Most iterations of an item, at most 2**31 - 1.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
             records the iterations, which runs the torch text, slower and with O(n m) memory for
@@ -62,11 +62,11 @@ def sinkhorn(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost is
-            NaN or infinite, or ``epsilon``, ``tol`` or ``max_iter`` is out of range.
+            NaN or infinite, or `epsilon`, `tol` or `max_iter` is out of range.
 
     Differentiability:
-        ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
-        ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
+        `objective` in `cost`, `a`, `b` by the envelope theorem; `plan`, `f`, `g` and
+        `cost_linear` by implicit differentiation of the marginal equations. Both hold at
         convergence, whatever number of iterations was run, and can be differentiated again. Items
         that failed get NaN, and only they. In the mass of an absent node, the first derivative is
         the limit of those at small masses; second ones, and those of unrolled iterations, take the

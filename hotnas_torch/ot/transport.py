@@ -40,12 +40,12 @@ def transport(
             is NaN or infinite.
 
     Differentiability:
-        ``objective`` in ``cost``, ``a`` and ``b`` by the envelope theorem (plan and duals). Where
-        the problem is degenerate this is a subgradient. Forward mode, ``torch.func`` and
-        ``torch.compile`` included (under ``vmap`` and in traced functions values are not checked).
-        The plan is locally constant in ``cost``: second derivatives go through what ``cost`` was
-        computed from; those in both costs and masses raise. Differentiating ``plan``, ``f`` or
-        ``g`` raises; in forward mode, where that cannot be known, they get NaN.
+        `objective` in `cost`, `a` and `b` by the envelope theorem (plan and duals). Where
+        the problem is degenerate this is a subgradient. Forward mode, `torch.func` and
+        `torch.compile` included (under `vmap` and in traced functions values are not checked).
+        The plan is locally constant in `cost`: second derivatives go through what `cost` was
+        computed from; those in both costs and masses raise. Differentiating `plan`, `f` or
+        `g` raises; in forward mode, where that cannot be known, they get NaN.
 
     Complexity:
         O(n m) per augmenting path, n to about n + m paths; O(n m) memory per problem.

@@ -38,10 +38,10 @@ def plot_hierarchy(
     value_label: str = "mean value below",
     by_level: bool = False,
 ) -> Figure:
-    """Draws a tree of architectures and, beside its leaves, their distances in the same order.
+    """Draw a tree of architectures and, beside its leaves, their distances in the same order.
 
     Args:
-        tree: The tree; nodes are drawn at their ``height``.
+        tree: The tree; nodes are drawn at their `height`.
         distances: (N, N) symmetric and finite; None draws the tree alone.
         values: (N,) numbers, for example accuracies: a branch has the colour of the mean below it.
         labels: N names, shown for up to 60 architectures; default their numbers.

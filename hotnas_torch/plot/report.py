@@ -56,14 +56,14 @@ def write_report(
     *,
     space: SearchSpace | None = None,
 ) -> SearchResult:
-    """Writes a search as a self-contained HTML file, complete or not at all.
+    """Write a search as a self-contained HTML file, complete or not at all.
 
     It shows the best value over time, the best network with its metrics, a map of everything that
     was evaluated by HOTNN distance, the distances as a heat map, all trials, and the settings. It
     loads nothing from anywhere. The search may still be running.
 
     Args:
-        storage: File that :func:`hotnas_torch.search.run` writes.
+        storage: File that `hotnas_torch.search.run` writes.
         out: HTML file to write.
         space: Space of the search; None rebuilds it, which works for spaces with their own default
             options and for subsets of them.
@@ -73,8 +73,8 @@ def write_report(
 
     Raises:
         StorageError: The storage cannot be read, holds no finished trial, or is of a space with
-            options of its own, for which ``space`` must be given.
-        OSError: ``out`` cannot be written; what was there is then untouched.
+            options of its own, for which `space` must be given.
+        OSError: `out` cannot be written; what was there is then untouched.
     """
     check_writable(Path(out))
     identity, result = read_search(storage, space=space)
@@ -87,17 +87,17 @@ def write_report(
 def read_search(
     storage: str | PathLike[str], *, space: SearchSpace | None = None
 ) -> tuple[dict[str, Any], SearchResult]:
-    """Reads the finished trials of a storage file.
+    """Read the finished trials of a storage file.
 
     Args:
         storage: The file.
-        space: As for :func:`write_report`.
+        space: As for `write_report`.
 
     Returns:
         The description of the search, and its trials.
 
     Raises:
-        StorageError: As :func:`write_report`.
+        StorageError: As `write_report`.
     """
     with Storage(storage, read_only=True) as store:
         identity = store.identity
@@ -217,7 +217,7 @@ def _best(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _as_trained(net: Network, skeleton: Mapping[str, int]) -> Network:
-    """The network that `objectives.Training` builds around the cell of a NAS-Bench-201 network."""
+    """Return the network that `objectives.Training` builds around a NAS-Bench-201 cell."""
     whole = spaces.NASBench201(reduction_cells=True).from_string(net.spec)
     cell, roles = net.cells[0], list(whole.downsampling)
     reduction = whole.cells[roles.index(2)]
@@ -293,7 +293,7 @@ def _table(trials: Iterable[Trial]) -> str:
 
 
 def _picture(figure: Figure, name: str) -> str:
-    """Embeds a figure. As an image of its own its names cannot meet those of another one."""
+    """Embed a figure. As an image of its own its names cannot meet those of another one."""
     buffer = io.BytesIO()
     # A fixed salt and no date: the same search gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "hotnas"}):

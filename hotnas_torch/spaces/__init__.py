@@ -46,12 +46,12 @@ NAMES = tuple(_SPACES)
 
 
 def get(name: str, **options: Any) -> SearchSpace:
-    """Builds a search space by its name.
+    """Build a search space by its name.
 
     Args:
-        name: ``"nasbench101"``, ``"nasbench201"``, ``"transnas_macro"``, ``"darts"``,
-            ``"nasbench_macro"``, ``"pooling"`` or ``"mobilenet_v2"``.
-        **options: The space's own options, for example ``contract_skip=True``.
+        name: `"nasbench101"`, `"nasbench201"`, `"transnas_macro"`, `"darts"`,
+            `"nasbench_macro"`, `"pooling"` or `"mobilenet_v2"`.
+        **options: The space's own options, for example `contract_skip=True`.
 
     Raises:
         ValueError: Unknown name; the message lists the known ones.

@@ -30,16 +30,16 @@ _INTEGER_TOLERANCE = 1e-6
 class SearchSpace(ABC):
     """A set of networks with random access, edits, official strings and encoded rows.
 
-    A space is immutable; all randomness comes from the ``torch.Generator`` that the caller passes.
-    A network of the space carries its official string in ``spec``.
+    A space is immutable; all randomness comes from the `torch.Generator` that the caller passes.
+    A network of the space carries its official string in `spec`.
 
     Attributes:
-        name: Name that :func:`hotnas_torch.spaces.get` knows.
+        name: Name that `hotnas_torch.spaces.get` knows.
         operations: Labels that are searched over.
         tree: Operation costs, by default the space's own; knows every label that a cell can carry.
         max_nodes: Largest number of nodes of a cell, input and output included.
         state_scale: Divisors that bring a cell's state, (log2 of its width relative to
-            ``input_channels``, log2 of its downsampling), into [0, 1].
+            `input_channels`, log2 of its downsampling), into [0, 1].
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
         dim: Number of columns d of an encoded row.
@@ -71,75 +71,75 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def size(self) -> int:
-        """Returns the number of architectures, counted from the definition of the space."""
+        """Return the number of architectures, counted from the definition of the space."""
 
     @abstractmethod
     def _codes(self) -> Iterator[Code]:
-        """Yields the code of every architecture once."""
+        """Yield the code of every architecture once."""
 
     @abstractmethod
     def _parse(self, text: str) -> Code:
-        """Returns the code of an official string, or raises what :meth:`_malformed` builds."""
+        """Return the code of an official string, or raise what `_malformed` builds."""
 
     @abstractmethod
     def _format(self, code: Code) -> str:
-        """Returns the official string of a valid code."""
+        """Return the official string of a valid code."""
 
     @abstractmethod
     def _network(self, code: Code) -> Network:
-        """Builds the network of a valid code, its cells through :meth:`_cell`."""
+        """Build the network of a valid code, its cells through `_cell`."""
 
     @abstractmethod
     def _make_cell(self, key: Any) -> Cell:
-        """Builds the cell that :meth:`_cell` was asked for."""
+        """Build the cell that `_cell` was asked for."""
 
     @abstractmethod
     def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
-        """Draws valid codes independently."""
+        """Draw valid codes independently."""
 
     @abstractmethod
     def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        """Draws a valid code near ``code``, possibly ``code`` itself."""
+        """Draw a valid code near `code`, possibly `code` itself."""
 
     @abstractmethod
     def _edits(self, code: Code) -> Iterator[Code]:
-        """Yields every valid code that is one edit away, in a fixed order, repeats allowed."""
+        """Yield every valid code that is one edit away, in a fixed order, repeats allowed."""
 
     def _mutation_draws(self, net: Network) -> int:
-        """How often the space's own mutation is tried before one of :meth:`_nearby` is drawn."""
+        """How often the space's own mutation is tried before one of `_nearby` is drawn."""
         del net
         return _MUTATION_DRAWS
 
     def _nearby(self, net: Network) -> list[Network]:
-        """Returns what a mutation may give when :meth:`_mutate` keeps finding nothing new."""
+        """Return what a mutation may give when `_mutate` keeps finding nothing new."""
         return self.neighbors(net)
 
     def _pick(self, num: int, generator: torch.Generator) -> int:
-        """Draws which of ``num`` networks from :meth:`_nearby` to take."""
+        """Draw which of `num` networks from `_nearby` to take."""
         return draw_index(num, generator)
 
     @abstractmethod
     def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        """Checks codes, (N, d) int64; returns the first faulty row and what is wrong with it."""
+        """Check codes, (N, d) int64; returns the first faulty row and what is wrong with it."""
 
     # --- random access and edits ------------------------------------------------------------------
 
     def sample(
         self, num: int, *, generator: torch.Generator | None = None, distinct: bool = False
     ) -> list[Network]:
-        """Draws networks at random.
+        """Draw networks at random.
 
         Args:
             num: How many, >= 0.
             generator: Source of randomness, required.
-            distinct: Draw networks with different :meth:`key`; otherwise draws are independent.
+            distinct: Draw networks with different `key`; otherwise draws are independent.
 
         Returns:
-            ``num`` networks.
+            `num` networks.
 
         Raises:
-            TypeError: ``num`` is not an int or ``generator`` not a ``torch.Generator``.
-            ValueError: ``generator`` is missing, ``num`` is negative, or more distinct networks
+            TypeError: `num` is not an int or `generator` not a `torch.Generator`.
+            ValueError: `generator` is missing, `num` is negative, or more distinct networks
                 are asked for than there are.
         """
         generator = _check_generator(generator)
@@ -165,11 +165,11 @@ class SearchSpace(ABC):
         return list(found.values())
 
     def sample_one(self, *, generator: torch.Generator | None = None) -> Network:
-        """Draws one network; arguments and errors as :meth:`sample`."""
+        """Draw one network; arguments and errors as `sample`."""
         return self.sample(1, generator=generator)[0]
 
     def mutate(self, net: Network, *, generator: torch.Generator | None = None) -> Network:
-        """Draws a network near ``net``, by the operator that the space's benchmarks use.
+        """Draw a network near `net`, by the operator that the space's benchmarks use.
 
         The result is a valid network with another graph; only where every edit gives an isomorphic
         graph is it another description of the same one.
@@ -179,8 +179,8 @@ class SearchSpace(ABC):
             generator: Source of randomness, required.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space, or the space has no other network.
-            TypeError, ValueError: As :meth:`sample`.
+            ArchitectureError: `net` is not of this space, or the space has no other network.
+            TypeError, ValueError: As `sample`.
         """
         generator = _check_generator(generator)
         code = self._code(net)
@@ -195,10 +195,10 @@ class SearchSpace(ABC):
         return choices[self._pick(len(choices), generator)]
 
     def neighbors(self, net: Network) -> list[Network]:
-        """Returns all networks one edit away, with distinct :meth:`key`, without ``net`` itself.
+        """Return all networks one edit away, with distinct `key`, without `net` itself.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         found: dict[str, Network] = {}
         for code in self._edits(self._code(net)):
@@ -208,38 +208,38 @@ class SearchSpace(ABC):
         return list(found.values())
 
     def __iter__(self) -> Iterator[Network]:
-        """Yields every network once, lazily, in a fixed order."""
+        """Yield every network once, lazily, in a fixed order."""
         return (self._network(code) for code in self._codes())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns the space: it is immutable, and its tables are large."""
+        """Return the space: it is immutable, and its tables are large."""
         del memo
         return self
 
     # --- identity ---------------------------------------------------------------------------------
 
     def canonical(self, net: Network) -> Network:
-        """Returns the one network that stands for all that the space counts as the same.
+        """Return the one network that stands for all that the space counts as the same.
 
         In NAS-Bench-101 and DARTS these are the isomorphic ones; elsewhere each official string
         is an architecture of its own, even where two strings compute the same.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         return net
 
     def key(self, net: Network) -> str:
-        """Returns a string, equal for two networks exactly when the space counts them as one.
+        """Return a string, equal for two networks exactly when the space counts them as one.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         return self.canonical(net).spec
 
     def contains(self, net: object) -> bool:
-        """Returns whether ``net`` is a network of this space, with this space's options."""
+        """Return whether `net` is a network of this space, with this space's options."""
         return isinstance(net, Network) and self._find_code(net) is not None
 
     __contains__ = contains
@@ -247,10 +247,10 @@ class SearchSpace(ABC):
     # --- strings and rows -------------------------------------------------------------------------
 
     def from_string(self, text: str) -> Network:
-        """Builds the network of an official string.
+        """Build the network of an official string.
 
         Raises:
-            TypeError: ``text`` is not a str.
+            TypeError: `text` is not a str.
             ArchitectureError: The string is malformed or outside the space; the message gives the
                 string, the position and what was expected there.
         """
@@ -259,11 +259,11 @@ class SearchSpace(ABC):
         return self._shared_network(self._parse(text))
 
     def to_string(self, net: Network) -> str:
-        """Returns the official string of a network.
+        """Return the official string of a network.
 
         Raises:
-            TypeError: ``net`` is not a Network.
-            ArchitectureError: ``net`` is not of this space.
+            TypeError: `net` is not a Network.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         return net.spec
@@ -279,16 +279,16 @@ class SearchSpace(ABC):
         return self._columns
 
     def encode(self, nets: Sequence[Network]) -> Tensor:
-        """Returns one self-contained row of numbers per network.
+        """Return one self-contained row of numbers per network.
 
         Args:
             nets: N networks of this space.
 
         Returns:
-            (N, d) float64 on the CPU; whole numbers, named by :attr:`columns`.
+            (N, d) float64 on the CPU; whole numbers, named by `columns`.
 
         Raises:
-            TypeError: ``nets`` is a single network, or an entry is not a Network.
+            TypeError: `nets` is a single network, or an entry is not a Network.
             ArchitectureError: An entry is not of this space; the message gives its index.
         """
         if isinstance(nets, Network):
@@ -297,13 +297,13 @@ class SearchSpace(ABC):
         return torch.tensor(codes, dtype=torch.float64).reshape(len(codes), self.dim)
 
     def decode(self, X: Tensor) -> list[Network]:
-        """Returns the networks that :meth:`encode` described.
+        """Return the networks that `encode` described.
 
         Args:
             X: (N, d) tensor, any floating or integer dtype, any device.
 
         Raises:
-            TypeError: ``X`` is not a tensor.
+            TypeError: `X` is not a tensor.
             ValueError: Wrong shape.
             ArchitectureError: A row is not finite, not whole, or describes no network of this
                 space; the message gives the row, the column and what was expected.
@@ -347,10 +347,10 @@ class SearchSpace(ABC):
     @overload
     def unreachable_cost(self, eps: Tensor, *, normalize: bool = ...) -> Tensor: ...
     def unreachable_cost(self, eps: float | Tensor, *, normalize: bool = True) -> float | Tensor:
-        """Returns the pair cost that stands for "no path from i to k", one for the whole space.
+        """Return the pair cost that stands for "no path from i to k", one for the whole space.
 
         A constant that no finite pair cost in the space exceeds, eps * max D +
-        (1 - eps) * max H, with max H = 1 for normalised path lengths and ``max_nodes - 1`` for raw
+        (1 - eps) * max H, with max H = 1 for normalised path lengths and `max_nodes - 1` for raw
         ones. The printed infinity would make almost every two cells infinitely different.
 
         Args:
@@ -358,7 +358,7 @@ class SearchSpace(ABC):
             normalize: Whether path lengths are divided by the cell's longest path.
 
         Raises:
-            ValueError: A float ``eps`` outside [0, 1].
+            ValueError: A float `eps` outside [0, 1].
         """
         if not isinstance(eps, Tensor):
             number("eps", eps, least=0.0, most=1.0)
@@ -369,7 +369,7 @@ class SearchSpace(ABC):
     # --- shared by the spaces ---------------------------------------------------------------------
 
     def _cell(self, key: Hashable) -> Cell:
-        """Returns the cell of ``key``; equal cells are one object, whatever their keys."""
+        """Return the cell of `key`; equal cells are one object, whatever their keys."""
         cell = self._cells.get(key)
         if cell is None:
             if len(self._cells) + 2 > _MAX_SHARED_CELLS:
@@ -379,7 +379,7 @@ class SearchSpace(ABC):
         return cell
 
     def _shared_network(self, code: Code) -> Network:
-        """Returns the network of ``code``, one object for all who ask."""
+        """Return the network of `code`, one object for all who ask."""
         net = self._networks.get(code)
         if net is None:
             if len(self._networks) >= _MAX_SHARED_NETWORKS:
@@ -412,7 +412,7 @@ class SearchSpace(ABC):
         return code
 
     def _malformed(self, text: str, position: int, expected: str) -> ArchitectureError:
-        """Builds the error for an official string that is wrong at ``position``."""
+        """Build the error for an official string that is wrong at `position`."""
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         got = repr(text[position : position + 20]) if position < len(text) else "the end"
         return ArchitectureError(
@@ -431,7 +431,7 @@ class SearchSpace(ABC):
 def out_of_range(
     rows: Tensor, columns: Sequence[str], sizes: Sequence[int]
 ) -> tuple[int, str] | None:
-    """Finds the first row with an entry outside 0..size-1 of its column.
+    """Find the first row with an entry outside 0..size-1 of its column.
 
     Args:
         rows: (N, d) int64.
@@ -446,18 +446,18 @@ def out_of_range(
 
 
 def first_row(wrong: Tensor, reason: str) -> tuple[int, str] | None:
-    """Returns the first row marked in ``wrong`` (N,) with the reason, or None."""
+    """Return the first row marked in `wrong` (N,) with the reason, or None."""
     return (int(wrong.nonzero()[0].item()), reason) if wrong.any() else None
 
 
 def draw_integers(high: int, size: Iterable[int], generator: torch.Generator) -> Tensor:
-    """Draws integers uniformly from 0..high-1 on the generator's device, returned on the CPU."""
+    """Draw integers uniformly from 0..high-1 on the generator's device, returned on the CPU."""
     drawn = torch.randint(high, tuple(size), generator=generator, device=generator.device)
     return drawn.cpu()
 
 
 def draw_index(size: int, generator: torch.Generator) -> int:
-    """Draws one integer uniformly from 0..size-1."""
+    """Draw one integer uniformly from 0..size-1."""
     return int(draw_integers(size, (1,), generator).item())
 
 

@@ -20,7 +20,7 @@ Families: TypeAlias = "Mapping[str, Families | None]"
 
 
 def family_tree(families: Families) -> OperationTree:
-    """Builds the tree in which operations of one family are close and all others 2 apart.
+    """Build the tree in which operations of one family are close and all others 2 apart.
 
     Every leaf is at depth 1 below the root, so the cost of exchanging two operations is twice the
     height of their lowest common ancestor: 0.1 inside a family (height 0.05), 0.4 between the

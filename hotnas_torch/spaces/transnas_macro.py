@@ -54,22 +54,22 @@ class TransNASMacro(SearchSpace):
     cell: input -> [conv, conv beside a shortcut] twice -> output. What a module changes happens in
     its first block: type 1 keeps width and resolution, 2 doubles the width, 3 halves the
     resolution, 4 does both. The label of the first convolution says which; the first shortcut is
-    ``skip_connect`` for type 1 and the projection ``conv1x1`` otherwise. One to three modules
+    `skip_connect` for type 1 and the projection `conv1x1` otherwise. One to three modules
     double the width, one to four halve the resolution. Resolution counts from the stem's output
     (the stem itself divides the image by 4).
 
-    The official string ``64-<digits>-basic`` has one digit per module. Mutations and neighbours
+    The official string `64-<digits>-basic` has one digit per module. Mutations and neighbours
     replace, insert or delete one module.
 
     Args:
-        variant_cost: Cost between the variants of the first convolution. ``"hamming"`` (default):
+        variant_cost: Cost between the variants of the first convolution. `"hamming"` (default):
             the number of differences in (width, resolution), so 1 or 2. No tree has these path
-            lengths (they are those of a 4-cycle), hence :attr:`tree` is a cost matrix. ``"paper"``:
+            lengths (they are those of a 4-cycle), hence `tree` is a cost matrix. `"paper"`:
             0.1 between any two convolutions, as HOTNAS has it, which hardly tells networks apart.
         tree: Operation costs instead of either.
 
     Raises:
-        ValueError: Unknown ``variant_cost``.
+        ValueError: Unknown `variant_cost`.
 
     Reference: Duan et al., TransNAS-Bench-101, CVPR 2021.
 
@@ -101,7 +101,7 @@ class TransNASMacro(SearchSpace):
         self.variant_cost = variant_cost
 
     def size(self) -> int:
-        """Returns the number of networks, by enumeration of all module sequences."""
+        """Return the number of networks, by enumeration of all module sequences."""
         return len(_all_codes())
 
     def _codes(self) -> Iterator[Code]:

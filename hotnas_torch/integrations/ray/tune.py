@@ -33,18 +33,18 @@ class StrategySearcher(Searcher):
     """Lets a strategy choose the architecture of each Tune trial.
 
     A trainable finds the architecture string in its configuration, beside the constants of
-    ``param_space``, and reports its metric as always. The networks of running trials are pending
+    `param_space`, and reports its metric as always. The networks of running trials are pending
     for the strategy; a trial that fails, or that never reports the metric, counts as failed.
 
     Args:
-        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
-        metric: What trials report; None takes the one of ``TuneConfig``, which Tune hands on only
-            where there is a ``param_space``.
-        mode: ``"min"`` or ``"max"``; None takes the one of ``TuneConfig``.
+        strategy: What chooses, for example `HOTNAS(space, generator=...)`.
+        metric: What trials report; None takes the one of `TuneConfig`, which Tune hands on only
+            where there is a `param_space`.
+        mode: `"min"` or `"max"`; None takes the one of `TuneConfig`.
         parameter: Key of the architecture string in the configuration.
 
     Raises:
-        TypeError: ``strategy`` is no strategy.
+        TypeError: `strategy` is no strategy.
         ImportError: Ray Tune is not installed.
 
     Example:
@@ -93,10 +93,10 @@ class StrategySearcher(Searcher):
         config: dict[str, Any],
         **spec: Any,  # noqa: ARG002 (Tune's interface)
     ) -> bool:
-        """Takes what ``TuneConfig`` and ``param_space`` say.
+        """Take what `TuneConfig` and `param_space` say.
 
         Raises:
-            ValueError: ``param_space`` holds distributions, which this searcher does not choose
+            ValueError: `param_space` holds distributions, which this searcher does not choose
                 from, or the architecture's own key.
         """
         _, domains, grids = parse_spec_vars(config)
@@ -118,7 +118,7 @@ class StrategySearcher(Searcher):
 
     # Tune's own annotation leaves out what its documentation promises, FINISHED.
     def suggest(self, trial_id: str) -> Any:
-        """Returns the configuration of a trial, or that the space has no other network.
+        """Return the configuration of a trial, or that the space has no other network.
 
         Raises:
             ValueError: Nobody said what the metric and its mode are.
@@ -137,7 +137,7 @@ class StrategySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells the strategy what came of a trial."""
+        """Tell the strategy what came of a trial."""
         network = self._networks.pop(trial_id, None)
         if network is None:
             return
@@ -149,7 +149,7 @@ class StrategySearcher(Searcher):
         self.strategy.tell([network], [-value if self._mode == "max" else value])
 
     def save(self, checkpoint_path: str) -> None:
-        """Writes the state as JSON, in one step."""
+        """Write the state as JSON, in one step."""
         state = {
             "version": _VERSION,
             "strategy": self.strategy.state_dict(),
@@ -158,7 +158,7 @@ class StrategySearcher(Searcher):
         write_text(Path(checkpoint_path), json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Continues where :meth:`save` was called, with an equally configured strategy.
+        """Continue where `save` was called, with an equally configured strategy.
 
         Raises:
             StorageError: The file is damaged, of another version or of another strategy. Nothing

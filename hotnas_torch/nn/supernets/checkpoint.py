@@ -28,11 +28,11 @@ _LENGTH = struct.pack("<H", _COMMENT_BYTES)
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint in one step, with a checksum, and the folder it lies in.
+    """Write a checkpoint in one step, with a checksum, and the folder it lies in.
 
     Args:
         path: The file.
-        identity: What the search depends on, ready for ``json.dumps``.
+        identity: What the search depends on, ready for `json.dumps`.
         state: Tensors, plain values and containers of them.
 
     Raises:
@@ -49,7 +49,7 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str
 def read_checkpoint(
     path: Path, identity: Mapping[str, Any], *, kind: str, device: torch.device
 ) -> dict[str, Any]:
-    """Reads what :func:`write_checkpoint` wrote, without running anything that the file says.
+    """Read what `write_checkpoint` wrote, without running anything that the file says.
 
     Args:
         path: The file.
@@ -91,7 +91,7 @@ def read_checkpoint(
 
 @contextmanager
 def applying(path: Path, kind: str) -> Iterator[None]:
-    """Says of which file it is if parts of a checkpoint are missing or do not fit.
+    """Say of which file it is if parts of a checkpoint are missing or do not fit.
 
     Raises:
         StorageError: They are, or do not.
@@ -105,7 +105,7 @@ def applying(path: Path, kind: str) -> Iterator[None]:
 
 
 def _check(content: bytes) -> None:
-    """Raises a ValueError if anything is not as it was written."""
+    """Raise a ValueError if anything is not as it was written."""
     body, comment = content[:-_COMMENT_BYTES], content[-_COMMENT_BYTES:]
     if _MARK in content[-2 * _COMMENT_BYTES :] or body.endswith(_LENGTH):
         if comment != _MARK + hashlib.sha256(body).hexdigest().encode():

@@ -42,9 +42,9 @@ class DifferentiableSettings:
     """How a supernet and the distributions over its operations are trained.
 
     Args:
-        method: ``"anasod"``: all edges of all cells share one distribution, moved by exponentiated
-            gradients, and networks are sampled from it; ``"gaea"``: a distribution per edge, moved
-            by exponentiated gradients, and the most probable network is taken; ``"darts"``: the
+        method: `"anasod"`: all edges of all cells share one distribution, moved by exponentiated
+            gradients, and networks are sampled from it; `"gaea"`: a distribution per edge, moved
+            by exponentiated gradients, and the most probable network is taken; `"darts"`: the
             same with softmax parameters, moved by Adam.
         epochs: Passes over the training images, >= 1.
         batch_size: Images per step, >= 2, of the training and of the validation images each.
@@ -53,11 +53,11 @@ class DifferentiableSettings:
         weight_decay: Of the weights, >= 0.
         clip: Largest norm of the weights' gradient, > 0.
         architecture_rate: Rate of the exponentiated gradient, or of Adam, > 0; None takes 0.1 for
-            ``"anasod"`` and ``"gaea"``, and 3e-4 for ``"darts"``.
-        architecture_decay: Weight decay of Adam in ``"darts"``, >= 0.
-        reduction: Whether the gradient of a shared distribution is the ``"sum"`` over the edges
-            that share it or their ``"mean"``, which keeps the rate comparable between spaces.
-        num_samples: Networks that ``"anasod"`` draws at the end, >= 1; the one with the smallest
+            `"anasod"` and `"gaea"`, and 3e-4 for `"darts"`.
+        architecture_decay: Weight decay of Adam in `"darts"`, >= 0.
+        reduction: Whether the gradient of a shared distribution is the `"sum"` over the edges
+            that share it or their `"mean"`, which keeps the rate comparable between spaces.
+        num_samples: Networks that `"anasod"` draws at the end, >= 1; the one with the smallest
             validation loss in the supernet is taken. The paper takes one.
 
     Raises:
@@ -101,7 +101,7 @@ class DifferentiableSettings:
         return 3e-4 if self.method == "darts" else 0.1
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -114,8 +114,8 @@ class EdgeDistributions:
         device: Where they live.
 
     Attributes:
-        values: What is learned, (groups, k): probabilities, or softmax parameters in ``"darts"``.
-            There is one group in ``"anasod"``, else one per edge.
+        values: What is learned, (groups, k): probabilities, or softmax parameters in `"darts"`.
+            There is one group in `"anasod"`, else one per edge.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class EdgeDistributions:
         )
 
     def weights(self) -> Tensor:
-        """Returns the probabilities of all edges, (cells, edges, k), attached to their graph."""
+        """Return the probabilities of all edges, (cells, edges, k), attached to their graph."""
         cells, edges, k = self._shape
         probabilities = (
             self.values.softmax(dim=-1) if self._settings.method == "darts" else self.values
@@ -156,11 +156,11 @@ class EdgeDistributions:
             self.values.copy_(exponentiated_gradient(self.values, gradient, self._settings.rate))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that a continuation needs."""
+        """Return everything that a continuation needs."""
         return {"values": self.values.detach(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken."""
+        """Continue where `state_dict` was taken."""
         with torch.no_grad():
             self.values.copy_(state["values"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -191,12 +191,12 @@ class DifferentiableSearch:
     training images, the distributions being fixed (first-order: no derivative passes through the
     weights' step).
 
-    With ``checkpoint``, everything is written to a file after each epoch, in one step, and a search
+    With `checkpoint`, everything is written to a file after each epoch, in one step, and a search
     that was interrupted continues from there and ends as it would have uninterrupted on the same
-    machine. The file holds tensors and plain numbers only and is read with ``weights_only=True``.
+    machine. The file holds tensors and plain numbers only and is read with `weights_only=True`.
 
     Args:
-        supernet: A :class:`NASBench201Supernet` or a :class:`DARTSSupernet`.
+        supernet: A `NASBench201Supernet` or a `DARTSSupernet`.
         data: Training images for the weights, validation images for the distributions; test images
             are not looked at.
         settings: How to train.
@@ -261,7 +261,7 @@ class DifferentiableSearch:
     # --- running ----------------------------------------------------------------------------------
 
     def run(self, *, every_epoch: Callable[[SearchEpoch], None] | None = None) -> list[SearchEpoch]:
-        """Trains until all epochs are done, and returns their figures.
+        """Train until all epochs are done, and return their figures.
 
         Args:
             every_epoch: Called with each epoch that this call finishes.
@@ -325,10 +325,10 @@ class DifferentiableSearch:
     # --- results ----------------------------------------------------------------------------------
 
     def network(self) -> Network:
-        """Returns what the search ends with.
+        """Return what the search ends with.
 
-        The most probable network; in ``"anasod"``, where edges do not differ, the best of
-        ``num_samples`` that are drawn by the search's generator.
+        The most probable network; in `"anasod"`, where edges do not differ, the best of
+        `num_samples` that are drawn by the search's generator.
         """
         weights = self.distributions.weights().detach().cpu()
         if self.settings.method != "anasod":
@@ -341,7 +341,7 @@ class DifferentiableSearch:
 
     @torch.no_grad()
     def _shared_loss(self, net: Network) -> float:
-        """Validation loss of a network with the weights of the supernet."""
+        """Return the validation loss of a network with the weights of the supernet."""
         # In training mode: the running statistics are those of mixtures.
         split = self._validation.to(self._device)
         weights = self.supernet.weights_of(net).to(self._device)
@@ -394,13 +394,13 @@ class DifferentiableSearch:
 def sample_connected(
     supernet: Supernet, probabilities: Tensor, *, generator: torch.Generator
 ) -> Network:
-    """Draws every operation of a network from one distribution (Eq. 2), and the wiring.
+    """Draw every operation of a network from one distribution (Eq. 2), and the wiring.
 
     Networks whose input and output are not connected are rejected.
 
     Args:
         supernet: Whose operations and space.
-        probabilities: (k,), on the simplex; the share of ``none`` counts only where networks of the
+        probabilities: (k,), on the simplex; the share of `none` counts only where networks of the
             space may have it.
         generator: Source of randomness, on the CPU.
 

@@ -41,21 +41,21 @@ class LearnedHierarchySettings:
     """How a hierarchy is learned, and searched.
 
     Args:
-        pretraining: How the supernet is trained that the distances come from; its ``num_final``
+        pretraining: How the supernet is trained that the distances come from; its `num_final`
             does not matter.
         search: How fresh weights are trained while they are searched.
         num_images: Validation images whose outputs are compared, >= 1.
-        measure: Distance between outputs, see :func:`hotnas_torch.hierarchy.output_distances`.
-        linkage: Distance between clusters, see :func:`hotnas_torch.hierarchy.cluster`. Of average
+        measure: Distance between outputs, see `hotnas_torch.hierarchy.output_distances`.
+        linkage: Distance between clusters, see `hotnas_torch.hierarchy.cluster`. Of average
             linkage, networks unlike all others branch off near the root.
-        check_euclidean: Refuse ``"ward"`` with distances that are not Euclidean; of the measures,
-            ``"l2"`` alone is.
+        check_euclidean: Refuse `"ward"` with distances that are not Euclidean; of the measures,
+            `"l2"` alone is.
         beta: Smoothing of rewards, in [0, 1).
         exploration: Weight lambda of the exploration term, >= 0. The paper's 0.5 is for tens of
             thousands of steps; as the term falls with the root of the visits, a hundredth of the
             steps explores as much with a tenth of it.
         initial: Value of a node before its first visit, see
-            :class:`hotnas_torch.hierarchy.TreeSampler`; None suits searches that visit each network
+            `hotnas_torch.hierarchy.TreeSampler`; None suits searches that visit each network
             a few times only.
         schedule: Warm-up and temperatures of the search.
 
@@ -89,7 +89,7 @@ class LearnedHierarchySettings:
         choice("measure", self.measure, ("kl", "l2", "cross_entropy"))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -102,8 +102,8 @@ class LearnedHierarchySearch:
     3. Fresh weights are trained on networks that a Monte-Carlo tree search draws from the tree.
     4. The sampler proposes networks, and the most accurate one is chosen.
 
-    With ``folder``, training is written to ``pretraining.pt`` and ``search.pt`` after each epoch
-    and the tree to ``tree.npz``; the same call goes on where an earlier one stopped and ends as it
+    With `folder`, training is written to `pretraining.pt` and `search.pt` after each epoch
+    and the tree to `tree.npz`; the same call goes on where an earlier one stopped and ends as it
     would have uninterrupted on the same machine.
 
     Args:
@@ -186,7 +186,7 @@ class LearnedHierarchySearch:
         return self._tree
 
     def distances(self) -> Tensor:
-        """Returns the distances between the outputs of all networks, with the present weights.
+        """Return the distances between the outputs of all networks, with the present weights.
 
         They are those of the tree once the pre-training is done.
 
@@ -201,7 +201,7 @@ class LearnedHierarchySearch:
         return output_distances(supernet.outputs(images, self._nets), self.settings.measure)
 
     def run(self, *, progress: bool = True) -> SupernetResult:
-        """Does what is not done yet, and returns the choice.
+        """Do what is not done yet, and return the choice.
 
         Args:
             progress: Show progress bars on a terminal.

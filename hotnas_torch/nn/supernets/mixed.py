@@ -33,7 +33,7 @@ class MixedOperation(nn.Module):
         self.operations = nn.ModuleList([one for one in operations if one is not None])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Maps (N, C, H, W) and weights (k,) to the weighted sum."""
+        """Map (N, C, H, W) and weights (k,) to the weighted sum."""
         terms = [
             weights[place] * operation(x)
             for place, operation in zip(self._places, self.operations, strict=True)
@@ -57,17 +57,17 @@ class Supernet(Protocol):
     num_edges: int
 
     def __call__(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Maps images (N, C, H, W) and weights (num_cells, num_edges, k) to logits."""
+        """Map images (N, C, H, W) and weights (num_cells, num_edges, k) to logits."""
         ...
 
     def parameters(self) -> object:
-        """Returns the weights of the operations."""
+        """Return the weights of the operations."""
         ...
 
     def discretize(self, weights: Tensor) -> Network:
-        """Returns the network of the largest weights, (num_cells, num_edges, k)."""
+        """Return the network of the largest weights, (num_cells, num_edges, k)."""
         ...
 
     def weights_of(self, net: Network) -> Tensor:
-        """Returns weights, (num_cells, num_edges, k), that leave only a network: ones and zeros."""
+        """Return weights, (num_cells, num_edges, k), that leave only a network: ones and zeros."""
         ...

@@ -28,11 +28,11 @@ class NASBench201Supernet(nn.Module):
     Args:
         skeleton: Everything that is not searched.
         generator: Source of the initial parameters, on the CPU.
-        operations: Which operations to mix; the default leaves ``none`` out, as GAEA does.
+        operations: Which operations to mix; the default leaves `none` out, as GAEA does.
         device: Where the module lives.
 
     Raises:
-        ValueError: An operation is unknown or named twice, or there is none but ``none``.
+        ValueError: An operation is unknown or named twice, or there is none but `none`.
 
     Reference: Dong and Yang, NAS-Bench-201, ICLR 2020; Li et al., GAEA, ICLR 2021.
 
@@ -82,7 +82,7 @@ class NASBench201Supernet(nn.Module):
         self.stem, self.stages, self.head = parts
 
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) and weights (1, 6, k) to logits."""
+        """Map images (N, input_channels, H, W) and weights (1, 6, k) to logits."""
         x = self.stem(images)
         assert isinstance(self.stages, nn.Sequential)
         for stage in self.stages:
@@ -91,7 +91,7 @@ class NASBench201Supernet(nn.Module):
         return logits
 
     def discretize(self, weights: Tensor) -> Network:
-        """Returns the network of each edge's operation with the largest weight."""
+        """Return the network of each edge's operation with the largest weight."""
         row = [
             self.space.operations.index(self.operations[place])
             for place in weights[0].argmax(dim=-1).tolist()
@@ -99,7 +99,7 @@ class NASBench201Supernet(nn.Module):
         return self.space.decode(torch.tensor([row]))[0]
 
     def weights_of(self, net: Network) -> Tensor:
-        """Returns weights, (1, 6, k), that leave only a network: ones and zeros."""
+        """Return weights, (1, 6, k), that leave only a network: ones and zeros."""
         weights = torch.zeros(1, self.num_edges, len(self.operations))
         for edge, number in enumerate(self.space.encode([net])[0].long().tolist()):
             name = self.space.operations[number]

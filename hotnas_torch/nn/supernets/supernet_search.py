@@ -37,14 +37,14 @@ class SupernetSettings:
         epochs: Passes over the training images, >= 1.
         batch_size: Training images per step, >= 2.
         reward_batch_size: Validation images that a reward is measured on, >= 2; None takes
-            ``batch_size``.
+            `batch_size`.
         learning_rate: At the start, > 0; it falls to 0 along half a cosine, per step.
         momentum: In [0, 1).
         weight_decay: L2 penalty on convolution and linear weights, >= 0.
         num_final: Architectures that the sampler proposes at the end, >= 1, of which the one with
             the best accuracy on all validation images is chosen; 1 takes the sampler's own choice.
-        precision: What convolutions and linear layers compute with: ``"float32"``, ``"bfloat16"``
-            or ``"float16"`` (with scaled losses); ``"auto"`` takes float32 on a CPU, and on a GPU
+        precision: What convolutions and linear layers compute with: `"float32"`, `"bfloat16"`
+            or `"float16"` (with scaled losses); `"auto"` takes float32 on a CPU, and on a GPU
             bfloat16 where it has it and else float16.
 
     Raises:
@@ -75,7 +75,7 @@ class SupernetSettings:
         choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -117,12 +117,12 @@ class SupernetSearch:
     .. math:: w \leftarrow w - \alpha \nabla_w L(f_a(X_t, w))
 
     and then tells the sampler the accuracy of a on a batch of validation images. With the sampler
-    :class:`~hotnas_torch.hierarchy.Uniform` this is single-path one-shot training, with
-    :class:`~hotnas_torch.hierarchy.TreeSampler` the tree search of the paper.
+    `Uniform` this is single-path one-shot training, with
+    `TreeSampler` the tree search of the paper.
 
-    With ``checkpoint``, everything is written to a file after each epoch, in one step, and a search
+    With `checkpoint`, everything is written to a file after each epoch, in one step, and a search
     that was interrupted continues from there and ends as it would have uninterrupted on the same
-    machine. The file holds tensors and plain values only and is read with ``weights_only=True``.
+    machine. The file holds tensors and plain values only and is read with `weights_only=True`.
 
     Args:
         supernet: The shared weights; trained in place, on its device.
@@ -225,7 +225,7 @@ class SupernetSearch:
         progress: bool = True,
         every_epoch: Callable[[SupernetEpoch], None] | None = None,
     ) -> SupernetResult:
-        """Trains until all epochs are done, and chooses.
+        """Train until all epochs are done, and choose.
 
         Args:
             progress: Show a progress bar on a terminal.
@@ -296,7 +296,7 @@ class SupernetSearch:
         return SupernetEpoch(loss, rewards / len(starts), self.nets[greedy].spec)
 
     def _descend(self, path: Sequence[int], images: Tensor, labels: Tensor) -> Tensor:
-        """Takes a step on the weights of a path, and returns its loss."""
+        """Take a step on the weights of a path, and return its loss."""
         with self._autocast():
             loss = functional.cross_entropy(self.supernet.follow(images, path), labels)
         self._optimizer.zero_grad(set_to_none=True)
@@ -328,7 +328,7 @@ class SupernetSearch:
         return SupernetResult(*measured[0], tuple(measured))
 
     def _measure(self, place: int, source: ImageSource) -> float:
-        """Returns the accuracy of a network on all images, with the shared weights."""
+        """Return the accuracy of a network on all images, with the shared weights."""
         self.supernet.eval()
         everything = torch.arange(len(source))
         batches = list(everything.tensor_split(math.ceil(len(source) / _EVALUATION_BATCH)))
@@ -339,7 +339,7 @@ class SupernetSearch:
         return correct / len(source)
 
     def accuracies(self) -> Tensor:
-        """Returns the accuracy of every network on all validation images, with the shared weights.
+        """Return the accuracy of every network on all validation images, with the shared weights.
 
         Returns:
             (N,) float64, in [0, 1].

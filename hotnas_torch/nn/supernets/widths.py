@@ -8,7 +8,7 @@ __all__ = ["check_sizes", "scaled"]
 
 
 def scaled(channels: int, width: float) -> int:
-    """Returns so many channels times a width, rounded, at least 1."""
+    """Return so many channels times a width, rounded, at least 1."""
     return max(1, round(channels * width))
 
 

@@ -1,8 +1,8 @@
 """One op in two texts, compiled and torch, behind one call and with one set of derivative rules.
 
-An op itself has no derivative: it is a black box to autograd, to the transforms of ``torch.func``
-and to ``torch.compile``, on tensors that nothing tracks. What is known about the derivatives of its
-outputs surrounds it as one ``torch.autograd.Function`` for both texts (`Operator`).
+An op itself has no derivative: it is a black box to autograd, to the transforms of `torch.func`
+and to `torch.compile`, on tensors that nothing tracks. What is known about the derivatives of its
+outputs surrounds it as one `torch.autograd.Function` for both texts (`Operator`).
 """
 
 from collections.abc import Callable, Sequence
@@ -48,19 +48,19 @@ _TEXTS = Library(_NAMESPACE, "FRAGMENT")
 
 
 class Operator:
-    """An op of the library ``hotnas`` and its torch text, interchangeable.
+    """An op of the library `hotnas` and its torch text, interchangeable.
 
     Args:
-        name: Name of the op in ``torch.ops.hotnas``.
+        name: Name of the op in `torch.ops.hotnas`.
         reference: The torch text, with the annotated positional signature of the op.
         fake: Shapes and dtypes of the results, from inputs that have no data.
         outputs: Names of the results, for messages.
         shared: Which inputs are tensors without the batch dimension that all others start with;
             None where the items are not in one batch dimension, so that there is no vmap.
-        setup_context: Saves what the rules need, ``(ctx, inputs, output)``: tensors by `save`,
-            anything else as attributes. ``ctx.underived`` names the outputs that have no
-            derivative; a gradient that is not 0 raises there, before ``backward`` is called.
-            ``ctx.name`` is what the message calls the op.
+        setup_context: Saves what the rules need, `(ctx, inputs, output)`: tensors by `save`,
+            anything else as attributes. `ctx.underived` names the outputs that have no
+            derivative; a gradient that is not 0 raises there, before `backward` is called.
+            `ctx.name` is what the message calls the op.
         backward: Gradients of all inputs from those of all outputs, which are None for outputs that
             the loss does not use. Without one, a derivative of any output raises.
         jvp: Tangents of all outputs from those of all inputs, None for constants.
@@ -106,9 +106,9 @@ class Operator:
                 and lets autograd record its steps.
 
         Raises:
-            ValueError: ``backend`` or ``differentiate`` is none of these, or "ext" is asked for
+            ValueError: `backend` or `differentiate` is none of these, or "ext" is asked for
                 and cannot serve.
-            RuntimeError: Steps shall be recorded under ``torch.vmap``.
+            RuntimeError: Steps shall be recorded under `torch.vmap`.
         """
         compiled = self._uses_extension(backend, inputs[0].device)
         if differentiate == "unroll":
@@ -264,7 +264,7 @@ def one_call(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def forward_levels() -> tuple[int, int]:
-    """How many transforms of ``torch.func`` are active that differentiate: in forward mode, all."""
+    """How many transforms of `torch.func` are active that differentiate: in forward mode, all."""
     if not torch._C._are_functorch_transforms_active():
         return 0, 0
     kinds = torch._C._functorch.TransformType
@@ -277,7 +277,7 @@ def save(ctx: Any, *tensors: Tensor) -> None:
     """Save tensors for the backward pass and for forward mode.
 
     Raises:
-        RuntimeError: One was made under ``torch.inference_mode``.
+        RuntimeError: One was made under `torch.inference_mode`.
     """
     if any(tensor.is_inference() for tensor in tensors):
         msg = (
@@ -290,7 +290,7 @@ def save(ctx: Any, *tensors: Tensor) -> None:
 
 
 def is_tracked(*values: Any) -> bool:
-    """Whether autograd records, or forward mode or a transform of ``torch.func`` follows, a tensor.
+    """Whether autograd records, or forward mode or a transform of `torch.func` follows, a tensor.
 
     Args:
         *values: Tensors, and anything else, which is not tracked.
@@ -308,7 +308,7 @@ def is_tracked(*values: Any) -> bool:
 
 
 def is_vmapped(*values: Any) -> bool:
-    """Whether a tensor stands for the items of a ``torch.vmap``, so that it has no one value."""
+    """Whether a tensor stands for the items of a `torch.vmap`, so that it has no one value."""
     of = torch._C._functorch
     for value in values:
         if not isinstance(value, Tensor):
@@ -325,9 +325,9 @@ def is_vmapped(*values: Any) -> bool:
 def has_values(*tensors: Tensor) -> bool:
     """Whether Python can look at the values of all tensors.
 
-    It cannot while a function is traced (``torch.compile``, ``torch.export``), where a tensor
-    stands for the items of a ``torch.vmap``, and on the meta device. Checks of values are left out
-    there; the solvers report by ``status`` and NaN what the checks would have refused.
+    It cannot while a function is traced (`torch.compile`, `torch.export`), where a tensor
+    stands for the items of a `torch.vmap`, and on the meta device. Checks of values are left out
+    there; the solvers report by `status` and NaN what the checks would have refused.
     """
     if torch.compiler.is_compiling() or is_vmapped(*tensors):
         return False
@@ -335,10 +335,10 @@ def has_values(*tensors: Tensor) -> bool:
 
 
 def plain(value: Tensor) -> Tensor:
-    """The values of a tensor alone, which nothing tracks.
+    """Return the values of a tensor alone, which nothing tracks.
 
     Raises:
-        RuntimeError: It stands for the items of a ``torch.vmap``.
+        RuntimeError: It stands for the items of a `torch.vmap`.
     """
     if is_vmapped(value):
         msg = "a tensor that torch.vmap maps has no one value here; call in a loop over the items"
@@ -350,7 +350,7 @@ def plain(value: Tensor) -> Tensor:
 
 
 def along(slopes: Sequence[Tensor | None], tangents: Sequence[Tensor | None]) -> Tensor:
-    """Derivative of one number per item along tangents: inner products with its slopes.
+    """Return the derivative of one number per item along tangents: inner products with its slopes.
 
     Args:
         slopes: Derivatives in each input, shape (B, ...); None where the tangent is.
@@ -444,7 +444,7 @@ class _Held(torch.autograd.Function):
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function run in the dtype of its inputs, also under ``torch.autocast``."""
+    """Make a function run in the dtype of its inputs, also under `torch.autocast`."""
 
     @wraps(function)
     def exact(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -470,7 +470,7 @@ def _joined(gradient: Tensor | None, zero: Tensor, shape: torch.Size | None) -> 
 
 
 def _folded(value: Any, dim: int | None, size: int, *, shared: bool) -> Any:
-    """An input with the mapped dimension at the front of its batch dimension."""
+    """Return an input with the mapped dimension at the front of its batch dimension."""
     if not isinstance(value, Tensor):
         return value
     if shared:

@@ -101,7 +101,7 @@ class PathEncoding:
         return list(itertools.chain.from_iterable(products))
 
     def __call__(self, nets: Sequence[Network]) -> Tensor:
-        """Encodes networks of the space as (N, P) float64."""
+        """Encode networks of the space as (N, P) float64."""
         encoded = torch.zeros(len(nets), self.num_columns, dtype=torch.float64)
         places = [
             (row, slot * self._starts[-1] + column)
@@ -186,10 +186,10 @@ class AdjacencyEncoding:
         self.num_columns = len(columns)
 
     def __call__(self, nets: Sequence[Network]) -> Tensor:
-        """Encodes networks of the space as (N, P) float64."""
+        """Encode networks of the space as (N, P) float64."""
         return (self.space.encode(nets)[:, self._columns] == self._values).double()
 
 
 def _some_networks(space: SearchSpace) -> list[Network]:
-    """Always the same networks, which show what the space holds."""
+    """Return always the same networks, which show what the space holds."""
     return space.sample(_SAMPLE, generator=torch.Generator().manual_seed(0))

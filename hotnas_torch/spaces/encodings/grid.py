@@ -25,7 +25,7 @@ _TOLERANCE = 1e-6
 
 
 def round_to_grid(points: Tensor, total: int) -> Tensor:
-    r"""Rounds points of the simplex to the nearest whole counts.
+    r"""Round points of the simplex to the nearest whole counts.
 
     .. math:: m = N \tilde p, \quad g = N - \sum_i \lfloor m_i \rfloor
 
@@ -37,10 +37,10 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
         total: N, the number of places that hold an operation, >= 0.
 
     Returns:
-        Counts, shape (..., k), int64, summing to ``total``.
+        Counts, shape (..., k), int64, summing to `total`.
 
     Raises:
-        ValueError: ``total`` is negative, or a point is off the simplex; the message gives it.
+        ValueError: `total` is negative, or a point is off the simplex; the message gives it.
 
     Complexity: O(k log k) per point.
 
@@ -63,7 +63,7 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
 
 
 def check_simplex(points: Tensor) -> Tensor:
-    """Returns points (..., k) as float64, or raises a ValueError that names one off the simplex."""
+    """Return points (..., k) as float64, or raise a ValueError that names one off the simplex."""
     points = points.to(torch.float64)
     off = (points.sum(dim=-1) - 1.0).abs() > _TOLERANCE
     wrong = off | ~torch.isfinite(points).all(dim=-1) | (points < -_TOLERANCE).any(dim=-1)
@@ -78,7 +78,7 @@ def check_simplex(points: Tensor) -> Tensor:
 
 
 def grid_points(total: int, num_operations: int) -> Tensor:
-    """Returns all counts of ``num_operations`` operations that sum to ``total``.
+    """Return all counts of `num_operations` operations that sum to `total`.
 
     Args:
         total: N >= 0.
@@ -101,7 +101,7 @@ def grid_points(total: int, num_operations: int) -> Tensor:
 
 
 def grid_neighbors(counts: Tensor) -> Tensor:
-    """Returns the counts that differ by one operation exchanged for another.
+    """Return the counts that differ by one operation exchanged for another.
 
     Args:
         counts: (k,) integers >= 0.
@@ -110,7 +110,7 @@ def grid_neighbors(counts: Tensor) -> Tensor:
         (m, k) int64 with m = k - 1 times the number of operations that occur.
 
     Raises:
-        ValueError: ``counts`` is not a vector of integers >= 0.
+        ValueError: `counts` is not a vector of integers >= 0.
 
     Example:
         >>> grid_neighbors(torch.tensor([1, 1, 3])).tolist()
@@ -125,10 +125,10 @@ def grid_neighbors(counts: Tensor) -> Tensor:
 
 
 def num_encodings(total: int, num_operations: int) -> int:
-    """Returns the number of grid points, binomial(N + k - 1, k - 1).
+    """Return the number of grid points, binomial(N + k - 1, k - 1).
 
     Raises:
-        ValueError: ``total`` is negative or ``num_operations`` below 1.
+        ValueError: `total` is negative or `num_operations` below 1.
 
     Example:
         >>> num_encodings(6, 5)
@@ -140,7 +140,7 @@ def num_encodings(total: int, num_operations: int) -> int:
 
 
 def num_arrangements(counts: Tensor) -> list[int]:
-    """Returns in how many orders the operations can be placed, N! / (n_1! ... n_k!).
+    """Return in how many orders the operations can be placed, N! / (n_1! ... n_k!).
 
     Args:
         counts: (n, k) integers >= 0.
@@ -156,7 +156,7 @@ def num_arrangements(counts: Tensor) -> list[int]:
 
 
 def draw_dirichlet(concentration: Tensor, num: int, *, generator: torch.Generator) -> Tensor:
-    """Draws points of the simplex.
+    """Draw points of the simplex.
 
     Args:
         concentration: (k,), > 0; ones are the uniform distribution.
