@@ -1,3 +1,4 @@
+# Over 400 lines: all checks in one place.
 """Checks of what callers pass: what is wrong is said by name, before work starts.
 
 Every message reads "<name> must be <expected>; got <value> (<what to do>)".

@@ -1,7 +1,5 @@
 """What a Python callable computes, as far as that can be told without calling it."""
 
-from __future__ import annotations
-
 import dataclasses
 import dis
 import functools

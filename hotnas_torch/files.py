@@ -1,7 +1,5 @@
 """Files that are complete or absent, of one writer, and read within bounds."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os

@@ -1,7 +1,5 @@
 """Cells as padded tensors, with what iFGW needs to know about their structure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -55,7 +53,7 @@ class ArchitectureBatch:
         max_nodes: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> ArchitectureBatch:
+    ) -> "ArchitectureBatch":
         """Build the batch; n is the size of the largest cell.
 
         Args:

@@ -1,7 +1,5 @@
 """Cells: small labelled directed acyclic graphs, the inner level of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +50,7 @@ class Cell:
 
     ops: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
-    _canonical: Cell | None = field(default=None, init=False, repr=False, compare=False)
+    _canonical: "Cell | None" = field(default=None, init=False, repr=False, compare=False)
     _key: str | None = field(default=None, init=False, repr=False, compare=False)
     _hash: int | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -65,7 +63,7 @@ class Cell:
     @classmethod
     def from_edges(
         cls, ops: Iterable[str], edges: Iterable[Iterable[int]], *, prune: bool = False
-    ) -> Cell:
+    ) -> "Cell":
         """Build a cell from edges in any order, between nodes in any order.
 
         Repeated edges count once. If an edge goes from a higher to a lower node, the nodes are
@@ -135,7 +133,7 @@ class Cell:
             matrix[list(i), list(j)] = True
         return matrix
 
-    def canonical(self) -> Cell:
+    def canonical(self) -> "Cell":
         """Return the representative of this cell's isomorphism class.
 
         Two cells have equal canonical forms exactly when a renumbering turns one into the other
@@ -168,7 +166,7 @@ class Cell:
         return {"ops": list(self.ops), "edges": [list(edge) for edge in self.edges]}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Cell:
+    def from_json(cls, data: Mapping[str, Any]) -> "Cell":
         """Build the cell that `to_json` described, with the same numbering.
 
         Raises:

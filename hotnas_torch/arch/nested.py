@@ -1,7 +1,5 @@
 """Graphs of graphs: cells whose nodes may be cells themselves, to any depth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +78,9 @@ class NestedCell(Cell):
             )
 
     @classmethod
-    def from_nodes(cls, nodes: Iterable[str | Cell], edges: Iterable[Iterable[int]]) -> NestedCell:
+    def from_nodes(
+        cls, nodes: Iterable[str | Cell], edges: Iterable[Iterable[int]]
+    ) -> "NestedCell":
         """Build a nested cell from operations and graphs in topological order.
 
         Args:
@@ -128,7 +128,7 @@ class NestedCell(Cell):
         """Number of operation nodes in all levels; inputs and outputs do not count."""
         return sum(1 if graph is None else graph.num_operations for graph in self.graphs[1:-1])
 
-    def canonical(self) -> NestedCell:
+    def canonical(self) -> "NestedCell":
         """Return the representative of this cell's isomorphism class, at all levels.
 
         Two nested cells have equal canonical forms exactly when renumbering the nodes, on every
@@ -184,7 +184,7 @@ class NestedCell(Cell):
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> NestedCell:
+    def from_json(cls, data: Mapping[str, Any]) -> "NestedCell":
         """Build the nested cell that `to_json` described, with the same numbering.
 
         Raises:

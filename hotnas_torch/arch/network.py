@@ -1,7 +1,5 @@
 """Networks: macro graphs of cells, the outer level of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -98,7 +96,7 @@ class Network:
         *,
         input_channels: int = 1,
         spec: str = "",
-    ) -> Network:
+    ) -> "Network":
         """Build the network input -> cells[0] -> ... -> cells[N-1] -> output.
 
         Arguments and errors as for the class; any sequence is accepted.
@@ -187,7 +185,7 @@ class Network:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Network:
+    def from_json(cls, data: Mapping[str, Any]) -> "Network":
         """Build the network that `to_json` described.
 
         The keys `edges`, `input_channels` and `spec` may be left out.

@@ -1,6 +1,5 @@
+# Over 400 lines: a tree, a cost matrix and what they check.
 """Costs of exchanging one operation for another, as path lengths in a tree."""
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +73,7 @@ class OperationTree:
     @classmethod
     def from_matrix(
         cls, labels: Sequence[str], matrix: Tensor | Sequence[Sequence[float]]
-    ) -> OperationTree:
+    ) -> "OperationTree":
         """Wrap a matrix of operation costs in the interface of a tree.
 
         `lengths_tensor` and `with_lengths` then work on the costs themselves, the
@@ -146,7 +145,7 @@ class OperationTree:
             return self._lengths.to(device=device, dtype=dtype)
         return torch.tensor(self._lengths, dtype=dtype or torch.get_default_dtype(), device=device)
 
-    def with_lengths(self, lengths: Tensor) -> OperationTree:
+    def with_lengths(self, lengths: Tensor) -> "OperationTree":
         """Return the same tree with other lengths.
 
         Args:
@@ -219,7 +218,7 @@ class OperationTree:
         return {"parents": dict(self._parents), "lengths": self._length_values()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> OperationTree:
+    def from_json(cls, data: Mapping[str, Any]) -> "OperationTree":
         """Build what `to_json` described: a tree, or a cost matrix.
 
         Raises:

@@ -1,7 +1,5 @@
 """The command `hotnas bench`: search methods compared on published tables."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 from pathlib import Path

@@ -407,7 +407,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _costliest_cells(
     metric: HOTNN, matching: NetworkMatching, most: int = 2
 ) -> list[tuple[int, int, CellMatching]]:
-    """Return the matched pairs of different cells that add most to the distance, at least one pair."""
+    """Return the pairs of different cells that add most to the distance, at least one."""
     cost = matching.plan * matching.cell_distances
     totals: dict[tuple[str, str], float] = {}
     first: dict[tuple[str, str], tuple[int, int]] = {}

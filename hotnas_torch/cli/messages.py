@@ -1,7 +1,5 @@
 """What the commands say about bad input: in one line, in the terms of the command line."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

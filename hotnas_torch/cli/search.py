@@ -1,7 +1,5 @@
 """The commands `hotnas search` and `hotnas report`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import math

@@ -1,7 +1,5 @@
 """Trees that look at no architecture: halves of an order, and a single node."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Samplers that stay within a budget of operations, parameters or time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

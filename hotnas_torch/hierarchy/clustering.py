@@ -1,7 +1,5 @@
 """Hierarchies by agglomerative clustering: architectures that are alike share a branch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -123,8 +121,9 @@ def cluster_sample(
             and (B,), for example by `hotnn([nets[i] for i in a], [nets[j] for j in b])`.
         generator: Source of randomness; draws only where N exceeds `max_leaves`.
         max_leaves: How many are clustered at once, >= 2.
-        linkage: See `cluster`.
-        check_euclidean: See `cluster`.
+        linkage: Distance between clusters, as in `scipy.cluster.hierarchy.linkage`.
+        check_euclidean: Refuse to use `"ward"` where samples show that the distances are not
+            Euclidean.
 
     Returns:
         A tree of all N; the height of a node is at most that of the node above.

@@ -1,7 +1,5 @@
 """Distances between architectures: of what they compute, and of how they are written down."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Literal
 

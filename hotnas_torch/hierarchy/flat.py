@@ -1,7 +1,5 @@
 """Samplers without a hierarchy: uniform, one probability per layer, one per architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +18,7 @@ class Uniform(Sampler):
 
     Args:
         num_architectures: Number N of architectures.
-        schedule: See `Sampler`; nothing depends on it.
+        schedule: Phases and temperature, on which nothing depends.
 
     Example:
         >>> sampler = Uniform(3)
@@ -67,7 +65,7 @@ class Boltzmann(Sampler):
         num_architectures: Number N of architectures.
         beta: Smoothing of the rewards, see `RunningMean`.
         initial: Value of what was never tried.
-        schedule: See `Sampler`.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025,
         Section 3.
@@ -121,7 +119,7 @@ class Independent(Sampler):
         codes: (N, L) integers: which choice each architecture makes in each of L layers.
         beta: Smoothing of the rewards, see `RunningMean`.
         initial: Value of what was never tried.
-        schedule: See `Sampler`.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Raises:
         TypeError: `codes` holds no integers.

@@ -1,7 +1,5 @@
 """Architectures as choices per layer, and the tree that makes them one layer after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Exponential running means of rewards, many at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

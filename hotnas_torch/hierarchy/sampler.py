@@ -1,7 +1,5 @@
 """What every sampler of architectures is: it draws, is told rewards, and makes a final choice."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -133,7 +131,7 @@ class Sampler(ABC):
         Args:
             num: How many, >= 0.
             generator: Source of randomness.
-            allowed: See `log_probabilities`.
+            allowed: (N,) bool, architectures that may be drawn; None allows all.
 
         Returns:
             (num,) int64.
@@ -167,7 +165,7 @@ class Sampler(ABC):
             num: 1 takes the greedy choice; more are drawn without replacement from the distribution
                 without exploration, for the caller to compare. >= 1.
             generator: Source of randomness.
-            allowed: See `log_probabilities`.
+            allowed: (N,) bool, architectures that may be drawn; None allows all.
 
         Returns:
             At most `num` distinct architectures, int64, the greedy choice for `num` 1; fewer

@@ -1,7 +1,5 @@
 """What a search does when: uniform sampling, warm-up, and sampling at a falling temperature."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,7 +70,7 @@ class Schedule:
                 raise ValueError(f"{name} must be a temperature > 0; got {value}")
 
     @classmethod
-    def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> Schedule:
+    def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> "Schedule":
         """Return the reading in which all three fractions, 40/25/35, are of the search itself."""
         return cls(uniform=0.40, warm_up=0.25, start=start, end=end)
 

@@ -1,7 +1,5 @@
 """Rooted trees whose leaves are architectures, held as arrays."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile
@@ -85,7 +83,7 @@ class ArchitectureTree:
         *,
         height: npt.ArrayLike | None = None,
         group: npt.ArrayLike | None = None,
-    ) -> ArchitectureTree:
+    ) -> "ArchitectureTree":
         """Build a tree from nodes in any order, and number them breadth first.
 
         Children of a node keep the order in which they are given. Without `height` a node is as
@@ -257,7 +255,7 @@ class ArchitectureTree:
         write_bytes(Path(path), buffer.getvalue())
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> ArchitectureTree:
+    def load(cls, path: str | PathLike[str]) -> "ArchitectureTree":
         """Read what `save` wrote.
 
         Raises:

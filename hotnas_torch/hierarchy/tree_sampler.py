@@ -1,7 +1,5 @@
 """Monte-Carlo tree search over a tree of architectures that is complete from the start."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -40,7 +38,7 @@ class TreeSampler(Sampler):
             `initial`.
         regularization: Weight of the node communication, >= 0: to R is added this times the
             smoothed reward of all nodes of the same `group` of the tree.
-        schedule: See `Sampler`.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Attributes:
         tree: As passed.

@@ -1,7 +1,5 @@
 """A strategy as an Optuna sampler."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +94,7 @@ class StrategySampler(BaseSampler):
         self._parameters = _string if parameters is None else parameters
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
         self._networks: dict[int, Network] = {}
-        self._told: set[int] = set()
+        self._observed: set[int] = set()
         self._keys = {strategy.space.key(found.network) for found in strategy.observations}
         # `optimize(n_jobs=...)` runs trials in threads.
         self._lock = threading.RLock()
@@ -153,7 +151,7 @@ class StrategySampler(BaseSampler):
         """Tell what the study knows and the strategy does not: earlier runs, other processes."""
         space = self.strategy.space
         for trial in study.get_trials(deepcopy=False):
-            if trial.number == current or trial.number in self._told:
+            if trial.number == current or trial.number in self._observed:
                 continue
             text = trial.user_attrs.get(ARCHITECTURE)
             if text is None:
@@ -239,7 +237,7 @@ class StrategySampler(BaseSampler):
         if math.isinf(value):
             value = math.nan
         network = self._networks.pop(trial.number)
-        self._told.add(trial.number)
+        self._observed.add(trial.number)
         key = self.strategy.space.key(network)
         # Two processes may have begun the same network at the same time.
         if key not in self._keys:

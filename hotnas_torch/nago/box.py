@@ -1,7 +1,5 @@
 """Spaces whose points are rows in the unit cube, for searches over few numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """HNAG: hierarchical networks from random graphs of random graphs of random graphs."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """What HNAG and RNAG share: nodes, operations and merges, stages, and what distances need."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

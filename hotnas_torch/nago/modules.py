@@ -1,6 +1,5 @@
+# Over 400 lines: generated modules and how they are sized.
 """Torch modules of networks that HNAG and RNAG sample, of a chosen number of parameters."""
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Random graphs as networkx samples them, from the caller's generator, as directed acyclic ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise

@@ -1,7 +1,5 @@
 """RNAG: three flat random graphs of operations in sequence."""
 
-from __future__ import annotations
-
 import torch
 
 from hotnas_torch.arch import Network, OperationTree

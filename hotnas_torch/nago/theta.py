@@ -1,6 +1,5 @@
+# Over 400 lines: two spaces of hyperparameters and what they share.
 """Hyperparameters of network generators, and boxes of them as unit cubes."""
-
-from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
@@ -95,7 +94,7 @@ class Theta:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Theta:
+    def from_json(cls, data: dict[str, Any]) -> "Theta":
         """Build what `to_json` described.
 
         Raises:
@@ -147,7 +146,7 @@ class FlatTheta:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FlatTheta:
+    def from_json(cls, data: dict[str, Any]) -> "FlatTheta":
         """Build what `to_json` described; errors as for `Theta.from_json`."""
         check_keys(data, "a FlatTheta", ("stages", *_SHARED))
         return cls(

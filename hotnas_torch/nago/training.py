@@ -1,7 +1,5 @@
 """Training one network of a generator as an objective on the generator's hyperparameters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace

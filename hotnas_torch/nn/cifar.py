@@ -1,7 +1,5 @@
 """CIFAR-10 from a folder of the user's own."""
 
-from __future__ import annotations
-
 from os import PathLike
 from pathlib import Path
 

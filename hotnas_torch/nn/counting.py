@@ -1,7 +1,5 @@
 """Multiply-adds and parameters of all networks of a supernet, from one table of its layers."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Torch modules of DARTS networks, and the supernet that holds them all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate

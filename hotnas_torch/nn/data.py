@@ -1,7 +1,5 @@
 """Images with labels, split for training, choosing and reporting."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -30,7 +28,7 @@ class ImageSource(Protocol):
         """Return the number of images."""
         ...
 
-    def to(self, device: torch.device | str) -> ImageSource:
+    def to(self, device: torch.device | str) -> "ImageSource":
         """Return a source whose batches lie on a device."""
         ...
 
@@ -123,7 +121,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device | str) -> Split:
+    def to(self, device: torch.device | str) -> "Split":
         """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 

@@ -1,7 +1,5 @@
 """Data sets of image files in folders, one folder per class, decoded as they are needed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -52,7 +50,7 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.files)
 
-    def to(self, device: torch.device | str) -> FolderSplit:
+    def to(self, device: torch.device | str) -> "FolderSplit":
         """Return the same files with batches on a device."""
         return replace(self, device=torch.device(device))
 

@@ -1,7 +1,5 @@
 """Parameters drawn from the caller's generator; torch's own layers draw from global state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """How tensors that enter a node become one: weighted sum, attention sum, concatenation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Torch modules of NAS-Bench-201 architectures in a skeleton of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

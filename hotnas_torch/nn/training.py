@@ -1,7 +1,5 @@
 """Training a classifier and measuring it."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What every objective is: a function from a network to a value to minimise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +48,7 @@ class Evaluation:
         return math.isnan(self.value)
 
     @classmethod
-    def failure(cls, error: str, *, cost: float = 0.0) -> Evaluation:
+    def failure(cls, error: str, *, cost: float = 0.0) -> "Evaluation":
         """Build the record of an evaluation that gave no value, and why."""
         return cls(math.nan, cost=cost, error=error)
 

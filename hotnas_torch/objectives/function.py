@@ -1,7 +1,5 @@
 """Any Python callable as an objective."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

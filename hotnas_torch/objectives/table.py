@@ -1,6 +1,5 @@
+# Over 400 lines: one reader of tables and what it checks.
 """Published measurements as an objective: a file that holds a value per architecture."""
-
-from __future__ import annotations
 
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Real training as an objective."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator

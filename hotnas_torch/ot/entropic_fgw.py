@@ -68,10 +68,10 @@ def entropic_fgw(
         inner_tol: L1 error of the masses at which Sinkhorn stops; default a tenth of `tol`.
         inner_max_iter: Most Sinkhorn iterations of a step; the next step goes on from there.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
-            records all steps, which runs the torch text, slower and with O(n^2 m^2) memory for
+            records all steps, which runs the reference, slower and with O(n^2 m^2) memory for
             each, and gives the derivative of what was computed, converged or not.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+            the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

@@ -71,7 +71,7 @@ def fgw(
         max_iter: Most transport problems that one start may solve.
         bound: Whether to compute a certified lower bound of the global optimum, too.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+            the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

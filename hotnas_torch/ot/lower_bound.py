@@ -37,7 +37,7 @@ def fgw_lower_bound(
         loss: "l1" or "l2"; see `hotnas_torch.ot.fgw`.
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+            the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values; this reads the data, which waits for a GPU.
 
     Returns:

@@ -1,3 +1,4 @@
+# Over 400 lines: all checks of one kind of problem.
 """Turn what a caller passes into checked tensors with one batch dimension, and results back."""
 
 from collections.abc import Callable

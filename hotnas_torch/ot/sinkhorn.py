@@ -49,10 +49,10 @@ def sinkhorn(
             `residual` that it reached.
         max_iter: Most iterations of an item, at most 2**31 - 1.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
-            records the iterations, which runs the torch text, slower and with O(n m) memory for
+            records the iterations, which runs the reference, slower and with O(n m) memory for
             each, and gives the derivative of what was computed, converged or not.
         backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+            the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

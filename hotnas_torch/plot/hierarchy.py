@@ -1,7 +1,5 @@
 """Pictures of hierarchies: the tree beside the distances that it orders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

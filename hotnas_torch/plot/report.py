@@ -1,7 +1,5 @@
 """A search as one HTML file that shows what happened and needs nothing else."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,6 +1,5 @@
+# Over 400 lines: one interface, most of it documentation.
 """What every search space can do: sample, mutate, list neighbours, read and write architectures."""
-
-from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Spaces that choose one operation for each of a fixed number of places."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 

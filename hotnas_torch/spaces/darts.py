@@ -1,6 +1,5 @@
+# Over 400 lines: one space and its strings.
 """DARTS: a normal and a reduction cell, stacked to a searched depth."""
-
-from __future__ import annotations
 
 import itertools
 import math

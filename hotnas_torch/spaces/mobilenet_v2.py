@@ -1,7 +1,5 @@
 """MobileNetV2 blocks for ImageNet: 21 layers, each identity or one of twelve blocks."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

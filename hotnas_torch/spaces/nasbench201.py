@@ -1,7 +1,5 @@
 """NAS-Bench-201: one cell of six searched edges, repeated in a fixed ResNet-like skeleton."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """NAS-Bench-Macro: eight layers in three stages, each identity or one of two blocks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hotnas_torch.arch import Cell, Network, OperationTree

@@ -1,7 +1,5 @@
 """Where a ResNet-20 pools: two poolings among ten layers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A search space restricted to a list of its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

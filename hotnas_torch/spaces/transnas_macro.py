@@ -1,7 +1,5 @@
 """TransNAS-Bench-101 macro: four to six residual modules, each may widen and may downsample."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from functools import cache

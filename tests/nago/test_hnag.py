@@ -157,5 +157,5 @@ def test_refuses() -> None:
         HNAG().sample(THETA, generator=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="first_downsampling must be at least 1; got 0"):
         HNAG(first_downsampling=0)
-    with pytest.raises(TypeError, match=r"first_downsampling must be an integer; got 1\.0"):
+    with pytest.raises(TypeError, match=r"first_downsampling must be an integer >= 1; got 1\.0"):
         HNAG(first_downsampling=1.0)  # type: ignore[arg-type]

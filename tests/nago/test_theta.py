@@ -121,7 +121,7 @@ def test_decoding_refuses_what_is_no_point_of_the_cube() -> None:
     X[1, 4] = float("nan")
     with pytest.raises(ValueError, match=r"X\[1, 4\]"):
         ThetaSpace().decode(X)
-    with pytest.raises(ValueError, match="num must be >= 0"):
+    with pytest.raises(ValueError, match="num must be at least 0"):
         ThetaSpace().sample(-1, generator=generator())
     with pytest.raises(ValueError, match="the range of 'mid N' must have low < high"):
         ThetaSpace(mid_nodes=(1, 1))

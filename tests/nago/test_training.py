@@ -134,7 +134,7 @@ def test_what_the_values_depend_on_is_described(data):
 def test_refuses(data):
     with pytest.raises(ValueError, match="parameter_limit must be at least 1; got 0"):
         GeneratorTraining(RNAG(), data, parameter_limit=0)
-    with pytest.raises(ValueError, match="num_threads must be at least 1 or None"):
+    with pytest.raises(ValueError, match="num_threads must be at least 1"):
         GeneratorTraining(RNAG(), data, num_threads=0)
     with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 1 for 'digits'; got 3"):
         GeneratorTraining(RNAG(), data, skeleton=GeneratedSkeleton())

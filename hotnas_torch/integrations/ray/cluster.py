@@ -1,7 +1,5 @@
 """A Ray cluster as executor: of the tiles of a matrix, and of the evaluations of a search."""
 
-from __future__ import annotations
-
 import logging
 import math
 import socket
@@ -189,12 +187,12 @@ class RayExecutor:
 
     def evaluator(
         self,
-        objective: ObjectiveFunction,
+        objective: "ObjectiveFunction",
         workers: int,
         catch: tuple[type[Exception], ...],
         *,
-        limits: TimeLimits | None = None,
-    ) -> RayEvaluator:
+        limits: "TimeLimits | None" = None,
+    ) -> "RayEvaluator":
         """Evaluate `workers` networks at a time; what a `search.workers.Executor` does.
 
         Raises:

@@ -1,7 +1,5 @@
 """A strategy as a Ray Tune searcher."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkpoints of searches that train: complete or absent, and of one search only."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,6 +1,5 @@
+# Over 400 lines: one search, read top to bottom.
 """Differentiable architecture search: ANASOD-DNAS, and DARTS and GAEA-DARTS beside it."""
-
-from __future__ import annotations
 
 import json
 import math

@@ -1,7 +1,5 @@
 """Blocks of MobileNetV2, with squeeze and excitation where it is asked for."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

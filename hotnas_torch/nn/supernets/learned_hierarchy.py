@@ -1,7 +1,5 @@
 """Algorithm 1 of the learned hierarchy: pre-training, a tree of its outputs, and tree search."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Weighted sums of operations: what an edge of a supernet computes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

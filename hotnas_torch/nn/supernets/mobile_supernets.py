@@ -1,7 +1,5 @@
 """Supernets of MobileNetV2 blocks: NAS-Bench-Macro, and the larger space for ImageNet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

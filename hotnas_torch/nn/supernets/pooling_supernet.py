@@ -1,7 +1,5 @@
 """The supernet of ResNet-20's pooling positions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Supernets of which every step uses one architecture: its path through shared layers."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -35,7 +33,7 @@ def normalization_of(kind: Normalization) -> Normalize:
     """Return what builds a normalisation from its number of channels.
 
     Args:
-        kind: See `Normalization`.
+        kind: "batch" for statistics of the batch at hand, "running" for running ones.
 
     Raises:
         ValueError: Another kind.
@@ -115,7 +113,7 @@ class SinglePathSupernet(nn.Module, ABC):
         num_classes: Outputs.
         make: Builds the parts.
         only: The only network that is wanted; None holds all.
-        normalization: See `Normalization`; None takes `"batch"`, and `"running"` with
+        normalization: `"batch"` or `"running"` statistics; None takes the first, the second with
             `only`.
         generator: Source of the initial parameters, on the CPU.
         device: Where the module lives.

@@ -1,7 +1,5 @@
 """The supernet of NAS-Bench-201."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Training of a supernet whose architectures a sampler draws and learns to choose."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Numbers of channels of supernets of any size."""
 
-from __future__ import annotations
-
 from hotnas_torch.arguments import integer, number
 
 __all__ = ["check_sizes", "scaled"]

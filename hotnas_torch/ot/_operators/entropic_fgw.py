@@ -1,3 +1,4 @@
+# Over 400 lines: one operator and its derivatives, with the mathematics.
 """Entropic fused Gromov-Wasserstein of a batch of small problems, and its gradients.
 
 Mirror descent ends at a coupling T of `a` and `b` with ::
@@ -98,7 +99,7 @@ def entropic_fgw(
         inner_tol: L1 row-marginal error at which Sinkhorn stops.
         inner_max_iter: Most Sinkhorn iterations of one step.
         backend: "auto", "ext" or "torch"; see `Operator`.
-        differentiate: "implicit", or "unroll" for the torch text with its steps recorded.
+        differentiate: "implicit", or "unroll" for the reference with its steps recorded.
 
     Returns:
         `log_plan` (B, n, m); duals `f` (B, n), `g` (B, m); `residual` (B,); `iterations`

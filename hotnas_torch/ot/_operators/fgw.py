@@ -1,3 +1,4 @@
+# Over 400 lines: one operator and its derivatives, with the mathematics.
 """Fused Gromov-Wasserstein of a batch of small problems by conditional gradient."""
 
 from collections.abc import Sequence
@@ -396,12 +397,12 @@ def envelope_gradients(
 
     Args:
         grad: Gradient of the objective, shape (B,).
-        cost: As `fgw` got it, like the following five.
-        struct_x: See `fgw`.
-        struct_y: See `fgw`.
-        a: See `fgw`.
-        b: See `fgw`.
-        alpha: See `fgw`.
+        cost: Costs that `fgw` got, shape (B, n, m).
+        struct_x: Structures of the rows, (B, n, n).
+        struct_y: Structures of the columns, (B, m, m).
+        a: Row masses, (B, n).
+        b: Column masses, (B, m).
+        alpha: Trade-offs, (B,).
         plan: Stationary coupling, shape (B, n, m).
         f: Row duals of the problem linearised there, shape (B, n).
         g: Its column duals, shape (B, m).

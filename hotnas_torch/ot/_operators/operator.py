@@ -1,8 +1,9 @@
-"""One op in two texts, compiled and torch, behind one call and with one set of derivative rules.
+# Over 400 lines: what every operator shares: dispatch, tracing, derivatives.
+"""One op, compiled and as a reference, behind one call and with one set of derivative rules.
 
 An op itself has no derivative: it is a black box to autograd, to the transforms of `torch.func`
 and to `torch.compile`, on tensors that nothing tracks. What is known about the derivatives of its
-outputs surrounds it as one `torch.autograd.Function` for both texts (`Operator`).
+outputs surrounds it as one `torch.autograd.Function` for both (`Operator`).
 """
 
 from collections.abc import Callable, Sequence
@@ -43,16 +44,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NAMESPACE = "hotnas_text"
-_TEXTS = Library(_NAMESPACE, "FRAGMENT")
-"""The torch texts as ops, so that tracers and vmap need not follow their loops."""
+_REFERENCES = Library(_NAMESPACE, "FRAGMENT")
+"""The reference implementations as ops, so that tracers and vmap need not follow their loops."""
 
 
 class Operator:
-    """An op of the library `hotnas` and its torch text, interchangeable.
+    """An op of the library `hotnas` and its reference implementation, interchangeable.
 
     Args:
         name: Name of the op in `torch.ops.hotnas`.
-        reference: The torch text, with the annotated positional signature of the op.
+        reference: The same in torch, with the annotated positional signature of the op.
         fake: Shapes and dtypes of the results, from inputs that have no data.
         outputs: Names of the results, for messages.
         shared: Which inputs are tensors without the batch dimension that all others start with;
@@ -80,9 +81,9 @@ class Operator:
     ) -> None:
         self.name = name
         self._reference = full_precision(reference)
-        _TEXTS.define(name + infer_schema(reference, mutates_args=()))
-        _TEXTS.impl(name, self._reference, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_TEXTS)
+        _REFERENCES.define(name + infer_schema(reference, mutates_args=()))
+        _REFERENCES.impl(name, self._reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_REFERENCES)
         if _ext.loaded:
             torch.library.register_fake(f"hotnas::{name}", fake)
         self._attached = attached(
@@ -100,9 +101,9 @@ class Operator:
 
         Args:
             *inputs: As the op takes them; the first one decides the device.
-            backend: "ext" for the compiled op, "torch" for the torch text, "auto" for the compiled
+            backend: "ext" for the compiled op, "torch" for the reference, "auto" for the compiled
                 op where it is loaded and has kernels for the tensors' device.
-            differentiate: "implicit" for the op's derivative rules; "unroll" runs the torch text
+            differentiate: "implicit" for the op's derivative rules; "unroll" runs the reference
                 and lets autograd record its steps.
 
         Raises:
@@ -114,7 +115,7 @@ class Operator:
         if differentiate == "unroll":
             if backend == "ext":
                 msg = (
-                    'differentiate="unroll" records the steps of the torch text, which'
+                    'differentiate="unroll" records the steps of the reference, which'
                     ' backend="ext" does not take; use backend="auto"'
                 )
                 raise ValueError(msg)
@@ -534,7 +535,7 @@ def _refuse_mapped(
     return _refuse(grad, plan, message), None
 
 
-_TEXTS.define("refuse(Tensor grad, Tensor? plan, str message) -> Tensor")
-_TEXTS.impl("refuse", _refuse_now, "CompositeExplicitAutograd")
-torch.library.register_fake(f"{_NAMESPACE}::refuse", _refuse_fake, lib=_TEXTS)
-torch.library.register_vmap(f"{_NAMESPACE}::refuse", _refuse_mapped, lib=_TEXTS)
+_REFERENCES.define("refuse(Tensor grad, Tensor? plan, str message) -> Tensor")
+_REFERENCES.impl("refuse", _refuse_now, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{_NAMESPACE}::refuse", _refuse_fake, lib=_REFERENCES)
+torch.library.register_vmap(f"{_NAMESPACE}::refuse", _refuse_mapped, lib=_REFERENCES)

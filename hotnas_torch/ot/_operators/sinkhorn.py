@@ -52,7 +52,7 @@ def sinkhorn(
         tol: L1 error to stop at, of the row and of the column masses of the plan.
         max_iter: Most iterations of an item.
         backend: "auto", "ext" or "torch"; see `Operator`.
-        differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
+        differentiate: "implicit", or "unroll" for the reference with its iterations recorded.
 
     Returns:
         Duals `f` (B, n), `g` (B, m), -inf at zero weights; `residual` (B,), the larger L1

@@ -1,3 +1,4 @@
+# Over 400 lines: one algorithm, read top to bottom.
 """Fused Gromov-Wasserstein by fully corrective conditional gradient.
 
 The coupling is a convex combination of few atoms, the start and the vertices found so far. The pair

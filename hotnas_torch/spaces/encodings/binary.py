@@ -1,7 +1,5 @@
 """Networks as vectors of zeros and ones, for models that take nothing else."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The regular grid on the simplex: rounding to it, its points and their neighbours."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Operation distributions of architectures: encoding, rounding, decoding."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Self

@@ -1,7 +1,5 @@
 """Mirror ascent on the probability simplex."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

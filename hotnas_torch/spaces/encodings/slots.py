@@ -1,7 +1,5 @@
 """Where the encoded rows of a space hold operations."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +62,7 @@ class Slots:
         shares = counts.double() / total.clamp_min(1)
         return torch.where(total > 0, shares, 1.0 / counts.shape[-1]).to(rows.dtype)
 
-    def joined(self) -> Slots:
+    def joined(self) -> "Slots":
         """Return the same slots as one block."""
         return Slots((tuple(self.columns),), self.operations, self.first, self.free)
 
