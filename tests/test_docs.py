@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hotnas_torch.cli.main import main as cli
+from hotnas_torch.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])

@@ -3,15 +3,11 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn, Protocol
 
+from hotnas_torch.cli.commands import Parser
 from hotnas_torch.integrations.ray import RayExecutor
 
 __all__ = ["add_cluster_arguments", "cluster"]
-
-
-class _Parser(Protocol):
-    def error(self, message: str) -> NoReturn: ...
 
 
 def add_cluster_arguments(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
@@ -49,7 +45,7 @@ def _with_article(noun: str) -> str:
 
 @contextmanager
 def cluster(
-    parser: _Parser,
+    parser: Parser,
     arguments: argparse.Namespace,
     *,
     device: str | None = None,

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -6,8 +7,8 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
+from hotnas_torch.cli import main as cli
 from hotnas_torch.cli.main import main
-from hotnas_torch.cli.main import main as cli
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.matrices import load_gram
 
@@ -183,20 +184,31 @@ def test_compare_of_equal_networks_is_0(capsys):
     assert capsys.readouterr().out.startswith("HOTNN = 0.000000")
 
 
-@pytest.mark.parametrize("command", ["gram", "compare"])
+@pytest.mark.parametrize(
+    "command", ["gram", "compare", "search", "report", "bench", "bench search"]
+)
 def test_help_has_examples_that_parse(command, capsys):
     with pytest.raises(SystemExit) as leaving:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert leaving.value.code == 0
     text = capsys.readouterr().out
     examples = text[text.index("examples:") :].replace("\\\n", " ").splitlines()
-    examples = [line.strip() for line in examples if line.strip().startswith("hotnas ")]
+    examples = [
+        f"hotnas {line.partition('hotnas ')[2]}" for line in examples if "  hotnas " in line
+    ]
     assert examples
     import shlex
 
     for example in examples:
-        arguments = cli._parser().parse_args(shlex.split(example)[1:])
-        assert arguments.command == command
+        arguments = cli._parser().parse_args(shlex.split(example, comments=True)[1:])
+        assert arguments.command == command.split()[0]
+
+
+def test_every_command_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert commands == ["gram", "compare", "search", "report", "bench"]
 
 
 def test_unknown_arguments_are_one_line(capsys):

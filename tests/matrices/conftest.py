@@ -1,0 +1,3 @@
+from tests.distances.conftest import cells, networks, tree
+
+__all__ = ["cells", "networks", "tree"]
