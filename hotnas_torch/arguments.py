@@ -358,7 +358,9 @@ def checked_options(
     """
     if options is None:
         return {}
-    found = dict(kind(name, options, Mapping))
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{name} must be a mapping of settings by name; got {shown(options)}")
+    found = dict(options)
     refuse_unknown(name, found, known)
     try:
         json.dumps(found, allow_nan=False)

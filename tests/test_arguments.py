@@ -188,7 +188,7 @@ def test_a_decorated_constructor_refuses_before_it_runs():
     [
         ({"rat": 1}, TypeError, r"model_options has no setting 'rat' \(did you mean 'rate'\?\)"),
         ({3: 1}, TypeError, "model_options has no setting 3; it knows rate, steps"),
-        ([("rate", 1)], TypeError, "model_options must be a collections Mapping; got list"),
+        ([("rate", 1)], TypeError, "model_options must be a mapping of settings by name; got list"),
         ({"rate": torch.ones(1)}, TypeError, "model_options must be ready for json.dumps"),
         ({"rate": math.nan}, ValueError, "model_options must hold finite numbers"),
     ],

@@ -168,7 +168,7 @@ def test_progress_names_both_stages(networks, tree):
         ({"mass": "params"}, ValueError, "mass must be one of 'channels', 'uniform'"),
         ({"state_scale": (1.0, 0.0)}, ValueError, "state_scale must be two numbers > 0"),
         ({"state_scale": (1.0,)}, ValueError, "state_scale must be two numbers > 0"),
-        ({"lam": 2.0}, ValueError, "lam must lie"),
+        ({"lam": 2.0}, ValueError, "lam must be in"),
     ],
 )
 def test_a_wrong_argument_is_named(tree, arguments, error, message):

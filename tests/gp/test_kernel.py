@@ -250,7 +250,7 @@ def test_parameters_are_learned_or_fixed():
         ({"learn": "lam"}, TypeError, r"pass \['lam'\]"),
         ({"learn": ["lambda"]}, ValueError, "names among 'lam', .* got 'lambda'"),
         ({"learn": ["unreachable"]}, ValueError, "unreachable cannot be learned"),
-        ({"cutoff": 0.0}, ValueError, "cutoff must be > 0"),
+        ({"cutoff": 0.0}, ValueError, "cutoff must be finite and > 0"),
     ],
 )
 def test_wrong_settings_are_refused(options, error, message):
