@@ -70,8 +70,8 @@ def fgw(
             F(T), V>, with V the vertex of the last linear problem.
         max_iter: Most transport problems that one start may solve.
         bound: Whether to compute a certified lower bound of the global optimum, too.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the reference implementation in torch; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

@@ -51,8 +51,8 @@ def sinkhorn(
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
             records the iterations, which runs the reference, slower and with O(n m) memory for
             each, and gives the derivative of what was computed, converged or not.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the reference implementation in torch; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

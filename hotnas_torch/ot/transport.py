@@ -26,8 +26,8 @@ def transport(
         a: Row masses, shape (*batch, n) or broadcastable, sum 1; None for uniform. A node of zero
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the reference implementation in torch; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 

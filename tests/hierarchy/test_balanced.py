@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hotnas_torch.hierarchy import accuracy_tree, flat_tree, halving_tree, random_tree
+from hotnas_torch.hierarchy import accuracy_tree, flat_tree, random_tree
+from hotnas_torch.hierarchy.balanced import halving_tree
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 33, 64])

@@ -5,7 +5,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from hotnas_torch import HOTNN, spaces
-from hotnas_torch.hierarchy import cluster, cluster_sample, linkage_tree
+from hotnas_torch.hierarchy import cluster, cluster_sample
+from hotnas_torch.hierarchy.clustering import linkage_tree
 
 
 def points_and_distances(num, rng, dim=3):

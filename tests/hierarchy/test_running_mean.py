@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hotnas_torch.hierarchy import RunningMean
+from hotnas_torch.hierarchy.running_mean import RunningMean
 
 
 @pytest.mark.parametrize("initial", [1.0, 0.0, None])

@@ -8,17 +8,10 @@ import torch
 from scipy import stats
 
 from hotnas_torch.arch import Cell, NestedCell, Network
-from hotnas_torch.nago import (
-    HNAG,
-    MERGE_LABELS,
-    OPERATIONS,
-    ErdosRenyi,
-    FlatTheta,
-    Theta,
-    ThetaSpace,
-    WattsStrogatz,
-)
+from hotnas_torch.nago import HNAG, ErdosRenyi, FlatTheta, Theta, ThetaSpace, WattsStrogatz
 from hotnas_torch.nago.hnag import stages_of
+from hotnas_torch.nago.layout import MERGE_LABELS
+from hotnas_torch.nago.theta import OPERATIONS
 
 THETA = Theta(WattsStrogatz(8, 4, 0.5), ErdosRenyi(4, 0.6), WattsStrogatz(6, 4, 0.4))
 EVERYTHING = ThetaSpace(

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.nago import (
-    OPERATIONS,
     ErdosRenyi,
     FlatTheta,
     FlatThetaSpace,
@@ -18,6 +17,7 @@ from hotnas_torch.nago import (
     UnitCube,
     WattsStrogatz,
 )
+from hotnas_torch.nago.theta import OPERATIONS
 
 TOP = WattsStrogatz(8, 5, 0.6)
 MID = ErdosRenyi(1, 0.7)

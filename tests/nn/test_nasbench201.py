@@ -7,8 +7,9 @@ from torch import nn
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.nn import CellModule, NASBench201Module, Skeleton, build, initialize
-from hotnas_torch.nn.nasbench201 import cell_operations
+from hotnas_torch.nn import NASBench201Module, Skeleton, build
+from hotnas_torch.nn.initialization import initialize
+from hotnas_torch.nn.nasbench201 import CellModule, cell_operations
 
 SPACE = spaces.NASBench201()
 SMALL = Skeleton(channels=4, num_stages=2, cells_per_stage=1, input_channels=1)

@@ -120,7 +120,7 @@ def test_counts_of_numpy_and_torch_become_ints():
             "model_options",
             {"width": 2.5},
             TypeError,
-            "width must be an integer.*; got 2.5",
+            "width must be an integer >= 1; got 2.5",
         ),
         (
             "BANANAS",

@@ -18,7 +18,8 @@ from hotnas_torch.arguments import choice, integer, kind, number
 from hotnas_torch.nn.data import ImageData, Split
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.mixed import Supernet
-from hotnas_torch.spaces.encodings import SlotEncoding, exponentiated_gradient
+from hotnas_torch.spaces.encodings import SlotEncoding
+from hotnas_torch.spaces.encodings.simplex import exponentiated_gradient
 
 __all__ = [
     "DifferentiableSearch",

@@ -14,13 +14,13 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, choice, integer, number
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
-    Linkage,
     Schedule,
     TreeSampler,
     Uniform,
     cluster,
     output_distances,
 )
+from hotnas_torch.hierarchy.clustering import Linkage
 from hotnas_torch.nn.data import LabelledImages
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernets.supernet_search import (

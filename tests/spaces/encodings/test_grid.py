@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotnas_torch.spaces.encodings import (
+from hotnas_torch.spaces.encodings.grid import (
     draw_dirichlet,
     grid_neighbors,
     grid_points,

@@ -2,15 +2,8 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.spaces.encodings import (
-    MemberEncoding,
-    SlotEncoding,
-    Slots,
-    encoding_of,
-    grid_points,
-    num_arrangements,
-    round_to_grid,
-)
+from hotnas_torch.spaces.encodings import MemberEncoding, SlotEncoding, Slots, encoding_of
+from hotnas_torch.spaces.encodings.grid import grid_points, num_arrangements, round_to_grid
 
 FREE = [
     spaces.NASBench201(),
