@@ -16,7 +16,7 @@ from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.dag import check_edges, longest_paths
 from hotnas_torch.arch.nested import cell_from_json
-from hotnas_torch.arguments import choice
+from hotnas_torch.arguments import choice, shown
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Network"]
@@ -266,6 +266,6 @@ def _check_counts(values: object, num_cells: int, argument: str) -> None:
 
 def _check_positive(value: object, argument: str) -> None:
     if type(value) is not int:
-        raise TypeError(f"{argument} must be an int; got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{argument} must be an integer; got {shown(value)}")
     if value <= 0:
         raise ArchitectureError(f"{argument} must be positive; got {value}")

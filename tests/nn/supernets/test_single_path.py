@@ -159,7 +159,7 @@ def test_arguments_are_checked(images, rng):
     for options, message in (
         ({"width": 0.0}, "width must be finite and > 0"),
         ({"input_channels": 0}, "input_channels must be at least 1"),
-        ({"num_classes": 1}, "num_classes must be an int of at least 2"),
+        ({"num_classes": 1}, "num_classes must be at least 2"),
         ({"normalization": "group"}, "normalization must be 'batch' or 'running'"),
     ):
         with pytest.raises(ValueError, match=message):
