@@ -224,7 +224,7 @@ def test_a_study_can_be_pickled_and_goes_on():
 
 
 def test_others_that_are_no_sampler_are_refused():
-    with pytest.raises(TypeError, match="others must be a sampler of Optuna; got 'gp'"):
+    with pytest.raises(TypeError, match="others must be an optuna BaseSampler or None; got 'gp'"):
         integration.StrategySampler(strategy(), others="gp")
 
 
