@@ -1,11 +1,47 @@
-"""Differentiable optimal transport for neural architecture search, in PyTorch."""
+"""Differentiable optimal transport for neural architecture search, in PyTorch.
 
-from hotnas_torch import errors, ot, spaces
-from hotnas_torch._show_config import show_config
+Parts are imported when they are touched: `import hotnas_torch as ht` loads torch and the compiled
+core, `ht.gp` what Gaussian processes need.
+"""
+
+from typing import TYPE_CHECKING
+
+from hotnas_torch import _ext as _ext  # the core: that a required one is missing is said here
+from hotnas_torch import errors
+from hotnas_torch._lazy import lazily
 from hotnas_torch._version import __version__
-from hotnas_torch.arch import ArchitectureBatch, Cell, Network, OperationTree
-from hotnas_torch.distances import HOTNN, IFGW, CellMatching, NetworkMatching
-from hotnas_torch.matrices import Gram, load_gram
+
+if TYPE_CHECKING:
+    from hotnas_torch import (
+        arch,
+        cli,
+        comparison,
+        distances,
+        gp,
+        hierarchy,
+        integrations,
+        matrices,
+        nago,
+        nn,
+        objectives,
+        ot,
+        plot,
+        search,
+        spaces,
+        testing,
+    )
+    from hotnas_torch._show_config import show_config
+    from hotnas_torch.arch import ArchitectureBatch, Cell, Network, OperationTree
+    from hotnas_torch.distances import HOTNN, IFGW, CellMatching, NetworkMatching
+    from hotnas_torch.matrices import Gram, load_gram
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        _show_config=("show_config",),
+        arch=("ArchitectureBatch", "Cell", "Network", "OperationTree"),
+        distances=("HOTNN", "IFGW", "CellMatching", "NetworkMatching"),
+        matrices=("Gram", "load_gram"),
+    )
 
 __all__ = [
     "HOTNN",
@@ -18,9 +54,23 @@ __all__ = [
     "NetworkMatching",
     "OperationTree",
     "__version__",
+    "arch",
+    "cli",
+    "comparison",
+    "distances",
     "errors",
+    "gp",
+    "hierarchy",
+    "integrations",
     "load_gram",
+    "matrices",
+    "nago",
+    "nn",
+    "objectives",
     "ot",
+    "plot",
+    "search",
     "show_config",
     "spaces",
+    "testing",
 ]

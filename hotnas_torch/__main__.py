@@ -1,4 +1,4 @@
-"""``python -m hotnas_torch`` is the command ``hotnas``."""
+"""`python -m hotnas_torch` is the command `hotnas`."""
 
 import sys
 

@@ -1,14 +1,14 @@
 """Loads the compiled core, or says why there is none.
 
-The core is one library of torch operators (namespace ``hotnas``), without Python symbols.
+The core is one library of torch operators (namespace `hotnas`), without Python symbols.
 Everything it computes also exists as torch code in `hotnas_torch.ot._reference`, so its absence
 costs speed and never a feature. The first use without it says so once (`MissingExtensionWarning`).
 
 Three environment variables steer it:
 
-- ``HOTNAS_NO_EXT=1`` at install time: do not compile it.
-- ``HOTNAS_DISABLE_EXT=1`` at run time: do not load it, and do not warn either.
-- ``HOTNAS_REQUIRE_EXT=1``: its absence is an error, at install time and at import.
+- `HOTNAS_NO_EXT=1` at install time: do not compile it.
+- `HOTNAS_DISABLE_EXT=1` at run time: do not load it, and do not warn either.
+- `HOTNAS_REQUIRE_EXT=1`: its absence is an error, at install time and at import.
 """
 
 import functools
@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 ISA_NAMES = ("baseline", "avx2", "avx512")
-"""Names of the instruction sets by the code that ``torch.ops.hotnas.cpu_isa()`` returns."""
+"""Names of the instruction sets by the code that `torch.ops.hotnas.cpu_isa()` returns."""
 
 _TRUTHY = frozenset({"1", "true", "on", "yes", "y", "t"})
 
 
 class MissingExtensionError(HotnasError, ImportError):
-    """The compiled core is required by ``HOTNAS_REQUIRE_EXT`` and was not loaded."""
+    """The compiled core is required by `HOTNAS_REQUIRE_EXT` and was not loaded."""
 
 
 class MissingExtensionWarning(UserWarning):
@@ -95,11 +95,11 @@ path, reason = _load()
 """Path of the loaded library or None; the reason, which is empty when it is loaded."""
 
 loaded = path is not None
-"""Whether ``torch.ops.hotnas`` has the compiled operators."""
+"""Whether `torch.ops.hotnas` has the compiled operators."""
 
 if not loaded and _is_set("HOTNAS_REQUIRE_EXT"):
     raise MissingExtensionError(
-        f"HOTNAS_REQUIRE_EXT is set but the compiled core of hotnas_torch is not there: {reason}."
+        f"HOTNAS_REQUIRE_EXT is set but the compiled core of hotnas_torch is not there: {reason}"
     )
 
 
@@ -166,7 +166,7 @@ _warned: set[str] = set()
 def warn_of_absence(device: torch.device) -> None:
     """Warn, once in a process, that tensors of this device take torch code, and say why.
 
-    Nothing is said where ``HOTNAS_DISABLE_EXT`` asks for torch code, and of devices that the core
+    Nothing is said where `HOTNAS_DISABLE_EXT` asks for torch code, and of devices that the core
     never has kernels for.
     """
     if (

@@ -20,12 +20,12 @@ class Config:
     """Versions and capabilities of this installation; prints as a table.
 
     Attributes:
-        versions: Version per package, ``"not installed"`` where there is none; includes Python.
+        versions: Version per package, `"not installed"` where there is none; includes Python.
         platform: Operating system and processor architecture.
         extension: Path of the compiled core, or None.
         extension_reason: Why there is no compiled core; empty when there is one.
-        instruction_set: Vector instructions that the compiled core uses here (``"baseline"``,
-            ``"avx2"``, ``"avx512"``), or None without it.
+        instruction_set: Vector instructions that the compiled core uses here (`"baseline"`,
+            `"avx2"`, `"avx512"`), or None without it.
         num_threads: Threads that one torch operation uses.
         num_processors: Processors that the operating system reports, or None when it does not.
         cuda_built: CUDA version that torch was built for, or None for a CPU build.
@@ -83,7 +83,7 @@ def show_config() -> Config:
     """Describe this installation: versions, compiled core, instruction set, threads, CUDA.
 
     Returns:
-        A `Config`, which an interactive session shows as a table; ``print`` it elsewhere.
+        A `Config`, which an interactive session shows as a table; `print` it elsewhere.
 
     Example:
         >>> import hotnas_torch as ht

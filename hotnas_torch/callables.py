@@ -1,7 +1,5 @@
 """What a Python callable computes, as far as that can be told without calling it."""
 
-from __future__ import annotations
-
 import dataclasses
 import dis
 import functools
@@ -48,15 +46,15 @@ _WRITES = {
 
 
 def describe_callable(function: Callable[..., Any]) -> dict[str, Any]:
-    """Describes a callable so that one that computes something else is described differently.
+    """Describe a callable so that one that computes something else is described differently.
 
     Args:
         function: A function, lambda, partial, bound method, or an object that can be called.
 
     Returns:
-        Ready for ``json.dumps``: ``"kind"``; ``"name"``, its qualified name; ``"code"``, a digest
+        Ready for `json.dumps`: `"kind"`; `"name"`, its qualified name; `"code"`, a digest
         of its compiled code, with the kind of Python that compiled it; and, where there are any,
-        ``"arguments"`` that a partial holds and ``"captured"`` values: defaults, variables of
+        `"arguments"` that a partial holds and `"captured"` values: defaults, variables of
         enclosing functions and of the module, attributes of the object. What the code itself
         writes to is left out, so that a function may count its calls. Of large values there is a
         digest. Of objects of unknown kinds only the class counts.
@@ -81,7 +79,7 @@ def describe_callable(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _inner(function: Any) -> Any:
-    """What a wrapper of a library, such as a cache or ``torch.no_grad``, is around."""
+    """Return what a wrapper of a library, such as a cache or `torch.no_grad`, is around."""
     while hasattr(function, "__wrapped__") and not _is_own(function):
         function = function.__wrapped__
     return function
@@ -94,7 +92,7 @@ def _is_own(function: Any) -> bool:
 
 
 def _call(function: Any) -> Any:
-    """What the class of an object runs when it is called."""
+    """Return what the class of an object runs when it is called."""
     return inspect.getattr_static(type(function), "__call__", None)
 
 
@@ -141,7 +139,7 @@ def _captured(function: FunctionType) -> dict[str, Any]:
 
 
 def _attributes(owner: Any) -> dict[str, Any]:
-    """The state of an object less what its methods write, and the code of its class."""
+    """Return the state of an object less what its methods write, and the code of its class."""
     if isinstance(owner, type | ModuleType):
         return {}
     kind = type(owner)
@@ -189,7 +187,7 @@ def _written(code: CodeType) -> set[str]:
 
 
 def _short(value: Any) -> str:
-    """A text of a value: itself where it is short, else its type and a digest."""
+    """Return a text of a value: itself where it is short, else its type and a digest."""
     text = _text(value, ())
     if len(text) <= _LONGEST:
         return text
@@ -197,7 +195,7 @@ def _short(value: Any) -> str:
 
 
 def _text(value: Any, within: tuple[int, ...]) -> str:
-    """A text that is equal for equal values, also in another process."""
+    """Return a text that is equal for equal values, also in another process."""
     kind = type(value).__qualname__
     if isinstance(value, Enum):
         return f"{kind}.{value.name}"
@@ -248,7 +246,7 @@ def _numbers(values: Tensor | np.ndarray[Any, Any] | np.generic) -> str:
 
 
 def _class(kind: type, within: tuple[int, ...]) -> str:
-    """A class by its name; one of the user's own with its methods and plain attributes."""
+    """Return a class by its name; one of the user's own with its methods and plain attributes."""
     functions = [value for value in vars(kind).values() if isinstance(value, FunctionType)]
     if not any(map(_is_own, functions)) and kind.__module__ in sys.stdlib_module_names:
         return kind.__qualname__
@@ -289,7 +287,7 @@ def _function(function: Any, within: tuple[int, ...]) -> str:
 
 
 def _code(code: CodeType, docstring: str | None = None) -> str:
-    """What determines the working of compiled code: neither lines nor file names."""
+    """Return what determines the working of compiled code: neither lines nor file names."""
     constants = [
         _code(value) if isinstance(value, CodeType) else _text(value, ())
         for value in code.co_consts

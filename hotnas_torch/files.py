@@ -1,7 +1,5 @@
 """Files that are complete or absent, of one writer, and read within bounds."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os
@@ -40,7 +38,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, replacing an old one, in one step.
+    """Write a text file, replacing an old one, in one step.
 
     Args:
         path: The file; its folder must exist.
@@ -53,14 +51,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file, replacing an old one, in one step; arguments and errors as `write_text`."""
+    """Write a file, replacing an old one, in one step; arguments and errors as `write_text`."""
     with replaced(path) as file:
         file.write(content)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that replaces `path` in one step when the ``with`` ends well.
+    """Open a new file that replaces `path` in one step when the `with` ends well.
 
     Until then it has a name in the same folder that no other file has.
 
@@ -82,11 +80,11 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: Path) -> None:
-    """Checks that `replaced` can write a file, and leaves no trace.
+    """Check that `replaced` can write a file, and leave no trace.
 
     Raises:
         OSError: The path is a folder or a device, its folder is missing or cannot be written;
-            ``strerror`` says which.
+            `strerror` says which.
     """
     try:
         mode = path.stat().st_mode
@@ -133,14 +131,14 @@ def open_ordinary(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, *, most: int) -> bytes:
-    """Reads an ordinary file of bounded size.
+    """Read an ordinary file of bounded size.
 
     Args:
         path: The file.
         most: Bytes that it may have.
 
     Raises:
-        OSError: It cannot be read, is no ordinary file, or is larger; ``strerror`` says which.
+        OSError: It cannot be read, is no ordinary file, or is larger; `strerror` says which.
     """
     with open_ordinary(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -157,7 +155,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 def read_array(
     archive: zipfile.ZipFile, name: str, *, most: int | None = None
 ) -> np.ndarray[Any, Any]:
-    """Reads an array of an ``.npz`` archive, of a size known before anything of it is read.
+    """Read an array of an `.npz` archive, of a size known before anything of it is read.
 
     The archive checks the bytes by their checksum.
 
@@ -203,7 +201,7 @@ class InUseError(OSError):
 
 
 class WriteLock:
-    """Keeps other processes from writing a file, by a file ``<name>.lock`` beside it.
+    """Keeps other processes from writing a file, by a file `<name>.lock` beside it.
 
     The operating system lets go of it when the process ends, in whatever way: what a killed process
     leaves behind stops nobody.
@@ -230,7 +228,7 @@ class WriteLock:
             return True
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Let go of it."""
         if self.held:
             with suppress(FileNotFoundError):
                 self._path.unlink()

@@ -1,7 +1,5 @@
 """Cells as padded tensors, with what iFGW needs to know about their structure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.operation_tree import OperationTree
+from hotnas_torch.arguments import kind, working_dtype
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["ArchitectureBatch"]
@@ -26,7 +25,7 @@ class ArchitectureBatch:
         adjacency: (U, n, n) bool, entry (u, i, j) is the edge i -> j of cell u.
         weights: (U, n) floating, mass of each node: 1/n_u, padding 0.
         max_nodes: Largest number of nodes a cell may have; it bounds every path length by
-            ``max_nodes - 1``, which stands for the length of a path that is not there.
+            `max_nodes - 1`, which stands for the length of a path that is not there.
 
     Example:
         >>> tree = OperationTree(
@@ -54,8 +53,8 @@ class ArchitectureBatch:
         max_nodes: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> ArchitectureBatch:
-        """Builds the batch; n is the size of the largest cell.
+    ) -> "ArchitectureBatch":
+        """Build the batch; n is the size of the largest cell.
 
         Args:
             cells: U cells; none is fine.
@@ -67,18 +66,15 @@ class ArchitectureBatch:
             dtype: float32 or float64. Default: torch's default dtype.
 
         Raises:
-            TypeError: An entry is not a Cell, or ``dtype`` is not floating.
-            ArchitectureError: A label is not in the tree, or a cell is larger than ``max_nodes``;
+            TypeError: An entry is not a Cell, or `dtype` is not floating.
+            ArchitectureError: A label is not in the tree, or a cell is larger than `max_nodes`;
                 the message names the cell and the node.
 
         Complexity: O(nodes + edges) in Python, one transfer per tensor.
         """
-        dtype = dtype or torch.get_default_dtype()
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
+        dtype = working_dtype(dtype)
         for position, cell in enumerate(cells):
-            if not isinstance(cell, Cell):
-                raise TypeError(f"cells[{position}] must be a Cell, got {cell!r}.")
+            kind(f"cells[{position}]", cell, Cell)
         sizes = torch.tensor([len(cell.ops) for cell in cells], dtype=torch.int64, device="cpu")
         width = max((len(cell.ops) for cell in cells), default=0)
         if max_nodes is None:
@@ -87,7 +83,7 @@ class ArchitectureBatch:
             position = next(u for u, cell in enumerate(cells) if len(cell.ops) == width)
             raise ArchitectureError(
                 f"max_nodes must be at least the size of the largest cell; cells[{position}] has "
-                f"{width} nodes, max_nodes is {max_nodes} (pass {width} or more)."
+                f"{width} nodes, max_nodes is {max_nodes} (pass {width} or more)"
             )
         mask = torch.arange(width, device="cpu") < sizes[:, None]
         labels = torch.zeros(len(cells), width, dtype=torch.int64, device="cpu")
@@ -122,7 +118,7 @@ class ArchitectureBatch:
         return ~self.adjacency.flatten(1).any(1)
 
     def path_lengths(self, normalize: bool = True) -> Tensor:
-        """Returns the structure s_i of every node, shape (U, n, 6); padding 0.
+        """Return the structure s_i of every node, shape (U, n, 6); padding 0.
 
         The last dimension holds, in edges: from the input shortest, longest, random walk; to the
         output shortest, longest, random walk. The random-walk length from the input is the expected
@@ -130,15 +126,15 @@ class ArchitectureBatch:
         predecessor each time; to the output likewise, along successors.
 
         In the cell without any path, the input's lengths to the output and the output's lengths
-        from the input are all ``max_nodes - 1``, or 1 when normalised; the others are 0.
+        from the input are all `max_nodes - 1`, or 1 when normalised; the others are 0.
 
         Args:
             normalize: Divide by the longest input-output path of the cell, so that all values are
                 in [0, 1]. False: raw numbers of edges.
 
         Returns:
-            Tensor of the dtype and device of ``weights``; a cell's values do not depend on the
-            other cells, to the last bit, except through ``max_nodes``.
+            Tensor of the dtype and device of `weights`; a cell's values do not depend on the
+            other cells, to the last bit, except through `max_nodes`.
 
         Complexity: n steps of tensor operations on (2U, n), on the device.
 
@@ -169,7 +165,7 @@ class ArchitectureBatch:
         return result
 
     def reachability(self) -> Tensor:
-        """Returns whether node k is reached from node i by a path of at least one edge.
+        """Return whether node k is reached from node i by a path of at least one edge.
 
         Returns:
             (U, n, n) bool, entry (u, i, k); false on the diagonal and for padding.
@@ -195,7 +191,7 @@ def _label_rows(cells: Sequence[Cell], tree: OperationTree) -> list[int]:
                     raise ArchitectureError(
                         f"cells[{position}].ops[{node}] = {label!r} is not an operation of the "
                         f"tree; known labels: {known} (pass the tree of the search space that the "
-                        "cell is from, or add the label as a leaf)."
+                        "cell is from, or add the label as a leaf)"
                     ) from None
         raise
 

@@ -20,7 +20,7 @@ _Known = dict[_Description, list[int]]
 
 
 def canonical_order(labels: Sequence[str], edges: Sequence[tuple[int, int]]) -> list[int]:
-    """Returns a numbering of the nodes that only the isomorphism class of the graph decides.
+    """Return a numbering of the nodes that only the isomorphism class of the graph decides.
 
     Renumbering isomorphic labelled graphs by their canonical orders gives the same graph. Nodes are
     ordered by longest path from the source first, hence topologically; a source or sink that
@@ -39,7 +39,7 @@ def canonical_order(labels: Sequence[str], edges: Sequence[tuple[int, int]]) -> 
         edges: Pairs (i, j) with i < j, sorted.
 
     Returns:
-        The old number of each node in its new place: ``order[new] = old``.
+        The old number of each node in its new place: `order[new] = old`.
 
     Complexity: O((n + e) log n) for graphs that refinement and splitting resolve, which includes
         every series and parallel composition. A connected remainder costs one refinement per
@@ -103,7 +103,7 @@ def canonical_order(labels: Sequence[str], edges: Sequence[tuple[int, int]]) -> 
 def _split(
     nodes: list[int], start: int, keys: Sequence[tuple[object, ...]], colours: _Colours
 ) -> bool:
-    """Colours ``nodes`` by the rank of their keys from ``start``; true if all keys differ."""
+    """Colours `nodes` by the rank of their keys from `start`; true if all keys differ."""
     ranked = sorted(zip(keys, nodes, strict=True))
     discrete = True
     colour = start
@@ -132,7 +132,7 @@ def _refine(
     predecessors: _Neighbours,
     successors: _Neighbours,
 ) -> None:
-    """Splits classes until nodes of one class have the same neighbours per class, in place.
+    """Split classes until nodes of one class have the same neighbours per class, in place.
 
     Args:
         classes: Members per colour.
@@ -191,9 +191,9 @@ def _refine(
 def _order(
     nodes: list[int], colours: _Colours, successors: _Neighbours, known: _Known | None
 ) -> list[int]:
-    """Orders ``nodes`` by a refined colouring, equal colours canonically.
+    """Order `nodes` by a refined colouring, equal colours canonically.
 
-    With ``known=None`` equal colours are ordered by one cheap descent instead, which depends on the
+    With `known=None` equal colours are ordered by one cheap descent instead, which depends on the
     numbering of the nodes.
     """
     classes = _classes(nodes, colours)
@@ -221,7 +221,7 @@ def _order(
 def _drop_trivial_joins(
     colours: _Colours, classes: dict[int, list[int]], successors: _Neighbours
 ) -> _Neighbours:
-    """Returns the successors without the edges between completely joined classes."""
+    """Return the successors without the edges between completely joined classes."""
     linked: _Neighbours = {}
     for members in classes.values():
         # In a refined colouring one member tells how many successors each has in each class.
@@ -267,7 +267,7 @@ def _describe(order: list[int], colours: _Colours, successors: _Neighbours) -> _
 
 
 def _candidates(classes: dict[int, list[int]]) -> list[int]:
-    """Returns the members of the largest class, of the lowest colour among several.
+    """Return the members of the largest class, of the lowest colour among several.
 
     Any rule that looks at colours alone would do. The largest class leaves the least to search: on
     the incidence graph of a projective plane with 64 nodes the smallest took 45 times as long.
@@ -282,7 +282,7 @@ def _single_out(
     predecessors: _Neighbours,
     successors: _Neighbours,
 ) -> _Colours:
-    """Returns the refined colouring in which ``node`` precedes the others of its class."""
+    """Return the refined colouring in which `node` precedes the others of its class."""
     trial = colours.copy()
     colour = colours[node]
     others = [v for v in classes[colour] if v != node]
@@ -312,7 +312,7 @@ def _search(
     successors: _Neighbours,
     known: _Known,
 ) -> list[int]:
-    """Orders a connected graph by singling out each node of one class; the least result wins."""
+    """Order a connected graph by singling out each node of one class; the least result wins."""
     quick = _descend(nodes, colours, classes, successors)
     description = _describe(quick, colours, successors)
     if description in known:

@@ -1,7 +1,5 @@
 """Cells: small labelled directed acyclic graphs, the inner level of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +10,11 @@ from hotnas_torch.arch._json import check_keys, check_list, check_pairs, content
 from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.dag import (
     check_edges,
-    check_index,
     nodes_on_paths,
     renumbered,
     topological_order,
 )
+from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Cell"]
@@ -30,18 +28,18 @@ class Cell:
     """A directed acyclic graph whose nodes carry operation labels.
 
     Node 0 is the input, the last node the output, and every node lies on a path between them. The
-    one exception is ``Cell(("input", "output"), ())``, the cell that computes nothing. Labels are
+    one exception is `Cell(("input", "output"), ())`, the cell that computes nothing. Labels are
     free strings; a node may thus stand for a graph of a lower level by carrying that graph's key.
 
     Cells are immutable and compare by value, on the numbering given; two cells are isomorphic
-    exactly when ``a.canonical() == b.canonical()``.
+    exactly when `a.canonical() == b.canonical()`.
 
     Args:
-        ops: Labels, ``ops[0] == "input"`` and ``ops[-1] == "output"``, n >= 2 non-empty strings.
-        edges: Pairs (i, j) with i < j, sorted, without repeats. :meth:`from_edges` takes any order.
+        ops: Labels, `ops[0] == "input"` and `ops[-1] == "output"`, n >= 2 non-empty strings.
+        edges: Pairs (i, j) with i < j, sorted, without repeats. `from_edges` takes any order.
 
     Raises:
-        TypeError: ``ops`` is not a tuple of str, or ``edges`` not a tuple of pairs of int.
+        TypeError: `ops` is not a tuple of str, or `edges` not a tuple of pairs of int.
         ArchitectureError: The labels or edges break the rules above; the message names the item.
 
     Example:
@@ -52,7 +50,7 @@ class Cell:
 
     ops: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
-    _canonical: Cell | None = field(default=None, init=False, repr=False, compare=False)
+    _canonical: "Cell | None" = field(default=None, init=False, repr=False, compare=False)
     _key: str | None = field(default=None, init=False, repr=False, compare=False)
     _hash: int | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -65,8 +63,8 @@ class Cell:
     @classmethod
     def from_edges(
         cls, ops: Iterable[str], edges: Iterable[Iterable[int]], *, prune: bool = False
-    ) -> Cell:
-        """Builds a cell from edges in any order, between nodes in any order.
+    ) -> "Cell":
+        """Build a cell from edges in any order, between nodes in any order.
 
         Repeated edges count once. If an edge goes from a higher to a lower node, the nodes are
         renumbered topologically, always taking the lowest available one; node 0 must be the input
@@ -76,19 +74,19 @@ class Cell:
             ops: Labels of the n nodes.
             edges: Pairs of node numbers.
             prune: Drop every node that is on no path from input to output. If no path is left, the
-                result is ``Cell(("input", "output"), ())``.
+                result is `Cell(("input", "output"), ())`.
 
         Raises:
             TypeError: A label is no string or an edge no pair of integers.
             ArchitectureError: A node number out of range, a cycle among the nodes that are kept, or
-                with ``prune=False`` a node that is on no path from input to output.
+                with `prune=False` a node that is on no path from input to output.
 
         Example:
             >>> Cell.from_edges(["input", "conv", "pool", "output"], [(1, 3), (0, 1)], prune=True)
             Cell(ops=('input', 'conv', 'output'), edges=((0, 1), (1, 2)))
         """
         if isinstance(ops, str):
-            raise TypeError(f"ops must be a sequence of labels, got the single string {ops!r}.")
+            raise TypeError(f"ops must be a sequence of labels; got the single string {ops!r}")
         labels = tuple(ops)
         _check_ops(labels)
         pairs = sorted(_check_pairs(edges, len(labels)))
@@ -102,7 +100,7 @@ class Cell:
                 wrong = next((i, j) for i, j in pairs if j == 0 or i == last)
                 raise ArchitectureError(
                     f"edges contain {wrong}, which enters the input (node 0) or leaves the output "
-                    f"(node {last}) (remove it, or pass prune=True)."
+                    f"(node {last}) (remove it, or pass prune=True)"
                 )
             labels, pairs = renumbered(labels, pairs, order)
         return cls(labels, tuple(pairs))
@@ -118,29 +116,29 @@ class Cell:
         return len(self.ops) - 2
 
     def predecessors(self, node: int) -> tuple[int, ...]:
-        """Returns the nodes with an edge into ``node``, ascending."""
+        """Return the nodes with an edge into `node`, ascending."""
         self._check_node(node)
         return tuple(i for i, j in self.edges if j == node)
 
     def successors(self, node: int) -> tuple[int, ...]:
-        """Returns the nodes that ``node`` has an edge to, ascending."""
+        """Return the nodes that `node` has an edge to, ascending."""
         self._check_node(node)
         return tuple(j for i, j in self.edges if i == node)
 
     def adjacency(self) -> torch.Tensor:
-        """Returns the adjacency matrix, (n, n) bool on the CPU; entry (i, j) is the edge i -> j."""
+        """Return the adjacency matrix, (n, n) bool on the CPU; entry (i, j) is the edge i -> j."""
         matrix = torch.zeros(self.num_nodes, self.num_nodes, dtype=torch.bool)
         if self.edges:
             i, j = zip(*self.edges, strict=True)
             matrix[list(i), list(j)] = True
         return matrix
 
-    def canonical(self) -> Cell:
-        """Returns the representative of this cell's isomorphism class.
+    def canonical(self) -> "Cell":
+        """Return the representative of this cell's isomorphism class.
 
         Two cells have equal canonical forms exactly when a renumbering turns one into the other
         with its labels. The numbering is topological, by longest path from the input. Computed
-        once per object; see :func:`hotnas_torch.arch.canonical.canonical_order` for the cost.
+        once per object; see `hotnas_torch.arch.canonical.canonical_order` for the cost.
         """
         form = self._canonical
         if form is None:
@@ -164,15 +162,15 @@ class Cell:
         return digest
 
     def to_json(self) -> dict[str, Any]:
-        """Returns ``{"ops": [...], "edges": [[i, j], ...]}``, ready for ``json.dumps``."""
+        """Return `{"ops": [...], "edges": [[i, j], ...]}`, ready for `json.dumps`."""
         return {"ops": list(self.ops), "edges": [list(edge) for edge in self.edges]}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Cell:
-        """Builds the cell that :meth:`to_json` described, with the same numbering.
+    def from_json(cls, data: Mapping[str, Any]) -> "Cell":
+        """Build the cell that `to_json` described, with the same numbering.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be.
         """
         check_keys(data, "a cell", required=("ops", "edges"))
@@ -192,29 +190,29 @@ class Cell:
 
     def _check_node(self, node: int) -> None:
         if not 0 <= node < len(self.ops):
-            raise IndexError(f"node must be in 0..{len(self.ops) - 1}, got {node}.")
+            raise IndexError(f"node must be in 0..{len(self.ops) - 1}; got {node}")
 
 
 def _check_ops(ops: object) -> None:
     if not isinstance(ops, tuple):
         raise TypeError(
-            f"ops must be a tuple of str, got {type(ops).__name__} (pass tuple(ops), or build the "
-            "cell with Cell.from_edges, which takes any sequence)."
+            f"ops must be a tuple of str; got {type(ops).__name__} (pass tuple(ops), or build the "
+            "cell with Cell.from_edges, which takes any sequence)"
         )
     if len(ops) < 2:
         raise ArchitectureError(
-            f"ops must hold at least the input and the output, got {len(ops)} labels: {ops!r}."
+            f"ops must hold at least the input and the output; got {len(ops)} labels: {ops!r}"
         )
     for position, label in enumerate(ops):
         if not isinstance(label, str):
-            raise TypeError(f"ops[{position}] must be a str, got {label!r}.")
+            raise TypeError(f"ops[{position}] must be a str; got {label!r}")
         if not label:
-            raise ArchitectureError(f"ops[{position}] must be a non-empty label, got ''.")
+            raise ArchitectureError(f"ops[{position}] must be a non-empty label; got ''")
     if ops[0] != INPUT or ops[-1] != OUTPUT:
         position, expected = (0, INPUT) if ops[0] != INPUT else (len(ops) - 1, OUTPUT)
         raise ArchitectureError(
-            f"ops[{position}] must be {expected!r}, got {ops[position]!r} (the input comes first, "
-            "the output last)."
+            f"ops[{position}] must be {expected!r}; got {ops[position]!r} (the input comes first, "
+            "the output last)"
         )
 
 
@@ -225,14 +223,14 @@ def _check_pairs(edges: Iterable[Iterable[int]], num_nodes: int) -> set[tuple[in
             i, j = edge
         except (TypeError, ValueError):
             raise TypeError(
-                f"edges[{position}] must be a pair of node numbers, got {edge!r}."
+                f"edges[{position}] must be a pair of node numbers; got {edge!r}"
             ) from None
-        i = check_index(i, f"edges[{position}][0]")
-        j = check_index(j, f"edges[{position}][1]")
+        i = integer(f"edges[{position}][0]", i)
+        j = integer(f"edges[{position}][1]", j)
         if not (0 <= i < num_nodes and 0 <= j < num_nodes):
             raise ArchitectureError(
                 f"edges[{position}] = {(i, j)} names a node outside 0..{num_nodes - 1}, "
-                f"ops has {num_nodes} labels."
+                f"ops has {num_nodes} labels"
             )
         pairs.add((i, j))
     return pairs

@@ -5,14 +5,12 @@ the source, node n-1 the sink, edges a sorted tuple of pairs. The rules they sha
 """
 
 import heapq
-import operator
 from collections.abc import Iterable, Sequence
 
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = [
     "check_edges",
-    "check_index",
     "longest_paths",
     "nodes_on_paths",
     "renumbered",
@@ -22,33 +20,13 @@ __all__ = [
 Edges = tuple[tuple[int, int], ...]
 
 
-def check_index(value: object, argument: str) -> int:
-    """Returns ``value`` as a plain int.
-
-    Args:
-        value: Anything that Python accepts as an index (int, numpy integer); bool is refused.
-        argument: Name used in the message, for example ``"edges[3][0]"``.
-
-    Raises:
-        TypeError: ``value`` is not an integer.
-    """
-    if type(value) is int:
-        return value
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise TypeError(f"{argument} must be an int, got {value!r} of type {type(value).__name__}.")
-
-
 def check_edges(edges: object, names: Sequence[str], argument: str = "edges") -> None:
-    """Checks a sorted edge list in which every node lies on a source-to-sink path.
+    """Check a sorted edge list in which every node lies on a source-to-sink path.
 
     Args:
         edges: Tuple of pairs (i, j) with 0 <= i < j < n, strictly increasing.
         names: How to call node i in a message, n entries.
-        argument: Name of ``edges`` in messages.
+        argument: Name of `edges` in messages.
 
     Raises:
         TypeError: Not a tuple of pairs of int.
@@ -59,8 +37,8 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
     """
     if not isinstance(edges, tuple):
         raise TypeError(
-            f"{argument} must be a tuple of (int, int) pairs, got {type(edges).__name__} "
-            f"(convert it: tuple(sorted((i, j) for i, j in {argument})))."
+            f"{argument} must be a tuple of (int, int) pairs; got {type(edges).__name__} "
+            f"(convert it: tuple(sorted((i, j) for i, j in {argument})))"
         )
     num_nodes = len(names)
     # Sources ascend, so when an edge is read every edge into its source has been read already.
@@ -74,24 +52,24 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
             i = j = None
         if type(edge) is not tuple or type(i) is not int or type(j) is not int:
             raise TypeError(
-                f"{argument}[{position}] must be a tuple of two ints (i, j), got {edge!r}."
+                f"{argument}[{position}] must be a tuple of two ints (i, j); got {edge!r}"
             )
         if not (0 <= i < num_nodes and 0 <= j < num_nodes):
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} names a node outside 0..{num_nodes - 1}, "
-                f"there are {num_nodes} nodes (fix the edge, or add the missing node)."
+                f"there are {num_nodes} nodes (fix the edge, or add the missing node)"
             )
         if i >= j:
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} must go from a lower to a higher node: nodes are "
                 "numbered topologically and the graph is acyclic (renumber the nodes; "
-                "Cell.from_edges does that for any acyclic edge list)."
+                "Cell.from_edges does that for any acyclic edge list)"
             )
         if edge <= previous:
             fault = "is repeated" if edge == previous else f"comes after {previous}"
             raise ArchitectureError(
                 f"{argument}[{position}] = {edge} {fault}; edges must be sorted and distinct "
-                f"(pass tuple(sorted(set({argument}))))."
+                f"(pass tuple(sorted(set({argument}))))"
             )
         previous = edge
         if from_source[i]:
@@ -108,12 +86,12 @@ def check_edges(edges: object, names: Sequence[str], argument: str = "edges") ->
         raise ArchitectureError(
             f"{argument} must put every node on a path from input to output; node {node} "
             f"({names[node]}) {lacking} (connect it or drop it; Cell.from_edges(..., prune=True) "
-            "drops such nodes)."
+            "drops such nodes)"
         )
 
 
 def nodes_on_paths(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[int]:
-    """Returns the nodes on at least one path from node 0 to node num_nodes-1, ascending.
+    """Return the nodes on at least one path from node 0 to node num_nodes-1, ascending.
 
     The edges may come in any order and may contain cycles. The list is empty when the sink is not
     reachable. Complexity: O(num_nodes + number of edges).
@@ -141,7 +119,7 @@ def _reached(start: int, neighbours: Sequence[Sequence[int]]) -> list[bool]:
 
 
 def topological_order(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[int]:
-    """Returns the topological order that takes the lowest available node first (Kahn).
+    """Return the topological order that takes the lowest available node first (Kahn).
 
     The last node stays last when it has no outgoing edge: whatever waits then waits, directly or
     not, for an available node with a lower number.
@@ -169,7 +147,7 @@ def topological_order(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[
         cycle = _find_cycle(successors, waiting)
         raise ArchitectureError(
             f"edges must be acyclic; found the cycle {' -> '.join(map(str, cycle))} "
-            "(remove or reverse one of its edges)."
+            "(remove or reverse one of its edges)"
         )
     return order
 
@@ -192,7 +170,7 @@ def _find_cycle(successors: Sequence[Sequence[int]], waiting: Sequence[int]) -> 
 
 
 def longest_paths(num_nodes: int, edges: Edges) -> list[int]:
-    """Returns the largest number of edges from node 0 to each node, for a sorted edge list."""
+    """Return the largest number of edges from node 0 to each node, for a sorted edge list."""
     depth = [0] * num_nodes
     for i, j in edges:
         if depth[i] >= depth[j]:
@@ -203,7 +181,7 @@ def longest_paths(num_nodes: int, edges: Edges) -> list[int]:
 def renumbered(
     labels: tuple[str, ...], edges: Iterable[tuple[int, int]], order: Sequence[int]
 ) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """Returns labels and sorted edges after ``order[new] = old``; nodes left out are dropped."""
+    """Return labels and sorted edges after `order[new] = old`; nodes left out are dropped."""
     new = {old: position for position, old in enumerate(order)}
     pairs = sorted((new[i], new[j]) for i, j in edges if i in new and j in new)
     return tuple(labels[old] for old in order), pairs

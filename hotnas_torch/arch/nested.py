@@ -1,7 +1,5 @@
 """Graphs of graphs: cells whose nodes may be cells themselves, to any depth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +17,19 @@ __all__ = ["NestedCell", "cell_from_json"]
 class NestedCell(Cell):
     """A cell in which some nodes are cells of the level below, nested or not.
 
-    It is a :class:`Cell` whose label, at a node that is a graph, is that graph's key. Canonical
+    It is a `Cell` whose label, at a node that is a graph, is that graph's key. Canonical
     form, key and equality therefore know the contents of every level, and networks of nested cells
-    are ordinary networks. :meth:`from_nodes` builds one without naming keys.
+    are ordinary networks. `from_nodes` builds one without naming keys.
 
     Args:
-        ops: Labels; ``graphs[i].key`` where node i is a graph.
-        edges: As for :class:`Cell`.
+        ops: Labels; `graphs[i].key` where node i is a graph.
+        edges: As for `Cell`.
         graphs: The graph of each node, None where a node is an operation, n entries. At least one
             is a graph. Repeated graphs should be the same object.
 
     Raises:
         TypeError: An argument is of the wrong kind.
-        ArchitectureError: What :class:`Cell` refuses; no graph; a graph in place of the input or
+        ArchitectureError: What `Cell` refuses; no graph; a graph in place of the input or
             output; or a label that is not the key of its graph.
 
     Example:
@@ -52,39 +50,41 @@ class NestedCell(Cell):
         Cell.__post_init__(self)
         if not isinstance(self.graphs, tuple):
             raise TypeError(
-                f"graphs must be a tuple of Cell or None, got {type(self.graphs).__name__} "
-                "(pass tuple(graphs), or build it with NestedCell.from_nodes)."
+                f"graphs must be a tuple of Cell or None; got {type(self.graphs).__name__} "
+                "(pass tuple(graphs), or build it with NestedCell.from_nodes)"
             )
         if len(self.graphs) != len(self.ops):
             raise ArchitectureError(
-                f"graphs must have one entry per node, {len(self.ops)}, got {len(self.graphs)}."
+                f"graphs must have one entry per node, {len(self.ops)}; got {len(self.graphs)}"
             )
         for node, graph in enumerate(self.graphs):
             if graph is None:
                 continue
             if not isinstance(graph, Cell):
-                raise TypeError(f"graphs[{node}] must be a Cell or None, got {graph!r}.")
+                raise TypeError(f"graphs[{node}] must be a Cell or None; got {graph!r}")
             if node in (0, len(self.ops) - 1):
                 raise ArchitectureError(
-                    f"graphs[{node}] must be None: node {node} is the {self.ops[node]}."
+                    f"graphs[{node}] must be None: node {node} is the {self.ops[node]}"
                 )
             if self.ops[node] != graph.key:
                 raise ArchitectureError(
-                    f"ops[{node}] must be the key of graphs[{node}], {graph.key!r}, got "
-                    f"{self.ops[node]!r} (NestedCell.from_nodes fills it in)."
+                    f"ops[{node}] must be the key of graphs[{node}], {graph.key!r}; got "
+                    f"{self.ops[node]!r} (NestedCell.from_nodes fills it in)"
                 )
         if not any(self.graphs):
             raise ArchitectureError(
-                "graphs must hold at least one graph, got None alone (a cell of operations only is "
-                "a Cell)."
+                "graphs must hold at least one graph; got None alone (a cell of operations only is "
+                "a Cell)"
             )
 
     @classmethod
-    def from_nodes(cls, nodes: Iterable[str | Cell], edges: Iterable[Iterable[int]]) -> NestedCell:
-        """Builds a nested cell from operations and graphs in topological order.
+    def from_nodes(
+        cls, nodes: Iterable[str | Cell], edges: Iterable[Iterable[int]]
+    ) -> "NestedCell":
+        """Build a nested cell from operations and graphs in topological order.
 
         Args:
-            nodes: A label or a graph for each node, ``"input"`` first and ``"output"`` last.
+            nodes: A label or a graph for each node, `"input"` first and `"output"` last.
             edges: Pairs (i, j) with i < j in any order.
 
         Raises:
@@ -92,13 +92,13 @@ class NestedCell(Cell):
             ArchitectureError: As for the class.
         """
         if isinstance(nodes, str):
-            raise TypeError(f"nodes must be a sequence of nodes, got the single string {nodes!r}.")
+            raise TypeError(f"nodes must be a sequence of nodes; got the single string {nodes!r}")
         listed = list(nodes)
         for position, node in enumerate(listed):
             if not isinstance(node, (str, Cell)):
                 raise TypeError(
-                    f"nodes[{position}] must be a label or a Cell, got {node!r} of type "
-                    f"{type(node).__name__}."
+                    f"nodes[{position}] must be a label or a Cell; got {node!r} of type "
+                    f"{type(node).__name__}"
                 )
         return cls(
             tuple(node.key if isinstance(node, Cell) else node for node in listed),
@@ -128,8 +128,8 @@ class NestedCell(Cell):
         """Number of operation nodes in all levels; inputs and outputs do not count."""
         return sum(1 if graph is None else graph.num_operations for graph in self.graphs[1:-1])
 
-    def canonical(self) -> NestedCell:
-        """Returns the representative of this cell's isomorphism class, at all levels.
+    def canonical(self) -> "NestedCell":
+        """Return the representative of this cell's isomorphism class, at all levels.
 
         Two nested cells have equal canonical forms exactly when renumbering the nodes, on every
         level, turns one into the other with its labels.
@@ -150,7 +150,7 @@ class NestedCell(Cell):
         return form
 
     def flatten(self) -> Cell:
-        """Returns the cell of operations alone, every graph in the place of its node.
+        """Return the cell of operations alone, every graph in the place of its node.
 
         An edge into a graph leads to all nodes that its input leads to, an edge out of it comes
         from all nodes that lead to its output. What the library computes at a graph's ends (the
@@ -165,10 +165,10 @@ class NestedCell(Cell):
         return _without_joints(labels, pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description ready for ``json.dumps``; a repeated graph is written once.
+        """Return a description ready for `json.dumps`; a repeated graph is written once.
 
-        ``{"graphs": [distinct graphs], "nodes": ["input", label or place in graphs, ...,
-        "output"], "edges": [[i, j], ...]}``.
+        `{"graphs": [distinct graphs], "nodes": ["input", label or place in graphs, ...,
+        "output"], "edges": [[i, j], ...]}`.
         """
         distinct = {
             graph: place
@@ -184,13 +184,13 @@ class NestedCell(Cell):
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> NestedCell:
-        """Builds the nested cell that :meth:`to_json` described, with the same numbering.
+    def from_json(cls, data: Mapping[str, Any]) -> "NestedCell":
+        """Build the nested cell that `to_json` described, with the same numbering.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be; for
-                a fault inside a graph the message starts with its place, as in ``graphs[2]:``.
+                a fault inside a graph the message starts with its place, as in `graphs[2]:`.
         """
         check_keys(data, "a nested cell", required=("graphs", "nodes", "edges"))
         distinct = []
@@ -203,7 +203,7 @@ class NestedCell(Cell):
         given = data["nodes"]
         if not isinstance(given, list):
             raise ArchitectureError(
-                f"nodes must be a list, got {given!r} of type {type(given).__name__}."
+                f"nodes must be a list; got {given!r} of type {type(given).__name__}"
             )
         for position, node in enumerate(given):
             if isinstance(node, str):
@@ -213,7 +213,7 @@ class NestedCell(Cell):
             else:
                 raise ArchitectureError(
                     f"nodes[{position}] must be a label or the place of a graph in 'graphs', "
-                    f"0..{len(distinct) - 1}, got {node!r}."
+                    f"0..{len(distinct) - 1}; got {node!r}"
                 )
         return cls(
             tuple(node.key if isinstance(node, Cell) else node for node in nodes),
@@ -228,7 +228,7 @@ class NestedCell(Cell):
         return (NestedCell, (self.ops, self.edges, self.graphs))
 
     def _unfold(self, labels: list[str | None], pairs: list[tuple[int, int]]) -> tuple[int, int]:
-        """Appends all levels, with joints (None) for the ends of graphs; returns its own ends."""
+        """Append all levels, with joints (None) for the ends of graphs; returns its own ends."""
         ends = []
         for label, graph in zip(self.ops, self.graphs, strict=True):
             if isinstance(graph, NestedCell):
@@ -249,10 +249,10 @@ class NestedCell(Cell):
 
 
 def cell_from_json(data: Mapping[str, Any]) -> Cell:
-    """Builds the cell or nested cell that its ``to_json`` described.
+    """Build the cell or nested cell that its `to_json` described.
 
     Raises:
-        TypeError: ``data`` is not a mapping.
+        TypeError: `data` is not a mapping.
         ArchitectureError: It describes neither.
     """
     if isinstance(data, Mapping) and "graphs" in data:
@@ -261,7 +261,7 @@ def cell_from_json(data: Mapping[str, Any]) -> Cell:
 
 
 def _without_joints(labels: Sequence[str | None], pairs: Sequence[tuple[int, int]]) -> Cell:
-    """Joins what leads to a joint with what it leads to; the first and last are the ends."""
+    """Join what leads to a joint with what it leads to; the first and last are the ends."""
     successors: list[list[int]] = [[] for _ in labels]
     for i, j in pairs:
         successors[i].append(j)

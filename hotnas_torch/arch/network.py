@@ -1,7 +1,5 @@
 """Networks: macro graphs of cells, the outer level of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +16,7 @@ from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.dag import check_edges, longest_paths
 from hotnas_torch.arch.nested import cell_from_json
+from hotnas_torch.arguments import choice, shown
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Network"]
@@ -27,7 +26,7 @@ __all__ = ["Network"]
 class Network:
     """A directed acyclic macro graph whose nodes are cells, with the width and resolution of each.
 
-    Networks are immutable and compare by value. :attr:`key` tells whether two networks are the same
+    Networks are immutable and compare by value. `key` tells whether two networks are the same
     up to the numbering of nodes and cells.
 
     Args:
@@ -41,7 +40,7 @@ class Network:
         input_channels: Width that a cell's cumulative width is measured against, usually the
             stem's, > 0.
         spec: The architecture's official string in its search space, where it has one. Part of the
-            network's identity, as two strings may give the same graph; not part of :attr:`key`.
+            network's identity, as two strings may give the same graph; not part of `key`.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -66,20 +65,20 @@ class Network:
     def __post_init__(self) -> None:
         if not isinstance(self.cells, tuple):
             raise TypeError(
-                f"cells must be a tuple of Cell, got {type(self.cells).__name__} "
-                "(pass tuple(cells))."
+                f"cells must be a tuple of Cell; got {type(self.cells).__name__} "
+                "(pass tuple(cells))"
             )
         for position, cell in enumerate(self.cells):
             if not isinstance(cell, Cell):
-                raise TypeError(f"cells[{position}] must be a Cell, got {cell!r}.")
+                raise TypeError(f"cells[{position}] must be a Cell; got {cell!r}")
         num_cells = len(self.cells)
         if num_cells == 0:
-            raise ArchitectureError("cells must hold at least one Cell, got none.")
+            raise ArchitectureError("cells must hold at least one Cell; got none")
         _check_counts(self.channels, num_cells, "channels")
         _check_counts(self.downsampling, num_cells, "downsampling")
         _check_positive(self.input_channels, "input_channels")
         if not isinstance(self.spec, str):
-            raise TypeError(f"spec must be a str, got {self.spec!r}.")
+            raise TypeError(f"spec must be a str; got {self.spec!r}")
         chain = _chain_edges(num_cells)
         if self.edges == () or self.edges == chain:
             # All chains of one length share one tuple.
@@ -97,8 +96,8 @@ class Network:
         *,
         input_channels: int = 1,
         spec: str = "",
-    ) -> Network:
-        """Builds the network input -> cells[0] -> ... -> cells[N-1] -> output.
+    ) -> "Network":
+        """Build the network input -> cells[0] -> ... -> cells[N-1] -> output.
 
         Arguments and errors as for the class; any sequence is accepted.
         """
@@ -121,7 +120,7 @@ class Network:
         return self.edges == _chain_edges(len(self.cells))
 
     def positions(self) -> tuple[float, ...]:
-        """Returns delta_s / delta per cell, in (0, 1), N floats.
+        """Return delta_s / delta per cell, in (0, 1), N floats.
 
         delta_s is the longest path from the input to cell s and delta the longest path from input
         to output, in macro edges; in a chain cell s = 1..N is at s / (N + 1).
@@ -132,28 +131,26 @@ class Network:
         return tuple(d / depth[-1] for d in depth[1:-1])
 
     def masses(self, mode: Literal["channels", "uniform"] = "channels") -> tuple[float, ...]:
-        """Returns the mass of each cell, N positive floats that sum to 1.
+        """Return the mass of each cell, N positive floats that sum to 1.
 
         Args:
-            mode: ``"channels"``: proportional to the output channels, as in the HOTNAS paper.
-                ``"uniform"``: 1/N.
+            mode: `"channels"`: proportional to the output channels, as in the HOTNAS paper.
+                `"uniform"`: 1/N.
 
         Raises:
             ValueError: Unknown mode.
         """
-        if mode == "uniform":
+        if choice("mode", mode, ("channels", "uniform")) == "uniform":
             return (1.0 / len(self.cells),) * len(self.cells)
-        if mode == "channels":
-            total = sum(self.channels)
-            return tuple(c / total for c in self.channels)
-        raise ValueError(f"mode must be 'channels' or 'uniform', got {mode!r}.")
+        total = sum(self.channels)
+        return tuple(c / total for c in self.channels)
 
     @property
     def key(self) -> str:
         """Hex digest (32 digits) of the network up to renumbering, the same on every run.
 
         Equal exactly when a renumbering of the cells in the macro graph, and of the nodes in each
-        cell, turns one network into the other with labels, channels and resolutions; ``spec`` has
+        cell, turns one network into the other with labels, channels and resolutions; `spec` has
         no part in it. (Exactly, up to collisions of a 128-bit digest.)
         """
         digest = self._key
@@ -171,10 +168,10 @@ class Network:
         return digest
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description ready for ``json.dumps``; a repeated cell is written once.
+        """Return a description ready for `json.dumps`; a repeated cell is written once.
 
-        ``{"cells": [distinct cells], "layout": [which of them, per position], "channels": [...],
-        "downsampling": [...], "edges": [[i, j], ...], "input_channels": c, "spec": "..."}``.
+        `{"cells": [distinct cells], "layout": [which of them, per position], "channels": [...],
+        "downsampling": [...], "edges": [[i, j], ...], "input_channels": c, "spec": "..."}`.
         """
         distinct = {cell: place for place, cell in enumerate(dict.fromkeys(self.cells))}
         return {
@@ -188,15 +185,15 @@ class Network:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Network:
-        """Builds the network that :meth:`to_json` described.
+    def from_json(cls, data: Mapping[str, Any]) -> "Network":
+        """Build the network that `to_json` described.
 
-        The keys ``edges``, ``input_channels`` and ``spec`` may be left out.
+        The keys `edges`, `input_channels` and `spec` may be left out.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be; for
-                a fault inside a cell the message starts with its place, as in ``cells[2]:``.
+                a fault inside a cell the message starts with its place, as in `cells[2]:`.
         """
         check_keys(
             data,
@@ -215,7 +212,7 @@ class Network:
             if not 0 <= place < len(distinct):
                 raise ArchitectureError(
                     f"layout[{position}] must be the place of a cell in 'cells', "
-                    f"0..{len(distinct) - 1}, got {place}."
+                    f"0..{len(distinct) - 1}; got {place}"
                 )
         return cls(
             tuple(distinct[place] for place in layout),
@@ -256,12 +253,12 @@ def _chain_edges(num_cells: int) -> tuple[tuple[int, int], ...]:
 def _check_counts(values: object, num_cells: int, argument: str) -> None:
     if not isinstance(values, tuple):
         raise TypeError(
-            f"{argument} must be a tuple of int, got {type(values).__name__} "
-            f"(pass tuple({argument}))."
+            f"{argument} must be a tuple of int; got {type(values).__name__} "
+            f"(pass tuple({argument}))"
         )
     if len(values) != num_cells:
         raise ArchitectureError(
-            f"{argument} must have one entry per cell, {num_cells}, got {len(values)}: {values}."
+            f"{argument} must have one entry per cell, {num_cells}; got {len(values)}: {values}"
         )
     for position, value in enumerate(values):
         _check_positive(value, f"{argument}[{position}]")
@@ -269,6 +266,6 @@ def _check_counts(values: object, num_cells: int, argument: str) -> None:
 
 def _check_positive(value: object, argument: str) -> None:
     if type(value) is not int:
-        raise TypeError(f"{argument} must be an int, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{argument} must be an integer; got {shown(value)}")
     if value <= 0:
-        raise ArchitectureError(f"{argument} must be positive, got {value}.")
+        raise ArchitectureError(f"{argument} must be positive; got {value}")

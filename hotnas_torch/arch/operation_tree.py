@@ -1,6 +1,5 @@
+# Over 400 lines: a tree, a cost matrix and what they check.
 """Costs of exchanging one operation for another, as path lengths in a tree."""
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ class OperationTree:
 
     The cost D of exchanging two operations is the length of the path between their leaves. Lengths
     may be tensors that require gradients; D is then differentiable in them. A cost matrix without a
-    tree behind it has the same interface through :meth:`from_matrix`.
+    tree behind it has the same interface through `from_matrix`.
 
     Args:
         parents: Parent of every node; None for the root, of which there is one. The leaves are the
@@ -55,12 +54,12 @@ class OperationTree:
             if node not in lengths:
                 raise ArchitectureError(
                     f"lengths must give the length of the edge above every node but the root; "
-                    f"{node!r} is missing."
+                    f"{node!r} is missing"
                 )
         for node in lengths:
             if node not in self._edges:
                 known = "is the root" if node in parents else "is not in parents"
-                raise ArchitectureError(f"lengths has an entry for {node!r}, which {known}.")
+                raise ArchitectureError(f"lengths has an entry for {node!r}, which {known}")
         inner = set(parents.values())
         self._set_labels(tuple(node for node in parents if node not in inner))
         self._set_lengths([lengths[node] for node in self._edges], self._edges)
@@ -74,11 +73,11 @@ class OperationTree:
     @classmethod
     def from_matrix(
         cls, labels: Sequence[str], matrix: Tensor | Sequence[Sequence[float]]
-    ) -> OperationTree:
-        """Wraps a matrix of operation costs in the interface of a tree.
+    ) -> "OperationTree":
+        """Wrap a matrix of operation costs in the interface of a tree.
 
-        :meth:`lengths_tensor` and :meth:`with_lengths` then work on the costs themselves, the
-        entries above the diagonal row by row. Gradients reach a tensor ``matrix``.
+        `lengths_tensor` and `with_lengths` then work on the costs themselves, the
+        entries above the diagonal row by row. Gradients reach a tensor `matrix`.
 
         Args:
             labels: L distinct labels.
@@ -86,14 +85,14 @@ class OperationTree:
                 zero on the diagonal.
 
         Raises:
-            TypeError: ``matrix`` is no floating tensor or sequence of numbers.
+            TypeError: `matrix` is no floating tensor or sequence of numbers.
             ArchitectureError: Wrong shape or values; the message names the pair of labels.
         """
         return _CostMatrix(labels, matrix)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The operation labels, in the order of the rows of :meth:`distance_matrix`."""
+        """The operation labels, in the order of the rows of `distance_matrix`."""
         return self._labels
 
     @property
@@ -103,9 +102,9 @@ class OperationTree:
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """Names of the lengths in the order of :meth:`lengths_tensor`.
+        """Names of the lengths in the order of `lengths_tensor`.
 
-        An edge is named by its lower node; in a cost matrix ``"a|b"`` names the cost of a pair.
+        An edge is named by its lower node; in a cost matrix `"a|b"` names the cost of a pair.
         """
         return self._edges
 
@@ -117,7 +116,7 @@ class OperationTree:
         return dict(zip(self._edges, self._lengths, strict=True))
 
     def index(self, label: str) -> int:
-        """Returns the row of ``label`` in :meth:`distance_matrix`.
+        """Return the row of `label` in `distance_matrix`.
 
         Raises:
             ArchitectureError: The label is unknown; the message lists the known ones.
@@ -127,14 +126,14 @@ class OperationTree:
             known = ", ".join(repr(known) for known in self._labels)
             raise ArchitectureError(
                 f"label {label!r} is not an operation of this tree; known labels: {known} "
-                "(add it as a leaf, or pass the tree of the search space the cell is from)."
+                "(add it as a leaf, or pass the tree of the search space the cell is from)"
             )
         return place
 
     def lengths_tensor(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Returns the lengths as one vector, shape (number of edges,), in the order of ``edges``.
+        """Return the lengths as one vector, shape (number of edges,), in the order of `edges`.
 
         Args:
             dtype: Default: that of the tensors it was built with, otherwise torch's default dtype.
@@ -146,23 +145,23 @@ class OperationTree:
             return self._lengths.to(device=device, dtype=dtype)
         return torch.tensor(self._lengths, dtype=dtype or torch.get_default_dtype(), device=device)
 
-    def with_lengths(self, lengths: Tensor) -> OperationTree:
-        """Returns the same tree with other lengths.
+    def with_lengths(self, lengths: Tensor) -> "OperationTree":
+        """Return the same tree with other lengths.
 
         Args:
             lengths: Floating tensor of shape (number of edges,), finite and >= 0, in the order of
-                :attr:`edges`. Its gradient is kept.
+                `edges`. Its gradient is kept.
 
         Raises:
-            TypeError: ``lengths`` is not a floating tensor.
+            TypeError: `lengths` is not a floating tensor.
             ArchitectureError: Wrong shape, or a negative or non-finite entry.
         """
         if not isinstance(lengths, Tensor) or not lengths.is_floating_point():
-            raise TypeError(f"lengths must be a floating tensor, got {_kind(lengths)}.")
+            raise TypeError(f"lengths must be a floating tensor; got {_kind(lengths)}")
         if lengths.shape != (len(self._edges),):
             raise ArchitectureError(
-                f"lengths must have shape ({len(self._edges)},), one entry per edge of {self!r}, "
-                f"got {tuple(lengths.shape)}."
+                f"lengths must have shape ({len(self._edges)},), one entry per edge of {self!r}; "
+                f"got {tuple(lengths.shape)}"
             )
         _check_vector(lengths, self._edges)
         other = object.__new__(type(self))
@@ -177,12 +176,12 @@ class OperationTree:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Returns the cost of exchanging each label for each other, shape (L, L).
+        """Return the cost of exchanging each label for each other, shape (L, L).
 
         Args:
-            labels: Labels of rows and columns, repeats allowed. Default: :attr:`labels`.
-            dtype: Floating dtype; default as in :meth:`lengths_tensor`.
-            device: Default as in :meth:`lengths_tensor`.
+            labels: Labels of rows and columns, repeats allowed. Default: `labels`.
+            dtype: Floating dtype; default as in `lengths_tensor`.
+            device: Default as in `lengths_tensor`.
 
         Returns:
             Symmetric, >= 0, zero on the diagonal. Costs of lengths that are plain numbers are
@@ -215,15 +214,15 @@ class OperationTree:
         return matrix[rows[:, None], rows[None, :]]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description ready for ``json.dumps``; tensors are written as numbers."""
+        """Return a description ready for `json.dumps`; tensors are written as numbers."""
         return {"parents": dict(self._parents), "lengths": self._length_values()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> OperationTree:
-        """Builds what :meth:`to_json` described: a tree, or a cost matrix.
+    def from_json(cls, data: Mapping[str, Any]) -> "OperationTree":
+        """Build what `to_json` described: a tree, or a cost matrix.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value is not what it should be.
         """
         if isinstance(data, Mapping) and "matrix" in data:
@@ -261,15 +260,15 @@ class OperationTree:
         self._index = {label: place for place, label in enumerate(labels)}
 
     def _set_lengths(self, values: Sequence[Any], names: Sequence[str]) -> None:
-        """Stores plain numbers as floats, and anything with a tensor in it as one tensor."""
+        """Store plain numbers as floats, and anything with a tensor in it as one tensor."""
         self._lengths: tuple[float, ...] | Tensor
         sample: Tensor | None = None
         for name, value in zip(names, values, strict=True):
             if isinstance(value, Tensor):
                 if value.dim() != 0 or not value.is_floating_point():
                     raise TypeError(
-                        f"lengths[{name!r}] must be a number or a floating 0-d tensor, got a "
-                        f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}."
+                        f"lengths[{name!r}] must be a number or a floating 0-d tensor; got a "
+                        f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
                     )
                 if sample is not None and (value.dtype, value.device) != (
                     sample.dtype,
@@ -277,16 +276,16 @@ class OperationTree:
                 ):
                     raise TypeError(
                         f"lengths must share dtype and device; lengths[{name!r}] has {value.dtype} "
-                        f"on {value.device}, others {sample.dtype} on {sample.device}."
+                        f"on {value.device}, others {sample.dtype} on {sample.device}"
                     )
                 sample = value
             elif isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(
-                    f"lengths[{name!r}] must be a number or a floating 0-d tensor, got "
-                    f"{_kind(value)}."
+                    f"lengths[{name!r}] must be a number or a floating 0-d tensor; got "
+                    f"{_kind(value)}"
                 )
             elif not 0 <= value < math.inf:
-                raise ArchitectureError(f"lengths[{name!r}] must be finite and >= 0, got {value}.")
+                raise ArchitectureError(f"lengths[{name!r}] must be finite and >= 0; got {value}")
         if sample is None:
             self._lengths = tuple(float(value) for value in values)
             return
@@ -296,7 +295,7 @@ class OperationTree:
         _check_vector(self._lengths, names)
 
     def _crossed_edges(self) -> list[list[list[int]]]:
-        """Returns for each pair of labels the edges on the path between them."""
+        """Return for each pair of labels the edges on the path between them."""
         place = {node: position for position, node in enumerate(self._edges)}
         above = []
         for label in self._labels:
@@ -324,10 +323,10 @@ class _CostMatrix(OperationTree):
         names = tuple(labels)
         for position, name in enumerate(names):
             if not isinstance(name, str) or not name:
-                raise TypeError(f"labels[{position}] must be a non-empty str, got {name!r}.")
+                raise TypeError(f"labels[{position}] must be a non-empty str; got {name!r}")
             if names.index(name) != position:
                 raise ArchitectureError(
-                    f"labels[{position}] = {name!r} is repeated; labels must be distinct."
+                    f"labels[{position}] = {name!r} is repeated; labels must be distinct"
                 )
         costs = _cost_tensor(names, matrix)
         size = len(names)
@@ -344,10 +343,10 @@ class _CostMatrix(OperationTree):
     @property
     def parents(self) -> dict[str, str | None]:
         """Not available for a matrix: raises ArchitectureError."""
-        raise ArchitectureError("parents: these operation costs are a matrix, without a tree.")
+        raise ArchitectureError("parents: these operation costs are a matrix, without a tree")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns ``{"labels": [...], "matrix": [[...]]}``."""
+        """Return `{"labels": [...], "matrix": [[...]]}`."""
         matrix = self.distance_matrix(dtype=torch.float64)
         return {"labels": list(self._labels), "matrix": matrix.detach().tolist()}
 
@@ -363,21 +362,21 @@ class _CostMatrix(OperationTree):
 
 def _check_tree(parents: Mapping[str, str | None]) -> None:
     if not isinstance(parents, Mapping):
-        raise TypeError(f"parents must be a mapping of node to parent, got {_kind(parents)}.")
+        raise TypeError(f"parents must be a mapping of node to parent; got {_kind(parents)}")
     roots = []
     for node, parent in parents.items():
         if not isinstance(node, str) or not node:
-            raise TypeError(f"parents has the node {node!r}; nodes are non-empty strings.")
+            raise TypeError(f"parents has the node {node!r}; nodes are non-empty strings")
         if parent is None:
             roots.append(node)
         elif parent not in parents:
             raise ArchitectureError(
                 f"parents[{node!r}] = {parent!r} is not a node itself (add {parent!r}: None if it "
-                "is the root)."
+                "is the root)"
             )
     if len(roots) != 1:
         raise ArchitectureError(
-            f"parents must have exactly one root (a node whose parent is None), got {roots}."
+            f"parents must have exactly one root (a node whose parent is None); got {roots}"
         )
     settled = set(roots)
     for node in parents:
@@ -386,7 +385,7 @@ def _check_tree(parents: Mapping[str, str | None]) -> None:
         while walked is not None and walked not in settled:
             if walked in path:
                 cycle = " -> ".join([*path[path.index(walked) :], walked])
-                raise ArchitectureError(f"parents must form a tree; found the cycle {cycle}.")
+                raise ArchitectureError(f"parents must form a tree; found the cycle {cycle}")
             path.append(walked)
             walked = parents[walked]
         settled.update(path)
@@ -396,19 +395,19 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
     size = len(names)
     if isinstance(matrix, Tensor):
         if not matrix.is_floating_point():
-            raise TypeError(f"matrix must be a floating tensor, got dtype {matrix.dtype}.")
+            raise TypeError(f"matrix must be a floating tensor; got dtype {matrix.dtype}")
         costs = matrix
     else:
         try:
             costs = torch.tensor(matrix, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"matrix must be a floating tensor or a square nest of numbers: {error}."
+                f"matrix must be a floating tensor or a square nest of numbers: {error}"
             ) from None
     if costs.shape != (size, size):
         raise ArchitectureError(
-            f"matrix must have shape ({size}, {size}), one row and column per label, got "
-            f"{tuple(costs.shape)}."
+            f"matrix must have shape ({size}, {size}), one row and column per label; got "
+            f"{tuple(costs.shape)}"
         )
     values = costs.detach()
     scale = values.abs().amax() if size else values.new_zeros(())
@@ -423,7 +422,7 @@ def _cost_tensor(names: tuple[str, ...], matrix: Tensor | Sequence[Sequence[floa
             raise ArchitectureError(
                 f"matrix {rule}; the cost of {names[i]!r} and {names[j]!r} (row {i}, column {j}) "
                 f"is {values[i, j].item():g}, of {names[j]!r} and {names[i]!r} "
-                f"{values[j, i].item():g}."
+                f"{values[j, i].item():g}"
             )
     return costs
 
@@ -444,8 +443,8 @@ def _check_vector(lengths: Tensor, names: Sequence[str]) -> None:
     if not _holds("lengths", valid.all()):
         place = int((~valid).nonzero()[0].item())
         raise ArchitectureError(
-            f"lengths[{names[place]!r}] (entry {place}) must be finite and >= 0, got "
-            f"{values[place].item():g}."
+            f"lengths[{names[place]!r}] (entry {place}) must be finite and >= 0; got "
+            f"{values[place].item():g}"
         )
 
 

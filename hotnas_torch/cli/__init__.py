@@ -1,1 +1,1 @@
-"""Cli."""
+"""The command line: one module per command, and what they share."""

@@ -1,12 +1,10 @@
-"""The command ``hotnas bench``: search methods compared on published tables."""
-
-from __future__ import annotations
+"""The command `hotnas bench`: search methods compared on published tables."""
 
 import argparse
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
+from hotnas_torch.cli.commands import Parser, add_command, add_quiet
 from hotnas_torch.cli.messages import check_output
 from hotnas_torch.comparison import (
     METHODS,
@@ -37,24 +35,26 @@ Each finished search is a file in --out; the same command goes on where it was i
 _RESULTS = ("results.csv", "table.md", "regret.png", "ranks.png")
 
 
-class _Parser(Protocol):
-    def error(self, message: str) -> NoReturn: ...
-
-
 def add_bench(commands: Any) -> None:
-    """Adds the command.
+    """Add the command.
 
     Args:
-        commands: What ``add_subparsers`` of the program's parser returned.
+        commands: What `add_subparsers` of the program's parser returned.
     """
-    bench = commands.add_parser("bench", help="compare search methods on published tables")
-    kinds = bench.add_subparsers(metavar="WHAT", required=True)
-    search = kinds.add_parser(
-        "search",
-        help="every method on every task, over several seeds",
-        description="Compares search methods on published tables: regret, ranks, paired tests.",
-        epilog=_EXAMPLES + _listed(),
+    bench = commands.add_parser(
+        "bench",
+        help="compare search methods on published tables",
+        epilog="examples:\n  hotnas bench search --data data --out runs/compare",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = bench.add_subparsers(metavar="WHAT", required=True)
+    search = add_command(
+        kinds,
+        "search",
+        _bench,
+        summary="every method on every task, over several seeds",
+        description="Compares search methods on published tables: regret, ranks, paired tests.",
+        examples=_EXAMPLES + _listed(),
     )
     search.add_argument(
         "--data",
@@ -80,8 +80,7 @@ def add_bench(commands: Any) -> None:
         search.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help=f"{text}, default {default}"
         )
-    search.add_argument("--quiet", action="store_true", help="no progress bar, no tables")
-    search.set_defaults(run=partial(_bench, search))
+    add_quiet(search)
 
 
 def _listed() -> str:
@@ -95,7 +94,7 @@ def _listed() -> str:
     return "\n".join(lines)
 
 
-def _bench(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _bench(parser: Parser, arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     for name, smallest in (
         ("seeds", 1),

@@ -3,19 +3,15 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn, Protocol
 
+from hotnas_torch.cli.commands import Parser
 from hotnas_torch.integrations.ray import RayExecutor
 
 __all__ = ["add_cluster_arguments", "cluster"]
 
 
-class _Parser(Protocol):
-    def error(self, message: str) -> NoReturn: ...
-
-
 def add_cluster_arguments(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
-    """Adds ``--ray`` and what a task takes.
+    """Add `--ray` and what a task takes.
 
     Args:
         parser: Of a command.
@@ -49,13 +45,13 @@ def _with_article(noun: str) -> str:
 
 @contextmanager
 def cluster(
-    parser: _Parser,
+    parser: Parser,
     arguments: argparse.Namespace,
     *,
     device: str | None = None,
     timeout: float | None = None,
 ) -> Iterator[RayExecutor | None]:
-    """The executor that the options ask for; None without ``--ray``.
+    """Return the executor that the options ask for; None without `--ray`.
 
     Args:
         parser: Reports wrong options.

@@ -1,4 +1,4 @@
-"""The command ``hotnas``: distances and pictures without writing a program."""
+"""The command `hotnas`: distances and pictures without writing a program."""
 
 import argparse
 import sys
@@ -6,9 +6,8 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -17,8 +16,10 @@ from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.cli.bench import add_bench
 from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
+from hotnas_torch.cli.commands import Parser, add_command, add_existing, add_quiet
 from hotnas_torch.cli.messages import BadInput, check_output, in_terms_of_options, seed
-from hotnas_torch.cli.search import add_commands
+from hotnas_torch.cli.report import add_report
+from hotnas_torch.cli.search import add_search
 from hotnas_torch.distances import HOTNN, CellMatching, NetworkMatching
 from hotnas_torch.errors import (
     ArchitectureError,
@@ -78,13 +79,6 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, through the same path as any other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message} (try {self.prog} --help)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -139,7 +133,7 @@ def _plain_warnings(name: str) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="hotnas",
         description="Optimal-transport distances between neural architectures.",
         epilog="Each command has its own --help with examples.",
@@ -147,12 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hotnas_torch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    gram = commands.add_parser(
+    gram = add_command(
+        commands,
         "gram",
-        help="distances of many networks to a file, with a heat map and a tree picture",
+        _gram,
+        summary="distances of many networks to a file, with a heat map and a tree picture",
         description="Distances between all pairs of many networks, a heat map and a tree picture.",
-        epilog=_GRAM_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_GRAM_EXAMPLES,
     )
     source = gram.add_mutually_exclusive_group(required=True)
     source.add_argument("--sample", type=int, metavar="N", help="draw N different networks")
@@ -171,37 +166,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder to write instead, a Zarr group of tiles",
     )
-    existing = gram.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted run, keep a finished one"
-    )
-    existing.add_argument("--overwrite", action="store_true", help="replace existing files")
-    gram.add_argument(
-        "--take-over",
-        action="store_true",
-        help="go on with what another process is computing there; that one stops",
-    )
+    add_existing(gram, "run")
     gram.add_argument("--no-pictures", action="store_true", help="write the distances only")
-    gram.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    add_quiet(gram)
     _add_metric_arguments(gram)
     add_cluster_arguments(gram, "tile")
-    gram.set_defaults(run=partial(_gram, gram))
 
-    compare = commands.add_parser(
+    compare = add_command(
+        commands,
         "compare",
-        help="two networks side by side, with the coupling between them",
+        _compare,
+        summary="two networks side by side, with the coupling between them",
         description="The distance of two networks, what it is made of, and a picture of both.",
-        epilog=_COMPARE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_COMPARE_EXAMPLES,
     )
     compare.add_argument("a", metavar="A", help="architecture string of the first network")
     compare.add_argument("b", metavar="B", help="architecture string of the second network")
     compare.add_argument("--out", type=Path, metavar="FILE", help="picture (png, pdf or svg)")
     compare.add_argument("--overwrite", action="store_true", help="replace an existing picture")
     _add_metric_arguments(compare)
-    compare.set_defaults(run=_compare)
-    add_commands(commands)
-    add_bench(commands)
+    for add in (add_search, add_report, add_bench):
+        add(commands)
     return parser
 
 
@@ -264,7 +249,7 @@ def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
 # --- gram -----------------------------------------------------------------------------------------
 
 
-def _gram(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
     metric = _metric(arguments, space)
     pictures = {} if arguments.out is None else _outputs(arguments)
@@ -326,7 +311,7 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder that can neither be written nor made."""
+    """Refuse a folder that can neither be written nor made."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -371,7 +356,7 @@ def _read_networks(path: Path, space: spaces.SearchSpace) -> list[Network]:
 # --- compare --------------------------------------------------------------------------------------
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(_: Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
     metric = _metric(arguments, space)
     networks = []
@@ -407,7 +392,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _costliest_cells(
     metric: HOTNN, matching: NetworkMatching, most: int = 2
 ) -> list[tuple[int, int, CellMatching]]:
-    """Matched pairs of different cells that add most to the distance, at least one pair."""
+    """Return the pairs of different cells that add most to the distance, at least one."""
     cost = matching.plan * matching.cell_distances
     totals: dict[tuple[str, str], float] = {}
     first: dict[tuple[str, str], tuple[int, int]] = {}

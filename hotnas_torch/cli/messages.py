@@ -1,7 +1,5 @@
 """What the commands say about bad input: in one line, in the terms of the command line."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path
@@ -29,7 +27,7 @@ class BadInput(Exception):
 
 
 def check_output(option: str, path: Path) -> None:
-    """Refuses a path that cannot be written, before the work whose result would be lost.
+    """Refuse a path that cannot be written, before the work whose result would be lost.
 
     Args:
         option: Where the path comes from, for the message.
@@ -50,7 +48,7 @@ def check_output(option: str, path: Path) -> None:
 
 
 def seed(text: str) -> int:
-    """Reads what ``torch.Generator.manual_seed`` takes.
+    """Read what `torch.Generator.manual_seed` takes.
 
     Raises:
         argparse.ArgumentTypeError: It is no integer, or has more than 64 bits.
@@ -65,7 +63,7 @@ def seed(text: str) -> int:
 
 
 def in_terms_of_options(text: str, arguments: argparse.Namespace) -> str:
-    """Rewrites a message of the library, which names Python arguments, for who gave options.
+    """Rewrite a message of the library, which names Python arguments, for who gave options.
 
     Args:
         text: The message.

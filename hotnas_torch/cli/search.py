@@ -1,22 +1,19 @@
-"""The commands ``hotnas search`` and ``hotnas report``."""
-
-from __future__ import annotations
+"""The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse
-import importlib
 import math
 import os
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any
 
 import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
+from hotnas_torch.cli.commands import Parser, add_command, add_existing, add_quiet, checked
 from hotnas_torch.cli.messages import BadInput, check_output, seed
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
@@ -31,9 +28,9 @@ from hotnas_torch.search import (
     run,
 )
 
-__all__ = ["add_commands"]
+__all__ = ["add_search"]
 
-_SEARCH_EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   hotnas search --out digits.sqlite                          # trains on scikit-learn's digits
   hotnas search --out digits.sqlite --minutes 10 --workers 2 --time-limit 120
@@ -43,13 +40,6 @@ examples:
 
 It writes digits.sqlite (all trials), digits.png (values over time) and digits.html (the report).
 An interrupted search goes on with the same command and --resume.
-"""
-
-_REPORT_EXAMPLES = """\
-examples:
-  hotnas report digits.sqlite                 # writes digits.html
-  hotnas report digits.sqlite --out now.html  # works while the search is running, too
-  hotnas report own.sqlite --space mine:space # the space that mine.py calls space
 """
 
 _TABLES = (
@@ -62,39 +52,24 @@ _TABLES = (
 )
 
 
-Built = TypeVar("Built")
-
-
-class _Parser(Protocol):
-    def error(self, message: str) -> NoReturn: ...
-
-
-def add_commands(commands: Any) -> None:
-    """Adds the two commands.
+def add_search(commands: Any) -> None:
+    """Add the command.
 
     Args:
-        commands: What ``add_subparsers`` of the program's parser returned.
+        commands: What `add_subparsers` of the program's parser returned.
     """
-    search = commands.add_parser(
+    search = add_command(
+        commands,
         "search",
-        help="search for the best architecture, by training or in a table",
+        _search,
+        summary="search for the best architecture, by training or in a table",
         description="Searches for the network with the smallest value and reports on it.",
-        epilog=_SEARCH_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     search.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="storage to write, an SQLite file"
     )
-    existing = search.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="go on with the search in --out, if there is one"
-    )
-    existing.add_argument("--overwrite", action="store_true", help="replace existing files")
-    search.add_argument(
-        "--take-over",
-        action="store_true",
-        help="go on with a search that another process is running; that one stops",
-    )
+    add_existing(search, "search")
     search.add_argument(
         "--accept-objective",
         action="store_true",
@@ -130,7 +105,7 @@ def add_commands(commands: Any) -> None:
     search.add_argument(
         "--no-pictures", action="store_true", help="write the storage only, no picture, no report"
     )
-    search.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    add_quiet(search)
 
     strategy = search.add_argument_group("strategy")
     strategy.add_argument("--strategy", choices=("hotnas", "random", "evolution"), default="hotnas")
@@ -161,34 +136,9 @@ def add_commands(commands: Any) -> None:
     training.add_argument("--learning-rate", type=float, help="default 0.1")
     training.add_argument("--value", choices=("error", "loss"), help="what to minimise")
     add_cluster_arguments(search, "evaluation")
-    search.set_defaults(run=partial(_search, search))
-
-    report = commands.add_parser(
-        "report",
-        help="a search as one HTML file",
-        description="Writes an HTML file that shows a search and needs nothing else.",
-        epilog=_REPORT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    report.add_argument("storage", type=Path, metavar="FILE", help="what hotnas search wrote")
-    report.add_argument(
-        "--out", type=Path, metavar="HTML", help="file to write, default the storage's name .html"
-    )
-    report.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    report.add_argument(
-        "--space",
-        metavar="NAME",
-        help="space of the search, where it is not one with its default options: "
-        "MODULE:NAME of a space, or of a function that makes it, in a Python module that is "
-        f"imported; or one of {', '.join(spaces.NAMES)}",
-    )
-    report.set_defaults(run=partial(_report, report))
 
 
-# --- search ---------------------------------------------------------------------------------------
-
-
-def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
+def _search(parser: Parser, arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     check_output("--out", out)
     files = {} if arguments.no_pictures else _files(parser, out)
@@ -250,7 +200,7 @@ def _search(parser: _Parser, arguments: argparse.Namespace) -> None:
         _print_result(result, {"trials": out, **files})
 
 
-def _files(parser: _Parser, out: Path) -> dict[str, Path]:
+def _files(parser: Parser, out: Path) -> dict[str, Path]:
     files = {"picture": out.with_suffix(".png"), "report": out.with_suffix(".html")}
     if out in files.values():
         parser.error(f"--out: {out} is the storage; choose another suffix, for example .sqlite")
@@ -259,8 +209,8 @@ def _files(parser: _Parser, out: Path) -> dict[str, Path]:
     return files
 
 
-def _remove(parser: _Parser, out: Path, *, take_over: bool) -> None:
-    """Removes an old storage, unless somebody is writing to it."""
+def _remove(parser: Parser, out: Path, *, take_over: bool) -> None:
+    """Remove an old storage, unless somebody is writing to it."""
     try:
         lock = WriteLock(Path(os.path.realpath(out)), take_over=take_over)
     except InUseError as error:
@@ -272,7 +222,7 @@ def _remove(parser: _Parser, out: Path, *, take_over: bool) -> None:
     lock.close()
 
 
-def _budget(parser: _Parser, arguments: argparse.Namespace) -> int | timedelta:
+def _budget(parser: Parser, arguments: argparse.Namespace) -> int | timedelta:
     if arguments.minutes is None:
         evaluations: int = 60 if arguments.evaluations is None else arguments.evaluations
         if evaluations < 1:
@@ -284,7 +234,7 @@ def _budget(parser: _Parser, arguments: argparse.Namespace) -> int | timedelta:
 
 
 def _objective(
-    parser: _Parser, arguments: argparse.Namespace
+    parser: Parser, arguments: argparse.Namespace
 ) -> tuple[objectives.Objective, spaces.SearchSpace]:
     training = ("epochs", "channels", "stages", "cells", "learning_rate", "value")
     given = [name for name in training if getattr(arguments, name) is not None]
@@ -293,7 +243,7 @@ def _objective(
             option = given[0].replace("_", "-")
             parser.error(f"--{option} is an option of training; leave it out with --table")
         name, path = arguments.table
-        table = _checked(
+        table = checked(
             parser,
             partial(objectives.open_table, name, path, arguments.column),
             name="--table FORMAT",
@@ -316,11 +266,11 @@ def _objective(
             **_given(arguments, value="error"),
         )
 
-    return _checked(parser, build), spaces.NASBench201()
+    return checked(parser, build), spaces.NASBench201()
 
 
 def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
-    """Takes options by the names of arguments; a pair is (name of the option, default)."""
+    """Take options by the names of arguments; a pair is (name of the option, default)."""
     taken = {}
     for name, default in defaults.items():
         option, otherwise = default if isinstance(default, tuple) else (name, default)
@@ -329,9 +279,7 @@ def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
     return taken
 
 
-def _strategy(
-    parser: _Parser, arguments: argparse.Namespace, space: spaces.SearchSpace
-) -> Strategy:
+def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.SearchSpace) -> Strategy:
     own = {
         "hotnas": {
             "preset": "preset",
@@ -357,25 +305,7 @@ def _strategy(
         "random": RandomSearch,
     }[arguments.strategy]
     generator = torch.Generator().manual_seed(arguments.seed)
-    return _checked(parser, partial(make, space, generator=generator, **settings))
-
-
-def _checked(parser: _Parser, build: Callable[[], Built], **options: str) -> Built:
-    """Builds something from options; what is wrong with them is one line.
-
-    Args:
-        parser: Of the command.
-        build: What may raise.
-        **options: Which option an argument is, where its name does not tell.
-    """
-    try:
-        return build()
-    except (ValueError, ImportError) as error:
-        text = str(error)
-        for argument, option in options.items():
-            if text.startswith(f"{argument} must"):
-                text = option + text.removeprefix(argument)
-        parser.error(text)
+    return checked(parser, partial(make, space, generator=generator, **settings))
 
 
 def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
@@ -397,45 +327,3 @@ def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
     print(f"{len(result.trials):,} evaluations{note}")
     for name, text in lines.items():
         print(f"  {name:<{width}}  {text}")
-
-
-# --- report ---------------------------------------------------------------------------------------
-
-
-def _report(parser: _Parser, arguments: argparse.Namespace) -> None:
-    storage: Path = arguments.storage
-    if not storage.is_file():
-        what = "is a folder" if storage.is_dir() else "is not there"
-        parser.error(f"FILE: {storage} {what}; there is no storage file of that name")
-    out: Path = arguments.out or storage.with_suffix(".html")
-    if out == storage or (out.exists() and out.samefile(storage)):
-        parser.error(f"--out: {out} is the storage itself; name another file")
-    if out.exists() and not arguments.overwrite:
-        parser.error(f"{out} exists; add --overwrite to replace it, or choose --out")
-    check_output("--out", out)
-    space = None if arguments.space is None else _named_space(parser, arguments.space)
-    result = write_report(storage, out, space=space)
-    best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
-    print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")
-
-
-def _named_space(parser: _Parser, name: str) -> spaces.SearchSpace:
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
-        return _checked(parser, partial(spaces.get, name), name="--space")
-    # As `python -m` does: modules of the folder in which the command is called.
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, spaces.SearchSpace) and callable(found):
-            found = found()
-    # The user's own code, which may fail in any way.
-    except Exception as error:
-        parser.error(f"--space: cannot find {name}: {type(error).__name__}: {error}")
-    finally:
-        sys.path.remove(os.getcwd())
-    if not isinstance(found, spaces.SearchSpace):
-        parser.error(f"--space: {name} must be a search space or make one, got {found!r}")
-    return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ot
-from hotnas_torch._checks import choice, constant, readable
+from hotnas_torch._checks import choice, constant
 from hotnas_torch.arch import Network
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
@@ -23,6 +23,7 @@ from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot.scalars import readable
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import Scalar, count, fraction, number, readable
+from hotnas_torch._checks import Scalar, count, fraction, number
 from hotnas_torch.arch import Network
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
@@ -24,6 +24,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot.scalars import readable
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["GramTree", "TreeWasserstein"]

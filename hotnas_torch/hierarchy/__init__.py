@@ -1,8 +1,8 @@
 """Hierarchies of architectures, learned or given, and samplers that search in them."""
 
-from hotnas_torch.hierarchy.balanced import accuracy_tree, flat_tree, halving_tree, random_tree
+from hotnas_torch.hierarchy.balanced import accuracy_tree, flat_tree, random_tree
 from hotnas_torch.hierarchy.budget import Budgeted
-from hotnas_torch.hierarchy.clustering import Linkage, cluster, cluster_sample, linkage_tree
+from hotnas_torch.hierarchy.clustering import cluster, cluster_sample
 from hotnas_torch.hierarchy.distances import (
     encoding_distances,
     output_distances,
@@ -10,9 +10,8 @@ from hotnas_torch.hierarchy.distances import (
 )
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
 from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
-from hotnas_torch.hierarchy.running_mean import RunningMean
 from hotnas_torch.hierarchy.sampler import Sampler
-from hotnas_torch.hierarchy.schedule import Phase, Schedule
+from hotnas_torch.hierarchy.schedule import Schedule
 from hotnas_torch.hierarchy.tree import ArchitectureTree
 from hotnas_torch.hierarchy.tree_sampler import TreeSampler
 
@@ -21,9 +20,6 @@ __all__ = [
     "Boltzmann",
     "Budgeted",
     "Independent",
-    "Linkage",
-    "Phase",
-    "RunningMean",
     "Sampler",
     "Schedule",
     "TreeSampler",
@@ -33,11 +29,9 @@ __all__ = [
     "cluster_sample",
     "encoding_distances",
     "flat_tree",
-    "halving_tree",
     "layer_operations",
     "layer_tree",
     "layer_vectors",
-    "linkage_tree",
     "output_distances",
     "prefix_distances",
     "random_tree",

@@ -1,23 +1,22 @@
 """Trees that look at no architecture: halves of an order, and a single node."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.hierarchy.tree import ArchitectureTree
 
 __all__ = ["accuracy_tree", "flat_tree", "halving_tree", "random_tree"]
 
 
 def halving_tree(order: Tensor) -> ArchitectureTree:
-    """Builds a balanced binary tree by halving an order again and again.
+    """Build a balanced binary tree by halving an order again and again.
 
     Args:
         order: (N,) int64, a permutation of 0..N-1; of an odd number the first half is the larger.
 
     Raises:
-        TypeError: ``order`` is no tensor of integers.
+        TypeError: `order` is no tensor of integers.
         ValueError: It is no permutation.
 
     Complexity: O(N log N).
@@ -27,9 +26,9 @@ def halving_tree(order: Tensor) -> ArchitectureTree:
         [0, 1, 3]
     """
     if not isinstance(order, Tensor) or order.is_floating_point():
-        raise TypeError("order must be a tensor of integers.")
+        raise TypeError("order must be a tensor of integers")
     if order.dim() != 1 or not torch.equal(order.sort().values, torch.arange(len(order))):
-        raise ValueError(f"order must hold each of 0..{len(order) - 1} once.")
+        raise ValueError(f"order must hold each of 0..{len(order) - 1} once")
     parents, architectures = [torch.tensor([-1])], []
     num_nodes = 1
     # Per node of the present level its part of the order.
@@ -49,22 +48,22 @@ def halving_tree(order: Tensor) -> ArchitectureTree:
 
 
 def random_tree(num_architectures: int, *, generator: torch.Generator) -> ArchitectureTree:
-    """Builds a balanced binary tree over a random order.
+    """Build a balanced binary tree over a random order.
 
     Args:
         num_architectures: Number N of leaves, >= 1.
         generator: Source of randomness.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
-    _check_count(num_architectures)
+    integer("num_architectures", num_architectures, least=1)
     order = torch.randperm(num_architectures, generator=generator, device=generator.device)
     return halving_tree(order.cpu())
 
 
 def accuracy_tree(values: Tensor) -> ArchitectureTree:
-    """Builds a balanced binary tree that splits each node into its better and its worse half.
+    """Build a balanced binary tree that splits each node into its better and its worse half.
 
     With the accuracies of a supernet this is the partition that the paper compares with; with the
     true ones it is an oracle that no search has.
@@ -73,7 +72,7 @@ def accuracy_tree(values: Tensor) -> ArchitectureTree:
         values: (N,) finite numbers, larger is better; of equal ones the first counts as better.
 
     Raises:
-        ValueError: ``values`` is no vector of finite numbers.
+        ValueError: `values` is no vector of finite numbers.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025,
         Section 5.2.
@@ -83,27 +82,22 @@ def accuracy_tree(values: Tensor) -> ArchitectureTree:
         tensor([1, 2, 0])
     """
     if values.dim() != 1 or not len(values) or not values.isfinite().all():
-        raise ValueError("values must be a vector of finite numbers, one per architecture.")
+        raise ValueError("values must be a vector of finite numbers, one per architecture")
     return halving_tree(values.cpu().argsort(descending=True, stable=True))
 
 
 def flat_tree(num_architectures: int) -> ArchitectureTree:
-    """Builds the tree without a hierarchy: every architecture is a child of the root.
+    """Build the tree without a hierarchy: every architecture is a child of the root.
 
     Args:
         num_architectures: Number N of leaves, >= 1.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
-    _check_count(num_architectures)
+    integer("num_architectures", num_architectures, least=1)
     if num_architectures == 1:
         return halving_tree(torch.tensor([0]))
     parent = torch.zeros(num_architectures + 1, dtype=torch.int64)
     parent[0] = -1
     return ArchitectureTree.from_parents(parent, torch.arange(-1, num_architectures))
-
-
-def _check_count(num_architectures: int) -> None:
-    if num_architectures < 1:
-        raise ValueError(f"num_architectures must be at least 1, got {num_architectures}.")

@@ -1,12 +1,11 @@
 """Samplers that stay within a budget of operations, parameters or time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from hotnas_torch.arguments import kind
 from hotnas_torch.hierarchy.sampler import Sampler
 
 __all__ = ["Budgeted"]
@@ -29,8 +28,8 @@ class Budgeted(Sampler):
         allowed: (N,) bool, what fits.
 
     Raises:
-        TypeError: ``sampler`` is no sampler or ``cost`` no tensor.
-        ValueError: ``cost`` has another length or holds NaN, or nothing fits.
+        TypeError: `sampler` is no sampler or `cost` no tensor.
+        ValueError: `cost` has another length or holds NaN, or nothing fits.
 
     Example:
         >>> import torch
@@ -45,18 +44,16 @@ class Budgeted(Sampler):
     def __init__(
         self, sampler: Sampler, cost: Tensor, budget: float, *, least: float = 0.0
     ) -> None:
-        if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}.")
-        if not isinstance(cost, Tensor):
-            raise TypeError(f"cost must be a tensor, got {type(cost).__name__}.")
+        kind("sampler", sampler, Sampler)
+        kind("cost", cost, Tensor)
         if cost.shape != (sampler.num_architectures,):
             raise ValueError(
-                f"cost must have shape ({sampler.num_architectures},), a number per architecture, "
-                f"got {tuple(cost.shape)}."
+                f"cost must have shape ({sampler.num_architectures},), a number per architecture; "
+                f"got {tuple(cost.shape)}"
             )
         cost = cost.detach().cpu().double()
         if cost.isnan().any():
-            raise ValueError(f"cost[{int(cost.isnan().nonzero()[0, 0])}] is NaN.")
+            raise ValueError(f"cost[{int(cost.isnan().nonzero()[0, 0])}] is NaN")
         super().__init__(sampler.num_architectures, schedule=sampler.schedule)
         self.sampler = sampler
         self.budget = float(budget)
@@ -65,11 +62,11 @@ class Budgeted(Sampler):
         if not self.allowed.any():
             raise ValueError(
                 f"budget must leave an architecture: none costs between {self.least:g} and "
-                f"{self.budget:g}, they cost {float(cost.min()):g} to {float(cost.max()):g}."
+                f"{self.budget:g}, they cost {float(cost.min()):g} to {float(cost.max()):g}"
             )
 
     def settings(self) -> dict[str, Any]:
-        """Returns the range, how much fits, and the other sampler's settings."""
+        """Return the range, how much fits, and the other sampler's settings."""
         return {
             "budget": self.budget,
             "least": self.least,
@@ -79,12 +76,12 @@ class Budgeted(Sampler):
         }
 
     def set_progress(self, progress: float) -> None:
-        """Says how far the search is, to the other sampler, too."""
+        """Say how far the search is, to the other sampler, too."""
         super().set_progress(progress)
         self.sampler.set_progress(progress)
 
     def log_probabilities(self, *, explore: bool = True, allowed: Tensor | None = None) -> Tensor:
-        """As in :class:`Sampler`, of what fits."""
+        """As in `Sampler`, of what fits."""
         if allowed is not None:
             self._check_allowed(allowed)
         return self.sampler.log_probabilities(explore=explore, allowed=self._fitting(allowed))

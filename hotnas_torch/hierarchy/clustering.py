@@ -1,7 +1,5 @@
 """Hierarchies by agglomerative clustering: architectures that are alike share a branch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -12,6 +10,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from hotnas_torch.arguments import choice, integer, kind
 from hotnas_torch.hierarchy.balanced import halving_tree
 from hotnas_torch.hierarchy.tree import ArchitectureTree
 
@@ -25,10 +24,10 @@ _BLOCK = 2**24
 
 
 def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
-    """Takes a binary tree from scipy's linkage matrix, heights and order of leaves included.
+    """Take a binary tree from scipy's linkage matrix, heights and order of leaves included.
 
     Args:
-        links: (N - 1, 4), see ``scipy.cluster.hierarchy.linkage``.
+        links: (N - 1, 4), see `scipy.cluster.hierarchy.linkage`.
 
     Raises:
         ValueError: It is no valid linkage.
@@ -45,7 +44,7 @@ def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
     size = 2 * num - 1
     early = (links[:, :2] >= np.arange(num, size)[:, None]).any(axis=1)
     if early.any():
-        raise ValueError(f"links[{early.argmax()}] must join two clusters that exist by then.")
+        raise ValueError(f"links[{early.argmax()}] must join two clusters that exist by then")
     parent = np.full(size, -1)
     parent[links[:, :2].astype(np.int64)] = np.arange(num, size)[:, None]
     # Children keep scipy's order: by the first leaf below them.
@@ -67,21 +66,21 @@ def linkage_tree(links: npt.ArrayLike) -> ArchitectureTree:
 def cluster(
     distances: Tensor, *, linkage: Linkage = "average", check_euclidean: bool = True
 ) -> ArchitectureTree:
-    """Learns a binary tree from distances, by agglomerative clustering.
+    """Learn a binary tree from distances, by agglomerative clustering.
 
     Args:
         distances: (N, N), symmetric, finite, >= 0, zero diagonal; any dtype and device.
-        linkage: Distance between clusters, as in ``scipy.cluster.hierarchy.linkage``; ``"ward"``
+        linkage: Distance between clusters, as in `scipy.cluster.hierarchy.linkage`; `"ward"`
             is meant for Euclidean distances only.
-        check_euclidean: Refuse to use ``"ward"`` where 256 architectures, evenly spaced, show that
+        check_euclidean: Refuse to use `"ward"` where 256 architectures, evenly spaced, show that
             the distances are not Euclidean.
 
     Returns:
         The tree; the height of a node is the distance at which its two parts were joined.
 
     Raises:
-        TypeError: ``distances`` is no tensor.
-        ValueError: It is no such matrix, the linkage is unknown, or see ``check_euclidean``.
+        TypeError: `distances` is no tensor.
+        ValueError: It is no such matrix, the linkage is unknown, or see `check_euclidean`.
 
     Complexity: O(N^2) time and memory on the CPU, in float64.
 
@@ -91,8 +90,7 @@ def cluster(
         >>> [tree.below(child).tolist() for child in tree.children(0)], float(tree.height[0])
         ([[2], [0, 1]], 4.5)
     """
-    if linkage not in get_args(Linkage):
-        raise ValueError(f"linkage must be one of {get_args(Linkage)}, got {linkage!r}.")
+    choice("linkage", linkage, get_args(Linkage))
     matrix = _checked(distances)
     if linkage == "ward" and check_euclidean:
         _check_euclidean(matrix)
@@ -110,27 +108,28 @@ def cluster_sample(
     linkage: Linkage = "average",
     check_euclidean: bool = True,
 ) -> ArchitectureTree:
-    """Learns a tree of more architectures than a distance matrix can hold.
+    """Learn a tree of more architectures than a distance matrix can hold.
 
-    Up to ``max_leaves`` architectures, all are clustered as by :func:`cluster`. Of more,
-    ``max_leaves`` are drawn at random and clustered. Every other architecture belongs to its
+    Up to `max_leaves` architectures, all are clustered as by `cluster`. Of more,
+    `max_leaves` are drawn at random and clustered. Every other architecture belongs to its
     nearest one of these (of equally near ones, to that of the lowest index), which it joins below
     the leaf: there the nearest one and all that belong to it are clustered among themselves.
 
     Args:
         num_architectures: Number N of architectures, >= 1.
         distances: Returns the distances (A, B) between the architectures of two index vectors (A,)
-            and (B,), for example by ``hotnn([nets[i] for i in a], [nets[j] for j in b])``.
-        generator: Source of randomness; draws only where N exceeds ``max_leaves``.
+            and (B,), for example by `hotnn([nets[i] for i in a], [nets[j] for j in b])`.
+        generator: Source of randomness; draws only where N exceeds `max_leaves`.
         max_leaves: How many are clustered at once, >= 2.
-        linkage: See :func:`cluster`.
-        check_euclidean: See :func:`cluster`.
+        linkage: Distance between clusters, as in `scipy.cluster.hierarchy.linkage`.
+        check_euclidean: Refuse to use `"ward"` where samples show that the distances are not
+            Euclidean.
 
     Returns:
         A tree of all N; the height of a node is at most that of the node above.
 
     Raises:
-        ValueError: A number out of range, or an error of :func:`cluster`.
+        ValueError: A number out of range, or an error of `cluster`.
 
     Complexity: O(N max_leaves) distances and O(max_leaves^2) memory.
 
@@ -149,8 +148,7 @@ def cluster_sample(
         ("num_architectures", num_architectures, 1),
         ("max_leaves", max_leaves, 2),
     ):
-        if value < least:
-            raise ValueError(f"{argument} must be at least {least}, got {value}.")
+        integer(argument, value, least=least)
     everything = torch.arange(num_architectures)
     options = {"linkage": linkage, "check_euclidean": check_euclidean}
 
@@ -202,24 +200,23 @@ def cluster_sample(
 
 
 def _first_nearest(distances: Tensor) -> Tensor:
-    """The column of each row's smallest entry, the first of equal ones, on the CPU."""
+    """Return the column of each row's smallest entry, the first of equal ones, on the CPU."""
     nearest = distances == distances.min(dim=1, keepdim=True).values
     return nearest.int().argmax(dim=1).cpu()
 
 
 def _checked(distances: Tensor) -> npt.NDArray[np.float64]:
-    if not isinstance(distances, Tensor):
-        raise TypeError(f"distances must be a tensor, got {type(distances).__name__}.")
+    kind("distances", distances, Tensor)
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
-        raise ValueError(f"distances must have shape (N, N), got {tuple(distances.shape)}.")
+        raise ValueError(f"distances must have shape (N, N); got {tuple(distances.shape)}")
     matrix: npt.NDArray[np.float64] = distances.detach().cpu().double().numpy()
     if not np.isfinite(matrix).all() or (matrix < 0).any():
-        raise ValueError("distances must be finite and >= 0.")
+        raise ValueError("distances must be finite and >= 0")
     scale = _TOLERANCE * max(float(matrix.max()), 1e-300)
     if np.abs(np.diagonal(matrix)).max() > scale:
-        raise ValueError("distances must have a zero diagonal.")
+        raise ValueError("distances must have a zero diagonal")
     if np.abs(matrix - matrix.T).max() > scale:
-        raise ValueError("distances must be symmetric (pass (D + D.T) / 2).")
+        raise ValueError("distances must be symmetric (pass (D + D.T) / 2)")
     return matrix
 
 
@@ -233,5 +230,5 @@ def _check_euclidean(matrix: npt.NDArray[np.float64]) -> None:
         raise ValueError(
             "linkage='ward' is defined for Euclidean distances, and these are not (smallest over "
             f"largest eigenvalue {spectrum[0] / spectrum[-1]:.2g}); pass linkage='average', or "
-            "check_euclidean=False to use it all the same."
+            "check_euclidean=False to use it all the same"
         )

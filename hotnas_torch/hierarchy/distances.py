@@ -1,7 +1,5 @@
 """Distances between architectures: of what they compute, and of how they are written down."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice
 from hotnas_torch.hierarchy.flat import check_codes
 
 __all__ = ["encoding_distances", "output_distances", "prefix_distances"]
@@ -28,9 +27,9 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
     With p and q the probabilities of two architectures, no less than 1e-12, sums over classes and
     means over samples:
 
-    - ``"kl"``: :math:`\tfrac12 (KL(p \| q) + KL(q \| p))`, the paper's best;
-    - ``"cross_entropy"``: :math:`-\tfrac12 (\sum p \log q + \sum q \log p)`, and 0 on the diagonal;
-    - ``"l2"``: the root of the mean squared Euclidean distance, a Euclidean distance itself.
+    - `"kl"`: :math:`\tfrac12 (KL(p \| q) + KL(q \| p))`, the paper's best;
+    - `"cross_entropy"`: :math:`-\tfrac12 (\sum p \log q + \sum q \log p)`, and 0 on the diagonal;
+    - `"l2"`: the root of the mean squared Euclidean distance, a Euclidean distance itself.
 
     Args:
         outputs: (N, B, K) floating point, K classes, on any device.
@@ -42,7 +41,7 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
         inner products, "l2" distances are exact to 1e-7.
 
     Raises:
-        TypeError: ``outputs`` is no floating point tensor.
+        TypeError: `outputs` is no floating point tensor.
         ValueError: Wrong shape, outputs that are not finite, negative probabilities, or an unknown
             measure.
 
@@ -57,21 +56,20 @@ def output_distances(outputs: Tensor, measure: Measure = "kl", *, logits: bool =
         tensor(0.4394, dtype=torch.float64)
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        raise TypeError("outputs must be a floating point tensor.")
+        raise TypeError("outputs must be a floating point tensor")
     if outputs.dim() != 3 or 0 in outputs.shape:
         raise ValueError(
-            "outputs must have shape (N, B, K), architectures, samples and classes, got "
-            f"{tuple(outputs.shape)}."
+            "outputs must have shape (N, B, K), architectures, samples and classes; got "
+            f"{tuple(outputs.shape)}"
         )
-    if measure not in ("kl", "l2", "cross_entropy"):
-        raise ValueError(f"measure must be 'kl', 'l2' or 'cross_entropy', got {measure!r}.")
+    choice("measure", measure, ("kl", "l2", "cross_entropy"))
     finite = outputs.isfinite().flatten(1).all(dim=1)
     if not finite.all():
-        raise ValueError(f"outputs[{int((~finite).nonzero()[0, 0])}] must be finite.")
+        raise ValueError(f"outputs[{int((~finite).nonzero()[0, 0])}] must be finite")
     num, samples, _ = outputs.shape
     p = outputs.double().softmax(dim=-1) if logits else outputs.double()
     if (p < 0).any():
-        raise ValueError("outputs must be probabilities, >= 0 (or pass logits=True).")
+        raise ValueError("outputs must be probabilities, >= 0 (or pass logits=True)")
     p = p.clamp_min(_SMALLEST_PROBABILITY).flatten(1)
     other = p if measure == "l2" else p.log()
     cross = torch.empty(num, num, dtype=p.dtype, device=p.device)
@@ -99,8 +97,8 @@ def encoding_distances(
 
     Args:
         codes: (N, L) integers on any device, which choice each architecture makes in each layer.
-        encoding: ``"vector"``: x is the number of the choice; ``"one_hot"``: its one-hot vector.
-        weights: ``"equal"``: w = 1; ``"exponential"``: w_l = 2^-l, l = 1..L, which makes early
+        encoding: `"vector"`: x is the number of the choice; `"one_hot"`: its one-hot vector.
+        weights: `"equal"`: w = 1; `"exponential"`: w_l = 2^-l, l = 1..L, which makes early
             layers count more.
         dtype: float32 or float64.
 
@@ -108,8 +106,8 @@ def encoding_distances(
         (N, N), on the codes' device.
 
     Raises:
-        TypeError: ``codes`` holds no integers.
-        ValueError: ``codes`` is no matrix, or an unknown encoding or weighting.
+        TypeError: `codes` holds no integers.
+        ValueError: `codes` is no matrix, or an unknown encoding or weighting.
 
     Complexity: O(N^2 L) time; a bounded block of memory beside the result.
 
@@ -121,10 +119,8 @@ def encoding_distances(
         tensor([0.0000, 1.0000, 2.2361], dtype=torch.float64)
     """
     codes = check_codes(codes)
-    if encoding not in ("vector", "one_hot"):
-        raise ValueError(f"encoding must be 'vector' or 'one_hot', got {encoding!r}.")
-    if weights not in ("equal", "exponential"):
-        raise ValueError(f"weights must be 'equal' or 'exponential', got {weights!r}.")
+    choice("encoding", encoding, ("vector", "one_hot"))
+    choice("weights", weights, ("equal", "exponential"))
     columns = []
     for layer, column in enumerate(codes.T, start=1):
         if encoding == "vector":
@@ -144,19 +140,19 @@ def prefix_distances(
 
     with :math:`a_{1..k}` the first k cells of a network (all of them where it has fewer) and L the
     largest number of cells. A difference in layer l is part of all terms from l on, so its weight
-    falls as :math:`2^{-l}`, as with the exponential weights of :func:`encoding_distances`. Trees of
+    falls as :math:`2^{-l}`, as with the exponential weights of `encoding_distances`. Trees of
     such distances decide the early layers first and have few ties.
 
     Args:
         nets: N networks whose cells form chains.
         distance: Distances (n, n) of a list of n distinct networks, for example an
-            :class:`hotnas_torch.HOTNN`.
+            `hotnas_torch.HOTNN`.
 
     Returns:
         (N, N), of the distance's dtype and on its device.
 
     Raises:
-        ValueError: ``nets`` is empty or holds a network that is no chain; the message gives its
+        ValueError: `nets` is empty or holds a network that is no chain; the message gives its
             index.
 
     Complexity: one matrix over the distinct prefixes of each length.
@@ -170,10 +166,10 @@ def prefix_distances(
         True
     """
     if not nets:
-        raise ValueError("nets must hold at least one network, got none.")
+        raise ValueError("nets must hold at least one network; got none")
     for place, net in enumerate(nets):
         if not net.is_chain:
-            raise ValueError(f"nets[{place}] must be a chain of cells, {net.spec!r} is none.")
+            raise ValueError(f"nets[{place}] must be a chain of cells, {net.spec!r} is none")
     total: Tensor | None = None
     for length in range(1, max(net.num_cells for net in nets) + 1):
         distinct: dict[Network, int] = {}

@@ -1,7 +1,5 @@
 """Samplers without a hierarchy: uniform, one probability per layer, one per architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +18,7 @@ class Uniform(Sampler):
 
     Args:
         num_architectures: Number N of architectures.
-        schedule: See :class:`Sampler`; nothing depends on it.
+        schedule: Phases and temperature, on which nothing depends.
 
     Example:
         >>> sampler = Uniform(3)
@@ -39,7 +37,7 @@ class Uniform(Sampler):
         self._count = torch.zeros(num_architectures, dtype=torch.int64)
 
     def settings(self) -> dict[str, Any]:
-        """Returns no settings: there are none."""
+        """Return no settings: there are none."""
         return {}
 
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
@@ -65,9 +63,9 @@ class Boltzmann(Sampler):
 
     Args:
         num_architectures: Number N of architectures.
-        beta: Smoothing of the rewards, see :class:`RunningMean`.
+        beta: Smoothing of the rewards, see `RunningMean`.
         initial: Value of what was never tried.
-        schedule: See :class:`Sampler`.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025,
         Section 3.
@@ -93,7 +91,7 @@ class Boltzmann(Sampler):
         self._rewards = RunningMean(num_architectures, beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
-        """Returns smoothing and initial value."""
+        """Return smoothing and initial value."""
         return {"beta": self._rewards.beta, "initial": self._rewards.initial}
 
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
@@ -119,13 +117,13 @@ class Independent(Sampler):
 
     Args:
         codes: (N, L) integers: which choice each architecture makes in each of L layers.
-        beta: Smoothing of the rewards, see :class:`RunningMean`.
+        beta: Smoothing of the rewards, see `RunningMean`.
         initial: Value of what was never tried.
-        schedule: See :class:`Sampler`.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Raises:
-        TypeError: ``codes`` holds no integers.
-        ValueError: ``codes`` is no matrix.
+        TypeError: `codes` holds no integers.
+        ValueError: `codes` is no matrix.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025,
         Section 3.
@@ -161,7 +159,7 @@ class Independent(Sampler):
         self._rewards = RunningMean(int(sizes[-1]), beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
-        """Returns smoothing and initial value."""
+        """Return smoothing and initial value."""
         return {"beta": self._rewards.beta, "initial": self._rewards.initial}
 
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
@@ -186,13 +184,13 @@ class Independent(Sampler):
 
 
 def check_codes(codes: object) -> Tensor:
-    """Returns codes, (N, L) int64, or raises the errors of :class:`Independent`."""
+    """Return codes, (N, L) int64, or raise the errors of `Independent`."""
     if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.dtype == torch.bool:
-        raise TypeError("codes must be a tensor of integers, a row per architecture.")
+        raise TypeError("codes must be a tensor of integers, a row per architecture")
     if codes.dim() != 2 or 0 in codes.shape:
         raise ValueError(
-            "codes must have shape (N, L), a row per architecture and a column per layer, got "
-            f"{tuple(codes.shape)}."
+            "codes must have shape (N, L), a row per architecture and a column per layer; got "
+            f"{tuple(codes.shape)}"
         )
     return codes.long()
 

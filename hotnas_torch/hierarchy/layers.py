@@ -1,7 +1,5 @@
 """Architectures as choices per layer, and the tree that makes them one layer after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +14,9 @@ __all__ = ["layer_operations", "layer_tree", "layer_vectors"]
 
 
 def layer_operations(space: SearchSpace, nets: Sequence[Network]) -> Tensor:
-    """Returns which operation each network has in each layer.
+    """Return which operation each network has in each layer.
 
-    These are the columns of ``space.encode``, except for pooling positions, where a layer's
+    These are the columns of `space.encode`, except for pooling positions, where a layer's
     operation is to pool or not.
 
     Args:
@@ -44,9 +42,9 @@ def layer_operations(space: SearchSpace, nets: Sequence[Network]) -> Tensor:
 
 
 def layer_vectors(space: SearchSpace, nets: Sequence[Network]) -> Tensor:
-    """Returns the categorical vector of each network, a number per layer.
+    """Return the categorical vector of each network, a number per layer.
 
-    As :func:`layer_operations`, except for pooling positions, where it holds how often each layer's
+    As `layer_operations`, except for pooling positions, where it holds how often each layer's
     resolution has been halved.
 
     Args:
@@ -72,10 +70,10 @@ def layer_vectors(space: SearchSpace, nets: Sequence[Network]) -> Tensor:
 
 
 def layer_tree(codes: Tensor, *, order: Sequence[int] | None = None) -> ArchitectureTree:
-    """Builds the default tree: the first layer's choice first, then the second's, and so on.
+    """Build the default tree: the first layer's choice first, then the second's, and so on.
 
     Where all architectures below a node agree on a layer, there is no choice and no node.
-    Architectures with equal codes are leaves of one last node. Nodes of one ``group`` choose the
+    Architectures with equal codes are leaves of one last node. Nodes of one `group` choose the
     same in the same layer.
 
     Args:
@@ -83,8 +81,8 @@ def layer_tree(codes: Tensor, *, order: Sequence[int] | None = None) -> Architec
         order: In which order the layers branch, a permutation of 0..L-1; default as they stand.
 
     Raises:
-        TypeError: ``codes`` holds no integers.
-        ValueError: ``codes`` is no matrix, or ``order`` no permutation of its columns.
+        TypeError: `codes` holds no integers.
+        ValueError: `codes` is no matrix, or `order` no permutation of its columns.
 
     Complexity: O(L N log N).
 
@@ -97,7 +95,7 @@ def layer_tree(codes: Tensor, *, order: Sequence[int] | None = None) -> Architec
     num, num_layers = codes.shape
     layers = list(range(num_layers)) if order is None else list(order)
     if sorted(layers) != list(range(num_layers)):
-        raise ValueError(f"order must hold each of the {num_layers} layers once, got {layers}.")
+        raise ValueError(f"order must hold each of the {num_layers} layers once; got {layers}")
     parents, groups = [torch.tensor([-1])], [torch.tensor([-1])]
     num_nodes, num_groups = 1, 0
     node = torch.zeros(num, dtype=torch.int64)

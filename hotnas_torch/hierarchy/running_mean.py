@@ -1,11 +1,11 @@
 """Exponential running means of rewards, many at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from hotnas_torch.arguments import number
 
 __all__ = ["RunningMean"]
 
@@ -25,7 +25,7 @@ class RunningMean:
         count: (K,) int64, rewards recorded so far.
 
     Raises:
-        ValueError: ``beta`` out of range.
+        ValueError: `beta` out of range.
 
     Complexity: O(K) memory; recording P rewards O(P log P).
 
@@ -37,8 +37,7 @@ class RunningMean:
     """
 
     def __init__(self, size: int, *, beta: float, initial: float | None) -> None:
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1), got {beta}.")
+        number("beta", beta, least=0.0, below=1.0)
         self.beta = float(beta)
         self.initial = initial
         self.count = torch.zeros(size, dtype=torch.int64)
@@ -53,7 +52,7 @@ class RunningMean:
         return left * self.initial + self._sum
 
     def record(self, slots: Tensor, rewards: Tensor, order: Tensor | None = None) -> None:
-        """Records rewards as if one after the other.
+        """Record rewards as if one after the other.
 
         Args:
             slots: (P,) int64, the slot that each belongs to; repeats allowed.
@@ -75,11 +74,11 @@ class RunningMean:
         self.count[found] += counts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns counts and smoothed sums."""
+        """Return counts and smoothed sums."""
         return {"count": self.count.clone(), "sum": self._sum.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what :meth:`state_dict` returned.
+        """Take over what `state_dict` returned.
 
         Raises:
             ValueError: The shapes differ.
@@ -87,8 +86,8 @@ class RunningMean:
         for name, own in (("count", self.count), ("sum", self._sum)):
             if state[name].shape != own.shape:
                 raise ValueError(
-                    f"state[{name!r}] must have shape {tuple(own.shape)}, got "
-                    f"{tuple(state[name].shape)} (it belongs to another set of architectures)."
+                    f"state[{name!r}] must have shape {tuple(own.shape)}; got "
+                    f"{tuple(state[name].shape)} (it belongs to another set of architectures)"
                 )
         self.count = state["count"].cpu().clone()
         self._sum = state["sum"].cpu().clone()

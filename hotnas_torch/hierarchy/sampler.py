@@ -1,7 +1,5 @@
 """What every sampler of architectures is: it draws, is told rewards, and makes a final choice."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, kind, number
 from hotnas_torch.hierarchy.schedule import Phase, Schedule
 
 __all__ = ["Sampler"]
@@ -26,23 +25,22 @@ class Sampler(ABC):
 
     Args:
         num_architectures: Number N of architectures, >= 1.
-        schedule: Phases and temperature; None takes :class:`Schedule`'s defaults.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Attributes:
         num_architectures: As passed.
         schedule: As passed.
-        progress: How far the search is, in [0, 1]; see :meth:`set_progress`.
+        progress: How far the search is, in [0, 1]; see `set_progress`.
 
     Raises:
-        ValueError: ``num_architectures`` is below 1.
+        ValueError: `num_architectures` is below 1.
     """
 
     name: ClassVar[str]
     """What the method is called in states and on the command line."""
 
     def __init__(self, num_architectures: int, *, schedule: Schedule | None = None) -> None:
-        if num_architectures < 1:
-            raise ValueError(f"num_architectures must be at least 1, got {num_architectures}.")
+        integer("num_architectures", num_architectures, least=1)
         self.num_architectures = num_architectures
         self.schedule = Schedule() if schedule is None else schedule
         self.progress = 0.0
@@ -52,26 +50,26 @@ class Sampler(ABC):
 
     @abstractmethod
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
-        """Returns (N,) float64, log p up to a constant; what is not allowed does not matter."""
+        """Return (N,) float64, log p up to a constant; what is not allowed does not matter."""
 
     @abstractmethod
     def _record(self, indices: Tensor, rewards: Tensor) -> None:
-        """Takes up checked rewards, in order."""
+        """Take up checked rewards, in order."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Returns the method's own settings: plain numbers, strings and None."""
+        """Return the method's own settings: plain numbers, strings and None."""
 
     @abstractmethod
     def _statistics(self) -> dict[str, dict[str, Tensor]]:
-        """Returns what was learned, by name; all zeros at the begin."""
+        """Return what was learned, by name; all zeros at the begin."""
 
     @abstractmethod
     def _load_statistics(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Takes over what :meth:`_statistics` returned."""
+        """Take over what `_statistics` returned."""
 
     def _greedy(self, allowed: Tensor | None) -> int:
-        """Returns the architecture that the method ends with."""
+        """Return the architecture that the method ends with."""
         return int(self.log_probabilities(explore=False, allowed=allowed).argmax())
 
     # --- drawing ----------------------------------------------------------------------------------
@@ -87,7 +85,7 @@ class Sampler(ABC):
         return self.schedule.temperature(self.progress)
 
     def set_progress(self, progress: float) -> None:
-        """Says how far the search is; phase and temperature follow.
+        """Say how far the search is; phase and temperature follow.
 
         Args:
             progress: In [0, 1], 0 at the begin of the search and 1 at its end.
@@ -95,13 +93,12 @@ class Sampler(ABC):
         Raises:
             ValueError: Out of range.
         """
-        if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"progress must be in [0, 1], got {progress}.")
+        number("progress", progress, least=0.0, most=1.0)
         self.progress = float(progress)
         self._cumulative = None
 
     def log_probabilities(self, *, explore: bool = True, allowed: Tensor | None = None) -> Tensor:
-        """Returns log p of each architecture at the present temperature.
+        """Return log p of each architecture at the present temperature.
 
         Args:
             explore: With the exploration and the phases of the search; otherwise the distribution
@@ -114,7 +111,7 @@ class Sampler(ABC):
             tried where something was.
 
         Raises:
-            TypeError, ValueError: ``allowed`` is no mask of N entries, or allows nothing.
+            TypeError, ValueError: `allowed` is no mask of N entries, or allows nothing.
         """
         if allowed is not None:
             self._check_allowed(allowed)
@@ -129,23 +126,22 @@ class Sampler(ABC):
     def sample(
         self, num: int, *, generator: torch.Generator, allowed: Tensor | None = None
     ) -> Tensor:
-        """Draws architectures independently.
+        """Draw architectures independently.
 
         Args:
             num: How many, >= 0.
             generator: Source of randomness.
-            allowed: See :meth:`log_probabilities`.
+            allowed: (N,) bool, architectures that may be drawn; None allows all.
 
         Returns:
             (num,) int64.
 
         Raises:
-            TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is negative.
+            TypeError, ValueError: As `log_probabilities`, or `num` is negative.
 
         Complexity: O(N) after an update, else O(num log N).
         """
-        if num < 0:
-            raise ValueError(f"num must be at least 0, got {num}.")
+        integer("num", num, least=0)
         if allowed is not None:
             cumulative = self.log_probabilities(allowed=allowed).exp().cumsum(0)
         else:
@@ -163,23 +159,22 @@ class Sampler(ABC):
     def best(
         self, num: int, *, generator: torch.Generator, allowed: Tensor | None = None
     ) -> Tensor:
-        """Makes the final choice, without exploration.
+        """Make the final choice, without exploration.
 
         Args:
             num: 1 takes the greedy choice; more are drawn without replacement from the distribution
                 without exploration, for the caller to compare. >= 1.
             generator: Source of randomness.
-            allowed: See :meth:`log_probabilities`.
+            allowed: (N,) bool, architectures that may be drawn; None allows all.
 
         Returns:
-            At most ``num`` distinct architectures, int64, the greedy choice for ``num`` 1; fewer
+            At most `num` distinct architectures, int64, the greedy choice for `num` 1; fewer
             where fewer can be drawn.
 
         Raises:
-            TypeError, ValueError: As :meth:`log_probabilities`, or ``num`` is below 1.
+            TypeError, ValueError: As `log_probabilities`, or `num` is below 1.
         """
-        if num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+        integer("num", num, least=1)
         if num == 1:
             if allowed is not None:
                 self._check_allowed(allowed)
@@ -196,7 +191,7 @@ class Sampler(ABC):
     # --- learning ---------------------------------------------------------------------------------
 
     def update(self, indices: Tensor, rewards: Tensor) -> None:
-        """Tells rewards, in order. In the phase without records nothing happens.
+        """Tell rewards, in order. In the phase without records nothing happens.
 
         Args:
             indices: (num,) integers, the architectures; repeats allowed.
@@ -215,7 +210,7 @@ class Sampler(ABC):
         self._cumulative = None
 
     def reset(self) -> None:
-        """Forgets all rewards and begins anew."""
+        """Forget all rewards and begin anew."""
         self._load_statistics(
             {
                 name: {key: torch.zeros_like(values) for key, values in found.items()}
@@ -227,7 +222,7 @@ class Sampler(ABC):
     # --- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns progress and statistics: tensors and plain values, safe to load."""
+        """Return progress and statistics: tensors and plain values, safe to load."""
         return {
             "version": _VERSION,
             "sampler": self.name,
@@ -238,7 +233,7 @@ class Sampler(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken.
+        """Continue where `state_dict` was taken.
 
         Raises:
             ValueError: The state is of another sampler, of other settings, or of a newer version;
@@ -260,7 +255,7 @@ class Sampler(ABC):
             if value != own[name]:
                 raise ValueError(
                     f"state belongs to another sampler: its {name} is {value!r}, here it is "
-                    f"{own[name]!r}."
+                    f"{own[name]!r}"
                 )
         self._load_statistics(statistics)
         self.set_progress(progress)
@@ -269,23 +264,22 @@ class Sampler(ABC):
 
     def _check_allowed(self, allowed: Tensor) -> None:
         if not isinstance(allowed, Tensor) or allowed.dtype != torch.bool:
-            raise TypeError("allowed must be a bool tensor, an entry per architecture, or None.")
+            raise TypeError("allowed must be a bool tensor, an entry per architecture, or None")
         if allowed.shape != (self.num_architectures,):
             raise ValueError(
-                f"allowed must have shape ({self.num_architectures},), got {tuple(allowed.shape)}."
+                f"allowed must have shape ({self.num_architectures},); got {tuple(allowed.shape)}"
             )
         if not allowed.any():
-            raise ValueError("allowed must allow at least one architecture, it allows none.")
+            raise ValueError("allowed must allow at least one architecture, it allows none")
 
     def _check_rewards(self, indices: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(indices, Tensor) or indices.is_floating_point():
-            raise TypeError("indices must be a tensor of integers, one per reward.")
-        if not isinstance(rewards, Tensor):
-            raise TypeError(f"rewards must be a tensor, got {type(rewards).__name__}.")
+            raise TypeError("indices must be a tensor of integers, one per reward")
+        kind("rewards", rewards, Tensor)
         if indices.dim() != 1 or indices.shape != rewards.shape:
             raise ValueError(
-                "indices and rewards must have one entry per reward, got shapes "
-                f"{tuple(indices.shape)} and {tuple(rewards.shape)}."
+                "indices and rewards must have one entry per reward; got shapes "
+                f"{tuple(indices.shape)} and {tuple(rewards.shape)}"
             )
         indices = indices.detach().cpu().long()
         rewards = rewards.detach().cpu().double()
@@ -296,7 +290,7 @@ class Sampler(ABC):
         ):
             if wrong.any():
                 place = int(wrong.nonzero()[0, 0])
-                raise ValueError(f"{name}[{place}] must be {expected}, got {values[place].item()}.")
+                raise ValueError(f"{name}[{place}] must be {expected}; got {values[place].item()}")
         return indices, rewards
 
     def __repr__(self) -> str:

@@ -1,7 +1,5 @@
 """What a search does when: uniform sampling, warm-up, and sampling at a falling temperature."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,7 +30,7 @@ class Schedule:
     The paper splits its iterations "to roughly 40/25/35 fractions for uniform sampling / warm-up /
     sampling". Its epochs make the 40 % the training of the supernet that the distances come from
     (80 of 200 epochs), which ends before the search begins: 25/60 of the search is then warm-up,
-    the default. :meth:`inside_search` is the other reading.
+    the default. `inside_search` is the other reading.
 
     The temperature falls linearly from the end of the warm-up to the end of the search; the
     defaults are the paper's for the pooling space.
@@ -61,31 +59,29 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("uniform", "warm_up"):
-            value = number(name, getattr(self, name))
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {value}.")
+            number(name, getattr(self, name), least=0.0, most=1.0)
         if self.uniform + self.warm_up > 1.0:
             raise ValueError(
-                f"uniform and warm_up must sum to at most 1, got {self.uniform + self.warm_up}."
+                f"uniform and warm_up must sum to at most 1; got {self.uniform + self.warm_up}"
             )
         for name in ("start", "end"):
             value = number(name, getattr(self, name))
             if not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be a temperature > 0, got {value}.")
+                raise ValueError(f"{name} must be a temperature > 0; got {value}")
 
     @classmethod
-    def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> Schedule:
-        """Returns the reading in which all three fractions, 40/25/35, are of the search itself."""
+    def inside_search(cls, *, start: float = 0.02, end: float = 0.0025) -> "Schedule":
+        """Return the reading in which all three fractions, 40/25/35, are of the search itself."""
         return cls(uniform=0.40, warm_up=0.25, start=start, end=end)
 
     def phase(self, progress: float) -> Phase:
-        """Returns the part of the search that ``progress`` lies in."""
+        """Return the part of the search that `progress` lies in."""
         if progress < self.uniform:
             return Phase.UNIFORM
         return Phase.WARM_UP if progress < self.uniform + self.warm_up else Phase.SEARCH
 
     def temperature(self, progress: float) -> float:
-        """Returns the temperature T at ``progress``."""
+        """Return the temperature T at `progress`."""
         begin = self.uniform + self.warm_up
         if begin >= 1.0:
             return self.end

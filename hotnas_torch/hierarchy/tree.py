@@ -1,7 +1,5 @@
 """Rooted trees whose leaves are architectures, held as arrays."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile
@@ -30,7 +28,7 @@ class ArchitectureTree:
     """A rooted tree over the architectures 0..N-1 of a list, immutable.
 
     Nodes are numbered breadth first: the root is node 0, and the children of a node are neighbours,
-    after those of every node before it. :meth:`from_parents` takes any numbering.
+    after those of every node before it. `from_parents` takes any numbering.
 
     Args:
         parent: (M,) int64, the node above each; -1 for the root.
@@ -66,16 +64,16 @@ class ArchitectureTree:
             expected = torch.float64 if field.name == "height" else torch.int64
             if not isinstance(values, Tensor) or values.dtype != expected:
                 got = values.dtype if isinstance(values, Tensor) else type(values).__name__
-                raise TypeError(f"{field.name} must be a tensor of {expected}, got {got}.")
+                raise TypeError(f"{field.name} must be a tensor of {expected}; got {got}")
             if values.shape != (len(self.parent),) or not len(values):
                 raise ValueError(
                     f"{field.name} must have one entry per node, as many as parent and at least "
-                    f"one, got shape {tuple(values.shape)}."
+                    f"one; got shape {tuple(values.shape)}"
                 )
         self._check_numbering()
         self._check_leaves()
         if not self.height.isfinite().all():
-            raise ValueError("height must hold finite numbers.")
+            raise ValueError("height must hold finite numbers")
 
     @classmethod
     def from_parents(
@@ -85,11 +83,11 @@ class ArchitectureTree:
         *,
         height: npt.ArrayLike | None = None,
         group: npt.ArrayLike | None = None,
-    ) -> ArchitectureTree:
-        """Builds a tree from nodes in any order, and numbers them breadth first.
+    ) -> "ArchitectureTree":
+        """Build a tree from nodes in any order, and number them breadth first.
 
-        Children of a node keep the order in which they are given. Without ``height`` a node is as
-        many levels high as its deepest leaf is below it; without ``group`` nodes share nothing.
+        Children of a node keep the order in which they are given. Without `height` a node is as
+        many levels high as its deepest leaf is below it; without `group` nodes share nothing.
         Arguments and errors are otherwise those of the class.
         """
         above = np.asarray(parent, dtype=np.int64)
@@ -103,8 +101,8 @@ class ArchitectureTree:
             array: npt.NDArray[np.generic] = np.asarray(values, dtype=dtype)
             if array.shape != above.shape:
                 raise ValueError(
-                    f"every array must have one entry per node, {len(above)}, got shape "
-                    f"{array.shape}."
+                    f"every array must have one entry per node, {len(above)}; got shape "
+                    f"{array.shape}"
                 )
             return torch.from_numpy(array[order])
 
@@ -138,7 +136,7 @@ class ArchitectureTree:
 
     @cached_property
     def first_child(self) -> Tensor:
-        """(M + 1,) int64; the children of node v are ``first_child[v]..first_child[v + 1] - 1``."""
+        """(M + 1,) int64; the children of node v are `first_child[v]..first_child[v + 1] - 1`."""
         counts = torch.bincount(self.parent[1:], minlength=self.num_nodes)
         return torch.cat([counts.new_ones(1), 1 + counts.cumsum(0)])
 
@@ -164,26 +162,26 @@ class ArchitectureTree:
         return self.sum_up((self.architecture >= 0).long())
 
     def children(self, node: int) -> range:
-        """Returns the children of a node; none for a leaf."""
+        """Return the children of a node; none for a leaf."""
         return range(int(self.first_child[node]), int(self.first_child[node + 1]))
 
     # --- walking ----------------------------------------------------------------------------------
 
     def path(self, architecture: int) -> list[int]:
-        """Returns the nodes from the root to the leaf of an architecture."""
+        """Return the nodes from the root to the leaf of an architecture."""
         nodes = [int(self.leaf[architecture])]
         while nodes[-1] != 0:
             nodes.append(int(self.parent[nodes[-1]]))
         return nodes[::-1]
 
     def ancestors(self, architectures: Tensor) -> tuple[Tensor, Tensor]:
-        """Lists the nodes on the paths of architectures.
+        """List the nodes on the paths of architectures.
 
         Args:
             architectures: (num,) int64, repeats allowed.
 
         Returns:
-            Nodes (P,) and the position in ``architectures`` that each belongs to (P,): for each
+            Nodes (P,) and the position in `architectures` that each belongs to (P,): for each
             one all nodes from its leaf to the root, both included.
         """
         nodes, owner = self.leaf[architectures], torch.arange(len(architectures))
@@ -197,14 +195,14 @@ class ArchitectureTree:
         return torch.cat(found_nodes), torch.cat(found_owners)
 
     def sum_up(self, values: Tensor) -> Tensor:
-        """Adds to each node's value those of all nodes below; (M,) to (M,)."""
+        """Add to each node's value those of all nodes below; (M,) to (M,)."""
         total = values.clone()
         for level in reversed(self.levels[1:]):
             total.index_add_(0, self.parent[level], total[level].clone())
         return total
 
     def sum_down(self, values: Tensor) -> Tensor:
-        """Adds to each node's value those of all nodes above; (M,) to (M,)."""
+        """Add to each node's value those of all nodes above; (M,) to (M,)."""
         total = values.clone()
         for level in self.levels[1:]:
             total[level] += total[self.parent[level]]
@@ -226,7 +224,7 @@ class ArchitectureTree:
         return order
 
     def below(self, node: int) -> Tensor:
-        """Returns the architectures below a node, in the order of the leaves."""
+        """Return the architectures below a node, in the order of the leaves."""
         inside = torch.zeros(self.num_nodes, dtype=torch.int64)
         inside[node] = 1
         kept = self.sum_down(inside)[self.leaf] > 0
@@ -235,18 +233,18 @@ class ArchitectureTree:
     # --- files ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the four arrays by name, what ``ArchitectureTree(**state)`` takes."""
+        """Return the four arrays by name, what `ArchitectureTree(**state)` takes."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def digest(self) -> str:
-        """Returns what tells this tree from others, 16 hexadecimal digits."""
+        """Return what tells this tree from others, 16 hexadecimal digits."""
         content = hashlib.sha256()
         for name in ("parent", "architecture", "group"):
             content.update(getattr(self, name).numpy().tobytes())
         return content.hexdigest()[:16]
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes an ``.npz`` file, complete or not at all.
+        """Write an `.npz` file, complete or not at all.
 
         Raises:
             OSError: The file cannot be written.
@@ -257,8 +255,8 @@ class ArchitectureTree:
         write_bytes(Path(path), buffer.getvalue())
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> ArchitectureTree:
-        """Reads what :meth:`save` wrote.
+    def load(cls, path: str | PathLike[str]) -> "ArchitectureTree":
+        """Read what `save` wrote.
 
         Raises:
             OSError: The file cannot be read.
@@ -274,7 +272,7 @@ class ArchitectureTree:
         except OSError:
             raise
         except Exception as error:
-            raise ValueError(f"{path} holds no tree of architectures: {error}.") from error
+            raise ValueError(f"{path} holds no tree of architectures: {error}") from error
 
     # --- validation -------------------------------------------------------------------------------
 
@@ -282,8 +280,8 @@ class ArchitectureTree:
         parent = self.parent
         if parent[0] != -1:
             raise ValueError(
-                f"parent[0] must be -1, node 0 being the root, got {int(parent[0])} "
-                "(from_parents takes nodes in any order)."
+                f"parent[0] must be -1, node 0 being the root; got {int(parent[0])} "
+                "(from_parents takes nodes in any order)"
             )
         nodes = torch.arange(1, len(parent))
         wrong = (parent[1:] < 0) | (parent[1:] >= nodes)
@@ -292,8 +290,8 @@ class ArchitectureTree:
             node = 1 + int(wrong.nonzero()[0, 0])
             raise ValueError(
                 f"parent[{node}] must be a node before {node} and not before its neighbour's "
-                f"parent, got {int(parent[node])} (nodes go breadth first; from_parents takes them "
-                "in any order)."
+                f"parent; got {int(parent[node])} (nodes go breadth first; from_parents takes them "
+                "in any order)"
             )
 
     def _check_leaves(self) -> None:
@@ -306,14 +304,14 @@ class ArchitectureTree:
             kind, expected = ("inner node", "-1") if inner[node] else ("leaf", "an architecture")
             raise ValueError(
                 f"architecture[{node}] must be {expected}, as node {node} is "
-                f"{'an' if inner[node] else 'a'} {kind}, got {int(architecture[node])}."
+                f"{'an' if inner[node] else 'a'} {kind}; got {int(architecture[node])}"
             )
         found = architecture[~inner].sort().values
         missing = found != torch.arange(len(found))
         if missing.any():
             raise ValueError(
                 f"architecture must hold each of 0..{len(found) - 1} once over the {len(found)} "
-                f"leaves; {int(missing.nonzero()[0, 0])} is missing or stands twice."
+                f"leaves; {int(missing.nonzero()[0, 0])} is missing or stands twice"
             )
 
     def _levels_above_leaves(self) -> Tensor:
@@ -330,17 +328,17 @@ class ArchitectureTree:
 
 
 def _breadth_first(parent: Ints) -> Ints:
-    """Returns the nodes breadth first, children of a node in the order of their numbers."""
+    """Return the nodes breadth first, children of a node in the order of their numbers."""
     size = len(parent)
     if parent.ndim != 1:
-        raise ValueError(f"parent must have one dimension, got shape {parent.shape}.")
+        raise ValueError(f"parent must have one dimension; got shape {parent.shape}")
     roots = np.flatnonzero(parent == -1)
     if len(roots) != 1:
-        raise ValueError(f"parent must hold -1 once, for the root, got it {len(roots)} times.")
+        raise ValueError(f"parent must hold -1 once, for the root; got it {len(roots)} times")
     outside = (parent < -1) | (parent >= size)
     if outside.any():
         node = int(outside.argmax())
-        raise ValueError(f"parent[{node}] must be one of {size} nodes, got {parent[node]}.")
+        raise ValueError(f"parent[{node}] must be one of {size} nodes; got {parent[node]}")
     by_parent = np.argsort(parent, kind="stable")
     ends = np.cumsum(np.bincount(parent + 1, minlength=size + 1))
     order = [roots]
@@ -351,5 +349,5 @@ def _breadth_first(parent: Ints) -> Ints:
         order.append(by_parent[starts + np.arange(counts.sum())])
         reached += len(order[-1])
     if reached != size:
-        raise ValueError(f"parent must lead every node to the root; {size - reached} form a cycle.")
+        raise ValueError(f"parent must lead every node to the root; {size - reached} form a cycle")
     return np.concatenate(order)

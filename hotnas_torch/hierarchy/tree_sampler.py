@@ -1,7 +1,5 @@
 """Monte-Carlo tree search over a tree of architectures that is complete from the start."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import choice, kind, number
 from hotnas_torch.hierarchy.running_mean import RunningMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
@@ -34,19 +33,19 @@ class TreeSampler(Sampler):
         exploration: lambda, >= 0.
         initial: Value C of a node before its first visit; None starts from nothing, so that a
             node's value is the mean of its rewards weighted by beta to the power of their age.
-        unvisited: ``"first"``: children never visited are drawn before all others, uniformly, as an
-            infinite bonus asks for; ``"initial"``: they count as visited once, with value
-            ``initial``.
+        unvisited: `"first"`: children never visited are drawn before all others, uniformly, as an
+            infinite bonus asks for; `"initial"`: they count as visited once, with value
+            `initial`.
         regularization: Weight of the node communication, >= 0: to R is added this times the
-            smoothed reward of all nodes of the same ``group`` of the tree.
-        schedule: See :class:`Sampler`.
+            smoothed reward of all nodes of the same `group` of the tree.
+        schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Attributes:
         tree: As passed.
 
     Raises:
-        TypeError: ``tree`` is not an ArchitectureTree.
-        ValueError: An argument out of range; ``unvisited="initial"`` without ``initial``; a
+        TypeError: `tree` is not an ArchitectureTree.
+        ValueError: An argument out of range; `unvisited="initial"` without `initial`; a
             regularisation of a tree without groups.
 
     Complexity: O(M) per draw after an update, for M nodes; O(num * levels) per update.
@@ -77,20 +76,17 @@ class TreeSampler(Sampler):
         regularization: float = 0.0,
         schedule: Schedule | None = None,
     ) -> None:
-        if not isinstance(tree, ArchitectureTree):
-            raise TypeError(f"tree must be an ArchitectureTree, got {type(tree).__name__}.")
+        kind("tree", tree, ArchitectureTree)
         for argument, value in (("exploration", exploration), ("regularization", regularization)):
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{argument} must be finite and >= 0, got {value}.")
-        if unvisited not in ("first", "initial"):
-            raise ValueError(f"unvisited must be 'first' or 'initial', got {unvisited!r}.")
+            number(argument, value, least=0.0)
+        choice("unvisited", unvisited, ("first", "initial"))
         if unvisited == "initial" and initial is None:
-            raise ValueError("initial must be a number with unvisited='initial', got None.")
+            raise ValueError("initial must be a number with unvisited='initial'; got None")
         num_groups = int(tree.group.max()) + 1
         if regularization and not num_groups:
             raise ValueError(
                 "regularization must be 0 on a tree whose nodes have no groups (trees of layers "
-                "have them)."
+                "have them)"
             )
         super().__init__(tree.num_architectures, schedule=schedule)
         self.tree = tree
@@ -102,7 +98,7 @@ class TreeSampler(Sampler):
         self._shared = RunningMean(num_groups, beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the constants of the method and the tree's digest."""
+        """Return the constants of the method and the tree's digest."""
         return {
             "beta": self._rewards.beta,
             "exploration": self.exploration,
@@ -125,7 +121,7 @@ class TreeSampler(Sampler):
     def node_log_probabilities(
         self, *, explore: bool = True, allowed: Tensor | None = None
     ) -> Tensor:
-        """Returns log p of each node given its parent.
+        """Return log p of each node given its parent.
 
         Args:
             explore: With the exploration term and unvisited nodes as the method treats them;
@@ -159,7 +155,7 @@ class TreeSampler(Sampler):
         return self._normalized(scores)
 
     def _beside(self, chosen: Tensor) -> Tensor:
-        """Returns for each node whether it or a sibling is among the chosen ones."""
+        """Return for each node whether it or a sibling is among the chosen ones."""
         parent = self.tree.parent.clamp_min(0)
         found = torch.zeros(self.tree.num_nodes, dtype=torch.bool)
         found[parent[1:][chosen[1:]]] = True

@@ -1,13 +1,12 @@
 """A strategy as an Optuna sampler."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import kind
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
 
@@ -36,13 +35,13 @@ class StrategySampler(BaseSampler):
     """Lets a strategy choose the architecture of each Optuna trial.
 
     When a trial begins, the strategy chooses a network, whose string becomes the trial's user
-    attribute ``"architecture"``. What the objective then suggests gets the network's values::
+    attribute `"architecture"`. What the objective then suggests gets the network's values::
 
         study = optuna.create_study(sampler=StrategySampler(strategy))
         study.optimize(lambda trial: train(trial.user_attrs["architecture"]), n_trials=60)
 
-    An objective that suggests each decision of its own stays as it is: ``parameters`` says what
-    each decision is for a network. Other suggestions, such as a learning rate, go to ``others``,
+    An objective that suggests each decision of its own stays as it is: `parameters` says what
+    each decision is for a network. Other suggestions, such as a learning rate, go to `others`,
     which sees them as a study of their own: samplers that draw parameters jointly, as Optuna's GP,
     CMA-ES and multivariate TPE, do so among them.
 
@@ -51,10 +50,10 @@ class StrategySampler(BaseSampler):
     sampler serves one study: the strategy remembers its values.
 
     Args:
-        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
+        strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         parameters: Returns the values of the objective's suggestions by name; None is the string by
-            the name of ``"architecture"``.
-        others: Samples what is not in ``parameters``; None draws at random, seeded as the strategy.
+            the name of `"architecture"`.
+        others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
         TypeError: ``strategy`` is no strategy, ``parameters`` no function, ``others`` no sampler.
@@ -94,23 +93,21 @@ class StrategySampler(BaseSampler):
             raise ImportError(
                 f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
             ) from _missing
-        if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        kind("strategy", strategy, Strategy)
         if parameters is not None and not callable(parameters):
-            raise TypeError(f"parameters must be callable or None, got {parameters!r}.")
-        if others is not None and not isinstance(others, BaseSampler):
-            raise TypeError(f"others must be a sampler of Optuna, got {others!r}.")
+            raise TypeError(f"parameters must be callable or None; got {parameters!r}")
+        kind("others", others, BaseSampler, optional=True)
         self.strategy = strategy
         self._parameters = _string if parameters is None else parameters
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
         self._networks: dict[int, Network] = {}
-        self._told: set[int] = set()
+        self._observed: set[int] = set()
         self._keys = {strategy.space.key(found.network) for found in strategy.observations}
         # `optimize(n_jobs=...)` runs trials in threads.
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns all but the lock, which belongs to this process."""
+        """Return all but the lock, which belongs to this process."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -120,7 +117,7 @@ class StrategySampler(BaseSampler):
     # --- choosing ---------------------------------------------------------------------------------
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Chooses the network of a trial.
+        """Choose the network of a trial.
 
         Raises:
             RuntimeError: The space has no other network.
@@ -142,7 +139,7 @@ class StrategySampler(BaseSampler):
                 networks = self.strategy.ask(1)
                 if not networks:
                     raise RuntimeError(
-                        "the space has no network that was not tried (ask for fewer trials)."
+                        "the space has no network that was not tried (ask for fewer trials)"
                     )
                 network = networks[0]
             if network is not None:
@@ -152,7 +149,7 @@ class StrategySampler(BaseSampler):
         self._others.before_trial(study, trial)
 
     def _name(self, study: Study, trial: FrozenTrial, network: Network) -> None:
-        """Writes the architecture of a trial into it.
+        """Write the architecture of a trial into it.
 
         The objective sees the copy at hand, not the storage.
         """
@@ -162,7 +159,7 @@ class StrategySampler(BaseSampler):
     def _catch_up(self, study: Study, current: int) -> None:
         """Tells what the study knows and the strategy does not: earlier runs, other processes."""
         for trial in study.get_trials(deepcopy=False):
-            if trial.number == current or trial.number in self._told:
+            if trial.number == current or trial.number in self._observed:
                 continue
             text = trial.user_attrs.get(ARCHITECTURE)
             if text is None:
@@ -195,7 +192,7 @@ class StrategySampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns what ``others`` samples jointly, without what the network decides."""
+        """Return what `others` samples jointly, without what the network decides."""
         own = self._decided(trial)
         space = self._others.infer_relative_search_space(study, trial)
         return {name: domain for name, domain in space.items() if name not in own}
@@ -203,7 +200,7 @@ class StrategySampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns what ``others`` samples jointly; the network's values come one by one.
+        """Return what `others` samples jointly; the network's values come one by one.
 
         Raises:
             ValueError: The study has several objectives.
@@ -231,7 +228,7 @@ class StrategySampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Returns the network's value of a parameter, or what ``others`` samples.
+        """Return the network's value of a parameter, or what `others` samples.
 
         Raises:
             ValueError: The objective does not allow the network's value, or the study has several.
@@ -249,7 +246,7 @@ class StrategySampler(BaseSampler):
         if not allowed:
             raise ValueError(
                 f"{param_name}: the objective suggests from {param_distribution}, which does not "
-                f"hold {value!r} of the network {network.spec if network else ''!r}."
+                f"hold {value!r} of the network {network.spec if network else ''!r}"
             )
         return value
 
@@ -258,7 +255,7 @@ class StrategySampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Tells the strategy what came of a trial."""
+        """Tell the strategy what came of a trial."""
         with self._lock:
             if trial.number in self._networks:
                 self._tell(study, trial, state, values)
@@ -275,7 +272,7 @@ class StrategySampler(BaseSampler):
         if math.isinf(value):
             value = math.nan
         network = self._networks.pop(trial.number)
-        self._told.add(trial.number)
+        self._observed.add(trial.number)
         key = self.strategy.space.key(network)
         # Two processes may have begun the same network at the same time.
         if key not in self._keys:
@@ -291,7 +288,7 @@ class StrategySampler(BaseSampler):
 def _check_single(study: Study) -> None:
     if len(study.directions) != 1:
         raise ValueError(
-            f"the study must have one objective, got {len(study.directions)} directions."
+            f"the study must have one objective; got {len(study.directions)} directions"
         )
 
 

@@ -12,7 +12,6 @@ from hotnas_torch.nago.kernel import (
     GeneratorSamples,
     generator_metric,
 )
-from hotnas_torch.nago.layout import MERGE_LABELS
 from hotnas_torch.nago.mobo import MOBO, hypervolume
 from hotnas_torch.nago.modules import (
     GeneratedModule,
@@ -21,15 +20,12 @@ from hotnas_torch.nago.modules import (
     fit_channels,
     memory_per_sample,
 )
-from hotnas_torch.nago.random_graphs import ErdosRenyi, GraphModel, RandomGraph, WattsStrogatz
+from hotnas_torch.nago.random_graphs import ErdosRenyi, RandomGraph, WattsStrogatz
 from hotnas_torch.nago.rnag import RNAG
 from hotnas_torch.nago.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
 from hotnas_torch.nago.sghmc import sample_sghmc
 from hotnas_torch.nago.surrogates import BNNSurrogate, GPSurrogate
 from hotnas_torch.nago.theta import (
-    MERGES,
-    OPERATIONS,
-    Dimension,
     FlatTheta,
     FlatThetaSpace,
     Theta,
@@ -42,14 +38,10 @@ __all__ = [
     "BNN",
     "BOHB",
     "HNAG",
-    "MERGES",
-    "MERGE_LABELS",
     "MOBO",
-    "OPERATIONS",
     "RNAG",
     "BNNSurrogate",
     "BoxSpace",
-    "Dimension",
     "ErdosRenyi",
     "FlatTheta",
     "FlatThetaSpace",
@@ -60,7 +52,6 @@ __all__ = [
     "GeneratorKernel",
     "GeneratorSamples",
     "GeneratorTraining",
-    "GraphModel",
     "Hyperband",
     "HypervolumeImprovement",
     "Job",

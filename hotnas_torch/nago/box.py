@@ -1,7 +1,5 @@
 """Spaces whose points are rows in the unit cube, for searches over few numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,9 +13,9 @@ __all__ = ["BoxSpace", "UnitBox", "check_box", "check_rows", "describe_box", "di
 
 @runtime_checkable
 class BoxSpace(Protocol):
-    """What a search over a box needs to know of it; ``generators.ThetaSpace`` is one.
+    """What a search over a box needs to know of it; `generators.ThetaSpace` is one.
 
-    A point has a row of ``dim`` numbers in [0, 1]. Every row of the cube belongs to a point,
+    A point has a row of `dim` numbers in [0, 1]. Every row of the cube belongs to a point,
     several of them to the same one where a number is an integer or a choice.
     """
 
@@ -27,15 +25,15 @@ class BoxSpace(Protocol):
         ...
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws rows of points, (num, d) float64."""
+        """Draw rows of points, (num, d) float64."""
         ...
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves rows (..., d) to where rows of the same point are equal."""
+        """Move rows (..., d) to where rows of the same point are equal."""
         ...
 
     def decode(self, X: Tensor, /) -> Sequence[Any]:
-        """Returns the points of rows (N, d)."""
+        """Return the points of rows (N, d)."""
         ...
 
 
@@ -48,7 +46,7 @@ class UnitBox:
             in [0, 1]. None: all columns are continuous.
 
     Raises:
-        ValueError: ``dim`` is below 1, ``levels`` has another length, or a negative entry.
+        ValueError: `dim` is below 1, `levels` has another length, or a negative entry.
 
     Example:
         >>> space = UnitBox(2, levels=(0, 2))
@@ -60,7 +58,7 @@ class UnitBox:
         dim = integer("dim", dim, least=1)
         levels = (0,) * dim if levels is None else tuple(levels)
         if len(levels) != dim:
-            raise ValueError(f"levels must hold one number per column, {dim}, got {len(levels)}.")
+            raise ValueError(f"levels must hold one number per column, {dim}; got {len(levels)}")
         levels = tuple(
             integer(f"levels[{column}]", count, least=0) for column, count in enumerate(levels)
         )
@@ -73,20 +71,20 @@ class UnitBox:
         return self._dim
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws points uniformly, (num, d) float64."""
+        """Draw points uniformly, (num, d) float64."""
         drawn = torch.rand(
             num, self.dim, generator=generator, dtype=torch.float64, device=generator.device
         )
         return self.round(drawn.cpu())
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves numbers of columns that have levels to the middles of their bins."""
+        """Move numbers of columns that have levels to the middles of their bins."""
         counts = torch.tensor(self.levels, dtype=X.dtype, device=X.device)
         places = (X * counts).floor().clamp_min(0.0).minimum(counts - 1.0)
         return torch.where(counts > 0, (places + 0.5) / counts, X)
 
     def decode(self, X: Tensor, /) -> list[tuple[float, ...]]:
-        """Returns rows (N, d) as tuples, rounded."""
+        """Return rows (N, d) as tuples, rounded."""
         return [tuple(row) for row in self.round(X).tolist()]
 
     def __repr__(self) -> str:
@@ -94,7 +92,7 @@ class UnitBox:
 
 
 def describe_box(space: BoxSpace) -> dict[str, Any]:
-    """Returns what tells a box from others, ready for ``json.dumps``."""
+    """Return what tells a box from others, ready for `json.dumps`."""
     described: dict[str, Any] = {"name": type(space).__name__, "dim": space.dim}
     # Of UnitBox, and of boxes of hyperparameters with names and ranges.
     for name in ("levels", "dimensions"):
@@ -103,39 +101,39 @@ def describe_box(space: BoxSpace) -> dict[str, Any]:
 
 
 def check_box(space: object) -> BoxSpace:
-    """Returns the space if it is a box.
+    """Return the space if it is a box.
 
     Raises:
         TypeError: It lacks what a box has.
     """
     if not isinstance(space, BoxSpace):
         raise TypeError(
-            f"space must have dim, sample, round and decode, as UnitBox has; got {space!r}."
+            f"space must have dim, sample, round and decode, as UnitBox has; got {space!r}"
         )
     return space
 
 
 def check_rows(name: str, rows: Tensor, dim: int) -> None:
-    """Checks that rows are numbers in the unit cube.
+    """Check that rows are numbers in the unit cube.
 
     Raises:
         TypeError: They are no tensor.
         ValueError: Another shape, or a number outside [0, 1]; the message gives the row.
     """
     if not isinstance(rows, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(rows).__name__}.")
+        raise TypeError(f"{name} must be a tensor; got {type(rows).__name__}")
     if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ValueError(f"{name} must have shape (N, {dim}), got {tuple(rows.shape)}.")
+        raise ValueError(f"{name} must have shape (N, {dim}); got {tuple(rows.shape)}")
     outside = ~((rows >= 0.0) & (rows <= 1.0))
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}."
+            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}"
         )
 
 
 def distinct_from(rows: Tensor, known: Tensor) -> Tensor:
-    """Which rows (N, d) equal neither a row of ``known`` (K, d) nor an earlier one, (N,) bool."""
+    """Which rows (N, d) equal neither a row of `known` (K, d) nor an earlier one, (N,) bool."""
     everything = torch.cat([known, rows])
     same = (everything[:, None] == rows[None]).all(dim=-1)
     before = torch.arange(len(everything))[:, None] < len(known) + torch.arange(len(rows))

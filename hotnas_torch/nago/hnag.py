@@ -1,7 +1,5 @@
 """HNAG: hierarchical networks from random graphs of random graphs of random graphs."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -9,11 +7,10 @@ from itertools import accumulate
 import torch
 
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nago.layout import (
     STATE_SCALE,
     CellSampler,
-    check_generator,
-    check_resolution,
     operation_tree,
     stage_widths,
 )
@@ -27,18 +24,18 @@ _ROUNDING = 1e-9
 class HNAG:
     """The hierarchical generator: a graph of cells, each a graph of graphs of operations.
 
-    A sample is a :class:`~hotnas_torch.Network` whose macro graph is the top graph, whose cells are
-    :class:`~hotnas_torch.arch.NestedCell` (the middle graphs), and whose cells' nodes are cells of
+    A sample is a `Network` whose macro graph is the top graph, whose cells are
+    `NestedCell` (the middle graphs), and whose cells' nodes are cells of
     operations (the bottom graphs). Every graph is drawn independently. An edge of a random graph
     goes from the lower to the higher node; nodes without a lower neighbour read the graph's input,
     the mean of those without a higher one is its output.
 
     Where several tensors enter a node they are merged: summed with learnt weights, or, where a
-    ``merge_attention`` or ``merge_concat`` node says so, otherwise. That node precedes an
+    `merge_attention` or `merge_concat` node says so, otherwise. That node precedes an
     operation; in a graph it is the first after the input, and merges what enters the graph.
 
     A sample's widths are those of a first stage of 16 channels; only their ratio has a meaning
-    until :func:`hotnas_torch.nago.fit_channels` solves them from a number of parameters.
+    until `hotnas_torch.nago.fit_channels` solves them from a number of parameters.
 
     Args:
         first_downsampling: Resolution divisor of the first stage: 1 for images below 40 pixels, 4
@@ -49,7 +46,7 @@ class HNAG:
         state_scale: Divisors of a cell's state, as a search space has.
 
     Raises:
-        ValueError: ``first_downsampling`` is not positive.
+        ValueError: `first_downsampling` is not positive.
 
     Reference: Ru, Esperanca and Carlucci, NAGO, NeurIPS 2020, Section 2.1.
 
@@ -64,12 +61,12 @@ class HNAG:
     """
 
     def __init__(self, *, first_downsampling: int = 1) -> None:
-        self.first_downsampling = check_resolution(first_downsampling)
+        self.first_downsampling = integer("first_downsampling", first_downsampling, least=1)
         self.tree: OperationTree = operation_tree()
         self.state_scale = STATE_SCALE
 
     def sample(self, theta: Theta, *, generator: torch.Generator) -> Network:
-        """Draws a network.
+        """Draw a network.
 
         Args:
             theta: Hyperparameters.
@@ -81,9 +78,8 @@ class HNAG:
 
         Complexity: O(N_t N_m (N_m + N_b K_b)) expected time.
         """
-        if not isinstance(theta, Theta):
-            raise TypeError(f"theta must be a Theta, got {theta!r}.")
-        check_generator(generator)
+        kind("theta", theta, Theta)
+        random_generator(generator)
         edges = theta.top.sample(generator=generator).between_ends()
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)
         cells = tuple(
@@ -105,7 +101,7 @@ class HNAG:
 
 
 def stages_of(num_nodes: int, ratio: Sequence[float]) -> list[int]:
-    """Returns the stage of each node of the top graph, ascending.
+    """Return the stage of each node of the top graph, ascending.
 
     Node x enters stage s + 1 when x reaches the first s + 1 shares of N. Up to three nodes have a
     stage each.

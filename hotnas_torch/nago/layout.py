@@ -1,7 +1,5 @@
 """What HNAG and RNAG share: nodes, operations and merges, stages, and what distances need."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +15,6 @@ __all__ = [
     "MERGE_LABELS",
     "STATE_SCALE",
     "CellSampler",
-    "check_generator",
-    "check_resolution",
     "operation_tree",
     "stage_widths",
 ]
@@ -38,8 +34,8 @@ class CellSampler:
     """Draws the graphs inside a network, each independently of the others.
 
     Args:
-        merge_weights: Weight of each of :data:`~hotnas_torch.nago.theta.MERGES`.
-        operation_weights: Weight of each of :data:`~hotnas_torch.nago.theta.OPERATIONS`.
+        merge_weights: Weight of each of `MERGES`.
+        operation_weights: Weight of each of `OPERATIONS`.
         generator: Source of randomness, on the CPU.
     """
 
@@ -48,7 +44,7 @@ class CellSampler:
     generator: torch.Generator
 
     def operations(self, model: GraphModel, num_inputs: int) -> Cell:
-        """Draws a graph of operations into which ``num_inputs`` tensors enter."""
+        """Draw a graph of operations into which `num_inputs` tensors enter."""
         graph = model.sample(generator=self.generator)
         edges = graph.between_ends()
         operations = self._draw(OPERATIONS, self.operation_weights, graph.num_nodes)
@@ -69,7 +65,7 @@ class CellSampler:
         return Cell(tuple(labels), edges)
 
     def cells(self, model: GraphModel, below: GraphModel, num_inputs: int) -> NestedCell:
-        """Draws a graph of graphs of operations into which ``num_inputs`` tensors enter."""
+        """Draw a graph of graphs of operations into which `num_inputs` tensors enter."""
         edges = model.sample(generator=self.generator).between_ends()
         merge = self._merge(num_inputs)
         graphs = [
@@ -80,7 +76,7 @@ class CellSampler:
         return NestedCell.from_nodes(nodes, edges)
 
     def _merge(self, num_inputs: int) -> str | None:
-        """Draws how tensors are merged: a label, or None for their sum or where there is one."""
+        """Draw how tensors are merged: a label, or None for their sum or where there is one."""
         if num_inputs < 2:
             return None
         return MERGE_LABELS.get(self._draw(MERGES, self.merge_weights, 1)[0])
@@ -100,15 +96,15 @@ class CellSampler:
 
 
 def stage_widths(channel_ratio: Sequence[float]) -> list[int]:
-    """Returns the channels of each stage for a first one of 16, rounded, at least 1.
+    """Return the channels of each stage for a first one of 16, rounded, at least 1.
 
-    Only their ratio matters, to distances and to :func:`hotnas_torch.nago.fit_channels` alike.
+    Only their ratio matters, to distances and to `hotnas_torch.nago.fit_channels` alike.
     """
     return [max(1, round(_STEM_WIDTH * ratio / channel_ratio[0])) for ratio in channel_ratio]
 
 
 def operation_tree() -> OperationTree:
-    """Builds the operation costs of sampled networks: 0.1 inside a family, 2 between families.
+    """Build the operation costs of sampled networks: 0.1 inside a family, 2 between families.
 
     The families are the convolutions, the poolings and the merges.
     """
@@ -130,7 +126,7 @@ def _num_entering(node: int, edges: Sequence[tuple[int, int]]) -> int:
 def _with_merges(
     nodes: Sequence[str | Cell], edges: Sequence[tuple[int, int]], merges: Mapping[int, str | None]
 ) -> tuple[list[Any], tuple[tuple[int, int], ...]]:
-    """Puts a merge before each node that has one; that of node 0, the input, comes after it."""
+    """Put a merge before each node that has one; that of node 0, the input, comes after it."""
     listed: list[str | Cell] = []
     entry: list[int] = []
     leaving: list[int] = []
@@ -145,21 +141,3 @@ def _with_merges(
             inner.append((entry[-1], leaving[-1]))
     outer = [(leaving[i], entry[j]) for i, j in edges]
     return listed, tuple(sorted(inner + outer))
-
-
-def check_resolution(first_downsampling: int) -> int:
-    """Returns the divisor of the first stage if it is a positive int."""
-    if isinstance(first_downsampling, bool) or not isinstance(first_downsampling, int):
-        raise TypeError(f"first_downsampling must be an int, got {first_downsampling!r}.")
-    if first_downsampling < 1:
-        raise ValueError(f"first_downsampling must be at least 1, got {first_downsampling}.")
-    return first_downsampling
-
-
-def check_generator(generator: object) -> None:
-    """Raises TypeError for anything but a torch.Generator."""
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))."
-        )

@@ -1,6 +1,5 @@
+# Over 400 lines: generated modules and how they are sized.
 """Torch modules of networks that HNAG and RNAG sample, of a chosen number of parameters."""
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hotnas_torch.arch import Cell, NestedCell, Network
-from hotnas_torch.arguments import number
+from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.nago.layout import MERGE_LABELS
 from hotnas_torch.nn.initialization import build
@@ -71,13 +70,8 @@ class GeneratedSkeleton:
 
     def __post_init__(self) -> None:
         for name, smallest in (("input_channels", 1), ("num_classes", 2), ("head_channels", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
-        if not 0.0 <= number("dropout", self.dropout) < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=smallest))
+        number("dropout", self.dropout, least=0.0, below=1.0)
 
 
 class GeneratedModule(nn.Module):
@@ -93,16 +87,16 @@ class GeneratedModule(nn.Module):
     Where an attention merges, its mask is the tensor of the lowest-numbered predecessor.
 
     Args:
-        net: A network of :class:`~hotnas_torch.nago.HNAG` or
-            :class:`~hotnas_torch.nago.RNAG`, or any with their operations; its channels are
-            the widths (:func:`fit_channels` solves them from a number of parameters).
+        net: A network of `HNAG` or
+            `RNAG`, or any with their operations; its channels are
+            the widths (`fit_channels` solves them from a number of parameters).
         skeleton: Everything that is not sampled.
         generator: Source of the initial parameters and of dropout, on the CPU.
         device: Where the module lives.
         mixed_precision: Whether to compute in bfloat16 where that is safe; parameters stay float32.
 
     Raises:
-        TypeError: ``net`` is not a Network, or ``generator`` not a generator.
+        TypeError: `net` is not a Network, or `generator` not a generator.
         ArchitectureError: A node has an unknown operation; the message names it.
 
     Reference: Ru, Esperanca and Carlucci, NAGO, NeurIPS 2020, Section 2.1 and its public code.
@@ -133,13 +127,8 @@ class GeneratedModule(nn.Module):
         mixed_precision: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(net, Network):
-            raise TypeError(f"net must be a Network, got {net!r}.")
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
-            )
+        kind("net", net, Network)
+        random_generator(generator)
         for place, cell in enumerate(net.cells):
             try:
                 _internals(cell)
@@ -158,7 +147,7 @@ class GeneratedModule(nn.Module):
         self.head = parts[3]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) to logits (N, num_classes) float32."""
+        """Map images (N, input_channels, H, W) to logits (N, num_classes) float32."""
         height, width = images.shape[2:]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed_precision):
             outputs: list[Tensor] = [self.stem(images)]
@@ -177,7 +166,7 @@ class GeneratedModule(nn.Module):
         return logits.float()
 
     def num_parameters(self) -> int:
-        """Returns the number of trainable parameters."""
+        """Return the number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
@@ -198,7 +187,7 @@ class _Convolution(nn.Module):
 
 
 class _Merge(nn.Module):
-    """Maps tensors of one resolution and any widths to one of ``channels``."""
+    """Maps tensors of one resolution and any widths to one of `channels`."""
 
     def __init__(self, label: str | None, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -239,7 +228,7 @@ class _Graph(nn.Module):
             self.nodes.append(_operation(label, channels))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps tensors of the graph's resolution to one of its width."""
+        """Map tensors of the graph's resolution to one of its width."""
         values: list[Tensor] = [self.entrance(inputs)]
         for node, operation in enumerate(self.nodes, start=1):
             maps = [values[place] for place in self._predecessors[node]]
@@ -260,7 +249,7 @@ class _Dropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def take_generator(self) -> torch.Generator | None:
-        """Returns the source of random numbers, and leaves the next draw to a fresh one."""
+        """Return the source of random numbers, and leave the next draw to a fresh one."""
         source, self.generator = self.generator, None
         return source
 
@@ -317,7 +306,7 @@ def _operation(label: str, channels: int) -> nn.Module:
 
 
 def _join(label: str | None, in_channels: Sequence[int], channels: int) -> nn.Module | None:
-    """Builds what makes one of several tensors; None where there is one."""
+    """Build what makes one of several tensors; None where there is one."""
     if len(in_channels) == 1:
         return None
     if label == _CONCAT:
@@ -336,7 +325,7 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _macro_edges(net: Network) -> tuple[list[list[int]], list[int]]:
-    """Returns what enters each cell and what leaves the network; 0 is the stem, s + 1 cell s."""
+    """Return what enters each cell and what leaves the network; 0 is the stem, s + 1 cell s."""
     entering: list[list[int]] = [[] for _ in range(net.num_cells + 2)]
     for i, j in net.edges:
         entering[j].append(i)
@@ -351,7 +340,7 @@ def _predecessors(cell: Cell) -> list[list[int]]:
 
 
 def _entrance(cell: Cell) -> str | None:
-    """Returns the merge of what enters the cell: a node that alone follows the input, or None."""
+    """Return the merge of what enters the cell: a node that alone follows the input, or None."""
     if cell.ops[1] in _MERGES and [j for i, j in cell.edges if i == 0] == [1]:
         return cell.ops[1]
     return None
@@ -369,7 +358,7 @@ class _Internals(NamedTuple):
 
 
 def count_parameters(net: Network, skeleton: GeneratedSkeleton) -> int:
-    """Returns the number of trainable parameters of :class:`GeneratedModule`, without building it.
+    """Return the number of trainable parameters of `GeneratedModule`, without building it.
 
     Args:
         net: A sampled network with the widths to count for.
@@ -395,11 +384,11 @@ def count_parameters(net: Network, skeleton: GeneratedSkeleton) -> int:
 def fit_channels(
     net: Network, parameter_limit: int, skeleton: GeneratedSkeleton, *, exact: bool = True
 ) -> Network:
-    r"""Solves the widths of a network from a number of parameters.
+    r"""Solve the widths of a network from a number of parameters.
 
-    The ratio of widths is that of ``net``. The widest stage gets the largest integer width with
-    which the module has at most ``parameter_limit`` parameters; others are rounded down, to at
-    least 1. With ``exact=False``, NAGO's formula: the width per unit of the ratio is
+    The ratio of widths is that of `net`. The widest stage gets the largest integer width with
+    which the module has at most `parameter_limit` parameters; others are rounded down, to at
+    least 1. With `exact=False`, NAGO's formula: the width per unit of the ratio is
 
     .. math:: \Big\lfloor \sqrt{\mathrm{limit} / \sum_v k_v^2 c_v^2} \Big\rfloor
 
@@ -413,7 +402,7 @@ def fit_channels(
         exact: Whether the true number has to stay within the limit.
 
     Returns:
-        The same network with channels, and its first cell's as ``input_channels``.
+        The same network with channels, and its first cell's as `input_channels`.
 
     Raises:
         ArchitectureError: Too many parameters even at width 1, or an unknown operation.
@@ -436,8 +425,8 @@ def fit_channels(
     if not fits(1):
         raise ArchitectureError(
             f"parameter_limit must be at least {count_parameters(candidate(1), skeleton):,}, which "
-            f"this network has with one channel per cell, got {parameter_limit:,} (raise it, or "
-            "use a smaller head_channels)."
+            f"this network has with one channel per cell; got {parameter_limit:,} (raise it, or "
+            "use a smaller head_channels)"
         )
     above = 2
     while fits(above):
@@ -450,7 +439,7 @@ def fit_channels(
 
 
 def memory_per_sample(module: GeneratedModule, input_shape: tuple[int, int, int]) -> int:
-    """Returns the bytes that training needs for one image: kept activations and parameters.
+    """Return the bytes that training needs for one image: kept activations and parameters.
 
     What autograd keeps for the backward pass grows by some number of bytes with each image of a
     batch; that number, measured, plus the bytes of the parameters once. Optimiser states, gradients
@@ -499,7 +488,7 @@ def _internals(cell: Cell) -> _Internals:
     quadratic = linear = constant = 0
     predecessors = _predecessors(cell)
     if not predecessors[-1]:
-        raise ArchitectureError("there is no path from input to output, so nothing to compute.")
+        raise ArchitectureError("there is no path from input to output, so nothing to compute")
     graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
     for node in range(1, cell.num_nodes - 1):
         label, graph, num_inputs = cell.ops[node], graphs[node], len(predecessors[node])
@@ -517,7 +506,7 @@ def _internals(cell: Cell) -> _Internals:
             linear += 2
         elif label not in _POOLS:
             known = ", ".join(repr(known) for known in (*_CONVOLUTIONS, *_POOLS, *_MERGES))
-            raise ArchitectureError(f"ops[{node}] must be one of {known}, got {label!r}.")
+            raise ArchitectureError(f"ops[{node}] must be one of {known}; got {label!r}")
         if num_inputs > 1:
             quadratic += num_inputs if merge == _CONCAT else 0
             constant += num_inputs if merge is None else 0
@@ -526,7 +515,7 @@ def _internals(cell: Cell) -> _Internals:
 
 @lru_cache(maxsize=2**16)
 def _areas(cell: Cell) -> int:
-    """Returns the summed kernel areas of all convolutions of a cell."""
+    """Return the summed kernel areas of all convolutions of a cell."""
     graphs = cell.graphs if isinstance(cell, NestedCell) else (None,) * cell.num_nodes
     return sum(
         math.prod(_CONVOLUTIONS.get(label, (0,))) if graph is None else _areas(graph)

@@ -1,7 +1,5 @@
 """Random graphs as networkx samples them, from the caller's generator, as directed acyclic ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -9,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from hotnas_torch.arch.dag import check_index
+from hotnas_torch.arguments import integer, number
 
 __all__ = ["ErdosRenyi", "GraphModel", "RandomGraph", "WattsStrogatz"]
 
@@ -36,17 +34,17 @@ class RandomGraph:
     joined: int = 0
 
     def sources(self) -> list[int]:
-        """Returns the nodes without a lower neighbour, ascending: they read the graph's input."""
+        """Return the nodes without a lower neighbour, ascending: they read the graph's input."""
         entered = {j for _, j in self.edges}
         return [node for node in range(self.num_nodes) if node not in entered]
 
     def sinks(self) -> list[int]:
-        """Returns the nodes without a higher neighbour, ascending: they make the output."""
+        """Return the nodes without a higher neighbour, ascending: they make the output."""
         left = {i for i, _ in self.edges}
         return [node for node in range(self.num_nodes) if node not in left]
 
     def between_ends(self) -> Edges:
-        """Returns the edges with an input node 0 and an output node N + 1, nodes numbered from 1.
+        """Return the edges with an input node 0 and an output node N + 1, nodes numbered from 1.
 
         The input leads to the sources, the sinks lead to the output.
         """
@@ -70,7 +68,7 @@ class GraphModel(Protocol):
         ...
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph."""
+        """Draw a connected graph."""
         ...
 
 
@@ -105,12 +103,12 @@ class WattsStrogatz:
     rewiring: float
 
     def __post_init__(self) -> None:
-        _check_count("num_nodes", self.num_nodes)
-        _check_count("num_neighbors", self.num_neighbors)
-        _check_probability("rewiring", self.rewiring)
+        integer("num_nodes", self.num_nodes, least=1)
+        integer("num_neighbors", self.num_neighbors, least=1)
+        number("rewiring", self.rewiring, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph, by up to 200 draws.
+        """Draw a connected graph, by up to 200 draws.
 
         When none of them is connected, the last one's components, by their lowest nodes, are
         joined by an edge between the highest node of one and the lowest node of the next.
@@ -170,11 +168,11 @@ class ErdosRenyi:
     edge_probability: float
 
     def __post_init__(self) -> None:
-        _check_count("num_nodes", self.num_nodes)
-        _check_probability("edge_probability", self.edge_probability)
+        integer("num_nodes", self.num_nodes, least=1)
+        number("edge_probability", self.edge_probability, least=0.0, most=1.0)
 
     def sample(self, *, generator: torch.Generator) -> RandomGraph:
-        """Draws a connected graph, by up to 30 draws, joined as in :meth:`WattsStrogatz.sample`.
+        """Draw a connected graph, by up to 30 draws, joined as in `WattsStrogatz.sample`.
 
         Args:
             generator: Source of randomness, on the CPU.
@@ -209,7 +207,7 @@ def _connected(draw: Callable[[], list[set[int]]], tries: int) -> RandomGraph:
 
 
 def _components(neighbours: Sequence[set[int]]) -> list[list[int]]:
-    """Returns the connected components by their lowest nodes, ascending."""
+    """Return the connected components by their lowest nodes, ascending."""
     seen = [False] * len(neighbours)
     components = []
     for start in range(len(neighbours)):
@@ -224,13 +222,3 @@ def _components(neighbours: Sequence[set[int]]) -> list[list[int]]:
                     component.append(other)
         components.append(component)
     return components
-
-
-def _check_count(name: str, value: object) -> None:
-    if check_index(value, name) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be a probability in [0, 1], got {value}.")

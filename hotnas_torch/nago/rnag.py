@@ -1,15 +1,12 @@
 """RNAG: three flat random graphs of operations in sequence."""
 
-from __future__ import annotations
-
 import torch
 
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nago.layout import (
     STATE_SCALE,
     CellSampler,
-    check_generator,
-    check_resolution,
     operation_tree,
     stage_widths,
 )
@@ -21,18 +18,18 @@ __all__ = ["RNAG"]
 class RNAG:
     """The flat generator: one graph of operations per stage, in a chain.
 
-    A sample is a :class:`~hotnas_torch.Network` of three :class:`~hotnas_torch.Cell`. Directions of
-    edges, merges and widths are as for :class:`HNAG`.
+    A sample is a `Network` of three `Cell`. Directions of
+    edges, merges and widths are as for `HNAG`.
 
     Args:
-        first_downsampling: As for :class:`HNAG`.
+        first_downsampling: As for `HNAG`.
 
     Attributes:
         tree: Costs of exchanging operations, for distances between samples.
         state_scale: Divisors of a cell's state, as a search space has.
 
     Raises:
-        ValueError: ``first_downsampling`` is not positive.
+        ValueError: `first_downsampling` is not positive.
 
     Reference: Xie, Kirillov, Girshick and He, Exploring Randomly Wired Neural Networks for Image
         Recognition, ICCV 2019.
@@ -45,18 +42,17 @@ class RNAG:
     """
 
     def __init__(self, *, first_downsampling: int = 1) -> None:
-        self.first_downsampling = check_resolution(first_downsampling)
+        self.first_downsampling = integer("first_downsampling", first_downsampling, least=1)
         self.tree: OperationTree = operation_tree()
         self.state_scale = STATE_SCALE
 
     def sample(self, theta: FlatTheta, *, generator: torch.Generator) -> Network:
-        """Draws a network; as :meth:`HNAG.sample`.
+        """Draw a network; as `HNAG.sample`.
 
         Complexity: O(N K) expected time per stage.
         """
-        if not isinstance(theta, FlatTheta):
-            raise TypeError(f"theta must be a FlatTheta, got {theta!r}.")
-        check_generator(generator)
+        kind("theta", theta, FlatTheta)
+        random_generator(generator)
         sampler = CellSampler(theta.merge_weights, theta.operation_weights, generator)
         widths = stage_widths(theta.channel_ratio)
         return Network.chain(

@@ -1,6 +1,5 @@
+# Over 400 lines: two spaces of hyperparameters and what they share.
 """Hyperparameters of network generators, and boxes of them as unit cubes."""
-
-from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch._json import check_keys, check_list, check_value
+from hotnas_torch.arguments import integer
 from hotnas_torch.nago.random_graphs import ErdosRenyi, WattsStrogatz
 
 __all__ = [
@@ -55,8 +55,8 @@ class Theta:
         bottom: Graph of operations inside a node of a cell.
         stage_ratio: Relative length of the three stages, each > 0.
         channel_ratio: Relative width of the three stages, each > 0.
-        merge_weights: Weight of each of :data:`MERGES`, >= 0, not all 0.
-        operation_weights: Weight of each of :data:`OPERATIONS`, >= 0, at least one of a
+        merge_weights: Weight of each of `MERGES`, >= 0, not all 0.
+        operation_weights: Weight of each of `OPERATIONS`, >= 0, at least one of a
             convolution positive (what makes a graph's output never pools).
 
     Raises:
@@ -90,15 +90,15 @@ class Theta:
         _check_shared(self.channel_ratio, self.merge_weights, self.operation_weights)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the hyperparameters by name, ready for ``json.dumps``."""
+        """Return the hyperparameters by name, ready for `json.dumps`."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Theta:
-        """Builds what :meth:`to_json` described.
+    def from_json(cls, data: dict[str, Any]) -> "Theta":
+        """Build what `to_json` described.
 
         Raises:
-            TypeError: ``data`` is not a mapping.
+            TypeError: `data` is not a mapping.
             ArchitectureError: A key is missing or unknown, or a value of another kind.
             ValueError: A value out of range.
         """
@@ -117,16 +117,16 @@ class FlatTheta:
 
     Args:
         stages: One graph of operations per stage.
-        channel_ratio: As for :class:`Theta`.
-        merge_weights: As for :class:`Theta`.
-        operation_weights: As for :class:`Theta`.
+        channel_ratio: As for `Theta`.
+        merge_weights: As for `Theta`.
+        operation_weights: As for `Theta`.
 
     Raises:
         TypeError: A graph model of another kind.
-        ValueError: As for :class:`Theta`, or not three stages.
+        ValueError: As for `Theta`, or not three stages.
 
     Reference: Xie, Kirillov, Girshick and He, Exploring Randomly Wired Neural Networks for Image
-        Recognition, ICCV 2019; its best generator is ``WattsStrogatz(32, 4, 0.75)`` three times.
+        Recognition, ICCV 2019; its best generator is `WattsStrogatz(32, 4, 0.75)` three times.
     """
 
     stages: tuple[WattsStrogatz, ...] = (WattsStrogatz(32, 4, 0.75),) * NUM_STAGES
@@ -136,18 +136,18 @@ class FlatTheta:
 
     def __post_init__(self) -> None:
         if len(self.stages) != NUM_STAGES:
-            raise ValueError(f"stages must hold {NUM_STAGES} graphs, got {len(self.stages)}.")
+            raise ValueError(f"stages must hold {NUM_STAGES} graphs; got {len(self.stages)}")
         for stage, model in enumerate(self.stages):
             _check_model(f"stages[{stage}]", model, WattsStrogatz)
         _check_shared(self.channel_ratio, self.merge_weights, self.operation_weights)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the hyperparameters by name, ready for ``json.dumps``."""
+        """Return the hyperparameters by name, ready for `json.dumps`."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FlatTheta:
-        """Builds what :meth:`to_json` described; errors as for :meth:`Theta.from_json`."""
+    def from_json(cls, data: dict[str, Any]) -> "FlatTheta":
+        """Build what `to_json` described; errors as for `Theta.from_json`."""
         check_keys(data, "a FlatTheta", ("stages", *_SHARED))
         return cls(
             tuple(
@@ -181,14 +181,14 @@ class Dimension:
         return int(self.high - self.low) + 1
 
     def decode(self, unit: Tensor) -> Tensor:
-        """Maps coordinates in [0, 1] to values, float64 of the same shape."""
+        """Map coordinates in [0, 1] to values, float64 of the same shape."""
         if self.integer:
             place = (unit * self.num_values).floor().clamp(0, self.num_values - 1)
             return self.low + place
         return self.low + (self.high - self.low) * unit
 
     def encode(self, values: Tensor) -> Tensor:
-        """Maps values to coordinates in [0, 1], float64 of the same shape."""
+        """Map values to coordinates in [0, 1], float64 of the same shape."""
         if self.integer:
             return (values - self.low + 0.5) / self.num_values
         return (values - self.low) / (self.high - self.low)
@@ -217,7 +217,7 @@ class UnitCube(ABC, Generic[T]):
         return tuple(dimension.name for dimension in self.dimensions)
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draws points uniformly, integers at the middle of their bins.
+        """Draw points uniformly, integers at the middle of their bins.
 
         Args:
             num: How many, >= 0.
@@ -226,15 +226,14 @@ class UnitCube(ABC, Generic[T]):
         Returns:
             (num, d) float64 on the CPU.
         """
-        if num < 0:
-            raise ValueError(f"num must be >= 0, got {num}.")
+        integer("num", num, least=0)
         drawn = torch.rand(
             num, self.dim, generator=generator, device=generator.device, dtype=torch.float64
         )
         return self.round(drawn.cpu())
 
     def round(self, X: Tensor) -> Tensor:
-        """Moves integer coordinates to the middle of their bins, (..., d) float64 in and out.
+        """Move integer coordinates to the middle of their bins, (..., d) float64 in and out.
 
         Points that are equal afterwards are the same hyperparameters. Where a group of weights is
         searched over, only their ratios count; that is not undone here.
@@ -246,7 +245,7 @@ class UnitCube(ABC, Generic[T]):
         return torch.stack(columns, dim=-1)
 
     def decode(self, X: Tensor) -> list[T]:
-        """Returns the hyperparameters of points of the cube.
+        """Return the hyperparameters of points of the cube.
 
         Args:
             X: (n, d) floating, in [0, 1].
@@ -267,7 +266,7 @@ class UnitCube(ABC, Generic[T]):
         return [self._build(row) for row in rows.tolist()]
 
     def encode(self, thetas: Sequence[T]) -> Tensor:
-        """Returns the points of hyperparameters, (n, d) float64; :meth:`decode` is its inverse.
+        """Return the points of hyperparameters, (n, d) float64; `decode` is its inverse.
 
         Hyperparameters that are not searched over must have the values that this box fixes.
 
@@ -282,7 +281,7 @@ class UnitCube(ABC, Generic[T]):
                 row = int(outside.nonzero()[0])
                 raise ValueError(
                     f"thetas[{row}] must have {dimension.name} in [{dimension.low:g}, "
-                    f"{dimension.high:g}], got {values[row, column].item():g}."
+                    f"{dimension.high:g}]; got {values[row, column].item():g}"
                 )
         X = torch.stack(
             [
@@ -294,31 +293,31 @@ class UnitCube(ABC, Generic[T]):
         for row, (theta, back) in enumerate(zip(thetas, self.decode(X), strict=True)):
             if not _close(theta.to_json(), back.to_json()):
                 raise ValueError(
-                    f"thetas[{row}] must agree with what this space does not search over, got "
-                    f"{theta} where the space has {back}."
+                    f"thetas[{row}] must agree with what this space does not search over; got "
+                    f"{theta} where the space has {back}"
                 )
         return X
 
     @abstractmethod
     def _build(self, row: list[float]) -> T:
-        """Builds the hyperparameters of d values in the dimensions' units."""
+        """Build the hyperparameters of d values in the dimensions' units."""
 
     @abstractmethod
     def _values(self, theta: T) -> list[float]:
-        """Returns the d values of hyperparameters, in the dimensions' units."""
+        """Return the d values of hyperparameters, in the dimensions' units."""
 
     def _check(self, X: Tensor) -> None:
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(
                 f"X must have shape (n, {self.dim}), one column per hyperparameter "
-                f"{self.columns}, got {tuple(X.shape)}."
+                f"{self.columns}; got {tuple(X.shape)}"
             )
         inside = (X >= 0.0) & (X <= 1.0)
         if not inside.all():
             row, column = (~inside).nonzero()[0].tolist()
             raise ValueError(
-                f"X[{row}, {column}] ({self.columns[column]}) must be in [0, 1], got "
-                f"{X[row, column].item():g}."
+                f"X[{row}, {column}] ({self.columns[column]}) must be in [0, 1]; got "
+                f"{X[row, column].item():g}"
             )
 
 
@@ -404,7 +403,7 @@ class FlatThetaSpace(UnitCube[FlatTheta]):
         nodes: Range of N.
         neighbors: Range of K.
         rewiring: Range of P.
-        channel_ratio: As for :class:`ThetaSpace`, and so the rest.
+        channel_ratio: As for `ThetaSpace`, and so the rest.
         merge_weights: Fixed weights, or None.
         operation_weights: Fixed weights, or None.
 
@@ -474,7 +473,7 @@ Vectors = dict[str, "tuple[float, ...] | None"]
 def _dimension(name: str, bounds: tuple[float, float], *, integer: bool = False) -> Dimension:
     low, high = bounds
     if not low < high:
-        raise ValueError(f"the range of {name!r} must have low < high, got {bounds}.")
+        raise ValueError(f"the range of {name!r} must have low < high; got {bounds}")
     return Dimension(name, low, high, integer)
 
 
@@ -501,7 +500,7 @@ def _vectors(fixed: Vectors) -> list[Dimension]:
 
 
 def _read_vectors(row: list[float], fixed: Vectors) -> dict[str, tuple[float, ...]]:
-    """Takes searched vectors from the rest of a row, others as they are fixed."""
+    """Take searched vectors from the rest of a row, others as they are fixed."""
     vectors = {}
     for name, value in fixed.items():
         if value is not None:
@@ -549,21 +548,21 @@ def _numbers_close(name: str, first: Any, second: Any) -> bool:
 
 def _check_model(name: str, model: object, kind: type) -> None:
     if not isinstance(model, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {model!r}.")
+        raise TypeError(f"{name} must be a {kind.__name__}; got {model!r}")
 
 
 def _check_ratio(name: str, ratio: tuple[float, ...]) -> None:
     if len(ratio) != NUM_STAGES or not all(0.0 < entry < math.inf for entry in ratio):
-        raise ValueError(f"{name} must be {NUM_STAGES} finite numbers > 0, got {ratio}.")
+        raise ValueError(f"{name} must be {NUM_STAGES} finite numbers > 0; got {ratio}")
 
 
 def _check_weights(name: str, weights: tuple[float, ...], entries: tuple[str, ...]) -> None:
     if len(weights) != len(entries) or not all(0.0 <= entry < math.inf for entry in weights):
         raise ValueError(
-            f"{name} must be {len(entries)} finite weights >= 0, of {entries}, got {weights}."
+            f"{name} must be {len(entries)} finite weights >= 0, of {entries}; got {weights}"
         )
     if not any(weights):
-        raise ValueError(f"{name} must have a positive entry, got {weights}.")
+        raise ValueError(f"{name} must have a positive entry; got {weights}")
 
 
 def _check_shared(
@@ -577,12 +576,12 @@ def _check_shared(
     if not any(operation_weights[:_NUM_CONVOLUTIONS]):
         raise ValueError(
             "operation_weights must have a positive entry for a convolution, which nodes that make "
-            f"a graph's output draw from, got {operation_weights}."
+            f"a graph's output draw from; got {operation_weights}"
         )
 
 
 def _plain(data: Any) -> Any:
-    """Turns tuples into lists, all the way down."""
+    """Turn tuples into lists, all the way down."""
     if isinstance(data, dict):
         return {name: _plain(value) for name, value in data.items()}
     if isinstance(data, tuple):

@@ -1,7 +1,5 @@
 """Training one network of a generator as an objective on the generator's hyperparameters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -10,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, kind
 from hotnas_torch.nago.modules import (
     GeneratedModule,
     GeneratedSkeleton,
@@ -32,27 +30,27 @@ class NetworkGenerator(Protocol[_Contra]):
     """What samples networks from hyperparameters, as HNAG and RNAG do."""
 
     def sample(self, theta: _Contra, *, generator: torch.Generator) -> Network:
-        """Draws a network."""
+        """Draw a network."""
         ...
 
 
 class GeneratorTraining(Generic[T]):
     """Samples a network from a generator, trains it, and measures error, memory and time.
 
-    The network, its initial parameters and the order of the images depend on ``seed``, the
+    The network, its initial parameters and the order of the images depend on `seed`, the
     hyperparameters and the number of the sample alone: an evaluation gives the same error and
     memory whenever and in whichever process it is made (on the same kind of device, with the same
-    ``num_threads``). A longer training starts from the same parameters as a shorter one.
+    `num_threads`). A longer training starts from the same parameters as a shorter one.
 
     Args:
-        generator: :class:`~hotnas_torch.nago.HNAG` or
-            :class:`~hotnas_torch.nago.RNAG`.
+        generator: `HNAG` or
+            `RNAG`.
         data: Images to train and to validate on; None takes scikit-learn's digits, split by
-            ``seed``.
+            `seed`.
         parameter_limit: Largest number of trainable parameters; widths are solved from it.
         skeleton: What surrounds the sampled graph; None takes 64 channels in the head and no
-            dropout. Its ``input_channels`` and ``num_classes`` must fit the data.
-        settings: How to train; its ``epochs`` are the full budget.
+            dropout. Its `input_channels` and `num_classes` must fit the data.
+        settings: How to train; its `epochs` are the full budget.
         seed: See above.
         device: Where to train.
         num_threads: torch threads during a training; None leaves the process's setting.
@@ -60,7 +58,7 @@ class GeneratorTraining(Generic[T]):
 
     Raises:
         ValueError: The skeleton does not fit the data, or an argument is out of range.
-        ImportError: ``data`` is None and scikit-learn is not installed.
+        ImportError: `data` is None and scikit-learn is not installed.
 
     Reference: Ru, Esperanca and Carlucci, NAGO, NeurIPS 2020, Section 2.2: one network stands for
         its generator.
@@ -89,12 +87,10 @@ class GeneratorTraining(Generic[T]):
         integer("parameter_limit", parameter_limit, least=1)
         boolean("mixed_precision", mixed_precision)
         integer("seed", seed)
-        if skeleton is not None and not isinstance(skeleton, GeneratedSkeleton):
-            raise TypeError(f"skeleton must be a GeneratedSkeleton or None, got {skeleton!r}.")
-        if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None, got {settings!r}.")
-        if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
+        kind("skeleton", skeleton, GeneratedSkeleton, optional=True)
+        kind("settings", settings, TrainingSettings, optional=True)
+        if num_threads is not None:
+            integer("num_threads", num_threads, least=1)
         self.generator = generator
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
@@ -103,8 +99,8 @@ class GeneratorTraining(Generic[T]):
         for name, expected in shape.items():
             if getattr(skeleton, name) != expected:
                 raise ValueError(
-                    f"skeleton.{name} must be {expected} for {self.data.name!r}, got "
-                    f"{getattr(skeleton, name)}."
+                    f"skeleton.{name} must be {expected} for {self.data.name!r}; got "
+                    f"{getattr(skeleton, name)}"
                 )
         self.skeleton = skeleton
         self.parameter_limit = parameter_limit
@@ -115,7 +111,7 @@ class GeneratorTraining(Generic[T]):
         self.mixed_precision = mixed_precision
 
     def network(self, theta: T, *, sample: int = 0) -> Network:
-        """Returns the network that is trained for a sample, with the widths it is trained with.
+        """Return the network that is trained for a sample, with the widths it is trained with.
 
         Args:
             theta: Hyperparameters.
@@ -135,7 +131,7 @@ class GeneratorTraining(Generic[T]):
         sample: int = 0,
         every_epoch: Callable[[EpochResult], None] | None = None,
     ) -> Evaluation:
-        """Trains one network; a loss that becomes non-finite is a failed evaluation.
+        """Train one network; a loss that becomes non-finite is a failed evaluation.
 
         Args:
             theta: Hyperparameters.
@@ -145,11 +141,11 @@ class GeneratorTraining(Generic[T]):
 
         Returns:
             The value is the validation error in percent, the cost the seconds of the training.
-            Metrics: those of :class:`Training`, ``memory`` (bytes per image, see
-            :func:`~hotnas_torch.nago.memory_per_sample`) and ``operations`` (nodes of the network).
+            Metrics: those of `Training`, `memory` (bytes per image, see
+            `memory_per_sample`) and `operations` (nodes of the network).
 
         Raises:
-            ArchitectureError: As :meth:`network`.
+            ArchitectureError: As `network`.
         """
         settings = self.settings if epochs is None else replace(self.settings, epochs=epochs)
         with threads(self.num_threads):
@@ -182,7 +178,7 @@ class GeneratorTraining(Generic[T]):
         return Evaluation(error, metrics, result.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the values depend on, ready for ``json.dumps``."""
+        """Return what the values depend on, ready for `json.dumps`."""
         return {
             "kind": "generator training",
             "generator": repr(self.generator),

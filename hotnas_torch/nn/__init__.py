@@ -4,14 +4,13 @@ from hotnas_torch.nn.cifar import cifar10
 from hotnas_torch.nn.counting import Costs, CostTable
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ClassificationData, ImageData, Split, digits
-from hotnas_torch.nn.image_folder import FolderImages, image_folder
-from hotnas_torch.nn.initialization import build, initialize
-from hotnas_torch.nn.nasbench201 import CellModule, NASBench201Module, Skeleton
+from hotnas_torch.nn.image_folder import image_folder
+from hotnas_torch.nn.initialization import build
+from hotnas_torch.nn.nasbench201 import NASBench201Module, Skeleton
 from hotnas_torch.nn.supernets.differentiable import (
     DifferentiableSearch,
     DifferentiableSettings,
     SearchEpoch,
-    sample_connected,
 )
 from hotnas_torch.nn.supernets.learned_hierarchy import (
     LearnedHierarchySearch,
@@ -30,7 +29,6 @@ from hotnas_torch.nn.supernets.supernet_search import (
 from hotnas_torch.nn.training import EpochResult, TrainingResult, TrainingSettings, evaluate, train
 
 __all__ = [
-    "CellModule",
     "ClassificationData",
     "CostTable",
     "Costs",
@@ -40,7 +38,6 @@ __all__ = [
     "DifferentiableSearch",
     "DifferentiableSettings",
     "EpochResult",
-    "FolderImages",
     "ImageData",
     "LearnedHierarchySearch",
     "LearnedHierarchySettings",
@@ -64,7 +61,5 @@ __all__ = [
     "digits",
     "evaluate",
     "image_folder",
-    "initialize",
-    "sample_connected",
     "train",
 ]

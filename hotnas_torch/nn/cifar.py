@@ -1,7 +1,5 @@
 """CIFAR-10 from a folder of the user's own."""
 
-from __future__ import annotations
-
 from os import PathLike
 from pathlib import Path
 
@@ -29,15 +27,15 @@ def cifar10(
     num_train: int = 25_000,
     num_validation: int | None = None,
 ) -> ImageData:
-    """Reads CIFAR-10 from its binary files.
+    """Read CIFAR-10 from its binary files.
 
     That version is read because the one for Python consists of pickles, which run whatever they
     say. Pixels are shifted and scaled to mean 0 and standard deviation 1, per channel, over the
     training images. There is no augmentation.
 
     Args:
-        folder: Holds ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, as in
-            ``cifar-10-binary.tar.gz``.
+        folder: Holds `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, as in
+            `cifar-10-binary.tar.gz`.
         generator: Shuffles the training files' images before they are split.
         num_train: Training images, >= 1.
         num_validation: Validation images, >= 1; None takes the rest. DARTS takes halves.
@@ -58,8 +56,8 @@ def cifar10(
         num_validation = len(labels) - num_train
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation <= len(labels)):
         raise ValueError(
-            f"num_train and num_validation must be at least 1 and at most {len(labels):,} together,"
-            f" got {num_train} and {num_validation}."
+            f"num_train and num_validation must be at least 1 and at most {len(labels):,} together;"
+            f" got {num_train} and {num_validation}"
         )
     order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
     train, validation = order[:num_train], order[num_train : num_train + num_validation]
@@ -77,21 +75,21 @@ def cifar10(
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
-    """Returns images (N, 3, 32, 32) in [0, 1] and labels of a file of 3,073-byte records."""
+    """Return images (N, 3, 32, 32) in [0, 1] and labels of a file of 3,073-byte records."""
     try:
         content = read_bytes(path, most=_MOST_BYTES)
     except OSError as error:
         raise ValueError(
             f"cannot read {path}: {error.strerror} (unpack cifar-10-binary.tar.gz and pass the"
-            " folder with its .bin files)."
+            " folder with its .bin files)"
         ) from error
     if not content or len(content) % _RECORD:
         raise ValueError(
-            f"{path} must consist of records of {_RECORD} bytes, got {len(content):,} bytes (not"
-            " the binary version, or cut off)."
+            f"{path} must consist of records of {_RECORD} bytes; got {len(content):,} bytes (not"
+            " the binary version, or cut off)"
         )
     records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, _RECORD)
     labels = records[:, 0].long()
     if int(labels.max()) >= _CLASSES:
-        raise ValueError(f"{path} holds the label {int(labels.max())}, expected 0..{_CLASSES - 1}.")
+        raise ValueError(f"{path} holds the label {int(labels.max())}, expected 0..{_CLASSES - 1}")
     return records[:, 1:].reshape(-1, *_SHAPE).float() / _LARGEST_PIXEL, labels

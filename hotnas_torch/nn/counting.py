@@ -1,7 +1,5 @@
 """Multiply-adds and parameters of all networks of a supernet, from one table of its layers."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,11 +58,11 @@ class CostTable:
     networks call them FLOPs, and so does NAS-Bench-Macro.
 
     Args:
-        supernet: Which networks; its normalisation counts: ``"running"`` has scales and shifts.
+        supernet: Which networks; its normalisation counts: `"running"` has scales and shifts.
         image_size: Height and width of an image, >= 1, or one number for both.
 
     Raises:
-        ValueError: ``image_size`` is out of range, or the supernet holds one network only.
+        ValueError: `image_size` is out of range, or the supernet holds one network only.
 
     Complexity: a network costs one look-up per layer.
 
@@ -80,11 +78,11 @@ class CostTable:
     def __init__(self, supernet: SinglePathSupernet, *, image_size: int | tuple[int, int]) -> None:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size must be at least 1, got {image_size!r}.")
+            raise ValueError(f"image_size must be at least 1; got {image_size!r}")
         if supernet.only is not None:
             raise ValueError(
-                f"supernet must hold all networks of its space, got {supernet.only.spec!r} only "
-                "(build it without only=)."
+                f"supernet must hold all networks of its space; got {supernet.only.spec!r} only "
+                "(build it without only=)"
             )
         self._supernet = supernet
         stem = _meta(supernet.stem)
@@ -101,7 +99,7 @@ class CostTable:
         self._fixed_parameters = _parameters([supernet.stem, supernet.head])
 
     def __call__(self, nets: Sequence[Network]) -> Costs:
-        """Returns the costs of networks.
+        """Return the costs of networks.
 
         Args:
             nets: N networks of the supernet's space.
@@ -112,7 +110,7 @@ class CostTable:
         return self.of_paths(self._supernet.paths(nets))
 
     def of_paths(self, paths: Tensor) -> Costs:
-        """Returns the costs of paths, (N, layers) int64 as the supernet's ``paths`` gives them."""
+        """Return the costs of paths, (N, layers) int64 as the supernet's `paths` gives them."""
         shape = torch.zeros(len(paths), dtype=torch.int64)
         multiply_adds = torch.zeros(len(paths), dtype=torch.int64)
         parameters = torch.full((len(paths),), self._fixed_parameters)
@@ -124,7 +122,7 @@ class CostTable:
 
 
 def _layer_table(layer: ChoiceLayer, shapes: Sequence[_Shape]) -> tuple[_LayerTable, list[_Shape]]:
-    """Measures all choices of a layer for all shapes; returns the shapes that leave it, too."""
+    """Measure all choices of a layer for all shapes; returns the shapes that leave it, too."""
     copied = _meta(layer)
     leaving: dict[_Shape, int] = {}
     costs, following = [], []
@@ -140,7 +138,7 @@ def _layer_table(layer: ChoiceLayer, shapes: Sequence[_Shape]) -> tuple[_LayerTa
 
 
 def _measure(module: nn.Module, shape: _Shape, *choice: int) -> tuple[int, _Shape]:
-    """Returns the multiply-adds for one image, and the shape of what comes out."""
+    """Return the multiply-adds for one image, and the shape of what comes out."""
     total = 0
 
     def count(layer: nn.Module, _: object, result: Tensor) -> None:

@@ -1,7 +1,5 @@
 """Torch modules of DARTS networks, and the supernet that holds them all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -65,15 +63,15 @@ class DARTSModule(nn.Module):
     """The torch module of a DARTS network.
 
     Args:
-        net: A network of ``space``.
+        net: A network of `space`.
         skeleton: Everything that is not searched; its number of cells counts, not the depth of
-            ``net``.
+            `net`.
         generator: Source of the initial parameters, on the CPU.
-        space: The space of ``net``; None takes ``DARTS()``.
+        space: The space of `net`; None takes `DARTS()`.
         device: Where the module lives.
 
     Raises:
-        ArchitectureError: ``net`` is not of the space.
+        ArchitectureError: `net` is not of the space.
 
     Example:
         >>> from hotnas_torch.spaces import DARTS
@@ -112,7 +110,7 @@ class DARTSModule(nn.Module):
         self.body = build(lambda: _Body(skeleton, make), generator=generator, device=device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) to logits (N, num_classes)."""
+        """Map images (N, input_channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.body(images, None)
         return logits
 
@@ -123,8 +121,8 @@ class DARTSSupernet(nn.Module):
     Args:
         skeleton: Everything that is not searched.
         generator: Source of the initial parameters, on the CPU.
-        space: Inner nodes and operations; None takes ``DARTS()``.
-        none: Whether ``none`` is mixed in, too, as in DARTS; it is in no network.
+        space: Inner nodes and operations; None takes `DARTS()`.
+        none: Whether `none` is mixed in, too, as in DARTS; it is in no network.
         device: Where the module lives.
 
     Attributes:
@@ -173,14 +171,14 @@ class DARTSSupernet(nn.Module):
         self.body = build(lambda: _Body(skeleton, make), generator=generator, device=device)
 
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Maps images and weights (2, num_edges, k), normal cell first, to logits."""
+        """Map images and weights (2, num_edges, k), normal cell first, to logits."""
         logits: Tensor = self.body(images, weights)
         return logits
 
     def discretize(self, weights: Tensor) -> Network:
-        """Returns the network that keeps, per node, its two edges with the largest weights.
+        """Return the network that keeps, per node, its two edges with the largest weights.
 
-        An edge counts by its largest weight of an operation other than ``none``.
+        An edge counts by its largest weight of an operation other than `none`.
         """
         first = self.operations[0] == _NONE
         best, chosen = weights[..., int(first) :].max(dim=-1)
@@ -200,7 +198,7 @@ class DARTSSupernet(nn.Module):
         return self.space.from_genotype(cells[0], cells[1])
 
     def weights_of(self, net: Network) -> Tensor:
-        """Returns weights, (2, num_edges, k), that leave only a network: ones and zeros."""
+        """Return weights, (2, num_edges, k), that leave only a network: ones and zeros."""
         genotype = self.space.to_genotype(net)
         weights = torch.zeros(self.num_cells, self.num_edges, len(self.operations))
         starts = list(accumulate(map(len, self._sources), initial=0))

@@ -1,7 +1,5 @@
 """Images with labels, split for training, choosing and reporting."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -27,15 +25,15 @@ class ImageSource(Protocol):
     """Images with labels that are taken batch by batch, from memory or from files."""
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """Return the number of images."""
         ...
 
-    def to(self, device: torch.device | str) -> ImageSource:
-        """Returns a source whose batches lie on a device."""
+    def to(self, device: torch.device | str) -> "ImageSource":
+        """Return a source whose batches lie on a device."""
         ...
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images and labels.
+        """Yield images and labels.
 
         Args:
             order: Places of the images of each batch, (B,) int64 on the CPU.
@@ -72,7 +70,7 @@ class LabelledImages(Protocol):
         ...
 
     def digest(self) -> str:
-        """Returns a checksum, hex."""
+        """Return a checksum, hex."""
         ...
 
 
@@ -109,26 +107,26 @@ class Split:
     def __post_init__(self) -> None:
         if not self.images.is_floating_point() or self.labels.dtype != torch.int64:
             raise TypeError(
-                "images must be floating point and labels int64, got "
-                f"{self.images.dtype} and {self.labels.dtype}."
+                "images must be floating point and labels int64; got "
+                f"{self.images.dtype} and {self.labels.dtype}"
             )
         if self.images.dim() != 4 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
-                "images must have shape (N, C, H, W) and labels (N,), got "
-                f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}."
+                "images must have shape (N, C, H, W) and labels (N,); got "
+                f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}"
             )
         if not len(self.labels):
-            raise ValueError("images must hold at least one image, got none.")
+            raise ValueError("images must hold at least one image; got none")
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device | str) -> Split:
-        """Returns the split on a device."""
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images and labels at the given places, batch by batch."""
+        """Yield images and labels at the given places, batch by batch."""
         for places in order:
             here = places.to(self.labels.device)
             yield self.images[here], self.labels[here]
@@ -160,18 +158,18 @@ class ImageData:
             split: Split = getattr(self, part)
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
-                    f"{part} must hold images of shape {self.input_shape} as train does, got "
-                    f"{tuple(split.images.shape[1:])}."
+                    f"{part} must hold images of shape {self.input_shape} as train does; got "
+                    f"{tuple(split.images.shape[1:])}"
                 )
             low, high = split.labels.aminmax()
             if low < 0 or high >= self.num_classes:
                 raise ValueError(
-                    f"{part} must hold labels in 0..{self.num_classes - 1}, got "
-                    f"{low.item()}..{high.item()}."
+                    f"{part} must hold labels in 0..{self.num_classes - 1}; got "
+                    f"{low.item()}..{high.item()}"
                 )
 
     def digest(self) -> str:
-        """Returns a checksum of all images and labels, hex."""
+        """Return a checksum of all images and labels, hex."""
         state = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for tensor in (split.images, split.labels):
@@ -192,7 +190,7 @@ def digits(
     num_train: int = 500,
     num_validation: int = 800,
 ) -> ImageData:
-    """Loads the 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 10 classes.
+    """Load the 1,797 handwritten digits that ship with scikit-learn, 8 x 8 pixels, 10 classes.
 
     Pixels are shifted and scaled to mean 0 and standard deviation 1 over the training images.
 
@@ -210,7 +208,7 @@ def digits(
     except ImportError as error:
         raise ImportError(
             "the digits data set ships with scikit-learn, which is not installed "
-            "(pip install scikit-learn)."
+            "(pip install scikit-learn)"
         ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] / _LARGEST_PIXEL
@@ -219,7 +217,7 @@ def digits(
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation < num_images):
         raise ValueError(
             "num_train and num_validation must be at least 1 and leave at least one of the "
-            f"{num_images} images for testing, got {num_train} and {num_validation}."
+            f"{num_images} images for testing; got {num_train} and {num_validation}"
         )
     order = torch.randperm(num_images, generator=generator, device=generator.device).cpu()
     images, labels = images[order], labels[order]

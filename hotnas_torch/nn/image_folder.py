@@ -1,7 +1,5 @@
 """Data sets of image files in folders, one folder per class, decoded as they are needed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +12,8 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import Tensor
+
+from hotnas_torch.arguments import integer
 
 __all__ = ["FolderImages", "FolderSplit", "image_folder"]
 
@@ -50,12 +50,12 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.files)
 
-    def to(self, device: torch.device | str) -> FolderSplit:
-        """Returns the same files with batches on a device."""
+    def to(self, device: torch.device | str) -> "FolderSplit":
+        """Return the same files with batches on a device."""
         return replace(self, device=torch.device(device))
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (B, 3, size, size) float32 and labels (B,) int64.
+        """Yield images (B, 3, size, size) float32 and labels (B,) int64.
 
         Pixels are shifted and scaled by the means and standard deviations of ImageNet's channels.
 
@@ -122,7 +122,7 @@ class FolderImages:
         return 3, self.train.size, self.train.size
 
     def digest(self) -> str:
-        """Returns a checksum of which files in which order, of their sizes and labels, hex."""
+        """Return a checksum of which files in which order, of their sizes and labels, hex."""
         state = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             state.update(f"{len(split)} {split.size}".encode())
@@ -141,16 +141,16 @@ def image_folder(
     num_validation: int | None = None,
     num_threads: int = 8,
 ) -> FolderImages:
-    """Finds the images of a data set laid out as ImageNet is.
+    """Find the images of a data set laid out as ImageNet is.
 
-    The files below ``train/<class>/`` are shuffled and split for training and validation, those
-    below ``val/<class>/`` are for testing. They stay on disk and are decoded by Pillow when a batch
-    asks for them: the shorter side is scaled to 8/7 of ``size`` and the middle is cut out. There is
+    The files below `train/<class>/` are shuffled and split for training and validation, those
+    below `val/<class>/` are for testing. They stay on disk and are decoded by Pillow when a batch
+    asks for them: the shorter side is scaled to 8/7 of `size` and the middle is cut out. There is
     no augmentation.
 
     Args:
-        folder: Holds ``train`` and ``val``, each with a folder per class.
-        generator: Shuffles the files below ``train`` before they are split.
+        folder: Holds `train` and `val`, each with a folder per class.
+        generator: Shuffles the files below `train` before they are split.
         size: Height and width of the images, in pixels, >= 1.
         num_train: Training images, >= 1; None takes half.
         num_validation: Validation images, >= 1; None takes the rest.
@@ -158,13 +158,12 @@ def image_folder(
 
     Raises:
         ImportError: Pillow is not installed.
-        ValueError: A folder is missing or has no images, ``train`` and ``val`` have other classes,
+        ValueError: A folder is missing or has no images, `train` and `val` have other classes,
             the parts do not fit, or a number is out of range.
     """
     _pillow()
     for name, value in (("size", size), ("num_threads", num_threads)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        integer(name, value, least=1)
     path = Path(folder)
     classes, files, labels = _scan(path / "train")
     test_classes, test_files, test_labels = _scan(path / "val")
@@ -172,7 +171,7 @@ def image_folder(
         differing = sorted(set(classes) ^ set(test_classes))
         raise ValueError(
             f"{path / 'train'} and {path / 'val'} must have the same classes; {differing[0]!r} is "
-            "in one of them only."
+            "in one of them only"
         )
     if num_train is None:
         num_train = len(files) // 2
@@ -181,7 +180,7 @@ def image_folder(
     if not (num_train >= 1 and num_validation >= 1 and num_train + num_validation <= len(files)):
         raise ValueError(
             "num_train and num_validation must be at least 1 and at most "
-            f"{len(files):,} together, got {num_train} and {num_validation}."
+            f"{len(files):,} together; got {num_train} and {num_validation}"
         )
     order = torch.randperm(len(files), generator=generator, device=generator.device).tolist()
 
@@ -204,10 +203,10 @@ def image_folder(
 
 
 def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
-    """Returns class names, files and their labels, in the order of their names."""
+    """Return class names, files and their labels, in the order of their names."""
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is no folder (expected train and val, each with a folder per class)."
+            f"{folder} is no folder (expected train and val, each with a folder per class)"
         )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files: list[Path] = []
@@ -218,17 +217,17 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[Path], list[int]]:
         )
         if not found:
             raise ValueError(
-                f"{folder / name} must hold images ({', '.join(sorted(_SUFFIXES))}), got none."
+                f"{folder / name} must hold images ({', '.join(sorted(_SUFFIXES))}); got none"
             )
         files += found
         labels += [label] * len(found)
     if len(names) < 2:
-        raise ValueError(f"{folder} must hold at least two folders of classes, got {len(names)}.")
+        raise ValueError(f"{folder} must hold at least two folders of classes; got {len(names)}")
     return tuple(names), files, labels
 
 
 def _decode(file: Path, size: int) -> Tensor:
-    """Returns (3, size, size) uint8."""
+    """Return (3, size, size) uint8."""
     image_module = _pillow()
     try:
         with image_module.open(file) as image:
@@ -236,7 +235,7 @@ def _decode(file: Path, size: int) -> Tensor:
             image.draft("RGB", (2 * size, 2 * size))
             pixels = image.convert("RGB")
     except Exception as error:  # whatever Pillow's decoders raise, among it what bounds sizes
-        raise ValueError(f"cannot decode {file}: {error}.") from error
+        raise ValueError(f"cannot decode {file}: {error}") from error
     shorter = round(size * _SHRINK)
     scale = shorter / min(pixels.size)
     width, height = (max(size, round(side * scale)) for side in pixels.size)
@@ -251,6 +250,6 @@ def _pillow() -> ModuleType:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            "images are decoded by Pillow, which is not installed (pip install pillow)."
+            "images are decoded by Pillow, which is not installed (pip install pillow)"
         ) from error
     return Image

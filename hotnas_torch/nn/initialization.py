@@ -1,7 +1,5 @@
 """Parameters drawn from the caller's generator; torch's own layers draw from global state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,7 +20,7 @@ def build(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Module:
-    """Builds a module whose parameters come from ``generator``.
+    """Build a module whose parameters come from `generator`.
 
     Args:
         make: Builds the module; it is called without storage for parameters, so that no random
@@ -31,7 +29,7 @@ def build(
         device: Where the module lives. The parameters do not depend on it.
 
     Raises:
-        TypeError: The module has a parameter or buffer that :func:`initialize` does not know.
+        TypeError: The module has a parameter or buffer that `initialize` does not know.
     """
     with torch.device("meta"):
         module = make()
@@ -41,7 +39,7 @@ def build(
 
 
 def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
-    """Draws the parameters of convolutions, batch normalisations and linear layers anew.
+    """Draw the parameters of convolutions, batch normalisations and linear layers anew.
 
     Convolutions: normal, variance 2 / fan-out. Normalisations: scale 1, shift 0, fresh statistics.
     Linear layers: uniform within 1 / sqrt(fan-in), bias 0. Weighted sums: weights 1.
@@ -74,5 +72,5 @@ def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
         ):
             raise TypeError(
                 f"cannot initialise {name or 'the module'} of type {type(layer).__name__}: only "
-                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters."
+                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters"
             )

@@ -1,7 +1,5 @@
 """How tensors that enter a node become one: weighted sum, attention sum, concatenation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -25,11 +23,11 @@ class WeightedSum(nn.Module):
         self.weights = nn.Parameter(torch.ones(num_inputs))
 
     def reset_parameters(self) -> None:
-        """Sets all weights to 1."""
+        """Set all weights to 1."""
         nn.init.ones_(self.weights)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps tensors (N, C, H, W) to one of that shape."""
+        """Map tensors (N, C, H, W) to one of that shape."""
         stacked = torch.stack(tuple(inputs))
         # One product of a vector and a matrix instead of two operations per tensor.
         total = self.weights.sigmoid() @ stacked.flatten(start_dim=1)
@@ -43,7 +41,7 @@ class AttentionSum(nn.Module):
     """
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps two or more tensors (N, C, H, W) to one of that shape."""
+        """Map two or more tensors (N, C, H, W) to one of that shape."""
         first, *rest = inputs
         low, high = (
             extreme(first, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax)
@@ -56,7 +54,7 @@ class AttentionSum(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Concatenates channels and maps them to ``channels`` by a 1 x 1 convolution.
+    """Concatenates channels and maps them to `channels` by a 1 x 1 convolution.
 
     Args:
         in_channels: Channels of each tensor.
@@ -68,13 +66,13 @@ class Concatenation(nn.Module):
         self.projection = nn.Conv2d(sum(in_channels), channels, 1, bias=False)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps tensors (N, C_i, H, W) to (N, channels, H, W)."""
+        """Map tensors (N, C_i, H, W) to (N, channels, H, W)."""
         result: Tensor = self.projection(torch.cat(tuple(inputs), dim=1))
         return result
 
 
 def pool_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    r"""Averages (N, C, H, W) down to (N, C, \*size); one of that size is returned as it is."""
+    r"""Average (N, C, H, W) down to (N, C, \*size); one of that size is returned as it is."""
     height, width = x.shape[2:]
     if (height, width) == size:
         return x

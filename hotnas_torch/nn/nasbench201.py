@@ -1,7 +1,5 @@
 """Torch modules of NAS-Bench-201 architectures in a skeleton of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import NASBench201
 
@@ -56,11 +55,7 @@ class Skeleton:
             ("input_channels", 1),
             ("num_classes", 2),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}.")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=smallest))
 
 
 class _Convolution(nn.Sequential):
@@ -119,7 +114,7 @@ class CellModule(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Map (N, channels, H, W) to the same shape."""
         maps = [x]
         for target in range(1, NUM_MAPS):
             entering = self._entering[target]
@@ -157,16 +152,16 @@ class NASBench201Module(nn.Module):
     """The torch module of a NAS-Bench-201 architecture.
 
     Args:
-        net: A network of :class:`~hotnas_torch.spaces.NASBench201`; only its official string
-            counts, the skeleton comes from ``skeleton``.
+        net: A network of `NASBench201`; only its official string
+            counts, the skeleton comes from `skeleton`.
         skeleton: Everything that is not searched.
         generator: Source of the initial parameters, on the CPU. Two modules of the same network
             from equally seeded generators are equal on every device.
         device: Where the module lives.
 
     Raises:
-        TypeError: ``net`` is not a Network, or ``generator`` not a generator.
-        ArchitectureError: ``net`` has no NAS-Bench-201 string.
+        TypeError: `net` is not a Network, or `generator` not a generator.
+        ArchitectureError: `net` has no NAS-Bench-201 string.
 
     Example:
         >>> import hotnas_torch as ht
@@ -195,11 +190,7 @@ class NASBench201Module(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
-            )
+        random_generator(generator)
         operations = cell_operations(net)
         parts = build(
             lambda: nn.ModuleList(
@@ -211,17 +202,17 @@ class NASBench201Module(nn.Module):
         self.stem, self.stages, self.head = parts
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) to logits (N, num_classes)."""
+        """Map images (N, input_channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.head(self.stages(self.stem(images)))
         return logits
 
     def num_parameters(self) -> int:
-        """Returns the number of trainable parameters."""
+        """Return the number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 def skeleton_parts(skeleton: Skeleton, make_cell: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """Builds stem, stages and head.
+    """Build stem, stages and head.
 
     Args:
         skeleton: Their sizes.
@@ -253,13 +244,12 @@ _SPACE = NASBench201()
 
 
 def cell_operations(net: Network) -> tuple[str, ...]:
-    """Returns the six operations of a NAS-Bench-201 network, in the order of its string.
+    """Return the six operations of a NAS-Bench-201 network, in the order of its string.
 
     Raises:
-        TypeError: ``net`` is not a Network.
+        TypeError: `net` is not a Network.
         ArchitectureError: It has no NAS-Bench-201 string.
     """
-    if not isinstance(net, Network):
-        raise TypeError(f"net must be a Network, got {net!r}.")
+    kind("net", net, Network)
     row = _SPACE.encode([_SPACE.from_string(net.spec)])[0]
     return tuple(_SPACE.operations[int(place)] for place in row.tolist())

@@ -1,7 +1,5 @@
 """Training a classifier and measuring it."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable
@@ -45,22 +43,14 @@ class TrainingSettings:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            integer(name, getattr(self, name))
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            number(name, getattr(self, name))
-        for name, valid, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
-            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
-        ):
-            if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+        for name, least in (("epochs", 1), ("batch_size", 2)):
+            integer(name, getattr(self, name), least=least)
+        number("learning_rate", self.learning_rate, above=0.0)
+        number("momentum", self.momentum, least=0.0, below=1.0)
+        number("weight_decay", self.weight_decay, least=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -106,7 +96,7 @@ def train(
     generator: torch.Generator,
     every_epoch: Callable[[EpochResult], None] | None = None,
 ) -> TrainingResult:
-    """Trains a classifier in place.
+    """Train a classifier in place.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device.
@@ -172,10 +162,10 @@ def train(
 def evaluate(
     model: nn.Module, source: ImageSource, *, batch_size: int = _EVALUATION_BATCH
 ) -> tuple[float, float]:
-    """Returns the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
+    """Return the mean cross-entropy and the accuracy of a classifier; leaves it in eval mode.
 
     Args:
-        model: Maps images to logits, on the device of ``source``.
+        model: Maps images to logits, on the device of `source`.
         source: Images and labels, a split in memory or in files.
         batch_size: Images at once, >= 1.
     """

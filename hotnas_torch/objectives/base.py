@@ -1,7 +1,5 @@
 """What every objective is: a function from a network to a value to minimise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +23,8 @@ class Evaluation:
 
     Raises:
         TypeError: A number is not a real number, or a name not a str.
-        NonFiniteValueError: ``value`` is infinite; a search records that as a failed evaluation.
-        ValueError: ``cost`` is negative or not finite.
+        NonFiniteValueError: `value` is infinite; a search records that as a failed evaluation.
+        ValueError: `cost` is negative or not finite.
     """
 
     value: float
@@ -36,15 +34,13 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", finite("value", self.value))
-        object.__setattr__(self, "cost", number("cost", self.cost))
+        object.__setattr__(self, "cost", number("cost", self.cost, least=0.0))
         metrics = {}
         for name, value in self.metrics.items():
             if not isinstance(name, str):
-                raise TypeError(f"metrics must be named by str, got {name!r}.")
+                raise TypeError(f"metrics must be named by str; got {name!r}")
             metrics[name] = number(f"metrics[{name!r}]", value)
         object.__setattr__(self, "metrics", metrics)
-        if not (math.isfinite(self.cost) and self.cost >= 0.0):
-            raise ValueError(f"cost must be finite and >= 0 seconds; got {self.cost}.")
 
     @property
     def failed(self) -> bool:
@@ -52,8 +48,8 @@ class Evaluation:
         return math.isnan(self.value)
 
     @classmethod
-    def failure(cls, error: str, *, cost: float = 0.0) -> Evaluation:
-        """Builds the record of an evaluation that gave no value, and why."""
+    def failure(cls, error: str, *, cost: float = 0.0) -> "Evaluation":
+        """Build the record of an evaluation that gave no value, and why."""
         return cls(math.nan, cost=cost, error=error)
 
 
@@ -66,11 +62,11 @@ class Objective(Protocol):
     """
 
     def __call__(self, net: Network) -> Evaluation:
-        """Evaluates one network."""
+        """Evaluate one network."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the values depend on, ready for ``json.dumps``.
+        """Return what the values depend on, ready for `json.dumps`.
 
         A search that is resumed compares it with what it was started with.
         """

@@ -1,6 +1,5 @@
+# Over 400 lines: one class per published table.
 """The published benchmark tables: which columns they have and how they name an architecture."""
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice
 from hotnas_torch.errors import TableError
 from hotnas_torch.objectives.table import (
     AS_IS,
@@ -65,12 +65,12 @@ class _Benchmark(Table):
             space = expected
         elif isinstance(space, SearchSpace) and space.name != expected.name:
             raise ValueError(
-                f"space must be a {expected.name!r} space for a {self.name!r} table, got {space!r}."
+                f"space must be a {expected.name!r} space for a {self.name!r} table; got {space!r}"
             )
         column = type(self).default_column if column is None else column
         if column not in self.known_columns:
             known = ", ".join(map(repr, self.known_columns))
-            raise TableError(f"a {self.name!r} table has no column {column!r}; it has {known}.")
+            raise TableError(f"a {self.name!r} table has no column {column!r}; it has {known}")
         self._load(path, column, space, sha256)
 
     def _parse(self, text: str) -> Rows:
@@ -86,7 +86,7 @@ class _Benchmark(Table):
         return Rows(texts, lines, numbers)
 
     def _texts(self, columns: dict[str, list[str]]) -> list[str]:
-        """Returns the official string of each row."""
+        """Return the official string of each row."""
         return require_column(columns, "arch", self.path)
 
 
@@ -108,19 +108,19 @@ _OPERATION_201 = "(none|skip_connect|nor_conv_1x1|nor_conv_3x3|avg_pool_3x3)"
 class NASBench201Table(_StringTable):
     """NAS-Bench-201 (NATS-Bench, topology space).
 
-    A CSV file with the official cell string in ``arch`` and any of the columns below; values are
+    A CSV file with the official cell string in `arch` and any of the columns below; values are
     errors in percent.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"cifar10_test"`` (default), ``"cifar100_test"``: test accuracy, %, 200 epochs;
-            ``"cifar10_val_e12"``, ``"cifar100_val_e12"``: validation accuracy, %, after 12 epochs;
-            ``"params_M_cifar10"``: parameters in millions.
-        space: A ``NASBench201`` with other options; default: the space as published.
+        column: `"cifar10_test"` (default), `"cifar100_test"`: test accuracy, %, 200 epochs;
+            `"cifar10_val_e12"`, `"cifar100_val_e12"`: validation accuracy, %, after 12 epochs;
+            `"params_M_cifar10"`: parameters in millions.
+        space: A `NASBench201` with other options; default: the space as published.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Dong and Yang, NAS-Bench-201, ICLR 2020.
     """
@@ -144,20 +144,20 @@ class NASBench201Table(_StringTable):
 class TransNASMacroTable(_Benchmark):
     """TransNAS-Bench-101, macro space.
 
-    A CSV file with strings such as ``64-1234-basic`` in ``arch`` and any of the columns below, all
+    A CSV file with strings such as `64-1234-basic` in `arch` and any of the columns below, all
     validation metrics of the best epoch; values are 100 minus the metric in percent, the losses of
-    the HOTNAS paper. Tables are partial: ``table.space`` holds the networks that have a value.
+    the HOTNAS paper. Tables are partial: `table.space` holds the networks that have a value.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"class_object"`` (default), ``"class_scene"``, ``"jigsaw"``: top-1 accuracy, %;
-            ``"autoencoder"``, ``"normal"``: SSIM in 0..1; ``"segmentsemantic"``: mIoU, %;
-            ``"room_layout"``: loss, taken as it is; ``"params_M"``, ``"flops_M"``.
-        space: A ``TransNASMacro`` with other options.
+        column: `"class_object"` (default), `"class_scene"`, `"jigsaw"`: top-1 accuracy, %;
+            `"autoencoder"`, `"normal"`: SSIM in 0..1; `"segmentsemantic"`: mIoU, %;
+            `"room_layout"`: loss, taken as it is; `"params_M"`, `"flops_M"`.
+        space: A `TransNASMacro` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Duan et al., TransNAS-Bench-101, CVPR 2021.
     """
@@ -181,18 +181,18 @@ class TransNASMacroTable(_Benchmark):
 class NASBench301Table(_Benchmark):
     """DARTS genotypes with the accuracy that the NAS-Bench-301 surrogate predicts.
 
-    A CSV file with ``op:input`` pairs in ``normal`` and ``reduce``. All networks have the space's
+    A CSV file with `op:input` pairs in `normal` and `reduce`. All networks have the space's
     largest depth, which the surrogate does not vary.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"val_acc_surrogate"`` (default): predicted validation accuracy, %, becomes an
-            error in percent; ``"params_M"``, ``"flops_M"``.
-        space: A ``DARTS`` with other options.
+        column: `"val_acc_surrogate"` (default): predicted validation accuracy, %, becomes an
+            error in percent; `"params_M"`, `"flops_M"`.
+        space: A `DARTS` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Zela et al., Surrogate NAS Benchmarks, ICLR 2022.
     """
@@ -215,17 +215,17 @@ class NASBench301Table(_Benchmark):
 class PoolingTable(_Benchmark):
     """Accuracy of ResNet-20 on CIFAR-10 by the positions of its two poolings.
 
-    A CSV file with the number of layers at full, half and quarter resolution in ``block1``,
-    ``block2`` and ``block3``, and ``accuracy``, %, which becomes an error in percent.
+    A CSV file with the number of layers at full, half and quarter resolution in `block1`,
+    `block2` and `block3`, and `accuracy`, %, which becomes an error in percent.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"accuracy"`` is the only one.
-        space: A ``Pooling`` with other options.
+        column: `"accuracy"` is the only one.
+        space: A `Pooling` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Reference: Roshtkhari, Toews and Pedersoli, Balanced Mixture of Supernets for Learning the CNN
         Pooling Architecture, AutoML 2023.
@@ -247,21 +247,21 @@ _RUNS = 3
 class NASBenchMacroTable(_StringTable):
     """NAS-Bench-Macro: three trainings per network.
 
-    The benchmark's JSON file: per architecture ``test_acc`` (three accuracies, %), ``mean_acc``,
-    ``params`` and ``flops``. It has no validation accuracy; one run may stand for it, with the mean
+    The benchmark's JSON file: per architecture `test_acc` (three accuracies, %), `mean_acc`,
+    `params` and `flops`. It has no validation accuracy; one run may stand for it, with the mean
     (among the metrics) as what is reported.
 
     Args:
         path: The file, plain or gzip-compressed.
-        run: ``"mean"`` of the three runs (default); 0, 1 or 2: that run; ``"random"``: for each
-            architecture one run, drawn by ``seed``. Values are errors in percent.
-        seed: Which runs ``"random"`` draws.
-        space: A ``NASBenchMacro`` with other options.
+        run: `"mean"` of the three runs (default); 0, 1 or 2: that run; `"random"`: for each
+            architecture one run, drawn by `seed`. Values are errors in percent.
+        seed: Which runs `"random"` draws.
+        space: A `NASBenchMacro` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
-        ValueError: Unknown ``run``.
+        TableError: As `Table`.
+        ValueError: Unknown `run`.
 
     Reference: Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021.
     """
@@ -288,7 +288,7 @@ class NASBenchMacroTable(_StringTable):
         sha256: str | None = None,
     ) -> None:
         if isinstance(run, bool) or run not in ("mean", "random", *range(_RUNS)):
-            raise ValueError(f"run must be 'mean', 'random', 0, 1 or 2, got {run!r}.")
+            raise ValueError(f"run must be 'mean', 'random', 0, 1 or 2; got {run!r}")
         self.run = run
         self.seed = seed
         column = f"test_acc_{run}" if isinstance(run, int) else "mean_acc"
@@ -298,9 +298,9 @@ class NASBenchMacroTable(_StringTable):
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise TableError(f"{self.path} is no JSON file: {error} (cut off?).") from error
+            raise TableError(f"{self.path} is no JSON file: {error} (cut off?)") from error
         if not isinstance(content, dict):
-            raise TableError(f"{self.path} must hold an object with a key per architecture.")
+            raise TableError(f"{self.path} must hold an object with a key per architecture")
         columns: dict[str, list[float]] = {name: [] for name in self.known_columns}
         for key, entry in content.items():
             try:
@@ -317,7 +317,7 @@ class NASBenchMacroTable(_StringTable):
             except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise TableError(
                     f"{self.path}, key {key!r}: expected 'test_acc' with {_RUNS} numbers, "
-                    f"'mean_acc', 'std', 'params' and 'flops', all finite ({error})."
+                    f"'mean_acc', 'std', 'params' and 'flops', all finite ({error})"
                 ) from error
         return Rows(
             list(content),
@@ -337,7 +337,7 @@ class NASBenchMacroTable(_StringTable):
         return ERROR_OF_PERCENT.value(runs.gather(0, torch.tensor(drawn)[None])[0])
 
     def describe(self) -> dict[str, Any]:
-        """Returns the format, the run, the seed where it matters, and the checksum."""
+        """Return the format, the run, the seed where it matters, and the checksum."""
         described = {"kind": self.name, "run": self.run, "sha256": self.sha256}
         return described | ({"seed": self.seed} if self.run == "random" else {})
 
@@ -353,19 +353,19 @@ _HASH_CHUNK = 2**13
 class NASBench101Table(_Benchmark):
     """NAS-Bench-101, all 423,624 cells or a part.
 
-    A CSV file with the number of vertices in ``v``, the upper triangle of the adjacency row by row
-    in ``adj``, one digit per inner vertex in ``ops`` (0 conv3x3, 1 conv1x1, 2 maxpool3x3), and the
+    A CSV file with the number of vertices in `v`, the upper triangle of the adjacency row by row
+    in `adj`, one digit per inner vertex in `ops` (0 conv3x3, 1 conv1x1, 2 maxpool3x3), and the
     columns below. A row stands for all isomorphic cells.
 
     Args:
         path: The file, plain or gzip-compressed.
-        column: ``"test_acc"`` (default): mean test accuracy of three runs, fraction, 108 epochs,
-            becomes an error in percent; ``"params"``.
-        space: A ``NASBench101`` with other options.
+        column: `"test_acc"` (default): mean test accuracy of three runs, fraction, 108 epochs,
+            becomes an error in percent; `"params"`.
+        space: A `NASBench101` with other options.
         sha256: Expected checksum.
 
     Raises:
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
 
     Complexity: rows are found through a hash that is the same for isomorphic cells, computed for
         all rows at once: a few seconds and some 0.3 GB for the whole table.
@@ -397,7 +397,7 @@ class NASBench101Table(_Benchmark):
             if self._cell_key(first) == self._cell_key(second):
                 raise TableError(
                     f"{self.path}, {rows.where(second)}: {rows.texts[second]!r} is the "
-                    f"architecture of {rows.where(first)} again."
+                    f"architecture of {rows.where(first)} again"
                 )
 
     def _cell_key(self, place: int) -> str:
@@ -423,7 +423,7 @@ _CELL_101 = re.compile(
 
 
 def _graph_hashes(texts: list[str]) -> Tensor:
-    """Hashes cells, given as ``<vertices>,<adjacency>,<operations>``, whatever their numbering.
+    """Hash cells, given as `<vertices>,<adjacency>,<operations>`, whatever their numbering.
 
     Labels of vertices are refined by the sums of mixed labels over predecessors and successors, as
     in the Weisfeiler-Lehman test, in wrapping 64-bit arithmetic for all cells together.
@@ -467,7 +467,7 @@ def _mix(values: Tensor) -> Tensor:
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
-    """Shifts right, filling with zeros (torch's shift of int64 repeats the sign)."""
+    """Shift right, filling with zeros (torch's shift of int64 repeats the sign)."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -488,23 +488,22 @@ def open_table(
     *,
     sha256: str | None = None,
 ) -> Table:
-    """Opens a benchmark table by the name of its format.
+    """Open a benchmark table by the name of its format.
 
     Args:
-        name: ``"nasbench101"``, ``"nasbench201"``, ``"nasbench301"``, ``"nasbench_macro"``,
-            ``"pooling"`` or ``"transnas_macro"``.
+        name: `"nasbench101"`, `"nasbench201"`, `"nasbench301"`, `"nasbench_macro"`,
+            `"pooling"` or `"transnas_macro"`.
         path: The file.
-        column: Column to optimise; default: the format's. For ``"nasbench_macro"`` the run:
-            ``"mean"``, ``"random"``, ``"0"``, ``"1"`` or ``"2"``.
+        column: Column to optimise; default: the format's. For `"nasbench_macro"` the run:
+            `"mean"`, `"random"`, `"0"`, `"1"` or `"2"`.
         sha256: Expected checksum.
 
     Raises:
         ValueError: Unknown name or run.
-        TableError: As :class:`Table`.
+        TableError: As `Table`.
     """
     known = {table.name: table for table in _TABLES}
-    if name not in known:
-        raise ValueError(f"name must be one of {', '.join(map(repr, known))}, got {name!r}.")
+    choice("name", name, tuple(known))
     if name == NASBenchMacroTable.name:
         run: Any = "mean" if column is None else column
         run = int(run) if run in {"0", "1", "2"} else run

@@ -1,7 +1,5 @@
 """Any Python callable as an objective."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +15,14 @@ class Function:
     """A Python callable as an objective; its wall-clock time is the cost.
 
     Args:
-        function: Takes a :class:`~hotnas_torch.Network` and returns the value to minimise: a
-            number, NaN for a failure, or an :class:`Evaluation` (whose own cost is kept where it is
+        function: Takes a `Network` and returns the value to minimise: a
+            number, NaN for a failure, or an `Evaluation` (whose own cost is kept where it is
             not 0). For evaluation in worker processes it must be importable, that is, defined at
             the top level of a module.
-        name: What :meth:`describe` calls it; default: its qualified name.
+        name: What `describe` calls it; default: its qualified name.
 
     Raises:
-        TypeError: ``function`` is not callable.
+        TypeError: `function` is not callable.
 
     Example:
         >>> import hotnas_torch as ht
@@ -38,12 +36,12 @@ class Function:
         self, function: Callable[[Network], float | Evaluation], *, name: str | None = None
     ) -> None:
         if not callable(function):
-            raise TypeError(f"function must be callable, got {function!r}.")
+            raise TypeError(f"function must be callable; got {function!r}")
         self.function = function
         self.name = name or getattr(function, "__qualname__", type(function).__qualname__)
 
     def __call__(self, net: Network) -> Evaluation:
-        """Calls the function and measures its time.
+        """Call the function and measure its time.
 
         Raises:
             TypeError: It returned neither a number nor an Evaluation.
@@ -59,7 +57,7 @@ class Function:
         return result
 
     def describe(self) -> dict[str, Any]:
-        """Returns the kind, the name, and what tells the function from others.
+        """Return the kind, the name, and what tells the function from others.
 
         That is a digest of its code and what it works with: a partial's arguments, defaults, and
         variables from outside, without those that it writes to.

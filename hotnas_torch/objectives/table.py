@@ -1,6 +1,5 @@
+# Over 400 lines: one reader of tables and what it checks.
 """Published measurements as an objective: a file that holds a value per architecture."""
-
-from __future__ import annotations
 
 import csv
 import gzip
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice, kind
 from hotnas_torch.errors import ArchitectureError, TableError
 from hotnas_torch.files import read_bytes
 from hotnas_torch.objectives.base import Evaluation
@@ -44,13 +44,13 @@ _PIECE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a column becomes a value to minimise: ``offset + factor * number``."""
+    """How a column becomes a value to minimise: `offset + factor * number`."""
 
     offset: float
     factor: float
 
     def value(self, numbers: Tensor) -> Tensor:
-        """Converts numbers of the column, any shape."""
+        """Convert numbers of the column, any shape."""
         return self.offset + self.factor * numbers
 
 
@@ -79,7 +79,7 @@ class Rows:
     columns: dict[str, Tensor]
 
     def where(self, place: int) -> str:
-        """Says for a message where a row stands in the file."""
+        """Say for a message where a row stands in the file."""
         return f"key {self.texts[place]!r}" if self.lines is None else f"line {self.lines[place]}"
 
 
@@ -89,7 +89,7 @@ class Table:
     The file is read once, completely, and never executed. The objective is the chosen column turned
     into a value to minimise; the other numbers of the row are the metrics. A look-up costs nothing.
 
-    Networks are found up to what the space counts as the same (its ``key``): in NAS-Bench-101 an
+    Networks are found up to what the space counts as the same (its `key`): in NAS-Bench-101 an
     isomorphic cell finds its row.
 
     Args:
@@ -97,7 +97,7 @@ class Table:
         column: Which column to optimise.
         space: Search space whose official strings the file holds.
         architecture: Name of the column with the strings.
-        goal: ``"max"`` or ``"min"``: whether larger or smaller numbers are better.
+        goal: `"max"` or `"min"`: whether larger or smaller numbers are better.
         sha256: Expected checksum of the file, hex; None takes the file as it is.
 
     Attributes:
@@ -106,15 +106,15 @@ class Table:
         column: The column that is optimised.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace.
+        TypeError: `space` is not a SearchSpace.
         TableError: The file is missing, damaged, of another format or not the expected one; a
             column is missing or holds no numbers; an architecture is invalid or stands twice. The
             message names the file and the line.
-        ValueError: Unknown ``goal``.
+        ValueError: Unknown `goal`.
     """
 
     name: ClassVar[str] = "table"
-    """What :meth:`describe` calls the format."""
+    """What `describe` calls the format."""
     known_columns: ClassVar[Mapping[str, Column]] = {}
     """Columns that the format defines; empty for a file of the user's own."""
 
@@ -128,8 +128,7 @@ class Table:
         goal: Literal["max", "min"] = "max",
         sha256: str | None = None,
     ) -> None:
-        if goal not in ("max", "min"):
-            raise ValueError(f"goal must be 'max' or 'min', got {goal!r}.")
+        choice("goal", goal, ("max", "min"))
         self._architecture = architecture
         self._conversion = NEGATED if goal == "max" else AS_IS
         self._load(path, column, space, sha256)
@@ -137,8 +136,7 @@ class Table:
     def _load(
         self, path: str | PathLike[str], column: str, space: SearchSpace, sha256: str | None
     ) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+        kind("space", space, SearchSpace)
         self.path = Path(path)
         self.column = column
         self._space = space
@@ -147,11 +145,11 @@ class Table:
         if sha256 is not None and sha256.lower() != self.sha256:
             raise TableError(
                 f"{self.path} has sha256 {self.sha256}, expected {sha256} (another version of the "
-                "file, or a damaged one; pass sha256=None to take it as it is)."
+                "file, or a damaged one; pass sha256=None to take it as it is)"
             )
         rows = self._parse(self._decompress(data))
         if not rows.texts:
-            raise TableError(f"{self.path} holds no rows.")
+            raise TableError(f"{self.path} holds no rows")
         self._rows = rows
         numbers = self._numbers(rows)
         self._values = numbers
@@ -165,7 +163,7 @@ class Table:
         except OSError as error:
             raise TableError(
                 f"cannot read the table {self.path}: {error.strerror} (the benchmark's numbers are "
-                "not part of this library: pass the path of your copy)."
+                "not part of this library: pass the path of your copy)"
             ) from error
 
     def _decompress(self, data: bytes) -> str:
@@ -175,11 +173,11 @@ class Table:
             return data.decode("utf-8")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise TableError(
-                f"{self.path} is damaged or no text file: {error} (get a fresh copy)."
+                f"{self.path} is damaged or no text file: {error} (get a fresh copy)"
             ) from error
 
     def _parse(self, text: str) -> Rows:
-        """Reads the file's text."""
+        """Read the file's text."""
         columns, lines = read_csv(text, self.path)
         texts = require_column(columns, self._architecture, self.path)
         return Rows(
@@ -194,7 +192,7 @@ class Table:
         )
 
     def _to_numbers(self, name: str, entries: Sequence[str], lines: Sequence[int]) -> Tensor | None:
-        """Converts a column; None for one of text that nobody asked for."""
+        """Convert a column; None for one of text that nobody asked for."""
         try:
             numbers = torch.tensor(
                 [float(entry) if entry else math.nan for entry in entries], dtype=torch.float64
@@ -205,42 +203,42 @@ class Table:
             for entry, line in zip(entries, lines, strict=True):
                 if not _is_number(entry):
                     raise TableError(
-                        f"{self.path}, line {line}: column {name!r} must hold numbers, got "
-                        f"{entry!r}."
+                        f"{self.path}, line {line}: column {name!r} must hold numbers; got "
+                        f"{entry!r}"
                     ) from None
             raise
         infinite = numbers.isinf()
         if infinite.any():
             line = lines[int(infinite.nonzero()[0].item())]
-            raise TableError(f"{self.path}, line {line}: column {name!r} must hold finite numbers.")
+            raise TableError(f"{self.path}, line {line}: column {name!r} must hold finite numbers")
         return numbers
 
     def _numbers(self, rows: Rows) -> Tensor:
-        """Returns the value to minimise of each row, (R,) float64, NaN where there is none."""
+        """Return the value to minimise of each row, (R,) float64, NaN where there is none."""
         if self.column not in rows.columns:
             known = ", ".join(map(repr, rows.columns)) or "none"
             raise TableError(
-                f"{self.path} has no column {self.column!r} with numbers (it has {known})."
+                f"{self.path} has no column {self.column!r} with numbers (it has {known})"
             )
         conversion = self.known_columns.get(self.column)
         values = (conversion or self._conversion).value(rows.columns[self.column])
         if values.isnan().all():
-            raise TableError(f"{self.path}: column {self.column!r} is empty.")
+            raise TableError(f"{self.path}: column {self.column!r} is empty")
         return values
 
     def _index_rows(self, rows: Rows) -> None:
-        """Prepares :meth:`_find`; refuses invalid and repeated architectures."""
+        """Prepare `_find`; refuses invalid and repeated architectures."""
         self._places: dict[str, int] = {}
         for place, key in enumerate(self._keys(rows)):
             first = self._places.setdefault(key, place)
             if first != place:
                 raise TableError(
                     f"{self.path}, {rows.where(place)}: {rows.texts[place]!r} is the architecture "
-                    f"of {rows.where(first)} again."
+                    f"of {rows.where(first)} again"
                 )
 
     def _keys(self, rows: Rows) -> list[str]:
-        """Returns the space's key of each row."""
+        """Return the space's key of each row."""
         return [self._space.key(self._network(rows, place)) for place in range(len(rows.texts))]
 
     def _network(self, rows: Rows, place: int) -> Network:
@@ -252,15 +250,15 @@ class Table:
     # --- looking up -------------------------------------------------------------------------------
 
     def _find(self, net: Network) -> int | None:
-        """Returns the row of a network of the space, or None."""
+        """Return the row of a network of the space, or None."""
         return self._places.get(self._space.key(net))
 
     def __call__(self, net: Network) -> Evaluation:
-        """Looks up one network.
+        """Look up one network.
 
         Raises:
-            TypeError: ``net`` is not a Network.
-            ArchitectureError: ``net`` is not of the table's space.
+            TypeError: `net` is not a Network.
+            ArchitectureError: `net` is not of the table's space.
             TableError: The table has no row for it, or no value in the row; the message names it.
         """
         name = self._space.to_string(net)
@@ -269,13 +267,13 @@ class Table:
             raise TableError(
                 f"{self.path} has no row for {name!r} (it has {len(self._rows.texts):,} of "
                 f"{self._space.size():,} architectures; search in the table's .space, which holds "
-                "only those)."
+                "only those)"
             )
         value = self._values[place].item()
         if math.isnan(value):
             raise TableError(
                 f"{self.path}, {self._rows.where(place)}: {name!r} has no {self.column!r} (search "
-                "in the table's .space, which holds only architectures with a value)."
+                "in the table's .space, which holds only architectures with a value)"
             )
         metrics = {
             column: number
@@ -285,7 +283,7 @@ class Table:
         return Evaluation(value, metrics)
 
     def __len__(self) -> int:
-        """Number of architectures that have a value."""
+        """Return the number of architectures that have a value."""
         return int((~self._values.isnan()).sum().item())
 
     @cached_property
@@ -296,7 +294,7 @@ class Table:
         return Subset(self._space, self.networks())
 
     def networks(self) -> list[Network]:
-        """Returns the networks that have a value, in the order of the file."""
+        """Return the networks that have a value, in the order of the file."""
         places = (~self._values.isnan()).nonzero().flatten().tolist()
         return [self._network(self._rows, place) for place in places]
 
@@ -307,7 +305,7 @@ class Table:
 
     @property
     def values(self) -> Tensor:
-        """All values, (len(self),) float64, in the order of :meth:`networks`."""
+        """All values, (len(self),) float64, in the order of `networks`."""
         return self._values[~self._values.isnan()]
 
     @property
@@ -316,11 +314,11 @@ class Table:
         return float(self.values.min().item())
 
     def rank(self, value: float) -> int:
-        """Returns how many architectures of the table have a smaller value; 0 is the best."""
+        """Return how many architectures of the table have a smaller value; 0 is the best."""
         return int((self.values < value).sum().item())
 
     def describe(self) -> dict[str, Any]:
-        """Returns the format, the column and the checksum; the path may change."""
+        """Return the format, the column and the checksum; the path may change."""
         return {"kind": self.name, "column": self.column, "sha256": self.sha256}
 
     def __repr__(self) -> str:
@@ -341,7 +339,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Reads a CSV text with a header.
+    """Read a CSV text with a header.
 
     Args:
         text: The text.
@@ -358,7 +356,7 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
         header = next(reader, [])
         if not header or len(set(header)) != len(header):
             raise TableError(
-                f"{path} must begin with a header of distinct column names, got {header!r}."
+                f"{path} must begin with a header of distinct column names; got {header!r}"
             )
         columns: list[list[str]] = [[] for _ in header]
         lines: list[int] = []
@@ -369,8 +367,8 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
                 continue
             if len(row) != len(header):
                 raise TableError(
-                    f"{path}, line {reader.line_num}: expected {len(header)} entries, got "
-                    f"{len(row)} (the file may be cut off)."
+                    f"{path}, line {reader.line_num}: expected {len(header)} entries; got "
+                    f"{len(row)} (the file may be cut off)"
                 )
             chunk.append(row)
             lines.append(reader.line_num)
@@ -378,7 +376,7 @@ def read_csv(text: str, path: Path) -> tuple[dict[str, list[str]], list[int]]:
                 _move(chunk, columns)
         _move(chunk, columns)
     except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: {error}.") from error
+        raise TableError(f"{path}, line {reader.line_num}: {error}") from error
     return dict(zip(header, columns, strict=True)), lines
 
 
@@ -389,11 +387,11 @@ def _move(rows: list[list[str]], columns: list[list[str]]) -> None:
 
 
 def require_column(columns: Mapping[str, list[str]], name: str, path: Path) -> list[str]:
-    """Returns a column, or raises a TableError that names it and those there are."""
+    """Return a column, or raise a TableError that names it and those there are."""
     if name not in columns:
         raise TableError(
             f"{path} has no column {name!r} (it has {', '.join(map(repr, columns))}; a table of "
-            "another benchmark?)."
+            "another benchmark?)"
         )
     return columns[name]
 

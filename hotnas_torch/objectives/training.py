@@ -1,7 +1,5 @@
 """Real training as an objective."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import choice, integer, kind
 from hotnas_torch.nn import (
     ImageData,
     NASBench201Module,
@@ -30,18 +28,18 @@ __all__ = ["Training", "seeded_generator", "threads", "training_metrics"]
 class Training:
     """Trains a NAS-Bench-201 network and returns its validation error or loss.
 
-    The initial parameters and the order of the images depend on ``seed`` and on the architecture
+    The initial parameters and the order of the images depend on `seed` and on the architecture
     alone: an evaluation gives the same value whenever, in whichever process and in whichever order
-    it is made (on the same kind of device, with the same ``num_threads``).
+    it is made (on the same kind of device, with the same `num_threads`).
 
     Args:
         data: Images to train and to validate on; None takes scikit-learn's digits, split by
-            ``seed``.
+            `seed`.
         skeleton: What surrounds the cells; None takes a small one for the data: 8 channels, two
-            stages of one cell. Its ``input_channels`` and ``num_classes`` must fit the data.
+            stages of one cell. Its `input_channels` and `num_classes` must fit the data.
         settings: How to train; None takes the defaults of
-            :class:`~hotnas_torch.nn.TrainingSettings`.
-        value: ``"error"``: validation error after the last epoch in percent; ``"loss"``: validation
+            `TrainingSettings`.
+        value: `"error"`: validation error after the last epoch in percent; `"loss"`: validation
             cross-entropy.
         seed: Seeds the split of the digits, the parameters and the order of the images.
         device: Where to train.
@@ -50,7 +48,7 @@ class Training:
 
     Raises:
         ValueError: The skeleton does not fit the data, or an argument is out of range.
-        ImportError: ``data`` is None and scikit-learn is not installed.
+        ImportError: `data` is None and scikit-learn is not installed.
 
     Example:
         >>> import hotnas_torch as ht
@@ -73,17 +71,14 @@ class Training:
         device: torch.device | str = "cpu",
         num_threads: int | None = 1,
     ) -> None:
-        if value not in ("error", "loss"):
-            raise ValueError(f"value must be 'error' or 'loss', got {value!r}.")
+        choice("value", value, ("error", "loss"))
         integer("seed", seed)
         if data is not None and not isinstance(data, ImageData):
-            raise TypeError(f"data must be ImageData or None, got {data!r}.")
-        if skeleton is not None and not isinstance(skeleton, Skeleton):
-            raise TypeError(f"skeleton must be a Skeleton or None, got {skeleton!r}.")
-        if settings is not None and not isinstance(settings, TrainingSettings):
-            raise TypeError(f"settings must be TrainingSettings or None, got {settings!r}.")
-        if num_threads is not None and integer("num_threads", num_threads) < 1:
-            raise ValueError(f"num_threads must be at least 1 or None, got {num_threads}.")
+            raise TypeError(f"data must be ImageData or None; got {data!r}")
+        kind("skeleton", skeleton, Skeleton, optional=True)
+        kind("settings", settings, TrainingSettings, optional=True)
+        if num_threads is not None:
+            integer("num_threads", num_threads, least=1)
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
         shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
         if skeleton is None:
@@ -91,8 +86,8 @@ class Training:
         for name, expected in shape.items():
             if getattr(skeleton, name) != expected:
                 raise ValueError(
-                    f"skeleton.{name} must be {expected} for {self.data.name!r}, got "
-                    f"{getattr(skeleton, name)}."
+                    f"skeleton.{name} must be {expected} for {self.data.name!r}; got "
+                    f"{getattr(skeleton, name)}"
                 )
         self.skeleton = skeleton
         self.settings = TrainingSettings() if settings is None else settings
@@ -102,14 +97,14 @@ class Training:
         self.num_threads = num_threads
 
     def __call__(self, net: Network) -> Evaluation:
-        """Trains one network; a loss that becomes non-finite is a failed evaluation.
+        """Train one network; a loss that becomes non-finite is a failed evaluation.
 
-        The metrics are ``validation_accuracy``, ``validation_loss``, ``test_accuracy``,
-        ``test_loss`` and ``train_loss`` after the last epoch, ``epochs`` and ``parameters``. The
+        The metrics are `validation_accuracy`, `validation_loss`, `test_accuracy`,
+        `test_loss` and `train_loss` after the last epoch, `epochs` and `parameters`. The
         cost is the time of the training.
 
         Raises:
-            ArchitectureError: ``net`` is not a NAS-Bench-201 network.
+            ArchitectureError: `net` is not a NAS-Bench-201 network.
         """
         with threads(self.num_threads):
             module = NASBench201Module(
@@ -139,7 +134,7 @@ class Training:
         return Evaluation(value, training_metrics(result, module.num_parameters()), result.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the data set with its checksum, skeleton, settings, seed and kind of value."""
+        """Return the data set with its checksum, skeleton, settings, seed and kind of value."""
         return {
             "kind": "training",
             "data": self.data.name,
@@ -155,7 +150,7 @@ class Training:
 
 
 def training_metrics(result: TrainingResult, num_parameters: int) -> dict[str, float]:
-    """Returns the finite figures after the last epoch, by name."""
+    """Return the finite figures after the last epoch, by name."""
     last = result.epochs[-1]
     metrics = {
         "validation_accuracy": last.validation_accuracy,
@@ -170,14 +165,14 @@ def training_metrics(result: TrainingResult, num_parameters: int) -> dict[str, f
 
 
 def seeded_generator(seed: int, *purpose: str) -> torch.Generator:
-    """Seeds a generator by a seed and what it is for, so that no two purposes share numbers."""
+    """Seed a generator by a seed and what it is for, so that no two purposes share numbers."""
     digest = hashlib.sha256(" ".join((str(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @contextmanager
 def threads(num_threads: int | None) -> Iterator[None]:
-    """Sets torch's threads inside a ``with``; None leaves them."""
+    """Set torch's threads inside a `with`; None leaves them."""
     before = torch.get_num_threads()
     if num_threads is not None and num_threads != before:
         torch.set_num_threads(num_threads)

@@ -1,6 +1,6 @@
 """Batched optimal transport: exact, entropic, and fused Gromov-Wasserstein of both kinds.
 
-Every function takes one problem (``cost`` of shape (n, m)) or a batch with any leading dimensions,
+Every function takes one problem (`cost` of shape (n, m)) or a batch with any leading dimensions,
 and returns a result object of tensors with the same leading dimensions. Every item of a batch is
 solved, stopped and reported on its own. Padding is weight 0: a node without mass is absent.
 """

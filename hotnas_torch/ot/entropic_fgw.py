@@ -70,13 +70,13 @@ def entropic_fgw(
         tol: To stop at: the larger of the L1 change of the plan in a step and the L1 error of its
             row or column masses. Default 1e-7 for float64, 1e-4 for float32.
         max_iter: Most steps of an item.
-        inner_tol: L1 error of the masses at which Sinkhorn stops; default a tenth of ``tol``.
+        inner_tol: L1 error of the masses at which Sinkhorn stops; default a tenth of `tol`.
         inner_max_iter: Most Sinkhorn iterations of a step; the next step goes on from there.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
-            records all steps, which runs the torch text, slower and with O(n^2 m^2) memory for
+            records all steps, which runs the reference, slower and with O(n^2 m^2) memory for
             each, and gives the derivative of what was computed, converged or not.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 
@@ -91,15 +91,15 @@ def entropic_fgw(
             recorded in a mass of 0.
 
     Differentiability:
-        In ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha``. The derivative of the
+        In `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha`. The derivative of the
         l1 loss at ties is taken as 0. With "implicit":
 
-        - "mirror": ``objective``, its parts, ``plan``, ``log_plan``, ``f`` and ``g``, as often as
+        - "mirror": `objective`, its parts, `plan`, `log_plan`, `f` and `g`, as often as
           wanted, by implicit differentiation of the stationarity of F + epsilon * KL. Of an item
           that was stopped early (status MAX_ITER, of which a warning tells), it is the same formula
-          at the plan reached, wrong to the order of ``residual``; tighten ``tol`` for gradients
+          at the plan reached, wrong to the order of `residual`; tighten `tol` for gradients
           as precise as the plan, or unroll.
-        - "proximal": ``objective``, once, by the envelope theorem, as for `hotnas_torch.ot.fgw`:
+        - "proximal": `objective`, once, by the envelope theorem, as for `hotnas_torch.ot.fgw`:
           stationary couplings of F itself tend to the boundary, where they do not move smoothly.
           A backward pass into the plan, the duals or a part of the objective raises.
 
@@ -132,7 +132,7 @@ def entropic_fgw(
         0.1 * tol if inner_tol is None else check_number("inner_tol", inner_tol, positive=False)
     )
     if method not in _METHODS:
-        msg = f'method must be "mirror" or "proximal", got {method!r}'
+        msg = f'method must be "mirror" or "proximal"; got {method!r}'
         raise ValueError(msg)
     codes = loss_code(loss), pairs_code(pairs)
     tensors = (

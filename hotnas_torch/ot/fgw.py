@@ -59,19 +59,19 @@ def fgw(
         loss: L(d) = abs(d) for "l1", d squared for "l2".
         pairs: The sum goes over "all" i, j, k, l; over i != k, j != l for "directed"; over i < k,
             j < l for "ordered".
-        num_starts: How many starts to use, in the order ``init`` if given, signature (the
+        num_starts: How many starts to use, in the order `init` if given, signature (the
             optimum of the linear term with the difference of mean structures added), pointwise (of
-            the linear term alone), order-preserving, then random vertices drawn from ``generator``.
+            the linear term alone), order-preserving, then random vertices drawn from `generator`.
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with marginals
-            ``a`` and ``b``; "product" for a b' (POT's start); None for none.
-        generator: Source of the random starts; needed if ``num_starts`` exceeds the others.
+            `a` and `b`; "product" for a b' (POT's start); None for none.
+        generator: Source of the random starts; needed if `num_starts` exceeds the others.
         tol: Duality gap, relative to the objective, to stop at. Converged says that feasible duals
             prove it, up to the rounding of the dtype: 8 epsilon times <grad F(T), T> and <grad
             F(T), V>, with V the vertex of the last linear problem.
         max_iter: Most transport problems that one start may solve.
         bound: Whether to compute a certified lower bound of the global optimum, too.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 
@@ -84,9 +84,9 @@ def fgw(
             a structure is NaN or infinite, or an option is out of range.
 
     Differentiability:
-        ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``a``, ``b`` and ``alpha`` by the
+        `objective` in `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha` by the
         envelope theorem at the coupling found. Each entry of a structure counts for itself,
-        symmetric or not. Forward mode, ``torch.func`` and ``torch.compile`` included. Second
+        symmetric or not. Forward mode, `torch.func` and `torch.compile` included. Second
         derivatives exist where the coupling is a vertex, which stays, but not in the masses, and
         raise otherwise. Differentiating any other output raises. In forward mode, where it cannot
         be known what the loss will use, NaN stands for what raises.

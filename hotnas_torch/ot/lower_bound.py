@@ -36,8 +36,8 @@ def fgw_lower_bound(
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
         loss: "l1" or "l2"; see `hotnas_torch.ot.fgw`.
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values; this reads the data, which waits for a GPU.
 
     Returns:

@@ -1,3 +1,4 @@
+# Over 400 lines: all checks of one kind of problem.
 """Turn what a caller passes into checked tensors with one batch dimension, and results back."""
 
 from collections.abc import Callable
@@ -126,7 +127,7 @@ def graph_problem(
         _check_like("init", init, (n, m), cost)
         shapes["init"] = init.shape[:-2]
     elif init is not None and init != "product":
-        msg = f'init must be None, "product" or a coupling of shape {(n, m)}, got {init!r}'
+        msg = f'init must be None, "product" or a coupling of shape {(n, m)}; got {init!r}'
         raise ValueError(msg)
     batch_shape = _broadcast(shapes)
     flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
@@ -174,12 +175,12 @@ def graph_problem(
 def check_number(name: str, value: float, *, positive: bool) -> float:
     """Return a finite number that is positive (or not negative), or raise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{name} must be a number, got {type(value).__name__}"
+        msg = f"{name} must be a number; got {type(value).__name__}"
         raise TypeError(msg)
     # By comparisons, which a tracer can follow; NaN fails them.
     if not 0 <= value < inf or (positive and value == 0):
         wanted = "positive" if positive else "at least 0"
-        msg = f"{name} must be finite and {wanted}, got {value}"
+        msg = f"{name} must be finite and {wanted}; got {value}"
         raise ValueError(msg)
     return float(value)
 
@@ -187,13 +188,13 @@ def check_number(name: str, value: float, *, positive: bool) -> float:
 def check_count(name: str, value: int) -> int:
     """Return an integer from 1 to 2**31 - 1, which is what the solvers count to, or raise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be an int, got {type(value).__name__}"
+        msg = f"{name} must be an integer; got {type(value).__name__}"
         raise TypeError(msg)
     if value < 1:
-        msg = f"{name} must be at least 1, got {value}"
+        msg = f"{name} must be at least 1; got {value}"
         raise ValueError(msg)
     if value > _MOST:
-        msg = f"{name} must be at most {_MOST}, got {value}"
+        msg = f"{name} must be at most {_MOST}; got {value}"
         raise ValueError(msg)
     return value
 
@@ -215,19 +216,19 @@ def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
 
 def _check_cost(cost: object) -> None:
     if not isinstance(cost, Tensor):
-        msg = f"cost must be a torch.Tensor, got {type(cost).__name__}; use torch.as_tensor(cost)"
+        msg = f"cost must be a torch.Tensor; got {type(cost).__name__}; use torch.as_tensor(cost)"
         raise TypeError(msg)
     _check_layout("cost", cost)
     if cost.dtype not in (torch.float32, torch.float64):
         remedy = "take its real part or its abs()" if cost.is_complex() else "use cost.double()"
         remedy += "" if cost.is_complex() else " or .float()"
-        msg = f"cost must be float32 or float64, got {cost.dtype}; {remedy}"
+        msg = f"cost must be float32 or float64; got {cost.dtype}; {remedy}"
         raise TypeError(msg)
     if cost.dim() < 2:
-        msg = f"cost must have shape (n, m) or (*batch, n, m), got {tuple(cost.shape)}"
+        msg = f"cost must have shape (n, m) or (*batch, n, m); got {tuple(cost.shape)}"
         raise ValueError(msg)
     if 0 in cost.shape[-2:]:
-        msg = f"cost must have at least one row and one column, got shape {tuple(cost.shape)}"
+        msg = f"cost must have at least one row and one column; got shape {tuple(cost.shape)}"
         raise ValueError(msg)
 
 
@@ -240,30 +241,30 @@ def _check_layout(name: str, value: Tensor) -> None:
         found, remedy = f"a tensor of layout {value.layout}", f"use {name}.to_dense()"
     else:
         return
-    msg = f"{name} must be a dense tensor, got {found}; {remedy}"
+    msg = f"{name} must be a dense tensor; got {found}; {remedy}"
     raise TypeError(msg)
 
 
 def _check_like(name: str, value: object, trailing: Shape, cost: Tensor) -> None:
     if not isinstance(value, Tensor):
-        msg = f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor"
+        msg = f"{name} must be a torch.Tensor; got {type(value).__name__}; use torch.as_tensor"
         raise TypeError(msg)
     _check_layout(name, value)
     if value.dtype != cost.dtype:
         msg = (
-            f"{name} must have the dtype of cost, {cost.dtype}, got {value.dtype};"
+            f"{name} must have the dtype of cost, {cost.dtype}; got {value.dtype};"
             f" use {name}.to(cost.dtype)"
         )
         raise TypeError(msg)
     if value.device != cost.device:
         msg = (
-            f"{name} must be on the device of cost, {cost.device}, got {value.device};"
+            f"{name} must be on the device of cost, {cost.device}; got {value.device};"
             f" use {name}.to(cost.device)"
         )
         raise ValueError(msg)
     if value.shape[max(0, value.dim() - len(trailing)) :] != trailing:
         wanted = ", ".join(map(str, trailing))
-        msg = f"{name} must have shape (*batch, {wanted}) to fit cost, got {tuple(value.shape)}"
+        msg = f"{name} must have shape (*batch, {wanted}) to fit cost; got {tuple(value.shape)}"
         raise ValueError(msg)
 
 
@@ -279,7 +280,7 @@ def _trade_off(alpha: float | Tensor, cost: Tensor) -> Tensor:
         _check_like("alpha", alpha, (), cost)
         return alpha
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        msg = f"alpha must be a number or a torch.Tensor, got {type(alpha).__name__}"
+        msg = f"alpha must be a number or a torch.Tensor; got {type(alpha).__name__}"
         raise TypeError(msg)
     return torch.full((), alpha, dtype=cost.dtype, device=cost.device)
 
@@ -289,7 +290,7 @@ def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
         return tuple(torch.broadcast_shapes(*shapes.values()))
     except RuntimeError:
         listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-        msg = f"the batch dimensions must agree or be 1 or absent, got {listed}"
+        msg = f"the batch dimensions must agree or be 1 or absent; got {listed}"
         raise ValueError(msg) from None
 
 

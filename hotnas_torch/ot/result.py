@@ -22,7 +22,7 @@ __all__ = [
 
 
 class SolveStatus(IntEnum):
-    """How an item ended; ``status`` tensors hold these codes."""
+    """How an item ended; `status` tensors hold these codes."""
 
     CONVERGED = 0
     MAX_ITER = 1
@@ -111,7 +111,7 @@ class SinkhornResult(_Result):
         cost_linear: <cost, plan>, shape (*batch,); differentiable.
         f: Row duals, shape (*batch, n), -inf at zero weights, with <f, a> = <g, b>; differentiable.
         g: Column duals, shape (*batch, m); differentiable.
-        residual: L1 error of the row or of the column masses of ``plan``, whichever is larger,
+        residual: L1 error of the row or of the column masses of `plan`, whichever is larger,
             shape (*batch,).
         iterations: Sinkhorn iterations, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
@@ -136,7 +136,7 @@ class FGWResult(_Result):
         objective: cost_linear + cost_quad, shape (*batch,); differentiable.
         cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
         cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
-        f: Row duals of the transport problem linearised at ``plan``, shape (*batch, n), with
+        f: Row duals of the transport problem linearised at `plan`, shape (*batch, n), with
             <f, a> = <g, b>; f_i + g_j is at most grad F(plan)_ij, also at absent nodes.
         g: Its column duals, shape (*batch, m).
         gap: <grad F(plan), plan - V> >= 0 for the best vertex V, shape (*batch,): 0 at stationary
@@ -160,7 +160,7 @@ class FGWResult(_Result):
 
     @property
     def optimality_gap(self) -> Tensor | None:
-        """How far the objective can be above the global optimum; None without ``lower_bound``."""
+        """How far the objective can be above the global optimum; None without `lower_bound`."""
         if self.lower_bound is None:
             return None
         return (self.objective - self.lower_bound).clamp_min(0)
@@ -210,7 +210,7 @@ def unless_beyond(status: Tensor, *values: Tensor) -> Tensor:
 
 
 def warn_if_unsolved(solver: str, status: Tensor) -> None:
-    """Emit one `ConvergenceWarning` if any item is not solved; reads ``status``."""
+    """Emit one `ConvergenceWarning` if any item is not solved; reads `status`."""
     message = _describe_unsolved(solver, status)
     if message:
         # From the public function to whoever called it.

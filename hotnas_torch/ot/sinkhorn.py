@@ -42,7 +42,7 @@ def sinkhorn(
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
-        tol: L1 error to stop at, of the row and of the column masses of ``plan`` as it is returned.
+        tol: L1 error to stop at, of the row and of the column masses of `plan` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
             about its precision times the largest cost over ``epsilon``, what whole rows or columns
             have in common left out, at best 3e-7 in float32.
@@ -50,10 +50,10 @@ def sinkhorn(
             ``residual`` that it reached.
         max_iter: Most iterations of an item, at most 2**31 - 1.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
-            records the iterations, which runs the torch text, slower and with O(n m) memory for
+            records the iterations, which runs the reference, slower and with O(n m) memory for
             each, and gives the derivative of what was computed, converged or not.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 
@@ -67,8 +67,8 @@ def sinkhorn(
             shall be recorded in a mass of 0.
 
     Differentiability:
-        ``objective`` in ``cost``, ``a``, ``b`` by the envelope theorem; ``plan``, ``f``, ``g`` and
-        ``cost_linear`` by implicit differentiation of the marginal equations. Both hold at
+        `objective` in `cost`, `a`, `b` by the envelope theorem; `plan`, `f`, `g` and
+        `cost_linear` by implicit differentiation of the marginal equations. Both hold at
         convergence, whatever number of iterations was run, and can be differentiated again. Items
         that failed get NaN, and only they. In the mass of an absent node, the first derivative is
         the limit of those at small masses; second ones take the node as absent for good. Unrolled

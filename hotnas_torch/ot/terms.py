@@ -21,6 +21,6 @@ def pairs_code(pairs: str) -> int:
 def _code(name: str, value: str, known: tuple[str, ...]) -> int:
     if value not in known:
         listed = ", ".join(f'"{one}"' for one in known)
-        msg = f"{name} must be one of {listed}, got {value!r}"
+        msg = f"{name} must be one of {listed}; got {value!r}"
         raise ValueError(msg)
     return known.index(value)

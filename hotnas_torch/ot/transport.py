@@ -26,8 +26,8 @@ def transport(
         a: Row masses, shape (*batch, n) or broadcastable, sum 1; None for uniform. A node of zero
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
-        backend: "auto" runs the compiled op where it is loaded and the tensors are on the CPU, else
-            the torch text; "ext" and "torch" insist on one of them.
+        backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
+            else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
             of items that were not solved.
 
@@ -40,12 +40,12 @@ def transport(
             is NaN or infinite.
 
     Differentiability:
-        ``objective`` in ``cost``, ``a`` and ``b`` by the envelope theorem (plan and duals). Where
-        the problem is degenerate this is a subgradient. Forward mode, ``torch.func`` and
-        ``torch.compile`` included (under ``vmap`` and in traced functions values are not checked).
-        The plan is locally constant in ``cost``: second derivatives go through what ``cost`` was
-        computed from; those in both costs and masses raise. Differentiating ``plan``, ``f`` or
-        ``g`` raises; in forward mode, where that cannot be known, they get NaN.
+        `objective` in `cost`, `a` and `b` by the envelope theorem (plan and duals). Where
+        the problem is degenerate this is a subgradient. Forward mode, `torch.func` and
+        `torch.compile` included (under `vmap` and in traced functions values are not checked).
+        The plan is locally constant in `cost`: second derivatives go through what `cost` was
+        computed from; those in both costs and masses raise. Differentiating `plan`, `f` or
+        `g` raises; in forward mode, where that cannot be known, they get NaN.
 
     Complexity:
         O(n m) per augmenting path, n to about n + m paths; O(n m) memory per problem.

@@ -29,19 +29,19 @@ _PANEL_MARGIN = 0.35
 
 
 def operation_colours(cells: Sequence[Cell]) -> dict[str, str]:
-    """A colour per operation label of some cells."""
+    """Return a colour per operation label of some cells."""
     labels = sorted({label for cell in cells for label in cell.ops} - {"input", "output"})
     colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(labels)}
     return {"input": _ENDS_COLOUR, "output": _ENDS_COLOUR, **colours}
 
 
 def cell_graph(cell: Cell, colours: dict[str, str]) -> Graph:
-    """The graph of a cell, with colours from `operation_colours`."""
+    """Return the graph of a cell, with colours from `operation_colours`."""
     return Graph(list(cell.ops), [colours[label] for label in cell.ops], cell.edges)
 
 
 def letters_of(networks: Sequence[Network]) -> dict[str, str]:
-    """A letter (A, B, ..., Z, AA, ...) per distinct cell, by key."""
+    """Return a letter (A, B, ..., Z, AA, ...) per distinct cell, by key."""
     keys = dict.fromkeys(cell.key for network in networks for cell in network.cells)
     letters = {}
     for place, key in enumerate(keys):
@@ -55,7 +55,7 @@ def letters_of(networks: Sequence[Network]) -> dict[str, str]:
 
 
 def network_graph(network: Network, letters: dict[str, str], *, fold: bool = False) -> Graph:
-    """The macro graph of a network: letter, channels and resolution of every cell.
+    """Return the macro graph of a network: letter, channels and resolution of every cell.
 
     Args:
         network: The network.
@@ -89,7 +89,7 @@ def network_graph(network: Network, letters: dict[str, str], *, fold: bool = Fal
 
 
 def plot_network(network: Network, *, title: str = "") -> Figure:
-    """A network: its macro graph, and each of its distinct cells.
+    """Return a network: its macro graph, and each of its distinct cells.
 
     Args:
         network: The network.

@@ -217,7 +217,7 @@ def plot_ranks(
 
 
 def _groups(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
-    """Returns the largest runs of sorted ranks that the difference does not tell apart."""
+    """Return the largest runs of sorted ranks that the difference does not tell apart."""
     found: list[tuple[int, int]] = []
     for first in range(len(ranks)):
         last = first

@@ -69,19 +69,19 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150) ->
 
 
 def check_picture(path: Path) -> None:
-    """Checks, before the work that a picture shows, that it can be written; errors as there."""
+    """Check, before the work that a picture shows, that it can be written; errors as there."""
     if path.suffix.lower() not in _FORMATS:
         raise ValueError(f"{path} must end in {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}")
     check_writable(path)
 
 
 def plain(text: str) -> str:
-    """A text as it stands: matplotlib takes what lies between two "$" for a formula."""
+    """Return a text as it stands: matplotlib takes what lies between two "$" for a formula."""
     return printable(text).replace("$", r"\$")
 
 
 def printable(text: str) -> str:
-    """A text with a sign in place of what fonts and files have none for."""
+    """Return a text with a sign in place of what fonts and files have none for."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if category(sign) in ("Cc", "Cs") and sign != "\n" else sign
         for sign in text

@@ -169,7 +169,7 @@ def _controls(
 
 
 def _points(controls: FloatArray) -> FloatArray:
-    """Points along a cubic Bezier curve, shape (33, 2)."""
+    """Point along a cubic Bezier curve, shape (33, 2)."""
     t = np.linspace(0.0, 1.0, 33)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3])
     points: FloatArray = weights @ controls

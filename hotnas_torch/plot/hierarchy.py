@@ -1,7 +1,5 @@
 """Pictures of hierarchies: the tree beside the distances that it orders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,10 +36,10 @@ def plot_hierarchy(
     value_label: str = "mean value below",
     by_level: bool = False,
 ) -> Figure:
-    """Draws a tree of architectures and, beside its leaves, their distances in the same order.
+    """Draw a tree of architectures and, beside its leaves, their distances in the same order.
 
     Args:
-        tree: The tree; nodes are drawn at their ``height``.
+        tree: The tree; nodes are drawn at their `height`.
         distances: (N, N) symmetric and finite; None draws the tree alone.
         values: (N,) numbers, for example accuracies: a branch has the colour of the mean below it.
         labels: N names, shown for up to 60 architectures; default their numbers.
@@ -63,12 +61,12 @@ def plot_hierarchy(
     for name, given in (("labels", labels), ("values", values)):
         if given is not None and len(given) != num:
             raise ValueError(
-                f"{name} must have one entry per architecture, {num}, got {len(given)}."
+                f"{name} must have one entry per architecture, {num}; got {len(given)}"
             )
     matrix = None if distances is None else as_matrix(distances)
     if matrix is not None and len(matrix) != num:
         raise ValueError(
-            f"distances must relate the tree's {num} architectures, got shape {matrix.shape}."
+            f"distances must relate the tree's {num} architectures; got shape {matrix.shape}"
         )
     named = num <= _MAX_NAMED
     height = max(4.6, 1.5 + 0.17 * num) if named else 8.4

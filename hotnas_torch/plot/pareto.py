@@ -24,7 +24,7 @@ def plot_fronts(
         values: By the name of the search: the values of both objectives, smaller is better, shape
             (N, 2), N >= 1; rows with NaN are left out.
         labels: Names of the axes; the first objective goes upwards.
-        log: Axes with a logarithmic scale: ``""``, ``"x"``, ``"y"`` or ``"xy"``.
+        log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
 
     Returns:
         The figure; what lies above and to the right of a stepped line is dominated.
@@ -76,7 +76,7 @@ def plot_spread(
         samples: By the name of a group: for each generator in it the values of its samples, shape
             (S, 2), S >= 1.
         labels: Names of the axes; the first objective goes upwards.
-        log: Axes with a logarithmic scale, as for :func:`plot_fronts`.
+        log: Axes with a logarithmic scale, as for `plot_fronts`.
 
     Returns:
         The figure; bars reach one standard deviation to both sides, and are missing where a
@@ -116,7 +116,7 @@ def plot_progress(
     *,
     labels: tuple[str, str],
 ) -> Figure:
-    """What searches had reached at a cost: means over runs, with a band of one standard error.
+    """Return what searches had reached at a cost: means over runs, a band of one standard error.
 
     Args:
         runs: By the title of a panel and the name of the search: for each run the costs at which a
@@ -186,7 +186,7 @@ def _pairs(name: str, given: npt.ArrayLike) -> FloatArray:
 
 
 def _front(points: FloatArray) -> FloatArray:
-    """The points that no other one dominates, by the second objective."""
+    """Return the points that no other one dominates, by the second objective."""
     ordered = points[np.lexsort((points[:, 0], points[:, 1]))]
     before = np.minimum.accumulate(np.concatenate([[np.inf], ordered[:-1, 0]]))
     return ordered[ordered[:, 0] < before]

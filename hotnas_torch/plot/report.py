@@ -1,7 +1,5 @@
 """A search as one HTML file that shows what happened and needs nothing else."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -56,14 +54,14 @@ def write_report(
     *,
     space: SearchSpace | None = None,
 ) -> SearchResult:
-    """Writes a search as a self-contained HTML file, complete or not at all.
+    """Write a search as a self-contained HTML file, complete or not at all.
 
     It shows the best value over time, the best network with its metrics, a map of everything that
     was evaluated by HOTNN distance, the distances as a heat map, all trials, and the settings. It
     loads nothing from anywhere. The search may still be running.
 
     Args:
-        storage: File that :func:`hotnas_torch.search.run` writes.
+        storage: File that `hotnas_torch.search.run` writes.
         out: HTML file to write.
         space: Space of the search; None rebuilds it, which works for spaces with their own default
             options and for subsets of them.
@@ -73,8 +71,8 @@ def write_report(
 
     Raises:
         StorageError: The storage cannot be read, holds no finished trial, or is of a space with
-            options of its own, for which ``space`` must be given.
-        OSError: ``out`` cannot be written; what was there is then untouched.
+            options of its own, for which `space` must be given.
+        OSError: `out` cannot be written; what was there is then untouched.
     """
     check_writable(Path(out))
     identity, result = read_search(storage, space=space)
@@ -87,27 +85,27 @@ def write_report(
 def read_search(
     storage: str | PathLike[str], *, space: SearchSpace | None = None
 ) -> tuple[dict[str, Any], SearchResult]:
-    """Reads the finished trials of a storage file.
+    """Read the finished trials of a storage file.
 
     Args:
         storage: The file.
-        space: As for :func:`write_report`.
+        space: As for `write_report`.
 
     Returns:
         The description of the search, and its trials.
 
     Raises:
-        StorageError: As :func:`write_report`.
+        StorageError: As `write_report`.
     """
     with Storage(storage, read_only=True) as store:
         identity = store.identity
         if identity is None:
-            raise StorageError(f"{storage} holds no search yet.")
+            raise StorageError(f"{storage} holds no search yet")
         if space is None:
             space = _rebuilt(identity["space"], storage)
         trials = store.trials(space)
     if not trials:
-        raise StorageError(f"{storage} holds no finished trial yet (let the search go on first).")
+        raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
     return identity, SearchResult(space, trials, "")
 
 
@@ -115,12 +113,12 @@ def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> Sear
     try:
         space = spaces.get(described["name"])
     except ValueError as error:
-        raise StorageError(f"{storage}: {error} (pass space=).") from error
+        raise StorageError(f"{storage}: {error} (pass space=)") from error
     # A subset names the space that it is a part of.
     if repr(space) not in described["space"]:
         raise StorageError(
             f"{storage} is a search of {described['space']}, whose options are not the default "
-            "ones (pass space=)."
+            "ones (pass space=)"
         )
     return space
 
@@ -217,7 +215,7 @@ def _best(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _as_trained(net: Network, skeleton: Mapping[str, int]) -> Network:
-    """The network that `objectives.Training` builds around the cell of a NAS-Bench-201 network."""
+    """Return the network that `objectives.Training` builds around a NAS-Bench-201 cell."""
     whole = spaces.NASBench201(reduction_cells=True).from_string(net.spec)
     cell, roles = net.cells[0], list(whole.downsampling)
     reduction = whole.cells[roles.index(2)]
@@ -293,7 +291,7 @@ def _table(trials: Iterable[Trial]) -> str:
 
 
 def _picture(figure: Figure, name: str) -> str:
-    """Embeds a figure. As an image of its own its names cannot meet those of another one."""
+    """Embed a figure. As an image of its own its names cannot meet those of another one."""
     buffer = io.BytesIO()
     # A fixed salt and no date: the same search gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "hotnas"}):

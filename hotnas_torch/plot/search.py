@@ -202,7 +202,7 @@ def _draw_scale(figure: Figure, values: FloatArray, label: str) -> None:
 
 
 def _draw_yardstick(axes: Axes, points: FloatArray) -> None:
-    """A bar as long as a distance, in the lower left corner."""
+    """Return a bar as long as a distance, in the lower left corner."""
     extent = float(np.ptp(points[:, 0]))
     if extent <= 0.0:
         return

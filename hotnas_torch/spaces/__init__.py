@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hotnas_torch.arguments import choice
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
@@ -45,12 +46,12 @@ NAMES = tuple(_SPACES)
 
 
 def get(name: str, **options: Any) -> SearchSpace:
-    """Builds a search space by its name.
+    """Build a search space by its name.
 
     Args:
-        name: ``"nasbench101"``, ``"nasbench201"``, ``"transnas_macro"``, ``"darts"``,
-            ``"nasbench_macro"``, ``"pooling"`` or ``"mobilenet_v2"``.
-        **options: The space's own options, for example ``contract_skip=True``.
+        name: `"nasbench101"`, `"nasbench201"`, `"transnas_macro"`, `"darts"`,
+            `"nasbench_macro"`, `"pooling"` or `"mobilenet_v2"`.
+        **options: The space's own options, for example `contract_skip=True`.
 
     Raises:
         ValueError: Unknown name; the message lists the known ones.
@@ -60,6 +61,4 @@ def get(name: str, **options: Any) -> SearchSpace:
         >>> get("pooling").size()
         36
     """
-    if name not in _SPACES:
-        raise ValueError(f"name must be one of {', '.join(map(repr, _SPACES))}, got {name!r}.")
-    return _SPACES[name](**options)
+    return _SPACES[choice("name", name, NAMES)](**options)

@@ -1,6 +1,5 @@
+# Over 400 lines: one interface, most of it documentation.
 """What every search space can do: sample, mutate, list neighbours, read and write architectures."""
-
-from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["Code", "SearchSpace", "draw_index", "draw_integers", "first_row", "out_of_range"]
@@ -29,16 +29,16 @@ _INTEGER_TOLERANCE = 1e-6
 class SearchSpace(ABC):
     """A set of networks with random access, edits, official strings and encoded rows.
 
-    A space is immutable; all randomness comes from the ``torch.Generator`` that the caller passes.
-    A network of the space carries its official string in ``spec``.
+    A space is immutable; all randomness comes from the `torch.Generator` that the caller passes.
+    A network of the space carries its official string in `spec`.
 
     Attributes:
-        name: Name that :func:`hotnas_torch.spaces.get` knows.
+        name: Name that `hotnas_torch.spaces.get` knows.
         operations: Labels that are searched over.
         tree: Operation costs, by default the space's own; knows every label that a cell can carry.
         max_nodes: Largest number of nodes of a cell, input and output included.
         state_scale: Divisors that bring a cell's state, (log2 of its width relative to
-            ``input_channels``, log2 of its downsampling), into [0, 1].
+            `input_channels`, log2 of its downsampling), into [0, 1].
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
         dim: Number of columns d of an encoded row.
@@ -57,8 +57,7 @@ class SearchSpace(ABC):
         labels: Iterable[str],
         columns: Sequence[str],
     ) -> None:
-        if tree is not None and not isinstance(tree, OperationTree):
-            raise TypeError(f"tree must be an OperationTree or None, got {tree!r}.")
+        kind("tree", tree, OperationTree, optional=True)
         self.tree = default_tree if tree is None else tree
         for label in labels:
             self.tree.index(label)  # raises for a label that cells carry and the tree lacks
@@ -71,86 +70,86 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def size(self) -> int:
-        """Returns the number of architectures, counted from the definition of the space."""
+        """Return the number of architectures, counted from the definition of the space."""
 
     @abstractmethod
     def _codes(self) -> Iterator[Code]:
-        """Yields the code of every architecture once."""
+        """Yield the code of every architecture once."""
 
     @abstractmethod
     def _parse(self, text: str) -> Code:
-        """Returns the code of an official string, or raises what :meth:`_malformed` builds."""
+        """Return the code of an official string, or raise what `_malformed` builds."""
 
     @abstractmethod
     def _format(self, code: Code) -> str:
-        """Returns the official string of a valid code."""
+        """Return the official string of a valid code."""
 
     @abstractmethod
     def _network(self, code: Code) -> Network:
-        """Builds the network of a valid code, its cells through :meth:`_cell`."""
+        """Build the network of a valid code, its cells through `_cell`."""
 
     @abstractmethod
     def _make_cell(self, key: Any) -> Cell:
-        """Builds the cell that :meth:`_cell` was asked for."""
+        """Build the cell that `_cell` was asked for."""
 
     @abstractmethod
     def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
-        """Draws valid codes independently."""
+        """Draw valid codes independently."""
 
     @abstractmethod
     def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        """Draws a valid code near ``code``, possibly ``code`` itself."""
+        """Draw a valid code near `code`, possibly `code` itself."""
 
     @abstractmethod
     def _edits(self, code: Code) -> Iterator[Code]:
-        """Yields every valid code that is one edit away, in a fixed order, repeats allowed."""
+        """Yield every valid code that is one edit away, in a fixed order, repeats allowed."""
 
     def _mutation_draws(self, net: Network) -> int:
-        """How often the space's own mutation is tried before one of :meth:`_nearby` is drawn."""
+        """How often the space's own mutation is tried before one of `_nearby` is drawn."""
         del net
         return _MUTATION_DRAWS
 
     def _nearby(self, net: Network) -> list[Network]:
-        """Returns what a mutation may give when :meth:`_mutate` keeps finding nothing new."""
+        """Return what a mutation may give when `_mutate` keeps finding nothing new."""
         return self.neighbors(net)
 
     def _pick(self, num: int, generator: torch.Generator) -> int:
-        """Draws which of ``num`` networks from :meth:`_nearby` to take."""
+        """Draw which of `num` networks from `_nearby` to take."""
         return draw_index(num, generator)
 
     @abstractmethod
     def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        """Checks codes, (N, d) int64; returns the first faulty row and what is wrong with it."""
+        """Check codes, (N, d) int64; returns the first faulty row and what is wrong with it."""
 
     # --- random access and edits ------------------------------------------------------------------
 
     def sample(
         self, num: int, *, generator: torch.Generator | None = None, distinct: bool = False
     ) -> list[Network]:
-        """Draws networks at random.
+        """Draw networks at random.
 
         Args:
             num: How many, >= 0.
             generator: Source of randomness, required.
-            distinct: Draw networks with different :meth:`key`; otherwise draws are independent.
+            distinct: Draw networks with different `key`; otherwise draws are independent.
 
         Returns:
-            ``num`` networks.
+            `num` networks.
 
         Raises:
-            TypeError: ``num`` is not an int or ``generator`` not a ``torch.Generator``.
-            ValueError: ``generator`` is missing, ``num`` is negative, or more distinct networks
+            TypeError: `num` is not an int or `generator` not a `torch.Generator`.
+            ValueError: `generator` is missing, `num` is negative, or more distinct networks
                 are asked for than there are.
         """
         generator = _check_generator(generator)
-        _check_count(num, "num")
+        integer("num", num, least=0)
         if not distinct:
             return [self._shared_network(code) for code in self._draw(num, generator)]
         size = self.size()
         if num > size:
             raise ValueError(
                 f"num must be at most {size} when distinct=True, the size of {self!r}; got {num} "
-                "(ask for fewer, or pass distinct=False)."
+                "(ask for fewer, or pass distinct=False)"
             )
         if 2 * num > size:
             # Rejection would mostly meet networks it has seen.
@@ -165,11 +164,11 @@ class SearchSpace(ABC):
         return list(found.values())
 
     def sample_one(self, *, generator: torch.Generator | None = None) -> Network:
-        """Draws one network; arguments and errors as :meth:`sample`."""
+        """Draw one network; arguments and errors as `sample`."""
         return self.sample(1, generator=generator)[0]
 
     def mutate(self, net: Network, *, generator: torch.Generator | None = None) -> Network:
-        """Draws a network near ``net``, by the operator that the space's benchmarks use.
+        """Draw a network near `net`, by the operator that the space's benchmarks use.
 
         The result is a valid network with another graph; only where every edit gives an isomorphic
         graph is it another description of the same one.
@@ -179,8 +178,8 @@ class SearchSpace(ABC):
             generator: Source of randomness, required.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space, or the space has no other network.
-            TypeError, ValueError: As :meth:`sample`.
+            ArchitectureError: `net` is not of this space, or the space has no other network.
+            TypeError, ValueError: As `sample`.
         """
         generator = _check_generator(generator)
         code = self._code(net)
@@ -191,14 +190,14 @@ class SearchSpace(ABC):
         nearby = self._nearby(net)
         choices = [other for other in nearby if other.key != net.key] or nearby
         if not choices:
-            raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to.")
+            raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to")
         return choices[self._pick(len(choices), generator)]
 
     def neighbors(self, net: Network) -> list[Network]:
-        """Returns all networks one edit away, with distinct :meth:`key`, without ``net`` itself.
+        """Return all networks one edit away, with distinct `key`, without `net` itself.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         found: dict[str, Network] = {}
         for code in self._edits(self._code(net)):
@@ -208,38 +207,38 @@ class SearchSpace(ABC):
         return list(found.values())
 
     def __iter__(self) -> Iterator[Network]:
-        """Yields every network once, lazily, in a fixed order."""
+        """Yield every network once, lazily, in a fixed order."""
         return (self._network(code) for code in self._codes())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns the space: it is immutable, and its tables are large."""
+        """Return the space: it is immutable, and its tables are large."""
         del memo
         return self
 
     # --- identity ---------------------------------------------------------------------------------
 
     def canonical(self, net: Network) -> Network:
-        """Returns the one network that stands for all that the space counts as the same.
+        """Return the one network that stands for all that the space counts as the same.
 
         In NAS-Bench-101 and DARTS these are the isomorphic ones; elsewhere each official string
         is an architecture of its own, even where two strings compute the same.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         return net
 
     def key(self, net: Network) -> str:
-        """Returns a string, equal for two networks exactly when the space counts them as one.
+        """Return a string, equal for two networks exactly when the space counts them as one.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         return self.canonical(net).spec
 
     def contains(self, net: object) -> bool:
-        """Returns whether ``net`` is a network of this space, with this space's options."""
+        """Return whether `net` is a network of this space, with this space's options."""
         return isinstance(net, Network) and self._find_code(net) is not None
 
     __contains__ = contains
@@ -247,23 +246,23 @@ class SearchSpace(ABC):
     # --- strings and rows -------------------------------------------------------------------------
 
     def from_string(self, text: str) -> Network:
-        """Builds the network of an official string.
+        """Build the network of an official string.
 
         Raises:
-            TypeError: ``text`` is not a str.
+            TypeError: `text` is not a str.
             ArchitectureError: The string is malformed or outside the space; the message gives the
                 string, the position and what was expected there.
         """
         if not isinstance(text, str):
-            raise TypeError(f"text must be a str, got {text!r} of type {type(text).__name__}.")
+            raise TypeError(f"text must be a str; got {text!r} of type {type(text).__name__}")
         return self._shared_network(self._parse(text))
 
     def to_string(self, net: Network) -> str:
-        """Returns the official string of a network.
+        """Return the official string of a network.
 
         Raises:
-            TypeError: ``net`` is not a Network.
-            ArchitectureError: ``net`` is not of this space.
+            TypeError: `net` is not a Network.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         return net.spec
@@ -279,31 +278,31 @@ class SearchSpace(ABC):
         return self._columns
 
     def encode(self, nets: Sequence[Network]) -> Tensor:
-        """Returns one self-contained row of numbers per network.
+        """Return one self-contained row of numbers per network.
 
         Args:
             nets: N networks of this space.
 
         Returns:
-            (N, d) float64 on the CPU; whole numbers, named by :attr:`columns`.
+            (N, d) float64 on the CPU; whole numbers, named by `columns`.
 
         Raises:
-            TypeError: ``nets`` is a single network, or an entry is not a Network.
+            TypeError: `nets` is a single network, or an entry is not a Network.
             ArchitectureError: An entry is not of this space; the message gives its index.
         """
         if isinstance(nets, Network):
-            raise TypeError("nets must be a sequence of Network, got a single one (pass [net]).")
+            raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
         codes = [self._code(net, f"nets[{place}]") for place, net in enumerate(nets)]
         return torch.tensor(codes, dtype=torch.float64).reshape(len(codes), self.dim)
 
     def decode(self, X: Tensor) -> list[Network]:
-        """Returns the networks that :meth:`encode` described.
+        """Return the networks that `encode` described.
 
         Args:
             X: (N, d) tensor, any floating or integer dtype, any device.
 
         Raises:
-            TypeError: ``X`` is not a tensor.
+            TypeError: `X` is not a tensor.
             ValueError: Wrong shape.
             ArchitectureError: A row is not finite, not whole, or describes no network of this
                 space; the message gives the row, the column and what was expected.
@@ -311,14 +310,11 @@ class SearchSpace(ABC):
         return [self._shared_network(tuple(code)) for code in self._check_rows(X).tolist()]
 
     def _check_rows(self, X: Tensor) -> Tensor:
-        if not isinstance(X, Tensor):
-            raise TypeError(
-                f"X must be a tensor, got {type(X).__name__} (pass space.encode(nets))."
-            )
+        kind("X", X, Tensor, hint="pass space.encode(nets)")
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(
-                f"X must have shape (N, {self.dim}), one row of {self.name!r} per network, got "
-                f"{tuple(X.shape)} (rows come from this space's encode)."
+                f"X must have shape (N, {self.dim}), one row of {self.name!r} per network; got "
+                f"{tuple(X.shape)} (rows come from this space's encode)"
             )
         values = X.detach().to("cpu", torch.float64)
         rounded = values.round()
@@ -331,7 +327,7 @@ class SearchSpace(ABC):
             row, reason = fault
             raise ArchitectureError(
                 f"X[{row}] = {rows[row].tolist()} describes no network of {self!r}: {reason} "
-                "(rows come from this space's encode)."
+                "(rows come from this space's encode)"
             )
         return rows
 
@@ -339,8 +335,8 @@ class SearchSpace(ABC):
         if not valid.all():
             row, column = (~valid).nonzero()[0].tolist()
             raise ArchitectureError(
-                f"X[{row}, {column}] ({self._columns[column]}) must be {expected}, got "
-                f"{values[row, column].item():g} (rows come from this space's encode)."
+                f"X[{row}, {column}] ({self._columns[column]}) must be {expected}; got "
+                f"{values[row, column].item():g} (rows come from this space's encode)"
             )
 
     # --- costs ------------------------------------------------------------------------------------
@@ -350,10 +346,10 @@ class SearchSpace(ABC):
     @overload
     def unreachable_cost(self, eps: Tensor, *, normalize: bool = ...) -> Tensor: ...
     def unreachable_cost(self, eps: float | Tensor, *, normalize: bool = True) -> float | Tensor:
-        """Returns the pair cost that stands for "no path from i to k", one for the whole space.
+        """Return the pair cost that stands for "no path from i to k", one for the whole space.
 
         A constant that no finite pair cost in the space exceeds, eps * max D +
-        (1 - eps) * max H, with max H = 1 for normalised path lengths and ``max_nodes - 1`` for raw
+        (1 - eps) * max H, with max H = 1 for normalised path lengths and `max_nodes - 1` for raw
         ones. The printed infinity would make almost every two cells infinitely different.
 
         Args:
@@ -361,10 +357,10 @@ class SearchSpace(ABC):
             normalize: Whether path lengths are divided by the cell's longest path.
 
         Raises:
-            ValueError: A float ``eps`` outside [0, 1].
+            ValueError: A float `eps` outside [0, 1].
         """
-        if not isinstance(eps, Tensor) and not 0 <= eps <= 1:
-            raise ValueError(f"eps must be in [0, 1], got {eps}.")
+        if not isinstance(eps, Tensor):
+            number("eps", eps, least=0.0, most=1.0)
         costs = self.tree.distance_matrix(dtype=torch.float64).detach()
         longest = 1.0 if normalize else self.max_nodes - 1.0
         return eps * costs.max().item() + (1 - eps) * longest
@@ -372,7 +368,7 @@ class SearchSpace(ABC):
     # --- shared by the spaces ---------------------------------------------------------------------
 
     def _cell(self, key: Hashable) -> Cell:
-        """Returns the cell of ``key``; equal cells are one object, whatever their keys."""
+        """Return the cell of `key`; equal cells are one object, whatever their keys."""
         cell = self._cells.get(key)
         if cell is None:
             if len(self._cells) + 2 > _MAX_SHARED_CELLS:
@@ -382,7 +378,7 @@ class SearchSpace(ABC):
         return cell
 
     def _shared_network(self, code: Code) -> Network:
-        """Returns the network of ``code``, one object for all who ask."""
+        """Return the network of `code`, one object for all who ask."""
         net = self._networks.get(code)
         if net is None:
             if len(self._networks) >= _MAX_SHARED_NETWORKS:
@@ -403,27 +399,24 @@ class SearchSpace(ABC):
         return code if found is net or found == net else None
 
     def _code(self, net: Network, argument: str = "net") -> Code:
-        if not isinstance(net, Network):
-            raise TypeError(
-                f"{argument} must be a Network, got {type(net).__name__} "
-                "(from_string builds one from text, decode from a row)."
-            )
+        hint = "from_string builds one from text, decode from a row"
+        kind(argument, net, Network, hint=hint)
         code = self._find_code(net)
         if code is None:
             raise ArchitectureError(
                 f"{argument} with spec {net.spec!r} is not a network of {self!r} (networks come "
                 "from this space's sample, from_string or decode; another space, or the same one "
-                "with other options, builds other networks)."
+                "with other options, builds other networks)"
             )
         return code
 
     def _malformed(self, text: str, position: int, expected: str) -> ArchitectureError:
-        """Builds the error for an official string that is wrong at ``position``."""
+        """Build the error for an official string that is wrong at `position`."""
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         got = repr(text[position : position + 20]) if position < len(text) else "the end"
         return ArchitectureError(
-            f"{shown!r} is no {self.name} string: expected {expected} at position {position}, "
-            f"got {got}."
+            f"{shown!r} is no {self.name} string: expected {expected} at position {position}; "
+            f"got {got}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -437,7 +430,7 @@ class SearchSpace(ABC):
 def out_of_range(
     rows: Tensor, columns: Sequence[str], sizes: Sequence[int]
 ) -> tuple[int, str] | None:
-    """Finds the first row with an entry outside 0..size-1 of its column.
+    """Find the first row with an entry outside 0..size-1 of its column.
 
     Args:
         rows: (N, d) int64.
@@ -452,18 +445,18 @@ def out_of_range(
 
 
 def first_row(wrong: Tensor, reason: str) -> tuple[int, str] | None:
-    """Returns the first row marked in ``wrong`` (N,) with the reason, or None."""
+    """Return the first row marked in `wrong` (N,) with the reason, or None."""
     return (int(wrong.nonzero()[0].item()), reason) if wrong.any() else None
 
 
 def draw_integers(high: int, size: Iterable[int], generator: torch.Generator) -> Tensor:
-    """Draws integers uniformly from 0..high-1 on the generator's device, returned on the CPU."""
+    """Draw integers uniformly from 0..high-1 on the generator's device, returned on the CPU."""
     drawn = torch.randint(high, tuple(size), generator=generator, device=generator.device)
     return drawn.cpu()
 
 
 def draw_index(size: int, generator: torch.Generator) -> int:
-    """Draws one integer uniformly from 0..size-1."""
+    """Draw one integer uniformly from 0..size-1."""
     return int(draw_integers(size, (1,), generator).item())
 
 
@@ -471,18 +464,6 @@ def _check_generator(generator: torch.Generator | None) -> torch.Generator:
     if generator is None:
         raise ValueError(
             "generator must be given: randomness comes from the caller only "
-            "(pass generator=torch.Generator().manual_seed(0))."
+            "(pass generator=torch.Generator().manual_seed(0))"
         )
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {generator!r} "
-            "(pass generator=torch.Generator().manual_seed(0))."
-        )
-    return generator
-
-
-def _check_count(num: int, argument: str) -> None:
-    if isinstance(num, bool) or not isinstance(num, int):
-        raise TypeError(f"{argument} must be an int, got {num!r} of type {type(num).__name__}.")
-    if num < 0:
-        raise ValueError(f"{argument} must be >= 0, got {num}.")
+    return random_generator(generator)

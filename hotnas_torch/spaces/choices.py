@@ -1,7 +1,5 @@
 """Spaces that choose one operation for each of a fixed number of places."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -17,9 +15,9 @@ __all__ = ["ChoiceSpace"]
 class ChoiceSpace(SearchSpace):
     """A search space that is the product of equal choices.
 
-    A code holds, per place, the index of the chosen operation in :attr:`operations`. Samples are
+    A code holds, per place, the index of the chosen operation in `operations`. Samples are
     uniform, neighbours differ in one place, and a mutation draws each place anew with probability
-    1 / ``mutation_period``.
+    1 / `mutation_period`.
     """
 
     mutation_period: int
@@ -35,7 +33,7 @@ class ChoiceSpace(SearchSpace):
         self._choices = range(len(self.operations))
 
     def size(self) -> int:
-        """Returns the number of architectures: operations to the power of places."""
+        """Return the number of architectures: operations to the power of places."""
         return int(len(self._choices) ** self.dim)
 
     def _codes(self) -> Iterator[Code]:

@@ -1,6 +1,5 @@
+# Over 400 lines: one space and its strings.
 """DARTS: a normal and a reduction cell, stacked to a searched depth."""
-
-from __future__ import annotations
 
 import itertools
 import math
@@ -66,14 +65,14 @@ class DARTS(SearchSpace):
 
     A cell has two inputs (the two previous cells), inner nodes that each add the results of two
     operations on different earlier nodes or inputs, and an output that concatenates the inner
-    nodes. As a :class:`~hotnas_torch.arch.Cell`: one virtual ``input`` before ``input1`` and
-    ``input2``, a node per operation, an ``add`` node per inner node, ``output``. A network of depth
+    nodes. As a `Cell`: one virtual `input` before `input1` and
+    `input2`, a node per operation, an `add` node per inner node, `output`. A network of depth
     d has reduction cells at positions d // 3 and 2 * d // 3 (from 0), where the width doubles and
-    the resolution halves, and normal cells elsewhere. The stem has 3 * ``channels`` channels,
-    a cell before the first reduction has ``num_nodes * channels``. The macro graph is the chain.
+    the resolution halves, and normal cells elsewhere. The stem has 3 * `channels` channels,
+    a cell before the first reduction has `num_nodes * channels`. The macro graph is the chain.
 
-    The string is ``<normal>,<reduce>,<depth>``, a cell being space-separated ``op:input`` pairs,
-    two per inner node in either order; without ``,<depth>`` the depth is ``max_depth``. Two
+    The string is `<normal>,<reduce>,<depth>`, a cell being space-separated `op:input` pairs,
+    two per inner node in either order; without `,<depth>` the depth is `max_depth`. Two
     genotypes that differ only in the order of a node's two pairs count as one.
 
     Args:
@@ -81,7 +80,7 @@ class DARTS(SearchSpace):
         max_depth: Most cells.
         channels: Width C of one operation before the first reduction; 36 is the evaluation network
             of the paper, 16 its search network.
-        contract_skip: Replace each ``skip_connect`` node by a direct edge, as NAS-BOWL does.
+        contract_skip: Replace each `skip_connect` node by a direct edge, as NAS-BOWL does.
             Default: it is a node.
         num_nodes: Inner nodes per cell.
         operations: Operations to choose from.
@@ -89,7 +88,7 @@ class DARTS(SearchSpace):
             0.4 between the two kinds, poolings 0.1, all else 2.
 
     Raises:
-        ValueError: An argument out of range; ``operations`` holds an unknown or repeated one.
+        ValueError: An argument out of range; `operations` holds an unknown or repeated one.
 
     Reference: Liu, Simonyan and Yang, DARTS: Differentiable Architecture Search, ICLR 2019; the
         searched depth is from HOTNAS, Section 5.
@@ -122,11 +121,11 @@ class DARTS(SearchSpace):
         ):
             integer(argument, value, least=smallest)
         if not operations or len(set(operations)) != len(operations):
-            raise ValueError(f"operations must be distinct and not empty, got {operations!r}.")
+            raise ValueError(f"operations must be distinct and not empty; got {operations!r}")
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(
-                    f"operations must be among {', '.join(OPERATIONS)}; got {operation!r}."
+                    f"operations must be among {', '.join(OPERATIONS)}; got {operation!r}"
                 )
         self.min_depth = min_depth
         self.max_depth = max_depth
@@ -157,7 +156,7 @@ class DARTS(SearchSpace):
         ] * 2
 
     def size(self) -> int:
-        """Returns the number of genotypes.
+        """Return the number of genotypes.
 
         A cell is, for each inner node i = 0, 1, ..., an unordered pair of different inputs out of
         i + 2, with an operation each.
@@ -174,15 +173,15 @@ class DARTS(SearchSpace):
         *,
         depth: int | None = None,
     ) -> Network:
-        """Builds a network from the two cells of a DARTS genotype.
+        """Build a network from the two cells of a DARTS genotype.
 
         Args:
-            normal: ``op:input`` pairs as text, or as (operation, input) tuples, two per inner node.
+            normal: `op:input` pairs as text, or as (operation, input) tuples, two per inner node.
             reduce: The same for the reduction cell.
-            depth: Number of cells; default ``max_depth``.
+            depth: Number of cells; default `max_depth`.
 
         Raises:
-            ArchitectureError: As :meth:`from_string`.
+            ArchitectureError: As `from_string`.
         """
         texts = [
             cell if isinstance(cell, str) else " ".join(f"{name}:{source}" for name, source in cell)
@@ -193,10 +192,10 @@ class DARTS(SearchSpace):
         )
 
     def to_genotype(self, net: Network) -> Genotype:
-        """Returns the genotype of a network; the inverse of ``from_genotype``.
+        """Return the genotype of a network; the inverse of `from_genotype`.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         *pairs, depth = self._code(net)
         normal, reduce = (
@@ -208,10 +207,10 @@ class DARTS(SearchSpace):
         return Genotype(normal, reduce, depth)
 
     def canonical(self, net: Network) -> Network:
-        """Returns the network with the two pairs of every inner node ordered by their input.
+        """Return the network with the two pairs of every inner node ordered by their input.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         code = self._code(net)
         form: list[int] = []
@@ -364,7 +363,7 @@ class DARTS(SearchSpace):
         yield from self._depth_edits(code)
 
     def _edits_of(self, code: Code, part: int) -> Iterator[Code]:
-        """Yields the codes with one operation (``part`` 0) or one input (``part`` 1) changed."""
+        """Yield the codes with one operation (`part` 0) or one input (`part` 1) changed."""
         for column in range(part, len(code) - 1, 2):
             taken = {code[column]}
             if part == 1:

@@ -1,7 +1,5 @@
 """Default operation trees: operations grouped into families, similar ones close together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -20,7 +18,7 @@ Families: TypeAlias = "Mapping[str, Families | None]"
 
 
 def family_tree(families: Families) -> OperationTree:
-    """Builds the tree in which operations of one family are close and all others 2 apart.
+    """Build the tree in which operations of one family are close and all others 2 apart.
 
     Every leaf is at depth 1 below the root, so the cost of exchanging two operations is twice the
     height of their lowest common ancestor: 0.1 inside a family (height 0.05), 0.4 between the
@@ -39,7 +37,7 @@ def family_tree(families: Families) -> OperationTree:
     parents: dict[str, str | None] = {_ROOT: None}
     lengths: dict[str, float] = {}
 
-    def add(name: str, members: Families | None, parent: str, parent_height: float) -> None:
+    def add(name: str, members: "Families | None", parent: str, parent_height: float) -> None:
         height = _height(members)
         parents[name] = parent
         lengths[name] = parent_height - height
@@ -51,7 +49,7 @@ def family_tree(families: Families) -> OperationTree:
     return OperationTree(parents, lengths)
 
 
-def _height(members: Families | None) -> float:
+def _height(members: "Families | None") -> float:
     if members is None:
         return 0.0
     return SIMILAR_HEIGHT if all(below is None for below in members.values()) else _RELATED_HEIGHT

@@ -1,7 +1,5 @@
 """MobileNetV2 blocks for ImageNet: 21 layers, each identity or one of twelve blocks."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -41,14 +39,14 @@ class MobileNetV2(ChoiceSpace):
     21 layers in six stages of 4, 4, 4, 4, 4 and 1 with 32, 40, 80, 96, 192 and 320 channels; the
     first layer of the first, second, third and fifth stage halves the resolution. Before them come
     a 3x3 convolution with stride 2 and a block with 16 channels. A layer is a cell with one
-    operation between input and output: ``identity`` (a 1x1 convolution, labelled ``conv_1x1``,
-    where it has to change shape), or an inverted bottleneck ``mb<expansion>_k<kernel>`` with
-    expansion 3 or 6 and kernel 3, 5 or 7, ``_se`` with squeeze and excitation.
+    operation between input and output: `identity` (a 1x1 convolution, labelled `conv_1x1`,
+    where it has to change shape), or an inverted bottleneck `mb<expansion>_k<kernel>` with
+    expansion 3 or 6 and kernel 3, 5 or 7, `_se` with squeeze and excitation.
 
     The papers name layers and operations. The widths and strides are those of ProxylessNAS's
     mobile network, which has the same 21 layers. The identity that changes shape (after
-    NAS-Bench-Macro) and the official string are our choice: one symbol per layer, ``0`` identity,
-    ``1`` to ``9`` and ``a`` to ``c`` the blocks in the order of :attr:`operations`.
+    NAS-Bench-Macro) and the official string are our choice: one symbol per layer, `0` identity,
+    `1` to `9` and `a` to `c` the blocks in the order of `operations`.
 
     Args:
         tree: Operation costs; default: blocks of one kernel size 0.1 apart, other blocks 0.4, all

@@ -1,6 +1,5 @@
+# Over 400 lines: one space, its strings and its pruning.
 """NAS-Bench-101: one cell of at most seven vertices and nine edges, repeated nine times."""
-
-from __future__ import annotations
 
 import itertools
 from collections import Counter
@@ -53,11 +52,11 @@ class NASBench101(SearchSpace):
     stacks of three cells with 128, 256 and 512 channels; between stacks a max-pooling, which is no
     cell, halves the resolution. Resolution counts from the stem's output.
 
-    The string is ``<vertices>,<adjacency>,<operations>``: the number of vertices, the upper
+    The string is `<vertices>,<adjacency>,<operations>`: the number of vertices, the upper
     triangle of the adjacency matrix row by row, and one digit per inner vertex (0
-    ``conv3x3-bn-relu``, 1 ``conv1x1-bn-relu``, 2 ``maxpool3x3``); vertex 0 is the input, the last
+    `conv3x3-bn-relu`, 1 `conv1x1-bn-relu`, 2 `maxpool3x3`); vertex 0 is the input, the last
     one the output. It keeps the numbering of the vertices, so isomorphic cells may have different
-    strings and the same :meth:`key`.
+    strings and the same `key`.
 
     Args:
         tree: Operation costs; default: convolutions 0.1 apart, all else 2.
@@ -96,7 +95,7 @@ class NASBench101(SearchSpace):
         self._downsampling = tuple(2**stack for stack in stacks)
 
     def size(self) -> int:
-        """Returns the number of cells up to isomorphism, counted from the definition.
+        """Return the number of cells up to isomorphism, counted from the definition.
 
         Complexity: a fraction of a second, once per process.
 
@@ -107,12 +106,12 @@ class NASBench101(SearchSpace):
     def from_matrix(
         self, adjacency: Tensor | Sequence[Sequence[int]], ops: Sequence[str]
     ) -> Network:
-        """Builds the network of a NAS-Bench-101 model specification.
+        """Build the network of a NAS-Bench-101 model specification.
 
         Args:
             adjacency: (v, v) matrix of 0 and 1, upper triangular, 2 <= v <= 7: nested sequences, a
-                tensor, or anything that ``torch.as_tensor`` takes.
-            ops: v labels: ``"input"``, the operations of the inner vertices, ``"output"``.
+                tensor, or anything that `torch.as_tensor` takes.
+            ops: v labels: `"input"`, the operations of the inner vertices, `"output"`.
 
         Returns:
             The network of the pruned cell: vertices on no path from input to output are dropped.
@@ -127,20 +126,20 @@ class NASBench101(SearchSpace):
         if matrix.shape != (size, size) or not 2 <= size <= MAX_VERTICES:
             raise ArchitectureError(
                 f"adjacency must be (v, v), one row per label in ops, 2 <= v <= {MAX_VERTICES}; "
-                f"got shape {tuple(matrix.shape)} and {size} labels."
+                f"got shape {tuple(matrix.shape)} and {size} labels"
             )
         for vertex, label in enumerate(names):
             allowed = {0: (INPUT,), size - 1: (OUTPUT,)}.get(vertex, OPERATIONS)
             if label not in allowed:
                 raise ArchitectureError(
-                    f"ops[{vertex}] must be {' or '.join(map(repr, allowed))}, got {label!r}."
+                    f"ops[{vertex}] must be {' or '.join(map(repr, allowed))}; got {label!r}"
                 )
         wrong = ((matrix != 0) & (matrix != 1)) | ((matrix != 0) & ~_upper(matrix))
         if wrong.any():
             i, j = wrong.nonzero()[0].tolist()
             raise ArchitectureError(
-                f"adjacency[{i}][{j}] must be {'0 or 1' if i < j else '0 (upper triangular)'}, got "
-                f"{matrix[i, j].item()}."
+                f"adjacency[{i}][{j}] must be {'0 or 1' if i < j else '0 (upper triangular)'}; got "
+                f"{matrix[i, j].item()}"
             )
         inner = [OPERATIONS.index(label) for label in names[1:-1]]
         frame = torch.zeros(1, MAX_VERTICES, MAX_VERTICES, dtype=torch.bool)
@@ -155,24 +154,24 @@ class NASBench101(SearchSpace):
                 if num_edges
                 else "has no path from input to output"
             )
-            raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}.")
+            raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}")
         return self._shared_network(tuple(rows[0].tolist()))
 
     def to_matrix(self, net: Network) -> tuple[Tensor, tuple[str, ...]]:
-        """Returns the adjacency matrix, (v, v) int64, and the v labels of the pruned cell.
+        """Return the adjacency matrix, (v, v) int64, and the v labels of the pruned cell.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         cell = net.cells[0]
         return cell.adjacency().long(), cell.ops
 
     def canonical(self, net: Network) -> Network:
-        """Returns the network whose cell is the canonical form of this one's.
+        """Return the network whose cell is the canonical form of this one's.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         self._code(net)
         return self._shared_network(_code_of_cell(net.cells[0].canonical()))
@@ -218,12 +217,12 @@ class NASBench101(SearchSpace):
             if vertex not in forward or vertex not in backward:
                 raise ArchitectureError(
                     f"{text!r} is no {self.name} string: vertex {number} is on no path from input "
-                    "to output (from_matrix drops such vertices)."
+                    "to output (from_matrix drops such vertices)"
                 )
         if len(edges) > MAX_EDGES:
             raise ArchitectureError(
                 f"{text!r} is no {self.name} string: it has {len(edges)} edges, at most "
-                f"{MAX_EDGES} are allowed."
+                f"{MAX_EDGES} are allowed"
             )
 
     def _format(self, code: Code) -> str:
@@ -291,7 +290,7 @@ class NASBench101(SearchSpace):
                 return tuple(rows[valid][0].tolist())
 
     def _edits(self, code: Code) -> Iterator[Code]:
-        """Yields the cells one edit away, whatever the numbering.
+        """Yield the cells one edit away, whatever the numbering.
 
         An edit removes an edge, adds one that closes no cycle, changes an operation, or inserts a
         vertex with one edge in and one out. The last is a single flip, too, in the benchmark's
@@ -351,14 +350,14 @@ def _upper(matrix: Tensor) -> Tensor:
 
 
 def _frames(bits: Tensor) -> Tensor:
-    """Turns upper triangles (B, 21) bool into adjacency matrices (B, 7, 7) bool."""
+    """Turn upper triangles (B, 21) bool into adjacency matrices (B, 7, 7) bool."""
     frames = torch.zeros(len(bits), MAX_VERTICES, MAX_VERTICES, dtype=torch.bool)
     frames[:, _ROWS, _COLUMNS] = bits
     return frames
 
 
 def _prune(frames: Tensor, operations: Tensor) -> tuple[Tensor, Tensor]:
-    """Drops vertices on no path from input to output and moves the others together.
+    """Drop vertices on no path from input to output and move the others together.
 
     Args:
         frames: (B, 7, 7) bool, upper triangular.
@@ -389,9 +388,9 @@ def _prune(frames: Tensor, operations: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(present: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws, per row, where in the frame the present inner vertices go, their order kept.
+    """Draw, per row, where in the frame the present inner vertices go, their order kept.
 
-    ``present`` is (B, 5) bool, True before False. The result, (B, 7) int64, is the vertex of the
+    `present` is (B, 5) bool, True before False. The result, (B, 7) int64, is the vertex of the
     code that stands at each place of the new frame.
     """
     keys = torch.rand(present.shape, generator=generator, device=generator.device).cpu()
@@ -439,7 +438,7 @@ class _InnerGraph:
 
 @cache
 def _inner_graphs() -> tuple[_InnerGraph, ...]:
-    """Lists all acyclic graphs on at most 5 vertices once, fewer vertices first."""
+    """List all acyclic graphs on at most 5 vertices once, fewer vertices first."""
     graphs = []
     for size in range(_MAX_INNER + 1):
         pairs = list(itertools.combinations(range(size), 2))
@@ -490,7 +489,7 @@ def _count_cells() -> int:
 
 
 def _cycles(permutation: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields the smallest element and the length of each cycle."""
+    """Yield the smallest element and the length of each cycle."""
     left = set(range(len(permutation)))
     while left:
         start = vertex = min(left)
@@ -503,7 +502,7 @@ def _cycles(permutation: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _all_codes() -> Iterator[Code]:
-    """Yields one code per isomorphism class, fewer vertices first."""
+    """Yield one code per isomorphism class, fewer vertices first."""
     for graph in _inner_graphs():
         size = graph.num_vertices
         edges = {(i + 1, j + 1) for i, j in graph.edges}

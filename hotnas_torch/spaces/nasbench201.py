@@ -1,7 +1,5 @@
 """NAS-Bench-201: one cell of six searched edges, repeated in a fixed ResNet-like skeleton."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any
@@ -44,19 +42,19 @@ class NASBench201(ChoiceSpace):
     """The topology space of NAS-Bench-201 and NATS-Bench, 15,625 architectures.
 
     A cell joins four feature maps by six edges, each with one of five operations. As a
-    :class:`~hotnas_torch.arch.Cell` its nodes are the operations: edge a -> b precedes edge b -> c.
-    Edges with ``none`` are removed, and with them whatever they leave off every path from input to
-    output; a cell without such a path is ``Cell(("input", "output"), ())``.
+    `Cell` its nodes are the operations: edge a -> b precedes edge b -> c.
+    Edges with `none` are removed, and with them whatever they leave off every path from input to
+    output; a cell without such a path is `Cell(("input", "output"), ())`.
 
     The network is a 16-channel stem and three stages of five cells with 16, 32 and 64 channels; a
     residual block with stride 2 stands between two stages. Resolution counts from the stem's
     output.
 
-    The official string ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`` names, for each feature map 1..3,
+    The official string `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|` names, for each feature map 1..3,
     the operations that lead to it and the feature maps they come from.
 
     Args:
-        contract_skip: Replace each ``skip_connect`` node by direct edges from what precedes it to
+        contract_skip: Replace each `skip_connect` node by direct edges from what precedes it to
             what follows it, as NAS-BOWL does. Default: it is a node.
         reduction_cells: Include the two residual blocks, which no architecture changes, as cells:
             17 cells instead of 15.
@@ -182,7 +180,7 @@ class NASBench201(ChoiceSpace):
 def _skeleton(
     reduction_cells: bool,
 ) -> tuple[tuple[str | None, ...], tuple[int, ...], tuple[int, ...]]:
-    """Returns per cell its role (None: the searched cell), output channels and downsampling."""
+    """Return per cell its role (None: the searched cell), output channels and downsampling."""
     roles: list[str | None] = []
     stages: list[int] = []
     for stage in range(_NUM_STAGES):

@@ -1,7 +1,5 @@
 """NAS-Bench-Macro: eight layers in three stages, each identity or one of two blocks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hotnas_torch.arch import Cell, Network, OperationTree
@@ -30,9 +28,9 @@ class NASBenchMacro(ChoiceSpace):
 
     Eight layers in stages of 2, 3 and 3; the first layer of a stage halves the resolution and
     doubles the channels (64, 128, 256 after a 32-channel stem). A layer is a cell with one
-    operation between input and output: ``identity`` (a 1x1 convolution, labelled ``conv_1x1``,
-    where it has to change the width), ``mb3_k3`` (inverted bottleneck, expansion 3, kernel 3) or
-    ``mb6_k5``.
+    operation between input and output: `identity` (a 1x1 convolution, labelled `conv_1x1`,
+    where it has to change the width), `mb3_k3` (inverted bottleneck, expansion 3, kernel 3) or
+    `mb6_k5`.
 
     The official string has one digit per layer: 0, 1, 2 in this order.
 
@@ -74,13 +72,13 @@ class NASBenchMacro(ChoiceSpace):
         )
 
     def functional_form(self, net: Network) -> Network:
-        """Returns the network that stands for all that compute the same function as ``net``.
+        """Return the network that stands for all that compute the same function as `net`.
 
         Identities in the layers after a stage's first leave no trace, so only the other layers'
         order counts; here they come first and the identities last.
 
         Raises:
-            ArchitectureError: ``net`` is not of this space.
+            ArchitectureError: `net` is not of this space.
         """
         code = self._code(net)
         form: list[int] = []

@@ -1,7 +1,5 @@
 """Where a ResNet-20 pools: two poolings among ten layers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +32,7 @@ class Pooling(SearchSpace):
 
     Ten layers of fixed width (a stem convolution, then nine residual blocks with 16, 32 and 64
     channels) and two 2x2 max-poolings, each before another of the layers 2..10. The official string
-    ``[a,b,c]`` counts the layers at full, half and quarter resolution. Every layer is a cell; one
+    `[a,b,c]` counts the layers at full, half and quarter resolution. Every layer is a cell; one
     that starts with a pooling has it as its first node. A mutation or a neighbour moves one pooling
     by one layer.
 
@@ -73,7 +71,7 @@ class Pooling(SearchSpace):
         )
 
     def size(self) -> int:
-        """Returns the number of networks, by enumeration."""
+        """Return the number of networks, by enumeration."""
         return sum(1 for _ in self._codes())
 
     def _codes(self) -> Iterator[Code]:

@@ -1,7 +1,5 @@
 """A search space restricted to a list of its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arguments import integer, kind
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers
 
@@ -38,22 +37,22 @@ class Subset(SearchSpace):
     """The networks of a space that a list holds, for example a published table's.
 
     Samples, mutations, neighbours, strings and rows stay inside the list; costs and options are the
-    space's. Networks that the space counts as one (its :meth:`key`) are one member: the first in
-    the list, which :meth:`canonical` returns.
+    space's. Networks that the space counts as one (its `key`) are one member: the first in
+    the list, which `canonical` returns.
 
     A mutation is the space's own, repeated until it meets a member; where no member is one edit
     away or none is met, one of the 64 nearest members is drawn, near ones more often.
 
     Args:
         space: Any search space.
-        networks: Networks of ``space``, at least one; repeats count once.
+        networks: Networks of `space`, at least one; repeats count once.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace, or an entry not a Network.
-        ArchitectureError: An entry is not of ``space``; the message gives its index.
-        ValueError: ``networks`` is empty.
+        TypeError: `space` is not a SearchSpace, or an entry not a Network.
+        ArchitectureError: An entry is not of `space`; the message gives its index.
+        ValueError: `networks` is empty.
 
-    Complexity: one :meth:`key` per network to build; :meth:`neighbors` takes the space's own plus
+    Complexity: one `key` per network to build; `neighbors` takes the space's own plus
         O(members * d).
 
     Example:
@@ -65,8 +64,7 @@ class Subset(SearchSpace):
     """
 
     def __init__(self, space: SearchSpace, networks: Iterable[Network]) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+        kind("space", space, SearchSpace)
         super().__init__(space.tree, space.tree, labels=(), columns=space.columns)
         self.space = space
         self.name = space.name
@@ -89,43 +87,43 @@ class Subset(SearchSpace):
             self._member_codes.append(code)
             forms.append(space._parse(form.spec))
         if not self._members:
-            raise ValueError("networks must hold at least one network, got none.")
+            raise ValueError("networks must hold at least one network; got none")
         # Rows of canonical forms, so that distances do not depend on a numbering.
         self._rows = torch.tensor(forms, dtype=torch.int32)
 
     def size(self) -> int:
-        """Returns the number of members."""
+        """Return the number of members."""
         return len(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
 
     def canonical(self, net: Network) -> Network:
-        """Returns the member that the space counts as one with ``net``.
+        """Return the member that the space counts as one with `net`.
 
         Raises:
-            ArchitectureError: ``net`` is not a member.
+            ArchitectureError: `net` is not a member.
         """
         self._code(net)
         return self._members[self._place[self.space.key(net)]]
 
     def neighbors(self, net: Network, *, num: int | None = None) -> list[Network]:
-        """Returns the nearest members, nearest first, without ``net`` itself.
+        """Return the nearest members, nearest first, without `net` itself.
 
         First come the members one edit away, then the others by the number of columns in which the
         rows of the canonical forms differ, and then by their place in the list.
 
         Args:
             net: A member.
-            num: How many, >= 1; fewer if there are fewer members. Default: as many as ``net`` has
+            num: How many, >= 1; fewer if there are fewer members. Default: as many as `net` has
                 neighbours in the whole space.
 
         Raises:
-            ArchitectureError: ``net`` is not a member.
-            ValueError: ``num`` is below 1.
+            ArchitectureError: `net` is not a member.
+            ValueError: `num` is below 1.
         """
-        if num is not None and num < 1:
-            raise ValueError(f"num must be at least 1, got {num}.")
+        if num is not None:
+            integer("num", num, least=1)
         self._code(net)
         place = self._place[self.space.key(net)]
         around = self.space.neighbors(net)
@@ -133,12 +131,12 @@ class Subset(SearchSpace):
         return [self._members[other] for other in order[: len(around) if num is None else num]]
 
     def _places(self, networks: Iterable[Network]) -> list[int]:
-        """Places of those that are members."""
+        """Place of those that are members."""
         keys = map(self.space.key, networks)
         return [self._place[key] for key in keys if key in self._place]
 
     def _nearest_first(self, place: int, edited: list[int]) -> list[int]:
-        """Places of all other members, first those that are one edit away."""
+        """Place of all other members, first those that are one edit away."""
         distances = torch.cat(
             [(chunk != self._rows[place]).sum(dim=1) for chunk in self._rows.split(_CHUNK)]
         )
@@ -148,7 +146,7 @@ class Subset(SearchSpace):
         return order
 
     def _vicinity(self, net: Network) -> _Vicinity:
-        """What mutations of a member can reach; searches mutate their best networks many times."""
+        """Return what mutations of a member can reach; searches mutate their best ones often."""
         place = self._place[self.space.key(net)]
         if place not in self._vicinities:
             edited = self._places(self.space.neighbors(net))
@@ -164,7 +162,7 @@ class Subset(SearchSpace):
         if not self._is_member(code):
             raise ArchitectureError(
                 f"{text!r} is a network of {self.space!r}, but not among the {len(self)} of this "
-                "subset (choose one of them, or use the space itself)."
+                "subset (choose one of them, or use the space itself)"
             )
         return code
 

@@ -1,7 +1,5 @@
 """TransNAS-Bench-101 macro: four to six residual modules, each may widen and may downsample."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import choice
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import (
     Code,
@@ -53,22 +52,22 @@ class TransNASMacro(SearchSpace):
     cell: input -> [conv, conv beside a shortcut] twice -> output. What a module changes happens in
     its first block: type 1 keeps width and resolution, 2 doubles the width, 3 halves the
     resolution, 4 does both. The label of the first convolution says which; the first shortcut is
-    ``skip_connect`` for type 1 and the projection ``conv1x1`` otherwise. One to three modules
+    `skip_connect` for type 1 and the projection `conv1x1` otherwise. One to three modules
     double the width, one to four halve the resolution. Resolution counts from the stem's output
     (the stem itself divides the image by 4).
 
-    The official string ``64-<digits>-basic`` has one digit per module. Mutations and neighbours
+    The official string `64-<digits>-basic` has one digit per module. Mutations and neighbours
     replace, insert or delete one module.
 
     Args:
-        variant_cost: Cost between the variants of the first convolution. ``"hamming"`` (default):
+        variant_cost: Cost between the variants of the first convolution. `"hamming"` (default):
             the number of differences in (width, resolution), so 1 or 2. No tree has these path
-            lengths (they are those of a 4-cycle), hence :attr:`tree` is a cost matrix. ``"paper"``:
+            lengths (they are those of a 4-cycle), hence `tree` is a cost matrix. `"paper"`:
             0.1 between any two convolutions, as HOTNAS has it, which hardly tells networks apart.
         tree: Operation costs instead of either.
 
     Raises:
-        ValueError: Unknown ``variant_cost``.
+        ValueError: Unknown `variant_cost`.
 
     Reference: Duan et al., TransNAS-Bench-101, CVPR 2021.
 
@@ -89,8 +88,7 @@ class TransNASMacro(SearchSpace):
         variant_cost: Literal["hamming", "paper"] = "hamming",
         tree: OperationTree | None = None,
     ) -> None:
-        if variant_cost not in ("hamming", "paper"):
-            raise ValueError(f"variant_cost must be 'hamming' or 'paper', got {variant_cost!r}.")
+        choice("variant_cost", variant_cost, ("hamming", "paper"))
         labels = ("input", *_FIRST_CONV, _PROJECTION, _SKIP, "output")
         super().__init__(
             tree,
@@ -101,7 +99,7 @@ class TransNASMacro(SearchSpace):
         self.variant_cost = variant_cost
 
     def size(self) -> int:
-        """Returns the number of networks, by enumeration of all module sequences."""
+        """Return the number of networks, by enumeration of all module sequences."""
         return len(_all_codes())
 
     def _codes(self) -> Iterator[Code]:
@@ -118,7 +116,7 @@ class TransNASMacro(SearchSpace):
             raise self._malformed(text, end, f"a module 1, 2, 3 or 4, or {_SUFFIX!r} at the end")
         modules = tuple(int(digit) for digit in text[start:end])
         if (fault := _fault(modules)) is not None:
-            raise ArchitectureError(f"{text!r} is no {self.name} string: {fault}.")
+            raise ArchitectureError(f"{text!r} is no {self.name} string: {fault}")
         return _pad(modules)
 
     def _format(self, code: Code) -> str:
@@ -184,12 +182,12 @@ _WIDENING_RULE = f"{_MIN_CHANGES} to {_MAX_WIDENING} modules must double the wid
 
 def _fault(modules: Code) -> str | None:
     if len(modules) not in _LENGTHS:
-        return f"{_LENGTH_RULE}, got {len(modules)}"
+        return f"{_LENGTH_RULE}; got {len(modules)}"
     widening, downsampling = map(sum, zip(*(_CHANGES[m - 1] for m in modules), strict=True))
     if not _MIN_CHANGES <= downsampling <= _MAX_DOWNSAMPLING:
-        return f"{_DOWNSAMPLING_RULE}, got {downsampling}"
+        return f"{_DOWNSAMPLING_RULE}; got {downsampling}"
     if not _MIN_CHANGES <= widening <= _MAX_WIDENING:
-        return f"{_WIDENING_RULE}, got {widening}"
+        return f"{_WIDENING_RULE}; got {widening}"
     return None
 
 

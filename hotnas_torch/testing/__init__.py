@@ -3,7 +3,19 @@
 They need pytest. Nothing in the library imports them.
 """
 
-import pytest
+import sys
+from typing import TYPE_CHECKING
 
-# So that a failing assert shows its values, as in a test module.
-pytest.register_assert_rewrite("hotnas_torch.testing.strategy")
+from hotnas_torch._lazy import lazily
+
+if TYPE_CHECKING:
+    from hotnas_torch.testing import strategy
+    from hotnas_torch.testing.strategy import StrategyContract
+else:
+    __getattr__, __dir__ = lazily(__name__, strategy=("StrategyContract",))
+
+if "pytest" in sys.modules:
+    # So that a failing assert shows its values, as in a test module.
+    sys.modules["pytest"].register_assert_rewrite("hotnas_torch.testing.strategy")
+
+__all__ = ["StrategyContract", "strategy"]

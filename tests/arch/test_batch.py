@@ -162,7 +162,7 @@ def test_only_cells_without_a_path() -> None:
             ArchitectureError,
             r"cells\[1\]\.ops\[1\] = 'conv9' .* known labels: 'input', 'a', 'b', 'output'",
         ),
-        ([DIRECT, "cell"], {}, TypeError, r"cells\[1\] must be a Cell, got 'cell'"),
+        ([DIRECT, "cell"], {}, TypeError, r"cells\[1\] must be a Cell; got 'cell'"),
         (
             [DIRECT, Cell(("input", "a", "output"), ((0, 1), (1, 2)))],
             {"max_nodes": 2},

@@ -14,9 +14,9 @@ def test_values_of_the_right_kind_pass_unchanged(value: object, kind: type) -> N
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        (True, float, "x must be a number, got True of type bool"),
-        (1.0, int, "x must be an integer, got 1.0 of type float"),
-        (None, dict, "x must be an object, got None of type NoneType"),
+        (True, float, "x must be a number; got True of type bool"),
+        (1.0, int, "x must be an integer; got 1.0 of type float"),
+        (None, dict, "x must be an object; got None of type NoneType"),
     ],
 )
 def test_other_kinds_are_named(value: object, kind: type, message: str) -> None:

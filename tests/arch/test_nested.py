@@ -146,7 +146,7 @@ def test_a_damaged_description_is_refused_by_place(change, message) -> None:  # 
 
 
 def test_from_nodes_refuses_what_is_no_node() -> None:
-    with pytest.raises(TypeError, match=r"nodes\[1\] must be a label or a Cell, got 3"):
+    with pytest.raises(TypeError, match=r"nodes\[1\] must be a label or a Cell; got 3"):
         NestedCell.from_nodes(["input", 3, "output"], [(0, 1), (1, 2)])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="single string"):
         NestedCell.from_nodes("input", [(0, 1)])

@@ -56,7 +56,7 @@ def test_positions_are_longest_paths_of_the_macro_graph() -> None:
 def test_masses() -> None:
     assert branched().masses() == (0.125, 0.125, 0.25, 0.5)
     assert branched().masses("uniform") == (0.25,) * 4
-    with pytest.raises(ValueError, match="mode must be 'channels' or 'uniform', got 'flops'"):
+    with pytest.raises(ValueError, match="mode must be one of 'channels', 'uniform'; got 'flops'"):
         branched().masses("flops")  # type: ignore[arg-type]
 
 
@@ -118,23 +118,23 @@ def test_copies_equal_the_original_even_after_caches_are_filled() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"cells": [A]}, TypeError, "cells must be a tuple of Cell, got list"),
-        ({"cells": (A, "B")}, TypeError, r"cells\[1\] must be a Cell, got 'B'"),
+        ({"cells": [A]}, TypeError, "cells must be a tuple of Cell; got list"),
+        ({"cells": (A, "B")}, TypeError, r"cells\[1\] must be a Cell; got 'B'"),
         ({"cells": ()}, ArchitectureError, "at least one Cell"),
-        ({"channels": [1, 1, 1, 1]}, TypeError, "channels must be a tuple of int, got list"),
+        ({"channels": [1, 1, 1, 1]}, TypeError, "channels must be a tuple of int; got list"),
         (
             {"channels": (1, 1)},
             ArchitectureError,
-            "channels must have one entry per cell, 4, got 2",
+            "channels must have one entry per cell, 4; got 2",
         ),
-        ({"channels": (1, 1, 0, 1)}, ArchitectureError, r"channels\[2\] must be positive, got 0"),
-        ({"channels": (1, 1, 2.0, 1)}, TypeError, r"channels\[2\] must be an int, got 2.0"),
-        ({"channels": (True, 1, 1, 1)}, TypeError, r"channels\[0\] must be an int, got True"),
+        ({"channels": (1, 1, 0, 1)}, ArchitectureError, r"channels\[2\] must be positive; got 0"),
+        ({"channels": (1, 1, 2.0, 1)}, TypeError, r"channels\[2\] must be an integer; got 2.0"),
+        ({"channels": (True, 1, 1, 1)}, TypeError, r"channels\[0\] must be an integer; got True"),
         ({"downsampling": (1, -2, 1, 1)}, ArchitectureError, r"downsampling\[1\] must be positive"),
         ({"downsampling": (1,)}, ArchitectureError, "downsampling must have one entry per cell"),
-        ({"input_channels": 0}, ArchitectureError, "input_channels must be positive, got 0"),
-        ({"input_channels": None}, TypeError, "input_channels must be an int, got None"),
-        ({"spec": None}, TypeError, "spec must be a str, got None"),
+        ({"input_channels": 0}, ArchitectureError, "input_channels must be positive; got 0"),
+        ({"input_channels": None}, TypeError, "input_channels must be an integer; got None"),
+        ({"spec": None}, TypeError, "spec must be a str; got None"),
         ({"edges": ((0, 1), (1, 2))}, ArchitectureError, r"node 1 \(cells\[0\]\) leads nowhere"),
         (
             {"edges": ((0, 9),)},
@@ -182,11 +182,11 @@ def test_json_defaults() -> None:
         ({"layout": [0, 1, 0, 2]}, r"layout\[3\] must be the place of a cell in 'cells', 0\.\.1"),
         ({"layout": [0, 1, 0, -1]}, r"layout\[3\]"),
         ({"channels": [16, 16, 32]}, "channels must have one entry per cell"),
-        ({"channels": [16, 16, 32, "64"]}, r"channels\[3\] must be an integer, got '64'"),
-        ({"spec": 3}, "spec must be a string, got 3"),
+        ({"channels": [16, 16, 32, "64"]}, r"channels\[3\] must be an integer; got '64'"),
+        ({"spec": 3}, "spec must be a string; got 3"),
         ({"edges": [[0]]}, r"edges\[0\] must be a pair"),
         ({"cells": [A.to_json(), {"ops": []}]}, r"cells\[1\]: .*'edges' is missing"),
-        ({"cells": [A.to_json(), None]}, r"cells\[1\] must be an object, got None"),
+        ({"cells": [A.to_json(), None]}, r"cells\[1\] must be an object; got None"),
         ({"depth": 4}, "'depth' is unknown"),
     ],
 )
@@ -196,5 +196,5 @@ def test_from_json_refuses(changes: dict[str, Any], message: str) -> None:
 
 
 def test_from_json_refuses_text() -> None:
-    with pytest.raises(TypeError, match="mapping that describes a network, got str"):
+    with pytest.raises(TypeError, match="mapping that describes a network; got str"):
         Network.from_json("{}")  # type: ignore[arg-type]

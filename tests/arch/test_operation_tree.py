@@ -203,8 +203,8 @@ def test_unknown_label_is_named_with_the_known_ones(tree: OperationTree) -> None
         ({"a": None}, {"a": 1.0}, ArchitectureError, "'a', which is the root"),
         ({"a": None}, {"z": 1.0}, ArchitectureError, "'z', which is not in parents"),
         ({"a": None, "b": "a"}, {"b": -1.0}, ArchitectureError, r"lengths\['b'\] .* got -1.0"),
-        ({"a": None, "b": "a"}, {"b": float("nan")}, ArchitectureError, "finite and >= 0, got nan"),
-        ({"a": None, "b": "a"}, {"b": float("inf")}, ArchitectureError, "finite and >= 0, got inf"),
+        ({"a": None, "b": "a"}, {"b": float("nan")}, ArchitectureError, "finite and >= 0; got nan"),
+        ({"a": None, "b": "a"}, {"b": float("inf")}, ArchitectureError, "finite and >= 0; got inf"),
         ({"a": None, "b": "a"}, {"b": "1"}, TypeError, r"lengths\['b'\] must be a number"),
         ({"a": None, "b": "a"}, {"b": True}, TypeError, r"lengths\['b'\] must be a number"),
         ({"a": None, "b": "a"}, {"b": torch.ones(2)}, TypeError, r"tensor of shape \(2,\)"),
@@ -213,7 +213,7 @@ def test_unknown_label_is_named_with_the_known_ones(tree: OperationTree) -> None
             {"a": None, "b": "a"},
             {"b": torch.tensor(-2.0)},
             ArchitectureError,
-            r"lengths\['b'\] \(entry 0\) must be finite and >= 0, got -2",
+            r"lengths\['b'\] \(entry 0\) must be finite and >= 0; got -2",
         ),
         (
             {"a": None, "b": "a", "c": "a"},
@@ -248,7 +248,7 @@ def test_with_lengths_refuses(
 @pytest.mark.parametrize(
     ("labels", "matrix", "kind", "message"),
     [
-        (["a", 1], [[0, 1], [1, 0]], TypeError, r"labels\[1\] must be a non-empty str, got 1"),
+        (["a", 1], [[0, 1], [1, 0]], TypeError, r"labels\[1\] must be a non-empty str; got 1"),
         (["a", "a"], [[0, 1], [1, 0]], ArchitectureError, r"labels\[1\] = 'a' is repeated"),
         (["a", "b"], [[0, 1]], ArchitectureError, r"shape \(2, 2\), .* got \(1, 2\)"),
         (["a", "b"], [[0, 1], [1]], TypeError, "square nest of numbers"),
@@ -267,7 +267,7 @@ def test_from_matrix_refuses(labels: Any, matrix: Any, kind: type[Exception], me
 @pytest.mark.parametrize(
     ("data", "kind", "message"),
     [
-        (None, TypeError, "mapping that describes an operation tree, got NoneType"),
+        (None, TypeError, "mapping that describes an operation tree; got NoneType"),
         ({"parents": {}}, ArchitectureError, "'lengths' is missing"),
         ({"labels": [], "matrix": [], "x": 0}, ArchitectureError, "'x' is unknown"),
         ({"parents": [], "lengths": {}}, ArchitectureError, "parents must be an object"),
@@ -275,7 +275,7 @@ def test_from_matrix_refuses(labels: Any, matrix: Any, kind: type[Exception], me
         (
             {"parents": {"a": None, "b": "a"}, "lengths": {"b": "1"}},
             ArchitectureError,
-            r"lengths\['b'\] must be a number, got '1'",
+            r"lengths\['b'\] must be a number; got '1'",
         ),
         (
             {"labels": ["a"], "matrix": [["0"]]},

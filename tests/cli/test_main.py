@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -183,20 +184,33 @@ def test_compare_of_equal_networks_is_0(capsys):
     assert capsys.readouterr().out.startswith("HOTNN = 0.000000")
 
 
-@pytest.mark.parametrize("command", ["gram", "compare"])
+@pytest.mark.parametrize(
+    "command", ["gram", "compare", "search", "report", "bench", "bench search"]
+)
 def test_help_has_examples_that_parse(command, capsys):
     with pytest.raises(SystemExit) as leaving:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert leaving.value.code == 0
     text = capsys.readouterr().out
-    examples = text[text.index("examples:") :].replace("\\\n", " ").splitlines()
-    examples = [line.strip() for line in examples if line.strip().startswith("hotnas ")]
+    examples = (
+        text[text.index("examples:") :].partition("\n\n")[0].replace("\\\n", " ").splitlines()
+    )
+    examples = [
+        f"hotnas {line.partition('hotnas ')[2]}" for line in examples if "  hotnas " in line
+    ]
     assert examples
     import shlex
 
     for example in examples:
-        arguments = cli._parser().parse_args(shlex.split(example)[1:])
-        assert arguments.command == command
+        arguments = cli._parser().parse_args(shlex.split(example, comments=True)[1:])
+        assert arguments.command == command.split()[0]
+
+
+def test_every_command_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert commands == ["gram", "compare", "search", "report", "bench"]
 
 
 def test_unknown_arguments_are_one_line(capsys):
@@ -222,7 +236,7 @@ def test_bad_input_is_refused_before_any_work(listed, tmp_path, capsys, monkeypa
     refused(capsys, [*base, "mobilenet", "--sample", "3"], "--space must be one of")
     refused(capsys, [*base, "pooling", "--sample", "1"], "--sample must be at least 2; got 1")
     refused(capsys, [*base, "pooling", "--sample", "99"], "--sample must be at most 36")
-    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "--lam must lie in [0, 1]")
+    refused(capsys, [*base, "pooling", "--sample", "3", "--lam", "1.5"], "--lam must be in [0, 1]")
     refused(capsys, [*base, "pooling", "--sample", "3", "--threads", "0"], "--threads must be")
     pooling = ["gram", "--space", "pooling", "--sample", "3", "--out"]
     refused(capsys, [*pooling, tmp_path], "is a folder; name a file")

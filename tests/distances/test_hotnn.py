@@ -162,13 +162,13 @@ def test_progress_names_both_stages(networks, tree):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"eta": -0.5}, ValueError, r"eta must lie in \[0, 1\]"),
+        ({"eta": -0.5}, ValueError, r"eta must be in \[0, 1\]"),
         ({"zeta": 0.5}, ValueError, "zeta > 0 needs the scale of the cell state"),
         ({"zeta": "much"}, TypeError, "zeta must be a number"),
         ({"mass": "params"}, ValueError, "mass must be one of 'channels', 'uniform'"),
         ({"state_scale": (1.0, 0.0)}, ValueError, "state_scale must be two numbers > 0"),
         ({"state_scale": (1.0,)}, ValueError, "state_scale must be two numbers > 0"),
-        ({"lam": 2.0}, ValueError, "lam must lie"),
+        ({"lam": 2.0}, ValueError, "lam must be in"),
     ],
 )
 def test_a_wrong_argument_is_named(tree, arguments, error, message):

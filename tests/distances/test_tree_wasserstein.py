@@ -193,8 +193,8 @@ def test_gradients_are_those_of_finite_differences(rng):
     [
         ({"grams": 3}, "grams must be 1 or 2"),
         ({"grams": True}, "grams must be 1 or 2"),
-        ({"max_layers": 0}, "max_layers must be >= 1"),
-        ({"alpha": 1.5}, r"alpha must lie in \[0, 1\]"),
+        ({"max_layers": 0}, "max_layers must be at least 1"),
+        ({"alpha": 1.5}, r"alpha must be in \[0, 1\]"),
         ({"weights": (0.7, 0.7)}, "sum to at most 1"),
         ({"weights": (0.7,)}, "two numbers"),
         ({"groups": {CONV3: "conv"}}, "'conv1x1-bn-relu' has none"),

@@ -246,11 +246,11 @@ def test_parameters_are_learned_or_fixed():
     ("options", "error", "message"),
     [
         ({"lam": 1.0}, ValueError, r"lam must start inside \(0, 1\) to be learned; got 1.0"),
-        ({"lam": 1.5}, ValueError, "lam must lie in"),
+        ({"lam": 1.5}, ValueError, "lam must be in"),
         ({"learn": "lam"}, TypeError, r"pass \['lam'\]"),
         ({"learn": ["lambda"]}, ValueError, "names among 'lam', .* got 'lambda'"),
         ({"learn": ["unreachable"]}, ValueError, "unreachable cannot be learned"),
-        ({"cutoff": 0.0}, ValueError, "cutoff must be > 0"),
+        ({"cutoff": 0.0}, ValueError, "cutoff must be finite and > 0"),
     ],
 )
 def test_wrong_settings_are_refused(options, error, message):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hotnas_torch.hierarchy import accuracy_tree, flat_tree, halving_tree, random_tree
+from hotnas_torch.hierarchy import accuracy_tree, flat_tree, random_tree
+from hotnas_torch.hierarchy.balanced import halving_tree
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 33, 64])
@@ -42,7 +43,7 @@ def test_the_flat_tree_has_leaves_only(size):
 
 def test_wrong_arguments_are_refused():
     for build in (flat_tree, lambda n: random_tree(n, generator=torch.Generator())):
-        with pytest.raises(ValueError, match="num_architectures must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="num_architectures must be at least 1; got 0"):
             build(0)
     with pytest.raises(ValueError, match=r"order must hold each of 0\.\.1 once"):
         halving_tree(torch.tensor([0, 2]))

@@ -46,8 +46,8 @@ def test_progress_reaches_the_sampler_inside():
 def test_wrong_arguments_are_refused():
     inner = Uniform(20)
     for arguments, kind, message in (
-        ((3, COST, 1.0), TypeError, "sampler must be a Sampler, got int"),
-        ((inner, COST.tolist(), 1.0), TypeError, "cost must be a tensor, got list"),
+        ((3, COST, 1.0), TypeError, "sampler must be a Sampler; got 3"),
+        ((inner, COST.tolist(), 1.0), TypeError, "cost must be a torch Tensor; got list"),
         ((inner, COST[:3], 1.0), ValueError, r"cost must have shape \(20,\).*got \(3,\)"),
         ((inner, COST * torch.nan, 1.0), ValueError, r"cost\[0\] is NaN"),
         ((inner, COST + 5, 1.0), ValueError, "none costs between 0 and 1, they cost 5 to 24"),

@@ -5,7 +5,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from hotnas_torch import HOTNN, spaces
-from hotnas_torch.hierarchy import cluster, cluster_sample, linkage_tree
+from hotnas_torch.hierarchy import cluster, cluster_sample
+from hotnas_torch.hierarchy.clustering import linkage_tree
 
 
 def points_and_distances(num, rng, dim=3):
@@ -123,7 +124,7 @@ def test_wrong_arguments_are_refused(rng):
     negative[0, 1] = negative[1, 0] = -1
     diagonal[2, 2] = 1
     for distances, message in (
-        (good[:3], r"shape \(N, N\), got \(3, 4\)"),
+        (good[:3], r"shape \(N, N\); got \(3, 4\)"),
         (lopsided, "symmetric"),
         (negative, "finite and >= 0"),
         (good * torch.nan, "finite and >= 0"),
@@ -131,11 +132,11 @@ def test_wrong_arguments_are_refused(rng):
     ):
         with pytest.raises(ValueError, match=message):
             cluster(distances)
-    with pytest.raises(TypeError, match="distances must be a tensor, got list"):
+    with pytest.raises(TypeError, match="distances must be a torch Tensor; got list"):
         cluster(good.tolist())
     with pytest.raises(ValueError, match="linkage must be one of"):
         cluster(good, linkage="centroid")
-    with pytest.raises(ValueError, match="max_leaves must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="max_leaves must be at least 2; got 1"):
         cluster_sample(4, lambda a, b: good[a][:, b], generator=rng, max_leaves=1)
     with pytest.raises(ValueError, match=r"links\[0\] must join two clusters that exist by then"):
         linkage_tree([[0, 5, 1.0, 2]])

@@ -71,6 +71,6 @@ def test_the_pooling_tree_has_two_choices_at_most_on_any_path():
 
 def test_wrong_orders_are_refused():
     with pytest.raises(
-        ValueError, match=r"order must hold each of the 2 layers once, got \[0, 0\]"
+        ValueError, match=r"order must hold each of the 2 layers once; got \[0, 0\]"
     ):
         layer_tree(torch.zeros(1, 2, dtype=torch.int64), order=[0, 0])

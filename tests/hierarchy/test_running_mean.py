@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hotnas_torch.hierarchy import RunningMean
+from hotnas_torch.hierarchy.running_mean import RunningMean
 
 
 @pytest.mark.parametrize("initial", [1.0, 0.0, None])
@@ -38,7 +38,7 @@ def test_the_order_in_which_rewards_came_counts_not_that_of_the_list():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\); got 1"):
         RunningMean(2, beta=1.0, initial=None)
     mean = RunningMean(2, beta=0.5, initial=None)
     with pytest.raises(ValueError, match="another set of architectures"):

@@ -181,14 +181,14 @@ def test_what_is_wrong_is_refused(name):
     sampler = make(name, WARM)
     for arguments, kind, message in (
         ((torch.tensor([0.0]), torch.tensor([0.0])), TypeError, "indices must be a tensor of int"),
-        ((torch.tensor([0]), [0.5]), TypeError, "rewards must be a tensor, got list"),
+        ((torch.tensor([0]), [0.5]), TypeError, "rewards must be a torch Tensor; got list"),
         ((torch.tensor([0]), torch.tensor([0.5, 0.5])), ValueError, "one entry per reward"),
         ((torch.tensor([0, NUM]), torch.zeros(2)), ValueError, rf"indices\[1\] .* got {NUM}"),
         ((torch.tensor([0]), torch.tensor([torch.nan])), ValueError, r"rewards\[0\] .* got nan"),
     ):
         with pytest.raises(kind, match=message):
             sampler.update(*arguments)
-    with pytest.raises(ValueError, match=r"progress must be in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"progress must be in \[0, 1\]; got 1.5"):
         sampler.set_progress(1.5)
     with pytest.raises(ValueError, match="num must be at least 1"):
         sampler.best(0, generator=torch.Generator())

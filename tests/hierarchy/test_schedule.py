@@ -1,6 +1,7 @@
 import pytest
 
-from hotnas_torch.hierarchy import Phase, Schedule
+from hotnas_torch.hierarchy import Schedule
+from hotnas_torch.hierarchy.schedule import Phase
 
 
 def test_the_default_is_25_of_the_60_percent_that_follow_the_pre_training():

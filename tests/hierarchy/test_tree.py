@@ -167,9 +167,9 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path, says, holds):
     ("parent", "architecture", "message"),
     [
         ([], [], "hold -1 once"),
-        ([0, 1], [0, 1], "hold -1 once, for the root, got it 0 times"),
+        ([0, 1], [0, 1], "hold -1 once, for the root; got it 0 times"),
         ([-1, -1], [0, 1], "got it 2 times"),
-        ([-1, 5], [-1, 0], r"parent\[1\] must be one of 2 nodes, got 5"),
+        ([-1, 5], [-1, 0], r"parent\[1\] must be one of 2 nodes; got 5"),
         ([-1, 2, 1], [0, 1, 2], "2 form a cycle"),
         ([-1, 0, 0], [-1, 0], "one entry per node, 3"),
         ([-1, 0, 0], [0, 1, 2], r"architecture\[0\] must be -1, as node 0 is an inner node"),
@@ -195,7 +195,7 @@ def test_the_class_itself_wants_breadth_first_numbers():
         ({"parent": torch.tensor([-1, 0, 1, 0, 0])}, ValueError, r"parent\[3\].*breadth first"),
         ({"parent": torch.tensor([0, 0, 0, 1, 1])}, ValueError, r"parent\[0\] must be -1"),
         ({"parent": arrays["parent"].int()}, TypeError, "parent must be a tensor of torch.int64"),
-        ({"height": [0.0] * 5}, TypeError, "height must be a tensor of torch.float64, got list"),
+        ({"height": [0.0] * 5}, TypeError, "height must be a tensor of torch.float64; got list"),
         ({"height": torch.full((5,), torch.nan).double()}, ValueError, "finite"),
         ({"group": torch.zeros(4, dtype=torch.int64)}, ValueError, "group must have one entry"),
     ):

@@ -156,7 +156,7 @@ def test_wrong_settings_are_refused():
     for settings, message in (
         ({"beta": 1.0}, "beta must be in"),
         ({"exploration": -1.0}, "exploration must be finite and >= 0"),
-        ({"unvisited": "last"}, "unvisited must be 'first' or 'initial'"),
+        ({"unvisited": "last"}, "unvisited must be one of 'first', 'initial'"),
         ({"unvisited": "initial", "initial": None}, "initial must be a number"),
         ({"regularization": 0.5}, "regularization must be 0 on a tree whose nodes have no groups"),
     ):

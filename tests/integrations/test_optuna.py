@@ -197,14 +197,14 @@ def test_what_cannot_work_is_refused():
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=integration.StrategySampler(strategy())
     )
-    with pytest.raises(ValueError, match="one objective, got 2"):
+    with pytest.raises(ValueError, match="one objective; got 2"):
         study.ask()
     trial = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
-    with pytest.raises(ValueError, match="one objective, got 2"):
+    with pytest.raises(ValueError, match="one objective; got 2"):
         study.sampler.sample_independent(
             study, trial, "x", optuna.distributions.FloatDistribution(0, 1)
         )
-    with pytest.raises(ValueError, match="one objective, got 2"):
+    with pytest.raises(ValueError, match="one objective; got 2"):
         study.sampler.sample_relative(study, trial, {})
 
 
@@ -257,7 +257,7 @@ def test_a_study_can_be_pickled_and_goes_on():
 
 
 def test_others_that_are_no_sampler_are_refused():
-    with pytest.raises(TypeError, match="others must be a sampler of Optuna, got 'gp'"):
+    with pytest.raises(TypeError, match="others must be an optuna BaseSampler or None; got 'gp'"):
         integration.StrategySampler(strategy(), others="gp")
 
 

@@ -242,7 +242,7 @@ def test_noise_has_no_base_samples(model: BNN, X: Tensor) -> None:
         ({"noise": "none"}, "noise must be"),
         ({"num_layers": -1}, "num_layers must be at least 0"),
         ({"width": 0}, "width must be at least 1"),
-        ({"noise_variance": 0.0}, "noise_variance must be > 0"),
+        ({"noise_variance": 0.0}, "noise_variance must be finite and > 0"),
         ({"sampling": Sampling(num_chains=1, num_samples=1)}, "must be at least 2"),
         ({"sampling": Sampling(batch_size=0)}, "batch_size must be at least 1"),
     ],

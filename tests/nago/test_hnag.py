@@ -8,17 +8,10 @@ import torch
 from scipy import stats
 
 from hotnas_torch.arch import Cell, NestedCell, Network
-from hotnas_torch.nago import (
-    HNAG,
-    MERGE_LABELS,
-    OPERATIONS,
-    ErdosRenyi,
-    FlatTheta,
-    Theta,
-    ThetaSpace,
-    WattsStrogatz,
-)
+from hotnas_torch.nago import HNAG, ErdosRenyi, FlatTheta, Theta, ThetaSpace, WattsStrogatz
 from hotnas_torch.nago.hnag import stages_of
+from hotnas_torch.nago.layout import MERGE_LABELS
+from hotnas_torch.nago.theta import OPERATIONS
 
 THETA = Theta(WattsStrogatz(8, 4, 0.5), ErdosRenyi(4, 0.6), WattsStrogatz(6, 4, 0.4))
 EVERYTHING = ThetaSpace(
@@ -151,11 +144,11 @@ def test_whatever_several_tensors_enter_draws_its_merge() -> None:
 
 
 def test_refuses() -> None:
-    with pytest.raises(TypeError, match="theta must be a Theta, got FlatTheta"):
+    with pytest.raises(TypeError, match="theta must be a Theta; got FlatTheta"):
         HNAG().sample(FlatTheta(), generator=generator())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got 0"):
+    with pytest.raises(TypeError, match=r"generator must be a torch Generator; got 0"):
         HNAG().sample(THETA, generator=0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="first_downsampling must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="first_downsampling must be at least 1; got 0"):
         HNAG(first_downsampling=0)
-    with pytest.raises(TypeError, match=r"first_downsampling must be an int, got 1\.0"):
+    with pytest.raises(TypeError, match=r"first_downsampling must be an integer >= 1; got 1\.0"):
         HNAG(first_downsampling=1.0)  # type: ignore[arg-type]

@@ -150,11 +150,15 @@ def test_a_seed_gives_one_graph() -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: WattsStrogatz(0, 2, 0.5), ValueError, "num_nodes must be at least 1, got 0"),
-        (lambda: WattsStrogatz(3.0, 2, 0.5), TypeError, "num_nodes must be an int, got 3.0"),
+        (lambda: WattsStrogatz(0, 2, 0.5), ValueError, "num_nodes must be at least 1; got 0"),
+        (
+            lambda: WattsStrogatz(3.0, 2, 0.5),
+            TypeError,
+            "num_nodes must be an integer >= 1; got 3.0",
+        ),
         (lambda: WattsStrogatz(3, 0, 0.5), ValueError, "num_neighbors must be at least 1"),
-        (lambda: WattsStrogatz(3, 2, 1.5), ValueError, r"rewiring must be a probability .* 1\.5"),
-        (lambda: ErdosRenyi(3, -0.1), ValueError, "edge_probability must be a probability"),
+        (lambda: WattsStrogatz(3, 2, 1.5), ValueError, r"rewiring must be in .* 1\.5"),
+        (lambda: ErdosRenyi(3, -0.1), ValueError, "edge_probability must be in"),
         (lambda: ErdosRenyi(3, float("nan")), ValueError, "edge_probability"),
     ],
 )

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.nago import (
-    OPERATIONS,
     ErdosRenyi,
     FlatTheta,
     FlatThetaSpace,
@@ -18,6 +17,7 @@ from hotnas_torch.nago import (
     UnitCube,
     WattsStrogatz,
 )
+from hotnas_torch.nago.theta import OPERATIONS
 
 TOP = WattsStrogatz(8, 5, 0.6)
 MID = ErdosRenyi(1, 0.7)
@@ -103,7 +103,7 @@ def test_flat_hyperparameters_read_back() -> None:
 
 def test_encoding_refuses_what_the_box_does_not_hold() -> None:
     thetas = [Theta(TOP, MID, BOTTOM), Theta(WattsStrogatz(11, 5, 0.6), MID, BOTTOM)]
-    with pytest.raises(ValueError, match=r"thetas\[1\] must have top N in \[3, 10\], got 11"):
+    with pytest.raises(ValueError, match=r"thetas\[1\] must have top N in \[3, 10\]; got 11"):
         ThetaSpace().encode(thetas)
     with pytest.raises(ValueError, match=r"thetas\[0\] must agree with what this space does not"):
         ThetaSpace().encode([Theta(TOP, MID, BOTTOM, channel_ratio=(1.0, 1.0, 1.0))])
@@ -116,12 +116,12 @@ def test_decoding_refuses_what_is_no_point_of_the_cube() -> None:
         ThetaSpace().decode(torch.zeros(3, 7))
     X = torch.zeros(3, 8)
     X[1, 4] = 1.5
-    with pytest.raises(ValueError, match=r"X\[1, 4\] \(mid P\) must be in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"X\[1, 4\] \(mid P\) must be in \[0, 1\]; got 1.5"):
         ThetaSpace().decode(X)
     X[1, 4] = float("nan")
     with pytest.raises(ValueError, match=r"X\[1, 4\]"):
         ThetaSpace().decode(X)
-    with pytest.raises(ValueError, match="num must be >= 0"):
+    with pytest.raises(ValueError, match="num must be at least 0"):
         ThetaSpace().sample(-1, generator=generator())
     with pytest.raises(ValueError, match="the range of 'mid N' must have low < high"):
         ThetaSpace(mid_nodes=(1, 1))
@@ -130,8 +130,8 @@ def test_decoding_refuses_what_is_no_point_of_the_cube() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"top": MID}, TypeError, "top must be a WattsStrogatz, got ErdosRenyi"),
-        ({"mid": TOP}, TypeError, "mid must be a ErdosRenyi, got WattsStrogatz"),
+        ({"top": MID}, TypeError, "top must be a WattsStrogatz; got ErdosRenyi"),
+        ({"mid": TOP}, TypeError, "mid must be a ErdosRenyi; got WattsStrogatz"),
         ({"stage_ratio": (1.0, 1.0)}, ValueError, "stage_ratio must be 3 finite numbers > 0"),
         ({"channel_ratio": (1.0, 0.0, 1.0)}, ValueError, "channel_ratio must be 3"),
         ({"merge_weights": (0.0, 0.0, 0.0)}, ValueError, "merge_weights must have a positive"),
@@ -150,7 +150,7 @@ def test_refuses(changes, kind, message) -> None:  # type: ignore[no-untyped-def
 
 
 def test_flat_refuses() -> None:
-    with pytest.raises(ValueError, match="stages must hold 3 graphs, got 2"):
+    with pytest.raises(ValueError, match="stages must hold 3 graphs; got 2"):
         FlatTheta((TOP, TOP))
     with pytest.raises(TypeError, match=r"stages\[1\] must be a WattsStrogatz"):
         FlatTheta((TOP, MID, TOP))  # type: ignore[arg-type]
@@ -160,5 +160,5 @@ def test_a_damaged_description_is_refused_by_name() -> None:
     data = Theta(TOP, MID, BOTTOM).to_json()
     with pytest.raises(ArchitectureError, match="'top' is missing"):
         Theta.from_json({k: v for k, v in data.items() if k != "top"})
-    with pytest.raises(ArchitectureError, match=r"top.num_nodes must be an integer, got 'x'"):
+    with pytest.raises(ArchitectureError, match=r"top.num_nodes must be an integer; got 'x'"):
         Theta.from_json({**data, "top": {**data["top"], "num_nodes": "x"}})

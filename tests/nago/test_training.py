@@ -132,11 +132,11 @@ def test_what_the_values_depend_on_is_described(data):
 
 
 def test_refuses(data):
-    with pytest.raises(ValueError, match="parameter_limit must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="parameter_limit must be at least 1; got 0"):
         GeneratorTraining(RNAG(), data, parameter_limit=0)
-    with pytest.raises(ValueError, match="num_threads must be at least 1 or None"):
+    with pytest.raises(ValueError, match="num_threads must be at least 1"):
         GeneratorTraining(RNAG(), data, num_threads=0)
-    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 1 for 'digits', got 3"):
+    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 1 for 'digits'; got 3"):
         GeneratorTraining(RNAG(), data, skeleton=GeneratedSkeleton())
     with pytest.raises(ArchitectureError, match="parameter_limit must be at least"):
         GeneratorTraining(RNAG(), data, parameter_limit=10)(FLAT)
@@ -149,7 +149,7 @@ def test_refuses(data):
         ({"seed": "a"}, "seed must be an int"),
         ({"num_threads": 2.5}, "num_threads must be an int"),
         ({"mixed_precision": "yes"}, "mixed_precision must be True or False"),
-        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"settings": {"epochs": 1}}, "settings must be a TrainingSettings or None"),
         ({"skeleton": 8}, "skeleton must be a GeneratedSkeleton or None"),
     ],
 )

@@ -59,7 +59,7 @@ def test_without_scikit_learn_the_message_says_so(monkeypatch):
 
 
 def test_parts_are_checked():
-    with pytest.raises(TypeError, match=r"int64, got torch\.float32 and torch\.int32"):
+    with pytest.raises(TypeError, match=r"int64; got torch\.float32 and torch\.int32"):
         Split(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int32))
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\) and labels \(N,\)"):
         Split(torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64))
@@ -67,5 +67,5 @@ def test_parts_are_checked():
         split(0)
     with pytest.raises(ValueError, match=r"validation must hold images of shape \(1, 4, 4\)"):
         ImageData("own", split(2), split(2, size=5), split(2), num_classes=2)
-    with pytest.raises(ValueError, match=r"test must hold labels in 0..1, got 0..2"):
+    with pytest.raises(ValueError, match=r"test must hold labels in 0..1; got 0..2"):
         ImageData("own", split(2), split(2), split(3, labels=(0, 1, 2)), num_classes=2)

@@ -87,7 +87,7 @@ def test_a_supernet_is_searched_on_a_folder(folder, rng):
 
 
 def test_folders_and_arguments_are_checked(folder, rng, monkeypatch):
-    with pytest.raises(ValueError, match="at most 10 together, got 8 and 3"):
+    with pytest.raises(ValueError, match="at most 10 together; got 8 and 3"):
         image_folder(folder, generator=rng, num_train=8, num_validation=3)
     with pytest.raises(ValueError, match="size must be at least 1"):
         image_folder(folder, generator=rng, size=0)

@@ -7,8 +7,9 @@ from torch import nn
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.nn import CellModule, NASBench201Module, Skeleton, build, initialize
-from hotnas_torch.nn.nasbench201 import cell_operations
+from hotnas_torch.nn import NASBench201Module, Skeleton, build
+from hotnas_torch.nn.initialization import initialize
+from hotnas_torch.nn.nasbench201 import CellModule, cell_operations
 
 SPACE = spaces.NASBench201()
 SMALL = Skeleton(channels=4, num_stages=2, cells_per_stage=1, input_channels=1)
@@ -128,7 +129,7 @@ def test_initialisation_follows_its_description():
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"channels": 0}, ValueError, "channels must be at least 1, got 0"),
+        ({"channels": 0}, ValueError, "channels must be at least 1; got 0"),
         ({"num_stages": 1.0}, TypeError, "num_stages must be an int"),
         ({"num_classes": 1}, ValueError, "num_classes must be at least 2"),
     ],
@@ -144,7 +145,7 @@ def test_networks_of_other_spaces_are_refused():
         module(other)
     with pytest.raises(TypeError, match="net must be a Network"):
         module("|none~0|")
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+    with pytest.raises(TypeError, match=r"generator must be a torch Generator"):
         NASBench201Module(cell(*["none"] * 6), SMALL, generator=0)
 
 

@@ -53,7 +53,7 @@ def test_what_is_measured_must_be_a_number(settings, name, value, error):
 
 
 def test_a_hierarchy_is_made_by_a_linkage_that_exists():
-    with pytest.raises(ValueError, match=r"linkage must be one of 'average', .*, got 'averge'"):
+    with pytest.raises(ValueError, match=r"linkage must be one of 'average', .*; got 'averge'"):
         LearnedHierarchySettings(linkage="averge")
     with pytest.raises(TypeError, match="check_euclidean must be True or False"):
         LearnedHierarchySettings(check_euclidean="no")

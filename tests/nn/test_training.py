@@ -150,9 +150,9 @@ def test_a_last_batch_of_one_image_is_left_out(data):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"learning_rate": math.inf}, "learning_rate must be positive and finite"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite and > 0"),
         ({"momentum": 1.0}, "momentum must be in"),
         ({"weight_decay": -1.0}, "weight_decay must be finite and >= 0"),
     ],

@@ -54,7 +54,7 @@ def test_a_function_is_known_by_its_name():
 def test_what_is_no_function_or_no_value_is_refused():
     with pytest.raises(TypeError, match="function must be callable"):
         Function(3)
-    with pytest.raises(TypeError, match="value must be a number, got 'good'"):
+    with pytest.raises(TypeError, match="value must be a number; got 'good'"):
         Function(lambda _: "good")(NET)
     with pytest.raises(ValueError, match="value must be finite"):
         Function(lambda _: -math.inf)(NET)

@@ -118,7 +118,7 @@ def test_the_three_runs_of_nas_bench_macro(path_of):
     assert not other.values.equal(again.values)
     assert other.describe() != again.describe()
     assert open_table("nasbench_macro", path, "1").values.equal(tables[1].values)
-    with pytest.raises(ValueError, match="run must be 'mean', 'random', 0, 1 or 2, got 3"):
+    with pytest.raises(ValueError, match="run must be 'mean', 'random', 0, 1 or 2; got 3"):
         NASBenchMacroTable(path, 3)
 
 
@@ -242,10 +242,10 @@ ROWS_201 = "arch,cifar10_test\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,1
             ROWS_101.replace("110101,22", "110011,01") + "4,110011,10,0.9,1\n",
             "line 3: .* of line 2 again",
         ),
-        (NASBench101Table, ROWS_101 + "4,110101\n", "line 3: expected 5 entries, got 2"),
+        (NASBench101Table, ROWS_101 + "4,110101\n", "line 3: expected 5 entries; got 2"),
         (NASBench201Table, ROWS_201 + "|none~0|,10.0\n", r"line 3: '\|none~0\|' is no nasb"),
         (NASBench201Table, ROWS_201 + ROWS_201.splitlines()[1], "line 3: .* of line 2 again"),
-        (NASBench201Table, ROWS_201.replace("10.0", "ten"), "line 2: .* numbers, got 'ten'"),
+        (NASBench201Table, ROWS_201.replace("10.0", "ten"), "line 2: .* numbers; got 'ten'"),
         (NASBench201Table, ROWS_201.replace("10.0", "inf"), "line 2: .* finite"),
         (NASBench201Table, ROWS_201.replace("10.0", ""), "column 'cifar10_test' is empty"),
         (NASBench201Table, "arch,cifar10_test\n", "holds no rows"),

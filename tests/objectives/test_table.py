@@ -49,10 +49,10 @@ def test_smaller_may_be_better(path):
     ("column", "arguments", "kind", "message"),
     [
         ("accuracy", {}, TableError, "no column 'accuracy' with numbers .it has 'score', 'loss'"),
-        ("name", {}, TableError, "line 2: column 'name' must hold numbers, got 'first'"),
+        ("name", {}, TableError, "line 2: column 'name' must hold numbers; got 'first'"),
         ("empty", {}, TableError, "column 'empty' is empty"),
         ("score", {"architecture": "arch"}, TableError, "no column 'arch' .it has 'name', 'net"),
-        ("score", {"goal": "most"}, ValueError, "goal must be 'max' or 'min'"),
+        ("score", {"goal": "most"}, ValueError, "goal must be one of 'max', 'min'"),
         ("score", {"space": "pooling"}, TypeError, "space must be a SearchSpace"),
         ("score", {"space": spaces.NASBench201()}, TableError, "line 2: .* is no nasbench201"),
     ],

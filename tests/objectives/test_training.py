@@ -72,7 +72,7 @@ def test_other_data_get_a_skeleton_that_fits():
     objective = Training(own_data(), settings=SHORT)
     assert (objective.skeleton.input_channels, objective.skeleton.num_classes) == (3, 4)
     assert not objective(NETS[0]).failed
-    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3 for 'own', got 1"):
+    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3 for 'own'; got 1"):
         Training(own_data(), skeleton=Skeleton(input_channels=1, num_classes=4))
 
 
@@ -93,7 +93,7 @@ def test_the_description_tells_runs_apart():
 
 
 def test_what_is_wrong_is_named():
-    with pytest.raises(ValueError, match="value must be 'error' or 'loss'"):
+    with pytest.raises(ValueError, match="value must be one of 'error', 'loss'"):
         Training(value="accuracy")
     with pytest.raises(ValueError, match="num_threads must be at least 1"):
         Training(num_threads=0)
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_named():
     [
         ({"seed": "a"}, "seed must be an int"),
         ({"num_threads": 2.5}, "num_threads must be an int"),
-        ({"settings": {"epochs": 1}}, "settings must be TrainingSettings or None"),
+        ({"settings": {"epochs": 1}}, "settings must be a TrainingSettings or None"),
         ({"data": "digits"}, "data must be ImageData or None"),
         ({"skeleton": 8}, "skeleton must be a Skeleton or None"),
     ],

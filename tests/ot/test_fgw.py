@@ -159,12 +159,12 @@ def test_stopping_early_warns(rng: torch.Generator, backend: str) -> None:
 def test_other_options_out_of_range() -> None:
     inputs = (torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2))
     cases = [
-        ({"loss": "kl"}, ValueError, 'loss must be one of "l1", "l2", got \'kl\''),
+        ({"loss": "kl"}, ValueError, 'loss must be one of "l1", "l2"; got \'kl\''),
         ({"pairs": "both"}, ValueError, 'pairs must be one of "all", "directed", "ordered"'),
-        ({"num_starts": 0}, ValueError, "num_starts must be at least 1, got 0"),
+        ({"num_starts": 0}, ValueError, "num_starts must be at least 1; got 0"),
         ({"num_starts": 2.0}, TypeError, "num_starts must be an int"),
         ({"alpha": 1.5}, ValueError, r"alpha must lie in \[0, 1\]; it has 1.5"),
-        ({"alpha": "half"}, TypeError, "alpha must be a number or a torch.Tensor, got str"),
+        ({"alpha": "half"}, TypeError, "alpha must be a number or a torch.Tensor; got str"),
         ({"alpha": torch.zeros(2, dtype=F64)}, TypeError, "alpha must have the dtype of cost"),
         ({"init": "random"}, ValueError, 'init must be None, "product" or a coupling'),
         ({"init": torch.zeros(2, 2)}, ValueError, "init must have the marginals a and b"),

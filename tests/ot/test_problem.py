@@ -15,12 +15,12 @@ def cost(*batch: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((2, 2)), r"cost must be a torch.Tensor, got ndarray; use torch.as_tensor"),
-        ([[0.0]], "cost must be a torch.Tensor, got list"),
-        (torch.zeros(2, 2, dtype=torch.int64), r"float64, got torch.int64; use cost.double\(\)"),
-        (torch.zeros(2, 2, dtype=torch.float16), "float32 or float64, got torch.float16"),
+        (np.zeros((2, 2)), r"cost must be a torch.Tensor; got ndarray; use torch.as_tensor"),
+        ([[0.0]], "cost must be a torch.Tensor; got list"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"float64; got torch.int64; use cost.double\(\)"),
+        (torch.zeros(2, 2, dtype=torch.float16), "float32 or float64; got torch.float16"),
         (torch.zeros(2, 2, dtype=torch.complex64), r"got torch.complex64; take its real part or"),
-        (torch.zeros(2, 2).to_sparse(), r"cost must be a dense tensor, got .*sparse_coo; use cost"),
+        (torch.zeros(2, 2).to_sparse(), r"cost must be a dense tensor; got .*sparse_coo; use cost"),
         (
             torch.nested.nested_tensor([torch.zeros(2, 2)], layout=torch.jagged),
             "got a nested tensor; pad the items to one size, with zero mass",
@@ -37,25 +37,25 @@ def test_kinds_and_dtypes_of_the_cost(value: object, message: str) -> None:
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_too_few_dimensions(shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        ValueError, match=r"cost must have shape \(n, m\) or \(\*batch, n, m\), got"
+        ValueError, match=r"cost must have shape \(n, m\) or \(\*batch, n, m\); got"
     ):
         ot.transport(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 2, 0)])
 def test_no_nodes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="at least one row and one column, got shape"):
+    with pytest.raises(ValueError, match="at least one row and one column; got shape"):
         ot.transport(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(
     ("masses", "error", "message"),
     [
-        ([0.5, 0.5], TypeError, "a must be a torch.Tensor, got list"),
+        ([0.5, 0.5], TypeError, "a must be a torch.Tensor; got list"),
         (
             torch.full((2,), 0.5),
             TypeError,
-            r"dtype of cost, torch.float64, got torch.float32; use a",
+            r"dtype of cost, torch.float64; got torch.float32; use a",
         ),
         (
             torch.full((3,), 1 / 3, dtype=F64),
@@ -66,7 +66,7 @@ def test_no_nodes(shape: tuple[int, ...]) -> None:
         (
             torch.full((2,), 0.5, dtype=F64, device="meta"),
             ValueError,
-            "device of cost, cpu, got meta",
+            "device of cost, cpu; got meta",
         ),
     ],
 )
@@ -177,7 +177,7 @@ def test_absent_nodes_may_hold_anything(rng: torch.Generator, backend: str) -> N
         ),
         ("struct_y", torch.zeros(3, dtype=F64), ValueError, r"struct_y must have .*3, 3\) to fit"),
         ("struct_x", torch.zeros(2, 2), TypeError, "struct_x must have the dtype of cost"),
-        ("struct_y", None, TypeError, "struct_y must be a torch.Tensor, got NoneType"),
+        ("struct_y", None, TypeError, "struct_y must be a torch.Tensor; got NoneType"),
         ("struct_y", torch.zeros(5, 3, 3, dtype=F64), ValueError, r"struct_y \(5,\)"),
         ("alpha", torch.zeros(7, dtype=F64), ValueError, r"alpha \(7,\)"),
     ],

@@ -60,9 +60,9 @@ def test_equal_heights_and_values_are_drawn(rng):
 def test_what_does_not_fit_the_tree_is_refused(rng):
     tree = random_tree(4, generator=rng)
     for arguments, message in (
-        ({"labels": ["a"]}, "labels must have one entry per architecture, 4, got 1"),
-        ({"values": torch.zeros(5)}, "values must have one entry per architecture, 4, got 5"),
-        ({"distances": torch.zeros(3, 3)}, r"the tree's 4 architectures, got shape \(3, 3\)"),
+        ({"labels": ["a"]}, "labels must have one entry per architecture, 4; got 1"),
+        ({"values": torch.zeros(5)}, "values must have one entry per architecture, 4; got 5"),
+        ({"distances": torch.zeros(3, 3)}, r"the tree's 4 architectures; got shape \(3, 3\)"),
         ({"distances": torch.zeros(3, 4)}, "square"),
     ):
         with pytest.raises(ValueError, match=message):

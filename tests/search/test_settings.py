@@ -69,9 +69,7 @@ NUMBERS = [
 @pytest.mark.parametrize(("name", "setting"), INTEGERS)
 def test_a_count_that_is_none_is_refused_by_name(name, setting):
     for value in NO_INTEGERS:
-        with pytest.raises(
-            TypeError, match=f"^{setting} must be an int, got {re.escape(repr(value))}"
-        ):
+        with pytest.raises(TypeError, match=f"^{setting} must be an integer.*; got "):
             make(name, **{setting: value})
 
 
@@ -81,7 +79,7 @@ def test_a_number_that_is_none_is_refused_by_name(name, setting):
     for value in NO_NUMBERS:
         if optional and value is None:
             continue
-        with pytest.raises(TypeError, match=f"^{setting} must be (a|one) number, got"):
+        with pytest.raises(TypeError, match=f"^{setting} must be (a|one) number; got"):
             make(name, **{setting: value})
     for value in (math.nan, -math.inf):
         with pytest.raises(ValueError, match=setting.removeprefix("max_")):
@@ -92,7 +90,7 @@ def test_a_number_that_is_none_is_refused_by_name(name, setting):
 def test_a_switch_that_is_none_is_refused_by_name(name):
     setting = "asynchronous" if name in ("Hyperband", "BOHB") else "full_neighborhood"
     for value in (1, "yes", None):
-        with pytest.raises(TypeError, match=f"^{setting} must be True or False, got {value!r}"):
+        with pytest.raises(TypeError, match=f"^{setting} must be True or False; got {value!r}"):
             make(name, **{setting: value})
 
 
@@ -105,7 +103,7 @@ def test_counts_of_numpy_and_torch_become_ints():
 @pytest.mark.parametrize(
     ("name", "argument", "options", "kind", "message"),
     [
-        ("HOTNAS", "model_options", {"etta": 0.3}, TypeError, "got 'etta' (did you mean 'eta'?)"),
+        ("HOTNAS", "model_options", {"etta": 0.3}, TypeError, "'etta' (did you mean 'eta'?)"),
         ("HOTNAS", "model_options", {"num_stars": 3}, TypeError, "did you mean 'num_starts'?"),
         ("HOTNAS", "model_options", {"eta": 3.0}, ValueError, "{'eta': 3.0} cannot be used: eta"),
         ("HOTNAS", "model_options", {"eta": math.nan}, ValueError, "must hold finite numbers"),
@@ -117,12 +115,24 @@ def test_counts_of_numpy_and_torch_become_ints():
         ("HOTNAS", "model_options", [("eta", 0.3)], TypeError, "must be a mapping"),
         ("RandomPool", "model_options", {"etta": 0.3}, TypeError, "did you mean 'eta'?"),
         ("BANANAS", "model_options", {"widht": 3}, TypeError, "did you mean 'width'?"),
-        ("BANANAS", "model_options", {"width": 2.5}, TypeError, "width must be an int, got 2.5"),
-        ("BANANAS", "model_options", {"epochs": "9"}, TypeError, "epochs must be an int, got '9'"),
+        (
+            "BANANAS",
+            "model_options",
+            {"width": 2.5},
+            TypeError,
+            "width must be an integer >= 1; got 2.5",
+        ),
+        (
+            "BANANAS",
+            "model_options",
+            {"epochs": "9"},
+            TypeError,
+            "epochs must be an integer >= 0; got '9'",
+        ),
         ("BANANAS", "model_options", {"learning_rate": -1.0}, ValueError, "learning_rate must be"),
         ("BOEdit", "distance_options", {"nod_cost": 1.0}, TypeError, "did you mean 'node_cost'?"),
         ("BOEdit", "distance_options", {"edge_cost": "a"}, TypeError, "{'edge_cost': 'a'} cannot"),
-        ("BOTW", "distance_options", {"grams": 2}, TypeError, "got 'grams'"),
+        ("BOTW", "distance_options", {"grams": 2}, TypeError, "'grams'"),
         ("BOTW", "distance_options", {"alhpa": 0.1}, TypeError, "did you mean 'alpha'?"),
         ("NASBOT", "distance_options", {"nu": ["a"]}, TypeError, "{'nu': ['a']} cannot be used"),
         (
@@ -130,7 +140,7 @@ def test_counts_of_numpy_and_torch_become_ints():
             "distance_options",
             3,
             TypeError,
-            "must be a mapping of settings by name, got 3",
+            "must be a mapping of settings by name; got 3",
         ),
     ],
 )
@@ -148,11 +158,16 @@ def test_settings_that_are_handed_on_are_checked_at_once(name, argument, options
         ("HOTNAS", {"transform": 0}, ValueError, "transform must be 'none' or 'log', got 0"),
         ("HOTNAS", {"acquisition": ["ucb"]}, TypeError, "acquisition must be a str or a callable"),
         ("NASBOWL", {"levels": "12"}, TypeError, "levels must be a sequence of int"),
-        ("NASBOWL", {"levels": [1, 0.5]}, TypeError, r"levels\[1\] must be an int, got 0.5"),
+        ("NASBOWL", {"levels": [1, 0.5]}, TypeError, r"levels\[1\] must be an integer.*; got 0.5"),
         ("TreeSearch", {"temperature": 0.1}, TypeError, "temperature must be two numbers"),
         ("TreeSearch", {"temperature": ("a", 1)}, TypeError, r"temperature\[0\] must be a number"),
         ("TreeSearch", {"rewards": 3}, TypeError, "rewards must be callable, got 3"),
-        ("Hyperband", {"num_brackets": 1.5}, TypeError, "num_brackets must be an int, got 1.5"),
+        (
+            "Hyperband",
+            {"num_brackets": 1.5},
+            TypeError,
+            "num_brackets must be an integer.*; got 1.5",
+        ),
         ("MOBO", {"selection": 3}, TypeError, "must be callable"),
     ],
 )
@@ -166,7 +181,7 @@ def test_other_settings_are_checked(name, settings, kind, message):
 @pytest.mark.parametrize(
     ("build", "kind", "message"),
     [
-        (lambda: UCB("2"), TypeError, "beta must be a number, got '2'"),
+        (lambda: UCB("2"), TypeError, "beta must be a number; got '2'"),
         (lambda: UCB(math.nan), ValueError, "beta must be >= 0"),
         (lambda: search.DirichletTrustRegion(batch=1.5), TypeError, "batch must be an int"),
         (lambda: search.DirichletTrustRegion(start="1"), TypeError, "start must be a number"),
@@ -176,8 +191,8 @@ def test_other_settings_are_checked(name, settings, kind, message):
         (lambda: UncertainPareto(acquisition=3), TypeError, "acquisition must be callable"),
         (lambda: HypervolumeImprovement(raw_samples="9"), TypeError, "raw_samples must be an int"),
         (lambda: BNNSurrogate(noise="some"), ValueError, "noise must be 'heteroscedastic' or"),
-        (lambda: BNNSurrogate(width=0.5), TypeError, "width must be an int, got 0.5"),
-        (lambda: nago.UnitBox(2.0), TypeError, "dim must be an int, got 2.0"),
+        (lambda: BNNSurrogate(width=0.5), TypeError, "width must be an integer.*; got 0.5"),
+        (lambda: nago.UnitBox(2.0), TypeError, "dim must be an integer.*; got 2.0"),
         (lambda: nago.UnitBox(1, levels=["a"]), TypeError, r"levels\[0\] must be an int"),
     ],
 )

@@ -215,7 +215,7 @@ def test_rows_must_have_the_width_of_the_space(space, nets):
         space.decode(rows[:, :-1])
     with pytest.raises(ValueError, match="X must have shape"):
         space.decode(rows[0])
-    with pytest.raises(TypeError, match="X must be a tensor"):
+    with pytest.raises(TypeError, match="X must be a torch Tensor"):
         space.decode(rows.tolist())
 
 
@@ -246,7 +246,7 @@ def _is_darts(space, text):
 
 
 def test_strings_must_be_strings(space):
-    with pytest.raises(TypeError, match="text must be a str, got 5"):
+    with pytest.raises(TypeError, match="text must be a str; got 5"):
         space.from_string(5)
 
 
@@ -269,7 +269,7 @@ def test_foreign_networks_are_refused(space, nets, rng):
         with pytest.raises(ArchitectureError, match=r"nets\[2\] with spec"):
             space.encode([*nets[:2], foreign])
     assert not space.contains(nets[0].spec)
-    with pytest.raises(TypeError, match="net must be a Network, got str"):
+    with pytest.raises(TypeError, match="net must be a Network; got '"):
         space.to_string(nets[0].spec)
     with pytest.raises(TypeError, match="pass \\[net\\]"):
         space.encode(nets[0])
@@ -286,15 +286,15 @@ def test_randomness_needs_a_generator(space, nets):
         space.sample(3)
     with pytest.raises(ValueError, match=r"torch.Generator\(\).manual_seed\(0\)"):
         space.mutate(nets[0])
-    with pytest.raises(TypeError, match=r"generator must be a torch.Generator, got 0"):
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator; got 0"):
         space.sample(3, generator=0)
 
 
 def test_counts_are_checked(space, rng):
     assert space.sample(0, generator=rng) == []
-    with pytest.raises(ValueError, match="num must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="num must be at least 0; got -1"):
         space.sample(-1, generator=rng)
-    with pytest.raises(TypeError, match=r"num must be an int, got 2\.0"):
+    with pytest.raises(TypeError, match=r"num must be an integer >= 0; got 2\.0"):
         space.sample(2.0, generator=rng)
     if space.size() < 10**6:
         with pytest.raises(ValueError, match=f"num must be at most {space.size()} when distinct"):

@@ -162,10 +162,10 @@ def test_operation_costs(space):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("sep_conv_3x3:0", "sep_conv_9x9:0", "one of max_pool_3x3, .* at position 0, got 'sep_co"),
+        ("sep_conv_3x3:0", "sep_conv_9x9:0", "one of max_pool_3x3, .* at position 0; got 'sep_co"),
         ("sep_conv_3x3:0", "sep_conv_3x3:2", r"an input of inner node 0 in 0..1 at position 13"),
         ("sep_conv_3x3:1", "sep_conv_3x3:0", "another input than the node's first at position 28"),
-        ("sep_conv_3x3:1", "sep_conv_3x3-1", "':' after an operation at position 27, got '-1"),
+        ("sep_conv_3x3:1", "sep_conv_3x3-1", "':' after an operation at position 27; got '-1"),
         (" skip_connect:0 avg_pool_3x3:4", "", "a space and pair 7 of 8 of the normal cell"),
         (",8", ",4", "a depth in 5..20 at position"),
         (",8", ",21", "a depth in 5..20"),
@@ -198,8 +198,8 @@ def test_rows_outside_the_space(space, column, value, expected):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"min_depth": 2}, "min_depth must be at least 3, got 2"),
-        ({"max_depth": 4}, "max_depth must be at least 5, got 4"),
+        ({"min_depth": 2}, "min_depth must be at least 3; got 2"),
+        ({"max_depth": 4}, "max_depth must be at least 5; got 4"),
         ({"channels": 0}, "channels must be at least 1"),
         ({"num_nodes": 0}, "num_nodes must be at least 1"),
         ({"operations": ()}, "operations must be distinct and not empty"),

@@ -41,9 +41,9 @@ def test_an_identity_that_changes_shape_is_a_convolution():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1" * 20 + "d", "expected one of 0123456789abc at position 20, got 'd'"),
-        ("1" * 20, "21 symbols in all, one per layer, at position 20, got the end"),
-        ("1" * 22, "at position 21, got '1'"),
+        ("1" * 20 + "d", "expected one of 0123456789abc at position 20; got 'd'"),
+        ("1" * 20, "21 symbols in all, one per layer, at position 20; got the end"),
+        ("1" * 22, "at position 21; got '1'"),
     ],
 )
 def test_malformed_strings_are_refused(text, message):

@@ -128,13 +128,13 @@ def test_edges_are_counted_after_pruning(space):
     ("adjacency", "ops", "expected"),
     [
         ([[0, 1], [1, 0]], ["input", "output"], r"adjacency\[1\]\[0\] must be 0 \(upper"),
-        ([[0, 2], [0, 0]], ["input", "output"], r"adjacency\[0\]\[1\] must be 0 or 1, got 2"),
+        ([[0, 2], [0, 0]], ["input", "output"], r"adjacency\[0\]\[1\] must be 0 or 1; got 2"),
         ([[0, 0], [0, 0]], ["input", "output"], "has no path from input to output"),
         ([[0, 1, 0], [0, 0, 1]], ["input", POOL, "output"], r"got shape \(2, 3\) and 3 labels"),
         (np.eye(8, k=1), ["input", *[POOL] * 6, "output"], "2 <= v <= 7; got shape"),
         (np.eye(3, k=1), ["input", "pool", "output"], r"ops\[1\] must be 'conv3x3-bn-relu' or .*"),
-        (np.eye(2, k=1), ["in", "output"], r"ops\[0\] must be 'input', got 'in'"),
-        (np.eye(3, k=1), ["input", POOL, CONV3], r"ops\[2\] must be 'output', got"),
+        (np.eye(2, k=1), ["in", "output"], r"ops\[0\] must be 'input'; got 'in'"),
+        (np.eye(3, k=1), ["input", POOL, CONV3], r"ops\[2\] must be 'output'; got"),
     ],
 )
 def test_bad_matrices_are_named(space, adjacency, ops, expected):
@@ -147,10 +147,10 @@ def test_bad_matrices_are_named(space, adjacency, ops, expected):
     [
         ("8,1,", r"a number of vertices in 2..7 at position 0"),
         ("3;101;2", "'<vertices>,<adjacency>,<operations>'"),
-        ("3,121,2", "3 times an adjacency entry 0 or 1 at position 3, got '21,2'"),
-        ("3,1011,2", "3 times an adjacency entry 0 or 1 at position 5, got '1,2'"),
-        ("3,101,3", "1 times an operation 0, 1 or 2 at position 6, got '3'"),
-        ("3,101,", "1 times an operation 0, 1 or 2 at position 6, got the end"),
+        ("3,121,2", "3 times an adjacency entry 0 or 1 at position 3; got '21,2'"),
+        ("3,1011,2", "3 times an adjacency entry 0 or 1 at position 5; got '1,2'"),
+        ("3,101,3", "1 times an operation 0, 1 or 2 at position 6; got '3'"),
+        ("3,101,", "1 times an operation 0, 1 or 2 at position 6; got the end"),
         ("3,110,2", "vertex 1 is on no path from input to output .from_matrix drops"),
         ("3,011,2", "vertex 1 is on no path"),
         ("5,1111111111,000", "has 10 edges, at most 9"),

@@ -111,7 +111,7 @@ def test_convolutions_are_similar(space):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("nor_conv_3x3~0", "nor_conv_5x5~0", "position 1, got 'nor_conv_5x5"),
+        ("nor_conv_3x3~0", "nor_conv_5x5~0", "position 1; got 'nor_conv_5x5"),
         ("avg_pool_3x3~0", "avg_pool_3x3~1", "'~0', the feature map .* got '~1"),
         ("+|none~0|", "+none~0|", r"'\|' before an operation at position 17"),
         ("|+|avg", "||avg", r"'\+' between two feature maps"),

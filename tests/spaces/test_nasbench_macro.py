@@ -44,9 +44,9 @@ def test_operation_costs(space):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0123", "a digit 0, 1 or 2 at position 3, got '3'"),
-        ("0121201", "8 digits in all, one per layer, at position 7, got the end"),
-        ("012120100", "8 digits in all, one per layer, at position 8, got '0'"),
+        ("0123", "a digit 0, 1 or 2 at position 3; got '3'"),
+        ("0121201", "8 digits in all, one per layer, at position 7; got the end"),
+        ("012120100", "8 digits in all, one per layer, at position 8; got '0'"),
     ],
 )
 def test_faults_have_a_position(space, text, expected):

@@ -53,9 +53,9 @@ def test_spaces_in_strings_are_allowed(space):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("7,1,2", r"'\[' at position 0, got '7,1,2'"),
-        ("[7,1", "',' at position 4, got the end"),
-        ("[7,0,3]", "a number of layers, at least 1, at position 3, got '0,3]'"),
+        ("7,1,2", r"'\[' at position 0; got '7,1,2'"),
+        ("[7,1", "',' at position 4; got the end"),
+        ("[7,0,3]", "a number of layers, at least 1, at position 3; got '0,3]'"),
         ("[7,1,3]", r"numbers that sum to 10 \(they sum to 11\) at position 5"),
         ("[7,1,2]]", "nothing after .* at position 7"),
     ],

@@ -165,9 +165,9 @@ def test_bad_lists_are_refused(space, rng):
     foreign = Pooling().from_string("[7,1,2]")
     with pytest.raises(ArchitectureError, match=r"networks\[2\] with spec '\[7,1,2\]' is not a"):
         Subset(space, [*nets[:2], foreign])
-    with pytest.raises(TypeError, match=r"networks\[1\] must be a Network, got str"):
+    with pytest.raises(TypeError, match=r"networks\[1\] must be a Network; got '"):
         Subset(space, [nets[0], nets[1].spec])
-    with pytest.raises(TypeError, match="space must be a SearchSpace, got 'darts'"):
+    with pytest.raises(TypeError, match="space must be a SearchSpace; got 'darts'"):
         Subset("darts", nets)
 
 
@@ -177,7 +177,7 @@ def test_a_single_member_has_nowhere_to_go(space, rng):
     assert subset.neighbors(net) == []
     with pytest.raises(ArchitectureError, match="has no neighbour"):
         subset.mutate(net, generator=rng)
-    with pytest.raises(ValueError, match="num must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num must be at least 1; got 0"):
         subset.neighbors(net, num=0)
 
 

@@ -59,7 +59,7 @@ def test_variant_costs_of_the_paper():
 
 
 def test_unknown_variant_costs_are_refused():
-    with pytest.raises(ValueError, match="variant_cost must be 'hamming' or 'paper', got 'tree'"):
+    with pytest.raises(ValueError, match="variant_cost must be one of 'hamming', 'paper'; got"):
         TransNASMacro(variant_cost="tree")
 
 
@@ -88,10 +88,10 @@ def test_neighbors_replace_insert_or_delete_one_module(space, rng):
     ("text", "expected"),
     [
         ("32-1114-basic", "expected '64-' at position 0"),
-        ("64-1154-basic", "a module 1, 2, 3 or 4, .* at position 5, got '54-basic'"),
+        ("64-1154-basic", "a module 1, 2, 3 or 4, .* at position 5; got '54-basic'"),
         ("64-1114-micro", "position 7"),
-        ("64-114-basic", "4 to 6 modules, got 3"),
-        ("64-1142123-basic", "4 to 6 modules, got 7"),
+        ("64-114-basic", "4 to 6 modules; got 3"),
+        ("64-1142123-basic", "4 to 6 modules; got 7"),
         ("64-1112-basic", r"1 to 4 modules must halve the resolution .* got 0"),
         ("64-333343-basic", r"1 to 4 modules must halve the resolution .* got 6"),
         ("64-1113-basic", r"1 to 3 modules must double the width .* got 0"),

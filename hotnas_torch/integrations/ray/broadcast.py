@@ -16,7 +16,7 @@ _latest: dict[str, Any] = {}
 
 
 def import_ray() -> Any:
-    """The module ray, loaded when a cluster is first used.
+    """Return the module ray, loaded when a cluster is first used.
 
     Raises:
         ImportError: It is not installed.
@@ -31,7 +31,7 @@ def import_ray() -> Any:
 
 
 def lost_worker() -> tuple[type[Exception], ...]:
-    """What Ray raises when a task's process, machine or result is gone, or no process starts."""
+    """Return what Ray raises when a task's process, machine or result is gone, or none starts."""
     exceptions = import_ray().exceptions
     return (
         exceptions.WorkerCrashedError,
@@ -43,7 +43,7 @@ def lost_worker() -> tuple[type[Exception], ...]:
 
 
 def not_loaded(error: Exception) -> ClusterError | None:
-    """What to raise where a worker could not load what it was sent; it would fail again elsewhere.
+    """Return what to raise where a worker could not load what it was sent; no other one could.
 
     Args:
         error: What Ray raised for a task.
@@ -81,7 +81,7 @@ class Broadcast:
         self._reference = [import_ray().put(content)]
 
     def received(self, unpack: Callable[[Any], Any]) -> Any:
-        """In a task: ``unpack(content)``, kept until another broadcast arrives."""
+        """In a task: `unpack(content)`, kept until another broadcast arrives."""
         if self._name not in _latest:
             _latest.clear()
             _latest[self._name] = unpack(import_ray().get(self._reference[0]))

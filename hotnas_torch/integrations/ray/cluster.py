@@ -1,7 +1,5 @@
 """A Ray cluster as executor: of the tiles of a matrix, and of the evaluations of a search."""
 
-from __future__ import annotations
-
 import logging
 import math
 import socket
@@ -40,19 +38,19 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 class RayExecutor:
-    """Computes on a Ray cluster; a context manager, used wherever an ``executor`` can be given.
+    """Computes on a Ray cluster; a context manager, used wherever an `executor` can be given.
 
     Every node needs the same version of this library. A worker that is lost (killed, out of memory,
     or with its whole node) costs the task that it was working on, which begins again elsewhere.
     Tiles are the same to the bit as in one process, where processors have one instruction set.
 
     Args:
-        address: Of the cluster, as ``ray.init`` takes it: ``"auto"`` for the one that this machine
-            belongs to, or ``"host:6379"``. None uses the connection that the program has made. A
+        address: Of the cluster, as `ray.init` takes it: `"auto"` for the one that this machine
+            belongs to, or `"host:6379"`. None uses the connection that the program has made. A
             local Ray is never started.
         num_cpus: Processors that a task takes, > 0; solvers use as many threads.
         num_gpus: GPUs that a task takes, >= 0.
-        device: Where tiles are solved, for example ``"cuda"``; None is the metric's device.
+        device: Where tiles are solved, for example `"cuda"`; None is the metric's device.
         retries: How often a task that loses its worker is begun again, >= 0.
         timeout: Seconds after which an evaluation is stopped, counted from its start; None waits.
 
@@ -62,7 +60,7 @@ class RayExecutor:
         TypeError, ValueError: An argument of the wrong kind or out of range.
 
     Example:
-        Not run here, as it needs a cluster (``ray start --head`` starts one on this machine)::
+        Not run here, as it needs a cluster (`ray start --head` starts one on this machine)::
 
             with RayExecutor("auto") as executor:
                 distances = ht.HOTNN(space=space)(nets, executor=executor)
@@ -102,7 +100,7 @@ class RayExecutor:
             raise
 
     def _connect(self, address: str | None) -> bool:
-        """Connects the program to a cluster; False if it was connected before."""
+        """Connect the program to a cluster; False if it was connected before."""
         if self._ray.is_initialized():
             here = self._ray.get_runtime_context().gcs_address
             if address not in (None, "auto", here):
@@ -136,7 +134,7 @@ class RayExecutor:
     def tiles(
         self, tiling: Tiling, blocks: Blocks, todo: Sequence[Tile]
     ) -> Iterator[tuple[Tile, Tensor]]:
-        """Computes tiles; what a `hotnas_torch.matrices.pairwise.Executor` does.
+        """Compute tiles; what a `hotnas_torch.matrices.pairwise.Executor` does.
 
         Tables go to each worker process once, and values come back as they are finished; no more of
         them are on their way than the cluster can compute at once, and as many again.
@@ -189,13 +187,13 @@ class RayExecutor:
 
     def evaluator(
         self,
-        objective: ObjectiveFunction,
+        objective: "ObjectiveFunction",
         workers: int,
         catch: tuple[type[Exception], ...],
         *,
-        limits: TimeLimits | None = None,
-    ) -> RayEvaluator:
-        """Evaluates ``workers`` networks at a time; what a ``search.workers.Executor`` does.
+        limits: "TimeLimits | None" = None,
+    ) -> "RayEvaluator":
+        """Evaluate `workers` networks at a time; what a `search.workers.Executor` does.
 
         Raises:
             TypeError: The objective cannot be sent to another process.
@@ -239,7 +237,7 @@ class RayExecutor:
             )
 
     def close(self) -> None:
-        """Leaves the cluster, if this executor has made the connection."""
+        """Leave the cluster, if this executor has made the connection."""
         if self._connected:
             self._connected = False
             self._ray.shutdown()

@@ -26,7 +26,7 @@ _BEGUN = "begun"
 
 @dataclass(slots=True)
 class _Evaluation:
-    """One evaluation on its way; ``started`` is infinite until a worker has begun it."""
+    """One evaluation on its way; `started` is infinite until a worker has begun it."""
 
     place: int
     network: Network
@@ -38,7 +38,7 @@ class RayEvaluator:
     """Evaluates networks as Ray tasks; made by `RayExecutor.evaluator`.
 
     A lost worker costs the evaluation that it was working on, which is begun again up to
-    ``retries`` times and counts as failed after that. One that exceeds its time is stopped with its
+    `retries` times and counts as failed after that. One that exceeds its time is stopped with its
     process and counts as failed; so is what hangs when the time of the search is over.
 
     Args:
@@ -77,12 +77,12 @@ class RayEvaluator:
         except Exception as error:
             raise TypeError(
                 f"the objective {objective!r} cannot be sent to a cluster: {error} (define it at"
-                " the top level of a module that every node has)."
+                " the top level of a module that every node has)"
             ) from error
         self._running: dict[Any, _Evaluation] = {}
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
-        """See ``hotnas_torch.search.running.workers.Evaluator``."""
+        """See `hotnas_torch.search.running.workers.Evaluator`."""
         source = enumerate(networks)
         try:
             while True:
@@ -112,7 +112,7 @@ class RayEvaluator:
         self._running[stream] = evaluation
 
     def _news(self, stream: Any, evaluation: _Evaluation) -> Outcome | None:
-        """Takes what a task has to say; returns the outcome if there is one now."""
+        """Take what a task has to say; returns the outcome if there is one now."""
         try:
             message = self._ray.get(next(stream))
         except lost_worker() as error:
@@ -145,7 +145,7 @@ class RayEvaluator:
         return None if math.isinf(first) else max(0.0, first - time.perf_counter())
 
     def _overdue(self) -> Iterator[tuple[_Evaluation, Outcome]]:
-        """Stops what has taken too long; what has not begun yet when all is over never does."""
+        """Stop what has taken too long; what has not begun yet when all is over never does."""
         for stream, evaluation in list(self._running.items()):
             now = time.perf_counter()
             if now < self._limits.deadline(evaluation.started):
@@ -163,7 +163,7 @@ class RayEvaluator:
             yield evaluation, Outcome(math.nan, cost=seconds, error=error)
 
     def _stop(self) -> None:
-        """Gives up what is running."""
+        """Give up what is running."""
         for stream in self._running:
             self._ray.cancel(stream, force=True)
         self._running.clear()

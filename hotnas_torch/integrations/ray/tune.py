@@ -1,14 +1,12 @@
 """A strategy as a Ray Tune searcher."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import number
+from hotnas_torch.arguments import kind, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
@@ -33,18 +31,18 @@ class StrategySearcher(Searcher):
     """Lets a strategy choose the architecture of each Tune trial.
 
     A trainable finds the architecture string in its configuration, beside the constants of
-    ``param_space``, and reports its metric as always. The networks of running trials are pending
+    `param_space`, and reports its metric as always. The networks of running trials are pending
     for the strategy; a trial that fails, or that never reports the metric, counts as failed.
 
     Args:
-        strategy: What chooses, for example ``HOTNAS(space, generator=...)``.
-        metric: What trials report; None takes the one of ``TuneConfig``, which Tune hands on only
-            where there is a ``param_space``.
-        mode: ``"min"`` or ``"max"``; None takes the one of ``TuneConfig``.
+        strategy: What chooses, for example `HOTNAS(space, generator=...)`.
+        metric: What trials report; None takes the one of `TuneConfig`, which Tune hands on only
+            where there is a `param_space`.
+        mode: `"min"` or `"max"`; None takes the one of `TuneConfig`.
         parameter: Key of the architecture string in the configuration.
 
     Raises:
-        TypeError: ``strategy`` is no strategy.
+        TypeError: `strategy` is no strategy.
         ImportError: Ray Tune is not installed.
 
     Example:
@@ -79,8 +77,7 @@ class StrategySearcher(Searcher):
             raise ImportError(
                 f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
             ) from _missing
-        if not isinstance(strategy, Strategy):
-            raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        kind("strategy", strategy, Strategy)
         super().__init__(metric=metric, mode=mode)
         self.strategy = strategy
         self.parameter = parameter
@@ -94,23 +91,23 @@ class StrategySearcher(Searcher):
         config: dict[str, Any],
         **spec: Any,  # noqa: ARG002 (Tune's interface)
     ) -> bool:
-        """Takes what ``TuneConfig`` and ``param_space`` say.
+        """Take what `TuneConfig` and `param_space` say.
 
         Raises:
-            ValueError: ``param_space`` holds distributions, which this searcher does not choose
+            ValueError: `param_space` holds distributions, which this searcher does not choose
                 from, or the architecture's own key.
         """
         _, domains, grids = parse_spec_vars(config)
         open_keys = ["/".join(map(str, path)) for path, _ in domains + grids]
         if open_keys:
             raise ValueError(
-                f"param_space: {', '.join(open_keys)} must be values, got distributions (the "
-                "strategy chooses the architecture only)."
+                f"param_space: {', '.join(open_keys)} must be values; got distributions (the "
+                "strategy chooses the architecture only)"
             )
         if self.parameter in config:
             raise ValueError(
                 f"param_space must not hold {self.parameter!r}, which the strategy chooses (leave "
-                "it out, or choose another parameter=)."
+                "it out, or choose another parameter=)"
             )
         self._constants = dict(config)
         self._metric = metric or self._metric
@@ -119,7 +116,7 @@ class StrategySearcher(Searcher):
 
     # Tune's own annotation leaves out what its documentation promises, FINISHED.
     def suggest(self, trial_id: str) -> Any:
-        """Returns the configuration of a trial, or that the space has no other network.
+        """Return the configuration of a trial, or that the space has no other network.
 
         Raises:
             ValueError: Nobody said what the metric and its mode are.
@@ -127,7 +124,7 @@ class StrategySearcher(Searcher):
         if not self._metric or self._mode not in ("min", "max"):
             raise ValueError(
                 "metric and mode ('min' or 'max') must be given, here or in TuneConfig; got "
-                f"{self._metric!r} and {self._mode!r}."
+                f"{self._metric!r} and {self._mode!r}"
             )
         networks = self.strategy.ask(1)
         if not networks:
@@ -157,7 +154,7 @@ class StrategySearcher(Searcher):
         self.strategy.tell([network], [-value if self._mode == "max" else value])
 
     def save(self, checkpoint_path: str) -> None:
-        """Writes the state as JSON, in one step."""
+        """Write the state as JSON, in one step."""
         state = {
             "version": _VERSION,
             "strategy": self.strategy.state_dict(),
@@ -166,7 +163,7 @@ class StrategySearcher(Searcher):
         write_text(Path(checkpoint_path), json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Continues where :meth:`save` was called, with an equally configured strategy.
+        """Continue where `save` was called, with an equally configured strategy.
 
         Raises:
             StorageError: The file is damaged, of another version or of another strategy. Nothing
@@ -188,6 +185,6 @@ class StrategySearcher(Searcher):
         ) as error:
             raise StorageError(
                 f"cannot restore a searcher from {checkpoint_path}: {error} (begin a new search, "
-                "or restore what was saved by an equal strategy)."
+                "or restore what was saved by an equal strategy)"
             ) from error
         self._networks = networks

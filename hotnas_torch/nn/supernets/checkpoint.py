@@ -1,7 +1,5 @@
 """Checkpoints of searches that train: complete or absent, and of one search only."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -28,11 +26,11 @@ _LENGTH = struct.pack("<H", _COMMENT_BYTES)
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint in one step, with a checksum, and the folder it lies in.
+    """Write a checkpoint in one step, with a checksum, and the folder it lies in.
 
     Args:
         path: The file.
-        identity: What the search depends on, ready for ``json.dumps``.
+        identity: What the search depends on, ready for `json.dumps`.
         state: Tensors, plain values and containers of them.
 
     Raises:
@@ -49,7 +47,7 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str
 def read_checkpoint(
     path: Path, identity: Mapping[str, Any], *, kind: str, device: torch.device
 ) -> dict[str, Any]:
-    """Reads what :func:`write_checkpoint` wrote, without running anything that the file says.
+    """Read what `write_checkpoint` wrote, without running anything that the file says.
 
     Args:
         path: The file.
@@ -72,26 +70,26 @@ def read_checkpoint(
             raise ValueError(f"its version is {version!r}, expected a whole number from 1 on")
     except Exception as error:  # whatever torch and zipfile raise for other content
         raise StorageError(
-            f"{path} is no checkpoint of a {kind}: {error} (delete it to begin anew)."
+            f"{path} is no checkpoint of a {kind}: {error} (delete it to begin anew)"
         ) from error
     if version > _VERSION:
         raise StorageError(
             f"{path} was written by a newer version of hotnas_torch (update it, or choose another "
-            "file)."
+            "file)"
         )
     # Through JSON, as the other came from there.
     for name, value in json.loads(json.dumps(identity)).items():
         if found.get(name) != value:
             raise StorageError(
                 f"{path} belongs to another search: its {name} is {found.get(name)!r}, here it "
-                f"is {value!r} (choose another file)."
+                f"is {value!r} (choose another file)"
             )
     return state
 
 
 @contextmanager
 def applying(path: Path, kind: str) -> Iterator[None]:
-    """Says of which file it is if parts of a checkpoint are missing or do not fit.
+    """Say of which file it is if parts of a checkpoint are missing or do not fit.
 
     Raises:
         StorageError: They are, or do not.
@@ -100,12 +98,12 @@ def applying(path: Path, kind: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise StorageError(
-            f"{path} does not fit this {kind}: {error!r} (delete it to begin anew)."
+            f"{path} does not fit this {kind}: {error!r} (delete it to begin anew)"
         ) from error
 
 
 def _check(content: bytes) -> None:
-    """Raises a ValueError if anything is not as it was written."""
+    """Raise a ValueError if anything is not as it was written."""
     body, comment = content[:-_COMMENT_BYTES], content[-_COMMENT_BYTES:]
     if _MARK in content[-2 * _COMMENT_BYTES :] or body.endswith(_LENGTH):
         if comment != _MARK + hashlib.sha256(body).hexdigest().encode():

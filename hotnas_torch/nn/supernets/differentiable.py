@@ -1,6 +1,5 @@
+# Over 400 lines: one search, read top to bottom.
 """Differentiable architecture search: ANASOD-DNAS, and DARTS and GAEA-DARTS beside it."""
-
-from __future__ import annotations
 
 import json
 import math
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import choice, integer, kind, number
 from hotnas_torch.nn.data import ImageData, Split
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.mixed import Supernet
-from hotnas_torch.spaces.encodings import SlotEncoding, exponentiated_gradient
+from hotnas_torch.spaces.encodings import SlotEncoding
+from hotnas_torch.spaces.encodings.simplex import exponentiated_gradient
 
 __all__ = [
     "DifferentiableSearch",
@@ -42,9 +42,9 @@ class DifferentiableSettings:
     """How a supernet and the distributions over its operations are trained.
 
     Args:
-        method: ``"anasod"``: all edges of all cells share one distribution, moved by exponentiated
-            gradients, and networks are sampled from it; ``"gaea"``: a distribution per edge, moved
-            by exponentiated gradients, and the most probable network is taken; ``"darts"``: the
+        method: `"anasod"`: all edges of all cells share one distribution, moved by exponentiated
+            gradients, and networks are sampled from it; `"gaea"`: a distribution per edge, moved
+            by exponentiated gradients, and the most probable network is taken; `"darts"`: the
             same with softmax parameters, moved by Adam.
         epochs: Passes over the training images, >= 1.
         batch_size: Images per step, >= 2, of the training and of the validation images each.
@@ -53,11 +53,11 @@ class DifferentiableSettings:
         weight_decay: Of the weights, >= 0.
         clip: Largest norm of the weights' gradient, > 0.
         architecture_rate: Rate of the exponentiated gradient, or of Adam, > 0; None takes 0.1 for
-            ``"anasod"`` and ``"gaea"``, and 3e-4 for ``"darts"``.
-        architecture_decay: Weight decay of Adam in ``"darts"``, >= 0.
-        reduction: Whether the gradient of a shared distribution is the ``"sum"`` over the edges
-            that share it or their ``"mean"``, which keeps the rate comparable between spaces.
-        num_samples: Networks that ``"anasod"`` draws at the end, >= 1; the one with the smallest
+            `"anasod"` and `"gaea"`, and 3e-4 for `"darts"`.
+        architecture_decay: Weight decay of Adam in `"darts"`, >= 0.
+        reduction: Whether the gradient of a shared distribution is the `"sum"` over the edges
+            that share it or their `"mean"`, which keeps the rate comparable between spaces.
+        num_samples: Networks that `"anasod"` draws at the end, >= 1; the one with the smallest
             validation loss in the supernet is taken. The paper takes one.
 
     Raises:
@@ -80,27 +80,18 @@ class DifferentiableSettings:
     num_samples: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_samples"):
-            integer(name, getattr(self, name))
-        for name in ("learning_rate", "momentum", "weight_decay", "clip", "architecture_decay"):
-            number(name, getattr(self, name))
+        choice("method", self.method, ("anasod", "gaea", "darts"))
+        choice("reduction", self.reduction, ("sum", "mean"))
+        for name, least in (("epochs", 1), ("batch_size", 2), ("num_samples", 1)):
+            integer(name, getattr(self, name), least=least)
+        number("learning_rate", self.learning_rate, above=0.0)
+        number("momentum", self.momentum, least=0.0, below=1.0)
+        for name in ("weight_decay", "architecture_decay"):
+            number(name, getattr(self, name), least=0.0)
+        if not number("clip", self.clip) > 0.0:
+            raise ValueError(f"clip must be > 0; got {self.clip} (math.inf clips nothing)")
         if self.architecture_rate is not None:
-            number("architecture_rate", self.architecture_rate)
-        for name, valid, expected in (
-            ("method", self.method in ("anasod", "gaea", "darts"), "'anasod', 'gaea' or 'darts'"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
-            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
-            ("clip", self.clip > 0.0, "positive"),
-            ("architecture_rate", self.rate > 0.0, "positive or None"),
-            ("architecture_decay", 0.0 <= self.architecture_decay < math.inf, "finite and >= 0"),
-            ("num_samples", self.num_samples >= 1, "at least 1"),
-            ("reduction", self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
-        ):
-            if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+            number("architecture_rate", self.architecture_rate, above=0.0)
 
     @property
     def rate(self) -> float:
@@ -110,7 +101,7 @@ class DifferentiableSettings:
         return 3e-4 if self.method == "darts" else 0.1
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -123,8 +114,8 @@ class EdgeDistributions:
         device: Where they live.
 
     Attributes:
-        values: What is learned, (groups, k): probabilities, or softmax parameters in ``"darts"``.
-            There is one group in ``"anasod"``, else one per edge.
+        values: What is learned, (groups, k): probabilities, or softmax parameters in `"darts"`.
+            There is one group in `"anasod"`, else one per edge.
     """
 
     def __init__(
@@ -145,7 +136,7 @@ class EdgeDistributions:
         )
 
     def weights(self) -> Tensor:
-        """Returns the probabilities of all edges, (cells, edges, k), attached to their graph."""
+        """Return the probabilities of all edges, (cells, edges, k), attached to their graph."""
         cells, edges, k = self._shape
         probabilities = (
             self.values.softmax(dim=-1) if self._settings.method == "darts" else self.values
@@ -165,11 +156,11 @@ class EdgeDistributions:
             self.values.copy_(exponentiated_gradient(self.values, gradient, self._settings.rate))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that a continuation needs."""
+        """Return everything that a continuation needs."""
         return {"values": self.values.detach(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken."""
+        """Continue where `state_dict` was taken."""
         with torch.no_grad():
             self.values.copy_(state["values"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -200,12 +191,12 @@ class DifferentiableSearch:
     training images, the distributions being fixed (first-order: no derivative passes through the
     weights' step).
 
-    With ``checkpoint``, everything is written to a file after each epoch, in one step, and a search
+    With `checkpoint`, everything is written to a file after each epoch, in one step, and a search
     that was interrupted continues from there and ends as it would have uninterrupted on the same
-    machine. The file holds tensors and plain numbers only and is read with ``weights_only=True``.
+    machine. The file holds tensors and plain numbers only and is read with `weights_only=True`.
 
     Args:
-        supernet: A :class:`NASBench201Supernet` or a :class:`DARTSSupernet`.
+        supernet: A `NASBench201Supernet` or a `DARTSSupernet`.
         data: Training images for the weights, validation images for the distributions; test images
             are not looked at.
         settings: How to train.
@@ -246,9 +237,7 @@ class DifferentiableSearch:
         generator: torch.Generator,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not isinstance(supernet, nn.Module):
-            raise TypeError(f"supernet must be a torch module, got {supernet!r}.")
-        self._module: nn.Module = supernet
+        self._module: nn.Module = kind("supernet", supernet, nn.Module)
         self.supernet = supernet
         self.settings = settings
         self._generator = generator
@@ -272,7 +261,7 @@ class DifferentiableSearch:
     # --- running ----------------------------------------------------------------------------------
 
     def run(self, *, every_epoch: Callable[[SearchEpoch], None] | None = None) -> list[SearchEpoch]:
-        """Trains until all epochs are done, and returns their figures.
+        """Train until all epochs are done, and return their figures.
 
         Args:
             every_epoch: Called with each epoch that this call finishes.
@@ -319,7 +308,7 @@ class DifferentiableSearch:
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
-                "learning_rate may help)."
+                "learning_rate may help)"
             )
         weights = self.distributions.weights().detach()
         return SearchEpoch(
@@ -336,10 +325,10 @@ class DifferentiableSearch:
     # --- results ----------------------------------------------------------------------------------
 
     def network(self) -> Network:
-        """Returns what the search ends with.
+        """Return what the search ends with.
 
-        The most probable network; in ``"anasod"``, where edges do not differ, the best of
-        ``num_samples`` that are drawn by the search's generator.
+        The most probable network; in `"anasod"`, where edges do not differ, the best of
+        `num_samples` that are drawn by the search's generator.
         """
         weights = self.distributions.weights().detach().cpu()
         if self.settings.method != "anasod":
@@ -352,7 +341,7 @@ class DifferentiableSearch:
 
     @torch.no_grad()
     def _shared_loss(self, net: Network) -> float:
-        """Validation loss of a network with the weights of the supernet."""
+        """Return the validation loss of a network with the weights of the supernet."""
         # In training mode: the running statistics are those of mixtures.
         split = self._validation.to(self._device)
         weights = self.supernet.weights_of(net).to(self._device)
@@ -405,13 +394,13 @@ class DifferentiableSearch:
 def sample_connected(
     supernet: Supernet, probabilities: Tensor, *, generator: torch.Generator
 ) -> Network:
-    """Draws every operation of a network from one distribution (Eq. 2), and the wiring.
+    """Draw every operation of a network from one distribution (Eq. 2), and the wiring.
 
     Networks whose input and output are not connected are rejected.
 
     Args:
         supernet: Whose operations and space.
-        probabilities: (k,), on the simplex; the share of ``none`` counts only where networks of the
+        probabilities: (k,), on the simplex; the share of `none` counts only where networks of the
             space may have it.
         generator: Source of randomness, on the CPU.
 
@@ -429,4 +418,4 @@ def sample_connected(
         # Unconnected cells are pruned to their ends.
         if net.cells[0].num_nodes > 2:
             return net
-    raise RuntimeError(f"none of {_SAMPLES} networks of {point[0].tolist()} is connected.")
+    raise RuntimeError(f"none of {_SAMPLES} networks of {point[0].tolist()} is connected")

@@ -1,7 +1,5 @@
 """Blocks of MobileNetV2, with squeeze and excitation where it is asked for."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +64,7 @@ class InvertedResidual(nn.Module):
         self._matches = stride == 1 and before == after
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, before, H, W) to (N, after, H / stride, W / stride), rounded up."""
+        """Map (N, before, H, W) to (N, after, H / stride, W / stride), rounded up."""
         result: Tensor = self.body(x)
         return x + result if self._matches else result
 
@@ -90,7 +88,7 @@ class _SqueezeExcitation(nn.Module):
 
 
 def projection(before: int, after: int, stride: int, normalize: Normalize) -> nn.Module:
-    """Builds the identity, or where it has to change shape, a 1 x 1 convolution.
+    """Build the identity, or where it has to change shape, a 1 x 1 convolution.
 
     Args:
         before: Channels of the input.

@@ -1,7 +1,5 @@
 """Algorithm 1 of the learned hierarchy: pre-training, a tree of its outputs, and tree search."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -13,16 +11,16 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer, number
+from hotnas_torch.arguments import boolean, choice, integer, number
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
-    Linkage,
     Schedule,
     TreeSampler,
     Uniform,
     cluster,
     output_distances,
 )
+from hotnas_torch.hierarchy.clustering import Linkage
 from hotnas_torch.nn.data import LabelledImages
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernets.supernet_search import (
@@ -41,21 +39,21 @@ class LearnedHierarchySettings:
     """How a hierarchy is learned, and searched.
 
     Args:
-        pretraining: How the supernet is trained that the distances come from; its ``num_final``
+        pretraining: How the supernet is trained that the distances come from; its `num_final`
             does not matter.
         search: How fresh weights are trained while they are searched.
         num_images: Validation images whose outputs are compared, >= 1.
-        measure: Distance between outputs, see :func:`hotnas_torch.hierarchy.output_distances`.
-        linkage: Distance between clusters, see :func:`hotnas_torch.hierarchy.cluster`. Of average
+        measure: Distance between outputs, see `hotnas_torch.hierarchy.output_distances`.
+        linkage: Distance between clusters, see `hotnas_torch.hierarchy.cluster`. Of average
             linkage, networks unlike all others branch off near the root.
-        check_euclidean: Refuse ``"ward"`` with distances that are not Euclidean; of the measures,
-            ``"l2"`` alone is.
+        check_euclidean: Refuse `"ward"` with distances that are not Euclidean; of the measures,
+            `"l2"` alone is.
         beta: Smoothing of rewards, in [0, 1).
         exploration: Weight lambda of the exploration term, >= 0. The paper's 0.5 is for tens of
             thousands of steps; as the term falls with the root of the visits, a hundredth of the
             steps explores as much with a tenth of it.
         initial: Value of a node before its first visit, see
-            :class:`hotnas_torch.hierarchy.TreeSampler`; None suits searches that visit each network
+            `hotnas_torch.hierarchy.TreeSampler`; None suits searches that visit each network
             a few times only.
         schedule: Warm-up and temperatures of the search.
 
@@ -80,26 +78,16 @@ class LearnedHierarchySettings:
     def __post_init__(self) -> None:
         integer("num_images", self.num_images)
         boolean("check_euclidean", self.check_euclidean)
-        for name in ("beta", "exploration"):
-            number(name, getattr(self, name))
         if self.initial is not None and not math.isfinite(number("initial", self.initial)):
-            raise ValueError(f"initial must be finite or None, got {self.initial}.")
-        if self.num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {self.num_images}.")
-        if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"beta must be in [0, 1), got {self.beta}.")
-        if not 0.0 <= self.exploration < math.inf:
-            raise ValueError(f"exploration must be finite and >= 0, got {self.exploration}.")
-        if self.linkage not in get_args(Linkage):
-            known = ", ".join(map(repr, get_args(Linkage)))
-            raise ValueError(f"linkage must be one of {known}, got {self.linkage!r}.")
-        if self.measure not in ("kl", "l2", "cross_entropy"):
-            raise ValueError(
-                f"measure must be 'kl', 'l2' or 'cross_entropy', got {self.measure!r}."
-            )
+            raise ValueError(f"initial must be finite or None; got {self.initial}")
+        integer("num_images", self.num_images, least=1)
+        number("beta", self.beta, least=0.0, below=1.0)
+        number("exploration", self.exploration, least=0.0)
+        choice("linkage", self.linkage, get_args(Linkage))
+        choice("measure", self.measure, ("kl", "l2", "cross_entropy"))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -112,8 +100,8 @@ class LearnedHierarchySearch:
     3. Fresh weights are trained on networks that a Monte-Carlo tree search draws from the tree.
     4. The sampler proposes networks, and the most accurate one is chosen.
 
-    With ``folder``, training is written to ``pretraining.pt`` and ``search.pt`` after each epoch
-    and the tree to ``tree.npz``; the same call goes on where an earlier one stopped and ends as it
+    With `folder`, training is written to `pretraining.pt` and `search.pt` after each epoch
+    and the tree to `tree.npz`; the same call goes on where an earlier one stopped and ends as it
     would have uninterrupted on the same machine.
 
     Args:
@@ -192,11 +180,11 @@ class LearnedHierarchySearch:
             RuntimeError: The pre-training is not done.
         """
         if self._tree is None:
-            raise RuntimeError("there is no tree before the pre-training is done (call run).")
+            raise RuntimeError("there is no tree before the pre-training is done (call run)")
         return self._tree
 
     def distances(self) -> Tensor:
-        """Returns the distances between the outputs of all networks, with the present weights.
+        """Return the distances between the outputs of all networks, with the present weights.
 
         They are those of the tree once the pre-training is done.
 
@@ -211,7 +199,7 @@ class LearnedHierarchySearch:
         return output_distances(supernet.outputs(images, self._nets), self.settings.measure)
 
     def run(self, *, progress: bool = True) -> SupernetResult:
-        """Does what is not done yet, and returns the choice.
+        """Do what is not done yet, and return the choice.
 
         Args:
             progress: Show progress bars on a terminal.

@@ -1,7 +1,5 @@
 """Weighted sums of operations: what an edge of a supernet computes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,11 +27,11 @@ class MixedOperation(nn.Module):
         super().__init__()
         self._places = [place for place, one in enumerate(operations) if one is not None]
         if not self._places:
-            raise ValueError("operations must hold at least one module.")
+            raise ValueError("operations must hold at least one module")
         self.operations = nn.ModuleList([one for one in operations if one is not None])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Maps (N, C, H, W) and weights (k,) to the weighted sum."""
+        """Map (N, C, H, W) and weights (k,) to the weighted sum."""
         terms = [
             weights[place] * operation(x)
             for place, operation in zip(self._places, self.operations, strict=True)
@@ -57,17 +55,17 @@ class Supernet(Protocol):
     num_edges: int
 
     def __call__(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Maps images (N, C, H, W) and weights (num_cells, num_edges, k) to logits."""
+        """Map images (N, C, H, W) and weights (num_cells, num_edges, k) to logits."""
         ...
 
     def parameters(self) -> object:
-        """Returns the weights of the operations."""
+        """Return the weights of the operations."""
         ...
 
     def discretize(self, weights: Tensor) -> Network:
-        """Returns the network of the largest weights, (num_cells, num_edges, k)."""
+        """Return the network of the largest weights, (num_cells, num_edges, k)."""
         ...
 
     def weights_of(self, net: Network) -> Tensor:
-        """Returns weights, (num_cells, num_edges, k), that leave only a network: ones and zeros."""
+        """Return weights, (num_cells, num_edges, k), that leave only a network: ones and zeros."""
         ...

@@ -1,7 +1,5 @@
 """Supernets of MobileNetV2 blocks: NAS-Bench-Macro, and the larger space for ImageNet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +35,7 @@ class MacroSupernet(SinglePathSupernet):
 
     A 3x3 convolution with 32 channels, stages of 2, 3 and 3 layers with 64, 128 and 256, the first
     layer of each with stride 2, then a 1x1 convolution with 1,280, average pooling and a linear
-    layer; all channels times ``width``. Where the identity has to change shape it is a 1x1
+    layer; all channels times `width`. Where the identity has to change shape it is a 1x1
     convolution with normalisation.
 
     Args:
@@ -45,14 +43,14 @@ class MacroSupernet(SinglePathSupernet):
         input_channels: Channels of an image, >= 1.
         num_classes: Outputs, >= 2.
         only: The only network that is wanted; None holds all.
-        normalization: ``"batch"`` or ``"running"``; None takes the former without ``only`` and the
+        normalization: `"batch"` or `"running"`; None takes the former without `only` and the
             latter, the benchmark's, with it.
         generator: Source of the initial parameters, on the CPU.
         device: Where the module lives.
 
     Raises:
         ValueError: A size out of range.
-        ArchitectureError: ``only`` is not of :class:`~hotnas_torch.spaces.NASBenchMacro`.
+        ArchitectureError: `only` is not of `NASBenchMacro`.
 
     Reference: Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021.
 
@@ -105,25 +103,25 @@ class MacroSupernet(SinglePathSupernet):
 
 
 class MobileNetSupernet(SinglePathSupernet):
-    """All networks of :class:`~hotnas_torch.spaces.MobileNetV2`: 21 layers of 13 operations.
+    """All networks of `MobileNetV2`: 21 layers of 13 operations.
 
     A 3x3 convolution with 32 channels and stride 2, a block with 16 channels that is not expanded,
     six stages of searched layers, then a 1x1 convolution with 1,280, average pooling and a linear
-    layer; all channels times ``width``.
+    layer; all channels times `width`.
 
     Args:
         width: Multiplies all numbers of channels, > 0.
         input_channels: Channels of an image, >= 1.
         num_classes: Outputs, >= 2.
         only: The only network that is wanted; None holds all.
-        normalization: ``"batch"`` or ``"running"``; None takes the former without ``only`` and the
-            latter with it, see :class:`SinglePathSupernet`.
+        normalization: `"batch"` or `"running"`; None takes the former without `only` and the
+            latter with it, see `SinglePathSupernet`.
         generator: Source of the initial parameters, on the CPU.
         device: Where the module lives.
 
     Raises:
         ValueError: A size out of range.
-        ArchitectureError: ``only`` is not of :class:`~hotnas_torch.spaces.MobileNetV2`.
+        ArchitectureError: `only` is not of `MobileNetV2`.
 
     Reference: the space's.
 
@@ -182,7 +180,7 @@ class MobileNetSupernet(SinglePathSupernet):
 
 
 def _blocks(operations: Sequence[str]) -> list[_Block | None]:
-    """Reads names such as ``mb6_k5_se``; None is the identity."""
+    """Read names such as `mb6_k5_se`; None is the identity."""
     blocks: list[_Block | None] = []
     for name in operations:
         if name == "identity":
@@ -196,7 +194,7 @@ def _blocks(operations: Sequence[str]) -> list[_Block | None]:
 def _layer_shapes(
     before: int, stages: Sequence[tuple[int, int, int]], width: float
 ) -> list[tuple[int, int, int]]:
-    """Returns channels before and after each layer and its stride."""
+    """Return channels before and after each layer and its stride."""
     shapes = []
     for length, channels, stride in stages:
         for place in range(length):

@@ -1,7 +1,5 @@
 """The supernet of ResNet-20's pooling positions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -29,21 +27,21 @@ class PoolingSupernet(SinglePathSupernet):
     """ResNet-20 with two poolings anywhere: a convolution and nine residual blocks.
 
     Each block is the same with and without the 2x2 max-pooling before it, so that all 36 networks
-    share all weights. Channels are fixed, 16, 32 and 64 times ``width``.
+    share all weights. Channels are fixed, 16, 32 and 64 times `width`.
 
     Args:
         width: Multiplies all numbers of channels, > 0.
         input_channels: Channels of an image, >= 1.
         num_classes: Outputs, >= 2.
         only: The only network that is wanted; None holds all.
-        normalization: ``"batch"`` or ``"running"``; None takes the former without ``only`` and the
-            latter with it, see :class:`SinglePathSupernet`.
+        normalization: `"batch"` or `"running"`; None takes the former without `only` and the
+            latter with it, see `SinglePathSupernet`.
         generator: Source of the initial parameters, on the CPU.
         device: Where the module lives.
 
     Raises:
         ValueError: A size out of range.
-        ArchitectureError: ``only`` is not of :class:`~hotnas_torch.spaces.Pooling`.
+        ArchitectureError: `only` is not of `Pooling`.
 
     Reference: Roshtkhari, Toews and Pedersoli, Balanced Mixture of Supernets for Learning the CNN
         Pooling Architecture, AutoML 2023.

@@ -1,7 +1,5 @@
 """Supernets of which every step uses one architecture: its path through shared layers."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import random_generator
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import SearchSpace
 
@@ -23,18 +22,18 @@ __all__ = [
 ]
 
 Normalization = Literal["batch", "running"]
-"""``"batch"``: statistics of the batch at hand, in evaluation too, without scale and shift;
-``"running"``: batch normalisation as usual."""
+"""`"batch"`: statistics of the batch at hand, in evaluation too, without scale and shift;
+`"running"`: batch normalisation as usual."""
 
 Normalize = Callable[[int], nn.Module]
 """Builds the normalisation of so many channels."""
 
 
 def normalization_of(kind: Normalization) -> Normalize:
-    """Returns what builds a normalisation from its number of channels.
+    """Return what builds a normalisation from its number of channels.
 
     Args:
-        kind: See :data:`Normalization`.
+        kind: "batch" for statistics of the batch at hand, "running" for running ones.
 
     Raises:
         ValueError: Another kind.
@@ -43,7 +42,7 @@ def normalization_of(kind: Normalization) -> Normalize:
         return lambda channels: nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
     if kind == "running":
         return nn.BatchNorm2d
-    raise ValueError(f"normalization must be 'batch' or 'running', got {kind!r}.")
+    raise ValueError(f"normalization must be 'batch' or 'running'; got {kind!r}")
 
 
 class ChoiceLayer(nn.Module, ABC):
@@ -57,10 +56,10 @@ class ChoiceLayer(nn.Module, ABC):
 
     @abstractmethod
     def parts(self, choice: int) -> Iterable[nn.Module]:
-        """Returns the modules that a choice applies, one after the other."""
+        """Return the modules that a choice applies, one after the other."""
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
-        """Applies a choice to (N, C, H, W)."""
+        """Apply a choice to (N, C, H, W)."""
         for part in self.parts(choice):
             x = part(x)
         return x
@@ -83,7 +82,7 @@ class Alternatives(ChoiceLayer):
         self.operations = nn.ModuleDict({str(choice): make(choice) for choice in offered})
 
     def parts(self, choice: int) -> Iterable[nn.Module]:
-        """Returns the operation of a choice."""
+        """Return the operation of a choice."""
         return (self.operations[str(choice)],)
 
 
@@ -100,10 +99,10 @@ class SinglePathSupernet(nn.Module, ABC):
     and leaves everything else alone, so that a step of an optimiser changes the weights of that
     path only.
 
-    With ``only``, the module is that one network by itself, to be trained alone; it is then called
+    With `only`, the module is that one network by itself, to be trained alone; it is then called
     with images only, as any classifier.
 
-    Statistics of normalisations are those of the batch at hand unless ``only`` is given: running
+    Statistics of normalisations are those of the batch at hand unless `only` is given: running
     ones would mix architectures. A prediction then depends on the whole batch, which should be
     large, and is the same in training and in evaluation.
 
@@ -114,13 +113,13 @@ class SinglePathSupernet(nn.Module, ABC):
         num_classes: Outputs.
         make: Builds the parts.
         only: The only network that is wanted; None holds all.
-        normalization: See :data:`Normalization`; None takes ``"batch"``, and ``"running"`` with
-            ``only``.
+        normalization: `"batch"` or `"running"` statistics; None takes the first, the second with
+            `only`.
         generator: Source of the initial parameters, on the CPU.
         device: Where the module lives.
 
     Raises:
-        ArchitectureError: ``only`` is not of the space.
+        ArchitectureError: `only` is not of the space.
         ValueError: Another normalisation.
 
     Reference: Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling,
@@ -145,11 +144,7 @@ class SinglePathSupernet(nn.Module, ABC):
         device: torch.device | str,
     ) -> None:
         super().__init__()
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator, got {generator!r} "
-                "(pass generator=torch.Generator().manual_seed(0))."
-            )
+        random_generator(generator)
         self.space = space
         self.input_channels = input_channels
         self.num_classes = num_classes
@@ -173,7 +168,7 @@ class SinglePathSupernet(nn.Module, ABC):
     # --- one path ---------------------------------------------------------------------------------
 
     def paths(self, nets: Sequence[Network]) -> Tensor:
-        """Returns the choices of networks.
+        """Return the choices of networks.
 
         Args:
             nets: N networks of the space.
@@ -187,38 +182,38 @@ class SinglePathSupernet(nn.Module, ABC):
         return self._paths_of(self.space.encode(nets).long())
 
     def _paths_of(self, codes: Tensor) -> Tensor:
-        """Turns codes of the space, (N, d), into choices, (N, layers)."""
+        """Turn codes of the space, (N, d), into choices, (N, layers)."""
         return codes
 
     def forward(self, images: Tensor, net: Network | None = None) -> Tensor:
-        """Maps images to the logits of one network.
+        """Map images to the logits of one network.
 
         Args:
             images: (N, input_channels, H, W).
-            net: A network of the space; None takes ``only``.
+            net: A network of the space; None takes `only`.
 
         Returns:
             (N, num_classes).
 
         Raises:
-            ArchitectureError: ``net`` is not of the space.
-            ValueError: ``net`` is missing, or another than ``only``.
+            ArchitectureError: `net` is not of the space.
+            ValueError: `net` is missing, or another than `only`.
         """
         if net is None:
             if self._only_path is None:
-                raise ValueError("net must be given: the module holds every network of its space.")
+                raise ValueError("net must be given: the module holds every network of its space")
             return self.follow(images, self._only_path)
         path = tuple(self.paths([net])[0].tolist())
         if self._only_path is not None and path != self._only_path:
             assert self.only is not None
             raise ValueError(
-                f"net must be {self.only.spec!r}, the only network that this module holds, got "
-                f"{net.spec!r}."
+                f"net must be {self.only.spec!r}, the only network that this module holds; got "
+                f"{net.spec!r}"
             )
         return self.follow(images, path)
 
     def follow(self, images: Tensor, path: Sequence[int]) -> Tensor:
-        """Maps images to the logits of a path, as :meth:`paths` gives it; nothing is checked."""
+        """Map images to the logits of a path, as `paths` gives it; nothing is checked."""
         x = self.stem(images)
         for layer, choice in zip(self.layers, path, strict=True):
             x = layer(x, choice)
@@ -229,7 +224,7 @@ class SinglePathSupernet(nn.Module, ABC):
 
     @torch.no_grad()
     def outputs(self, images: Tensor, nets: Sequence[Network]) -> Tensor:
-        """Returns the logits of many networks for the same images, without gradients.
+        """Return the logits of many networks for the same images, without gradients.
 
         Networks that begin alike share the computation of what they have in common: the tree of
         all beginnings is walked once, depth first.
@@ -239,7 +234,7 @@ class SinglePathSupernet(nn.Module, ABC):
             nets: N networks of the space; repeats cost nothing.
 
         Returns:
-            (N, B, num_classes), each row what :meth:`forward` gives for that network.
+            (N, B, num_classes), each row what `forward` gives for that network.
 
         Raises:
             ArchitectureError: An entry is not of the space; the message gives its index.
@@ -256,7 +251,7 @@ class SinglePathSupernet(nn.Module, ABC):
         return torch.stack(rows)[places.to(rows[0].device)]
 
     def _walk(self, x: Tensor, paths: Sequence[Sequence[int]], depth: int) -> Iterator[Tensor]:
-        """Yields the last feature map of sorted paths that share their first choices."""
+        """Yield the last feature map of sorted paths that share their first choices."""
         if depth == len(self.layers):
             yield x
             return

@@ -1,7 +1,5 @@
 """The supernet of NAS-Bench-201."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -28,11 +26,11 @@ class NASBench201Supernet(nn.Module):
     Args:
         skeleton: Everything that is not searched.
         generator: Source of the initial parameters, on the CPU.
-        operations: Which operations to mix; the default leaves ``none`` out, as GAEA does.
+        operations: Which operations to mix; the default leaves `none` out, as GAEA does.
         device: Where the module lives.
 
     Raises:
-        ValueError: An operation is unknown or named twice, or there is none but ``none``.
+        ValueError: An operation is unknown or named twice, or there is none but `none`.
 
     Reference: Dong and Yang, NAS-Bench-201, ICLR 2020; Li et al., GAEA, ICLR 2021.
 
@@ -65,12 +63,12 @@ class NASBench201Supernet(nn.Module):
         self.operations = tuple(operations)
         if len(set(operations)) != len(self.operations) or set(operations) <= {_NONE}:
             raise ValueError(
-                f"operations must be distinct and not 'none' alone, got {self.operations}."
+                f"operations must be distinct and not 'none' alone; got {self.operations}"
             )
         for name in self.operations:
             if name not in self.space.operations:
                 raise ValueError(
-                    f"operations must be among {', '.join(self.space.operations)}; got {name!r}."
+                    f"operations must be among {', '.join(self.space.operations)}; got {name!r}"
                 )
         parts = build(
             lambda: nn.ModuleList(
@@ -82,7 +80,7 @@ class NASBench201Supernet(nn.Module):
         self.stem, self.stages, self.head = parts
 
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Maps images (N, input_channels, H, W) and weights (1, 6, k) to logits."""
+        """Map images (N, input_channels, H, W) and weights (1, 6, k) to logits."""
         x = self.stem(images)
         assert isinstance(self.stages, nn.Sequential)
         for stage in self.stages:
@@ -91,7 +89,7 @@ class NASBench201Supernet(nn.Module):
         return logits
 
     def discretize(self, weights: Tensor) -> Network:
-        """Returns the network of each edge's operation with the largest weight."""
+        """Return the network of each edge's operation with the largest weight."""
         row = [
             self.space.operations.index(self.operations[place])
             for place in weights[0].argmax(dim=-1).tolist()
@@ -99,7 +97,7 @@ class NASBench201Supernet(nn.Module):
         return self.space.decode(torch.tensor([row]))[0]
 
     def weights_of(self, net: Network) -> Tensor:
-        """Returns weights, (1, 6, k), that leave only a network: ones and zeros."""
+        """Return weights, (1, 6, k), that leave only a network: ones and zeros."""
         weights = torch.zeros(1, self.num_edges, len(self.operations))
         for edge, number in enumerate(self.space.encode([net])[0].long().tolist()):
             name = self.space.operations[number]

@@ -1,7 +1,5 @@
 """Training of a supernet whose architectures a sampler draws and learns to choose."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -18,7 +16,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import choice, integer, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
@@ -37,14 +35,14 @@ class SupernetSettings:
         epochs: Passes over the training images, >= 1.
         batch_size: Training images per step, >= 2.
         reward_batch_size: Validation images that a reward is measured on, >= 2; None takes
-            ``batch_size``.
+            `batch_size`.
         learning_rate: At the start, > 0; it falls to 0 along half a cosine, per step.
         momentum: In [0, 1).
         weight_decay: L2 penalty on convolution and linear weights, >= 0.
         num_final: Architectures that the sampler proposes at the end, >= 1, of which the one with
             the best accuracy on all validation images is chosen; 1 takes the sampler's own choice.
-        precision: What convolutions and linear layers compute with: ``"float32"``, ``"bfloat16"``
-            or ``"float16"`` (with scaled losses); ``"auto"`` takes float32 on a CPU, and on a GPU
+        precision: What convolutions and linear layers compute with: `"float32"`, `"bfloat16"`
+            or `"float16"` (with scaled losses); `"auto"` takes float32 on a CPU, and on a GPU
             bfloat16 where it has it and else float16.
 
     Raises:
@@ -65,35 +63,17 @@ class SupernetSettings:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_final"):
-            integer(name, getattr(self, name))
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            number(name, getattr(self, name))
+        for name, least in (("epochs", 1), ("batch_size", 2), ("num_final", 1)):
+            integer(name, getattr(self, name), least=least)
         if self.reward_batch_size is not None:
-            integer("reward_batch_size", self.reward_batch_size)
-        for name, valid, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            (
-                "reward_batch_size",
-                self.reward_batch_size is None or self.reward_batch_size >= 2,
-                "at least 2 or None",
-            ),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive and finite"),
-            ("momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "finite and >= 0"),
-            ("num_final", self.num_final >= 1, "at least 1"),
-            (
-                "precision",
-                self.precision in ("auto", "float32", "bfloat16", "float16"),
-                "'auto', 'float32', 'bfloat16' or 'float16'",
-            ),
-        ):
-            if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+            integer("reward_batch_size", self.reward_batch_size, least=2)
+        number("learning_rate", self.learning_rate, above=0.0)
+        number("momentum", self.momentum, least=0.0, below=1.0)
+        number("weight_decay", self.weight_decay, least=0.0)
+        choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)
 
 
@@ -135,12 +115,12 @@ class SupernetSearch:
     .. math:: w \leftarrow w - \alpha \nabla_w L(f_a(X_t, w))
 
     and then tells the sampler the accuracy of a on a batch of validation images. With the sampler
-    :class:`~hotnas_torch.hierarchy.Uniform` this is single-path one-shot training, with
-    :class:`~hotnas_torch.hierarchy.TreeSampler` the tree search of the paper.
+    `Uniform` this is single-path one-shot training, with
+    `TreeSampler` the tree search of the paper.
 
-    With ``checkpoint``, everything is written to a file after each epoch, in one step, and a search
+    With `checkpoint`, everything is written to a file after each epoch, in one step, and a search
     that was interrupted continues from there and ends as it would have uninterrupted on the same
-    machine. The file holds tensors and plain values only and is read with ``weights_only=True``.
+    machine. The file holds tensors and plain values only and is read with `weights_only=True`.
 
     Args:
         supernet: The shared weights; trained in place, on its device.
@@ -193,8 +173,8 @@ class SupernetSearch:
     ) -> None:
         if len(nets) != sampler.num_architectures:
             raise ValueError(
-                f"nets must hold the {sampler.num_architectures} architectures of the sampler, got "
-                f"{len(nets)}."
+                f"nets must hold the {sampler.num_architectures} architectures of the sampler; got "
+                f"{len(nets)}"
             )
         for name, expected in (
             ("input_channels", data.input_shape[0]),
@@ -202,8 +182,8 @@ class SupernetSearch:
         ):
             if getattr(supernet, name) != expected:
                 raise ValueError(
-                    f"supernet must have {name}={expected} for {data.name!r}, got "
-                    f"{getattr(supernet, name)}."
+                    f"supernet must have {name}={expected} for {data.name!r}; got "
+                    f"{getattr(supernet, name)}"
                 )
         self.supernet = supernet
         self.nets = list(nets)
@@ -243,7 +223,7 @@ class SupernetSearch:
         progress: bool = True,
         every_epoch: Callable[[SupernetEpoch], None] | None = None,
     ) -> SupernetResult:
-        """Trains until all epochs are done, and chooses.
+        """Train until all epochs are done, and choose.
 
         Args:
             progress: Show a progress bar on a terminal.
@@ -306,7 +286,7 @@ class SupernetSearch:
         if not math.isfinite(loss):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
-                "learning_rate may help)."
+                "learning_rate may help)"
             )
         if len(self.epochs) + 1 == self.settings.epochs:
             self.sampler.set_progress(1.0)
@@ -314,7 +294,7 @@ class SupernetSearch:
         return SupernetEpoch(loss, rewards / len(starts), self.nets[greedy].spec)
 
     def _descend(self, path: Sequence[int], images: Tensor, labels: Tensor) -> Tensor:
-        """Takes a step on the weights of a path, and returns its loss."""
+        """Take a step on the weights of a path, and return its loss."""
         with self._autocast():
             loss = functional.cross_entropy(self.supernet.follow(images, path), labels)
         self._optimizer.zero_grad(set_to_none=True)
@@ -346,7 +326,7 @@ class SupernetSearch:
         return SupernetResult(*measured[0], tuple(measured))
 
     def _measure(self, place: int, source: ImageSource) -> float:
-        """Returns the accuracy of a network on all images, with the shared weights."""
+        """Return the accuracy of a network on all images, with the shared weights."""
         self.supernet.eval()
         everything = torch.arange(len(source))
         batches = list(everything.tensor_split(math.ceil(len(source) / _EVALUATION_BATCH)))
@@ -357,7 +337,7 @@ class SupernetSearch:
         return correct / len(source)
 
     def accuracies(self) -> Tensor:
-        """Returns the accuracy of every network on all validation images, with the shared weights.
+        """Return the accuracy of every network on all validation images, with the shared weights.
 
         Returns:
             (N,) float64, in [0, 1].

@@ -1,4 +1,4 @@
-"""Batched optimal-transport ops, each with a compiled core and a torch text of the same.
+"""Batched optimal-transport ops, each compiled and as a reference implementation in torch.
 
 These functions take tensors with exactly one batch dimension and check little; `hotnas_torch.ot` is
 the checked and documented way in.

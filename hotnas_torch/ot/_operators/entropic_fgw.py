@@ -1,6 +1,7 @@
+# Over 400 lines: one operator and its derivatives, with the mathematics.
 """Entropic fused Gromov-Wasserstein of a batch of small problems, and its gradients.
 
-Mirror descent ends at a coupling T of ``a`` and ``b`` with ::
+Mirror descent ends at a coupling T of `a` and `b` with ::
 
     (1 - alpha) cost + alpha B(T) + epsilon log T = f 1' + 1 g'
 
@@ -99,15 +100,15 @@ def entropic_fgw(
         inner_tol: L1 row-marginal error at which Sinkhorn stops.
         inner_max_iter: Most Sinkhorn iterations of one step.
         backend: "auto", "ext" or "torch"; see `Operator`.
-        differentiate: "implicit", or "unroll" for the torch text with its steps recorded.
+        differentiate: "implicit", or "unroll" for the reference with its steps recorded.
 
     Returns:
-        ``log_plan`` (B, n, m); duals ``f`` (B, n), ``g`` (B, m); ``residual`` (B,); ``iterations``
-        (B,) int32; ``status`` (B,) int32.
+        `log_plan` (B, n, m); duals `f` (B, n), `g` (B, m); `residual` (B,); `iterations`
+        (B,) int32; `status` (B,) int32.
 
     Differentiability:
-        Mirror descent: ``log_plan``, ``f`` and ``g`` in ``cost``, the structures, the masses and
-        ``alpha``, by implicit differentiation of the equations in the module's docstring, with
+        Mirror descent: `log_plan`, `f` and `g` in `cost`, the structures, the masses and
+        `alpha`, by implicit differentiation of the equations in the module's docstring, with
         sum f - sum g held constant. This is the derivative at convergence; of an item that was
         stopped early it is the same formula at the plan reached, wrong to the order of the
         residual. Items without a solution (status NONFINITE or INFEASIBLE) get NaN.
@@ -158,9 +159,9 @@ def following_plan(
     loss: int,
     pairs: int,
 ) -> Tensor:
-    """The coupling of mirror descent, with its derivative in the masses of absent nodes.
+    """Return the coupling of mirror descent, with its derivative in the masses of absent nodes.
 
-    ``log_plan`` carries it for all others, but is -inf there. The arguments are those of
+    `log_plan` carries it for all others, but is -inf there. The arguments are those of
     `entropic_fgw` and what it returned; the structures are finite also at absent nodes.
 
     Complexity:
@@ -214,7 +215,7 @@ def stationary_objective(
         Shape (B,).
 
     Differentiability:
-        In ``cost``, the structures, the masses and ``alpha`` by the envelope theorem, once.
+        In `cost`, the structures, the masses and `alpha` by the envelope theorem, once.
     """
     value: Tensor = _STATIONARY_OBJECTIVE(
         cost, struct_x, struct_y, a, b, alpha, log_plan, f, g, loss, pairs, backend

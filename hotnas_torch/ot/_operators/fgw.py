@@ -1,3 +1,4 @@
+# Over 400 lines: one operator and its derivatives, with the mathematics.
 """Fused Gromov-Wasserstein of a batch of small problems by conditional gradient."""
 
 from collections.abc import Sequence
@@ -71,14 +72,14 @@ def fgw(
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
-        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n), ``g`` (B, m) of the linearised
-        problem; ``gap`` (B,); ``iterations`` (B,) int32; ``status`` (B,) int32.
+        `plan` (B, n, m); `objective` (B,); duals `f` (B, n), `g` (B, m) of the linearised
+        problem; `gap` (B,); `iterations` (B,) int32; `status` (B,) int32.
 
     Raises:
-        ValueError: There are fewer starts than ``num_starts``.
+        ValueError: There are fewer starts than `num_starts`.
 
     Differentiability:
-        ``objective`` in ``cost``, ``struct_x``, ``struct_y``, ``alpha`` and the masses, by the
+        `objective` in `cost`, `struct_x`, `struct_y`, `alpha` and the masses, by the
         envelope
         theorem at the coupling found: the local optimum is followed, not the choice among several.
         The derivative of the l1 loss at ties is taken as 0. The masses' derivatives are the duals
@@ -175,13 +176,13 @@ def quadratic_cost(
 
 
 def check_starts(num_starts: int, init: Tensor, start_costs: Tensor) -> None:
-    """Raise ValueError unless there are ``num_starts`` starts, at least one."""
+    """Raise ValueError unless there are `num_starts` starts, at least one."""
     given = len(start_costs) if start_costs.numel() else 0
     available = NUM_STRUCTURAL_STARTS + given + (1 if init.numel() else 0)
     if not 1 <= num_starts <= available:
         msg = (
             f"num_starts must be between 1 and {available} (structural starts, init and start_costs"
-            f" together), got {num_starts}; give more start_costs"
+            f" together); got {num_starts}; give more start_costs"
         )
         raise ValueError(msg)
 
@@ -339,7 +340,7 @@ def held_coupling(
     f: Tensor,
     g: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A stationary coupling and its duals, constant to first order; see `held` for the second.
+    """Return a stationary coupling and its duals, constant to first order (second: `held`).
 
     A vertex stays where costs, structures and alpha change a little; any other coupling moves along
     the edge that it lies on, and the duals move with everything.
@@ -396,12 +397,12 @@ def envelope_gradients(
 
     Args:
         grad: Gradient of the objective, shape (B,).
-        cost: As `fgw` got it, like the following five.
-        struct_x: See `fgw`.
-        struct_y: See `fgw`.
-        a: See `fgw`.
-        b: See `fgw`.
-        alpha: See `fgw`.
+        cost: Costs that `fgw` got, shape (B, n, m).
+        struct_x: Structures of the rows, (B, n, n).
+        struct_y: Structures of the columns, (B, m, m).
+        a: Row masses, (B, n).
+        b: Column masses, (B, m).
+        alpha: Trade-offs, (B,).
         plan: Stationary coupling, shape (B, n, m).
         f: Row duals of the problem linearised there, shape (B, n).
         g: Its column duals, shape (B, m).

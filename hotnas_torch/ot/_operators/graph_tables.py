@@ -36,14 +36,14 @@ def cell_distances(
     *,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute fused Gromov-Wasserstein between graph ``index_x[p]`` and graph ``index_y[p]``.
+    """Compute fused Gromov-Wasserstein between graph `index_x[p]` and graph `index_y[p]`.
 
     The node cost is label_cost[labels_x_i, labels_y_j] + sum_k |features_x_ik - features_y_jk|. The
     arguments are those of `hotnas_torch.ot._reference.graph_tables.cell_distances`, which is the
     specification.
 
     Args:
-        labels_x: Node labels of the first table, shape (U, n), int64, rows of ``label_cost``.
+        labels_x: Node labels of the first table, shape (U, n), int64, rows of `label_cost`.
         features_x: Node features, shape (U, n, K), already scaled.
         struct_x: Structures, shape (U, n, n).
         a: Masses, shape (U, n). Nodes of zero weight are absent.
@@ -65,11 +65,11 @@ def cell_distances(
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
-        ``objective`` (P,), ``gap`` (P,), ``iterations`` (P,) int32, ``status`` (P,) int32. Not
+        `objective` (P,), `gap` (P,), `iterations` (P,) int32, `status` (P,) int32. Not
         differentiable: a backward pass raises.
 
     Raises:
-        ValueError: There are fewer starts than ``num_starts``.
+        ValueError: There are fewer starts than `num_starts`.
     """
     check_starts(num_starts, a.new_empty(0), start_costs)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _CELL_DISTANCES(
@@ -110,7 +110,7 @@ def network_distances(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Compute exact transport between the cells of network ``index_x[p]`` and of ``index_y[p]``.
+    """Compute exact transport between the cells of network `index_x[p]` and of `index_y[p]`.
 
     The cost is cell_cost[cells_x_s, cells_y_t] + sum_k |features_x_sk - features_y_tk|.
 

@@ -1,8 +1,9 @@
-"""One op in two texts, compiled and torch, behind one call and with one set of derivative rules.
+# Over 400 lines: what every operator shares: dispatch, tracing, derivatives.
+"""One op, compiled and as a reference, behind one call and with one set of derivative rules.
 
-An op itself has no derivative: it is a black box to autograd, to the transforms of ``torch.func``
-and to ``torch.compile``, on tensors that nothing tracks. What is known about the derivatives of its
-outputs surrounds it as one ``torch.autograd.Function`` for both texts (`Operator`).
+An op itself has no derivative: it is a black box to autograd, to the transforms of `torch.func`
+and to `torch.compile`, on tensors that nothing tracks. What is known about the derivatives of its
+outputs surrounds it as one `torch.autograd.Function` for both (`Operator`).
 """
 
 from collections.abc import Callable, Sequence
@@ -51,24 +52,24 @@ STEPS_DEPEND_ON_VALUES = 'differentiate="unroll" records steps whose number depe
 """Why neither torch.vmap nor one graph of a tracer can take them."""
 
 _NAMESPACE = "hotnas_text"
-_TEXTS = Library(_NAMESPACE, "FRAGMENT")
-"""The torch texts as ops, so that tracers and vmap need not follow their loops."""
+_REFERENCES = Library(_NAMESPACE, "FRAGMENT")
+"""The reference implementations as ops, so that tracers and vmap need not follow their loops."""
 
 
 class Operator:
-    """An op of the library ``hotnas`` and its torch text, interchangeable.
+    """An op of the library `hotnas` and its reference implementation, interchangeable.
 
     Args:
-        name: Name of the op in ``torch.ops.hotnas``.
-        reference: The torch text, with the annotated positional signature of the op.
+        name: Name of the op in `torch.ops.hotnas`.
+        reference: The same in torch, with the annotated positional signature of the op.
         fake: Shapes and dtypes of the results, from inputs that have no data.
         outputs: Names of the results, for messages.
         shared: Which inputs are tensors without the batch dimension that all others start with;
             None where the items are not in one batch dimension, so that there is no vmap.
-        setup_context: Saves what the rules need, ``(ctx, inputs, output)``: tensors by `save`,
-            anything else as attributes. ``ctx.underived`` names the outputs that have no
-            derivative; a gradient that is not 0 raises there, before ``backward`` is called.
-            ``ctx.name`` is what the message calls the op.
+        setup_context: Saves what the rules need, `(ctx, inputs, output)`: tensors by `save`,
+            anything else as attributes. `ctx.underived` names the outputs that have no
+            derivative; a gradient that is not 0 raises there, before `backward` is called.
+            `ctx.name` is what the message calls the op.
         backward: Gradients of all inputs from those of all outputs, which are None for outputs that
             the loss does not use. Without one, a derivative of any output raises.
         jvp: Tangents of all outputs from those of all inputs, None for constants.
@@ -91,9 +92,9 @@ class Operator:
         self._recorded: Callable[..., Any] = torch.compiler.disable(
             self._reference, reason=STEPS_DEPEND_ON_VALUES
         )
-        _TEXTS.define(name + infer_schema(reference, mutates_args=()))
-        _TEXTS.impl(name, self._reference, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_TEXTS)
+        _REFERENCES.define(name + infer_schema(reference, mutates_args=()))
+        _REFERENCES.impl(name, self._reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_REFERENCES)
         if _ext.loaded:
             torch.library.register_fake(f"hotnas::{name}", fake)
         self._attached = attached(
@@ -111,21 +112,21 @@ class Operator:
 
         Args:
             *inputs: As the op takes them; the first one decides the device.
-            backend: "ext" for the compiled op, "torch" for the torch text, "auto" for the compiled
+            backend: "ext" for the compiled op, "torch" for the reference, "auto" for the compiled
                 op where it is loaded and has kernels for the tensors' device.
-            differentiate: "implicit" for the op's derivative rules; "unroll" runs the torch text
+            differentiate: "implicit" for the op's derivative rules; "unroll" runs the reference
                 and lets autograd record its steps.
 
         Raises:
-            ValueError: ``backend`` or ``differentiate`` is none of these, or "ext" is asked for
+            ValueError: `backend` or `differentiate` is none of these, or "ext" is asked for
                 and cannot serve.
-            RuntimeError: Steps shall be recorded under ``torch.vmap``.
+            RuntimeError: Steps shall be recorded under `torch.vmap`.
         """
         compiled = self._uses_extension(backend, inputs[0].device)
         if differentiate == "unroll":
             if backend == "ext":
                 msg = (
-                    'differentiate="unroll" records the steps of the torch text, which'
+                    'differentiate="unroll" records the steps of the reference, which'
                     ' backend="ext" does not take; use backend="auto"'
                 )
                 raise ValueError(msg)
@@ -137,7 +138,7 @@ class Operator:
                 raise RuntimeError(msg)
             return self._recorded(*inputs)
         if differentiate != "implicit":
-            msg = f'differentiate must be "implicit" or "unroll", got {differentiate!r}'
+            msg = f'differentiate must be "implicit" or "unroll"; got {differentiate!r}'
             raise ValueError(msg)
         return self._attached(*inputs, compiled)
 
@@ -161,7 +162,7 @@ class Operator:
                 _ext.warn_of_absence(device)
             return serves
         if backend != "ext":
-            msg = f'backend must be "auto", "ext" or "torch", got {backend!r}'
+            msg = f'backend must be "auto", "ext" or "torch"; got {backend!r}'
             raise ValueError(msg)
         if not _ext.loaded:
             msg = f'backend="ext" needs the compiled core, but {_ext.reason}; use backend="auto"'
@@ -316,7 +317,7 @@ def save(ctx: Any, *tensors: Tensor) -> None:
     """Save tensors for the backward pass and for forward mode.
 
     Raises:
-        RuntimeError: One was made under ``torch.inference_mode``.
+        RuntimeError: One was made under `torch.inference_mode`.
     """
     if any(tensor.is_inference() for tensor in tensors):
         msg = (
@@ -329,7 +330,7 @@ def save(ctx: Any, *tensors: Tensor) -> None:
 
 
 def is_tracked(*values: Any) -> bool:
-    """Whether autograd records, or forward mode or a transform of ``torch.func`` follows, a tensor.
+    """Whether autograd records, or forward mode or a transform of `torch.func` follows, a tensor.
 
     Args:
         *values: Tensors, and anything else, which is not tracked.
@@ -347,7 +348,7 @@ def is_tracked(*values: Any) -> bool:
 
 
 def is_vmapped(*values: Any) -> bool:
-    """Whether a tensor stands for the items of a ``torch.vmap``, so that it has no one value."""
+    """Whether a tensor stands for the items of a `torch.vmap`, so that it has no one value."""
     of = torch._C._functorch
     for value in values:
         if not isinstance(value, Tensor):
@@ -375,10 +376,10 @@ def has_values(*tensors: Tensor) -> bool:
 
 
 def plain(value: Tensor) -> Tensor:
-    """The values of a tensor alone, which nothing tracks.
+    """Return the values of a tensor alone, which nothing tracks.
 
     Raises:
-        RuntimeError: It stands for the items of a ``torch.vmap``.
+        RuntimeError: It stands for the items of a `torch.vmap`.
     """
     if is_vmapped(value):
         msg = "a tensor that torch.vmap maps has no one value here; call in a loop over the items"
@@ -390,7 +391,7 @@ def plain(value: Tensor) -> Tensor:
 
 
 def along(slopes: Sequence[Tensor | None], tangents: Sequence[Tensor | None]) -> Tensor:
-    """Derivative of one number per item along tangents: inner products with its slopes.
+    """Return the derivative of one number per item along tangents: inner products with its slopes.
 
     Args:
         slopes: Derivatives in each input, shape (B, ...); None where the tangent is.
@@ -484,7 +485,7 @@ class _Held(torch.autograd.Function):
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function run in the dtype of its inputs, also under ``torch.autocast``."""
+    """Make a function run in the dtype of its inputs, also under `torch.autocast`."""
 
     @wraps(function)
     def exact(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -510,7 +511,7 @@ def _joined(gradient: Tensor | None, zero: Tensor, shape: torch.Size | None) -> 
 
 
 def _folded(value: Any, dim: int | None, size: int, *, shared: bool) -> Any:
-    """An input with the mapped dimension at the front of its batch dimension."""
+    """Return an input with the mapped dimension at the front of its batch dimension."""
     if not isinstance(value, Tensor):
         return value
     if shared:
@@ -574,7 +575,7 @@ def _refuse_mapped(
     return _refuse(grad, plan, message), None
 
 
-_TEXTS.define("refuse(Tensor grad, Tensor? plan, str message) -> Tensor")
-_TEXTS.impl("refuse", _refuse_now, "CompositeExplicitAutograd")
-torch.library.register_fake(f"{_NAMESPACE}::refuse", _refuse_fake, lib=_TEXTS)
-torch.library.register_vmap(f"{_NAMESPACE}::refuse", _refuse_mapped, lib=_TEXTS)
+_REFERENCES.define("refuse(Tensor grad, Tensor? plan, str message) -> Tensor")
+_REFERENCES.impl("refuse", _refuse_now, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{_NAMESPACE}::refuse", _refuse_fake, lib=_REFERENCES)
+torch.library.register_vmap(f"{_NAMESPACE}::refuse", _refuse_mapped, lib=_REFERENCES)

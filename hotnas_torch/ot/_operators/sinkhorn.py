@@ -46,29 +46,29 @@ def sinkhorn(
     backend: Backend = "auto",
     differentiate: Differentiate = "implicit",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Minimise <cost, T> + epsilon * sum T (log T - 1) over the couplings T of ``a`` and ``b``.
+    """Minimise <cost, T> + epsilon * sum T (log T - 1) over the couplings T of `a` and `b`.
 
     Args:
         cost: Costs, shape (B, n, m), float32 or float64.
         a: Row masses, shape (B, n). Nodes of zero weight are absent.
-        b: Column masses, shape (B, m), with the same sum as ``a``.
+        b: Column masses, shape (B, m), with the same sum as `a`.
         epsilon: Weight of the entropy, in units of the cost, > 0.
         tol: L1 error to stop at, of the row and of the column masses of the plan.
         max_iter: Most iterations of an item.
         backend: "auto", "ext" or "torch"; see `Operator`.
-        differentiate: "implicit", or "unroll" for the torch text with its iterations recorded.
+        differentiate: "implicit", or "unroll" for the reference with its iterations recorded.
 
     Returns:
-        Duals ``f`` (B, n), ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the larger L1
-        error of the row and column masses; ``iterations`` (B,) int32; ``status`` (B,) int32.
+        Duals `f` (B, n), `g` (B, m), -inf at zero weights; `residual` (B,), the larger L1
+        error of the row and column masses; `iterations` (B,) int32; `status` (B,) int32.
 
     Differentiability:
-        ``f`` and ``g`` in ``cost``, ``a`` and ``b``, by implicit differentiation of the marginal
+        `f` and `g` in `cost`, `a` and `b`, by implicit differentiation of the marginal
         equations, with sum f - sum g held constant (the equations leave one constant open; absent
         nodes do not count in it). The mass of an absent node moves the duals of the others as it
         does in the limit; its own dual is -inf, and has the tangent NaN along its mass. This is
         the derivative at convergence, whatever number of iterations was run. The minimum-norm
-        solution is taken where a small ``epsilon`` makes the equations singular in floating point.
+        solution is taken where a small `epsilon` makes the equations singular in floating point.
         Items without a solution (status NONFINITE or INFEASIBLE) get NaN. Unrolled, it is the
         derivative of the iterations that were run, and masses of 0 that are tracked are refused.
 
@@ -186,7 +186,7 @@ def entropic_objective(
         convergence.
 
     Differentiability:
-        In ``cost``, ``a`` and ``b`` by the envelope theorem: the duals are optimal, so their own
+        In `cost`, `a` and `b` by the envelope theorem: the duals are optimal, so their own
         dependence on the inputs does not count. That saves the linear system that differentiating
         through them takes, and it stays accurate where that system is nearly singular. Second
         derivatives go through the duals, as they must. Unrolled, the first ones do, too.
@@ -298,7 +298,7 @@ def _taken(a: Tensor, b: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
 def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
     """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
 
-    Where ``epsilon`` is large against the costs, duals of its size leave nothing else of the value.
+    Where `epsilon` is large against the costs, duals of its size leave nothing else of the value.
     """
     absent = (a == 0)[:, :, None] | (b == 0)[:, None, :]
     filled = cost.masked_fill(absent, 0)

@@ -22,26 +22,26 @@ __all__ = ["entry_duals", "tangent", "transport"]
 def transport(
     cost: Tensor, a: Tensor, b: Tensor, *, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Minimise <cost, T> over the couplings T of ``a`` and ``b``, exactly.
+    """Minimise <cost, T> over the couplings T of `a` and `b`, exactly.
 
     Args:
         cost: Costs, shape (B, n, m), float32 or float64.
         a: Row masses, shape (B, n). Nodes of zero weight are absent.
-        b: Column masses, shape (B, m), with the same sum as ``a``.
+        b: Column masses, shape (B, m), with the same sum as `a`.
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
-        ``plan`` (B, n, m), a vertex of the transport polytope; ``objective`` (B,); duals ``f`` (B,
-        n) and ``g`` (B, m), up to one constant per item; ``iterations`` (B,) int32, augmenting
-        paths; ``status`` (B,) int32.
+        `plan` (B, n, m), a vertex of the transport polytope; `objective` (B,); duals `f` (B,
+        n) and `g` (B, m), up to one constant per item; `iterations` (B,) int32, augmenting
+        paths; `status` (B,) int32.
 
     Differentiability:
-        ``objective`` in ``cost`` (the plan), ``a`` and ``b`` (the duals, without their part along
+        `objective` in `cost` (the plan), `a` and `b` (the duals, without their part along
         (1, ..., 1), a direction in which balanced masses cannot move), by the envelope theorem.
         At degenerate problems this is one of several subgradients. In reverse and in forward mode,
-        and twice in ``cost`` or in the masses, where the second derivative is 0; the mixed one
-        moves the plan, and raises. A backward pass into ``plan``, ``f`` or ``g`` raises; in
-        forward mode the plan has the tangent 0 along ``cost``, the duals along the masses, and NaN
+        and twice in `cost` or in the masses, where the second derivative is 0; the mixed one
+        moves the plan, and raises. A backward pass into `plan`, `f` or `g` raises; in
+        forward mode the plan has the tangent 0 along `cost`, the duals along the masses, and NaN
         else.
 
     Complexity:
@@ -54,7 +54,7 @@ def transport(
 
 
 def tangent(dual: Tensor, masses: Tensor) -> Tensor:
-    """Subtract from ``dual`` (B, n) its mean over the nodes of positive weight."""
+    """Subtract from `dual` (B, n) its mean over the nodes of positive weight."""
     present = masses > 0
     mean = torch.where(present, dual, 0).sum(1) / present.sum(1).clamp_min(1)
     return dual - mean[:, None]
@@ -105,7 +105,7 @@ def entry_duals(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> tup
 
 
 def _slopes(ctx: Any, of_masses: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives of the objective in cost, a and b."""
+    """Return the derivatives of the objective in cost, a and b."""
     cost, a, b, plan, f, g = ctx.saved_tensors
     if of_masses:
         f, g = entry_duals(cost, a, b, f, g)

@@ -1,1 +1,1 @@
-"""Readable torch texts of every op: the specification that the compiled core is held to."""
+"""Reference implementations of every op in plain torch: what the compiled core is held to."""

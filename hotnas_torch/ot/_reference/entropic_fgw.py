@@ -50,10 +50,10 @@ def entropic_fgw(
         inner_max_iter: Most Sinkhorn iterations of one step.
 
     Returns:
-        ``log_plan`` (B, n, m), -inf at zero weights; duals ``f`` (B, n), ``g`` (B, m) of the last
-        Sinkhorn problem; ``residual`` (B,), the larger of the L1 change of the plan in the last
-        step and the residual of its Sinkhorn problem; ``iterations`` (B,) int32, outer steps;
-        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
+        `log_plan` (B, n, m), -inf at zero weights; duals `f` (B, n), `g` (B, m) of the last
+        Sinkhorn problem; `residual` (B,), the larger of the L1 change of the plan in the last
+        step and the residual of its Sinkhorn problem; `iterations` (B,) int32, outer steps;
+        `status` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
 
     Complexity:
         O(n^2 m^2) per step for the gradient plus the Sinkhorn iterations, O(n m) memory per item.

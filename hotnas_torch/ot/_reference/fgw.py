@@ -1,3 +1,4 @@
+# Over 400 lines: one algorithm, read top to bottom.
 """Fused Gromov-Wasserstein by fully corrective conditional gradient.
 
 The coupling is a convex combination of few atoms, the start and the vertices found so far. The pair
@@ -70,7 +71,7 @@ def fgw(
     item is solved in units of its own (`scale`): scaling costs by a power of two, and structures by
     what makes the pair costs follow, scales the results and changes nothing else.
 
-    CONVERGED says that duals which are feasible to the last bit prove a gap of at most ``tol``
+    CONVERGED says that duals which are feasible to the last bit prove a gap of at most `tol`
     times the objective, plus the rounding of the dtype: 8 epsilon times <grad F(T), T> and <grad
     F(T), V>. Where that cannot be proved in the dtype, the status is MAX_ITER.
 
@@ -85,19 +86,19 @@ def fgw(
         start_costs: Costs whose cheapest vertices are starts, shape (R, n, m), or no elements.
         loss: 0 for L(d) = abs(d), 1 for the square.
         pairs: 0 for all i, j, k, l; 1 (directed) for i != k, j != l; 2 (ordered) for i < k, j < l.
-        num_starts: How many starts to use, in the order ``init``, the cheapest vertex of
-            (1 - alpha) cost + alpha * `signature_distance`, that of ``cost`` alone (pointwise), the
-            order-preserving coupling, then ``start_costs``. A start with the support of an earlier
+        num_starts: How many starts to use, in the order `init`, the cheapest vertex of
+            (1 - alpha) cost + alpha * `signature_distance`, that of `cost` alone (pointwise), the
+            order-preserving coupling, then `start_costs`. A start with the support of an earlier
             one would lead to the same result and is passed over. The best objective is kept, the
             first of equals.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
 
     Returns:
-        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n), ``g`` (B, m) of the transport
-        problem linearised at ``plan``, those of absent nodes as in `transport`; ``gap`` (B,), its
-        duality gap, an upper bound of <grad F(T), T - V> for all couplings V; ``iterations`` (B,)
-        int32, transport problems solved over all starts; ``status`` (B,) int32.
+        `plan` (B, n, m); `objective` (B,); duals `f` (B, n), `g` (B, m) of the transport
+        problem linearised at `plan`, those of absent nodes as in `transport`; `gap` (B,), its
+        duality gap, an upper bound of <grad F(T), T - V> for all couplings V; `iterations` (B,)
+        int32, transport problems solved over all starts; `status` (B,) int32.
 
     Complexity:
         O((n + m) n m) per iteration plus one exact transport problem.
@@ -108,7 +109,7 @@ def fgw(
         optimization variants, NeurIPS 2015, algorithm 3.
     """
     if num_starts < 1:
-        msg = f"num_starts must be at least 1, got {num_starts}"
+        msg = f"num_starts must be at least 1; got {num_starts}"
         raise ValueError(msg)
     inputs = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
     status = feasibility(a, b, *inputs, alpha)
@@ -470,7 +471,7 @@ class _Atoms(_Rows):
     def rebalance(self, problem: Problem, fresh: Tensor, enough: Tensor) -> None:
         """Move weight between the atoms, exactly per pair, until their own gap is small.
 
-        Each step moves weight from the atom of steepest slope to the one of least. ``fresh`` is the
+        Each step moves weight from the atom of steepest slope to the one of least. `fresh` is the
         slot that takes part although it has no weight yet. At least one step is made.
         """
         item = torch.arange(len(fresh), device=fresh.device)
@@ -555,7 +556,7 @@ def _descend(
 ) -> _Solution:
     """Run the conditional gradient from one coupling; each item leaves when it is done.
 
-    What is no better than the objective ``known``, shape (B,), needs no proof; NaN is none.
+    What is no better than the objective `known`, shape (B,), needs no proof; NaN is none.
     """
     batch = start.shape[0]
     solution = _Solution.unsolved(problem)

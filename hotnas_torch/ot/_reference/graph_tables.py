@@ -33,13 +33,13 @@ def cell_distances(
     tol: float,
     max_iter: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute fused Gromov-Wasserstein between graph ``index_x[p]`` and graph ``index_y[p]``.
+    """Compute fused Gromov-Wasserstein between graph `index_x[p]` and graph `index_y[p]`.
 
     The node cost is M_ij = label_cost[labels_x_i, labels_y_j] + sum_k |features_x_ik -
     features_y_jk|; everything else is `fgw`.
 
     Args:
-        labels_x: Node labels of the first table, shape (U, n), int64, rows of ``label_cost``.
+        labels_x: Node labels of the first table, shape (U, n), int64, rows of `label_cost`.
         features_x: Node features, shape (U, n, K), already scaled as the cost wants them.
         struct_x: Structures, shape (U, n, n).
         a: Masses, shape (U, n). Nodes of zero weight are absent.
@@ -55,13 +55,13 @@ def cell_distances(
         pairs: 0 all, 1 directed, 2 ordered.
         literal: 1 multiplies M_ij by (n' - 1 - i')(m' - 1 - j'), where n', m' count the nodes that
             have weight and i', j' number them from 0; 0 leaves M as it is.
-        num_starts: As in `fgw`, without an ``init``.
+        num_starts: As in `fgw`, without an `init`.
         start_costs: As in `fgw`, shape (R, n, m) or no elements.
         tol: As in `fgw`.
         max_iter: As in `fgw`.
 
     Returns:
-        ``objective`` (P,), ``gap`` (P,), ``iterations`` (P,) int32, ``status`` (P,) int32.
+        `objective` (P,), `gap` (P,), `iterations` (P,) int32, `status` (P,) int32.
     """
     n, m = a.shape[1], b.shape[1]
     objective, gap = a.new_empty(len(index_x)), a.new_empty(len(index_x))
@@ -106,7 +106,7 @@ def network_distances(
     index_x: Tensor,
     index_y: Tensor,
 ) -> Tensor:
-    """Compute exact transport between the cells of network ``index_x[p]`` and of ``index_y[p]``.
+    """Compute exact transport between the cells of network `index_x[p]` and of `index_y[p]`.
 
     The cost is S_st = cell_cost[cells_x_s, cells_y_t] + sum_k |features_x_sk - features_y_tk|.
 

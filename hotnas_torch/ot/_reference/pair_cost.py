@@ -157,7 +157,7 @@ def pair_cost_change(
     loss: int,
     pairs: int,
 ) -> Tensor:
-    """Derivative of B(plan), shape (B, n, m), along changes of the structures, of their shapes."""
+    """Return the derivative of B(plan), (B, n, m), along changes of the structures."""
     n, m = plan.shape[1:]
     j = torch.arange(m, device=plan.device)[:, None, None]
     k = torch.arange(n, device=plan.device)[None, :, None]

@@ -31,7 +31,7 @@ def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def back(values: Tensor, exponent: Tensor) -> Tensor:
-    """Multiply the items of ``values`` (B, ...) by 2^exponent (B,), in two steps for large ones."""
+    """Multiply the items of `values` (B, ...) by 2^exponent (B,), in two steps for large ones."""
     first = exponent.div(2, rounding_mode="trunc")
     for part in (first, exponent - first):
         factor = power_of_two(part, values.dtype)

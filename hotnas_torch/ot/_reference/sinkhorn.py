@@ -24,7 +24,7 @@ def sinkhorn(
     Args:
         cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are not used.
         a: Row masses, shape (B, n), non-negative.
-        b: Column masses, shape (B, m), with the same sum as ``a``.
+        b: Column masses, shape (B, m), with the same sum as `a`.
         epsilon: Weight of the entropy, in units of the cost, > 0.
         tol: L1 error to stop at, of the row and of the column masses of the plan that the duals
             give as they are stored. Where their rounding keeps it from that, an item stops when the
@@ -32,9 +32,9 @@ def sinkhorn(
         max_iter: Most iterations of an item.
 
     Returns:
-        Duals ``f`` (B, n) and ``g`` (B, m), -inf at zero weights; ``residual`` (B,), the L1 error
-        of the row or of the column masses, whichever is larger; ``iterations`` (B,) int32;
-        ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
+        Duals `f` (B, n) and `g` (B, m), -inf at zero weights; `residual` (B,), the L1 error
+        of the row or of the column masses, whichever is larger; `iterations` (B,) int32;
+        `status` (B,) int32. Items with status NONFINITE or INFEASIBLE are NaN.
 
     Complexity:
         O(n m) time per iteration, O(n m) memory per item.
@@ -49,7 +49,7 @@ def sinkhorn(
 def log_domain_sinkhorn(
     cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float, tol: float, max_iter: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Run `sinkhorn` from given column duals ``g`` (B, m), which may be -inf at zero weights."""
+    """Run `sinkhorn` from given column duals `g` (B, m), which may be -inf at zero weights."""
     unit = cost_unit(epsilon)
     epsilon /= unit
     rows, columns = a != 0, b != 0
@@ -108,7 +108,7 @@ def beyond_dtype(f: Tensor, g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def cost_unit(epsilon: float) -> float:
-    """Return the power of 4 in units of which ``epsilon`` lies between 1/2 and 2.
+    """Return the power of 4 in units of which `epsilon` lies between 1/2 and 2.
 
     In this unit nothing overflows that does not among the caller's numbers. Going to it rounds
     nothing, nor does its root, by which structures that are squared are scaled.

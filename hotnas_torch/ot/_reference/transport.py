@@ -30,7 +30,7 @@ INFEASIBLE = 3
 def transport(
     cost: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    r"""Minimise :math:`\langle C, T \rangle` over the couplings T of ``a`` and ``b``.
+    r"""Minimise :math:`\langle C, T \rangle` over the couplings T of `a` and `b`.
 
     Successive shortest paths on the residual graph (Dijkstra on reduced costs): the first row that
     still has supply sends mass along the cheapest path to a column that still has demand, until no
@@ -43,15 +43,15 @@ def transport(
         cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never
             used for the plan.
         a: Row masses, shape (B, n), non-negative. Zero weight removes the row.
-        b: Column masses, shape (B, m), with the same sum as ``a``.
+        b: Column masses, shape (B, m), with the same sum as `a`.
 
     Returns:
-        ``plan`` (B, n, m); ``objective`` (B,); duals ``f`` (B, n) and ``g`` (B, m) with f_i + g_j
+        `plan` (B, n, m); `objective` (B,); duals `f` (B, n) and `g` (B, m) with f_i + g_j
         <= C_ij and equality on the support (a zero-weight row gets the largest dual that the
         positive columns allow, which makes it the one-sided derivative of the objective in that
         weight, a zero-weight column then what all rows allow; costs of these nodes that are no
-        numbers are passed over, 0 where there is no other); ``iterations`` (B,) int32, the number
-        of augmenting paths; ``status`` (B,) int32. Items with status NONFINITE or INFEASIBLE are
+        numbers are passed over, 0 where there is no other); `iterations` (B,) int32, the number
+        of augmenting paths; `status` (B,) int32. Items with status NONFINITE or INFEASIBLE are
         NaN throughout.
 
     Complexity:

@@ -1,7 +1,5 @@
 """Networks as vectors of zeros and ones, for models that take nothing else."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arguments import integer, kind
 from hotnas_torch.spaces.base import SearchSpace
 
 __all__ = ["AdjacencyEncoding", "PathEncoding"]
@@ -66,13 +65,12 @@ class PathEncoding:
     def __init__(
         self, space: SearchSpace, *, max_length: int | None = None, num_places: int | None = None
     ) -> None:
-        _check_space(space)
+        kind("space", space, SearchSpace)
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
-        if max_length < 0:
-            raise ValueError(f"max_length must be >= 0, got {max_length}.")
-        if num_places is not None and num_places < 1:
-            raise ValueError(f"num_places must be at least 1, got {num_places}.")
+        integer("max_length", max_length, least=0)
+        if num_places is not None:
+            integer("num_places", num_places, least=1)
         self.space = space
         self.max_length = max_length
         self.alphabet = tuple(label for label in space.tree.labels if label not in _NO_OPERATIONS)
@@ -101,7 +99,7 @@ class PathEncoding:
         return list(itertools.chain.from_iterable(products))
 
     def __call__(self, nets: Sequence[Network]) -> Tensor:
-        """Encodes networks of the space as (N, P) float64."""
+        """Encode networks of the space as (N, P) float64."""
         encoded = torch.zeros(len(nets), self.num_columns, dtype=torch.float64)
         places = [
             (row, slot * self._starts[-1] + column)
@@ -172,7 +170,7 @@ class AdjacencyEncoding:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        _check_space(space)
+        kind("space", space, SearchSpace)
         self.space = space
         rows = space.encode(_some_networks(space)).long()
         columns, values = [], []
@@ -186,15 +184,10 @@ class AdjacencyEncoding:
         self.num_columns = len(columns)
 
     def __call__(self, nets: Sequence[Network]) -> Tensor:
-        """Encodes networks of the space as (N, P) float64."""
+        """Encode networks of the space as (N, P) float64."""
         return (self.space.encode(nets)[:, self._columns] == self._values).double()
 
 
-def _check_space(space: object) -> None:
-    if not isinstance(space, SearchSpace):
-        raise TypeError(f"space must be a SearchSpace, got {space!r}.")
-
-
 def _some_networks(space: SearchSpace) -> list[Network]:
-    """Always the same networks, which show what the space holds."""
+    """Return always the same networks, which show what the space holds."""
     return space.sample(_SAMPLE, generator=torch.Generator().manual_seed(0))

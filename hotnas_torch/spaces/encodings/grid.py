@@ -1,12 +1,12 @@
 """The regular grid on the simplex: rounding to it, its points and their neighbours."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
 import torch
 from torch import Tensor
+
+from hotnas_torch.arguments import integer
 
 __all__ = [
     "draw_dirichlet",
@@ -23,7 +23,7 @@ _TOLERANCE = 1e-6
 
 
 def round_to_grid(points: Tensor, total: int) -> Tensor:
-    r"""Rounds points of the simplex to the nearest whole counts.
+    r"""Round points of the simplex to the nearest whole counts.
 
     .. math:: m = N \tilde p, \quad g = N - \sum_i \lfloor m_i \rfloor
 
@@ -35,10 +35,10 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
         total: N, the number of places that hold an operation, >= 0.
 
     Returns:
-        Counts, shape (..., k), int64, summing to ``total``.
+        Counts, shape (..., k), int64, summing to `total`.
 
     Raises:
-        ValueError: ``total`` is negative, or a point is off the simplex; the message gives it.
+        ValueError: `total` is negative, or a point is off the simplex; the message gives it.
 
     Complexity: O(k log k) per point.
 
@@ -49,8 +49,7 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
         >>> round_to_grid(torch.tensor([0.5, 0.3, 0.2]), 4).tolist()
         [2, 1, 1]
     """
-    if total < 0:
-        raise ValueError(f"total must be >= 0, got {total}.")
+    integer("total", total, least=0)
     scaled = total * check_simplex(points)
     whole = (scaled + _GUARD).floor()
     left = total - whole.sum(dim=-1, keepdim=True)
@@ -62,22 +61,22 @@ def round_to_grid(points: Tensor, total: int) -> Tensor:
 
 
 def check_simplex(points: Tensor) -> Tensor:
-    """Returns points (..., k) as float64, or raises a ValueError that names one off the simplex."""
+    """Return points (..., k) as float64, or raise a ValueError that names one off the simplex."""
     points = points.to(torch.float64)
     off = (points.sum(dim=-1) - 1.0).abs() > _TOLERANCE
     wrong = off | ~torch.isfinite(points).all(dim=-1) | (points < -_TOLERANCE).any(dim=-1)
     if bool(wrong.any()):
         place = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
-            "points must be >= 0 and sum to 1 along the last dimension, got "
+            "points must be >= 0 and sum to 1 along the last dimension; got "
             f"{points[place].tolist()}{f' at {list(place)}' if place else ''} (divide counts by "
-            "their sum)."
+            "their sum)"
         )
     return points.clamp_min(0.0)
 
 
 def grid_points(total: int, num_operations: int) -> Tensor:
-    """Returns all counts of ``num_operations`` operations that sum to ``total``.
+    """Return all counts of `num_operations` operations that sum to `total`.
 
     Args:
         total: N >= 0.
@@ -100,7 +99,7 @@ def grid_points(total: int, num_operations: int) -> Tensor:
 
 
 def grid_neighbors(counts: Tensor) -> Tensor:
-    """Returns the counts that differ by one operation exchanged for another.
+    """Return the counts that differ by one operation exchanged for another.
 
     Args:
         counts: (k,) integers >= 0.
@@ -109,14 +108,14 @@ def grid_neighbors(counts: Tensor) -> Tensor:
         (m, k) int64 with m = k - 1 times the number of operations that occur.
 
     Raises:
-        ValueError: ``counts`` is not a vector of integers >= 0.
+        ValueError: `counts` is not a vector of integers >= 0.
 
     Example:
         >>> grid_neighbors(torch.tensor([1, 1, 3])).tolist()
         [[0, 2, 3], [0, 1, 4], [2, 0, 3], [1, 0, 4], [2, 1, 2], [1, 2, 2]]
     """
     if counts.dim() != 1 or counts.is_floating_point() or bool((counts < 0).any()):
-        raise ValueError(f"counts must be a vector of integers >= 0, got {counts!r}.")
+        raise ValueError(f"counts must be a vector of integers >= 0; got {counts!r}")
     unit = torch.eye(len(counts), dtype=torch.int64)
     taken, given = (~unit.bool()).nonzero().T
     moved = counts.long() - unit[taken] + unit[given]
@@ -124,24 +123,22 @@ def grid_neighbors(counts: Tensor) -> Tensor:
 
 
 def num_encodings(total: int, num_operations: int) -> int:
-    """Returns the number of grid points, binomial(N + k - 1, k - 1).
+    """Return the number of grid points, binomial(N + k - 1, k - 1).
 
     Raises:
-        ValueError: ``total`` is negative or ``num_operations`` below 1.
+        ValueError: `total` is negative or `num_operations` below 1.
 
     Example:
         >>> num_encodings(6, 5)
         210
     """
-    if total < 0 or num_operations < 1:
-        raise ValueError(
-            f"total must be >= 0 and num_operations >= 1, got {total} and {num_operations}."
-        )
+    integer("total", total, least=0)
+    integer("num_operations", num_operations, least=1)
     return math.comb(total + num_operations - 1, num_operations - 1)
 
 
 def num_arrangements(counts: Tensor) -> list[int]:
-    """Returns in how many orders the operations can be placed, N! / (n_1! ... n_k!).
+    """Return in how many orders the operations can be placed, N! / (n_1! ... n_k!).
 
     Args:
         counts: (n, k) integers >= 0.
@@ -157,7 +154,7 @@ def num_arrangements(counts: Tensor) -> list[int]:
 
 
 def draw_dirichlet(concentration: Tensor, num: int, *, generator: torch.Generator) -> Tensor:
-    """Draws points of the simplex.
+    """Draw points of the simplex.
 
     Args:
         concentration: (k,), > 0; ones are the uniform distribution.
@@ -171,7 +168,7 @@ def draw_dirichlet(concentration: Tensor, num: int, *, generator: torch.Generato
         ValueError: A concentration is not positive.
     """
     if not bool((concentration > 0).all()):
-        raise ValueError(f"concentration must be positive, got {concentration.tolist()}.")
+        raise ValueError(f"concentration must be positive; got {concentration.tolist()}")
     seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
     # torch.distributions draws from global state only, here on the CPU.
     with torch.random.fork_rng(devices=[]):

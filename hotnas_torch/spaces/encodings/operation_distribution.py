@@ -1,7 +1,5 @@
 """Operation distributions of architectures: encoding, rounding, decoding."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice, kind
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings.grid import (
     check_simplex,
@@ -55,26 +54,26 @@ class OperationEncoding(ABC):
     # --- from architectures -----------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns the encoding: it does not change, and its tables may be large."""
+        """Return the encoding: it does not change, and its tables may be large."""
         del memo
         return self
 
     @abstractmethod
     def of_rows(self, X: Tensor) -> Tensor:
-        """Returns the encodings of rows that ``space.encode`` returned.
+        """Return the encodings of rows that `space.encode` returned.
 
         Args:
             X: (..., d), any dtype.
 
         Returns:
-            (..., k) in the dtype of ``X``, each summing to 1.
+            (..., k) in the dtype of `X`, each summing to 1.
         """
 
     def encode(self, nets: Sequence[Network]) -> Tensor:
-        """Returns the encodings of networks, (n, k) float64.
+        """Return the encodings of networks, (n, k) float64.
 
         Raises:
-            TypeError, ArchitectureError: As ``space.encode``.
+            TypeError, ArchitectureError: As `space.encode`.
         """
         return self.of_rows(self.space.encode(nets))
 
@@ -82,7 +81,7 @@ class OperationEncoding(ABC):
 
     @abstractmethod
     def snap(self, points: Tensor) -> Tensor:
-        """Returns for each point (n, k) the nearest encoding that has architectures, (n, k).
+        """Return for each point (n, k) the nearest encoding that has architectures, (n, k).
 
         Raises:
             ValueError: A point is off the simplex.
@@ -90,11 +89,11 @@ class OperationEncoding(ABC):
 
     @abstractmethod
     def neighbors(self, point: Tensor) -> Tensor:
-        """Returns the encodings next to an encoding (k,), as (m, k)."""
+        """Return the encodings next to an encoding (k,), as (m, k)."""
 
     @abstractmethod
     def decode(self, points: Tensor, *, generator: torch.Generator) -> list[Network]:
-        """Draws one architecture for each point, after rounding it.
+        """Draw one architecture for each point, after rounding it.
 
         Operations are placed in random order, the rest (the wiring) is drawn as the space draws it.
 
@@ -107,13 +106,13 @@ class OperationEncoding(ABC):
         """
 
     def key(self, point: Tensor) -> tuple[float, ...]:
-        """Returns what is equal for two points (k,) exactly when they are the same encoding."""
+        """Return what is equal for two points (k,) exactly when they are the same encoding."""
         return tuple(check_simplex(point).mul(1e6).round().tolist())
 
     def draw(
         self, num: int, *, generator: torch.Generator, concentration: Tensor | None = None
     ) -> Tensor:
-        """Draws points of the simplex from a Dirichlet distribution, not rounded.
+        """Draw points of the simplex from a Dirichlet distribution, not rounded.
 
         Args:
             num: How many.
@@ -134,17 +133,17 @@ class SlotEncoding(OperationEncoding):
     """The encoding of a space in which every placing of operations is an architecture.
 
     Args:
-        space: NAS-Bench-201, DARTS, NAS-Bench-101, NAS-Bench-Macro, or any space whose ``slots``
+        space: NAS-Bench-201, DARTS, NAS-Bench-101, NAS-Bench-Macro, or any space whose `slots`
             are given.
-        cells: For spaces with several searched cells. ``"shared"``: all cells have one and the same
-            encoding, as the paper has it, so N is the size of a cell; ``"joint"``: operations are
+        cells: For spaces with several searched cells. `"shared"`: all cells have one and the same
+            encoding, as the paper has it, so N is the size of a cell; `"joint"`: operations are
             counted and placed over all cells together.
         slots: Which columns of a row hold operations; None takes those that are known.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace.
-        ValueError: It has no places that any operation may fill (see :class:`MemberEncoding`), or
-            ``cells`` is unknown.
+        TypeError: `space` is not a SearchSpace.
+        ValueError: It has no places that any operation may fill (see `MemberEncoding`), or
+            `cells` is unknown.
 
     Complexity: O(n d) tensor operations for n rows, plus building n networks.
 
@@ -164,15 +163,13 @@ class SlotEncoding(OperationEncoding):
         cells: Literal["shared", "joint"] = "shared",
         slots: Slots | None = None,
     ) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
-        if cells not in ("shared", "joint"):
-            raise ValueError(f"cells must be 'shared' or 'joint', got {cells!r}.")
+        kind("space", space, SearchSpace)
+        choice("cells", cells, ("shared", "joint"))
         slots = operation_slots(space) if slots is None else slots
         if slots is None or not slots.free:
             raise ValueError(
                 f"{space!r} has no places that any operation may fill (MemberEncoding finds the "
-                "architectures of an encoding in a list)."
+                "architectures of an encoding in a list)"
             )
         self.space = space
         self.cells = cells
@@ -181,24 +178,24 @@ class SlotEncoding(OperationEncoding):
         self.total = len(self.slots.blocks[0])
 
     def of_rows(self, X: Tensor) -> Tensor:
-        """Returns the encodings of rows (..., d), averaged over the cells of an architecture."""
+        """Return the encodings of rows (..., d), averaged over the cells of an architecture."""
         return self.slots.shares(X)
 
     def num_encodings(self) -> int:
-        """Returns the number of encodings, binomial(N + k - 1, k - 1)."""
+        """Return the number of encodings, binomial(N + k - 1, k - 1)."""
         return num_encodings(self.total, self.num_operations)
 
     def snap(self, points: Tensor) -> Tensor:
-        """Returns the nearest grid points (Eq. 1), (n, k) float64."""
+        """Return the nearest grid points (Eq. 1), (n, k) float64."""
         return round_to_grid(points, self.total).double() / self.total
 
     def neighbors(self, point: Tensor) -> Tensor:
-        """Returns the grid points that exchange one operation for another, (m, k)."""
+        """Return the grid points that exchange one operation for another, (m, k)."""
         counts = round_to_grid(point, self.total)
         return grid_neighbors(counts).double() / self.total
 
     def decode(self, points: Tensor, *, generator: torch.Generator) -> list[Network]:
-        """Draws one architecture per point with exactly the rounded counts in every block.
+        """Draw one architecture per point with exactly the rounded counts in every block.
 
         Where places may be empty (NAS-Bench-101), the wiring says how many are not, and the point
         is rounded to that many operations.
@@ -213,7 +210,7 @@ class SlotEncoding(OperationEncoding):
         return self.space.decode(rows)
 
     def _arrange(self, points: Tensor, filled: Tensor, generator: torch.Generator) -> Tensor:
-        """Shuffles each row's rounded operations over its filled places, (n, N) int64."""
+        """Shuffle each row's rounded operations over its filled places, (n, N) int64."""
         num, places = filled.shape
         sizes = filled.sum(dim=1)
         counts = torch.zeros(num, self.num_operations, dtype=torch.int64)
@@ -228,7 +225,7 @@ class SlotEncoding(OperationEncoding):
         return torch.empty_like(ordered).scatter_(1, order, ordered)
 
     def sample(self, points: Tensor, *, generator: torch.Generator) -> list[Network]:
-        """Draws every operation independently from its point (Eq. 2), and the wiring.
+        """Draw every operation independently from its point (Eq. 2), and the wiring.
 
         Args:
             points: (n, k), on the simplex; not rounded.
@@ -263,7 +260,7 @@ class SlotEncoding(OperationEncoding):
 class MemberEncoding(OperationEncoding):
     """The encodings of listed architectures, for spaces in which not every encoding has some.
 
-    Made for the part of a space that a table holds (:class:`~hotnas_torch.spaces.Subset`) and for
+    Made for the part of a space that a table holds (`Subset`) and for
     spaces with constraints. Points are rounded to the nearest encoding of a member, in l1. Where a
     space chooses no operations, all its networks share one encoding.
 
@@ -271,7 +268,7 @@ class MemberEncoding(OperationEncoding):
         space: A space of at most 131,072 networks.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace.
+        TypeError: `space` is not a SearchSpace.
         ValueError: It has more networks.
 
     Complexity: one row per network to build; O(E k) per point with E distinct encodings.
@@ -284,13 +281,12 @@ class MemberEncoding(OperationEncoding):
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+        kind("space", space, SearchSpace)
         size = space.size()
         if size > _MOST_MEMBERS:
             raise ValueError(
-                f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated, got "
-                f"{size:,} of {space!r} (pass slots= to SlotEncoding)."
+                f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated; got "
+                f"{size:,} of {space!r} (pass slots= to SlotEncoding)"
             )
         self.space = space
         self.slots = operation_slots(space)
@@ -305,21 +301,21 @@ class MemberEncoding(OperationEncoding):
             self._holders[encoding].append(member)
 
     def of_rows(self, X: Tensor) -> Tensor:
-        """Returns the encodings of rows (..., d); of empty places none counts."""
+        """Return the encodings of rows (..., d); of empty places none counts."""
         if self.slots is None:
             return X.new_ones((*X.shape[:-1], 1))
         return self.slots.shares(X)
 
     def num_encodings(self) -> int:
-        """Returns the number of distinct encodings of members."""
+        """Return the number of distinct encodings of members."""
         return len(self._points)
 
     def snap(self, points: Tensor) -> Tensor:
-        """Returns the nearest encodings of members, (n, k) float64, the first of equally near."""
+        """Return the nearest encodings of members, (n, k) float64, the first of equally near."""
         return self._points[self._nearest(points)]
 
     def neighbors(self, point: Tensor) -> Tensor:
-        """Returns the nearest other encodings, at most k (k - 1), nearest first."""
+        """Return the nearest other encodings, at most k (k - 1), nearest first."""
         own = self._nearest(point[None])
         distances = (self._points - self._points[own]).abs().sum(dim=1)
         order = distances.argsort(stable=True)
@@ -327,7 +323,7 @@ class MemberEncoding(OperationEncoding):
         return self._points[order[order != own][:num]]
 
     def decode(self, points: Tensor, *, generator: torch.Generator) -> list[Network]:
-        """Draws one of the members of each point's nearest encoding."""
+        """Draw one of the members of each point's nearest encoding."""
         nearest = self._nearest(points).tolist()
         chance = _random((len(nearest),), generator).tolist()
         holders = [self._holders[place] for place in nearest]
@@ -345,10 +341,10 @@ class MemberEncoding(OperationEncoding):
 
 
 def encoding_of(space: SearchSpace) -> SlotEncoding | MemberEncoding:
-    """Returns the encoding of a space: by its slots where any operation fits, else by members.
+    """Return the encoding of a space: by its slots where any operation fits, else by members.
 
     Raises:
-        TypeError: ``space`` is not a SearchSpace.
+        TypeError: `space` is not a SearchSpace.
         ValueError: It has constraints, or no operations, and too many networks to enumerate.
     """
     slots = operation_slots(space)

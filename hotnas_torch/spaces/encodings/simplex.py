@@ -1,7 +1,5 @@
 """Mirror ascent on the probability simplex."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -16,7 +14,7 @@ FLOOR = 1e-5
 def exponentiated_gradient(
     points: Tensor, gradient: Tensor, rate: float | Tensor, *, floor: float = FLOOR
 ) -> Tensor:
-    r"""Takes a step of exponentiated gradient descent.
+    r"""Take a step of exponentiated gradient descent.
 
     .. math:: p_i \leftarrow p_i \exp(-\eta g_i), \quad
         p \leftarrow \max(p, \mathrm{floor}), \quad p \leftarrow p / \sum_i p_i
@@ -52,7 +50,7 @@ def exponentiated_gradient(
 def ascend_simplex(
     function: Callable[[Tensor], Tensor], points: Tensor, *, steps: int = 30, rate: float = 1.0
 ) -> Tensor:
-    """Ascends a function by exponentiated gradients and keeps the best point met from each start.
+    """Ascend a function by exponentiated gradients and keep the best point met from each start.
 
     The gradient is scaled to a largest entry of 1, and the rate falls as 1 / sqrt(step).
 

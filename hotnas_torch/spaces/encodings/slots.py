@@ -1,7 +1,5 @@
 """Where the encoded rows of a space hold operations."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -58,19 +56,19 @@ class Slots:
         return functional.one_hot(values, num + 1).sum(dim=-2)[..., :num]
 
     def shares(self, rows: Tensor) -> Tensor:
-        """The share of each operation, (..., d) -> (..., k); equal ones where there is none."""
+        """Return the share of each operation, (..., d) -> (..., k); equal where there is none."""
         counts = self.counts(rows)
         total = counts.sum(dim=-1, keepdim=True)
         shares = counts.double() / total.clamp_min(1)
         return torch.where(total > 0, shares, 1.0 / counts.shape[-1]).to(rows.dtype)
 
-    def joined(self) -> Slots:
-        """The same slots as one block."""
+    def joined(self) -> "Slots":
+        """Return the same slots as one block."""
         return Slots((tuple(self.columns),), self.operations, self.first, self.free)
 
 
 def operation_slots(space: SearchSpace) -> Slots | None:
-    """Returns where the rows of a space hold operations, or None where it does not choose any."""
+    """Return where the rows of a space hold operations, or None where it does not choose any."""
     if isinstance(space, Subset):
         slots = operation_slots(space.space)
         if slots is None:

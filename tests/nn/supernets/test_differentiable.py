@@ -14,9 +14,8 @@ from hotnas_torch.nn import (
     Skeleton,
     Split,
     digits,
-    sample_connected,
 )
-from hotnas_torch.nn.supernets.differentiable import EdgeDistributions
+from hotnas_torch.nn.supernets.differentiable import EdgeDistributions, sample_connected
 from hotnas_torch.spaces import DARTS, NASBench201
 
 SKELETON = Skeleton(channels=2, num_stages=1, cells_per_stage=1, input_channels=1)

@@ -157,14 +157,14 @@ def test_arguments_are_checked(images, rng):
     with pytest.raises(ValueError, match="net must be '00000000', the only network"):
         alone(images, supernet.space.from_string("00000001"))
     for options, message in (
-        ({"width": 0.0}, "width must be positive"),
-        ({"input_channels": 0}, "input_channels must be an int of at least 1"),
-        ({"num_classes": 1}, "num_classes must be an int of at least 2"),
+        ({"width": 0.0}, "width must be finite and > 0"),
+        ({"input_channels": 0}, "input_channels must be at least 1"),
+        ({"num_classes": 1}, "num_classes must be at least 2"),
         ({"normalization": "group"}, "normalization must be 'batch' or 'running'"),
     ):
         with pytest.raises(ValueError, match=message):
             MAKERS["macro"](generator=rng, **options)
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+    with pytest.raises(TypeError, match=r"generator must be a torch Generator"):
         MAKERS["macro"](generator=0)
     with pytest.raises(ValueError, match="normalization must be"):
         normalization_of("none")

@@ -258,7 +258,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(content, tmp_path, capsy
 def test_supernet_and_data_must_fit(option):
     net = PoolingSupernet(width=0.125, generator=seeded(), **option)
     name = "num_classes" if "num_classes" in option else "input_channels"
-    with pytest.raises(ValueError, match=f"supernet must have {name}=.* for 'digits', got"):
+    with pytest.raises(ValueError, match=f"supernet must have {name}=.* for 'digits'; got"):
         searching(net=net)
 
 

@@ -11,7 +11,7 @@ def inputs() -> tuple[torch.Tensor, ...]:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'"auto", "ext" or "torch", got \'cuda\''):
+    with pytest.raises(ValueError, match=r'"auto", "ext" or "torch"; got \'cuda\''):
         transport(*inputs(), backend="cuda")
 
 
@@ -46,7 +46,7 @@ def test_unrolling_runs_the_torch_text() -> None:
     assert f.grad_fn is not None
     assert "sinkhorn" not in f.grad_fn.name()
     if _ext.loaded:
-        with pytest.raises(ValueError, match="records the steps of the torch text"):
+        with pytest.raises(ValueError, match="records the steps of the reference"):
             sinkhorn(cost, masses, masses, 0.5, 0.0, 3, differentiate="unroll", backend="ext")
 
 

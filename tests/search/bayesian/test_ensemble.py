@@ -112,8 +112,8 @@ def test_equal_targets_are_no_division_by_zero():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_members": 1}, "num_members must be at least 2, got 1"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_members": 1}, "num_members must be at least 2; got 1"),
+        ({"num_layers": 0}, "num_layers must be at least 1; got 0"),
         ({"width": 0}, "width must be at least 1"),
         ({"epochs": -1}, "epochs must be at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

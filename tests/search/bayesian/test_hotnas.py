@@ -279,7 +279,7 @@ def test_the_paper_preset():
         ({"preset": "best"}, ValueError, "preset must be one of default"),
         ({"pending": "ignore"}, ValueError, "pending must be"),
         ({"model": SingleTaskGP}, ValueError, "model_options are settings of the default"),
-        ({"learn_from": -1}, ValueError, "learn_from must be at least 0, got -1"),
+        ({"learn_from": -1}, ValueError, "learn_from must be at least 0; got -1"),
         ({"model_options": {"learn": {1}}}, TypeError, "ready for json"),
     ],
 )

@@ -77,7 +77,7 @@ def test_settings_are_recorded():
     ("settings", "kind", "message"),
     [
         ({"pool_size": 20, "max_pool_size": 10}, ValueError, "at least pool_size, 20, got 10"),
-        ({"refit_every": 0}, ValueError, "refit_every must be at least 1, got 0"),
+        ({"refit_every": 0}, ValueError, "refit_every must be at least 1; got 0"),
         ({"pool_size": 0}, ValueError, "pool_size must be at least 1"),
         ({"distance_options": {"nu": []}}, ValueError, "nu must hold at least one"),
         ({"distance_options": {"nu": {1}}}, TypeError, "ready for json.dumps"),

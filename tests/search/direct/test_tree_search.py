@@ -12,9 +12,9 @@ from hotnas_torch.hierarchy import (
     TreeSampler,
     Uniform,
     flat_tree,
-    halving_tree,
     layer_operations,
 )
+from hotnas_torch.hierarchy.balanced import halving_tree
 from hotnas_torch.search import SamplerSearch, TreeSearch
 from hotnas_torch.search.direct.tree_search import accuracy_rewards, enumerated, rank_rewards
 from hotnas_torch.testing.strategy import StrategyContract

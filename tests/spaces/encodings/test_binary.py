@@ -94,9 +94,9 @@ def test_adjacency_of_nasbench101_is_the_matrix_and_the_operations(rng):
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"space": "nasbench101"}, TypeError, "space must be a SearchSpace, got 'nasbench101'"),
-        ({"max_length": -1}, ValueError, "max_length must be >= 0, got -1"),
-        ({"num_places": 0}, ValueError, "num_places must be at least 1, got 0"),
+        ({"space": "nasbench101"}, TypeError, "space must be a SearchSpace; got 'nasbench101'"),
+        ({"max_length": -1}, ValueError, "max_length must be at least 0; got -1"),
+        ({"num_places": 0}, ValueError, "num_places must be at least 1; got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings, kind, message):

@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from hotnas_torch.spaces.encodings import ascend_simplex, exponentiated_gradient
+from hotnas_torch.spaces.encodings import ascend_simplex
+from hotnas_torch.spaces.encodings.simplex import exponentiated_gradient
 
 
 def random_points(num, k, rng):

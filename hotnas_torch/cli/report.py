@@ -1,0 +1,90 @@
+"""The command `hotnas report`: a search as one HTML file."""
+
+import argparse
+import importlib
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hotnas_torch import spaces
+from hotnas_torch.cli.commands import Parser, add_command, checked
+from hotnas_torch.cli.messages import check_output
+from hotnas_torch.plot.report import write_report
+
+__all__ = ["add_report"]
+
+_EXAMPLES = """\
+examples:
+  hotnas report digits.sqlite                 # writes digits.html
+  hotnas report digits.sqlite --out now.html  # works while the search is running, too
+  hotnas report own.sqlite --space mine:space # the space that mine.py calls space
+"""
+
+
+def add_report(commands: Any) -> None:
+    """Add the command.
+
+    Args:
+        commands: What `add_subparsers` of the program's parser returned.
+    """
+    report = add_command(
+        commands,
+        "report",
+        _report,
+        summary="a search as one HTML file",
+        description="Writes an HTML file that shows a search and needs nothing else.",
+        examples=_EXAMPLES,
+    )
+    report.add_argument("storage", type=Path, metavar="FILE", help="what hotnas search wrote")
+    report.add_argument(
+        "--out", type=Path, metavar="HTML", help="file to write, default the storage's name .html"
+    )
+    report.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    report.add_argument(
+        "--space",
+        metavar="NAME",
+        help="space of the search, where it is not one with its default options: "
+        "MODULE:NAME of a space, or of a function that makes it, in a Python module that is "
+        f"imported; or one of {', '.join(spaces.NAMES)}",
+    )
+
+
+def _report(parser: Parser, arguments: argparse.Namespace) -> None:
+    storage: Path = arguments.storage
+    if not storage.is_file():
+        what = "is a folder" if storage.is_dir() else "is not there"
+        parser.error(f"FILE: {storage} {what}; there is no storage file of that name")
+    out: Path = arguments.out or storage.with_suffix(".html")
+    if out == storage or (out.exists() and out.samefile(storage)):
+        parser.error(f"--out: {out} is the storage itself; name another file")
+    if out.exists() and not arguments.overwrite:
+        parser.error(f"{out} exists; add --overwrite to replace it, or choose --out")
+    check_output("--out", out)
+    space = None if arguments.space is None else _named_space(parser, arguments.space)
+    result = write_report(storage, out, space=space)
+    best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
+    print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")
+
+
+def _named_space(parser: Parser, name: str) -> spaces.SearchSpace:
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        return checked(parser, partial(spaces.get, name), name="--space")
+    # As `python -m` does: modules of the folder in which the command is called.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, spaces.SearchSpace) and callable(found):
+            found = found()
+    # The user's own code, which may fail in any way.
+    except Exception as error:
+        parser.error(f"--space: cannot find {name}: {type(error).__name__}: {error}")
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(found, spaces.SearchSpace):
+        parser.error(f"--space: {name} must be a search space or make one; got {found!r}")
+    return found
