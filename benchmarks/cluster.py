@@ -27,7 +27,8 @@ from benchmarks.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.integrations.ray import RayExecutor
 from hotnas_torch.matrices import GramStore
-from hotnas_torch.matrices.pairwise import Blocks, SolveLog, Tile, Tiling
+from hotnas_torch.matrices.pairwise import Blocks, Tile, Tiling
+from hotnas_torch.matrices.solve_log import SolveLog
 from hotnas_torch.search import HOTNAS, Storage, Trial, run
 
 __all__ = ["PARTS", "Settings", "main"]

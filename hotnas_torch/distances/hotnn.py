@@ -29,18 +29,20 @@ from hotnas_torch.distances._tables.network_tables import (
 )
 from hotnas_torch.distances.ifgw import IFGW, cell_tile_edge
 from hotnas_torch.distances.matching import NetworkMatching
-from hotnas_torch.matrices.gram_file import GramWriter, finished_gram
-from hotnas_torch.matrices.gram_store import GramStore, GramStoreWriter
+from hotnas_torch.matrices.gram_file import finished_gram
+from hotnas_torch.matrices.gram_store import GramStore
+from hotnas_torch.matrices.gram_store_writer import GramStoreWriter
+from hotnas_torch.matrices.gram_writer import GramWriter
 from hotnas_torch.matrices.pairwise import (
     MEMORY_BUDGET,
     Executor,
-    Progress,
     Stages,
     Tiling,
     fill,
     finished_tiles,
     tile_edge,
 )
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 

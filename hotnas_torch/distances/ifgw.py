@@ -25,15 +25,8 @@ from hotnas_torch.distances._tables.envelope import cell_coefficients, envelope
 from hotnas_torch.distances._tables.nested_tables import NestedTables, tables_of
 from hotnas_torch.distances._tables.network_tables import CellCosts
 from hotnas_torch.distances.matching import CellMatching
-from hotnas_torch.matrices.pairwise import (
-    MEMORY_BUDGET,
-    Executor,
-    Progress,
-    Stages,
-    Tiling,
-    fill,
-    tile_edge,
-)
+from hotnas_torch.matrices.pairwise import MEMORY_BUDGET, Executor, Stages, Tiling, fill, tile_edge
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 

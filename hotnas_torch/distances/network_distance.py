@@ -12,7 +12,8 @@ from torch import Tensor
 from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.matrices.pairwise import Progress, distinct_pairs, progress_bar
+from hotnas_torch.matrices.pairwise import distinct_pairs
+from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["KernelTerm", "NetworkDistance"]

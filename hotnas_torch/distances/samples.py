@@ -9,7 +9,8 @@ from torch import Tensor
 from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
 from hotnas_torch.distances.hotnn import HOTNN
-from hotnas_torch.matrices.pairwise import Executor, Progress, distinct_pairs, straight_pairs
+from hotnas_torch.matrices.pairwise import Executor, distinct_pairs, straight_pairs
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators import network_distances
 
 __all__ = ["sample_distances"]

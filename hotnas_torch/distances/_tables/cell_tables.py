@@ -10,7 +10,8 @@ from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
 from hotnas_torch.distances._tables.envelope import HeldCells
-from hotnas_torch.matrices.pairwise import SolveLog, distinct_pairs
+from hotnas_torch.matrices.pairwise import distinct_pairs
+from hotnas_torch.matrices.solve_log import SolveLog
 from hotnas_torch.ot._operators import Backend, cell_distances, fgw, fgw_backward
 
 __all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
