@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class SolverSettings:
     """
 
     alpha: float
-    pairs: str
+    pairs: Literal["directed", "ordered"]
     literal: bool
     num_starts: int
     tol: float
