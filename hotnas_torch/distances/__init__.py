@@ -8,6 +8,7 @@ from hotnas_torch.distances.ifgw import IFGW
 from hotnas_torch.distances.matching import CellMatching, NetworkMatching
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.distances.otmann import OTMANN
+from hotnas_torch.distances.registry import NAMES, get, kind
 from hotnas_torch.distances.samples import sample_distances
 from hotnas_torch.distances.settings import Solver, Terms
 from hotnas_torch.distances.tree_wasserstein import GramTree, TreeWasserstein
@@ -16,6 +17,7 @@ from hotnas_torch.distances.weisfeiler_lehman import WeisfeilerLehman
 __all__ = [
     "HOTNN",
     "IFGW",
+    "NAMES",
     "OPERATION_KINDS",
     "OTMANN",
     "CellMatching",
@@ -30,5 +32,7 @@ __all__ = [
     "Terms",
     "TreeWasserstein",
     "WeisfeilerLehman",
+    "get",
+    "kind",
     "sample_distances",
 ]
