@@ -28,7 +28,7 @@ USE = textwrap.dedent(
     from hotnas_torch.integrations.ray import RayExecutor
     from hotnas_torch.integrations.optuna import StrategySampler
     from hotnas_torch.integrations.ray.tune import StrategySearcher
-    from hotnas_torch.distances import GramStore
+    from hotnas_torch.matrices import GramStore
     from hotnas_torch.search import RandomSearch
     space = spaces.Pooling()
     strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))

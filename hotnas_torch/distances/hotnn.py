@@ -130,7 +130,7 @@ class HOTNN(NetworkDistance):
             lam=lam,
             eps=eps,
             preset=preset,
-            terms=replace(terms, state_scale=None),
+            terms=terms if terms.state_scale is None else replace(terms, state_scale=None),
             solver=solver,
         )
         self.space = space  # type: ignore[assignment]  # None where a tree alone was passed

@@ -1,7 +1,6 @@
 """What every distance between networks has: calls, parts, matrices in files and stores."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any, ClassVar, NamedTuple
@@ -56,13 +55,13 @@ class KernelTerm(NamedTuple):
     largest: float
 
 
-class NetworkDistance(ABC):
+class NetworkDistance:
     """A distance between networks, made of K parts.
 
     A subclass says in one class what it computes, and has calls, files, stores, devices, clusters,
     kernels, models and the command line. It defines
 
-    - `name`, and `config`, what the values depend on;
+    - `name`, and `config`, what the values depend on; files and stores ask for both;
     - `_tables`, what is worked out once of a list of distinct networks;
     - `_values`, the parts of the distances of pairs of them (or `_block`, of a block).
 
@@ -105,7 +104,7 @@ class NetworkDistance(ABC):
                 [2., 0.]])
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     space: SearchSpace
     parts: tuple[str, ...] = ("distance",)
     kernel_terms: tuple[KernelTerm, ...] = (KernelTerm((0,), 1, 1e-3, 1e3),)
@@ -125,7 +124,6 @@ class NetworkDistance(ABC):
 
     # --- for subclasses ---------------------------------------------------------------------------
 
-    @abstractmethod
     def config(self) -> dict[str, Any]:
         """Return everything that the distances depend on, as JSON-ready values.
 
@@ -376,6 +374,11 @@ class NetworkDistance(ABC):
 
     def _description(self, nets: list[Network], executor: Executor | None) -> Description:
         """Return what a file or a store of these networks says about itself."""
+        if not self.name or type(self).config is NetworkDistance.config:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define name and config, by which a file knows what it"
+                " holds"
+            )
         settings = self.config() | {"compiled": self._compiled}
         if executor is not None and executor.device is not None:
             # Another device rounds differently.

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from hotnas_torch._checks import (
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
 
 __all__ = ["PRESETS", "SOLVER_FIELDS", "TERM_FIELDS", "Solver", "Terms", "settings_from"]
+
+Settings = TypeVar("Settings", "Terms", "Solver")
 
 _NUM_STRATEGIES = 3
 _MOST_ITERATIONS = torch.iinfo(torch.int32).max
@@ -70,12 +72,14 @@ class Terms:
 
     def completed(self, defaults: Self) -> Self:
         """Return these terms with those of `defaults` where a field is None."""
-        missing = {
-            field.name: getattr(defaults, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) is None
-        }
-        return replace(self, **missing)
+        return replace(
+            defaults,
+            **{
+                field.name: value
+                for field in fields(self)
+                if (value := getattr(self, field.name)) is not None
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +161,13 @@ def settings_from(
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__} or None; got {value!r}")
     return (
-        replace(terms or Terms(), **{k: v for k, v in given.items() if k in TERM_FIELDS}),
-        replace(solver or Solver(), **{k: v for k, v in given.items() if k in SOLVER_FIELDS}),
+        _with(terms or Terms(), {k: v for k, v in given.items() if k in TERM_FIELDS}),
+        _with(solver or Solver(), {k: v for k, v in given.items() if k in SOLVER_FIELDS}),
     )
+
+
+def _with(settings: Settings, changes: dict[str, Any]) -> Settings:
+    return replace(settings, **changes) if changes else settings
 
 
 def _set(settings: Terms | Solver, name: str, value: object) -> None:

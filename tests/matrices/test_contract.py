@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -362,13 +361,26 @@ def test_a_distance_of_processors_is_not_sent_to_another_kind_of_device(
         blocks.to(torch.device("cuda"))
 
 
-def test_a_class_that_forgets_something_says_what() -> None:
-    class Nameless(NetworkDistance):
-        def config(self) -> dict[str, Any]:
-            return super().config()
+def test_a_class_that_forgets_something_says_what(nets: list[Network], tmp_path: Path) -> None:
+    class Nothing(NetworkDistance):
+        name = "nothing"
 
-    net = SPACE.sample(1, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(NotImplementedError, match=re.escape("Nameless must define _tables")):
-        Nameless(SPACE)(net)
+    class Nameless(Widths):
+        name = ""
+
+    class Unsettled(NetworkDistance):
+        name = "unsettled"
+        _tables, _values = Widths._tables, Widths._values
+        power = 1.0
+
+    with pytest.raises(NotImplementedError, match="Nothing must define _tables"):
+        Nothing(SPACE)(nets)
+    for distance in (Nameless(SPACE), Unsettled(SPACE)):
+        assert distance(nets).max() > 0
+        with pytest.raises(NotImplementedError, match="must define name and config"):
+            distance.gram(nets, out=tmp_path / "gram.npz")
+        with pytest.raises(NotImplementedError, match="must define name and config"):
+            distance.gram_store(nets, tmp_path / "gram.zarr")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(TypeError, match="space must be a SearchSpace; got str"):
-        Nameless("darts")  # type: ignore[arg-type]
+        Nothing("darts")  # type: ignore[arg-type]
