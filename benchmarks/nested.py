@@ -17,7 +17,7 @@ from benchmarks.measuring.report import Column, Report, Row, Table, number
 from benchmarks.scaling import growth
 from hotnas_torch.arch import NestedCell, Network
 from hotnas_torch.distances import HOTNN
-from hotnas_torch.matrices.pairwise import Progress
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.nago import HNAG, RNAG, FlatThetaSpace, ThetaSpace
 
 __all__ = ["QUICK", "Settings", "draw", "num_operations", "run"]

@@ -32,14 +32,21 @@ if TYPE_CHECKING:
     )
     from hotnas_torch._show_config import show_config
     from hotnas_torch.arch import ArchitectureBatch, Cell, Network, OperationTree
-    from hotnas_torch.distances import HOTNN, IFGW, CellMatching, NetworkMatching
+    from hotnas_torch.distances import (
+        HOTNN,
+        IFGW,
+        CellMatching,
+        NetworkMatching,
+        Solver,
+        Terms,
+    )
     from hotnas_torch.matrices import Gram, load_gram
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         _show_config=("show_config",),
         arch=("ArchitectureBatch", "Cell", "Network", "OperationTree"),
-        distances=("HOTNN", "IFGW", "CellMatching", "NetworkMatching"),
+        distances=("HOTNN", "IFGW", "CellMatching", "NetworkMatching", "Solver", "Terms"),
         matrices=("Gram", "load_gram"),
     )
 
@@ -53,6 +60,8 @@ __all__ = [
     "Network",
     "NetworkMatching",
     "OperationTree",
+    "Solver",
+    "Terms",
     "__version__",
     "arch",
     "cli",

@@ -1,6 +1,8 @@
 """The command `hotnas`: distances and pictures without writing a program."""
 
 import argparse
+import json
+import os
 import sys
 import time
 import warnings
@@ -11,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hotnas_torch import spaces
+from hotnas_torch import distances, spaces
 from hotnas_torch._version import __version__
 from hotnas_torch.arch import Network
 from hotnas_torch.cli.bench import add_bench
@@ -20,7 +22,7 @@ from hotnas_torch.cli.commands import Parser, add_command, add_existing, add_qui
 from hotnas_torch.cli.messages import BadInput, check_output, in_terms_of_options, seed
 from hotnas_torch.cli.report import add_report
 from hotnas_torch.cli.search import add_search
-from hotnas_torch.distances import HOTNN, CellMatching, NetworkMatching
+from hotnas_torch.distances import HOTNN, CellMatching, NetworkDistance, NetworkMatching
 from hotnas_torch.errors import (
     ArchitectureError,
     GramFileError,
@@ -42,7 +44,7 @@ _BAD_INPUT = 2
 _FAILED = 1
 _INTERRUPTED = 130
 
-_METRIC_ARGUMENTS = (
+_HOTNN_ARGUMENTS = (
     "lam",
     "eps",
     "eta",
@@ -54,8 +56,12 @@ _METRIC_ARGUMENTS = (
     "num_starts",
     "tol",
     "max_iter",
+    "preset",
+    "dtype",
+    "backend",
+    "device",
 )
-"""Options that are passed on to the metric where the user gives them."""
+"""Options that are passed on to HOTNN where the user gives them."""
 
 _GRAM_EXAMPLES = """\
 examples:
@@ -64,15 +70,21 @@ examples:
   hotnas gram --space darts --sample 500 --preset paper --dtype float64 --out paper.npz
   hotnas gram --space nasbench101 --sample 20000 --device cuda --out gpu.npz
   hotnas gram --space nasbench101 --sample 100000 --ray auto --store gram.zarr --resume
+  hotnas gram --space nasbench201 --sample 500 --distance tree_wasserstein --out tw.npz
+  hotnas gram --space nasbench201 --sample 500 --distance edit --setting edge_cost=2 --out e.npz
+  hotnas gram --space darts --sample 500 --distance mine:Distance --out mine.npz
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
 An interrupted run leaves gram.npz.partial, which --resume goes on from. With --store the distances
 go to a folder tile by tile and never lie in memory as a whole; there are no pictures then.
+
+The last example computes the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance.
 """
 
 _COMPARE_EXAMPLES = """\
 examples:
   hotnas compare 64-1234-basic 64-41414-basic --space transnas_macro --out compare.png
+  hotnas compare 64-1234-basic 64-41414-basic --space transnas_macro --distance otmann
   hotnas compare --space nasbench201 --out compare.png \\
     '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|' \\
     '|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|'
@@ -169,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add_existing(gram, "run")
     gram.add_argument("--no-pictures", action="store_true", help="write the distances only")
     add_quiet(gram)
-    _add_metric_arguments(gram)
+    _add_distance_arguments(gram)
     add_cluster_arguments(gram, "tile")
 
     compare = add_command(
@@ -184,18 +196,32 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", metavar="B", help="architecture string of the second network")
     compare.add_argument("--out", type=Path, metavar="FILE", help="picture (png, pdf or svg)")
     compare.add_argument("--overwrite", action="store_true", help="replace an existing picture")
-    _add_metric_arguments(compare)
+    _add_distance_arguments(compare)
     for add in (add_search, add_report, add_bench):
         add(commands)
     return parser
 
 
-def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_distance_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--space", required=True, metavar="NAME", help=f"one of {', '.join(spaces.NAMES)}"
     )
-    metric = parser.add_argument_group("metric")
-    metric.add_argument("--preset", choices=("default", "paper"), default="default")
+    distance = parser.add_argument_group("distance")
+    distance.add_argument(
+        "--distance",
+        default=HOTNN.name,
+        metavar="NAME",
+        help=f"one of {', '.join(distances.NAMES)}, or MODULE:CLASS of one's own; default hotnn",
+    )
+    distance.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the distance, value in JSON or text; may be repeated",
+    )
+    metric = parser.add_argument_group("HOTNN")
+    metric.add_argument("--preset", choices=("default", "paper"))
     metric.add_argument("--lam", type=float, help="weight of the node term, default 0.5")
     metric.add_argument("--eps", type=float, help="share of operations, default 0.8")
     metric.add_argument("--eta", type=float, help="share of a cell's position, default by space")
@@ -210,14 +236,14 @@ def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
         const=False,
         help="path lengths in hops, not relative to the longest path",
     )
-    solver = parser.add_argument_group("solver")
+    solver = parser.add_argument_group("solver of HOTNN")
     solver.add_argument("--num-starts", type=int, help="starts per pair of cells")
     solver.add_argument("--tol", type=float, help="relative duality gap at which to stop")
     solver.add_argument("--max-iter", type=int, help="most transports per start")
-    solver.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    solver.add_argument("--backend", choices=("auto", "ext", "torch"), default="auto")
-    solver.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    solver.add_argument("--threads", type=int, metavar="N", help="threads, default all")
+    solver.add_argument("--dtype", choices=("float32", "float64"), help="default float32")
+    solver.add_argument("--backend", choices=("auto", "ext", "torch"), help="default auto")
+    solver.add_argument("--device", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads, default all")
 
 
 def _space(arguments: argparse.Namespace) -> spaces.SearchSpace:
@@ -227,23 +253,45 @@ def _space(arguments: argparse.Namespace) -> spaces.SearchSpace:
         raise BadInput(f"--space: {error}") from error
 
 
-def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
+def _distance(arguments: argparse.Namespace, space: spaces.SearchSpace) -> NetworkDistance:
+    """The distance that the options ask for, HOTNN unless another one is named."""
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise BadInput(f"--threads must be at least 1; got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    given = {name: getattr(arguments, name) for name in _METRIC_ARGUMENTS}
-    try:
-        return HOTNN(
-            space=space,
-            preset=arguments.preset,
-            dtype=getattr(torch, arguments.dtype),
-            backend=arguments.backend,
-            device=arguments.device,
-            **{name: value for name, value in given.items() if value is not None},
+    given = {name: getattr(arguments, name) for name in _HOTNN_ARGUMENTS}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = dict(map(_setting, arguments.setting))
+    if arguments.distance == HOTNN.name:
+        given["dtype"] = getattr(torch, given.get("dtype", "float32"))
+    elif given or getattr(arguments, "task_gpus", None):
+        option = (
+            next(iter(given), "task_gpus").replace("_", "-").replace("normalize", "raw-lengths")
         )
+        raise BadInput(
+            f"--{option} is an option of HOTNN (pass what {arguments.distance} takes as --setting"
+            " NAME=VALUE)"
+        )
+    # As `python -m` does: modules of the folder in which the command is called.
+    sys.path.insert(0, os.getcwd())
+    try:
+        return distances.get(arguments.distance, space=space, **given | settings)
     except (TypeError, ValueError) as error:
-        raise BadInput(str(error)) from error
+        message = str(error)
+        unknown = message.startswith(("name must be", "cannot find"))
+        raise BadInput(f"--distance: {message}" if unknown else message) from error
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise BadInput(f"--setting must be NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 # --- gram -----------------------------------------------------------------------------------------
@@ -251,7 +299,7 @@ def _metric(arguments: argparse.Namespace, space: spaces.SearchSpace) -> HOTNN:
 
 def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
-    metric = _metric(arguments, space)
+    distance = _distance(arguments, space)
     pictures = {} if arguments.out is None else _outputs(arguments)
     if arguments.store is not None:
         _check_folder(arguments.store)
@@ -269,9 +317,9 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
                 "executor": executor,
             }
             if arguments.out is None:
-                metric.gram_store(networks, target, **options)
+                distance.gram_store(networks, target, **options)
             else:
-                distances = metric.gram(networks, out=target, **options)
+                matrix = distance.gram(networks, out=target, **options)
     except ImportError as error:
         raise BadInput(str(error)) from error
     except KeyboardInterrupt as interruption:
@@ -281,9 +329,9 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     if pictures:
         names = [space.to_string(network) for network in networks]
-        title = f"HOTNN distances of {len(networks):,} {space.name} networks"
-        save_figure(plot_heat_map(distances, names, title=title), pictures["heat map"])
-        save_figure(plot_tree(distances, names, title=title), pictures["tree"])
+        title = f"{type(distance).__name__} distances of {len(networks):,} {space.name} networks"
+        save_figure(plot_heat_map(matrix, names, title=title), pictures["heat map"])
+        save_figure(plot_tree(matrix, names, title=title), pictures["tree"])
     if not arguments.quiet:
         print(f"{len(networks):,} networks of {space.name} in {seconds:.1f} s")
         for name, path in {"distances": target, **pictures}.items():
@@ -358,7 +406,7 @@ def _read_networks(path: Path, space: spaces.SearchSpace) -> list[Network]:
 
 def _compare(_: Parser, arguments: argparse.Namespace) -> None:
     space = _space(arguments)
-    metric = _metric(arguments, space)
+    distance = _distance(arguments, space)
     networks = []
     for name, text in (("A", arguments.a), ("B", arguments.b)):
         try:
@@ -373,8 +421,15 @@ def _compare(_: Parser, arguments: argparse.Namespace) -> None:
         if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
             raise BadInput(f"--out: {arguments.out} must end in .png, .pdf or .svg")
         check_output("--out", arguments.out)
-    matching = metric.matching(networks[0], networks[1])
-    cells = _costliest_cells(metric, matching)
+    if not isinstance(distance, HOTNN):
+        if arguments.out is not None:
+            raise BadInput("--out: there is a picture of a coupling of HOTNN only (leave it out)")
+        (x, y), parts = networks, distance.part_distances(networks[:1], networks[1:])
+        named = dict(zip(distance.parts, parts.flatten().tolist(), strict=True))
+        _print_parts(type(distance).__name__, float(distance([x], [y])), named)
+        return
+    matching = distance.matching(networks[0], networks[1])
+    cells = _costliest_cells(distance, matching)
     _print_parts("HOTNN", matching.distance, matching.parts)
     for s, t, cell_matching in cells:
         print()

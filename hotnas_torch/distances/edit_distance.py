@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,6 +125,7 @@ class EditDistance(NetworkDistance):
         0.1
     """
 
+    name = "edit"
     parts = ("edits",)
     kernel_terms = (KernelTerm((0,), 1, 1e-2, 1e3),)
 
@@ -159,6 +160,19 @@ class EditDistance(NetworkDistance):
                 f" nodes; cells of {space!r} have up to {self.num_inner} (pass 'lower' or 'upper')"
             )
         self.method: Literal["exact", "lower", "upper"] = method
+
+    def config(self) -> dict[str, Any]:
+        """Return everything that the distances depend on, as JSON-ready values."""
+        return {
+            **super().config(),
+            "node_cost": self.node_cost,
+            "edge_cost": self.edge_cost,
+            "method": self.method,
+            "tree": self.tree.to_json(),
+        }
+
+    def _tracked(self) -> tuple[Tensor, ...]:
+        return (self.tree.lengths_tensor(),)
 
     def _costs(self) -> Tensor:
         """Costs of changes, (L + 1, L + 1), with a last row and column for no node."""
@@ -376,9 +390,6 @@ class EditDistance(NetworkDistance):
             previous = current
         # Padding is wires, which cost nothing to add or remove: the last entry is the distance.
         return previous[longest]
-
-    def _combine(self, parts: Tensor) -> Tensor:
-        return parts[0]
 
 
 @cache

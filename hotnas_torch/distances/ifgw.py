@@ -6,17 +6,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from hotnas_torch import _ext, ot
+from hotnas_torch import _ext
 from hotnas_torch._checks import (
     Scalar,
     check_items,
     choice,
-    count,
     fraction,
-    not_negative,
     number,
-    usable_device,
-    working_dtype,
 )
 from hotnas_torch.arch import Cell, NestedCell, OperationTree
 from hotnas_torch.distances._tables.blocks import CellBlocks
@@ -24,28 +20,21 @@ from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSetting
 from hotnas_torch.distances._tables.envelope import cell_coefficients, envelope
 from hotnas_torch.distances._tables.nested_tables import NestedTables, tables_of
 from hotnas_torch.distances._tables.network_tables import CellCosts
-from hotnas_torch.distances.matching import CellMatching
-from hotnas_torch.matrices.pairwise import (
-    MEMORY_BUDGET,
-    Executor,
-    Progress,
-    Stages,
-    Tiling,
-    fill,
-    tile_edge,
+from hotnas_torch.distances.matching import CellMatching, match_cells
+from hotnas_torch.distances.settings import (
+    PRESETS,
+    SOLVER_FIELDS,
+    TERM_FIELDS,
+    Solver,
+    Terms,
+    settings_from,
 )
+from hotnas_torch.matrices.pairwise import Executor, Stages, Tiling, fill, tile_edge
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["IFGW"]
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"pairs": "directed", "linear_term": "separable", "normalize": True},
-    "paper": {"pairs": "ordered", "linear_term": "literal", "normalize": False},
-}
-"""What a preset sets where the caller passes nothing."""
-
-_NUM_STRATEGIES = 3
 
 
 @interpreted
@@ -70,30 +59,15 @@ class IFGW:
         tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
         lam: Weight of the node (pointwise) term, in [0, 1]; float or 0-d tensor.
         eps: Share of operations against places in node and pair costs, in [0, 1].
-        pairs: ``"directed"``: all ordered pairs i != k, j != l, independent of the numbering.
-            ``"ordered"``: i < k and j < l in the canonical numbering, the sum of Eq. 9; a
-            coupling that reverses the order pays nothing there, so lam = 0 is refused.
-        linear_term: ``"separable"`` as above, or ``"literal"``: C_ij times (n-1-i)(m-1-j), which
-            is what Eq. 9 prints.
-        normalize: Divide path lengths by the cell's longest path, which bounds H by 1.
-        unreachable: Pair cost where no information flows, finite and >= 0; None takes
-            eps * max D + (1 - eps) * (1 if normalised, else max_nodes - 1), the least number that
-            no finite cost exceeds.
-        max_nodes: Nodes of the largest cell that will ever be compared, which bounds raw path
-            lengths; None takes the space's. Needed with ``normalize=False`` only.
-        num_starts: Starts per pair (signature plan, pointwise plan, order-preserving), 1 to 3; the
-            best objective is kept.
-        tol: Relative duality gap at which a pair is finished, >= 0.
-        max_iter: Most transports per start; reaching it gives a ``ConvergenceWarning``.
-        preset: ``"paper"``: ordered pairs, the literal linear term, raw path lengths. Arguments
-            that are passed win over the preset.
-        device: Where the tables live and the solver runs; results are on it too.
-        dtype: float32 or float64; None takes torch's default.
-        backend: ``"auto"`` (compiled where possible), ``"ext"`` or ``"torch"``.
-        memory_budget: Bytes that may be held beside the result.
+        preset: `"paper"`: ordered pairs, the literal linear term, raw path lengths. What is passed
+            wins over the preset.
+        terms: What the cost is made of; None takes `Terms()`.
+        solver: How and where it is minimised; None takes `Solver()`.
+        **settings: Fields of `Terms` (without `state_scale`) and `Solver` by their names; they win
+            over those of the objects.
 
     Raises:
-        TypeError: An argument of the wrong kind; the message names it.
+        TypeError: An argument of the wrong kind or an unknown setting; the message names it.
         ValueError: An argument out of range; the message names it.
 
     Complexity: a pair costs O(iterations * (n + m) n m); each unordered pair of distinct cells is
@@ -112,6 +86,12 @@ class IFGW:
         (torch.Size([3, 3]), True)
     """
 
+    SETTINGS = (
+        *("space", "tree", "lam", "eps", "preset", "terms", "solver"),
+        *(name for name in (*TERM_FIELDS, *SOLVER_FIELDS) if name != "state_scale"),
+    )
+    """Names of all arguments, those of `**settings` among them."""
+
     def __init__(
         self,
         *,
@@ -119,19 +99,10 @@ class IFGW:
         tree: OperationTree | None = None,
         lam: Scalar = 0.5,
         eps: Scalar = 0.8,
-        pairs: Literal["directed", "ordered"] | None = None,
-        linear_term: Literal["separable", "literal"] | None = None,
-        normalize: bool | None = None,
-        unreachable: Scalar | None = None,
-        max_nodes: int | None = None,
-        num_starts: int = 3,
-        tol: float = 1e-3,
-        max_iter: int = 200,
         preset: Literal["default", "paper"] = "default",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        backend: Literal["auto", "ext", "torch"] = "auto",
-        memory_budget: int = MEMORY_BUDGET,
+        terms: Terms | None = None,
+        solver: Solver | None = None,
+        **settings: Any,
     ) -> None:
         if space is not None and not isinstance(space, SearchSpace):
             raise TypeError(
@@ -145,45 +116,34 @@ class IFGW:
             )
         if space is None and tree is None:
             raise ValueError("space or tree is required: one of them must say what operations cost")
-        defaults = PRESETS[choice("preset", preset, tuple(PRESETS))]
+        terms, solver = settings_from("IFGW", terms, solver, settings, self.SETTINGS)
+        if terms.state_scale is not None:
+            raise ValueError("state_scale is of HOTNN: cells alone have no state (leave it out)")
+        terms = terms.completed(PRESETS[choice("preset", preset, tuple(PRESETS))])
         self.space = space
         self.tree: OperationTree = cast(SearchSpace, space).tree if tree is None else tree
         self.lam = fraction("lam", lam)
         self.eps = fraction("eps", eps)
-        self.pairs = choice("pairs", pairs or defaults["pairs"], ("directed", "ordered"))
-        self.linear_term = choice(
-            "linear_term", linear_term or defaults["linear_term"], ("separable", "literal")
-        )
-        if normalize is not None and not isinstance(normalize, bool):
-            raise TypeError(f"normalize must be a bool; got {type(normalize).__name__}")
-        self.normalize: bool = defaults["normalize"] if normalize is None else normalize
+        self.pairs = cast(Literal["directed", "ordered"], terms.pairs)
+        self.linear_term = cast(Literal["separable", "literal"], terms.linear_term)
+        self.normalize = bool(terms.normalize)
         if self.pairs == "ordered" and number(self.lam) == 0.0:
             raise ValueError(
                 "lam must be > 0 with pairs='ordered': the ordered pairwise term alone is 0 for"
                 " every two cells (take lam > 0 or pairs='directed')"
             )
-        if max_nodes is not None:
-            self.max_nodes: int | None = count("max_nodes", max_nodes)
-        else:
-            self.max_nodes = None if space is None else space.max_nodes
+        self.max_nodes = terms.max_nodes
+        if self.max_nodes is None and space is not None:
+            self.max_nodes = space.max_nodes
         if self.max_nodes is None and not self.normalize:
             raise ValueError(
                 "max_nodes is required with raw path lengths and no space: costs must be bounded"
                 " alike for all cells (pass max_nodes= or space=, or normalize=True)"
             )
-        self.num_starts = count(
-            "num_starts", num_starts, at_most=_NUM_STRATEGIES, why=", the starts there are"
-        )
-        self.tol = float(not_negative("tol", tol))
-        most = torch.iinfo(torch.int32).max  # what the solvers count to
-        self.max_iter = count("max_iter", max_iter, at_most=most)
-        self.dtype = working_dtype(dtype)
-        self.device = usable_device(device)
-        self.backend = choice("backend", backend, ("auto", "ext", "torch"))
-        self.memory_budget = count("memory_budget", memory_budget)
-        self._unreachable = (
-            None if unreachable is None else not_negative("unreachable", unreachable)
-        )
+        self._unreachable = terms.unreachable
+        self.solver = solver
+        self.dtype = cast(torch.dtype, solver.dtype)
+        self.device = cast(torch.device, solver.device)
 
     @property
     def unreachable(self) -> Scalar:
@@ -197,8 +157,9 @@ class IFGW:
 
     @property
     def compiled(self) -> bool:
-        """Whether the compiled solver is used, not its torch text."""
-        return self.backend == "ext" or (self.backend == "auto" and _ext.serves(self.device))
+        """Whether the compiled solver is used, not the reference implementation."""
+        backend = self.solver.backend
+        return backend == "ext" or (backend == "auto" and _ext.serves(self.device))
 
     def config(self) -> dict[str, Any]:
         """Everything that the distances depend on, as JSON-ready values."""
@@ -209,12 +170,12 @@ class IFGW:
             "linear_term": self.linear_term,
             "normalize": self.normalize,
             "unreachable": number(self.unreachable),
-            "num_starts": self.num_starts,
-            "tol": self.tol,
-            "max_iter": self.max_iter,
+            "num_starts": self.solver.num_starts,
+            "tol": self.solver.tol,
+            "max_iter": self.solver.max_iter,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
-            "backend": self.backend,
+            "backend": self.solver.backend,
             "tree": self.tree.to_json(),
         }
 
@@ -303,10 +264,10 @@ class IFGW:
                     alpha=1.0 - number(self.lam),
                     pairs=self.pairs,
                     literal=self.linear_term == "literal",
-                    num_starts=self.num_starts,
-                    tol=self.tol,
-                    max_iter=self.max_iter,
-                    backend=self.backend,
+                    num_starts=self.solver.num_starts,
+                    tol=self.solver.tol,
+                    max_iter=self.solver.max_iter,
+                    backend=self.solver.backend,
                 ),
                 dtype=self.dtype,
                 device=self.device,
@@ -380,7 +341,10 @@ class IFGW:
         num_cols = len(rows) if cols is None else len(cols)
         numbers = len(rows) * num_cols + len(part_rows) * len(part_cols)
         itemsize = torch.empty((), dtype=self.dtype).element_size()
-        if not (len(part_rows) and len(part_cols)) or numbers * itemsize > self.memory_budget:
+        if (
+            not (len(part_rows) and len(part_cols))
+            or numbers * itemsize > self.solver.memory_budget
+        ):
             return tables
         between = self.matrix(
             tables.parts,
@@ -397,7 +361,7 @@ class IFGW:
 
     def cell_edge(self, tables: CellTables) -> int:
         """Side of the tiles that `matrix` cuts."""
-        return tile_edge(self.memory_budget, at_most=cell_tile_edge(tables.cells))
+        return tile_edge(self.solver.memory_budget, at_most=cell_tile_edge(tables.cells))
 
     def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
         """The coupling behind one distance, and the shares that make it up.
@@ -416,46 +380,13 @@ class IFGW:
         """
         pair = self._check_cells("cells", [cell_a, cell_b])
         unique, (position_a, position_b) = unique_cells(pair)
-        row, col = min(position_a, position_b), max(position_a, position_b)
-        tables = self.prepare(unique)
-        with torch.no_grad():
-            factor = tables.linear_factor(row, col)
-            operations = factor * tables.operation_cost(row, col)
-            locations = factor * tables.location_cost(row, col)
-            if row == col:
-                size = unique[row].num_nodes
-                plan = torch.eye(size, dtype=self.dtype) / size
-                objective = 0.0
-            else:
-                result = ot.fgw(
-                    operations + locations,
-                    tables.struct(row),
-                    tables.struct(col),
-                    alpha=1.0 - number(self.lam),
-                    loss="l1",
-                    pairs=self.pairs,
-                    num_starts=self.num_starts,
-                    tol=self.tol,
-                    max_iter=self.max_iter,
-                    backend=self.backend,
-                )
-                result.raise_if_failed()
-                plan = result.plan
-                objective = float(result.objective)
-            lam = number(self.lam)
-            operation = lam * float((plan * operations).sum())
-            location = lam * float((plan * locations).sum())
-            # What is left belongs to the pairs; rounding must not make it negative.
-            pairwise = max(0.0, objective - operation - location)
-        return CellMatching(
-            cell_a=unique[position_a],
-            cell_b=unique[position_b],
-            plan=(plan if position_a <= position_b else plan.T).cpu(),
-            distance=operation + location + pairwise,
-            operation=operation,
-            location=location,
-            pairwise=pairwise,
+        found = match_cells(
+            self.prepare(unique),
+            min(position_a, position_b),
+            max(position_a, position_b),
+            lam=number(self.lam),
         )
+        return found if position_a <= position_b else found.turned()
 
     def check(self, where: str, cell: Cell, known: frozenset[str]) -> None:
         """Check that a cell can be compared; the error says where it stands.

@@ -1,23 +1,39 @@
-"""What the distances have in common that kernels take: parts, matrices, chunks of pairs."""
+"""What every distance between networks has: calls, parts, matrices in files and stores."""
 
-from __future__ import annotations
-
-from abc import ABC, abstractmethod
+import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from os import PathLike
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hotnas_torch import _ext
 from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
+from hotnas_torch.distances.numbered_networks import NumberedNetworks
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.matrices.pairwise import Progress, distinct_pairs, progress_bar
-from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.matrices.comparison import (
+    Comparison,
+    Description,
+    compute,
+    write_gram,
+    write_gram_store,
+)
+from hotnas_torch.matrices.gram_store import GramStore
+from hotnas_torch.matrices.pairwise import (
+    MEMORY_BUDGET,
+    Executor,
+    distinct_pairs,
+)
+from hotnas_torch.matrices.progress import Progress, progress_bar
+from hotnas_torch.ot._operators import Backend
+from hotnas_torch.ot._operators.operator import interpreted, is_tracked
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["KernelTerm", "NetworkDistance"]
 
+_NOT_SHOWN = ("tree", "distance")
 _CHUNK_BYTES = 2**23
 """Bytes that one chunk of pairs takes while it is worked on: about what a processor's cache holds.
 """
@@ -40,29 +56,64 @@ class KernelTerm(NamedTuple):
 
 
 @interpreted
-class NetworkDistance(ABC):
-    """A distance between networks of a space, made of K parts.
+class NetworkDistance:
+    """A distance between networks, made of K parts.
 
-    The matrix between lists of networks is computed from the pairs of networks that differ, each
-    pair once, in chunks of a few megabytes. A pair has the same value, to the bit, whichever other
-    networks it is computed with.
+    A subclass says in one class what it computes, and has calls, files, stores, devices, clusters,
+    kernels, models and the command line. It defines
+
+    - `name`, and `config`, what the values depend on; files and stores ask for both;
+    - `_tables`, what is worked out once of a list of distinct networks;
+    - `_values`, the parts of the distances of pairs of them (or `_block`, of a block).
+
+    And where they differ from what is here: `parts`, `_combine`, `kernel_terms`,
+    `negative_definite`, `_identity`, `_pair_bytes`, `_tracked`. A pair must have the same value, to
+    the bit, whichever other pairs it is computed with; each is asked for once, in one orientation.
 
     Args:
         space: Space of the networks.
 
     Raises:
-        TypeError: ``space`` is no SearchSpace.
+        TypeError: `space` is no SearchSpace.
 
     Attributes:
+        space: Space of the networks. Of `HOTNN` that was made from a tree alone it is None.
+        name: How files, `hotnas_torch.distances.get` and the command line call the distance.
         parts: Names of the K parts.
         kernel_terms: The exponential kernel that goes with the distance: a sum of these terms.
         negative_definite: Whether every part is conditionally negative definite and enters the
             kernel in the first power, so that the kernel is positive semi-definite as it is.
+        dtype: Type of the distances.
+        device: Where they are computed and returned.
+        backend: Which implementation of the solvers is used.
+        memory_budget: Bytes that may be held beside a matrix; decides on the size of its tiles.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> class Cells(NetworkDistance):
+        ...     name = "cells"
+        ...     def config(self):
+        ...         return super().config()
+        ...     def _tables(self, nets):
+        ...         return torch.tensor([float(net.num_cells) for net in nets])
+        ...     def _values(self, tables, i, j):
+        ...         return (tables[i] - tables[j]).abs()[None]
+        >>> space = ht.spaces.TransNASMacro()
+        >>> nets = [space.from_string(text) for text in ("64-1234-basic", "64-111423-basic")]
+        >>> Cells(space)(nets)
+        tensor([[0., 2.],
+                [2., 0.]])
     """
 
-    parts: tuple[str, ...]
-    kernel_terms: tuple[KernelTerm, ...]
+    name: ClassVar[str] = ""
+    space: SearchSpace
+    parts: tuple[str, ...] = ("distance",)
+    kernel_terms: tuple[KernelTerm, ...] = (KernelTerm((0,), 1, 1e-3, 1e3),)
     negative_definite: bool = False
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+    backend: Backend = "auto"
+    memory_budget: int = MEMORY_BUDGET
 
     def __init__(self, space: SearchSpace) -> None:
         if not isinstance(space, SearchSpace):
@@ -74,25 +125,85 @@ class NetworkDistance(ABC):
 
     # --- for subclasses ---------------------------------------------------------------------------
 
+    def config(self) -> dict[str, Any]:
+        """Return everything that the distances depend on, as JSON-ready values.
+
+        A subclass returns `super().config()` and its own settings. Files of another configuration
+        are not gone on with.
+        """
+        return {
+            "distance": self.name,
+            "space": None if self.space is None else self.space.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "backend": self.backend,
+        }
+
+    def _tables(self, nets: Sequence[Network]) -> Any:
+        """Return what `_values` needs to know of distinct networks; can be sent to a process."""
+        raise NotImplementedError(f"{type(self).__name__} must define _tables")
+
+    def _values(self, tables: Any, i: Tensor, j: Tensor) -> Tensor:
+        """Return parts of the distances of pairs of numbers of networks, shape (K, P) from (P,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define _values or _block")
+
+    def _pair_bytes(self, tables: Any) -> int:  # noqa: ARG002
+        """Return the bytes that `_values` holds per pair."""
+        return 256
+
+    def _block(
+        self, tables: Any, rows: Tensor, cols: Tensor, *, progress: Progress = False
+    ) -> Tensor:
+        """Return parts between sorted distinct numbers of networks, (K, r, c) from (r,), (c,)."""
+        num = int(max(rows[-1], cols[-1])) + 1
+        i, j, to_block = distinct_pairs(rows, cols, num)
+        chunk = max(1, _CHUNK_BYTES // self._pair_bytes(tables))
+        values = []
+        with progress_bar(progress, "networks", len(i)) as advance:
+            for small, large in zip(i.split(chunk), j.split(chunk), strict=True):
+                values.append(self._values(tables, small, large))
+                advance(len(small))
+        return torch.stack([to_block(part) for part in torch.cat(values, dim=1)])
+
+    def _combine(self, parts: Tensor) -> Tensor:
+        """Return the distance, shape (...), from its parts, shape (K, ...): their sum."""
+        return parts[0] if len(parts) == 1 else parts.sum(0)
+
     def _identity(self, net: Network) -> str:
-        """A name that networks share only if they are at distance 0 in all parts."""
+        """Return a name that networks share only if they are at distance 0 in all parts."""
         return net.cells[0].key if self.space.repeats_one_cell else net.key
 
-    @abstractmethod
-    def _tables(self, nets: Sequence[Network]) -> Any:
-        """What `_values` needs to know of distinct networks."""
+    def _tracked(self) -> tuple[Tensor, ...]:
+        """Return the tensors in which distances are differentiable."""
+        return ()
 
-    @abstractmethod
-    def _values(self, tables: Any, i: Tensor, j: Tensor) -> Tensor:
-        """Parts of the distances of pairs of numbers of networks, shape (K, P) from (P,)."""
+    def _check(self, name: str, nets: Sequence[Network]) -> list[Network]:
+        """Return a list of networks that can be compared; the error names the item."""
+        checked = check_items(name, nets, Network)
+        for place, net in enumerate(checked):
+            if not self.space.contains(net):
+                raise ArchitectureError(
+                    f"{name}[{place}] with spec {net.spec!r} is not a network of {self.space!r}"
+                    " (a distance compares networks of the space it was made for)"
+                )
+        return checked
 
-    @abstractmethod
-    def _pair_bytes(self, tables: Any) -> int:
-        """Bytes that `_values` holds per pair."""
+    def _compare(self, rows: list[Network], cols: list[Network] | None) -> Comparison:
+        """Return two lists, the second None for the first again, as tables."""
+        return self._numbered(rows, cols)
 
-    @abstractmethod
-    def _combine(self, parts: Tensor) -> Tensor:
-        """The distance, shape (...), from its parts, shape (K, ...)."""
+    def _numbered(self, rows: list[Network], cols: list[Network] | None) -> NumberedNetworks:
+        identities = [self._identity(net) for net in (*rows, *(cols or ()))]
+        found = dict(zip(identities, (*rows, *(cols or ())), strict=True))
+        names = sorted(found)
+        number = {name: place for place, name in enumerate(names)}
+        items = torch.tensor([number[name] for name in identities])
+        return NumberedNetworks(
+            self,
+            self._tables([found[name] for name in names]),
+            items[: len(rows)],
+            None if cols is None else items[len(rows) :],
+        )
 
     # --- matrices ---------------------------------------------------------------------------------
 
@@ -102,23 +213,30 @@ class NetworkDistance(ABC):
         nets_b: Sequence[Network] | None = None,
         *,
         progress: Progress = False,
+        executor: Executor | None = None,
     ) -> Tensor:
-        """Distances between networks.
+        """Return the distances between networks.
 
         Args:
             nets_a: A >= 1 networks of the space.
-            nets_b: B >= 1 networks; None stands for ``nets_a``, at half the work.
-            progress: True shows a bar on stderr.
+            nets_b: B >= 1 networks; None stands for `nets_a`, at half the work.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            executor: Who computes, for example a `hotnas_torch.matrices.DeviceExecutor` or a
+                `hotnas_torch.integrations.ray.RayExecutor`; None is this process. The values are
+                the same to the bit. What requires gradients is always computed here.
 
         Returns:
-            Shape (A, B), float64.
+            Shape (A, B), in `dtype` on `device`. Where `nets_b` is None, symmetric to the bit.
 
         Raises:
-            TypeError: Not a list of networks.
+            TypeError: Not a list of networks; the message names the index.
             ValueError: An empty list.
-            ArchitectureError: A network of another space; the message gives its index.
+            ArchitectureError: A network of another space; the message names the index.
         """
-        return self._combine(self.part_distances(nets_a, nets_b, progress=progress))
+        if executor is None or is_tracked(*self._tracked()):
+            return self._combine(self.part_distances(nets_a, nets_b, progress=progress))
+        rows, cols = self._lists(nets_a, nets_b)
+        return compute(self._compare(rows, cols), progress=progress, executor=executor)
 
     def part_distances(
         self,
@@ -127,41 +245,154 @@ class NetworkDistance(ABC):
         *,
         progress: Progress = False,
     ) -> Tensor:
-        """The parts of the distances, shape (K, A, B) float64; arguments and errors as for a call.
+        """Return the parts of the distances, shape (K, A, B), float64 on the CPU.
 
-        Where ``nets_b`` is None, the matrices are symmetric to the bit.
+        Arguments and errors are those of a call.
         """
-        rows = self._check("nets_a", nets_a)
-        cols = rows if nets_b is None else self._check("nets_b", nets_b)
-        names = sorted(dict((*rows, *cols)).items())
-        number = {name: place for place, (name, _) in enumerate(names)}
-        tables = self._tables([net for _, net in names])
-        row_set, row_place = _numbers(rows, number)
-        col_set, col_place = _numbers(cols, number)
-        i, j, to_block = distinct_pairs(row_set, col_set, len(names))
-        chunk = max(1, _CHUNK_BYTES // self._pair_bytes(tables))
-        values = []
-        with progress_bar(progress, type(self).__name__, len(i)) as advance:
-            for small, large in zip(i.split(chunk), j.split(chunk), strict=True):
-                values.append(self._values(tables, small, large))
-                advance(len(small))
-        found = torch.cat(values, dim=1)
-        block = torch.stack([to_block(part) for part in found])
+        numbered = self._numbered(*self._lists(nets_a, nets_b))
+        row_set, row_place = torch.unique(numbered.row_items, return_inverse=True)
+        col_set, col_place = row_set, row_place
+        if numbered.col_items is not None:
+            col_set, col_place = torch.unique(numbered.col_items, return_inverse=True)
+        block = self._block(numbered.tables, row_set, col_set, progress=progress)
         return block[:, row_place[:, None], col_place]
 
-    def _check(self, name: str, nets: Sequence[Network]) -> list[tuple[str, Network]]:
-        checked = check_items(name, nets, Network)
-        for place, net in enumerate(checked):
-            if not self.space.contains(net):
-                raise ArchitectureError(
-                    f"{name}[{place}] with spec {net.spec!r} is not a network of {self.space!r}"
-                    " (a distance compares networks of the space it was made for)"
-                )
-        return [(self._identity(net), net) for net in checked]
+    def gram(
+        self,
+        nets: Sequence[Network],
+        *,
+        out: str | PathLike[str],
+        progress: Progress = True,
+        resume: bool = True,
+        overwrite: bool = False,
+        take_over: bool = False,
+        executor: Executor | None = None,
+    ) -> Tensor:
+        """Return distances between networks, kept in a file that survives an interruption.
 
+        Finished tiles are appended to `<out>.partial` as they come; the finished file appears at
+        `out` in one step and the partial one is removed. `load_gram` reads the result.
 
-def _numbers(named: list[tuple[str, Network]], number: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """Sorted distinct numbers of networks, and which of them each network is."""
-    numbers = torch.tensor([number[name] for name, _ in named])
-    distinct, place = torch.unique(numbers, return_inverse=True)
-    return distinct, place
+        Args:
+            nets: Networks, at least one.
+            out: File to write (a NumPy `.npz` archive, whatever its name).
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            resume: Go on with an interrupted run of the same computation, and return the file that
+                a finished one left. The result has the same bits as an uninterrupted run.
+            overwrite: Discard what an earlier run left at `out`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
+            executor: As in `__call__`.
+
+        Returns:
+            Distances, shape (len(nets), len(nets)), as `__call__` returns them, without a graph.
+
+        Raises:
+            GramFileError: `out` cannot be written, or there is a file of another computation, a
+                damaged one, or (without `resume`) any; raised before any work, nothing is lost.
+            TypeError, ValueError, ArchitectureError: As `__call__`.
+        """
+        rows = self._check("nets", nets)
+        return write_gram(
+            lambda: self._compare_without_graph(rows),
+            self._description(rows, executor),
+            out=out,
+            progress=progress,
+            resume=resume,
+            overwrite=overwrite,
+            take_over=take_over,
+            executor=executor,
+        ).to(self.device)
+
+    def gram_store(
+        self,
+        nets: Sequence[Network],
+        folder: str | PathLike[str],
+        *,
+        progress: Progress = True,
+        resume: bool = True,
+        overwrite: bool = False,
+        take_over: bool = False,
+        executor: Executor | None = None,
+    ) -> GramStore:
+        """Write distances between networks to a folder, never as a whole in memory.
+
+        The folder is a Zarr group with one file per tile of the upper half of the matrix between
+        distinct networks; a tile is written when it is finished, in one step.
+
+        Args:
+            nets: Networks, at least one.
+            folder: Folder to write, by custom with the suffix `.zarr`.
+            progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+            resume: Go on with an interrupted run of the same computation. The result has the same
+                bits as an uninterrupted run.
+            overwrite: Discard what an earlier run left at `folder`.
+            take_over: Go on with what another process is computing there; that one stops. Without
+                it, the second process is refused; what a dead one left stops nobody.
+            executor: As in `__call__`.
+
+        Returns:
+            The store, open for reading: rows, nearest neighbours and kernel rows on demand.
+
+        Raises:
+            GramFileError: `folder` cannot be written, or holds another computation or (without
+                `resume`) any; raised before any work, nothing is lost.
+            ImportError: zarr is not installed.
+            TypeError, ValueError, ArchitectureError: As `__call__`.
+
+        Complexity: memory of the tables, of what they need first where that fits `memory_budget`,
+            and of the tiles that are on their way.
+        """
+        rows = self._check("nets", nets)
+        description = self._description(rows, executor)
+        # It decides on the tiles, which are the chunks of the store.
+        settings = description.settings | {"memory_budget": self.memory_budget}
+        return write_gram_store(
+            self._compare_without_graph(rows),
+            description._replace(settings=settings),
+            folder=folder,
+            progress=progress,
+            resume=resume,
+            overwrite=overwrite,
+            take_over=take_over,
+            executor=executor,
+        )
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self.config().items() if name not in _NOT_SHOWN}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({arguments})"
+
+    def _lists(
+        self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None
+    ) -> tuple[list[Network], list[Network] | None]:
+        rows = self._check("nets_a", nets_a)
+        return rows, None if nets_b is None else self._check("nets_b", nets_b)
+
+    def _compare_without_graph(self, nets: list[Network]) -> Comparison:
+        with torch.no_grad():
+            return self._compare(nets, None)
+
+    def _description(self, nets: list[Network], executor: Executor | None) -> Description:
+        """Return what a file or a store of these networks says about itself."""
+        if not self.name or type(self).config is NetworkDistance.config:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define name and config, by which a file knows what it"
+                " holds"
+            )
+        settings = self.config() | {"compiled": self._compiled}
+        if executor is not None and executor.device is not None:
+            # Another device rounds differently.
+            settings |= {"device": executor.device.type}
+        names = [
+            json.dumps(net.to_json(), separators=(",", ":"))
+            if self.space is None
+            else self.space.to_string(net)
+            for net in nets
+        ]
+        return Description(settings, names, [net.key for net in nets])
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether the compiled solvers are used, not the reference implementation."""
+        return self.backend == "ext" or (self.backend == "auto" and _ext.serves(self.device))

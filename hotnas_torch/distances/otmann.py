@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import asdict
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -122,6 +123,8 @@ class OTMANN(NetworkDistance):
         (0.041666666667, 0.041666666667)
     """
 
+    name = "otmann"
+
     def __init__(
         self,
         space: SearchSpace,
@@ -169,6 +172,19 @@ class OTMANN(NetworkDistance):
             KernelTerm(tuple(range(count)), 1, 1e3, 1e9),
             KernelTerm(tuple(range(count, 2 * count)), 2, 1e-2, 1e1),
         )
+
+    def config(self) -> dict[str, Any]:
+        """Return everything that the distances depend on, as JSON-ready values."""
+        return {
+            **super().config(),
+            "nu": self.nu.tolist(),
+            "penalty": self.penalty,
+            "output": self.output,
+            "kinds": {label: asdict(kind) for label, kind in self.kinds.items()},
+        }
+
+    def _tracked(self) -> tuple[Tensor, ...]:
+        return (self.nu,)
 
     @property
     def labels(self) -> tuple[str, ...]:

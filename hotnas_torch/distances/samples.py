@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
-from hotnas_torch.distances.hotnn import HOTNN
-from hotnas_torch.matrices.pairwise import Executor, Progress, distinct_pairs, straight_pairs
+from hotnas_torch.distances.network_distance import NetworkDistance
+from hotnas_torch.matrices.pairwise import Executor, distinct_pairs, straight_pairs
+from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators import network_distances
 
 __all__ = ["sample_distances"]
@@ -19,16 +20,16 @@ Name = tuple[str, ...]
 
 
 def sample_distances(
-    metric: HOTNN,
+    metric: NetworkDistance,
     samples_a: Sequence[Sample],
     samples_b: Sequence[Sample] | None = None,
     *,
     progress: Progress = False,
     executor: Executor | None = None,
 ) -> Tensor:
-    r"""Distances between samples of networks, one level above HOTNN.
+    r"""Return distances between samples of networks, one level above networks.
 
-    .. math:: d(A, B) = \min_T \sum_{st} T_{st} \, \mathrm{HOTNN}(a_s, b_t)
+    .. math:: d(A, B) = \min_T \sum_{st} T_{st} \, d(a_s, b_t)
         \quad T 1 = 1/|A|, \; T^\top 1 = 1/|B|
 
     A sample stands for the distribution that it was drawn from: two samples of one generator are
@@ -38,8 +39,8 @@ def sample_distances(
         metric: Distance between networks.
         samples_a: A lists of networks, each of at least one.
         samples_b: B lists; None compares `samples_a` with itself, at half the cost.
-        progress: As for `HOTNN`.
-        executor: As for `HOTNN`.
+        progress: True shows a bar; a callable receives (stage, pairs done, pairs in all).
+        executor: Who computes the distances between networks; None is this process.
 
     Returns:
         Distances >= 0, shape (A, B), in the dtype and on the device of `metric`. Samples of equal
@@ -51,7 +52,7 @@ def sample_distances(
 
     Differentiability: none, the result has no graph.
 
-    Complexity: one HOTNN distance per pair of distinct networks, one transport per pair of
+    Complexity: one distance per pair of distinct networks, one transport per pair of
         distinct samples.
 
     Example:
@@ -102,7 +103,7 @@ def sample_distances(
             features,
             x,
             y,
-            backend=metric.ifgw.backend,
+            backend=metric.backend,
         )
 
     small, large, expand = distinct_pairs(row_set, col_set, len(order))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class GramTree:
         grams: 1 for operations, 2 for pairs as well.
 
     Attributes:
+        groups: Group of every operation.
         leaves: Operations, ``(first, second)`` pairs, and `NOTHING`.
         edges: Name of every edge, by its lower node.
         incidence: (L, E) float64, 1 where an edge is on the way from the root to a leaf.
@@ -63,7 +64,7 @@ class GramTree:
     """
 
     def __init__(self, groups: Mapping[str, str], grams: Literal[1, 2] = 1) -> None:
-        self._groups = dict(groups)
+        self.groups = dict(groups)
         self._members = Counter(groups.values())
         # Per edge, the powers of alpha and 1 - alpha that make its length.
         self._powers: dict[str, tuple[int, int]] = {}
@@ -97,14 +98,14 @@ class GramTree:
         return name
 
     def _path_of(self, label: str) -> list[str]:
-        group = self._groups.get(label)
+        group = self.groups.get(label)
         if group is None or self._members[group] == 1:
             return [self._edge(label, 0, 0)]
         return [self._edge(f"{group} operations", 0, 1), self._edge(label, 1, 0)]
 
     def _path_of_pair(self, first: str, second: str) -> list[str]:
         name = f"{first} -> {second}"
-        of_first, of_second = self._groups[first], self._groups[second]
+        of_first, of_second = self.groups[first], self.groups[second]
         both = f"{' and '.join(sorted({of_first, of_second}))} in pairs"
         if self._members[of_first] == self._members[of_second] == 1:
             if first == second:
@@ -189,6 +190,7 @@ class TreeWasserstein(NetworkDistance):
         0.1
     """
 
+    name = "tree_wasserstein"
     parts = ("operations", "indegrees", "outdegrees")
     kernel_terms = (KernelTerm((0, 1, 2), 1, 1e-3, 1e1),)
     negative_definite = True
@@ -241,6 +243,21 @@ class TreeWasserstein(NetworkDistance):
         largest = _MAX_LAYERS if whole else space.max_nodes
         self.max_layers = largest if max_layers is None else count("max_layers", max_layers)
         self._leaf = {leaf: place for place, leaf in enumerate(self.tree.leaves)}
+
+    def config(self) -> dict[str, Any]:
+        """Return everything that the distances depend on, as JSON-ready values."""
+        return {
+            **super().config(),
+            "grams": self.grams,
+            "weights": [number(weight) for weight in self.weights],
+            "groups": dict(self.tree.groups),
+            "lengths": self.lengths.tolist(),
+            "max_layers": self.max_layers,
+        }
+
+    def _tracked(self) -> tuple[Tensor, ...]:
+        given = (self.alpha, *self.weights, self._lengths)
+        return tuple(value for value in given if isinstance(value, Tensor))
 
     @property
     def lengths(self) -> Tensor:

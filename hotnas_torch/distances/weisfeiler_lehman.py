@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from hotnas_torch._checks import check_items, choice
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.distances._tables.layer_graph import IDENTITIES, NetworkView, layer_graph
+from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
 
@@ -31,8 +33,10 @@ _SECOND_FACTOR = -0x6B2FB644ECCEEE15
 
 
 @interpreted
-class WeisfeilerLehman:
+class WeisfeilerLehman(NetworkDistance):
     """Weisfeiler-Lehman kernel between networks, and the distance that belongs to it.
+
+    A call returns the distance sqrt(2 - 2 k) between the normalised features, `similarity` k.
 
     A network is one labelled graph of layers. At level 0 a layer's label is its operation; at level
     h it is its label at level h - 1 together with the multiset of those of the layers that read it.
@@ -79,19 +83,20 @@ class WeisfeilerLehman:
         torch.Size([2, 3])
     """
 
+    name = "weisfeiler_lehman"
+    kernel_terms = (KernelTerm((0,), 1, 1e-3, 1e1),)
+    # The distance between vectors, whose square is conditionally negative definite.
+    negative_definite = True
+
     def __init__(
         self,
-        *,
         space: SearchSpace,
+        *,
         level: int = 2,
         aggregation: Aggregation | None = None,
         contract: Collection[str] | None = None,
     ) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
-            )
+        super().__init__(space)
         if isinstance(level, bool) or not isinstance(level, int):
             raise TypeError(f"level must be an int; got {level!r}")
         if level < 0:
@@ -101,7 +106,6 @@ class WeisfeilerLehman:
                 "contract must be a collection of labels or None; got the"
                 f" {type(contract).__name__} {contract!r}"
             )
-        self.space = space
         self.level = level
         default = _AGGREGATIONS.get(space.name, "assignment")
         self.aggregation: Aggregation = choice(
@@ -158,11 +162,27 @@ class WeisfeilerLehman:
         labels_b = labels_a if nets_b is None else self.labels(nets_b)
         return level_similarities(labels_a, labels_b, self.aggregation)[-1]
 
-    def __call__(
-        self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None = None
+    def config(self) -> dict[str, Any]:
+        """Return everything that the distances depend on, as JSON-ready values."""
+        return {
+            **super().config(),
+            "level": self.level,
+            "aggregation": self.aggregation,
+            "contract": sorted(self.contract),
+        }
+
+    def _tables(self, nets: Sequence[Network]) -> list[Tensor]:
+        return self.labels(nets)
+
+    def _block(
+        self, tables: list[Tensor], rows: Tensor, cols: Tensor, *, progress: Progress = False
     ) -> Tensor:
-        """The distance sqrt(2 - 2 k) between the normalised features, (A, B) or (A, A), float64."""
-        return (2.0 - 2.0 * self.similarity(nets_a, nets_b)).clamp_min(0.0).sqrt()
+        # Sums of whole numbers, which are exact in any order and either orientation.
+        with progress_bar(progress, "networks", len(rows) * len(cols)) as advance:
+            of_rows, of_cols = ([tables[k] for k in side.tolist()] for side in (rows, cols))
+            similarity = level_similarities(of_rows, of_cols, self.aggregation)[-1]
+            advance(similarity.numel())
+        return (2.0 - 2.0 * similarity).clamp_min(0.0).sqrt()[None]
 
 
 def level_similarities(

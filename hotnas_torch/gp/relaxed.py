@@ -223,10 +223,10 @@ class RelaxedDistances:
             alpha=float(1 - self._lam),
             loss="l1",
             pairs="directed",
-            num_starts=ifgw.num_starts,
-            tol=ifgw.tol,
-            max_iter=ifgw.max_iter,
-            backend=ifgw.backend,
+            num_starts=ifgw.solver.num_starts,
+            tol=ifgw.solver.tol,
+            max_iter=ifgw.solver.max_iter,
+            backend=ifgw.solver.backend,
             validate=False,
         )
         return result.objective.clamp_min(0.0)
@@ -244,7 +244,7 @@ class RelaxedDistances:
             inside = chunk[:, kinds[:, None], marks.cells[:, None]]
             cost = cell_share * inside + outside
             result = ot.transport(
-                cost, masses, marks.mass, backend=self._metric.ifgw.backend, validate=False
+                cost, masses, marks.mass, backend=self._metric.backend, validate=False
             )
             parts.append(result.objective)
         return torch.cat(parts)

@@ -15,11 +15,10 @@ again, and it does not matter who computes it or how often.
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,19 +26,16 @@ from torch import Tensor
 
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.files import is_version, open_ordinary
-from hotnas_torch.matrices.gram_file import check_same, describe_gram, lock
-from hotnas_torch.matrices.pairwise import MEMORY_BUDGET, Tile
+from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
 
-__all__ = ["GramStore", "GramStoreWriter", "Neighbors"]
+__all__ = ["GramStore", "Neighbors"]
 
 FORMAT = "hotnas-gram-store"
 FORMAT_VERSION = 1
+ARRAYS = ("distances", "item", "networks", "cells")
+BYTES_PER_CHUNK = 2**20
+"""Of "item" and "networks"."""
 
-_STAGES = {"networks": "distances"}
-_ARRAYS = ("distances", "item", "networks", "cells")
-_NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-# Of "item" and "networks".
-_BYTES_PER_CHUNK = 2**20
 _CHECKED, _COMPRESSED = ["bytes", "crc32c"], ["bytes", "zstd"]
 _CRC_BYTES = 4
 _LONGEST_HEADER = 18
@@ -62,7 +58,7 @@ class GramStore:
     """A finished store, of which only what is asked for is read.
 
     Args:
-        folder: Folder that `HOTNN.gram_store` or ``hotnas gram --store`` wrote.
+        folder: Folder that the `gram_store` of a distance or `hotnas gram --store` wrote.
 
     Attributes:
         folder: The folder.
@@ -92,16 +88,16 @@ class GramStore:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise FileNotFoundError(f"there is no folder {self.folder}")
-        root = _open(self.folder, "r")
-        self.meta = _description_of(self.folder, root)
+        root = open_group(self.folder, "r")
+        self.meta = description_of(self.folder, root)
         if self.meta["state"] != "complete":
             raise GramFileError(
                 f"{self.folder} holds an interrupted run (compute it again with resume=True)"
             )
-        with _readable(self.folder):
-            self._distances = _array(root, "distances", (torch.float32, torch.float64), 2)
-            self._names = _array(root, "networks", (torch.uint8,), 1)
-            items = _array(root, "item", (torch.int64,), 1)
+        with readable(self.folder):
+            self._distances = stored_array(root, "distances", (torch.float32, torch.float64), 2)
+            self._names = stored_array(root, "networks", (torch.uint8,), 1)
+            items = stored_array(root, "item", (torch.int64,), 1)
             _check_chunks(self.folder, items)
             if items.shape[0] != self.meta["num_networks"]:
                 raise ValueError(f"{items.shape[0]} items for {self.meta['num_networks']} networks")
@@ -124,7 +120,7 @@ class GramStore:
     @property
     def networks(self) -> list[str]:
         """Architecture strings in the order in which they were given."""
-        with _readable(self.folder):
+        with readable(self.folder):
             _check_chunks(self.folder, self._names)
             names = bytes(np.asarray(self._names[:])).decode().split("\n")
             if len(names) != len(self):
@@ -220,7 +216,7 @@ class GramStore:
         return outputscale * torch.exp(-distances / lengthscale)
 
     def tensor(self) -> Tensor:
-        """The whole matrix, shape (X, X), as `HOTNN` returns it, in memory."""
+        """The whole matrix, shape (X, X), as the distance returns it, in memory."""
         return self.rows(torch.arange(len(self)))
 
     def _numbers(self, networks: Sequence[int] | Tensor) -> Tensor:
@@ -253,7 +249,7 @@ class GramStore:
         lacking = GramFileError(
             f"{self.folder} lacks tile ({i}, {j}) (compute it again with overwrite=True)"
         )
-        with _readable(self.folder):
+        with readable(self.folder):
             try:
                 _check_chunk(self.folder, self._distances, (i, j))
             except FileNotFoundError as error:
@@ -265,213 +261,7 @@ class GramStore:
         return tile
 
 
-class GramStoreWriter:
-    """The folder behind one computation; a context manager.
-
-    Args:
-        folder: Folder to write.
-        settings: Settings of the metric and of the tiles, JSON-ready.
-        keys: Keys of the networks in order; with the settings they identify the computation.
-        names: Architecture strings in order.
-        items: Which distinct network each network is, shape (X,), int64.
-        edge: Side of a tile of networks.
-        dtype: Type of the distances.
-        resume: Take over the tiles of an interrupted run of the same computation.
-        overwrite: Discard what an earlier run left; other files in the folder stay.
-        take_over: Go on with the folder of another process, which then stops.
-
-    Attributes:
-        complete: Whether there is nothing left to compute.
-
-    Raises:
-        GramFileError: The folder cannot be written, another process is writing it, or something is
-            there already that must not be replaced.
-        ImportError: zarr is not installed.
-    """
-
-    def __init__(
-        self,
-        folder: str | PathLike[str],
-        *,
-        settings: Mapping[str, Any],
-        keys: Sequence[str],
-        names: Sequence[str],
-        items: Tensor,
-        edge: int,
-        dtype: torch.dtype,
-        resume: bool,
-        overwrite: bool,
-        take_over: bool = False,
-    ) -> None:
-        self.folder = Path(folder)
-        _zarr()
-        self._dtype = dtype
-        description = describe_gram(settings, keys) | {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-        }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise GramFileError(
-                f"cannot write the folder {self.folder}: {getattr(error, 'strerror', error)}"
-                " (choose one that can be made or written)"
-            ) from error
-        self._lock = lock(self.folder, take_over=take_over)
-        try:
-            self._root = self._take_over(description, resume, overwrite)
-            if self._root is None:
-                with self._written():
-                    self._root = self._begin(description, names, items, edge)
-        except BaseException:
-            self._lock.close()
-            raise
-        self.complete: bool = self._root.attrs["state"] == "complete"
-
-    def _take_over(self, description: dict[str, Any], resume: bool, overwrite: bool) -> Any:
-        """What an earlier run left, or None if there is nothing, or nothing that is to be kept."""
-        if not any(self.folder.iterdir()):
-            return None
-        root = _open(self.folder, "r+")
-        found = _description_of(self.folder, root)
-        if overwrite or found["state"] == "begun":
-            # The description goes first: what is left without it must not look like a store.
-            with self._written():
-                (self.folder / "zarr.json").unlink()
-                for name in _ARRAYS:
-                    _remove_array(self.folder / name)
-            return None
-        if not resume:
-            what = "a finished run" if found["state"] == "complete" else "an interrupted run"
-            raise GramFileError(
-                f"{self.folder} holds {what} (pass resume=True to go on with the same computation,"
-                " or overwrite=True to replace it)"
-            )
-        check_same(self.folder, found, description)
-        return root
-
-    def _begin(
-        self, description: dict[str, Any], names: Sequence[str], items: Tensor, edge: int
-    ) -> Any:
-        root = _zarr().open_group(
-            # Files of something else may lie there.
-            self.folder,
-            mode="a",
-            attributes=description | {"state": "begun"},
-        )
-        text = np.frombuffer("\n".join(names).encode(), dtype=np.uint8)
-        for name, data in (("networks", text), ("item", items.numpy())):
-            chunk = min(len(data), _BYTES_PER_CHUNK // data.itemsize)
-            checked = [_zarr().codecs.Crc32cCodec()]
-            root.create_array(name, data=data, chunks=(chunk,), compressors=checked)
-        self._make(root, "networks", int(items.max()) + 1, edge)
-        root.attrs["state"] = "running"
-        return root
-
-    def _make(self, root: Any, stage: str, size: int, edge: int) -> Any:
-        return root.create_array(
-            _STAGES.get(stage, stage),
-            shape=(size, size),
-            chunks=(edge, edge),
-            dtype=_NUMPY_DTYPES[self._dtype],
-            compressors=[_zarr().codecs.Crc32cCodec()],
-            fill_value=math.nan,
-        )
-
-    def stage(self, name: str, size: int, edge: int) -> "_Stage":
-        """The tiles of one matrix.
-
-        Args:
-            name: ``"networks"``, ``"cells"``, or another name for what these need.
-            size: Rows and columns of the matrix.
-            edge: Side of a tile.
-        """
-        array = _STAGES.get(name, name)
-        if array not in self._root:
-            with self._written():
-                return _Stage(self, self._make(self._root, name, size, edge))
-        with _readable(self.folder):
-            found = _array(self._root, array, (self._dtype,), 2)
-        if found.shape != (size, size) or found.chunks != (edge, edge):
-            raise GramFileError(
-                f"{self.folder} is damaged: {array} is not of {size} x {size} entries in tiles of"
-                f" {edge} (compute it again with overwrite=True)"
-            )
-        return _Stage(self, found)
-
-    @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
-        """Writes as long as nobody has taken the folder over."""
-        if not self._lock.held:
-            raise GramFileError(
-                f"{self.folder} was taken over by another process, which goes on with it; this one"
-                " stops"
-            )
-        try:
-            yield
-        except OSError as error:
-            raise GramFileError(
-                f"cannot write {self.folder}: {error.strerror or error}; the finished tiles stay"
-                " there (make room and run again with resume=True)"
-            ) from error
-
-    def finish(self) -> None:
-        """Mark the store as finished."""
-        with self._written():
-            self._root.attrs["state"] = "complete"
-        self.complete = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.close()
-
-
-class _Stage:
-    """Tiles of one matrix in a `GramStoreWriter`."""
-
-    def __init__(self, writer: GramStoreWriter, array: Any) -> None:
-        self._writer, self._array = writer, array
-
-    def load(self, tile: Tile) -> Tensor | None:
-        """The block of a tile, or None if it is not there whole."""
-        try:
-            values = torch.from_numpy(np.asarray(self._array[tile.rows, tile.cols]))
-        except (ValueError, RuntimeError):
-            # The checksum of the chunk: power went off before it was on the disk.
-            return None
-        return None if bool(values.isnan().any()) else values
-
-    def save(self, tile: Tile, values: Tensor) -> None:
-        """Write the block of a finished tile."""
-        with self._writer._written():
-            self._array[tile.rows, tile.cols] = values.cpu().numpy()
-
-
-def _remove_array(folder: Path) -> None:
-    """Deletes the files of an array, and the folders that are empty then, nothing else."""
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    chunks = folder / "c"
-    for place, folders, files in os.walk(chunks, topdown=False):
-        for name in filter(str.isdigit, files):
-            Path(place, name).unlink()
-        for name in filter(str.isdigit, folders):
-            with contextlib.suppress(OSError):  # not empty, or a link
-                Path(place, name).rmdir()
-    (folder / "zarr.json").unlink(missing_ok=True)
-    for path in (chunks, folder):
-        with contextlib.suppress(OSError):
-            path.rmdir()
-
-
-def _zarr() -> Any:
+def import_zarr() -> Any:
     """The module zarr, loaded when a store is first used."""
     try:
         import zarr
@@ -484,9 +274,9 @@ def _zarr() -> Any:
     return zarr
 
 
-def _open(folder: Path, mode: str) -> Any:
-    zarr = _zarr()
-    for name in ("", *_ARRAYS):
+def open_group(folder: Path, mode: str) -> Any:
+    zarr = import_zarr()
+    for name in ("", *ARRAYS):
         described = folder / name / "zarr.json"
         if described.exists() and not described.is_file():
             raise GramFileError(f"{described} is no ordinary file (move it away)")
@@ -499,8 +289,8 @@ def _open(folder: Path, mode: str) -> Any:
         ) from error
 
 
-def _description_of(folder: Path, root: Any) -> dict[str, Any]:
-    with _readable(folder):
+def description_of(folder: Path, root: Any) -> dict[str, Any]:
+    with readable(folder):
         found = dict(root.attrs)
     if found.get("format") != FORMAT:
         raise GramFileError(
@@ -520,9 +310,9 @@ def _description_of(folder: Path, root: Any) -> dict[str, Any]:
     return found
 
 
-def _array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: int) -> Any:
+def stored_array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: int) -> Any:
     """An array of a store, of the form in which this library writes it."""
-    zarr = _zarr()
+    zarr = import_zarr()
     array = root[name]
     if not isinstance(array, zarr.Array) or array.ndim != dimensions:
         raise ValueError(f"{name} is no array of {dimensions} dimensions")
@@ -542,7 +332,7 @@ def _codecs(array: Any) -> list[str]:
 def _check_chunks(folder: Path, array: Any) -> None:
     """Refuses an array of one dimension that is not there as a whole, in small chunks."""
     (items,) = array.chunks
-    if not 0 < items * array.dtype.itemsize <= _BYTES_PER_CHUNK:
+    if not 0 < items * array.dtype.itemsize <= BYTES_PER_CHUNK:
         raise ValueError(f"{array.basename} has chunks of {items} entries")
     for place in range(math.ceil(array.shape[0] / items)):
         _check_chunk(folder, array, (place,))
@@ -578,7 +368,7 @@ def _unpacked_size(start: bytes) -> int | None:
 
 
 @contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def readable(folder: Path) -> Iterator[None]:
     """Turns what zarr raises for damaged content into the library's own error."""
     try:
         yield

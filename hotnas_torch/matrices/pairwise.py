@@ -1,26 +1,20 @@
-"""Tiles of a pairwise matrix: how the work is cut, who does it, where results go, progress."""
+"""Tiles of a pairwise matrix: how the work is cut, who does it, where results go."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from hotnas_torch.errors import ConvergenceWarning, SolverError
-from hotnas_torch.ot import SolveStatus
+from hotnas_torch.matrices.progress import Progress, progress_bar
+from hotnas_torch.matrices.solve_log import SolveLog
 
 __all__ = [
     "MEMORY_BUDGET",
     "Blocks",
     "Executor",
-    "Progress",
-    "SolveLog",
     "Stages",
     "Tile",
     "TileStore",
@@ -29,16 +23,12 @@ __all__ = [
     "fill",
     "finished_tiles",
     "make_tiles",
-    "progress_bar",
     "straight_pairs",
     "tile_edge",
 ]
 
 MEMORY_BUDGET = 256 * 2**20
 """Default bytes that a distance computation may hold beside its result."""
-
-Progress = bool | Callable[[str, int, int], None]
-"""True shows a bar per stage on stderr; a callable receives (stage, pairs done, pairs in all)."""
 
 _BYTES_PER_PAIR = 256
 """Indices, codes, inverse maps and values of one pair of a tile while it is worked on."""
@@ -224,7 +214,7 @@ class Blocks(Protocol):
     """The entries of a matrix between items, a block at a time; can be sent to another process."""
 
     @property
-    def log(self) -> "SolveLog":
+    def log(self) -> SolveLog:
         """What the solvers reported."""
         ...
 
@@ -342,110 +332,3 @@ def fill(
         if tiling.symmetric and not tile.diagonal:
             out[col[:, None], row.squeeze(1)] = values.T
     return out
-
-
-@contextmanager
-def progress_bar(progress: Progress, stage: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` pairs of a stage are finished.
-
-    Args:
-        progress: False shows nothing, True a bar on stderr, a callable is called with
-            (stage, done, total) at the start and after every step.
-        stage: What is being computed, the bar's label.
-        total: Pairs in all.
-
-    Yields:
-        A function to call with the number of pairs newly finished.
-    """
-    if callable(progress):
-        finished = 0
-        progress(stage, 0, total)
-
-        def advance(pairs: int) -> None:
-            nonlocal finished
-            finished += pairs
-            progress(stage, finished, total)
-
-        yield advance
-        return
-    with tqdm(
-        total=total, desc=stage, unit=" pairs", unit_scale=True, disable=not progress, leave=True
-    ) as bar:
-
-        def advance_bar(pairs: int) -> None:
-            bar.update(pairs)
-
-        yield advance_bar
-
-
-class SolveLog:
-    """What the solvers reported over all tiles of one computation.
-
-    Failures raise at once, because a matrix with a wrong entry is of no use; items that stopped at
-    the iteration limit are counted and reported in one warning at the end. Threads may share one.
-    """
-
-    def __init__(self, max_iter: int) -> None:
-        self._max_iter = max_iter
-        self._pairs = 0
-        self._stopped = 0
-        self._worst = 0.0
-        self._lock = Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=Lock())
-
-    def taken(self) -> "SolveLog":
-        """What was recorded so far, which this log then no longer holds."""
-        taken = SolveLog(self._max_iter)
-        taken.merge(self)
-        self._pairs, self._stopped, self._worst = 0, 0, 0.0
-        return taken
-
-    def merge(self, other: "SolveLog") -> None:
-        """Record what another log, perhaps of another process, recorded."""
-        with self._lock:
-            self._pairs += other._pairs
-            self._stopped += other._stopped
-            self._worst = max(self._worst, other._worst)
-
-    def add(self, objective: Tensor, gap: Tensor, status: Tensor) -> None:
-        """Record a batch of solved pairs.
-
-        Args:
-            objective: Values, shape (P,).
-            gap: Duality gaps, shape (P,).
-            status: Status codes, shape (P,), int32.
-
-        Raises:
-            SolverError: A pair ended without a usable value.
-        """
-        here = SolveLog(self._max_iter)
-        here._pairs = status.numel()
-        failed = (status >= SolveStatus.NONFINITE) | ~torch.isfinite(objective)
-        if bool(failed.any()):
-            raise SolverError(
-                f"{int(failed.sum())} of {status.numel()} cell pairs ended without a finite value;"
-                " check that the operation tree's lengths and `unreachable` are moderate numbers,"
-                " or compute with dtype=torch.float64"
-            )
-        stopped = status == SolveStatus.MAX_ITER
-        if bool(stopped.any()):
-            here._stopped = int(stopped.sum())
-            relative = gap[stopped] / objective[stopped].abs().clamp_min(1e-12)
-            here._worst = float(relative.max())
-        self.merge(here)
-
-    def warn(self) -> None:
-        """Warn once if pairs stopped at the iteration limit."""
-        if self._stopped:
-            warnings.warn(
-                f"{self._stopped} of {self._pairs} cell pairs stopped after max_iter="
-                f"{self._max_iter} transports with a relative gap of up to {self._worst:.1e};"
-                " raise max_iter or tol",
-                ConvergenceWarning,
-                stacklevel=4,
-            )

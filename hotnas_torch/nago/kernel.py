@@ -1,6 +1,5 @@
 """Gaussian processes on random generators of networks, by the networks that they generate."""
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -46,9 +45,6 @@ _SMALLEST_LENGTHSCALE = 2.5e-2
 _OUTPUT_SCALES = 1e-2, 1e2
 
 
-_METRIC_SETTINGS = tuple(inspect.signature(HOTNN).parameters)
-
-
 class NetworkGenerator(Protocol):
     """What samples networks, `hotnas_torch.nago.HNAG` and `RNAG` among others."""
 
@@ -67,7 +63,7 @@ class NetworkGenerator(Protocol):
         ...
 
 
-@takes(*_METRIC_SETTINGS)
+@takes(*HOTNN.SETTINGS)
 def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     """`HOTNN` with a generator's operation costs and state scale, and one start per pair.
 

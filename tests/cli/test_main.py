@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hotnas_torch import spaces
+from hotnas_torch import distances, spaces
 from hotnas_torch.cli import main as cli
 from hotnas_torch.cli.main import main
 from hotnas_torch.distances import HOTNN
@@ -106,6 +106,61 @@ def test_quiet_says_nothing(listed, tmp_path, capsys):
     assert gram(listed, tmp_path / "gram.npz", "--quiet", "--no-pictures") == 0
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("distance", "setting", "value"),
+    [
+        ("hotnn", "lam", 0.25),
+        ("otmann", "penalty", 2.0),
+        ("edit", "edge_cost", 0.5),
+        ("tree_wasserstein", "grams", 2),
+        ("weisfeiler_lehman", "aggregation", "histogram"),
+        ("tests.matrices.own:Widths", "power", 2.0),
+    ],
+)
+def test_every_distance_is_computed_by_its_name(listed, tmp_path, distance, setting, value):
+    out = tmp_path / "gram.npz"
+    named = ["--distance", distance, "--setting", f"{setting}={value}"]
+    assert gram(listed, out, "--quiet", "--no-pictures", *named) == 0
+    space = spaces.get("transnas_macro")
+    networks = [space.from_string(text) for text in NETWORKS]
+    expected = distances.get(distance, space=space, **{setting: value})
+    found = load_gram(out)
+    assert torch.equal(found.distances, expected(networks))
+    assert found.meta["settings"][setting] == value
+    if distance != "hotnn":
+        assert found.meta["settings"]["distance"] == distances.kind(distance).name
+
+
+def test_a_wrong_distance_is_one_line(listed, tmp_path, capsys):
+    base = ["gram", "--space", "transnas_macro", "--file", listed, "--out", tmp_path / "g.npz"]
+    refused(capsys, [*base, "--distance", "edti"], "--distance must be one of 'hotnn', 'otmann'")
+    refused(capsys, [*base, "--distance", "nowhere:Mine"], "--distance: cannot find nowhere:Mine")
+    edit = [*base, "--distance", "edit"]
+    refused(capsys, [*edit, "--lam", "0.5"], "--lam is an option of HOTNN (pass what edit takes")
+    refused(capsys, [*edit, "--raw-lengths"], "--raw-lengths is an option of HOTNN")
+    refused(capsys, [*edit, "--task-gpus", "1"], "--task-gpus is an option of HOTNN")
+    refused(capsys, [*edit, "--setting", "edge_cost"], "--setting must be NAME=VALUE")
+    refused(capsys, [*edit, "--setting", "edge_cost=-1"], "edge_cost must be finite and >= 0")
+    refused(capsys, [*base, "--setting", "lamm=1"], "no setting 'lamm' (did you mean 'lam'?)")
+    assert list(tmp_path.glob("g.npz*")) == []
+
+
+def test_compare_prints_the_parts_of_any_distance(tmp_path, capsys):
+    arguments = ["compare", *NETWORKS[:2], "--space", "transnas_macro", "--distance"]
+    assert main([*arguments, "tree_wasserstein"]) == 0
+    first, *parts = capsys.readouterr().out.splitlines()
+    space = spaces.get("transnas_macro")
+    networks = [space.from_string(text) for text in NETWORKS[:2]]
+    expected = distances.get("tree_wasserstein", space=space)(networks)[0, 1]
+    assert first == f"TreeWasserstein = {expected:.6f}"
+    assert [line.split()[0] for line in parts] == ["operations", "indegrees", "outdegrees"]
+    refused(
+        capsys,
+        [*arguments, "edit", "--out", tmp_path / "c.png"],
+        "--out: there is a picture of a coupling of HOTNN only",
+    )
 
 
 def test_a_device_that_is_not_there_is_refused(listed, tmp_path, capsys, monkeypatch):

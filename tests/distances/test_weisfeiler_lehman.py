@@ -160,7 +160,7 @@ def test_bad_settings_are_refused(settings, kind, message):
 
 def test_bad_networks_are_refused(rng):
     metric = WeisfeilerLehman(space=spaces.NASBench201())
-    with pytest.raises(TypeError, match=r"nets\[1\] must be a Network; got str"):
+    with pytest.raises(TypeError, match=r"nets_a\[1\] must be a Network; got str"):
         metric([*metric.space.sample(1, generator=rng), "net"])
     with pytest.raises(ValueError, match="at least one Network"):
         metric([])

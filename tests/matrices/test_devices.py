@@ -10,7 +10,7 @@ import torch
 import hotnas_torch as ht
 from hotnas_torch.errors import ConvergenceWarning, SolverError
 from hotnas_torch.matrices import DeviceExecutor
-from hotnas_torch.matrices.pairwise import SolveLog
+from hotnas_torch.matrices.solve_log import SolveLog
 
 
 @pytest.fixture

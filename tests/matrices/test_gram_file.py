@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from hotnas_torch.distances import HOTNN, load_gram
+from hotnas_torch.distances import HOTNN
 from hotnas_torch.errors import GramFileError
-from hotnas_torch.matrices.gram_file import GramWriter, lock
+from hotnas_torch.matrices import load_gram
+from hotnas_torch.matrices.gram_file import lock
+from hotnas_torch.matrices.gram_writer import GramWriter
 from hotnas_torch.matrices.pairwise import make_tiles
 
 

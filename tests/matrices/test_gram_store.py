@@ -9,7 +9,7 @@ import hotnas_torch as ht
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.matrices import GramStore
 from hotnas_torch.matrices.gram_file import lock
-from hotnas_torch.matrices.gram_store import GramStoreWriter
+from hotnas_torch.matrices.gram_store_writer import GramStoreWriter
 
 zarr = pytest.importorskip("zarr")
 numcodecs = pytest.importorskip("numcodecs")

@@ -2,15 +2,9 @@ import pytest
 import torch
 
 from hotnas_torch.errors import ConvergenceWarning, SolverError
-from hotnas_torch.matrices.pairwise import (
-    SolveLog,
-    Tiling,
-    distinct_pairs,
-    fill,
-    make_tiles,
-    progress_bar,
-    tile_edge,
-)
+from hotnas_torch.matrices.pairwise import Tiling, distinct_pairs, fill, make_tiles, tile_edge
+from hotnas_torch.matrices.progress import progress_bar
+from hotnas_torch.matrices.solve_log import SolveLog
 
 
 @pytest.mark.parametrize("edge", [1, 3, 4, 7, 100])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hotnas_torch.distances._tables.cell_tables import CellTables
 from hotnas_torch.distances._tables.network_tables import CellCosts, NetworkTables
-from hotnas_torch.matrices.pairwise import SolveLog
+from hotnas_torch.matrices.solve_log import SolveLog
 
 __all__ = ["CellBlocks", "NetworkBlocks"]
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
 from hotnas_torch.distances._tables.envelope import HeldCells
-from hotnas_torch.matrices.pairwise import SolveLog, distinct_pairs
+from hotnas_torch.matrices.pairwise import distinct_pairs
+from hotnas_torch.matrices.solve_log import SolveLog
 from hotnas_torch.ot._operators import Backend, cell_distances, fgw, fgw_backward
 
 __all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
@@ -38,7 +40,7 @@ class SolverSettings:
     """
 
     alpha: float
-    pairs: str
+    pairs: Literal["directed", "ordered"]
     literal: bool
     num_starts: int
     tol: float

@@ -24,7 +24,8 @@ from hotnas_torch.arch import ArchitectureBatch, Cell, NestedCell, OperationTree
 from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSettings, unique_cells
 from hotnas_torch.distances._tables.envelope import HeldCells
 from hotnas_torch.distances._tables.network_tables import CellCosts
-from hotnas_torch.matrices.pairwise import SolveLog, distinct_pairs, straight_pairs
+from hotnas_torch.matrices.pairwise import distinct_pairs, straight_pairs
+from hotnas_torch.matrices.solve_log import SolveLog
 
 __all__ = ["NestedTables", "tables_of"]
 

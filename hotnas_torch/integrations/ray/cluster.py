@@ -22,7 +22,8 @@ from hotnas_torch.integrations.ray.broadcast import (
     not_loaded,
     times,
 )
-from hotnas_torch.matrices.pairwise import Blocks, SolveLog, Tile, Tiling
+from hotnas_torch.matrices.pairwise import Blocks, Tile, Tiling
+from hotnas_torch.matrices.solve_log import SolveLog
 
 if TYPE_CHECKING:
     from hotnas_torch.integrations.ray.evaluations import RayEvaluator

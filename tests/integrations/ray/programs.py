@@ -9,7 +9,7 @@ import torch
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import SolverError
-from hotnas_torch.matrices.pairwise import SolveLog
+from hotnas_torch.matrices.solve_log import SolveLog
 
 
 def die() -> None:

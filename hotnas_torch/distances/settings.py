@@ -1,0 +1,180 @@
+"""Settings of iFGW and HOTNN in small objects: the terms of the cost, and how it is minimised."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+
+from hotnas_torch._checks import (
+    Scalar,
+    choice,
+    count,
+    not_negative,
+    usable_device,
+    working_dtype,
+)
+from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
+
+__all__ = ["PRESETS", "SOLVER_FIELDS", "TERM_FIELDS", "Solver", "Terms", "settings_from"]
+
+Settings = TypeVar("Settings", "Terms", "Solver")
+
+_NUM_STRATEGIES = 3
+_MOST_ITERATIONS = torch.iinfo(torch.int32).max
+"""What the solvers count to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the cost between two cells is made of; None leaves it to the preset or the space.
+
+    Args:
+        pairs: `"directed"`: all ordered pairs i != k, j != l, independent of the numbering.
+            `"ordered"`: i < k and j < l in the canonical numbering, the sum of Eq. 9; a coupling
+            that reverses the order pays nothing there, so lam = 0 is refused.
+        linear_term: `"separable"`: the node costs as they are. `"literal"`: times
+            (n-1-i)(m-1-j), which is what Eq. 9 prints.
+        normalize: Divide path lengths by the cell's longest path, which bounds H by 1.
+        unreachable: Pair cost where no information flows, finite and >= 0, float or 0-d tensor;
+            None takes eps * max D + (1 - eps) * (1 if normalised, else max_nodes - 1), the least
+            number that no finite cost exceeds.
+        max_nodes: Nodes of the largest cell that will ever be compared, which bounds raw path
+            lengths; None takes the space's. Needed with `normalize=False` only.
+        state_scale: Divisors of the two state coordinates of a cell in its network, both > 0; None
+            takes the space's. Of `HOTNN` only.
+
+    Raises:
+        TypeError, ValueError: A field of the wrong kind or out of range; the message names it.
+    """
+
+    pairs: Literal["directed", "ordered"] | None = None
+    linear_term: Literal["separable", "literal"] | None = None
+    normalize: bool | None = None
+    unreachable: Scalar | None = None
+    max_nodes: int | None = None
+    state_scale: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pairs is not None:
+            choice("pairs", self.pairs, ("directed", "ordered"))
+        if self.linear_term is not None:
+            choice("linear_term", self.linear_term, ("separable", "literal"))
+        if self.normalize is not None and not isinstance(self.normalize, bool):
+            raise TypeError(f"normalize must be a bool; got {type(self.normalize).__name__}")
+        if self.unreachable is not None:
+            _set(self, "unreachable", not_negative("unreachable", self.unreachable))
+        if self.max_nodes is not None:
+            count("max_nodes", self.max_nodes)
+        if self.state_scale is not None:
+            _set(self, "state_scale", _two_divisors(self.state_scale))
+
+    def completed(self, defaults: Self) -> Self:
+        """Return these terms with those of `defaults` where a field is None."""
+        return replace(
+            defaults,
+            **{
+                field.name: value
+                for field in fields(self)
+                if (value := getattr(self, field.name)) is not None
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solver:
+    """How the cost is minimised, with which numbers, and where.
+
+    Args:
+        num_starts: Starts per pair of cells (signature plan, pointwise plan, order-preserving), 1
+            to 3; the best objective is kept.
+        tol: Relative duality gap at which a pair is finished, >= 0.
+        max_iter: Most transports per start; reaching it gives a `ConvergenceWarning`.
+        backend: `"auto"` (compiled where possible), `"ext"` or `"torch"`.
+        dtype: float32 or float64; None takes torch's default at this moment.
+        device: Where the tables live and the solvers run; results are on it too. None is the CPU.
+        memory_budget: Bytes that may be held beside the result. The table of cell distances is
+            kept if it fits; otherwise each tile of network pairs computes the part that it needs.
+
+    Raises:
+        TypeError, ValueError: A field of the wrong kind or out of range; the message names it.
+    """
+
+    num_starts: int = 3
+    tol: float = 1e-3
+    max_iter: int = 200
+    backend: Literal["auto", "ext", "torch"] = "auto"
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    memory_budget: int = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        count("num_starts", self.num_starts, at_most=_NUM_STRATEGIES, why=", the starts there are")
+        _set(self, "tol", float(not_negative("tol", self.tol)))
+        count("max_iter", self.max_iter, at_most=_MOST_ITERATIONS)
+        choice("backend", self.backend, ("auto", "ext", "torch"))
+        _set(self, "dtype", working_dtype(self.dtype))
+        _set(self, "device", usable_device(self.device))
+        count("memory_budget", self.memory_budget)
+
+
+TERM_FIELDS = tuple(field.name for field in fields(Terms))
+SOLVER_FIELDS = tuple(field.name for field in fields(Solver))
+
+PRESETS: dict[str, Terms] = {
+    "default": Terms(pairs="directed", linear_term="separable", normalize=True),
+    "paper": Terms(pairs="ordered", linear_term="literal", normalize=False),
+}
+"""Terms where the caller passes none."""
+
+
+def settings_from(
+    owner: str,
+    terms: Terms | None,
+    solver: Solver | None,
+    given: dict[str, Any],
+    known: Iterable[str],
+) -> tuple[Terms, Solver]:
+    """Return the two objects, with the fields that were passed by their names.
+
+    Args:
+        owner: What takes them, for the message.
+        terms: Passed as an object, or None.
+        solver: Passed as an object, or None.
+        given: Fields by name; they win over those of the objects.
+        known: All settings of `owner`, which the message lists.
+
+    Raises:
+        TypeError: A name that is not known, or an object of another class.
+        ValueError: A field out of range.
+    """
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise TypeError(
+                f"{owner} has no setting {name!r}{meant}; it knows {', '.join(sorted(known))}"
+            )
+    for name, value, kind in (("terms", terms, Terms), ("solver", solver, Solver)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__} or None; got {value!r}")
+    return (
+        _with(terms or Terms(), {k: v for k, v in given.items() if k in TERM_FIELDS}),
+        _with(solver or Solver(), {k: v for k, v in given.items() if k in SOLVER_FIELDS}),
+    )
+
+
+def _with(settings: Settings, changes: dict[str, Any]) -> Settings:
+    return replace(settings, **changes) if changes else settings
+
+
+def _set(settings: Terms | Solver, name: str, value: object) -> None:
+    object.__setattr__(settings, name, value)
+
+
+def _two_divisors(scale: tuple[float, float]) -> tuple[float, float]:
+    if len(scale) != 2 or not all(float(divisor) > 0.0 for divisor in scale):
+        raise ValueError(f"state_scale must be two numbers > 0; got {scale!r}")
+    return float(scale[0]), float(scale[1])
