@@ -1,7 +1,7 @@
 """Gaussian processes on numeric features of architectures."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -51,6 +51,9 @@ class NetworkFeatures:
 
     def __init__(self, space: SearchSpace, encoding: Callable[[Sequence[Network]], Tensor]) -> None:
         self._memory: NetworkMemory[Tensor] = NetworkMemory(space, encoding)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the features of rows, (..., d) to (..., f), in the dtype of the rows."""

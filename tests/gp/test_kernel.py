@@ -166,8 +166,10 @@ def test_gradients_in_training_reuse_couplings_of_the_nodes(X, solver_calls):
     assert solver_calls == []
 
 
-def test_known_rows_are_not_computed_again(X, solver_calls):
-    kernel = HOTNNKernel(SPACE, landmarks=X[:3]).double().eval()
+@pytest.mark.ext
+def test_known_rows_are_not_computed_again(rng, solver_calls):
+    X = NB201.encode(NB201.sample(6, generator=rng, distinct=True))
+    kernel = HOTNNKernel(NB201, landmarks=X[:3]).double().eval()
     with torch.no_grad():
         first = dense(kernel, X[:5], X[:3])
         solver_calls.clear()

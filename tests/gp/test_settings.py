@@ -88,9 +88,9 @@ def _no_work(monkeypatch):
     def work(*_, **__):
         pytest.fail("work was begun before settings were checked")
 
-    monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.distances", work)
-    monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.couplings", work)
-    monkeypatch.setattr("hotnas_torch.gp.distance_kernel.PartMemory.__call__", work)
+    monkeypatch.setattr("hotnas_torch.gp.hotnn_memory.HOTNNMemory.distances", work)
+    monkeypatch.setattr("hotnas_torch.gp.hotnn_memory.HOTNNMemory.couplings", work)
+    monkeypatch.setattr("hotnas_torch.gp.memory.PairMemory.__call__", work)
     monkeypatch.setattr("hotnas_torch.nago.bnn.sample_sghmc", work)
 
 
@@ -170,7 +170,7 @@ FRACTIONS = ("lam", "eps", "eta", "zeta")
         ("combined_kernel", {}, ValueError, "architecture must have active_dims"),
         ("WeisfeilerLehmanKernel", {"contract": 3}, TypeError, "contract must be a collection"),
         ("HOTNNKernel", {"landmarks": X[0]}, ValueError, "landmarks must be rows"),
-        ("DistanceKernel", {"memory": 3}, TypeError, "memory must be a PartMemory; got int"),
+        ("DistanceKernel", {"memory": 3}, TypeError, "memory must be a PairMemory; got int"),
         ("FeatureGP", {"noise": 3}, TypeError, "noise must be a range"),
         ("FeatureGP", {"noise": (1.0, math.nan)}, ValueError, "noise must be a range"),
         ("FeatureGP", {"outputscale": (1.0, math.inf)}, ValueError, "outputscale must be a range"),
