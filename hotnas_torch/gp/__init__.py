@@ -9,7 +9,7 @@ from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory
 from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
-from hotnas_torch.gp.optimize_relaxed import RelaxedOptimum, optimize_relaxed
+from hotnas_torch.gp.optimize_relaxed import RelaxedOptimum, RelaxedSettings, optimize_relaxed
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.relaxation import Relaxation, relaxation_of
 from hotnas_torch.gp.relaxed import RelaxedHOTNNGP
@@ -32,6 +32,7 @@ __all__ = [
     "Relaxation",
     "RelaxedHOTNNGP",
     "RelaxedOptimum",
+    "RelaxedSettings",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
     "architecture_kernel",

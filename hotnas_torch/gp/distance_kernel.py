@@ -38,11 +38,11 @@ class DistanceKernel(NetworkKernel):
             search.
         landmarks: Rows Z of the feature map, shape (..., n, d).
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
-        **kwargs: ``batch_shape``, ``active_dims``, as for every :class:`gpytorch.kernels.Kernel`.
+        **kwargs: `batch_shape`, `active_dims`, as for every `gpytorch.kernels.Kernel`.
 
     Raises:
-        TypeError: ``distance`` is no NetworkDistance, or a setting is unknown or of the wrong kind.
-        ValueError: ``memory`` is of another distance, or ``cutoff`` is not positive.
+        TypeError: `distance` is no NetworkDistance, or a setting is unknown or of the wrong kind.
+        ValueError: `memory` is of another distance, or `cutoff` is not positive.
 
     Differentiability: in the scales and shares, once; not in the rows.
 
@@ -134,26 +134,26 @@ class DistanceKernel(NetworkKernel):
 class DistanceGP(KernelGP):
     """Gaussian process on architectures with the exponential kernel of a distance.
 
-    A :class:`botorch.models.SingleTaskGP` whose covariance is an output scale times a
+    A `botorch.models.SingleTaskGP` whose covariance is an output scale times a
     `DistanceKernel`, with the training rows as landmarks unless the distance needs none. Targets
     are standardised unless another `outcome_transform` is given; several outputs are modelled
     independently. The scales start where a typical distance between training rows has a covariance
     of 1/e, or as near as their ranges allow.
 
     Args:
-        train_X: Rows of ``distance.space.encode``, shape (..., n, d), float64 recommended.
+        train_X: Rows of `distance.space.encode`, shape (..., n, d), float64 recommended.
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         distance: The distance.
         memory: As for `DistanceKernel`.
-        likelihood: As for `SingleTaskGP`, like the following.
-        mean_module: See `SingleTaskGP`.
-        outcome_transform: See `SingleTaskGP`.
-        input_transform: See `SingleTaskGP`; must leave rows as they are.
+        likelihood: Of the observations; None takes Gaussian noise.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
+        input_transform: What is done to rows first; it must leave them as they are.
 
     Raises:
-        TypeError: ``distance`` is no NetworkDistance, or a setting is unknown.
+        TypeError: `distance` is no NetworkDistance, or a setting is unknown.
         ValueError: Fewer than two observations; targets that are not finite, are constant, or vary
             so little or so much that variances cannot be told; rows of another length than the
             space's; or an `input_transform` that changes them.

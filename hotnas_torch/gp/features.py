@@ -243,7 +243,7 @@ class FeatureGP(KernelGP):
 
 
 class _Featurize(InputTransform, torch.nn.Module):
-    """Replaces rows by their features."""
+    """Replace rows by their features."""
 
     is_one_to_many = False
 

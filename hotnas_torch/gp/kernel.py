@@ -59,12 +59,11 @@ class HOTNNKernel(NetworkKernel):
 
     .. math:: k(x, x') = \exp(-\mathrm{HOTNN}(x, x') / \ell)
 
-    As usual in GPyTorch, the output scale is that of GPyTorch's `ScaleKernel`. The
-    exponential of an optimal transport distance has negative eigenvalues. With `landmarks` Z, the
-    kernel is replaced by inner products of features phi(x) = k(x, Z) g(K_ZZ), see
-    `hotnas_torch.gp.psd`: positive semi-definite for any rows, and k(x, x) = 1 as before. Landmarks
-    should be the training rows, which is how `HOTNNGP` sets them; without them the kernel is the
-    plain exponential.
+    The output scale is that of GPyTorch's `ScaleKernel`, as usual. The exponential of an optimal
+    transport distance has negative eigenvalues. With `landmarks` Z, the kernel is replaced by inner
+    products of features phi(x) = k(x, Z) g(K_ZZ), see `hotnas_torch.gp.psd`: positive semi-definite
+    for any rows, and k(x, x) = 1 as before. Landmarks should be the training rows, which is how
+    `HOTNNGP` sets them; without them the kernel is the plain exponential.
 
     The parameters of the distance are parameters of the kernel: `lam`, `eps`, `eta`, `zeta`,
     `tree_lengths`, each learned or fixed. Distances are remembered by row and parameter values, so
@@ -179,7 +178,7 @@ class HOTNNKernel(NetworkKernel):
     def _of(self, name: str, element: int) -> Tensor:
         """The value of one batch element, rounded as if it were the only one.
 
-        A solver that is told another last digit may find another optimum.
+        A solver that is given another last digit may find another optimum.
         """
         raw, constraint = getattr(self, f"raw_{name}"), getattr(self, f"raw_{name}_constraint")
         value: Tensor = constraint.transform(raw.reshape(-1, raw.shape[-1])[element])

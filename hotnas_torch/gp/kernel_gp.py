@@ -27,7 +27,7 @@ Covariance = Callable[[Tensor, torch.Size], Kernel]
 
 
 class KernelGP(IndependentOutputs):
-    """A :class:`botorch.models.SingleTaskGP` with a covariance of our own.
+    """A `botorch.models.SingleTaskGP` with a covariance of our own.
 
     Targets are standardised unless another `outcome_transform` is given; several outputs are
     modelled independently. Models of one kernel are recipes of it: what the kernel is, where its
@@ -40,10 +40,11 @@ class KernelGP(IndependentOutputs):
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         covariance: Builds the covariance.
         space: Search space of the rows, whose columns come first; None for rows of anything else.
-        likelihood: As for `SingleTaskGP`.
-        mean_module: As for `SingleTaskGP`.
-        outcome_transform: As for `SingleTaskGP`.
-        input_transform: As for `SingleTaskGP`; must leave the columns of the space as they are.
+        likelihood: Of the observations; None takes Gaussian noise.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
+        input_transform: What is done to rows first; it must leave the columns of the space as they
+            are.
 
     Raises:
         TypeError: A setting of the wrong kind.

@@ -51,7 +51,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     Args:
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
-        **kwargs: As for every :class:`gpytorch.kernels.Kernel`.
+        **kwargs: As for every `gpytorch.kernels.Kernel`.
 
     Raises:
         TypeError: A setting that is unknown, or of the wrong kind.

@@ -91,7 +91,7 @@ class RowIndex(Index[T]):
         """What distinct rows stand for."""
 
     def _check(self, rows: Tensor) -> None:
-        """Raises an error that counts rows, shape (N, d), as the caller does."""
+        """Raise an error that counts rows, shape (N, d), as the caller does."""
 
     def _rounded(self, rows: Tensor) -> Tensor:
         """Rows that are equal where what they stand for certainly is."""

@@ -90,9 +90,9 @@ def combined_kernel(
     """An architecture kernel together with a Matern kernel on numeric columns that follow the row.
 
     Args:
-        architecture: Kernel on the leading columns, its ``active_dims`` set.
+        architecture: Kernel on the leading columns, its `active_dims` set.
         num_features: Numeric columns k >= 1 at the end, scaled to comparable ranges.
-        how: ``"product"``: rows must agree in both; ``"additive"``: each explains a part.
+        how: `"product"`: rows must agree in both; `"additive"`: each explains a part.
 
     Returns:
         The combination, without an output scale of its own in the product.
@@ -122,13 +122,13 @@ def combined_kernel(
 class HOTNNGP(KernelGP):
     """Gaussian process on architectures, with everything that BoTorch expects of a model.
 
-    A :class:`botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
+    A `botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
     lengthscale), made positive semi-definite with the training rows as landmarks. Inputs are rows
-    that ``space.encode`` returned, followed by numeric columns if there are any. Targets are
+    that `space.encode` returned, followed by numeric columns if there are any. Targets are
     standardised unless another `outcome_transform` is given; several outputs are modelled
     independently with parameters of their own.
 
-    ``fit_gpytorch_mll`` learns all parameters, those of the distance included: each round holds the
+    `fit_gpytorch_mll` learns all parameters, those of the distance included: each round holds the
     couplings of the architectures while L-BFGS moves the parameters, then finds the couplings
     again and keeps the move if the marginal likelihood has grown.
 
@@ -139,11 +139,12 @@ class HOTNNGP(KernelGP):
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         space: Search space of the rows.
-        likelihood: As for `SingleTaskGP`.
+        likelihood: Of the observations; None takes Gaussian noise.
         covar_module: Covariance in place of the default one.
-        mean_module: As for `SingleTaskGP`.
-        outcome_transform: As for `SingleTaskGP`.
-        input_transform: As for `SingleTaskGP`; must leave the columns of the row as they are.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
+        input_transform: What is done to rows first; it must leave the columns of the row as they
+            are.
         **settings: `ModelSettings`: what to learn, how other columns enter, starts and settings of
             HOTNN, such as `learn=["lam"]`, `combine="additive"` or `eta=0.3`.
 
@@ -286,22 +287,22 @@ class HOTNNGP(KernelGP):
         max_rounds: int = MAX_ROUNDS,
         **ignored: Any,
     ) -> MarginalLogLikelihood:
-        """Fit the model; ``fit_gpytorch_mll`` calls this.
+        """Fit the model; `fit_gpytorch_mll` calls this.
 
         Args:
             mll: Marginal log likelihood of this model.
-            closure: As for ``fit_gpytorch_mll``.
-            optimizer: As for ``fit_gpytorch_mll``; runs once per round.
-            closure_kwargs: As for ``fit_gpytorch_mll``.
-            optimizer_kwargs: As for ``fit_gpytorch_mll``.
+            closure: As for `fit_gpytorch_mll`.
+            optimizer: As for `fit_gpytorch_mll`; runs once per round.
+            closure_kwargs: As for `fit_gpytorch_mll`.
+            optimizer_kwargs: As for `fit_gpytorch_mll`.
             max_rounds: Most rounds of L-BFGS with held couplings.
-            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern its restarts.
+            **ignored: Other arguments of `fit_gpytorch_mll`, which concern its restarts.
 
         Returns:
             `mll`, in evaluation mode, with the best parameters that each batch element met.
 
         Raises:
-            RuntimeError: The model was built under ``torch.inference_mode()``.
+            RuntimeError: The model was built under `torch.inference_mode()`.
         """
         del ignored
         return fit_in_rounds(

@@ -1,7 +1,7 @@
 """Acquisition by gradient: through relaxed architectures, and from network to network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
@@ -15,7 +15,7 @@ from hotnas_torch.gp.relaxation import Relaxation
 from hotnas_torch.gp.relaxed import RelaxedHOTNNGP
 from hotnas_torch.gp.settings import check_kind, takes, whole
 
-__all__ = ["RelaxedOptimum", "optimize_relaxed"]
+__all__ = ["RelaxedOptimum", "RelaxedSettings", "optimize_relaxed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,46 @@ class RelaxedOptimum:
     num_evaluations: int
 
 
-@takes()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaxedSettings:
+    """How far `optimize_relaxed` searches.
+
+    Attributes:
+        raw_samples: Random networks that are scored first.
+        num_restarts: Starts of L-BFGS; 0 leaves it out.
+        max_iter: Iterations of L-BFGS.
+        num_roundings: Networks drawn from each optimum of L-BFGS.
+        num_climbs: Networks from which steps are made.
+        num_neighbors: Changes that are scored per step.
+        max_steps: Most steps of a climb, which ends earlier where no change is better.
+
+    Raises:
+        TypeError, ValueError: A number of the wrong kind or out of range.
+    """
+
+    raw_samples: int = 32
+    num_restarts: int = 2
+    max_iter: int = 5
+    num_roundings: int = 4
+    num_climbs: int = 3
+    num_neighbors: int = 8
+    max_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            needed = field.name in ("raw_samples", "max_iter", "num_neighbors")
+            whole(field.name, getattr(self, field.name), int(needed))
+
+
+@takes(*(field.name for field in fields(RelaxedSettings)))
 def optimize_relaxed(
     model: HOTNNGP,
     acquisition: Callable[[Model], AcquisitionFunction],
     *,
     generator: torch.Generator,
     q: int = 1,
-    raw_samples: int = 32,
-    num_restarts: int = 2,
-    max_iter: int = 5,
-    num_roundings: int = 4,
-    num_climbs: int = 3,
-    num_neighbors: int = 8,
-    max_steps: int = 10,
     avoid: Sequence[Network] = (),
+    **settings: int,
 ) -> RelaxedOptimum:
     """Maximise an acquisition function by gradient over relaxed architectures, and round.
 
@@ -60,18 +85,12 @@ def optimize_relaxed(
 
     Args:
         model: Fitted model of a space with a relaxation.
-        acquisition: Builds the acquisition function for a model, as in ``lambda m:
-            qLogExpectedImprovement(m, best_f)``; called with `model` and with its relaxation.
+        acquisition: Builds the acquisition function for a model, as in `lambda m:
+            qLogExpectedImprovement(m, best_f)`; called with `model` and with its relaxation.
         generator: Source of all randomness.
         q: Networks to find.
-        raw_samples: Random networks that are scored first.
-        num_restarts: Starts of L-BFGS; 0 leaves it out.
-        max_iter: Iterations of L-BFGS.
-        num_roundings: Networks drawn from each optimum of L-BFGS.
-        num_climbs: Networks from which steps are made.
-        num_neighbors: Changes that are scored per step.
-        max_steps: Most steps of a climb, which ends earlier where no change is better.
         avoid: Networks that are no answer, for example those evaluated already.
+        **settings: `RelaxedSettings`, such as `raw_samples=64`.
 
     Returns:
         The networks with their acquisition value.
@@ -83,17 +102,8 @@ def optimize_relaxed(
     Complexity: an evaluation costs one HOTNN distance per training network, relaxed or not.
     """
     check_kind("generator", generator, torch.Generator, optional=False)
-    for name, given, smallest in (
-        ("q", q, 1),
-        ("raw_samples", raw_samples, 1),
-        ("num_restarts", num_restarts, 0),
-        ("max_iter", max_iter, 1),
-        ("num_roundings", num_roundings, 0),
-        ("num_climbs", num_climbs, 0),
-        ("num_neighbors", num_neighbors, 1),
-        ("max_steps", max_steps, 0),
-    ):
-        whole(name, given, smallest)
+    whole("q", q, 1)
+    effort = RelaxedSettings(**settings)
     avoided = list(avoid)
     for net in avoided:
         check_kind("avoid", net, Network, optional=False)
@@ -110,11 +120,11 @@ def optimize_relaxed(
     value = -torch.inf
     for _ in range(q):
         search.begin(chosen)
-        search.score(model.space.sample(raw_samples, generator=generator))
-        if num_restarts:
-            search.score(search.ascend(num_restarts, max_iter, num_roundings))
-        for start in search.best(num_climbs):
-            search.climb(start, num_neighbors, max_steps)
+        search.score(model.space.sample(effort.raw_samples, generator=generator))
+        if effort.num_restarts:
+            search.score(search.ascend(effort.num_restarts, effort.max_iter, effort.num_roundings))
+        for start in search.best(effort.num_climbs):
+            search.climb(start, effort.num_neighbors, effort.max_steps)
         value, best = search.best(1)[0]
         chosen.append(best)
     return RelaxedOptimum(networks=chosen, value=value, num_evaluations=search.evaluations)

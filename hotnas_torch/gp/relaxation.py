@@ -200,7 +200,7 @@ def joint(factors: Sequence[Tensor]) -> Tensor:
 
 
 class _NASBench201Relaxation(Relaxation):
-    """Six operations, of which ``none`` takes a node away: 64 wirings."""
+    """Six operations, of which `none` takes a node away: 64 wirings."""
 
     num_kinds = 1
     space: NASBench201

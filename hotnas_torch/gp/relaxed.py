@@ -25,7 +25,7 @@ class RelaxedHOTNNGP(Model):
     """The posterior of a `HOTNNGP` at relaxed architectures, differentiable in them.
 
     At rows of zeros and ones this is the model itself. BoTorch's acquisition functions take it like
-    any model, and ``optimize_acqf`` moves through it; `optimize_relaxed` does so and rounds.
+    any model, and `optimize_acqf` moves through it; `optimize_relaxed` does so and rounds.
 
     Args:
         model: Fitted model with its default covariance, one output and no numeric columns.

@@ -108,7 +108,7 @@ def matern_kernel(
     Args:
         start: Where its lengthscales start.
         num_columns: Columns with a lengthscale each; None: one for all.
-        active_dims: As for every :class:`gpytorch.kernels.Kernel`, like the following.
+        active_dims: As for every `gpytorch.kernels.Kernel`, like the following.
         batch_shape: None is no batch.
         prior: Prior of the lengthscales.
         constraint: Range of the lengthscales.

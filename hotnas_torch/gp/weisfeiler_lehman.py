@@ -41,8 +41,10 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         space: Search space of the rows.
         level: Largest level that counts, >= 0; may be set to another value up to `max_level`.
         max_level: Largest level that is computed; None takes `level`.
-        aggregation: See `WeisfeilerLehman`.
-        contract: See `WeisfeilerLehman`.
+        aggregation: How labels of layers are compared, `"histogram"` or `"assignment"`; None takes
+            what NAS-BOWL uses in the space.
+        contract: Labels of layers that are replaced by direct edges; None takes skip connections
+            and identities.
 
     Attributes:
         max_level: As passed.
@@ -119,8 +121,8 @@ class WeisfeilerLehmanKernel(NetworkKernel):
 class WeisfeilerLehmanGP(KernelGP):
     """Gaussian process on architectures with a Weisfeiler-Lehman kernel.
 
-    A :class:`botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
-    noise. ``fit_gpytorch_mll`` finds the level of the kernel and the noise that maximise the
+    A `botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
+    noise. `fit_gpytorch_mll` finds the level of the kernel and the noise that maximise the
     marginal likelihood: with K = Q diag(lambda) Q' and u = Q'y, ::
 
         log p(y) = -1/2 sum_i (u_i^2 / (lambda_i + noise) + log(lambda_i + noise)) + const
@@ -133,8 +135,10 @@ class WeisfeilerLehmanGP(KernelGP):
         space: Search space of the rows.
         levels: Levels to choose from, each >= 0; None takes what NAS-BOWL uses: 1..3 where networks
             repeat one cell, 0..3 elsewhere.
-        aggregation: See `WeisfeilerLehman`.
-        contract: See `WeisfeilerLehman`.
+        aggregation: How labels of layers are compared, `"histogram"` or `"assignment"`; None takes
+            what NAS-BOWL uses in the space.
+        contract: Labels of layers that are replaced by direct edges; None takes skip connections
+            and identities.
         noise_bounds: Smallest and largest variance of the noise of standardised targets.
 
     Raises:
@@ -209,11 +213,11 @@ class WeisfeilerLehmanGP(KernelGP):
         self.likelihood.noise = high / 2
 
     def custom_fit(self, mll: MarginalLogLikelihood, **ignored: Any) -> MarginalLogLikelihood:
-        """Choose level and noise; ``fit_gpytorch_mll`` calls this.
+        """Choose level and noise; `fit_gpytorch_mll` calls this.
 
         Args:
             mll: Marginal log likelihood of this model.
-            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern iterations.
+            **ignored: Other arguments of `fit_gpytorch_mll`, which concern iterations.
 
         Returns:
             `mll`, in evaluation mode.

@@ -64,7 +64,7 @@ class NetworkGenerator(Protocol):
 def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     """`HOTNN` with a generator's operation costs and state scale, and one start per pair.
 
-    What three starts would change is measured by ``python -m benchmarks nested``.
+    What three starts would change is measured by `python -m benchmarks nested`.
 
     Args:
         family: The generator.
@@ -108,8 +108,8 @@ class GeneratorSamples(RowIndex[Sample]):
         metric: Distance between networks; None takes `generator_metric`.
 
     Raises:
-        TypeError: ``space`` is no UnitCube, or a setting is unknown or of the wrong kind.
-        ValueError: ``size`` is less than 1, or ``seed`` is negative.
+        TypeError: `space` is no UnitCube, or a setting is unknown or of the wrong kind.
+        ValueError: `size` is less than 1, or `seed` is negative.
 
     """
 
@@ -197,8 +197,8 @@ class GeneratorKernel(LandmarkKernel):
             kernels.
         landmarks: Rows Z of the feature map, shape (..., n, d).
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
-        **kwargs: ``batch_shape``, ``active_dims``, ``lengthscale_prior``,
-            ``lengthscale_constraint``, as for every :class:`gpytorch.kernels.Kernel`.
+        **kwargs: `batch_shape`, `active_dims`, `lengthscale_prior`,
+            `lengthscale_constraint`, as for every `gpytorch.kernels.Kernel`.
 
     Raises:
         TypeError: `samples` is no GeneratorSamples, or a setting is unknown or of the wrong kind.
@@ -260,7 +260,7 @@ class GeneratorKernel(LandmarkKernel):
 class GeneratorGP(KernelGP):
     """Gaussian process on generators: their networks, their hyperparameters, or both.
 
-    A :class:`botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
+    A `botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
     another `outcome_transform` is given; several outputs are modelled independently.
 
     Args:
@@ -268,13 +268,13 @@ class GeneratorGP(KernelGP):
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
-        samples: Samples networks; not needed with ``by="theta"``.
-        by: ``"networks"``: a `GeneratorKernel` with the training rows as landmarks; ``"theta"``: a
-            Matern-5/2 kernel with a lengthscale per hyperparameter; ``"product"`` or
-            ``"additive"``: both.
-        likelihood: As for `SingleTaskGP`, like the following.
-        mean_module: See `SingleTaskGP`.
-        outcome_transform: See `SingleTaskGP`.
+        samples: Samples networks; not needed with `by="theta"`.
+        by: `"networks"`: a `GeneratorKernel` with the training rows as landmarks; `"theta"`: a
+            Matern-5/2 kernel with a lengthscale per hyperparameter; `"product"` or
+            `"additive"`: both.
+        likelihood: Of the observations; None takes Gaussian noise.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
 
     Raises:
         TypeError: A setting that is unknown or of the wrong kind.

@@ -292,6 +292,15 @@ def test_state_and_pickles_restore_it(X):
     assert len(list(restored.named_priors())) == 2
 
 
+def test_priors_go_by_the_names_of_parameters():
+    given = {"lam": LogitNormalPrior(0.5), "tree": NormalPrior(1.0, 0.1)}
+    kernel = HOTNNKernel(SPACE, priors=given).double()
+    named = {name: prior for name, _, prior, _, _ in kernel.named_priors()}
+    assert named == {"lam_prior": given["lam"], "tree_prior": given["tree"]}
+    by_suffix = HOTNNKernel(SPACE, lam_prior=given["lam"], tree_prior=given["tree"])
+    assert [name for name, *_ in by_suffix.named_priors()] == list(named)
+
+
 def test_copies_share_what_is_known(X, solver_calls):
     kernel = HOTNNKernel(SPACE, landmarks=X).double().eval()
     with torch.no_grad():

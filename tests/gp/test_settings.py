@@ -1,6 +1,8 @@
 """What kernels and models refuse, before they do any work."""
 
+import inspect
 import math
+import typing
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from botorch.models.transforms import Log, Normalize
 from botorch.models.transforms.input import Log10
 from gpytorch.priors import NormalPrior
 
-from hotnas_torch import spaces
+from hotnas_torch import gp, spaces
 from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.gp import (
     HOTNNGP,
@@ -38,6 +40,7 @@ from hotnas_torch.nago import (
     generator_metric,
     sample_sghmc,
 )
+from hotnas_torch.nago import kernel as nago_kernel
 from hotnas_torch.spaces.encodings import encoding_of
 
 SPACE = spaces.NASBenchMacro()
@@ -155,6 +158,21 @@ FRACTIONS = ("lam", "eps", "eta", "zeta")
         ("HOTNNGP", {"learn": 3}, TypeError, "learn must be a collection of names"),
         ("HOTNNGP", {"combine": "sum"}, ValueError, "combine must be"),
         ("HOTNNGP", {"lam_prior": 0.5}, TypeError, "lam_prior must be a gpytorch Prior or None"),
+        *(
+            (m, {"priors": given}, error, message)
+            for m in ("HOTNNGP", "HOTNNKernel", "architecture_kernel")
+            for given, error, message in (
+                (3, TypeError, "priors must be a mapping of priors by name; got int"),
+                ({"lamm": None}, ValueError, "priors must be by names among 'lam', .* got 'lamm'"),
+                ({"lam": 0.5}, TypeError, r"priors\['lam'\] must be a gpytorch Prior or None"),
+            )
+        ),
+        (
+            "HOTNNKernel",
+            {"priors": {"lam": LogitNormalPrior(0.5)}, "lam_prior": LogitNormalPrior(0.5)},
+            ValueError,
+            "lam_prior must be left out where priors holds 'lam'",
+        ),
         ("HOTNNGP", {"lengthscale_prior": 1}, TypeError, "lengthscale_prior must be a gpytorch P"),
         ("HOTNNGP", {"mean_module": 3}, TypeError, "mean_module must be a torch Module or None"),
         ("HOTNNGP", {"covar_module": "a"}, TypeError, "covar_module must be a torch Module"),
@@ -214,6 +232,15 @@ def test_what_is_known_is_taken():
     )
     assert kernel.batch_shape == torch.Size([2])
     assert kernel.lam.shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", [*gp.__all__, *nago_kernel.__all__])
+def test_nothing_has_more_than_ten_named_arguments(name):
+    made = getattr(gp, name, None) or getattr(nago_kernel, name)
+    if typing.is_typeddict(made):
+        return
+    kinds = [one.kind for one in inspect.signature(made).parameters.values()]
+    assert sum(kind is not inspect.Parameter.VAR_KEYWORD for kind in kinds) <= 10
 
 
 # --- observations ---------------------------------------------------------------------------------
