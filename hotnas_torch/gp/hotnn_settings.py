@@ -35,7 +35,7 @@ _ROOM = 0.05
 
 
 class MetricSettings(TypedDict, total=False):
-    """Where the parameters of the distance start, and what `hotnas_torch.HOTNN` fixes.
+    """Arguments of `hotnas_torch.HOTNN`: starts of its parameters, and what stays as it is.
 
     Attributes:
         lam: Start of the weight of the node term inside a cell, in [0, 1].
@@ -45,14 +45,18 @@ class MetricSettings(TypedDict, total=False):
         unreachable: Start of the cost where no information flows; None derives it from eps and
             the tree at all times, and cannot be learned.
         tree: Operation tree with the starts of its lengths; None takes the space's.
-        pairs: Which pairs of nodes of a cell are compared, as for `hotnas_torch.HOTNN`.
-        linear_term: How nodes enter, as for `hotnas_torch.HOTNN`.
-        normalize: Whether path lengths are relative, as for `hotnas_torch.HOTNN`.
-        mass: Masses of cells, as for `hotnas_torch.HOTNN`.
+        preset: `"paper"` fixes everything as printed; what is passed wins.
+        pairs: Which pairs of nodes of a cell are compared, `"directed"` or `"ordered"`.
+        linear_term: How nodes alone enter, `"separable"` or `"literal"`.
+        normalize: Whether path lengths are relative to the cell's.
+        max_nodes: Size that path lengths are relative to otherwise; None takes the space's.
+        mass: Masses of cells, `"channels"` or `"uniform"`.
+        state_scale: Divisors of the two state coordinates; None takes the space's.
         num_starts: Starts of the solver per pair of cells.
-        tol: When the solver stops.
-        max_iter: When the solver gives up.
+        tol: Relative gain below which the solver stops.
+        max_iter: Most iterations of the solver.
         backend: `"auto"`, `"ext"` or `"torch"`.
+        memory_budget: Bytes that may be held while distances are computed.
     """
 
     lam: float
@@ -61,14 +65,18 @@ class MetricSettings(TypedDict, total=False):
     zeta: float | None
     unreachable: float | None
     tree: OperationTree | None
+    preset: Literal["default", "paper"]
     pairs: Literal["directed", "ordered"] | None
     linear_term: Literal["separable", "literal"] | None
     normalize: bool | None
+    max_nodes: int | None
     mass: Literal["channels", "uniform"] | None
+    state_scale: tuple[float, float] | None
     num_starts: int
     tol: float
     max_iter: int
     backend: Literal["auto", "ext", "torch"]
+    memory_budget: int
 
 
 class _PriorSettings(MetricSettings, total=False):

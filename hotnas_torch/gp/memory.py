@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.gp.observations import check_space
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
@@ -137,9 +138,13 @@ class NetworkIndex(RowIndex[Network]):
 
     Args:
         space: Space whose rows are numbered.
+
+    Raises:
+        TypeError: `space` is no search space.
     """
 
     def __init__(self, space: SearchSpace) -> None:
+        check_space(space)
         super().__init__(space.dim)
         self.space = space
 

@@ -94,6 +94,31 @@ def test_it_is_the_exponential_of_the_distance(nets, X):
     torch.testing.assert_close(dense(scaled, X), 3.0 * dense(kernel, X))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preset": "paper"},
+        {"state_scale": (2.0, 3.0), "zeta": 0.4},
+        {"max_nodes": 9, "normalize": False},
+    ],
+)
+def test_settings_of_the_distance_go_by_name(nets, X, settings):
+    kernel = HOTNNKernel(SPACE, learn=(), **settings, **EXACT).double()
+    expected = HOTNN(space=SPACE, dtype=torch.float64, **settings, **EXACT)
+    assert (
+        kernel.metric().config().items()
+        >= {
+            k: v
+            for k, v in expected.config().items()
+            if k not in ("tree", "lam", "eps", "eta", "zeta", "unreachable")
+        }.items()
+    )
+    kernel.lengthscale = 0.5
+    torch.testing.assert_close(
+        dense(kernel, X), torch.exp(-expected(nets) / 0.5), atol=1e-5, rtol=0
+    )
+
+
 def test_features_are_those_of_the_landmarks(nets, X):
     kernel = HOTNNKernel(SPACE, landmarks=X[:4], cutoff=0.05, **EXACT).double()
     similarity = torch.exp(-plain_metric(kernel)(nets, nets[:4]) / kernel.lengthscale)
