@@ -22,7 +22,7 @@ from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.memory import NetworkMemory
 from hotnas_torch.gp.observations import check_modules
 from hotnas_torch.gp.scales import matern_kernel, middle
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, check_kind, span, takes
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
@@ -86,6 +86,7 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
         if not isinstance(base_kernel, Kernel):
             raise TypeError(f"base_kernel must be a Kernel; got {type(base_kernel).__name__}")
         _check_features(features)
+        check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
         super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
         self.base_kernel = base_kernel
         self.features = features

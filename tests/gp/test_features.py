@@ -148,3 +148,8 @@ def test_single_points_are_predicted_as_in_batches_of_their_own(noise, monkeypat
         one.rsample_from_base_samples(torch.Size([5]), base) for one in (found, expected)
     )
     assert torch.allclose(drawn, wanted, atol=1e-7)
+
+
+def test_a_batch_shape_that_is_none_is_refused():
+    with pytest.raises(TypeError, match=r"batch_shape must be a .*Sequence or None; got 3"):
+        FeatureKernel(MaternKernel(), ENCODING.of_rows, batch_shape=3)
