@@ -62,7 +62,6 @@ class _BetweenNetworks:
     ) -> Tensor:
         rows = self._numbers(nets_a)
         inside = self.cells(rows, rows if nets_b is None else self._numbers(nets_b))[0]
-        inside = inside.to(self.metric.device, self.metric.dtype)
         return self.metric(nets_a, nets_b, cells=inside).unsqueeze(0)
 
     def _numbers(self, nets: Sequence[Network]) -> Tensor:
@@ -136,8 +135,7 @@ class HOTNNMemory:
             Shape (r, c).
         """
         with torch.no_grad():
-            values = self._networks(metric, element)(rows, cols)[0]
-        return values.to(metric.device, metric.dtype)
+            return self._networks(metric, element)(rows, cols)[0]
 
     def _networks(self, metric: HOTNN, element: int) -> PairMemory:
         """What is known for the parameters of a metric, of which few sets are kept."""

@@ -284,7 +284,7 @@ class PairMemory:
             cols: Distinct numbers, shape (c,).
 
         Returns:
-            Shape (K, r, c), float64 on the CPU.
+            Shape (K, r, c), in the type and on the device of what the distance returns.
         """
         with torch.no_grad():
             self._make_room(rows, cols)
@@ -297,7 +297,7 @@ class PairMemory:
             return self._table[:, self._row[rows][:, None], self._col[cols]]
 
     def _unknown(self, rows: Tensor, cols: Tensor) -> Tensor:
-        return self._table[0][self._row[rows][:, None], self._col[cols]].isnan()
+        return self._table[0][self._row[rows][:, None], self._col[cols]].isnan().cpu()
 
     def _compute(self, rows: Tensor, cols: Tensor) -> None:
         if len(rows) == 0 or len(cols) == 0:
@@ -305,7 +305,8 @@ class PairMemory:
         # The same list on both sides is half the work.
         columns = None if torch.equal(rows, cols) else self.index.select(cols)
         found = self.distance.part_distances(self.index.select(rows), columns)
-        found = found.to("cpu", torch.float64)
+        # In the type and on the device of what it holds.
+        self._table = self._table.to(found)
         self._table[:, self._row[rows][:, None], self._col[cols]] = found
         as_rows, as_cols = self._row[cols] >= 0, self._col[rows] >= 0
         mirrored = found[:, as_cols][:, :, as_rows].mT

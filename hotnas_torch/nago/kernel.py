@@ -91,7 +91,8 @@ class _BetweenSamples:
     def part_distances(
         self, samples_a: Sequence[Sample], samples_b: Sequence[Sample] | None = None
     ) -> Tensor:
-        return sample_distances(self.metric, samples_a, samples_b).unsqueeze(0)
+        found = sample_distances(self.metric, samples_a, samples_b)
+        return found.to("cpu", torch.float64).unsqueeze(0)
 
 
 class GeneratorSamples(RowIndex[Sample]):
