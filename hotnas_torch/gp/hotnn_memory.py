@@ -1,6 +1,5 @@
 """HOTNN between numbered networks while its parameters move: distances and couplings."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -30,41 +29,35 @@ class _CellIndex(Index[Cell]):
         return thing.key
 
 
-@dataclass(frozen=True, slots=True)
-class _BetweenCells:
-    """The distances between cells that a metric computes."""
+class _OnePart(PairMemory):
+    """Pairs of a `HOTNN`, which may be replaced by one of the same parameters."""
 
-    metric: HOTNN
+    distance: HOTNN
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("cells",)
-
-    def part_distances(
-        self, cells_a: Sequence[Cell], cells_b: Sequence[Cell] | None = None
-    ) -> Tensor:
-        return self.metric.ifgw(cells_a, cells_b).unsqueeze(0)
+    def _num_parts(self) -> int:
+        return 1
 
 
-@dataclass(frozen=True, slots=True)
-class _BetweenNetworks:
-    """The distances between networks, from those between their cells."""
+class _CellMemory(_OnePart):
+    """Distances between cells."""
 
-    metric: HOTNN
-    cells: PairMemory
+    def _between(self, things_a: list[Cell], things_b: list[Cell] | None) -> Tensor:
+        return self.distance.ifgw(things_a, things_b).unsqueeze(0)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("networks",)
 
-    def part_distances(
-        self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None = None
-    ) -> Tensor:
-        rows = self._numbers(nets_a)
-        inside = self.cells(rows, rows if nets_b is None else self._numbers(nets_b))[0]
-        return self.metric(nets_a, nets_b, cells=inside).unsqueeze(0)
+class _NetworkMemory(_OnePart):
+    """Distances between networks, from those between their cells."""
 
-    def _numbers(self, nets: Sequence[Network]) -> Tensor:
+    def __init__(self, distance: HOTNN, index: NetworkIndex, cells: _CellMemory) -> None:
+        super().__init__(distance, index)
+        self.cells = cells
+
+    def _between(self, things_a: list[Network], things_b: list[Network] | None) -> Tensor:
+        rows = self._numbers(things_a)
+        inside = self.cells(rows, rows if things_b is None else self._numbers(things_b))[0]
+        return self.distance(things_a, things_b, cells=inside).unsqueeze(0)
+
+    def _numbers(self, nets: list[Network]) -> Tensor:
         distinct, _ = unique_cells([cell for net in nets for cell in net.cells])
         return torch.tensor([self.cells.index.number(cell) for cell in distinct])
 
@@ -74,14 +67,14 @@ class _Setting:
     """What is known for one set of parameters.
 
     Attributes:
-        coefficients: What iFGW depends on, and so `cells`.
-        shares: What HOTNN depends on beyond, and so `networks`.
+        coefficients: What iFGW depends on.
+        shares: What HOTNN depends on beyond.
+        networks: Distances, and those between cells, which do not depend on `shares`.
     """
 
     coefficients: Tensor
     shares: Tensor
-    cells: PairMemory
-    networks: PairMemory
+    networks: _NetworkMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +142,11 @@ class HOTNNMemory:
                 setting.shares = shares
                 setting.networks.forget()
         else:
-            cells = PairMemory(_BetweenCells(metric), self._cells)
-            networks = PairMemory(_BetweenNetworks(metric, cells), self.index)
-            setting = _Setting(coefficients, shares, cells, networks)
+            cells = _CellMemory(metric, self._cells)
+            networks = _NetworkMemory(metric, self.index, cells)
+            setting = _Setting(coefficients, shares, networks)
         # The parameters agree, their graphs need not.
-        setting.cells.distance = _BetweenCells(metric)
-        setting.networks.distance = _BetweenNetworks(metric, setting.cells)
+        setting.networks.distance = setting.networks.cells.distance = metric
         self._settings[element] = [*kept, setting][-_MAX_SETTINGS:]
         return setting.networks
 

@@ -1,10 +1,15 @@
 """The model behind all Gaussian processes here: observations are checked, a kernel is passed."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
+from botorch.acquisition.objective import PosteriorTransform
+from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.transformed import TransformedPosterior
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
@@ -17,7 +22,6 @@ from hotnas_torch.gp.observations import (
     checked_observations,
     checked_rows,
 )
-from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["Covariance", "KernelGP"]
@@ -26,7 +30,7 @@ Covariance = Callable[[Tensor, torch.Size], Kernel]
 """Builds a covariance from the training rows, which broadcast to the batch shape that follows."""
 
 
-class KernelGP(IndependentOutputs):
+class KernelGP(SingleTaskGP):
     """A `botorch.models.SingleTaskGP` with a covariance of our own.
 
     Targets are standardised unless another `outcome_transform` is given; several outputs are
@@ -102,9 +106,56 @@ class KernelGP(IndependentOutputs):
             train_Y,
             train_Yvar,
             likelihood=likelihood,
-            covar_module=covariance(rows_of_elements(train_X, batch_shape), batch_shape),
+            covar_module=covariance(_rows_of_elements(train_X, batch_shape), batch_shape),
             mean_module=mean_module,
             outcome_transform=outcome_transform,
             input_transform=input_transform,
         )
         self._tell_outputs_apart()
+
+    def _tell_outputs_apart(self) -> None:
+        """What BoTorch's `subset_output` asks for.
+
+        All dimensions of parameters after those of the batch, which ends with the outputs, belong
+        to one output; so do those of the buffers `_members`.
+        """
+        batch_shape = self._aug_batch_shape
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        found |= {k: v for k, v in self.named_buffers() if k.rsplit(".", 1)[-1] == "_members"}
+        self._subset_batch_dict = {
+            name: len(batch_shape) - 1 - tensor.ndim
+            for name, tensor in found.items()
+            if tensor.shape[: len(batch_shape)] == batch_shape
+        }
+
+    def posterior(  # type: ignore[override]
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> GPyTorchPosterior | TransformedPosterior:
+        """As for every BoTorch model; rows may be of another type than those of the training."""
+        return super().posterior(
+            X.to(self.train_targets.dtype), output_indices, observation_noise, posterior_transform
+        )
+
+    def subset_output(self, idcs: list[int]) -> "KernelGP":
+        """The model of some outputs, as for every BoTorch model."""
+        subset = cast("KernelGP", super().subset_output(idcs))
+        # BoTorch shortens the batch shape of a module once per parameter.
+        for name, module in self.named_modules():
+            if isinstance(module, Kernel | Mean) and module.batch_shape == self._aug_batch_shape:
+                counterpart: Any = subset.get_submodule(name)
+                counterpart.batch_shape = subset._aug_batch_shape
+        return subset
+
+
+def _rows_of_elements(rows: Tensor, batch_shape: torch.Size) -> Tensor:
+    """Training rows, shape (..., n, d), so that they broadcast to the batch of models.
+
+    Args:
+        rows: Rows that all outputs share.
+        batch_shape: Shape of the batch, which ends with the outputs if there are several.
+    """
+    return rows.unsqueeze(-3) if len(batch_shape) > rows.ndim - 2 else rows

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ __all__ = [
     "NetworkIndex",
     "NetworkMemory",
     "PairMemory",
-    "PartDistances",
     "RowIndex",
     "typical_distance",
 ]
@@ -227,24 +226,12 @@ class NetworkMemory(Generic[T]):
         return [self._known[number] for number in numbers.tolist()]
 
 
-class PartDistances(Protocol):
-    """A distance between things, made of K parts, as every `distances.NetworkDistance` is."""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the parts."""
-        ...
-
-    def part_distances(self, nets_a: Sequence[Any], nets_b: Sequence[Any] | None = None) -> Tensor:
-        """Parts of the distances of A and B things, shape (K, A, B), symmetric to the bit."""
-        ...
-
-
 class PairMemory:
     """The parts of a distance between numbered things, each pair computed once.
 
     Deep copies share the memory; a pickled one is empty. Where it has grown too large, rows that
-    are no columns are forgotten, and everything if that does not help.
+    are no columns are forgotten, and everything if that does not help. Subclasses say what else
+    than a `NetworkDistance` computes parts.
 
     Args:
         distance: The distance, a `distances.NetworkDistance` with a space if there is no `index`.
@@ -256,7 +243,7 @@ class PairMemory:
     """
 
     def __init__(self, distance: Any, index: Index[Any] | None = None) -> None:
-        self.distance: PartDistances = distance
+        self.distance = distance
         self.index: Index[Any] = NetworkIndex(distance.space) if index is None else index
         self.forget()
 
@@ -274,7 +261,15 @@ class PairMemory:
         # Place of every number among rows and columns of the table, -1 for none.
         self._row = torch.empty(0, dtype=torch.int64)
         self._col = torch.empty(0, dtype=torch.int64)
-        self._table = torch.empty(len(self.distance.parts), 0, 0, dtype=torch.float64)
+        self._table = torch.empty(self._num_parts(), 0, 0, dtype=torch.float64)
+
+    def _num_parts(self) -> int:
+        return len(self.distance.parts)
+
+    def _between(self, things_a: list[Any], things_b: list[Any] | None) -> Tensor:
+        """Parts of distances, (K, A, B), symmetric to the bit; None stands for `things_a`."""
+        found: Tensor = self.distance.part_distances(things_a, things_b)
+        return found
 
     def __call__(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Parts of distances, without a graph.
@@ -304,7 +299,7 @@ class PairMemory:
             return
         # The same list on both sides is half the work.
         columns = None if torch.equal(rows, cols) else self.index.select(cols)
-        found = self.distance.part_distances(self.index.select(rows), columns)
+        found = self._between(self.index.select(rows), columns)
         # In the type and on the device of what it holds.
         self._table = self._table.to(found)
         self._table[:, self._row[rows][:, None], self._col[cols]] = found

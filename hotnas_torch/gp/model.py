@@ -1,14 +1,13 @@
 """HOTNNGP: a BoTorch model of a quantity that depends on an architecture."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, Unpack
 
 import torch
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
-from botorch.optim.fit import fit_gpytorch_mll_scipy
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
@@ -25,7 +24,7 @@ from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.observations import check_modules, check_space
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
-from hotnas_torch.gp.rounds import MAX_ROUNDS, fit_in_rounds
+from hotnas_torch.gp.rounds import fit_in_rounds
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes, whole
 from hotnas_torch.spaces import SearchSpace
@@ -277,26 +276,13 @@ class HOTNNGP(KernelGP):
                 stack.enter_context(kernel.couplings_held())
             yield
 
-    def custom_fit(
-        self,
-        mll: MarginalLogLikelihood,
-        closure: Callable[[], Any] | None = None,
-        optimizer: Callable[..., Any] = fit_gpytorch_mll_scipy,
-        closure_kwargs: dict[str, Any] | None = None,
-        optimizer_kwargs: dict[str, Any] | None = None,
-        max_rounds: int = MAX_ROUNDS,
-        **ignored: Any,
-    ) -> MarginalLogLikelihood:
+    def custom_fit(self, mll: MarginalLogLikelihood, **options: Any) -> MarginalLogLikelihood:
         """Fit the model; `fit_gpytorch_mll` calls this.
 
         Args:
             mll: Marginal log likelihood of this model.
-            closure: As for `fit_gpytorch_mll`.
-            optimizer: As for `fit_gpytorch_mll`; runs once per round.
-            closure_kwargs: As for `fit_gpytorch_mll`.
-            optimizer_kwargs: As for `fit_gpytorch_mll`.
-            max_rounds: Most rounds of L-BFGS with held couplings.
-            **ignored: Other arguments of `fit_gpytorch_mll`, which concern its restarts.
+            **options: Of `fit_gpytorch_mll`, and `max_rounds`, the most rounds of L-BFGS with held
+                couplings.
 
         Returns:
             `mll`, in evaluation mode, with the best parameters that each batch element met.
@@ -304,14 +290,5 @@ class HOTNNGP(KernelGP):
         Raises:
             RuntimeError: The model was built under `torch.inference_mode()`.
         """
-        del ignored
-        return fit_in_rounds(
-            mll,
-            self.couplings_held,
-            batch_shape=self._aug_batch_shape,
-            closure=closure,
-            optimizer=optimizer,
-            closure_kwargs=closure_kwargs,
-            optimizer_kwargs=optimizer_kwargs,
-            max_rounds=max_rounds,
-        )
+        shape = self._aug_batch_shape
+        return fit_in_rounds(mll, self.couplings_held, batch_shape=shape, **options)

@@ -14,9 +14,9 @@ from gpytorch.mlls import MarginalLogLikelihood
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
-__all__ = ["MAX_ROUNDS", "fit_in_rounds"]
+__all__ = ["fit_in_rounds"]
 
-MAX_ROUNDS = 3
+_ROUNDS = 3
 _ROUND_GAIN = 1e-2
 _MARGIN = 1e-4
 _ROUND_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
@@ -31,7 +31,8 @@ def fit_in_rounds(
     optimizer: Callable[..., Any] = fit_gpytorch_mll_scipy,
     closure_kwargs: dict[str, Any] | None = None,
     optimizer_kwargs: dict[str, Any] | None = None,
-    max_rounds: int = MAX_ROUNDS,
+    max_rounds: int = _ROUNDS,
+    **ignored: Any,
 ) -> MarginalLogLikelihood:
     """Fit a model whose likelihood is smooth while something is held.
 
@@ -44,6 +45,7 @@ def fit_in_rounds(
         closure_kwargs: As for `fit_gpytorch_mll`.
         optimizer_kwargs: As for `fit_gpytorch_mll`.
         max_rounds: Most rounds.
+        **ignored: Other arguments of `fit_gpytorch_mll`, which concern its restarts.
 
     Returns:
         `mll`, in evaluation mode.
@@ -51,6 +53,7 @@ def fit_in_rounds(
     Raises:
         RuntimeError: The model was built under `torch.inference_mode()`.
     """
+    del ignored
     if any(parameter.is_inference() for parameter in mll.parameters()):
         raise RuntimeError(
             "a model that was built under torch.inference_mode() cannot be fitted (build it"

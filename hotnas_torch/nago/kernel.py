@@ -2,8 +2,6 @@
 
 import inspect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -78,20 +76,16 @@ def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     return HOTNN(**(defaults | options))
 
 
-@dataclass(frozen=True, slots=True)
-class _BetweenSamples:
+class _SampleMemory(PairMemory):
     """Transport between samples of networks."""
 
-    metric: HOTNN
+    distance: HOTNN
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("samples",)
+    def _num_parts(self) -> int:
+        return 1
 
-    def part_distances(
-        self, samples_a: Sequence[Sample], samples_b: Sequence[Sample] | None = None
-    ) -> Tensor:
-        found = sample_distances(self.metric, samples_a, samples_b)
+    def _between(self, things_a: list[Sample], things_b: list[Sample] | None) -> Tensor:
+        found = sample_distances(self.distance, things_a, things_b)
         return found.to("cpu", torch.float64).unsqueeze(0)
 
 
@@ -136,7 +130,7 @@ class GeneratorSamples(RowIndex[Sample]):
         self.family, self.space = family, space
         self.size, self.seed = size, seed
         self.metric = generator_metric(family) if metric is None else metric
-        self._memory = PairMemory(_BetweenSamples(self.metric), self)
+        self._memory = _SampleMemory(self.metric, self)
 
     @property
     def samples(self) -> list[Sample]:

@@ -36,7 +36,7 @@ from gpytorch.priors import LogNormalPrior, NormalPrior
 from hotnas_torch import HOTNN, spaces
 from hotnas_torch.gp import HOTNNGP, HOTNNKernel, LogitNormalPrior, combined_kernel
 
-# Hundreds of distances between cells of eight nodes are too many for the torch text of the solvers;
+# Hundreds of distances between cells of eight nodes are too many for the reference solvers;
 # tests/gp/test_small_models.py is for both.
 pytestmark = pytest.mark.ext
 

@@ -295,7 +295,7 @@ def test_transforms_that_spoil_rows_or_targets_are_refused(name):
         MODELS[name](X, -Y, outcome_transform=Log())
 
 
-def test_a_transform_of_numeric_columns_is_told_which_they_are():
+def test_a_transform_that_changes_rows_is_refused_with_the_columns_that_it_may_change():
     wide = torch.cat([X, 10.0 * torch.rand(6, 2, generator=GENERATOR, dtype=X.dtype)], dim=1)
     with pytest.raises(ValueError, match=r"Normalize\(d=10, indices=\[8, 9\]\)"):
         HOTNNGP(wide, Y, space=SPACE, input_transform=Normalize(10))
