@@ -38,17 +38,17 @@ class _OnePart(PairMemory):
         return 1
 
 
-class _CellMemory(_OnePart):
+class _CellPairs(_OnePart):
     """Distances between cells."""
 
     def _between(self, things_a: list[Cell], things_b: list[Cell] | None) -> Tensor:
         return self.distance.ifgw(things_a, things_b).unsqueeze(0)
 
 
-class _NetworkMemory(_OnePart):
+class _NetworkPairs(_OnePart):
     """Distances between networks, from those between their cells."""
 
-    def __init__(self, distance: HOTNN, index: NetworkIndex, cells: _CellMemory) -> None:
+    def __init__(self, distance: HOTNN, index: NetworkIndex, cells: _CellPairs) -> None:
         super().__init__(distance, index)
         self.cells = cells
 
@@ -74,7 +74,7 @@ class _Setting:
 
     coefficients: Tensor
     shares: Tensor
-    networks: _NetworkMemory
+    networks: _NetworkPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ class HOTNNMemory:
                 setting.shares = shares
                 setting.networks.forget()
         else:
-            cells = _CellMemory(metric, self._cells)
-            networks = _NetworkMemory(metric, self.index, cells)
+            cells = _CellPairs(metric, self._cells)
+            networks = _NetworkPairs(metric, self.index, cells)
             setting = _Setting(coefficients, shares, networks)
         # The parameters agree, their graphs need not.
         setting.networks.distance = setting.networks.cells.distance = metric

@@ -76,7 +76,7 @@ def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     return HOTNN(**(defaults | options))
 
 
-class _SampleMemory(PairMemory):
+class _SamplePairs(PairMemory):
     """Transport between samples of networks."""
 
     distance: HOTNN
@@ -130,7 +130,7 @@ class GeneratorSamples(RowIndex[Sample]):
         self.family, self.space = family, space
         self.size, self.seed = size, seed
         self.metric = generator_metric(family) if metric is None else metric
-        self._memory = _SampleMemory(self.metric, self)
+        self._memory = _SamplePairs(self.metric, self)
 
     @property
     def samples(self) -> list[Sample]:
