@@ -8,7 +8,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.spatial.distance import cdist
 
 from hotnas_torch import spaces
-from hotnas_torch.gp import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
+from hotnas_torch.gp import FeatureGP, FeatureKernel, NetworkFeatures
+from hotnas_torch.gp.features import feature_kernel
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, encoding_of
 
 SPACE = spaces.NASBench201()

@@ -34,7 +34,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, NormalPrior
 
 from hotnas_torch import HOTNN, spaces
-from hotnas_torch.gp import HOTNNGP, HOTNNKernel, LogitNormalPrior, combined_kernel
+from hotnas_torch.gp import HOTNNGP, HOTNNKernel, LogitNormalPrior
+from hotnas_torch.gp.model import combined_kernel
 
 # Hundreds of distances between cells of eight nodes are too many for the reference solvers;
 # tests/gp/test_small_models.py is for both.

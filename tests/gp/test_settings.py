@@ -23,12 +23,11 @@ from hotnas_torch.gp import (
     LogitNormalPrior,
     WeisfeilerLehmanGP,
     WeisfeilerLehmanKernel,
-    architecture_kernel,
-    combined_kernel,
     distribution_kernel,
-    feature_kernel,
     optimize_relaxed,
 )
+from hotnas_torch.gp.features import feature_kernel
+from hotnas_torch.gp.model import architecture_kernel, combined_kernel
 from hotnas_torch.nago import (
     BNN,
     HNAG,
