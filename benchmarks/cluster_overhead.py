@@ -20,7 +20,8 @@ from benchmarks.measuring.machine import Load
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from hotnas_torch.arch import Network
 from hotnas_torch.integrations.ray import RayExecutor
-from hotnas_torch.matrices.pairwise import Blocks, SolveLog, Tile, Tiling
+from hotnas_torch.matrices.pairwise import Blocks, Tile, Tiling
+from hotnas_torch.matrices.solve_log import SolveLog
 
 __all__ = ["ON_REQUEST", "QUICK", "Settings", "run"]
 

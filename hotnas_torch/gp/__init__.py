@@ -1,21 +1,19 @@
-"""Gaussian processes on architectures, relaxed architectures, and Bayesian networks on numbers."""
+"""Gaussian processes on architectures, and on relaxed architectures."""
 
-from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, PartMemory
+from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
+from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
-from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
+from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures
+from hotnas_torch.gp.hotnn_settings import KernelSettings, ModelSettings
 from hotnas_torch.gp.kernel import HOTNNKernel
-from hotnas_torch.gp.landmarks import LandmarkKernel, NetworkKernel
-from hotnas_torch.gp.model import HOTNNGP, architecture_kernel, combined_kernel
-from hotnas_torch.gp.pathwise import LandmarkFeatureMap
+from hotnas_torch.gp.landmarks import LandmarkKernel
+from hotnas_torch.gp.memory import PairMemory
+from hotnas_torch.gp.model import HOTNNGP
+from hotnas_torch.gp.optimize_relaxed import RelaxedSettings, optimize_relaxed
 from hotnas_torch.gp.priors import LogitNormalPrior
-from hotnas_torch.gp.psd import Spectrum
-from hotnas_torch.gp.relaxation import Relaxation, relaxation_of
-from hotnas_torch.gp.relaxed import (
-    RelaxedHOTNNGP,
-    RelaxedOptimum,
-    optimize_relaxed,
-    relaxed_distances,
-)
+from hotnas_torch.gp.relaxation import relaxation_of
+from hotnas_torch.gp.relaxed import RelaxedHOTNNGP
+from hotnas_torch.gp.relaxed_distances import relaxed_distances
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehmanKernel
 
 __all__ = [
@@ -25,22 +23,17 @@ __all__ = [
     "FeatureGP",
     "FeatureKernel",
     "HOTNNKernel",
-    "LandmarkFeatureMap",
+    "KernelSettings",
     "LandmarkKernel",
     "LogitNormalPrior",
+    "ModelSettings",
     "NetworkFeatures",
-    "NetworkKernel",
-    "PartMemory",
-    "Relaxation",
+    "PairMemory",
     "RelaxedHOTNNGP",
-    "RelaxedOptimum",
-    "Spectrum",
+    "RelaxedSettings",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
-    "architecture_kernel",
-    "combined_kernel",
     "distribution_kernel",
-    "feature_kernel",
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",

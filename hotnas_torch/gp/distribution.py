@@ -1,16 +1,14 @@
 """The operation distribution as a coarse level beside HOTNN."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
 import torch
-from gpytorch.kernels import Kernel, MaternKernel
 from gpytorch.priors import LogNormalPrior
 
 from hotnas_torch.gp.features import FeatureKernel
 from hotnas_torch.gp.observations import check_space
+from hotnas_torch.gp.scales import matern_kernel
 from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import operation_slots
@@ -35,7 +33,7 @@ def distribution_kernel(
 
     Args:
         space: Search space of the rows.
-        batch_shape: As for every :class:`gpytorch.kernels.Kernel`.
+        batch_shape: As for every GPyTorch kernel.
 
     Raises:
         TypeError: `space` is no search space, or a setting is unknown.
@@ -47,10 +45,9 @@ def distribution_kernel(
     slots = operation_slots(space)
     if slots is None:
         raise ValueError(f"{space!r} chooses no operations that could have a distribution")
-    base: Kernel = MaternKernel(
-        nu=2.5,
-        batch_shape=torch.Size() if batch_shape is None else batch_shape,
-        lengthscale_prior=LogNormalPrior(math.log(_LENGTHSCALE), _SPREAD),
+    base = matern_kernel(
+        _LENGTHSCALE,
+        batch_shape=batch_shape,
+        prior=LogNormalPrior(math.log(_LENGTHSCALE), _SPREAD),
     )
-    base.lengthscale = _LENGTHSCALE
     return FeatureKernel(base.double(), slots.shares)

@@ -1,9 +1,7 @@
 """Gaussian processes on numeric features of architectures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -13,15 +11,17 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
 from gpytorch.constraints import Interval
 from gpytorch.distributions import MultivariateNormal
-from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import Kernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import Mean
 from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.gp.distances import NetworkIndex
-from hotnas_torch.gp.observations import check_modules, checked_observations
+from hotnas_torch.gp.kernel_gp import KernelGP
+from hotnas_torch.gp.memory import NetworkMemory
+from hotnas_torch.gp.observations import check_modules
+from hotnas_torch.gp.scales import matern_kernel, middle
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, check_kind, span, takes
 from hotnas_torch.spaces import SearchSpace
 
@@ -46,25 +46,23 @@ class NetworkFeatures:
     Args:
         space: Search space of the rows.
         encoding: Maps N networks to features (N, f) float64, for example
-            :class:`~hotnas_torch.spaces.encodings.PathEncoding`.
+            `hotnas_torch.spaces.encodings.PathEncoding`.
     """
 
     def __init__(self, space: SearchSpace, encoding: Callable[[Sequence[Network]], Tensor]) -> None:
-        self._index = NetworkIndex(space)
-        self._encoding = encoding
-        self._encoded = torch.empty(0)
+        self._memory: NetworkMemory[Tensor] = NetworkMemory(space, encoding)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> NetworkFeatures:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Returns the features of rows, (..., d) -> (..., f)."""
-        numbers = self._index(rows)
-        new = self._index.networks[len(self._encoded) :]
-        if new:
-            encoded = self._encoding(new)
-            self._encoded = torch.cat([self._encoded, encoded]) if len(self._encoded) else encoded
-        return self._encoded[numbers].to(rows)
+        """Return the features of rows, (..., d) to (..., f), in the dtype of the rows."""
+        return self.encoded(rows).to(rows)
+
+    def encoded(self, rows: Tensor) -> Tensor:
+        """Return the features of rows, (..., d) to (..., f), as they are encoded."""
+        features: Tensor = self._memory(self._memory.index(rows))
+        return features
 
 
 class FeatureKernel(Kernel):  # type: ignore[misc]
@@ -73,14 +71,14 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
     .. math:: k(x, x') = k_0(\phi(x), \phi(x'))
 
     Positive semi-definite as k_0 is. It multiplies and adds with kernels on the rows themselves,
-    such as :class:`~hotnas_torch.gp.HOTNNKernel`.
+    such as `HOTNNKernel`.
 
     Args:
         base_kernel: k_0, a kernel on features.
         features: phi, for example
-            ``hotnas_torch.spaces.encodings.encoding_of(space).of_rows``; no gradient flows
+            `hotnas_torch.spaces.encodings.encoding_of(space).of_rows`; no gradient flows
             through it.
-        **kwargs: As for every :class:`gpytorch.kernels.Kernel`, for example ``active_dims``.
+        **kwargs: As for every GPyTorch kernel, for example `active_dims`.
     """
 
     @takes(*KERNEL_SETTINGS)
@@ -115,7 +113,7 @@ def feature_kernel(
     """A Matern-5/2 kernel on features with one lengthscale, float64.
 
     Args:
-        features: As for :class:`FeatureKernel`.
+        features: As for `FeatureKernel`.
         lengthscale: Range of the lengthscale; it starts at the geometric mean.
 
     Raises:
@@ -124,11 +122,11 @@ def feature_kernel(
     return FeatureKernel(_matern(lengthscale), features)
 
 
-class FeatureGP(SingleTaskGP):
+class FeatureGP(KernelGP):
     """Gaussian process on features of rows, with the ranges of ANASOD's hyperparameters.
 
     A Matern-5/2 kernel with one lengthscale, an output scale and noise, each held in its range
-    while ``fit_gpytorch_mll`` maximises the marginal likelihood; targets are standardised.
+    while `fit_gpytorch_mll` maximises the marginal likelihood; targets are standardised.
 
     Args:
         train_X: Rows, (n, d) float64.
@@ -160,6 +158,8 @@ class FeatureGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    _alone = True
+
     @takes()
     def __init__(
         self,
@@ -174,36 +174,37 @@ class FeatureGP(SingleTaskGP):
         mean_module: Mean | None = None,
         likelihood: GaussianLikelihood | None = None,
     ) -> None:
-        check_modules(likelihood=likelihood, covar_module=covar_module, mean_module=mean_module)
-        train_X, train_Y, _ = checked_observations(train_X, train_Y, outcome_transform=None)
-        if train_X.ndim != 2 or train_Y.shape[1] != 1:
-            raise ValueError(
-                "train_X and train_Y must have shapes (n, d) and (n, 1); got"
-                f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
-            )
+        check_modules(covar_module=covar_module)
         _check_features(features)
         ranges = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise}
         for name, range_ in ranges.items():
             span(name, range_)
         if likelihood is None:
             likelihood = GaussianLikelihood(noise_constraint=_range(noise)).double()
-            likelihood.noise = _middle(noise)
-        if covar_module is None:
-            covar_module = ScaleKernel(
+            likelihood.noise = middle(noise)
+
+        def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
+            del rows, batch_shape
+            if covar_module is not None:
+                return covar_module
+            product = ScaleKernel(
                 _matern(lengthscale), outputscale_constraint=_range(outputscale)
             ).double()
-            covar_module.outputscale = _middle(outputscale)
+            product.outputscale = middle(outputscale)
+            return product
+
         super().__init__(
             train_X,
             train_Y,
+            covariance=covariance,
             likelihood=likelihood,
-            covar_module=covar_module,
             mean_module=mean_module,
             # Features are computed once per row, before rows are paired with each other.
-            input_transform=_Featurize(features, train_X.dtype),
+            input_transform=_Featurize(features),
         )
         self.features = features
-        self._observed = train_X, train_Y
+        (rows,) = self.train_inputs
+        self._observed = rows, train_Y.to(rows)
 
     def posterior(  # type: ignore[override]
         self,
@@ -243,13 +244,12 @@ class FeatureGP(SingleTaskGP):
 
 
 class _Featurize(InputTransform, torch.nn.Module):
-    """Replaces rows by their features."""
+    """Replace rows by their features."""
 
     is_one_to_many = False
 
-    def __init__(self, features: Features, dtype: torch.dtype) -> None:
+    def __init__(self, features: Features) -> None:
         super().__init__()
-        self._dtype = dtype
         self.transform_on_train = True
         self.transform_on_eval = True
         self.transform_on_fantasize = True
@@ -257,14 +257,12 @@ class _Featurize(InputTransform, torch.nn.Module):
 
     def transform(self, X: Tensor) -> Tensor:
         # Rows may be integers, features are not.
-        return self._features(X.detach().to(self._dtype))
+        return self._features(X.detach() if X.is_floating_point() else X.double())
 
 
-def _matern(lengthscale: tuple[float, float]) -> MaternKernel:
+def _matern(lengthscale: tuple[float, float]) -> Kernel:
     range_ = _range(span("lengthscale", lengthscale))
-    kernel = MaternKernel(nu=2.5, lengthscale_constraint=range_).double()
-    kernel.lengthscale = _middle(lengthscale)
-    return kernel
+    return matern_kernel(middle(lengthscale), constraint=range_, dtype=torch.float64)
 
 
 def _range(ends: tuple[float, float]) -> Interval:
@@ -278,7 +276,3 @@ def _check_features(features: object) -> None:
             f"features must be a function of rows, such as encoding_of(space).of_rows; got"
             f" {type(features).__name__}"
         )
-
-
-def _middle(range_: tuple[float, float]) -> float:
-    return float((range_[0] * range_[1]) ** 0.5)

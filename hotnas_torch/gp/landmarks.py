@@ -1,8 +1,8 @@
 """Similarities of what rows stand for as kernels on these rows, with landmarks."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -12,7 +12,7 @@ from gpytorch.priors import Prior
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.memory import NetworkIndex
 from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
 from hotnas_torch.gp.settings import (
@@ -25,7 +25,7 @@ from hotnas_torch.gp.settings import (
 )
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["LandmarkKernel", "NetworkKernel", "RowIndex"]
+__all__ = ["LandmarkKernel", "NetworkKernel"]
 
 _BLOCKS = 4
 """How many times more entries than wanted are still computed as one matrix product."""
@@ -41,14 +41,6 @@ class _Landmarks(torch.nn.Module):
         self.register_buffer("rows", rows, persistent=False)
 
 
-class RowIndex(Protocol):
-    """Numbers for what rows stand for; equal things share one."""
-
-    def __call__(self, X: Tensor) -> Tensor:
-        """Numbers of rows, shape (..., d) to (...), int64 on the CPU."""
-        ...
-
-
 class LandmarkKernel(Kernel):  # type: ignore[misc]
     """A similarity k(x, x') <= 1 = k(x, x) between what rows stand for.
 
@@ -59,7 +51,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     Args:
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
-        **kwargs: As for every :class:`gpytorch.kernels.Kernel`.
+        **kwargs: As for every `gpytorch.kernels.Kernel`.
 
     Raises:
         TypeError: A setting that is unknown, or of the wrong kind.
@@ -92,8 +84,8 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     @property
     @abstractmethod
-    def _index(self) -> RowIndex:
-        """Numbers of what rows stand for."""
+    def _index(self) -> Callable[[Tensor], Tensor]:
+        """Numbers of what rows stand for, (..., d) to (...); equal things share one."""
 
     @abstractmethod
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
@@ -296,6 +288,8 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 class NetworkKernel(LandmarkKernel):
     """A `LandmarkKernel` on rows that encode networks of a search space.
 
+    Subclasses have a `_memory` of what is known of networks, whose `index` numbers them.
+
     Args:
         space: Search space of the rows.
         **kwargs: As for `LandmarkKernel`.
@@ -317,9 +311,9 @@ class NetworkKernel(LandmarkKernel):
         self.space = space
 
     @property
-    @abstractmethod
     def _index(self) -> NetworkIndex:
-        """Numbers of networks."""
+        index: NetworkIndex = self._memory.index
+        return index
 
     def _names(self, numbers: Tensor) -> list[str]:
         return [network.key for network in self._index.select(numbers)]

@@ -1,34 +1,32 @@
 """HOTNNGP: a BoTorch model of a quantity that depends on an architecture."""
 
 import math
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
-from botorch.exceptions.warnings import OptimizationWarning
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
-from botorch.optim.closures import get_loss_closure
-from botorch.optim.fit import fit_gpytorch_mll_scipy
 from botorch.utils.types import DEFAULT, _DefaultType
-from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from gpytorch.mlls import MarginalLogLikelihood
-from gpytorch.priors import LogNormalPrior
-from linear_operator.utils.errors import NanError, NotPSDError
+from gpytorch.priors import LogNormalPrior, Prior
 from torch import Tensor
 
 from hotnas_torch.distances import HOTNN
-from hotnas_torch.gp.distribution import Coarse, distribution_kernel
+from hotnas_torch.gp.distribution import distribution_kernel
+from hotnas_torch.gp.hotnn_settings import FRACTIONS, KernelSettings, ModelSettings, all_priors
 from hotnas_torch.gp.kernel import HOTNNKernel
-from hotnas_torch.gp.observations import check_input_transform, check_modules, checked_rows
-from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
+from hotnas_torch.gp.kernel_gp import KernelGP
+from hotnas_torch.gp.observations import check_modules, check_space
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
-from hotnas_torch.gp.settings import known_settings, takes, whole
+from hotnas_torch.gp.rounds import fit_in_rounds
+from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes, whole
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
@@ -37,27 +35,16 @@ __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
 # stay near the defaults.
 _FRACTION_SCALE = 1.0
 _LENGTH_SCALE = 0.5
-_LENGTHSCALE_FACTOR = 3.0
-
-_ROUNDS = 3
-_ROUND_GAIN = 1e-2
-_MARGIN = 1e-4
-_ROUND_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
-
-_KERNEL_OPTIONS = known_settings(
-    HOTNNKernel.__init__, without=("space", "learn", "landmarks", "batch_shape", "active_dims")
-)
 
 
-@takes(*_KERNEL_OPTIONS)
+@takes(*KernelSettings.__annotations__, "cutoff")
 def architecture_kernel(
     space: SearchSpace,
     landmarks: Tensor,
     *,
     learn: Collection[str] | None = None,
-    batch_shape: torch.Size | None = None,
-    active_dims: Sequence[int] | None = None,
-    **options: Any,
+    priors: Mapping[str, Prior | None] | None = None,
+    **settings: Any,
 ) -> HOTNNKernel:
     """A `HOTNNKernel` with priors and starts that suit small data sets.
 
@@ -68,10 +55,9 @@ def architecture_kernel(
     Args:
         space: Search space of the rows.
         landmarks: Training rows, shape (..., n, d).
-        learn: What to learn, see `HOTNNKernel`.
-        batch_shape: See `HOTNNKernel`.
-        active_dims: Columns that hold the row, where there are others.
-        **options: Starts and settings of `HOTNNKernel`; a prior that is passed wins.
+        learn: What to learn, as for `HOTNNKernel`.
+        priors: Priors that replace those, by the names of parameters.
+        **settings: Others of `HOTNNKernel`; a prior that is passed wins.
 
     Returns:
         The kernel, in the dtype and on the device of `landmarks`.
@@ -79,28 +65,20 @@ def architecture_kernel(
     Raises:
         TypeError, ValueError, ArchitectureError: As `HOTNNKernel`.
     """
-    probe = HOTNNKernel(space, learn=learn, **options)
-    for name in ("lam", "eps", "eta", "zeta"):
-        if name in probe.learned:
-            start = float(getattr(probe, name).detach())
-            options.setdefault(f"{name}_prior", LogitNormalPrior(start, _FRACTION_SCALE))
-    if "tree" in probe.learned:
-        options.setdefault("tree_prior", LogNormalPrior(0.0, _LENGTH_SCALE))
-    kernel: HOTNNKernel = HOTNNKernel(
-        space,
-        learn=learn,
-        batch_shape=torch.Size() if batch_shape is None else batch_shape,
-        active_dims=active_dims,
-        **options,
-    ).to(landmarks)
+    alone = {k: v for k, v in settings.items() if k not in KERNEL_SETTINGS}
+    probe = HOTNNKernel(space, learn=learn, priors=priors, **alone)
+    chosen = all_priors(priors, settings)
+    for name in FRACTIONS:
+        if name in probe.learned and chosen[name] is None:
+            chosen[name] = LogitNormalPrior(float(getattr(probe, name).detach()), _FRACTION_SCALE)
+    if "tree" in probe.learned and chosen["tree"] is None:
+        chosen["tree"] = LogNormalPrior(0.0, _LENGTH_SCALE)
+    taken = {f"{name}_prior" for name in chosen}
+    others = {k: v for k, v in settings.items() if k not in taken}
+    kernel: HOTNNKernel = HOTNNKernel(space, learn=learn, priors=chosen, **others).to(landmarks)
     kernel.landmarks = landmarks
-    start = _LENGTHSCALE_FACTOR * kernel.median_distance()
-    if "lengthscale_prior" not in options:
-        prior = LogNormalPrior(math.log(start), 1.0).to(landmarks)
-        kernel.register_prior(
-            "lengthscale_prior", prior, kernel._lengthscale_param, kernel._lengthscale_closure
-        )
-    kernel.lengthscale = start
+    typical = kernel.median_distance()
+    start_lengthscale(kernel, typical, landmarks, prior="lengthscale_prior" not in settings)
     return kernel
 
 
@@ -111,9 +89,9 @@ def combined_kernel(
     """An architecture kernel together with a Matern kernel on numeric columns that follow the row.
 
     Args:
-        architecture: Kernel on the leading columns, its ``active_dims`` set.
+        architecture: Kernel on the leading columns, its `active_dims` set.
         num_features: Numeric columns k >= 1 at the end, scaled to comparable ranges.
-        how: ``"product"``: rows must agree in both; ``"additive"``: each explains a part.
+        how: `"product"`: rows must agree in both; `"additive"`: each explains a part.
 
     Returns:
         The combination, without an output scale of its own in the product.
@@ -130,38 +108,26 @@ def combined_kernel(
             " all columns (pass active_dims=range(space.dim) when making it)"
         )
     first = architecture.active_dims.numel()
-    numeric = MaternKernel(
-        nu=2.5,
-        ard_num_dims=num_features,
+    numeric = matern_kernel(
+        math.sqrt(num_features),
+        num_columns=num_features,
+        active_dims=range(first, first + num_features),
         batch_shape=architecture.batch_shape,
-        active_dims=tuple(range(first, first + num_features)),
-        lengthscale_prior=LogNormalPrior(0.5 * math.log(num_features), 1.0),
-    )
-    numeric.lengthscale = math.sqrt(num_features)
-    numeric = numeric.to(architecture.lengthscale)
-    if how == "product":
-        return architecture * numeric
-    return _scaled(architecture) + _scaled(numeric)
+        prior=LogNormalPrior(0.5 * math.log(num_features), 1.0),
+    ).to(architecture.lengthscale)
+    return architecture * numeric if how == "product" else scaled(architecture) + scaled(numeric)
 
 
-def _scaled(kernel: Kernel) -> ScaleKernel:
-    scaled = ScaleKernel(
-        kernel, batch_shape=kernel.batch_shape, outputscale_prior=LogNormalPrior(0.0, 1.0)
-    )
-    scaled.outputscale = 1.0
-    return scaled.to(kernel.lengthscale)
-
-
-class HOTNNGP(IndependentOutputs):
+class HOTNNGP(KernelGP):
     """Gaussian process on architectures, with everything that BoTorch expects of a model.
 
-    A :class:`botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
+    A `botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
     lengthscale), made positive semi-definite with the training rows as landmarks. Inputs are rows
-    that ``space.encode`` returned, followed by numeric columns if there are any. Targets are
+    that `space.encode` returned, followed by numeric columns if there are any. Targets are
     standardised unless another `outcome_transform` is given; several outputs are modelled
     independently with parameters of their own.
 
-    ``fit_gpytorch_mll`` learns all parameters, those of the distance included: each round holds the
+    `fit_gpytorch_mll` learns all parameters, those of the distance included: each round holds the
     couplings of the architectures while L-BFGS moves the parameters, then finds the couplings
     again and keeps the move if the marginal likelihood has grown.
 
@@ -172,18 +138,14 @@ class HOTNNGP(IndependentOutputs):
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         space: Search space of the rows.
-        combine: How numeric columns enter, see `combined_kernel`. They should be scaled to
-            comparable ranges (or pass ``input_transform=Normalize(d, indices=[...])``).
-        distribution: A coarse level beside HOTNN: ``"product"`` multiplies its kernel with a Matern
-            kernel between operation distributions (`distribution_kernel`), ``"additive"`` adds it.
-            Without numeric columns only.
-        learn: Which parameters of the distance to learn, see `HOTNNKernel`.
-        likelihood: As for `SingleTaskGP`, like the following.
+        likelihood: Of the observations; None takes Gaussian noise.
         covar_module: Covariance in place of the default one.
-        mean_module: See `SingleTaskGP`.
-        outcome_transform: See `SingleTaskGP`.
-        input_transform: See `SingleTaskGP`; must leave the columns of the row as they are.
-        **kernel_options: Starts and settings of `HOTNNKernel`, such as ``eta=0.3``.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
+        input_transform: What is done to rows first; it must leave the columns of the row as they
+            are.
+        **settings: `ModelSettings`: what to learn, how other columns enter, starts and settings of
+            HOTNN, such as `learn=["lam"]`, `combine="additive"` or `eta=0.3`.
 
     Raises:
         TypeError: `space` is no search space, or a setting is unknown or of the wrong kind.
@@ -203,7 +165,9 @@ class HOTNNGP(IndependentOutputs):
         torch.Size([2, 1])
     """
 
-    @takes(*_KERNEL_OPTIONS)
+    _takes_numbers = True
+
+    @takes(*ModelSettings.__annotations__)
     def __init__(
         self,
         train_X: Tensor,
@@ -211,84 +175,69 @@ class HOTNNGP(IndependentOutputs):
         train_Yvar: Tensor | None = None,
         *,
         space: SearchSpace,
-        combine: Literal["product", "additive"] = "product",
-        distribution: Coarse | None = None,
-        learn: Collection[str] | None = None,
         likelihood: Likelihood | None = None,
         covar_module: Kernel | None = None,
         mean_module: Mean | None = None,
         outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,
         input_transform: InputTransform | None = None,
-        **kernel_options: Any,
+        **settings: Unpack[ModelSettings],
     ) -> None:
-        check_modules(
-            likelihood=likelihood,
-            covar_module=covar_module,
-            mean_module=mean_module,
-            outcome_transform=outcome_transform,
-            input_transform=input_transform,
-        )
-        train_X, train_Y, train_Yvar = checked_rows(
-            train_X, train_Y, train_Yvar, space=space, outcome_transform=outcome_transform
-        )
-        check_input_transform(input_transform, train_X, space.dim)
-        num_features = train_X.shape[-1] - space.dim
+        check_modules(covar_module=covar_module)
+        check_space(space)
+        of_kernel: dict[str, Any] = dict(settings)
+        combine = of_kernel.pop("combine", "product")
         if combine not in ("product", "additive"):
             raise ValueError(f"combine must be 'product' or 'additive'; got {combine!r}")
+        distribution = of_kernel.pop("distribution", None)
         if distribution not in (None, "product", "additive"):
             raise ValueError(
                 f"distribution must be 'product', 'additive' or None; got {distribution!r}"
             )
-        if distribution is not None and num_features:
-            raise ValueError(
-                f"distribution must be None with numeric columns, of which there are {num_features}"
-            )
-        _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
-        if covar_module is None:
+
+        def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
+            num_features = rows.shape[-1] - space.dim
+            if distribution is not None and num_features:
+                raise ValueError(
+                    "distribution must be None with numeric columns, of which there are"
+                    f" {num_features}"
+                )
+            if covar_module is not None:
+                return covar_module
             kernel = architecture_kernel(
                 space,
-                rows_of_elements(train_X[..., : space.dim], batch_shape),
-                learn=learn,
+                rows[..., : space.dim],
                 batch_shape=batch_shape,
                 active_dims=range(space.dim) if num_features else None,
-                **kernel_options,
+                **of_kernel,
             )
-            if num_features and combine == "additive":
-                covar_module = combined_kernel(kernel, num_features, combine)
-            elif num_features:
-                covar_module = _scaled(combined_kernel(kernel, num_features, combine))
-            elif distribution == "product":
-                coarse = distribution_kernel(space, batch_shape=batch_shape)
-                covar_module = _scaled(kernel * coarse.to(train_X))
-            elif distribution == "additive":
-                coarse = distribution_kernel(space, batch_shape=batch_shape)
-                covar_module = _scaled(kernel) + _scaled(coarse.to(train_X))
-            else:
-                covar_module = _scaled(kernel)
-        elif kernel_options or learn is not None or distribution is not None:
-            given = ", ".join(
-                [
-                    *kernel_options,
-                    *([] if learn is None else ["learn"]),
-                    *([] if distribution is None else ["distribution"]),
-                ]
-            )
+            if num_features:
+                both = combined_kernel(kernel, num_features, combine)
+                return both if combine == "additive" else scaled(both)
+            if distribution is None:
+                return scaled(kernel)
+            coarse = distribution_kernel(space, batch_shape=batch_shape).to(rows)
+            if distribution == "product":
+                return scaled(kernel * coarse)
+            return scaled(kernel) + scaled(coarse)
+
+        given = [name for name in (*of_kernel, "distribution") if settings.get(name) is not None]
+        if covar_module is not None and given:
             raise ValueError(
-                f"covar_module replaces the default kernel, to which {given} would apply (set them"
-                " on the kernel that is passed)"
+                f"covar_module replaces the default kernel, to which {', '.join(given)} would apply"
+                " (set them on the kernel that is passed)"
             )
         super().__init__(
             train_X,
             train_Y,
             train_Yvar,
+            covariance=covariance,
+            space=space,
             likelihood=likelihood,
-            covar_module=covar_module,
             mean_module=mean_module,
             outcome_transform=outcome_transform,
             input_transform=input_transform,
         )
         self.space = space
-        self._tell_outputs_apart()
 
     @property
     def architecture_kernels(self) -> list[HOTNNKernel]:
@@ -327,143 +276,19 @@ class HOTNNGP(IndependentOutputs):
                 stack.enter_context(kernel.couplings_held())
             yield
 
-    def custom_fit(
-        self,
-        mll: MarginalLogLikelihood,
-        closure: Callable[[], Any] | None = None,
-        optimizer: Callable[..., Any] = fit_gpytorch_mll_scipy,
-        closure_kwargs: dict[str, Any] | None = None,
-        optimizer_kwargs: dict[str, Any] | None = None,
-        max_rounds: int = _ROUNDS,
-        **ignored: Any,
-    ) -> MarginalLogLikelihood:
-        """Fit the model; ``fit_gpytorch_mll`` calls this.
+    def custom_fit(self, mll: MarginalLogLikelihood, **options: Any) -> MarginalLogLikelihood:
+        """Fit the model; `fit_gpytorch_mll` calls this.
 
         Args:
             mll: Marginal log likelihood of this model.
-            closure: As for ``fit_gpytorch_mll``.
-            optimizer: As for ``fit_gpytorch_mll``; runs once per round.
-            closure_kwargs: As for ``fit_gpytorch_mll``.
-            optimizer_kwargs: As for ``fit_gpytorch_mll``.
-            max_rounds: Most rounds of L-BFGS with held couplings.
-            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern its restarts.
+            **options: Of `fit_gpytorch_mll`, and `max_rounds`, the most rounds of L-BFGS with held
+                couplings.
 
         Returns:
             `mll`, in evaluation mode, with the best parameters that each batch element met.
 
         Raises:
-            RuntimeError: The model was built under ``torch.inference_mode()``.
+            RuntimeError: The model was built under `torch.inference_mode()`.
         """
-        del ignored
-        if any(parameter.is_inference() for parameter in mll.parameters()):
-            raise RuntimeError(
-                "a model that was built under torch.inference_mode() cannot be fitted (build it"
-                " outside, or under torch.no_grad())"
-            )
-        options: dict[str, Any] = {}
-        if optimizer is fit_gpytorch_mll_scipy:
-            options = {"options": _ROUND_OPTIONS, "bounds": _bounds(mll)}
-        options |= optimizer_kwargs or {}
-        alone = self._aug_batch_shape.numel() == 1
-        if optimizer is fit_gpytorch_mll_scipy and closure is None and not alone:
-            options["options"] = _for_batches(options["options"])
-        if closure_kwargs is not None:
-            options["closure_kwargs"] = closure_kwargs
-        mll.train()
-        loss = get_loss_closure(mll)
-        best = torch.full(self._aug_batch_shape, torch.inf, dtype=torch.float64)
-        kept = _snapshot(mll)
-        start = best
-        complaints: list[warnings.WarningMessage] = []
-        for done in range(max_rounds + 1):
-            with self.couplings_held():
-                value = _value(loss, best)
-                gain = (best - value).nan_to_num(nan=0.0)
-                best = _keep(mll, kept, value, best)
-                start = best if done == 0 else start
-                if done == max_rounds or not float(gain.max()) >= _ROUND_GAIN:
-                    break
-                try:
-                    with warnings.catch_warnings(record=True) as caught:
-                        warnings.simplefilter("always", OptimizationWarning)
-                        optimizer(mll, closure=closure, **options)
-                    complaints += caught
-                except (NanError, NotPSDError):
-                    _restore(mll, kept)
-                    break
-        # A line search that ends abnormally matters only if nothing was gained.
-        for complaint in complaints:
-            if bool((best >= start).any()) or not issubclass(
-                complaint.category, OptimizationWarning
-            ):
-                warnings.warn(complaint.message, complaint.category, stacklevel=3)
-        return mll.eval()
-
-
-def _for_batches(options: dict[str, Any] | None) -> dict[str, Any]:
-    """Options of L-BFGS by the names that BoTorch's batched L-BFGS has for them."""
-    options = dict(options or {})
-    if "ftol" in options:
-        options["factr"] = options.pop("ftol") / torch.finfo(torch.float64).eps
-    return options
-
-
-def _value(loss: Callable[[], Tensor], like: Tensor) -> Tensor:
-    """The loss of each batch element, inf where it has none; float64 on the CPU."""
-    try:
-        with torch.no_grad():
-            value = loss().double().cpu()
-    except (NanError, NotPSDError):
-        return torch.full_like(like, torch.inf)
-    return value.reshape(like.shape).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
-
-
-def _keep(
-    mll: MarginalLogLikelihood, kept: dict[str, Tensor], value: Tensor, best: Tensor
-) -> Tensor:
-    """Takes over the batch elements that are better than their best, and restores the others.
-
-    Returns:
-        The best values.
-    """
-    shape = best.shape
-    better = value < best
-    if any(tensor.shape[: len(shape)] != shape for tensor in kept.values()):
-        # Elements that share a parameter move together.
-        better = (value.sum() < best.sum()).expand(shape)
-    with torch.no_grad():
-        for name, parameter in mll.named_parameters():
-            took = better.to(parameter.device)
-            if parameter.shape[: len(shape)] == shape:
-                took = took.reshape((*shape, *(1,) * (parameter.ndim - len(shape))))
-            else:
-                took = took.any()
-            kept[name] = torch.where(took, parameter, kept[name])
-            parameter.copy_(kept[name])
-    return torch.where(better, value, best)
-
-
-def _bounds(mll: MarginalLogLikelihood) -> dict[str, tuple[float, float]]:
-    """Ranges of the raw parameters in which their transforms neither overflow nor saturate."""
-    bounds = {}
-    for name, raw, constraint in mll.named_parameters_and_constraints():
-        if not raw.requires_grad or constraint is None or not constraint.enforced:
-            continue
-        if constraint.lower_bound.numel() > 1:
-            continue
-        low, high = float(constraint.lower_bound), float(constraint.upper_bound)
-        room = _MARGIN * (high - low) if math.isfinite(high) else _MARGIN
-        ends = raw.new_tensor([low + room, high - room if math.isfinite(high) else 1 / _MARGIN])
-        lower, upper = constraint.inverse_transform(ends).tolist()
-        bounds[name] = lower, upper
-    return bounds
-
-
-def _snapshot(mll: MarginalLogLikelihood) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in mll.named_parameters()}
-
-
-def _restore(mll: MarginalLogLikelihood, values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in mll.named_parameters():
-            parameter.copy_(values[name])
+        shape = self._aug_batch_shape
+        return fit_in_rounds(mll, self.couplings_held, batch_shape=shape, **options)

@@ -29,9 +29,8 @@ from botorch.sampling.pathwise.utils import (
 )
 from torch import Tensor
 
-from hotnas_torch.gp.features import FeatureGP
+from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import LandmarkKernel
-from hotnas_torch.gp.outputs import IndependentOutputs
 
 __all__ = ["LandmarkFeatureMap"]
 
@@ -89,8 +88,8 @@ def _landmark_features(
     return LandmarkFeatureMap(kernel, num_outputs)
 
 
-@DrawKernelFeaturePaths.register((FeatureGP, IndependentOutputs))  # type: ignore[untyped-decorator]
-def _paths(model: FeatureGP | IndependentOutputs, **kwargs: Any) -> GeneralizedLinearPath:
+@DrawKernelFeaturePaths.register(KernelGP)  # type: ignore[untyped-decorator]
+def _paths(model: KernelGP, **kwargs: Any) -> GeneralizedLinearPath:
     (inputs,) = get_train_inputs(model, transformed=True)
     if model._aug_batch_shape.numel() > 1:
         # BoTorch deals the points of one Sobol sequence out to the outputs in turn, and every other

@@ -59,7 +59,7 @@ class LogitNormalPrior(Prior):  # type: ignore[misc]
         return -0.5 * (standard.square() + math.log(2 * math.pi)) - (self.scale * x * (1 - x)).log()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws from torch's global source of randomness, as every GPyTorch prior does."""
+        """Draw from torch's global source of randomness, as every GPyTorch prior does."""
         shape = torch.Size(sample_shape) + self.loc.shape
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return (self.loc + self.scale * noise).sigmoid()

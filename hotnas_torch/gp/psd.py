@@ -161,7 +161,7 @@ def whitener(similarity: Tensor, cutoff: float = DEFAULT_CUTOFF) -> Tensor:
 
     Args:
         similarity: K_ZZ with unit diagonal, shape (..., n, n).
-        cutoff: See `inverse_root`.
+        cutoff: Where eigenvalues start to be dropped, > 0.
 
     Returns:
         Shape (..., n, n), differentiable once.
@@ -189,7 +189,7 @@ def spectrum(similarity: Tensor, cutoff: float = DEFAULT_CUTOFF) -> Spectrum:
 
     Args:
         similarity: K_ZZ, shape (n, n).
-        cutoff: See `inverse_root`.
+        cutoff: Where eigenvalues start to be dropped, > 0.
 
     Raises:
         ValueError: Not a square matrix.

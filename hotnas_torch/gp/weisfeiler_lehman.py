@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from botorch.models import SingleTaskGP
 from gpytorch.constraints import Interval
+from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
 from gpytorch.mlls import MarginalLogLikelihood
@@ -17,9 +17,10 @@ from hotnas_torch.distances.weisfeiler_lehman import (
     WeisfeilerLehman,
     level_similarities,
 )
-from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
-from hotnas_torch.gp.observations import check_space, checked_rows
+from hotnas_torch.gp.memory import NetworkMemory
+from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes, whole
 from hotnas_torch.spaces import SearchSpace
 
@@ -28,24 +29,6 @@ __all__ = ["WeisfeilerLehmanGP", "WeisfeilerLehmanKernel"]
 _NOISE_VALUES = 256
 # Stay this far inside the bounds, where the constraint's transform is finite.
 _ROOM = 1e-3
-
-
-class _LabelMemory:
-    """Labels of numbered networks, each network labelled once; deep copies share them."""
-
-    def __init__(self, metric: WeisfeilerLehman) -> None:
-        self.metric = metric
-        self.index = NetworkIndex(metric.space)
-        self._labels: list[Tensor] = []
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_LabelMemory":
-        return self
-
-    def __call__(self, numbers: Tensor) -> list[Tensor]:
-        new = self.index.networks[len(self._labels) :]
-        if new:
-            self._labels += self.metric.labels(new)
-        return [self._labels[number] for number in numbers.tolist()]
 
 
 class WeisfeilerLehmanKernel(NetworkKernel):
@@ -58,8 +41,10 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         space: Search space of the rows.
         level: Largest level that counts, >= 0; may be set to another value up to `max_level`.
         max_level: Largest level that is computed; None takes `level`.
-        aggregation: See `WeisfeilerLehman`.
-        contract: See `WeisfeilerLehman`.
+        aggregation: How labels of layers are compared, `"histogram"` or `"assignment"`; None takes
+            what NAS-BOWL uses in the space.
+        contract: Labels of layers that are replaced by direct edges; None takes skip connections
+            and identities.
 
     Attributes:
         max_level: As passed.
@@ -97,11 +82,10 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         largest = whole("max_level", max_level, 0)
         super().__init__(space, **kwargs)
         self.max_level = largest
-        self._labels = _LabelMemory(
-            WeisfeilerLehman(
-                space=space, level=self.max_level, aggregation=aggregation, contract=contract
-            )
+        self._distance = WeisfeilerLehman(
+            space=space, level=self.max_level, aggregation=aggregation, contract=contract
         )
+        self._memory: NetworkMemory[Tensor] = NetworkMemory(space, self._distance.labels)
         self.register_buffer("_level", torch.tensor(0))
         self.level = level
 
@@ -117,32 +101,28 @@ class WeisfeilerLehmanKernel(NetworkKernel):
         self._level.fill_(whole("level", value, 0))
 
     @property
-    def _index(self) -> NetworkIndex:
-        return self._labels.index
-
-    @property
     def aggregation(self) -> Aggregation:
         """How labels are compared."""
-        return self._labels.metric.aggregation
+        return self._distance.aggregation
 
     def similarities(self, rows: Tensor) -> Tensor:
         """Kernel matrices of encoded rows (n, d) for every level, (max_level + 1, n, n)."""
-        labels = self._labels(self._index(rows))
+        labels = self._memory(self._index(rows))
         return level_similarities(labels, labels, self.aggregation).to(rows)
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         counted = slice(self.level + 1)
         labels_rows, labels_cols = (
-            [labels[counted] for labels in self._labels(numbers)] for numbers in (rows, cols)
+            [labels[counted] for labels in self._memory(numbers)] for numbers in (rows, cols)
         )
         return level_similarities(labels_rows, labels_cols, self.aggregation)[-1:]
 
 
-class WeisfeilerLehmanGP(SingleTaskGP):
+class WeisfeilerLehmanGP(KernelGP):
     """Gaussian process on architectures with a Weisfeiler-Lehman kernel.
 
-    A :class:`botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
-    noise. ``fit_gpytorch_mll`` finds the level of the kernel and the noise that maximise the
+    A `botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
+    noise. `fit_gpytorch_mll` finds the level of the kernel and the noise that maximise the
     marginal likelihood: with K = Q diag(lambda) Q' and u = Q'y, ::
 
         log p(y) = -1/2 sum_i (u_i^2 / (lambda_i + noise) + log(lambda_i + noise)) + const
@@ -155,8 +135,10 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         space: Search space of the rows.
         levels: Levels to choose from, each >= 0; None takes what NAS-BOWL uses: 1..3 where networks
             repeat one cell, 0..3 elsewhere.
-        aggregation: See `WeisfeilerLehman`.
-        contract: See `WeisfeilerLehman`.
+        aggregation: How labels of layers are compared, `"histogram"` or `"assignment"`; None takes
+            what NAS-BOWL uses in the space.
+        contract: Labels of layers that are replaced by direct edges; None takes skip connections
+            and identities.
         noise_bounds: Smallest and largest variance of the noise of standardised targets.
 
     Raises:
@@ -183,6 +165,8 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         torch.Size([2, 1])
     """
 
+    _alone = True
+
     @takes()
     def __init__(
         self,
@@ -196,8 +180,8 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         noise_bounds: tuple[float, float] = (1e-5, 1e-2),
     ) -> None:
         low, high = span("noise_bounds", noise_bounds)
+        check_space(space)
         if levels is None:
-            check_space(space)
             levels = range(1 if space.repeats_one_cell else 0, 4)
         given: object = levels
         if isinstance(given, str) or not isinstance(given, Sequence):
@@ -205,34 +189,35 @@ class WeisfeilerLehmanGP(SingleTaskGP):
         if not levels:
             raise ValueError("levels must hold at least one level; got none")
         levels = tuple(whole(f"levels[{place}]", level, 0) for place, level in enumerate(levels))
-        train_X, train_Y, _ = checked_rows(train_X, train_Y, space=space, outcome_transform=None)
-        if train_X.shape[1:] != (space.dim,) or train_Y.shape[1] != 1:
-            raise ValueError(
-                f"train_X and train_Y must have shapes (n, {space.dim}) and (n, 1); got"
-                f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
+
+        def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
+            del rows, batch_shape
+            return WeisfeilerLehmanKernel(
+                space,
+                level=min(levels),
+                max_level=max(levels),
+                aggregation=aggregation,
+                contract=contract,
             )
-        kernel = WeisfeilerLehmanKernel(
-            space,
-            level=min(levels),
-            max_level=max(levels),
-            aggregation=aggregation,
-            contract=contract,
-        )
-        likelihood = GaussianLikelihood(noise_constraint=Interval(low, high))
+
         super().__init__(
-            train_X, train_Y, likelihood=likelihood, covar_module=kernel, mean_module=ZeroMean()
+            train_X,
+            train_Y,
+            covariance=covariance,
+            space=space,
+            likelihood=GaussianLikelihood(noise_constraint=Interval(low, high)),
+            mean_module=ZeroMean(),
         )
         self.levels = levels
         self.noise_bounds = low, high
         self.likelihood.noise = high / 2
-        self.to(train_X)
 
     def custom_fit(self, mll: MarginalLogLikelihood, **ignored: Any) -> MarginalLogLikelihood:
-        """Choose level and noise; ``fit_gpytorch_mll`` calls this.
+        """Choose level and noise; `fit_gpytorch_mll` calls this.
 
         Args:
             mll: Marginal log likelihood of this model.
-            **ignored: Other arguments of ``fit_gpytorch_mll``, which concern iterations.
+            **ignored: Other arguments of `fit_gpytorch_mll`, which concern iterations.
 
         Returns:
             `mll`, in evaluation mode.

@@ -1,7 +1,5 @@
 """Bayesian neural networks as BoTorch models, with noise that depends on the input."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math
@@ -26,7 +24,7 @@ _LOG_NOISE_RANGE = (-10.0, 5.0)
 
 
 class Sampling(NamedTuple):
-    """How networks are drawn from their posterior, see :func:`sample_sghmc`.
+    """How networks are drawn from their posterior, see `sample_sghmc`.
 
     Attributes:
         num_chains: Chains that run side by side, >= 1.
@@ -66,7 +64,7 @@ class NoisyEnsemblePosterior(EnsemblePosterior):
         if noise.shape != values.shape:
             raise ValueError(
                 f"noise must have the shape of values, {tuple(values.shape)}; got"
-                f" {tuple(noise.shape)}."
+                f" {tuple(noise.shape)}"
             )
         super().__init__(values)
         self.noise = noise
@@ -88,7 +86,7 @@ class NoisyEnsemblePosterior(EnsemblePosterior):
         return log_density
 
     def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
-        """Draws observations from torch's global random state, as BoTorch's posteriors do.
+        """Draw observations from torch's global random state, as BoTorch's posteriors do.
 
         Args:
             sample_shape: Shape of the sample, one by default.
@@ -109,7 +107,7 @@ class NoisyEnsemblePosterior(EnsemblePosterior):
         del sample_shape, base_samples
         raise UnsupportedError(
             "a posterior with observation noise cannot be sampled from base samples (ask for"
-            " observation_noise=False)."
+            " observation_noise=False)"
         )
 
 
@@ -126,7 +124,7 @@ class BNN(EnsembleModel):
     variance of every layer. log s^2 is kept between -10 and 5.
 
     The posterior is that of the ensemble, of what is observed on average; with
-    ``observation_noise=True`` it is the predictive one, whose variance is that of NAGO's Eq. 1,
+    `observation_noise=True` it is the predictive one, whose variance is that of NAGO's Eq. 1,
 
         1/N sum_i (f_i(x)^2 + s_i^2(x)) - (1/N sum_i f_i(x))^2
 
@@ -135,8 +133,8 @@ class BNN(EnsembleModel):
     Args:
         train_X: Inputs, (n, d), float64 recommended.
         train_Y: Targets, (n, m), finite.
-        noise: Whether noise depends on the input (``"heteroscedastic"``) or not
-            (``"homoscedastic"``).
+        noise: Whether noise depends on the input (`"heteroscedastic"`) or not
+            (`"homoscedastic"`).
         num_layers: Hidden layers, >= 0; none is linear regression.
         width: Units per hidden layer, >= 1.
         noise_variance: s_0^2, the centre of the prior of noise variances of standardised targets.
@@ -149,7 +147,7 @@ class BNN(EnsembleModel):
             that variances cannot be told, or a number is out of range.
         SolverError: The sampler diverged.
 
-    Complexity: ``num_burn_in + num_samples * thinning`` steps, each the gradient of m * num_chains
+    Complexity: `num_burn_in + num_samples * thinning` steps, each the gradient of m * num_chains
         networks on the data as batched products.
 
     Reference: Ru, Esperanca and Carlucci, Neural Architecture Generator Optimization, NeurIPS 2020,
@@ -192,7 +190,7 @@ class BNN(EnsembleModel):
         check_kind("sampling", sampling, Sampling, optional=False)
         check_kind("generator", generator, torch.Generator, optional=False)
         if noise not in ("heteroscedastic", "homoscedastic"):
-            raise ValueError(f"noise must be 'heteroscedastic' or 'homoscedastic', got {noise!r}.")
+            raise ValueError(f"noise must be 'heteroscedastic' or 'homoscedastic'; got {noise!r}")
         for name, value, smallest in (
             ("num_layers", num_layers, 0),
             ("width", width, 1),
@@ -234,11 +232,11 @@ class BNN(EnsembleModel):
         return torch.Size()
 
     def forward(self, X: Tensor) -> Tensor:
-        """Returns every network's f at X (..., q, d), (..., s, q, m)."""
+        """Return every network's f at X (..., q, d), (..., s, q, m)."""
         return self._evaluated(X)[0]
 
     def noise_variance(self, X: Tensor) -> Tensor:
-        """Returns every network's noise variance at X (..., q, d), (..., s, q, m)."""
+        """Return every network's noise variance at X (..., q, d), (..., s, q, m)."""
         return self._evaluated(X)[1]
 
     def posterior(  # type: ignore[override]
@@ -248,16 +246,16 @@ class BNN(EnsembleModel):
         observation_noise: bool | Tensor = False,
         posterior_transform: PosteriorTransform | None = None,
     ) -> EnsemblePosterior:
-        """Returns the posterior of what is observed on average, or of observations.
+        """Return the posterior of what is observed on average, or of observations.
 
         Args:
             X: Points, (..., q, d).
             output_indices: Which outputs; None takes all.
-            observation_noise: Whether of observations, see :class:`NoisyEnsemblePosterior`.
+            observation_noise: Whether of observations, see `NoisyEnsemblePosterior`.
             posterior_transform: As for every BoTorch model.
 
         Raises:
-            UnsupportedError: ``observation_noise`` is a tensor.
+            UnsupportedError: `observation_noise` is a tensor.
         """
         if isinstance(observation_noise, Tensor):
             raise UnsupportedError("observation_noise must be a bool: the networks know the noise.")
@@ -271,8 +269,8 @@ class BNN(EnsembleModel):
         )
         return posterior if posterior_transform is None else posterior_transform(posterior)
 
-    def subset_output(self, idcs: list[int]) -> BNN:
-        """Returns the model of some of the outputs, with the same networks."""
+    def subset_output(self, idcs: list[int]) -> "BNN":
+        """Return the model of some of the outputs, with the same networks."""
         subset = copy.deepcopy(self)
         subset._num_outputs = len(idcs)
         subset._centre_Y, subset._scale_Y = self._centre_Y[idcs], self._scale_Y[idcs]
@@ -311,7 +309,7 @@ class BNN(EnsembleModel):
     def _drawn(
         self, inputs: Tensor, targets: Tensor, sampling: Sampling, generator: torch.Generator
     ) -> Tensor:
-        """Draws networks (m, s, p) for standardised inputs (n, d) and targets (m, n)."""
+        """Draw networks (m, s, p) for standardised inputs (n, d) and targets (m, n)."""
         num_outputs, num = targets.shape
         num_weights = sum((fan_in + 1) * out for fan_in, out in itertools.pairwise(self._sizes))
         num_parameters = num_weights + (self.noise == "homoscedastic")
@@ -362,7 +360,7 @@ def _checked(train_X: Tensor, train_Y: Tensor) -> tuple[Tensor, Tensor]:
     if train_X.ndim != 2 or train_Y.ndim != 2 or len(train_X) != len(train_Y):
         raise ValueError(
             "train_X and train_Y must have shapes (n, d) and (n, m); got"
-            f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}."
+            f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
         )
     smallest = torch.finfo(torch.float32).tiny
     X, Y, _ = checked_observations(train_X, train_Y, outcome_transform=None, smallest=smallest)

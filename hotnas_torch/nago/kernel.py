@@ -1,14 +1,13 @@
 """Gaussian processes on random generators of networks, by the networks that they generate."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.constraints import GreaterThan
-from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from gpytorch.priors import LogNormalPrior
@@ -16,18 +15,12 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.distances import HOTNN, sample_distances
-from hotnas_torch.gp.distance_kernel import LogInterval
-from hotnas_torch.gp.distances import distinct_rows
+from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import LandmarkKernel
-from hotnas_torch.gp.observations import check_modules, checked_observations
-from hotnas_torch.gp.outputs import IndependentOutputs, rows_of_elements
+from hotnas_torch.gp.memory import PairMemory, RowIndex, typical_distance
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
-from hotnas_torch.gp.settings import (
-    KERNEL_SETTINGS,
-    LENGTHSCALE_SETTINGS,
-    takes,
-    whole,
-)
+from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS, takes, whole
 from hotnas_torch.nago.theta import UnitCube
 
 __all__ = [
@@ -36,13 +29,13 @@ __all__ = [
     "GeneratorSamples",
     "NetworkGenerator",
     "generator_metric",
-    "matern_kernel",
 ]
 
-_LENGTHSCALE_FACTOR = 3.0
 _LENGTHSCALE_RANGE = 1e3
 _SMALLEST_LENGTHSCALE = 2.5e-2
-_OUTPUT_SCALES = 1e-2, 1e2
+
+
+Sample = list[Network]
 
 
 class NetworkGenerator(Protocol):
@@ -67,7 +60,7 @@ class NetworkGenerator(Protocol):
 def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     """`HOTNN` with a generator's operation costs and state scale, and one start per pair.
 
-    What three starts would change is measured by ``python -m benchmarks nested``.
+    What three starts would change is measured by `python -m benchmarks nested`.
 
     Args:
         family: The generator.
@@ -81,7 +74,20 @@ def generator_metric(family: NetworkGenerator, **options: Any) -> HOTNN:
     return HOTNN(**(defaults | options))
 
 
-class GeneratorSamples:
+class _SamplePairs(PairMemory):
+    """Transport between samples of networks."""
+
+    distance: HOTNN
+
+    def _num_parts(self) -> int:
+        return 1
+
+    def _between(self, things_a: list[Sample], things_b: list[Sample] | None) -> Tensor:
+        found = sample_distances(self.distance, things_a, things_b)
+        return found.to("cpu", torch.float64).unsqueeze(0)
+
+
+class GeneratorSamples(RowIndex[Sample]):
     """Numbers for the generators behind rows, a sample of networks of each, their distances.
 
     The sth network of every generator is drawn from the same seed, so that generators that hardly
@@ -95,11 +101,9 @@ class GeneratorSamples:
         metric: Distance between networks; None takes `generator_metric`.
 
     Raises:
-        TypeError: ``space`` is no UnitCube, or a setting is unknown or of the wrong kind.
-        ValueError: ``size`` is less than 1, or ``seed`` is negative.
+        TypeError: `space` is no UnitCube, or a setting is unknown or of the wrong kind.
+        ValueError: `size` is less than 1, or `seed` is negative.
 
-    Attributes:
-        samples: The networks of each number.
     """
 
     @takes()
@@ -120,60 +124,41 @@ class GeneratorSamples:
         whole("seed", seed, 0)
         if metric is not None and not isinstance(metric, HOTNN):
             raise TypeError(f"metric must be a HOTNN or None; got {type(metric).__name__}")
+        super().__init__(space.dim)
         self.family, self.space = family, space
         self.size, self.seed = size, seed
         self.metric = generator_metric(family) if metric is None else metric
-        self.samples: list[list[Network]] = []
-        self._by_row: dict[bytes, int] = {}
-        self._by_sample: dict[tuple[str, ...], int] = {}
-        self._table = torch.empty(0, 0, dtype=torch.float64)
+        self._memory = _SamplePairs(self.metric, self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "GeneratorSamples":
-        return self
+    @property
+    def samples(self) -> list[Sample]:
+        """The networks of each number."""
+        return self.things
 
-    def __call__(self, X: Tensor) -> Tensor:
-        """Numbers of the generators of rows, which samples those that are new.
+    def key(self, thing: Sample) -> tuple[str, ...]:
+        """The keys of the networks, in order."""
+        return tuple(sorted(net.key for net in thing))
 
-        Args:
-            X: Rows in [0, 1], shape (..., d). Rows with equal samples share a number, as do those
-                that agree once integers are rounded.
+    def _columns(self) -> str:
+        return ", ".join(self.space.columns)
 
-        Returns:
-            Shape (...), int64 on the CPU.
-
-        Raises:
-            ValueError: Rows of another length than the space's, or outside the cube.
-        """
-        if X.shape[-1] != self.space.dim:
-            raise ValueError(
-                f"X must have {self.space.dim} columns, {', '.join(self.space.columns)}; got shape"
-                f" {tuple(X.shape)}"
-            )
-        flat = X.detach().reshape(-1, X.shape[-1]).to("cpu", torch.float64)
-        outside = ~((flat >= 0.0) & (flat <= 1.0))
+    def _check(self, rows: Tensor) -> None:
+        outside = ~((rows >= 0.0) & (rows <= 1.0))
         if bool(outside.any()):
             row, column = outside.nonzero()[0].tolist()
             raise ValueError(
-                f"X must lie in [0, 1]; row {row} has {flat[row, column].item():g} for"
+                f"X must lie in [0, 1]; row {row} has {rows[row, column].item():g} for"
                 f" {self.space.columns[column]}"
             )
-        # Adding 0 turns -0 into 0, which are different bytes.
-        distinct, inverse = distinct_rows(flat + 0.0)
-        names = [row.tobytes() for row in self.space.round(distinct).numpy()]
-        unknown = [place for place, name in enumerate(names) if name not in self._by_row]
-        for place, theta in zip(unknown, self.space.decode(distinct[unknown]), strict=True):
-            self._by_row[names[place]] = self._number(
-                [self._drawn(theta, number) for number in range(self.size)]
-            )
-        numbers = torch.tensor([self._by_row[name] for name in names], dtype=torch.int64)
-        return numbers[inverse].reshape(X.shape[:-1])
 
-    def _number(self, sample: list[Network]) -> int:
-        key = tuple(sorted(net.key for net in sample))
-        number = self._by_sample.setdefault(key, len(self.samples))
-        if number == len(self.samples):
-            self.samples.append(sample)
-        return number
+    def _rounded(self, rows: Tensor) -> Tensor:
+        return self.space.round(rows)
+
+    def _decoded(self, rows: Tensor) -> list[Sample]:
+        return [
+            [self._drawn(theta, number) for number in range(self.size)]
+            for theta in self.space.decode(rows)
+        ]
 
     def _drawn(self, theta: Any, number: int) -> Network:
         generator = torch.Generator().manual_seed(self.seed * self.size + number)
@@ -189,32 +174,7 @@ class GeneratorSamples:
         Returns:
             Shape (r, c), float64 on the CPU, without a graph; see `distances.sample_distances`.
         """
-        self._make_room()
-        unknown = self._table[rows[:, None], cols].isnan()
-        # New rows first: where they are columns as well, they fill the others' gaps.
-        self._compute(rows[unknown.all(1)], cols)
-        unknown = self._table[rows[:, None], cols].isnan()
-        self._compute(rows[unknown.any(1)], cols[unknown.any(0)])
-        return self._table[rows[:, None], cols]
-
-    def _compute(self, rows: Tensor, cols: Tensor) -> None:
-        if len(rows) == 0 or len(cols) == 0:
-            return
-        left, right = ([self.samples[k] for k in side.tolist()] for side in (rows, cols))
-        same = torch.equal(rows, cols)
-        found = sample_distances(self.metric, left, None if same else right)
-        found = found.to("cpu", torch.float64)
-        self._table[rows[:, None], cols] = found
-        self._table[cols[:, None], rows] = found.T
-
-    def _make_room(self) -> None:
-        known = len(self._table)
-        if known < len(self.samples):
-            # Room for as many again: the table is copied a logarithmic number of times.
-            size = max(len(self.samples), 2 * known)
-            grown = self._table.new_full((size, size), torch.nan)
-            grown[:known, :known] = self._table
-            self._table = grown
+        return self._memory(rows, cols)[0]
 
 
 class GeneratorKernel(LandmarkKernel):
@@ -230,8 +190,8 @@ class GeneratorKernel(LandmarkKernel):
             kernels.
         landmarks: Rows Z of the feature map, shape (..., n, d).
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
-        **kwargs: ``batch_shape``, ``active_dims``, ``lengthscale_prior``,
-            ``lengthscale_constraint``, as for every :class:`gpytorch.kernels.Kernel`.
+        **kwargs: `batch_shape`, `active_dims`, `lengthscale_prior`,
+            `lengthscale_constraint`, as for every `gpytorch.kernels.Kernel`.
 
     Raises:
         TypeError: `samples` is no GeneratorSamples, or a setting is unknown or of the wrong kind.
@@ -274,8 +234,7 @@ class GeneratorKernel(LandmarkKernel):
         return self.samples
 
     def _names(self, numbers: Tensor) -> list[str]:
-        samples = (self.samples.samples[number] for number in numbers.tolist())
-        return [" ".join(sorted(net.key for net in sample)) for sample in samples]
+        return [" ".join(self.samples.key(sample)) for sample in self.samples.select(numbers)]
 
     def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
         lengthscale = self.lengthscale.reshape(-1, 1, 1)
@@ -288,16 +247,13 @@ class GeneratorKernel(LandmarkKernel):
             ValueError: There are no landmarks.
         """
         numbers = self._landmark_numbers()
-        distances = self.samples.distances(numbers, numbers)
-        row, col = torch.triu_indices(len(numbers), len(numbers), offset=1)
-        median = float(distances[row, col].median()) if len(row) else 0.0
-        return median if median > 0.0 else 1.0
+        return typical_distance(self.samples.distances(numbers, numbers)) or 1.0
 
 
-class GeneratorGP(IndependentOutputs):
+class GeneratorGP(KernelGP):
     """Gaussian process on generators: their networks, their hyperparameters, or both.
 
-    A :class:`botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
+    A `botorch.models.SingleTaskGP` on rows of the unit cube. Targets are standardised unless
     another `outcome_transform` is given; several outputs are modelled independently.
 
     Args:
@@ -305,13 +261,13 @@ class GeneratorGP(IndependentOutputs):
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
-        samples: Samples networks; not needed with ``by="theta"``.
-        by: ``"networks"``: a `GeneratorKernel` with the training rows as landmarks; ``"theta"``: a
-            Matern-5/2 kernel with a lengthscale per hyperparameter; ``"product"`` or
-            ``"additive"``: both.
-        likelihood: As for `SingleTaskGP`, like the following.
-        mean_module: See `SingleTaskGP`.
-        outcome_transform: See `SingleTaskGP`.
+        samples: Samples networks; not needed with `by="theta"`.
+        by: `"networks"`: a `GeneratorKernel` with the training rows as landmarks; `"theta"`: a
+            Matern-5/2 kernel with a lengthscale per hyperparameter; `"product"` or
+            `"additive"`: both.
+        likelihood: Of the observations; None takes Gaussian noise.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
 
     Raises:
         TypeError: A setting that is unknown or of the wrong kind.
@@ -347,57 +303,45 @@ class GeneratorGP(IndependentOutputs):
             raise ValueError(f"samples is required with by={by!r} (pass GeneratorSamples(...))")
         if samples is not None and not isinstance(samples, GeneratorSamples):
             raise TypeError(f"samples must be GeneratorSamples; got {type(samples).__name__}")
-        check_modules(
-            likelihood=likelihood, mean_module=mean_module, outcome_transform=outcome_transform
-        )
-        train_X, train_Y, train_Yvar = checked_observations(
-            train_X, train_Y, train_Yvar, outcome_transform=outcome_transform
-        )
-        outside = ~((train_X >= 0.0) & (train_X <= 1.0))
-        if bool(outside.any()):
-            raise ValueError(f"train_X must lie in [0, 1]; got {train_X[outside][0].item():g}")
-        _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
-        kernels: list[Kernel] = []
-        if samples is not None and by != "theta":
-            rows = rows_of_elements(train_X, batch_shape)
-            kernels.append(_networks_kernel(samples, rows, batch_shape))
-        if by != "networks":
-            kernels.append(matern_kernel(train_X.shape[-1], batch_shape=batch_shape).to(train_X))
-        if by == "additive":
-            covar_module = _scaled(kernels[0]) + _scaled(kernels[1])
-        else:
-            covar_module = _scaled(kernels[0] * kernels[1] if by == "product" else kernels[0])
+
+        def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
+            outside = ~((rows >= 0.0) & (rows <= 1.0))
+            if bool(outside.any()):
+                raise ValueError(f"train_X must lie in [0, 1]; got {rows[outside][0].item():g}")
+            kernels: list[Kernel] = []
+            if samples is not None and by != "theta":
+                kernels.append(_networks_kernel(samples, rows, batch_shape))
+            if by != "networks":
+                kernels.append(_theta_kernel(rows, batch_shape))
+            if by == "additive":
+                return scaled(kernels[0], bounded=True) + scaled(kernels[1], bounded=True)
+            return scaled(kernels[0] * kernels[1] if by == "product" else kernels[0], bounded=True)
+
         super().__init__(
             train_X,
             train_Y,
             train_Yvar,
+            covariance=covariance,
             likelihood=likelihood,
-            covar_module=covar_module,
             mean_module=mean_module,
             outcome_transform=outcome_transform,
         )
-        self._tell_outputs_apart()
 
 
-def matern_kernel(dim: int, *, batch_shape: Sequence[int] = ()) -> MaternKernel:
+def _theta_kernel(rows: Tensor, batch_shape: torch.Size) -> Kernel:
     """Matern-5/2 kernel on a unit cube, with BoTorch's dimension-scaled prior of lengthscales.
-
-    Args:
-        dim: Dimensions of the cube.
-        batch_shape: As for every :class:`gpytorch.kernels.Kernel`.
 
     Reference: Hvarfner, Hellsten and Nardi, "Vanilla Bayesian Optimization Performs Great in High
         Dimensions", ICML 2024.
     """
-    kernel = MaternKernel(
-        nu=2.5,
-        ard_num_dims=dim,
-        batch_shape=torch.Size(batch_shape),
-        lengthscale_constraint=GreaterThan(_SMALLEST_LENGTHSCALE),
-        lengthscale_prior=LogNormalPrior(math.sqrt(2.0) + 0.5 * math.log(dim), math.sqrt(3.0)),
-    )
-    kernel.lengthscale = math.sqrt(dim)
-    return kernel
+    dim = rows.shape[-1]
+    return matern_kernel(
+        math.sqrt(dim),
+        num_columns=dim,
+        batch_shape=batch_shape,
+        constraint=GreaterThan(_SMALLEST_LENGTHSCALE),
+        prior=LogNormalPrior(math.sqrt(2.0) + 0.5 * math.log(dim), math.sqrt(3.0)),
+    ).to(rows)
 
 
 def _networks_kernel(
@@ -406,27 +350,5 @@ def _networks_kernel(
     """The kernel with a lengthscale that starts at three times the median distance."""
     kernel: GeneratorKernel = GeneratorKernel(samples, landmarks=rows, batch_shape=batch_shape)
     kernel = kernel.to(rows)
-    start = _LENGTHSCALE_FACTOR * kernel.median_distance()
-    kernel.register_constraint(
-        "raw_lengthscale", LogInterval(start / _LENGTHSCALE_RANGE, start * _LENGTHSCALE_RANGE)
-    )
-    kernel.register_prior(
-        "lengthscale_prior",
-        LogNormalPrior(math.log(start), 1.0).to(rows),
-        kernel._lengthscale_param,
-        kernel._lengthscale_closure,
-    )
-    kernel.lengthscale = start
+    start_lengthscale(kernel, kernel.median_distance(), rows, range_=_LENGTHSCALE_RANGE)
     return kernel
-
-
-def _scaled(kernel: Kernel) -> ScaleKernel:
-    # Bounded, as a scale of 0 has no density, and a line search may try it.
-    scaled = ScaleKernel(
-        kernel,
-        batch_shape=kernel.batch_shape,
-        outputscale_prior=LogNormalPrior(0.0, 1.0),
-        outputscale_constraint=LogInterval(*_OUTPUT_SCALES),
-    )
-    scaled.outputscale = 1.0
-    return scaled

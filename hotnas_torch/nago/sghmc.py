@@ -1,7 +1,5 @@
 """Stochastic-gradient Hamiltonian Monte Carlo with steps that adapt while it burns in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -29,7 +27,7 @@ def sample_sghmc(
     friction: float = 0.05,
     noisy: bool = False,
 ) -> Tensor:
-    r"""Draws from the density proportional to exp(-U) by the gradient of U.
+    r"""Draw from the density proportional to exp(-U) by the gradient of U.
 
     Every entry has a mass of its own, the root of the mean square V of its gradient, which is
     estimated over a window that adapts during burn-in and stays what it is then. With momentum v,
@@ -111,6 +109,6 @@ def sample_sghmc(
             samples[kept - 1] = theta
     if not bool(torch.isfinite(samples).all()):
         raise SolverError(
-            f"chains of SGHMC left all bounds with step_size {step_size} (take a smaller one)."
+            f"chains of SGHMC left all bounds with step_size {step_size} (take a smaller one)"
         )
     return samples

@@ -1,7 +1,5 @@
 """What a multi-objective search fits to its values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,7 +25,7 @@ Surrogate = Callable[[Tensor, Tensor, torch.Generator], Model]
 
 @dataclass(frozen=True, slots=True)
 class BNNSurrogate:
-    """Bayesian networks, see :class:`~hotnas_torch.nago.BNN`.
+    """Bayesian networks, see `BNN`.
 
     Attributes:
         noise: Whether noise depends on the point.
@@ -44,15 +42,15 @@ class BNNSurrogate:
     def __post_init__(self) -> None:
         if self.noise not in ("heteroscedastic", "homoscedastic"):
             raise ValueError(
-                f"noise must be 'heteroscedastic' or 'homoscedastic', got {self.noise!r}."
+                f"noise must be 'heteroscedastic' or 'homoscedastic'; got {self.noise!r}"
             )
         for name in ("num_layers", "width"):
             object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
         if not isinstance(self.sampling, Sampling):
-            raise TypeError(f"sampling must be a Sampling, got {self.sampling!r}.")
+            raise TypeError(f"sampling must be a Sampling; got {self.sampling!r}")
 
     def __call__(self, X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
-        """Draws networks from their posterior."""
+        """Draw networks from their posterior."""
         return BNN(
             X,
             Y,
@@ -69,7 +67,7 @@ class GPSurrogate:
     """BoTorch's Gaussian process with its default kernel, one for each objective."""
 
     def __call__(self, X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
-        """Maximises the marginal likelihood."""
+        """Maximise the marginal likelihood."""
         model = _processes(X, Y)
         seed = draw_seed(generator)
         try:

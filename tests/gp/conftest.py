@@ -6,7 +6,8 @@ from hotnas_torch import spaces
 
 @pytest.fixture(scope="package")
 def space():
-    """A space of three small cells, on which the torch text of the solvers is fast enough."""
+    """A space of three small cells, on which the reference implementation of the solvers is fast
+    enough."""
     return spaces.NASBenchMacro()
 
 

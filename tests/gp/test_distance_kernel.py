@@ -10,8 +10,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from hotnas_torch import spaces
 from hotnas_torch.distances import KernelTerm, NetworkDistance, TreeWasserstein
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.gp import DistanceGP, DistanceKernel, PartMemory
-from hotnas_torch.gp.distance_kernel import LogInterval
+from hotnas_torch.gp import DistanceGP, DistanceKernel, PairMemory
 from hotnas_torch.testing.strategy import toy_value
 
 SPACE = spaces.NASBenchMacro()
@@ -56,43 +55,7 @@ def targets(nets):
     return -torch.tensor([[toy_value(net)] for net in nets], dtype=torch.float64)
 
 
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def test_every_pair_is_computed_once(nets, X):
-    distance = Digits()
-    memory = PartMemory(distance)
-    numbers = memory.index(X)
-    expected = distance.part_distances(nets)
-    distance.pairs = 0
-    first = memory(numbers[:6], numbers[:6])
-    assert torch.equal(first, expected[:, :6, :6])
-    assert distance.pairs == 15
-    memory(numbers[:6], numbers[:6])
-    assert distance.pairs == 15
-    # A new observation: its pairs with the others, once for both sides.
-    assert torch.equal(memory(numbers[:7], numbers[:7]), expected[:, :7, :7])
-    assert distance.pairs == 15 + 6
-    assert torch.equal(memory(numbers[7:], numbers[:7]), expected[:, 7:, :7])
-    assert distance.pairs == 15 + 6 + 5 * 7
-    assert torch.equal(memory(numbers, numbers[:8]), expected[:, :, :8])
-    assert distance.pairs == 15 + 6 + 5 * 7 + 4
-
-
-def test_memory_is_bounded(nets, X, monkeypatch):
-    monkeypatch.setattr("hotnas_torch.gp.distance_kernel._MAX_ELEMENTS", 100)
-    distance = Digits()
-    memory = PartMemory(distance)
-    numbers = memory.index(X)
-    expected = distance.part_distances(nets)
-    assert torch.equal(memory(numbers[:4], numbers[:4]), expected[:, :4, :4])
-    for row in range(4, 12):
-        one = numbers[row : row + 1]
-        assert torch.equal(memory(one, numbers[:4]), expected[:, row : row + 1, :4])
-        assert memory._table.numel() <= 100
-    distance.pairs = 0
-    assert torch.equal(memory(numbers[:4], numbers[:4]), expected[:, :4, :4])
-    assert distance.pairs == 0
+# --- kernel ---------------------------------------------------------------------------------------
 
 
 def test_copies_share_the_memory(X):
@@ -102,9 +65,6 @@ def test_copies_share_the_memory(X):
     before = distance.pairs
     copy.deepcopy(kernel)(X).to_dense()
     assert distance.pairs == before
-
-
-# --- kernel ---------------------------------------------------------------------------------------
 
 
 def test_it_is_the_formula(nets, X):
@@ -142,17 +102,6 @@ def test_gradients_are_those_of_finite_differences(X):
         torch.tensor([0.2, 0.4], dtype=torch.float64, requires_grad=True),
     )
     assert torch.autograd.gradcheck(lambda *raw: gram(*raw).to_dense(), raw)
-
-
-def test_log_interval_goes_there_and_back():
-    interval = LogInterval(torch.tensor([1e-3, 1.0]), torch.tensor([1e3, 1e9]))
-    inside = torch.tensor([[0.5, 1e6], [1e-2, 2.0e5]], dtype=torch.float64)
-    assert torch.allclose(interval.transform(interval.inverse_transform(inside)), inside)
-    raw = torch.tensor([-50.0, 50.0], dtype=torch.float64)
-    assert interval.transform(raw).tolist() == pytest.approx([1e-3, 1e9])
-    assert interval.transform(torch.zeros(2)).tolist() == pytest.approx([1.0, 10**4.5])
-    outside = torch.tensor([1e-9, 1e20], dtype=torch.float64)
-    assert torch.isfinite(interval.inverse_transform(outside)).all()
 
 
 # --- model ----------------------------------------------------------------------------------------
@@ -203,8 +152,8 @@ def test_it_does_what_botorch_asks_of_a_model(nets, X):
     assert torch.allclose(one.posterior(X).mean, model.posterior(X).mean[:, 1:])
     single = fitted(DistanceGP(X[:8], Y[:8, :1], distance=Digits()))
     before = single.posterior(X[8:9]).variance.item()
-    told = single.condition_on_observations(X[8:9], Y[8:9, :1])
-    assert told.posterior(X[8:9]).variance.item() < before
+    conditioned = single.condition_on_observations(X[8:9], Y[8:9, :1])
+    assert conditioned.posterior(X[8:9]).variance.item() < before
     values = LogExpectedImprovement(single, best_f=Y[:8, 0].max())(X.unsqueeze(1))
     assert torch.isfinite(values).all()
 
@@ -222,7 +171,7 @@ def test_wrong_input_is_named(nets, X):
     with pytest.raises(TypeError, match="distance must be a NetworkDistance"):
         DistanceGP(X, Y, distance=None)
     with pytest.raises(ValueError, match="memory must be one of the distance"):
-        DistanceKernel(Digits(), memory=PartMemory(Digits()))
+        DistanceKernel(Digits(), memory=PairMemory(Digits()))
     with pytest.raises(ValueError, match="train_X must have 8 columns"):
         DistanceGP(torch.cat([X, X[:, :1]], dim=1), Y, distance=Digits())
     with pytest.raises(ValueError, match="must vary"):

@@ -8,7 +8,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.spatial.distance import cdist
 
 from hotnas_torch import spaces
-from hotnas_torch.gp import FeatureGP, FeatureKernel, NetworkFeatures, feature_kernel
+from hotnas_torch.gp import FeatureGP, FeatureKernel, NetworkFeatures
+from hotnas_torch.gp.features import feature_kernel
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, encoding_of
 
 SPACE = spaces.NASBench201()
@@ -117,12 +118,12 @@ def test_an_empty_range_is_refused(name):
 @pytest.mark.parametrize(
     "features", [ENCODING.of_rows, NetworkFeatures(SPACE, AdjacencyEncoding(SPACE))]
 )
-def test_a_model_that_is_told_a_value_copies_no_networks(features):
+def test_a_model_that_is_given_an_observation_copies_no_networks(features):
     X = rows(12)
     model = FeatureGP(X[:10], targets(X[:10]), features).eval()
     model.posterior(X[:10])
-    told = model.condition_on_observations(X[10:], targets(X[10:]))
-    twin = told.features
+    conditioned = model.condition_on_observations(X[10:], targets(X[10:]))
+    twin = conditioned.features
     assert twin is features or twin.__self__ is ENCODING
     assert torch.equal(twin(X), features(X))
 

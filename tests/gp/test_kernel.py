@@ -94,6 +94,23 @@ def test_it_is_the_exponential_of_the_distance(nets, X):
     torch.testing.assert_close(dense(scaled, X), 3.0 * dense(kernel, X))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preset": "paper"},
+        {"state_scale": (2.0, 3.0), "zeta": 0.4},
+        {"max_nodes": 9, "normalize": False},
+    ],
+)
+def test_settings_of_the_distance_go_by_name(nets, X, settings):
+    kernel = HOTNNKernel(SPACE, learn=(), **settings, **EXACT).double()
+    expected = HOTNN(space=SPACE, dtype=torch.float64, **settings, **EXACT)
+    kernel.lengthscale = 0.5
+    torch.testing.assert_close(
+        dense(kernel, X), torch.exp(-expected(nets) / 0.5), atol=1e-5, rtol=0
+    )
+
+
 def test_features_are_those_of_the_landmarks(nets, X):
     kernel = HOTNNKernel(SPACE, landmarks=X[:4], cutoff=0.05, **EXACT).double()
     similarity = torch.exp(-plain_metric(kernel)(nets, nets[:4]) / kernel.lengthscale)
@@ -166,8 +183,10 @@ def test_gradients_in_training_reuse_couplings_of_the_nodes(X, solver_calls):
     assert solver_calls == []
 
 
-def test_known_rows_are_not_computed_again(X, solver_calls):
-    kernel = HOTNNKernel(SPACE, landmarks=X[:3]).double().eval()
+@pytest.mark.ext
+def test_known_rows_are_not_computed_again(rng, solver_calls):
+    X = NB201.encode(NB201.sample(6, generator=rng, distinct=True))
+    kernel = HOTNNKernel(NB201, landmarks=X[:3]).double().eval()
     with torch.no_grad():
         first = dense(kernel, X[:5], X[:3])
         solver_calls.clear()
@@ -288,6 +307,15 @@ def test_state_and_pickles_restore_it(X):
     assert torch.equal(dense(restored, X).detach(), expected)
     assert len(pickle.dumps(kernel)) < 200_000
     assert len(list(restored.named_priors())) == 2
+
+
+def test_priors_go_by_the_names_of_parameters():
+    given = {"lam": LogitNormalPrior(0.5), "tree": NormalPrior(1.0, 0.1)}
+    kernel = HOTNNKernel(SPACE, priors=given).double()
+    named = {name: prior for name, _, prior, _, _ in kernel.named_priors()}
+    assert named == {"lam_prior": given["lam"], "tree_prior": given["tree"]}
+    by_suffix = HOTNNKernel(SPACE, lam_prior=given["lam"], tree_prior=given["tree"])
+    assert [name for name, *_ in by_suffix.named_priors()] == list(named)
 
 
 def test_copies_share_what_is_known(X, solver_calls):

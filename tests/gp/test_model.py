@@ -31,12 +31,13 @@ from botorch.utils.multi_objective.box_decompositions import FastNondominatedPar
 from botorch.utils.test_helpers import get_pvar_expected
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
-from gpytorch.priors import LogNormalPrior
+from gpytorch.priors import LogNormalPrior, NormalPrior
 
 from hotnas_torch import HOTNN, spaces
-from hotnas_torch.gp import HOTNNGP, HOTNNKernel, LogitNormalPrior, combined_kernel
+from hotnas_torch.gp import HOTNNGP, HOTNNKernel, LogitNormalPrior
+from hotnas_torch.gp.model import combined_kernel
 
-# Hundreds of distances between cells of eight nodes are too many for the torch text of the solvers;
+# Hundreds of distances between cells of eight nodes are too many for the reference solvers;
 # tests/gp/test_small_models.py is for both.
 pytestmark = pytest.mark.ext
 
@@ -125,6 +126,43 @@ def test_the_default_priors_are_centred_at_the_starts(data):
     assert {prior.scale.item() for name, _, prior, *_ in model.named_priors() if "lam" in name} == {
         3.0
     }
+
+
+def test_settings_by_name_reach_the_kernel(data):
+    tree = SPACE.tree.with_lengths(2.0 * SPACE.tree.lengths_tensor(dtype=torch.float64))
+    model = HOTNNGP(
+        *data,
+        space=SPACE,
+        lam=0.3,
+        eps=0.6,
+        eta=0.2,
+        zeta=0.1,
+        unreachable=3.0,
+        tree=tree,
+        learn=["lam"],
+        priors={"lam": NormalPrior(0.3, 0.1)},
+        cutoff=0.05,
+        num_starts=2,
+        tol=1e-2,
+        max_iter=50,
+        mass="channels",
+        backend="torch",
+        lengthscale_prior=NormalPrior(1.0, 1.0),
+    )
+    (kernel,) = model.architecture_kernels
+    assert kernel.learned == {"lam"}
+    assert kernel.cutoff == 0.05
+    starts = {"lam": 0.3, "eps": 0.6, "eta": 0.2, "zeta": 0.1, "unreachable": 3.0}
+    for name, value in starts.items():
+        assert getattr(kernel, name).item() == pytest.approx(value)
+    lengths = tree.lengths_tensor(dtype=torch.float64).clamp_min(1e-3)
+    torch.testing.assert_close(kernel.tree_lengths.double(), lengths, rtol=1e-5, atol=0)
+    config = model.metric.config()
+    chosen = {"num_starts": 2, "tol": 1e-2, "max_iter": 50, "mass": "channels", "backend": "torch"}
+    assert chosen.items() <= config.items()
+    priors = {name.rsplit(".", 1)[-1]: prior for name, _, prior, _, _ in kernel.named_priors()}
+    assert isinstance(priors["lam_prior"], NormalPrior)
+    assert isinstance(priors["lengthscale_prior"], NormalPrior)
 
 
 def test_fitting_improves_the_likelihood_and_learns_the_distance(data):

@@ -16,7 +16,8 @@ from gpytorch.kernels import ScaleKernel
 
 from hotnas_torch import spaces
 from hotnas_torch.distances import OTMANN, TreeWasserstein
-from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, HOTNNKernel, LandmarkFeatureMap
+from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, HOTNNKernel
+from hotnas_torch.gp.pathwise import LandmarkFeatureMap
 from hotnas_torch.nago import HNAG, GeneratorGP, GeneratorSamples, ThetaSpace
 from hotnas_torch.spaces.encodings import encoding_of
 

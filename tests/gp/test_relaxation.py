@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.gp.relaxation import (
-    Decision,
-    RelaxedCells,
-    WiringTable,
-    joint,
-    relaxation_of,
-)
+from hotnas_torch.gp.relaxation import Decision, joint, relaxation_of
+from hotnas_torch.gp.relaxed_cells import RelaxedCells, WiringTable
 
 NB201 = spaces.NASBench201()
 DARTS = spaces.DARTS(num_nodes=3, min_depth=4, max_depth=6)

@@ -17,7 +17,7 @@ from hotnas_torch.gp.relaxation import relaxation_of
 
 NB201 = spaces.NASBench201()
 DARTS = spaces.DARTS(num_nodes=3, min_depth=4, max_depth=6)
-pytestmark = pytest.mark.ext  # the torch text of the solvers takes minutes
+pytestmark = pytest.mark.ext  # the reference implementation takes minutes
 SPACES = pytest.mark.parametrize("space", [NB201, DARTS], ids=["nasbench201", "darts"])
 
 

@@ -1,6 +1,8 @@
 """What kernels and models refuse, before they do any work."""
 
+import inspect
 import math
+import typing
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from botorch.models.transforms import Log, Normalize
 from botorch.models.transforms.input import Log10
 from gpytorch.priors import NormalPrior
 
-from hotnas_torch import spaces
+from hotnas_torch import gp, spaces
 from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.gp import (
     HOTNNGP,
@@ -21,12 +23,11 @@ from hotnas_torch.gp import (
     LogitNormalPrior,
     WeisfeilerLehmanGP,
     WeisfeilerLehmanKernel,
-    architecture_kernel,
-    combined_kernel,
     distribution_kernel,
-    feature_kernel,
     optimize_relaxed,
 )
+from hotnas_torch.gp.features import feature_kernel
+from hotnas_torch.gp.model import architecture_kernel, combined_kernel
 from hotnas_torch.nago import (
     BNN,
     HNAG,
@@ -38,6 +39,7 @@ from hotnas_torch.nago import (
     generator_metric,
     sample_sghmc,
 )
+from hotnas_torch.nago import kernel as nago_kernel
 from hotnas_torch.spaces.encodings import encoding_of
 
 SPACE = spaces.NASBenchMacro()
@@ -88,9 +90,9 @@ def _no_work(monkeypatch):
     def work(*_, **__):
         pytest.fail("work was begun before settings were checked")
 
-    monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.distances", work)
-    monkeypatch.setattr("hotnas_torch.gp.distances.DistanceMemory.couplings", work)
-    monkeypatch.setattr("hotnas_torch.gp.distance_kernel.PartMemory.__call__", work)
+    monkeypatch.setattr("hotnas_torch.gp.hotnn_memory.HOTNNMemory.distances", work)
+    monkeypatch.setattr("hotnas_torch.gp.hotnn_memory.HOTNNMemory.couplings", work)
+    monkeypatch.setattr("hotnas_torch.gp.memory.PairMemory.__call__", work)
     monkeypatch.setattr("hotnas_torch.nago.bnn.sample_sghmc", work)
 
 
@@ -155,6 +157,21 @@ FRACTIONS = ("lam", "eps", "eta", "zeta")
         ("HOTNNGP", {"learn": 3}, TypeError, "learn must be a collection of names"),
         ("HOTNNGP", {"combine": "sum"}, ValueError, "combine must be"),
         ("HOTNNGP", {"lam_prior": 0.5}, TypeError, "lam_prior must be a gpytorch Prior or None"),
+        *(
+            (m, {"priors": given}, error, message)
+            for m in ("HOTNNGP", "HOTNNKernel", "architecture_kernel")
+            for given, error, message in (
+                (3, TypeError, "priors must be a mapping of priors by name; got int"),
+                ({"lamm": None}, ValueError, "priors must be by names among 'lam', .* got 'lamm'"),
+                ({"lam": 0.5}, TypeError, r"priors\['lam'\] must be a gpytorch Prior or None"),
+            )
+        ),
+        (
+            "HOTNNKernel",
+            {"priors": {"lam": LogitNormalPrior(0.5)}, "lam_prior": LogitNormalPrior(0.5)},
+            ValueError,
+            "lam_prior must be left out where priors holds 'lam'",
+        ),
         ("HOTNNGP", {"lengthscale_prior": 1}, TypeError, "lengthscale_prior must be a gpytorch P"),
         ("HOTNNGP", {"mean_module": 3}, TypeError, "mean_module must be a torch Module or None"),
         ("HOTNNGP", {"covar_module": "a"}, TypeError, "covar_module must be a torch Module"),
@@ -170,7 +187,7 @@ FRACTIONS = ("lam", "eps", "eta", "zeta")
         ("combined_kernel", {}, ValueError, "architecture must have active_dims"),
         ("WeisfeilerLehmanKernel", {"contract": 3}, TypeError, "contract must be a collection"),
         ("HOTNNKernel", {"landmarks": X[0]}, ValueError, "landmarks must be rows"),
-        ("DistanceKernel", {"memory": 3}, TypeError, "memory must be a PartMemory; got int"),
+        ("DistanceKernel", {"memory": 3}, TypeError, "memory must be a PairMemory; got int"),
         ("FeatureGP", {"noise": 3}, TypeError, "noise must be a range"),
         ("FeatureGP", {"noise": (1.0, math.nan)}, ValueError, "noise must be a range"),
         ("FeatureGP", {"outputscale": (1.0, math.inf)}, ValueError, "outputscale must be a range"),
@@ -214,6 +231,15 @@ def test_what_is_known_is_taken():
     )
     assert kernel.batch_shape == torch.Size([2])
     assert kernel.lam.shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", [*gp.__all__, *nago_kernel.__all__])
+def test_nothing_has_more_than_ten_named_arguments(name):
+    made = getattr(gp, name, None) or getattr(nago_kernel, name)
+    if typing.is_typeddict(made):
+        return
+    kinds = [one.kind for one in inspect.signature(made).parameters.values()]
+    assert sum(kind is not inspect.Parameter.VAR_KEYWORD for kind in kinds) <= 10
 
 
 # --- observations ---------------------------------------------------------------------------------
@@ -268,7 +294,7 @@ def test_transforms_that_spoil_rows_or_targets_are_refused(name):
         MODELS[name](X, -Y, outcome_transform=Log())
 
 
-def test_a_transform_of_numeric_columns_is_told_which_they_are():
+def test_a_transform_that_changes_rows_is_refused_with_the_columns_that_it_may_change():
     wide = torch.cat([X, 10.0 * torch.rand(6, 2, generator=GENERATOR, dtype=X.dtype)], dim=1)
     with pytest.raises(ValueError, match=r"Normalize\(d=10, indices=\[8, 9\]\)"):
         HOTNNGP(wide, Y, space=SPACE, input_transform=Normalize(10))

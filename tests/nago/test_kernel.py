@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -86,6 +87,15 @@ def test_a_pair_is_compared_once(samples, X, monkeypatch):
     assert pairs == [16]
     samples.distances(samples(X), numbers)
     assert pairs == [16, 8]
+
+
+def test_pickles_forget_samples_and_distances(samples, X):
+    numbers = samples(X)
+    expected = samples.distances(numbers, numbers)
+    restored = pickle.loads(pickle.dumps(samples))
+    assert restored.samples == []
+    again = restored(X.flip(0))
+    assert torch.equal(restored.distances(again, again), expected.flip(0, 1))
 
 
 def test_rows_outside_the_cube_are_named(samples, X):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hotnas_torch.arguments import integer
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.gp import DistanceGP, PartMemory
+from hotnas_torch.gp import DistanceGP, PairMemory
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
@@ -53,7 +53,7 @@ class DistanceSearch(BayesianSearch):
         super().__init__(space, generator=generator, **options)
         self.distance = distance
         self.refit_every = integer("refit_every", refit_every, least=1)
-        self._memory = PartMemory(distance)
+        self._memory = PairMemory(distance)
         # With their data, the latest last: as many as one choice makes.
         self._last_fits: deque[tuple[Tensor, Tensor, DistanceGP]] = deque(maxlen=4)
 

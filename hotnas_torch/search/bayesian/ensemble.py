@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, number
-from hotnas_torch.gp.distances import NetworkIndex
+from hotnas_torch.gp import NetworkFeatures
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["MLPEnsemble"]
@@ -94,13 +94,11 @@ class MLPEnsemble(EnsembleModel):
         if not 0.0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate must be > 0, got {learning_rate}.")
         self._num_outputs = 1
-        self._index = NetworkIndex(space)
-        self._encoding = encoding
-        self._encoded = torch.empty(0)
+        self._features = NetworkFeatures(space, encoding)
         self._mean = train_Y.mean()
         spread = train_Y.std(correction=0)
         self._scale = torch.where(spread > 0.0, spread, 1.0)
-        inputs = self._inputs(train_X).to(train_Y)
+        inputs = self._features.encoded(train_X).to(train_Y)
         sizes = (inputs.shape[1], *(width,) * num_layers, 1)
         layers = _initial(sizes, num_members, generator, train_Y)
         self._layers = _trained(
@@ -114,19 +112,10 @@ class MLPEnsemble(EnsembleModel):
 
     def forward(self, X: Tensor) -> Tensor:
         """Returns the prediction of every member at rows (..., q, d), (..., s, q, 1)."""
-        inputs = self._inputs(X.reshape(-1, X.shape[-1])).to(self._mean)
+        inputs = self._features.encoded(X.reshape(-1, X.shape[-1])).to(self._mean)
         with torch.no_grad():
             values = self._mean + self._scale * _outputs(self._layers, inputs)
         return values.reshape(-1, *X.shape[:-1], 1).movedim(0, -3)
-
-    def _inputs(self, rows: Tensor) -> Tensor:
-        """Encodes the networks of rows (N, d) as (N, P), each network once."""
-        numbers = self._index(rows)
-        new = self._index.networks[len(self._encoded) :]
-        if new:
-            encoded = self._encoding(new)
-            self._encoded = torch.cat([self._encoded, encoded]) if len(self._encoded) else encoded
-        return self._encoded[numbers]
 
 
 def _initial(

@@ -13,7 +13,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arguments import integer
-from hotnas_torch.gp import HOTNNGP, HOTNNKernel
+from hotnas_torch.gp import HOTNNGP, ModelSettings
 from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
 from hotnas_torch.search.bayesian.base import BayesianSearch
 from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
@@ -23,7 +23,7 @@ __all__ = ["HOTNAS"]
 
 ModelFactory = Callable[[Tensor, Tensor], Model]
 
-_MODEL_SETTINGS = settings_of(HOTNNGP) + settings_of(HOTNNKernel)
+_MODEL_SETTINGS = settings_of(HOTNNGP) + tuple(ModelSettings.__annotations__)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -1,0 +1,161 @@
+"""The model behind all Gaussian processes here: observations are checked, a kernel is passed."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from botorch.acquisition.objective import PosteriorTransform
+from botorch.models import SingleTaskGP
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.transformed import TransformedPosterior
+from botorch.utils.types import DEFAULT, _DefaultType
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import Likelihood
+from gpytorch.means import Mean
+from torch import Tensor
+
+from hotnas_torch.gp.observations import (
+    check_input_transform,
+    check_modules,
+    checked_observations,
+    checked_rows,
+)
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["Covariance", "KernelGP"]
+
+Covariance = Callable[[Tensor, torch.Size], Kernel]
+"""Builds a covariance from the training rows, which broadcast to the batch shape that follows."""
+
+
+class KernelGP(SingleTaskGP):
+    """A `botorch.models.SingleTaskGP` with a covariance of our own.
+
+    Targets are standardised unless another `outcome_transform` is given; several outputs are
+    modelled independently. Models of one kernel are recipes of it: what the kernel is, where its
+    parameters start, and how far they may go.
+
+    Args:
+        train_X: Rows, shape (..., n, d), float64 recommended.
+        train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
+            are used; finite.
+        train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
+        covariance: Builds the covariance.
+        space: Search space of the rows, whose columns come first; None for rows of anything else.
+        likelihood: Of the observations; None takes Gaussian noise.
+        mean_module: Prior mean; None takes a constant that is learned.
+        outcome_transform: What is done to targets first; by default they are standardised.
+        input_transform: What is done to rows first; it must leave the columns of the space as they
+            are.
+
+    Raises:
+        TypeError: A setting of the wrong kind.
+        ValueError: Fewer than two observations; targets that are not finite, are constant, or vary
+            so little or so much that variances cannot be told; rows of another length; or an
+            `input_transform` that changes them.
+    """
+
+    _alone = False
+    """Whether the model is of one output of one data set."""
+    _takes_numbers = False
+    """Whether numeric columns may follow those of the space."""
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        *,
+        covariance: Covariance,
+        space: SearchSpace | None = None,
+        likelihood: Likelihood | None = None,
+        mean_module: Mean | None = None,
+        outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,
+        input_transform: InputTransform | None = None,
+    ) -> None:
+        check_modules(
+            likelihood=likelihood,
+            mean_module=mean_module,
+            outcome_transform=outcome_transform,
+            input_transform=input_transform,
+        )
+        if space is None:
+            train_X, train_Y, train_Yvar = checked_observations(
+                train_X, train_Y, train_Yvar, outcome_transform=outcome_transform
+            )
+        else:
+            train_X, train_Y, train_Yvar = checked_rows(
+                train_X, train_Y, train_Yvar, space=space, outcome_transform=outcome_transform
+            )
+            if train_X.shape[-1] != space.dim and not self._takes_numbers:
+                raise ValueError(
+                    f"train_X must have {space.dim} columns, those of space.encode for {space!r};"
+                    f" got shape {tuple(train_X.shape)}"
+                )
+            check_input_transform(input_transform, train_X, space.dim)
+        if self._alone and (train_X.ndim != 2 or train_Y.shape[1] != 1):
+            raise ValueError(
+                "train_X and train_Y must have shapes (n, d) and (n, 1); got"
+                f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
+            )
+        _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
+        super().__init__(
+            train_X,
+            train_Y,
+            train_Yvar,
+            likelihood=likelihood,
+            covar_module=covariance(_rows_of_elements(train_X, batch_shape), batch_shape),
+            mean_module=mean_module,
+            outcome_transform=outcome_transform,
+            input_transform=input_transform,
+        )
+        self._tell_outputs_apart()
+
+    def _tell_outputs_apart(self) -> None:
+        """What BoTorch's `subset_output` asks for.
+
+        All dimensions of parameters after those of the batch, which ends with the outputs, belong
+        to one output; so do those of the buffers `_members`.
+        """
+        batch_shape = self._aug_batch_shape
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        found |= {k: v for k, v in self.named_buffers() if k.rsplit(".", 1)[-1] == "_members"}
+        self._subset_batch_dict = {
+            name: len(batch_shape) - 1 - tensor.ndim
+            for name, tensor in found.items()
+            if tensor.shape[: len(batch_shape)] == batch_shape
+        }
+
+    def posterior(  # type: ignore[override]
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> GPyTorchPosterior | TransformedPosterior:
+        """As for every BoTorch model; rows may be of another type than those of the training."""
+        return super().posterior(
+            X.to(self.train_targets.dtype), output_indices, observation_noise, posterior_transform
+        )
+
+    def subset_output(self, idcs: list[int]) -> "KernelGP":
+        """The model of some outputs, as for every BoTorch model."""
+        subset = cast("KernelGP", super().subset_output(idcs))
+        # BoTorch shortens the batch shape of a module once per parameter.
+        for name, module in self.named_modules():
+            if isinstance(module, Kernel | Mean) and module.batch_shape == self._aug_batch_shape:
+                counterpart: Any = subset.get_submodule(name)
+                counterpart.batch_shape = subset._aug_batch_shape
+        return subset
+
+
+def _rows_of_elements(rows: Tensor, batch_shape: torch.Size) -> Tensor:
+    """Training rows, shape (..., n, d), so that they broadcast to the batch of models.
+
+    Args:
+        rows: Rows that all outputs share.
+        batch_shape: Shape of the batch, which ends with the outputs if there are several.
+    """
+    return rows.unsqueeze(-3) if len(batch_shape) > rows.ndim - 2 else rows
