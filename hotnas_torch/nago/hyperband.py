@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arguments import boolean, finite, integer, number
 from hotnas_torch.nago.box import BoxSpace, check_box, describe_box
-from hotnas_torch.search.base import read_state
+from hotnas_torch.search.asking import read_state
 from hotnas_torch.search.randomness import check_generator, describe_state
 
 __all__ = ["Bracket", "Hyperband", "Job", "JobResult", "brackets_of"]

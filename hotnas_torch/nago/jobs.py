@@ -19,7 +19,7 @@ from hotnas_torch.arguments import boolean, integer, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import InUseError, WriteLock, read_bytes, write_text
 from hotnas_torch.nago.hyperband import Hyperband, Job
-from hotnas_torch.search.base import refuse_difference
+from hotnas_torch.search.asking import refuse_difference
 from hotnas_torch.search.running.runner import (
     CATCH,
     check_catch,

@@ -15,7 +15,7 @@ from hotnas_torch.arguments import integer
 from hotnas_torch.nago.box import BoxSpace, check_box, check_rows, describe_box, distinct_from
 from hotnas_torch.nago.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.nago.surrogates import BNNSurrogate, Surrogate
-from hotnas_torch.search.base import read_state
+from hotnas_torch.search.asking import read_state
 from hotnas_torch.search.bayesian.targets import targets
 from hotnas_torch.search.randomness import check_generator, describe_state
 

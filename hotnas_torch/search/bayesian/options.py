@@ -12,17 +12,16 @@ from typing import Any
 __all__ = ["checked_options", "refused_by", "settings_of"]
 
 # What a search itself passes.
-_OWN = {"space", "landmarks", "generator", "encoding", "memory"}
+_OWN = {"train_X", "train_Y", "space", "landmarks", "generator", "encoding", "memory"}
 
 
 def settings_of(constructor: Callable[..., Any]) -> tuple[str, ...]:
-    """Returns the names of the keyword arguments that a search leaves to its caller."""
+    """Return the names of the keyword arguments that a search leaves to its caller."""
     parameters = inspect.signature(constructor).parameters.values()
-    return tuple(
-        found.name
-        for found in parameters
-        if found.kind is inspect.Parameter.KEYWORD_ONLY and found.name not in _OWN
-    )
+    named = [found.name for found in parameters if found.kind is inspect.Parameter.KEYWORD_ONLY]
+    # What a constructor takes by name through its `**settings`, where it says so.
+    passed_on = getattr(constructor.__init__, "known_settings", ())
+    return tuple(name for name in dict.fromkeys((*named, *passed_on)) if name not in _OWN)
 
 
 def checked_options(

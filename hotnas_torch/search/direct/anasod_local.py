@@ -13,6 +13,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
+from hotnas_torch.search.draws import EncodingDraws
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]
@@ -69,7 +70,7 @@ class ANASODLocalSearch(EncodingStrategy):
         super().__init__(space, generator=generator)
         self.num_initial = integer("num_initial", num_initial, least=1)
         self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
-        self._levels: tuple[_Level, ...] = (_Encodings(self), _Networks(space))
+        self._levels: tuple[_Level, ...] = (_Encodings(self._draws), _Networks(space))
         self._begin()
 
     def settings(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class ANASODLocalSearch(EncodingStrategy):
 
     def _replay(self) -> None:
         """Walks on with what was told since the last time, one by one, in the order of telling."""
-        for found in list(self._told.values())[self._num_replayed :]:
+        for found in list(self._observed.values())[self._num_replayed :]:
             self._num_replayed += 1
             found = found._replace(value=math.inf if math.isnan(found.value) else found.value)
             for level, known in zip(self._levels, self._known, strict=True):
@@ -182,9 +183,9 @@ class _Level(Protocol):
 class _Encodings:
     """Points are encodings, neighbours exchange one operation for another."""
 
-    def __init__(self, strategy: EncodingStrategy) -> None:
-        self._strategy = strategy
-        self._encoding = strategy.encoding
+    def __init__(self, draws: EncodingDraws) -> None:
+        self._draws = draws
+        self._encoding = draws.encoding
 
     def point(self, net: Network) -> Hashable:
         return self._encoding.key(self._encoding.snap(self._encoding.encode([net]))[0])
@@ -194,7 +195,7 @@ class _Encodings:
         return {self._encoding.key(point): point for point in self._encoding.neighbors(own)}
 
     def networks(self, entry: Tensor, taken: set[str]) -> list[Network]:
-        return self._strategy._decode_unseen(entry[None], taken)
+        return self._draws.decode(entry[None], taken)
 
 
 class _Networks:

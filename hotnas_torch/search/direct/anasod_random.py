@@ -88,7 +88,7 @@ class ANASODRandomSearch(EncodingStrategy):
                 point = self.encoding.draw(
                     1, generator=self._generator, concentration=concentration
                 )
-                if found := self._decode_unseen(point, taken, draws=1):
+                if found := self._draws.decode(point, taken, draws=1):
                     break
             proposed += found or self._sample_unseen(1, taken)
         return proposed

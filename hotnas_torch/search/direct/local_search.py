@@ -90,7 +90,7 @@ class LocalSearch(Strategy):
         left: set[str] = set()
         seen: set[str] = set()
         length = 0
-        for key, found in self._told.items():
+        for key, found in self._observed.items():
             seen.add(key)
             left.discard(key)
             length += 1

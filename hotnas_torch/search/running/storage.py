@@ -19,7 +19,7 @@ from typing import Any, Self
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError, StorageError
 from hotnas_torch.files import InUseError, WriteLock
-from hotnas_torch.search.base import refuse_difference
+from hotnas_torch.search.asking import refuse_difference
 from hotnas_torch.search.running.trial import Outcome, Trial
 from hotnas_torch.spaces import SearchSpace
 

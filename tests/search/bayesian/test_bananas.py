@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.search import BANANAS, AcquisitionInputs
-from hotnas_torch.search.bayesian.bananas import ThompsonSampling
+from hotnas_torch.search import BANANAS, AcquisitionInputs, ThompsonSampling
 from hotnas_torch.testing.strategy import StrategyContract
 
 FAST = {"epochs": 15, "num_layers": 2}
