@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     | {"search.asking", "search.base"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "_checks", "arch", "spaces", "distances", "matrices"}
-    | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", "search.direct", *SEARCH},
+    | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": {"errors", "files", "arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"errors", "arch", "spaces", "search"},
     "integrations": {"errors", "files", "arch", "search"},

@@ -2,7 +2,7 @@
 
 from hotnas_torch.nago.bnn import BNN, NoisyEnsemblePosterior, Sampling
 from hotnas_torch.nago.bohb import BOHB
-from hotnas_torch.nago.box import BoxSpace, UnitBox
+from hotnas_torch.nago.box import Box, UnitBox
 from hotnas_torch.nago.hnag import HNAG
 from hotnas_torch.nago.hyperband import Hyperband, Job, JobResult
 from hotnas_torch.nago.jobs import run_jobs
@@ -34,7 +34,6 @@ from hotnas_torch.nago.theta import (
     FlatThetaSpace,
     Theta,
     ThetaSpace,
-    UnitCube,
 )
 from hotnas_torch.nago.training import GeneratorTraining, NetworkGenerator
 
@@ -48,7 +47,7 @@ __all__ = [
     "OPERATIONS",
     "RNAG",
     "BNNSurrogate",
-    "BoxSpace",
+    "Box",
     "Dimension",
     "ErdosRenyi",
     "FlatTheta",
@@ -74,7 +73,6 @@ __all__ = [
     "ThetaSpace",
     "UncertainPareto",
     "UnitBox",
-    "UnitCube",
     "WattsStrogatz",
     "count_parameters",
     "fit_channels",

@@ -24,7 +24,7 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from hotnas_torch.arguments import boolean, integer
-from hotnas_torch.nago.box import BoxSpace, distinct_from
+from hotnas_torch.nago.box import Box, distinct_from
 from hotnas_torch.nago.nsga import domination_ranks, nsga2
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.randomness import draw_seed, seeded
@@ -59,7 +59,7 @@ class SelectionInputs:
         fit: Fits the surrogate to ``X`` and ``Y``.
     """
 
-    space: BoxSpace
+    space: Box
     X: Tensor
     Y: Tensor
     known: Tensor

@@ -1,6 +1,6 @@
 """Bayesian optimisation over a pool of candidates, composed of frozen parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -134,22 +134,25 @@ class BayesianSearch(Strategy):
     def _propose(self, num: int) -> list[Network]:
         taken = self._taken()
         proposed = self._draws.sample(max(0, min(num, self.num_initial - len(taken))), taken)
-        observed = self._finite()
         # Values that are all the same say nothing.
-        if len(proposed) < num and len({found.value for found in observed}) > 1:
+        if len(proposed) < num and len({found.value for found in self._finite()}) > 1:
             with seeded(draw_seed(self._generator, below=2**62)):
-                proposed += self._choose(num - len(proposed), observed, proposed, taken)
+                choice = self._choice(proposed)
+                pool = self.pool(choice, num - len(proposed), taken)
+                rows = self.space.encode(pool)
+                chosen = self.batch(choice, rows, num - len(proposed))
+            proposed += [pool[place] for place in chosen]
         # Fewer were chosen where the pool is small.
         taken = self._taken() | {self.space.key(net) for net in proposed}
         return proposed + self._draws.sample(num - len(proposed), taken)
 
-    def _choose(
-        self, num: int, observed: list[Observation], proposed: list[Network], taken: set[str]
-    ) -> list[Network]:
+    def _choice(self, proposed: Sequence[Network] = ()) -> Choice:
+        """Fit the model, and return all that networks are chosen by."""
+        observed = self._finite()
         X = self.space.encode([found.network for found in observed])
         Y = self._targets(observed)
         self.model = self._fit_explained(X, Y)
-        choice = Choice(
+        return Choice(
             draws=self._draws,
             history=self.observations,
             observed=observed,
@@ -159,10 +162,8 @@ class BayesianSearch(Strategy):
             acquisition=self.acquisition,
             pending=self.space.encode([*self._pending.values(), *proposed]),
             num_initial=self.num_initial,
-            step=max(1, len(taken) - self.num_initial + 1),
+            step=max(1, len(self._taken()) + len(proposed) - self.num_initial + 1),
         )
-        pool = self.pool(choice, num, set(taken))
-        return [pool[place] for place in self.batch(choice, self.space.encode(pool), num)]
 
     def _targets(self, observed: list[Observation]) -> Tensor:
         """What the model is to maximise, (n, 1)."""

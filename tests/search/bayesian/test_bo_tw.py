@@ -72,7 +72,7 @@ def test_settings_are_recorded():
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"batches": "greedy"}, ValueError, "batches must be 'kdpp' or 'believer', got 'greedy'"),
+        ({"batches": "greedy"}, ValueError, "batches must be 'kdpp' or 'believer'; got 'greedy'"),
         ({"grams": 0}, ValueError, "grams must be 1 or 2"),
         ({"distance_options": {"alpha": {1}}}, TypeError, "ready for json.dumps"),
         ({"pool_size": 0}, ValueError, "pool_size must be at least 1"),
