@@ -9,11 +9,15 @@ from hotnas_torch.testing.strategy import StrategyContract
 
 
 class TestANASODBO(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return ANASODBO(space, generator=generator, num_initial=6, num_candidates=40)
 
 
 class TestEnsemble(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return ANASODBO(
             space, generator=generator, num_initial=6, num_candidates=40, surrogate="ensemble"

@@ -9,6 +9,8 @@ FAST = {"epochs": 15, "num_layers": 2}
 
 
 class TestBANANAS(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return BANANAS(space, generator=generator, num_initial=6, pool_size=30, model_options=FAST)
 

@@ -16,6 +16,8 @@ def bo_tw(space=None, seed=0, **settings):
 
 
 class TestBOTW(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return BOTW(space, generator=generator, grams=2, num_initial=6, pool_size=16, num_parents=4)
 

@@ -8,6 +8,8 @@ from hotnas_torch.testing.strategy import StrategyContract
 
 
 class TestEncodedBO(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return EncodedBO(
             space, generator=generator, num_initial=6, pool_size=40, random_fraction=0.3

@@ -33,6 +33,8 @@ def advance(strategy, *sizes):
 
 
 class TestHOTNAS(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return HOTNAS(
             space,

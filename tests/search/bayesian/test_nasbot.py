@@ -16,6 +16,8 @@ def nasbot(space=None, seed=0, **settings):
 
 
 class TestNASBOT(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return NASBOT(
             space, generator=generator, num_initial=6, pool_size=10, distance_options={"nu": [0.25]}
