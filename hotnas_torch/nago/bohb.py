@@ -1,7 +1,5 @@
 """BOHB: Hyperband whose points come from densities of good and of bad ones."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Self
@@ -35,7 +33,7 @@ class ProductDensity:
 
     @classmethod
     def fit(cls, points: Tensor, *, min_bandwidth: float) -> Self:
-        """Takes h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
+        """Take h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
 
         Args:
             points: Shape (n, d).
@@ -46,13 +44,13 @@ class ProductDensity:
         return cls(points, (1.06 * spread * num ** (-1.0 / (4 + dim))).clamp_min(min_bandwidth))
 
     def log_prob(self, rows: Tensor) -> Tensor:
-        """Returns log p at rows (N, d), (N,)."""
+        """Return log p at rows (N, d), (N,)."""
         scaled = (rows[:, None] - self.points) / self.bandwidth
         kernels = -0.5 * scaled.square() - self.bandwidth.log() - 0.5 * math.log(2.0 * math.pi)
         return kernels.sum(-1).logsumexp(-1) - math.log(len(self.points))
 
     def sample(self, num: int, *, factor: float, generator: torch.Generator) -> Tensor:
-        """Draws rows in [0, 1] from the estimate with kernels ``factor`` times as wide, (num, d).
+        """Draw rows in [0, 1] from the estimate with kernels `factor` times as wide, (num, d).
 
         Every kernel is cut off at the borders and scaled to a whole there, by inversion of its
         distribution function.
@@ -79,8 +77,8 @@ class ProductDensity:
 class BOHB(Hyperband):
     """Hyperband that draws new points where good ones are dense and bad ones are not.
 
-    Of the largest budget with enough values, the best ``top_fraction`` are the good points and the
-    others the bad ones, at least ``min_points`` each. Of ``num_samples`` points drawn from the
+    Of the largest budget with enough values, the best `top_fraction` are the good points and the
+    others the bad ones, at least `min_points` each. Of `num_samples` points drawn from the
     widened density of the good ones, the one with the largest ratio of both densities is asked. A
     share of the points is drawn from the space instead, and all of them until there is a model.
     Failed evaluations are bad.
@@ -163,7 +161,7 @@ class BOHB(Hyperband):
         self.min_points = min_points
 
     def settings(self) -> dict[str, Any]:
-        """Returns the strategy's settings, ready for ``json.dumps``."""
+        """Return the strategy's settings, ready for `json.dumps`."""
         return super().settings() | {
             "top_fraction": self.top_fraction,
             "num_samples": self.num_samples,

@@ -1,7 +1,5 @@
 """Boxes: spaces whose points are rows in the unit cube, for searches over few numbers."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -65,7 +63,7 @@ class UnitBox(Box):
             in [0, 1]. None: all columns are continuous.
 
     Raises:
-        ValueError: ``dim`` is below 1, ``levels`` has another length, or a negative entry.
+        ValueError: `dim` is below 1, `levels` has another length, or a negative entry.
 
     Example:
         >>> space = UnitBox(2, levels=(0, 2))
@@ -77,7 +75,7 @@ class UnitBox(Box):
         dim = integer("dim", dim, least=1)
         levels = (0,) * dim if levels is None else tuple(levels)
         if len(levels) != dim:
-            raise ValueError(f"levels must hold one number per column, {dim}, got {len(levels)}.")
+            raise ValueError(f"levels must hold one number per column, {dim}; got {len(levels)}")
         levels = tuple(
             integer(f"levels[{column}]", count, least=0) for column, count in enumerate(levels)
         )
@@ -90,13 +88,13 @@ class UnitBox(Box):
         return self._dim
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves numbers of columns that have levels to the middles of their bins."""
+        """Move numbers of columns that have levels to the middles of their bins."""
         counts = torch.tensor(self.levels, dtype=X.dtype, device=X.device)
         places = (X * counts).floor().clamp_min(0.0).minimum(counts - 1.0)
         return torch.where(counts > 0, (places + 0.5) / counts, X)
 
     def decode(self, X: Tensor, /) -> list[tuple[float, ...]]:
-        """Returns rows (N, d) as tuples, rounded."""
+        """Return rows (N, d) as tuples, rounded."""
         return [tuple(row) for row in self.round(X).tolist()]
 
     def __repr__(self) -> str:
@@ -104,7 +102,7 @@ class UnitBox(Box):
 
 
 def describe_box(space: Box) -> dict[str, Any]:
-    """Returns what tells a box from others, ready for ``json.dumps``."""
+    """Return what tells a box from others, ready for `json.dumps`."""
     described: dict[str, Any] = {"name": type(space).__name__, "dim": space.dim}
     # Of UnitBox, and of boxes of hyperparameters with names and ranges.
     for name in ("levels", "dimensions"):
@@ -113,7 +111,7 @@ def describe_box(space: Box) -> dict[str, Any]:
 
 
 def check_box(space: object) -> Box:
-    """Returns the space if it is a box.
+    """Return the space if it is a box.
 
     Raises:
         TypeError: It lacks what a box has.
@@ -126,26 +124,26 @@ def check_box(space: object) -> Box:
 
 
 def check_rows(name: str, rows: Tensor, dim: int) -> None:
-    """Checks that rows are numbers in the unit cube.
+    """Check that rows are numbers in the unit cube.
 
     Raises:
         TypeError: They are no tensor.
         ValueError: Another shape, or a number outside [0, 1]; the message gives the row.
     """
     if not isinstance(rows, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(rows).__name__}.")
+        raise TypeError(f"{name} must be a tensor; got {type(rows).__name__}")
     if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ValueError(f"{name} must have shape (N, {dim}), got {tuple(rows.shape)}.")
+        raise ValueError(f"{name} must have shape (N, {dim}); got {tuple(rows.shape)}")
     outside = ~((rows >= 0.0) & (rows <= 1.0))
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}."
+            f"{name} must lie in [0, 1]; row {row}, column {column} is {float(rows[row, column])}"
         )
 
 
 def distinct_from(rows: Tensor, known: Tensor) -> Tensor:
-    """Which rows (N, d) equal neither a row of ``known`` (K, d) nor an earlier one, (N,) bool."""
+    """Which rows (N, d) equal neither a row of `known` (K, d) nor an earlier one, (N,) bool."""
     everything = torch.cat([known, rows])
     same = (everything[:, None] == rows[None]).all(dim=-1)
     before = torch.arange(len(everything))[:, None] < len(known) + torch.arange(len(rows))

@@ -1,7 +1,5 @@
 """Hyperband: many points with a small budget, the best of them with larger ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ class Job:
 
     @property
     def rows(self) -> Tensor:
-        """The point as one row, (1, d) float64, as ``space.decode`` takes it."""
+        """The point as one row, (1, d) float64, as `space.decode` takes it."""
         return torch.tensor([self.row], dtype=torch.float64)
 
 
@@ -73,7 +71,7 @@ class Bracket:
 
 
 def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Bracket, ...]:
-    """Returns one round of Hyperband's brackets, the most exploring one first.
+    """Return one round of Hyperband's brackets, the most exploring one first.
 
     With L = floor(log_eta(max_budget / min_budget)) + 1 rungs, bracket s = L - 1, ..., 0 starts
     n = ceil(floor(L / (s + 1)) eta^s) points with the budget max_budget eta^-s, and goes on with
@@ -82,7 +80,7 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
     Args:
         min_budget: Smallest budget, > 0; where the ratio is no power of eta, the smallest used is
             larger.
-        max_budget: Largest budget, >= ``min_budget``.
+        max_budget: Largest budget, >= `min_budget`.
         eta: Share of the points that stay is 1 / eta, > 1.
 
     Raises:
@@ -98,14 +96,13 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
     min_budget, max_budget = number("min_budget", min_budget), number("max_budget", max_budget)
     eta = number("eta", eta)
     if not 0.0 < min_budget < math.inf:
-        raise ValueError(f"min_budget must be positive and finite, got {min_budget}.")
+        raise ValueError(f"min_budget must be positive and finite; got {min_budget}")
     if not min_budget <= max_budget < math.inf:
         raise ValueError(
-            f"max_budget must be finite and at least min_budget, {min_budget:g}; got "
-            f"{max_budget:g}."
+            f"max_budget must be finite and at least min_budget, {min_budget:g}; got {max_budget:g}"
         )
     if not 1.0 < eta < math.inf:
-        raise ValueError(f"eta must be finite and greater than 1, got {eta}.")
+        raise ValueError(f"eta must be finite and greater than 1; got {eta}")
     num_rungs = math.floor(math.log(max_budget / min_budget) / math.log(eta) + _TOLERANCE) + 1
     budgets = tuple(max_budget * eta ** -float(rest) for rest in reversed(range(num_rungs)))
     found = []
@@ -119,10 +116,10 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
 
 
 class Hyperband(AskTell):
-    """Minimises over a box by asking for points with budgets and observing; evaluates nothing.
+    """Minimise over a box by asking for points with budgets and observing; evaluate nothing.
 
     Every bracket draws points and promotes the best of each rung to the next, larger budget; the
-    brackets of :func:`brackets_of` repeat. There is always something to ask: while a bracket waits
+    brackets of `brackets_of` repeat. There is always something to ask: while a bracket waits
     for values, the next one starts, so that any number of workers stays busy.
 
     With `asynchronous=False` a rung's best are promoted once all of the rung are observed. With
@@ -131,15 +128,15 @@ class Hyperband(AskTell):
     No rung waits for its slowest evaluation then, and sizes stay the same, but a point that is
     promoted early may turn out not to be among the rung's best.
 
-    ``min_budget = max_budget`` is random search: brackets of one point.
+    `min_budget = max_budget` is random search: brackets of one point.
 
     A value of NaN is a failed evaluation and never promoted. Everything random comes from
-    ``generator``, which only :meth:`ask` advances.
+    `generator`, which only `ask` advances.
 
     Args:
         space: What is searched.
         min_budget: Smallest budget, > 0.
-        max_budget: Largest budget, >= ``min_budget``.
+        max_budget: Largest budget, >= `min_budget`.
         eta: Of the points of a rung, 1 / eta go on to eta times the budget, > 1.
         asynchronous: When to promote, see above.
         num_brackets: After how many brackets to end, >= 1; None goes on for ever.
@@ -197,13 +194,13 @@ class Hyperband(AskTell):
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self) -> Job | None:
-        """Returns what to evaluate next; it is pending until observed.
+        """Return what to evaluate next; it is pending until observed.
 
         Promotions go first, those of the oldest bracket before others; then new points of brackets
         that have begun; then the next bracket begins.
 
         Returns:
-            The job; None when ``num_brackets`` have been asked, as far as what was observed allows.
+            The job; None when `num_brackets` have been asked, as far as what was observed allows.
         """
         rungs = self._rungs()
         job = self._promotion(rungs)
@@ -232,7 +229,7 @@ class Hyperband(AskTell):
         return job
 
     def tell(self, job: Job | int, value: float) -> None:
-        """Records the value of a job, in any order.
+        """Record the value of a job, in any order.
 
         Args:
             job: What was asked, or its number.
@@ -243,7 +240,7 @@ class Hyperband(AskTell):
         """
         place = job.number if isinstance(job, Job) else integer("job", job)
         if not 0 <= place < len(self._jobs) or (isinstance(job, Job) and self._jobs[place] != job):
-            raise ValueError(f"job must be one that ask() returned, got {job!r}.")
+            raise ValueError(f"job must be one that ask() returned; got {job!r}")
         if place in self._values:
             raise ValueError(f"job {place} is observed already (a job has one value)")
         self._values[place] = finite("value", value)
@@ -275,11 +272,11 @@ class Hyperband(AskTell):
     # --- what a strategy defines ------------------------------------------------------------------
 
     def _propose(self) -> Tensor:
-        """Returns the row (d,) of a new point. Changes nothing but the generator."""
+        """Return the row (d,) of a new point. Changes nothing but the generator."""
         return self.space.sample(1, generator=self._generator)[0]
 
     def settings(self) -> dict[str, Any]:
-        """Returns the strategy's settings, ready for ``json.dumps``."""
+        """Return the strategy's settings, ready for `json.dumps`."""
         return {
             "min_budget": self.min_budget,
             "max_budget": self.max_budget,

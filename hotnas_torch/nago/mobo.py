@@ -1,7 +1,5 @@
 """Multi-objective Bayesian optimisation over a box: asking, telling, fronts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -28,12 +26,12 @@ _FEWEST = 2
 
 
 class MOBO(AskTell):
-    """Minimises several objectives over a box by asking for points and observing their values.
+    """Minimise several objectives over a box by asking for points and observing their values.
 
     The first points are random. Then a surrogate is fitted to all values, and a selection chooses
     points by it: by default NAGO's, the most uncertain compromise between the objectives'
-    acquisition functions on a heteroscedastic Bayesian network, see :class:`UncertainPareto`.
-    :class:`HypervolumeImprovement` is BoTorch's qLogNEHVI, :class:`RandomChoice` random search;
+    acquisition functions on a heteroscedastic Bayesian network, see `UncertainPareto`.
+    `HypervolumeImprovement` is BoTorch's qLogNEHVI, `RandomChoice` random search;
     each works with each surrogate.
 
     Points that are asked for and not observed yet are pending: further points keep away from them.
@@ -43,8 +41,8 @@ class MOBO(AskTell):
     Args:
         space: What is searched.
         num_objectives: m, >= 2.
-        selection: How points are chosen; None takes ``UncertainPareto()``.
-        surrogate: What is fitted to the values; None takes ``BNNSurrogate()``.
+        selection: How points are chosen; None takes `UncertainPareto()`.
+        surrogate: What is fitted to the values; None takes `BNNSurrogate()`.
         num_initial: Random points at the start, those observed without being asked for
             included, >= 2.
         generator: Source of all randomness.
@@ -91,7 +89,7 @@ class MOBO(AskTell):
         self.selection = UncertainPareto() if selection is None else selection
         self.surrogate = BNNSurrogate() if surrogate is None else surrogate
         if not callable(self.selection) or not callable(self.surrogate):
-            raise TypeError("selection and surrogate must be callable.")
+            raise TypeError("selection and surrogate must be callable")
         self._X = torch.empty(0, space.dim, dtype=torch.float64)
         self._Y = torch.empty(0, num_objectives, dtype=torch.float64)
         self._pending = torch.empty(0, space.dim, dtype=torch.float64)
@@ -99,7 +97,7 @@ class MOBO(AskTell):
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self, num: int = 1) -> Tensor:
-        """Proposes points to evaluate; they are pending until observed.
+        """Propose points to evaluate; they are pending until observed.
 
         Args:
             num: How many, >= 1.
@@ -108,7 +106,7 @@ class MOBO(AskTell):
             Rows, (num, d) float64.
 
         Raises:
-            ValueError: ``num`` is below 1.
+            ValueError: `num` is below 1.
         """
         num = integer("num", num, least=1)
         with self._asking():
@@ -117,7 +115,7 @@ class MOBO(AskTell):
         return rows
 
     def tell(self, rows: Tensor, values: Tensor) -> None:
-        """Records values. Either everything is recorded or, on an error, nothing.
+        """Record values. Either everything is recorded or, on an error, nothing.
 
         Args:
             rows: Points in [0, 1], (N, d), also such as were not asked for; x if values are noisy.
@@ -129,19 +127,19 @@ class MOBO(AskTell):
         """
         check_rows("rows", rows, self.space.dim)
         if not isinstance(values, Tensor):
-            raise TypeError(f"values must be a tensor, got {type(values).__name__}.")
+            raise TypeError(f"values must be a tensor; got {type(values).__name__}")
         if values.dtype is torch.bool or values.dtype.is_complex:
-            raise TypeError(f"values must be real numbers, got {values.dtype}.")
+            raise TypeError(f"values must be real numbers; got {values.dtype}")
         if values.shape != (len(rows), self.num_objectives):
             raise ValueError(
                 f"values must have shape ({len(rows)}, {self.num_objectives}), got"
-                f" {tuple(values.shape)}."
+                f" {tuple(values.shape)}"
             )
         if bool(values.isinf().any()):
             row = int(values.isinf().any(dim=1).nonzero()[0])
             raise ValueError(
                 f"values must be finite, or NaN for a failed evaluation; row {row} is"
-                f" {values[row].tolist()}."
+                f" {values[row].tolist()}"
             )
         with torch.inference_mode(False):
             # Copies: what came from inference mode could not be fitted to.
@@ -176,7 +174,7 @@ class MOBO(AskTell):
         return X[chosen][order], Y[chosen][order]
 
     def hypervolume(self, reference: Tensor) -> float:
-        """What the observations dominate below a point, see :func:`hypervolume`."""
+        """What the observations dominate below a point, see `hypervolume`."""
         return hypervolume(self._finite()[1], reference)
 
     def _finite(self) -> tuple[Tensor, Tensor]:
@@ -282,7 +280,7 @@ def hypervolume(values: Tensor, reference: Tensor) -> float:
     if values.ndim != 2 or reference.shape != values.shape[1:]:
         raise ValueError(
             "values must have shape (N, m) and reference (m,); got"
-            f" {tuple(values.shape)} and {tuple(reference.shape)}."
+            f" {tuple(values.shape)} and {tuple(reference.shape)}"
         )
     if len(values) == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""What all searches share that ask and are told: one source of randomness, and a state as JSON."""
+"""What all searches share that ask and observe: one source of randomness, and a state as JSON."""
 
 import json
 from abc import ABC, abstractmethod

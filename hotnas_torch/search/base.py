@@ -34,12 +34,12 @@ class Observation(NamedTuple):
 class Strategy(AskTell):
     """A search that minimises by asking and observing; it never evaluates anything itself.
 
-    :meth:`ask` proposes networks that it has neither proposed nor observed before, up to what the
-    space counts as the same (``space.key``). :meth:`tell` records their values, in any order
+    `ask` proposes networks that it has neither proposed nor observed before, up to what the
+    space counts as the same (`space.key`). `tell` records their values, in any order
     and for any network of the space, also one that was not asked for. A value of NaN is a failed
     evaluation: the network is not proposed again and counts for nothing else.
 
-    Everything random comes from ``generator``, which only :meth:`ask` advances. Two strategies with
+    Everything random comes from `generator`, which only `ask` advances. Two strategies with
     equal settings, equally seeded, that observed the same ask the same.
 
     Args:
@@ -48,7 +48,7 @@ class Strategy(AskTell):
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: ``generator`` is missing.
+        ValueError: `generator` is missing.
     """
 
     def __init__(self, space: SearchSpace, *, generator: torch.Generator | None) -> None:
@@ -65,7 +65,7 @@ class Strategy(AskTell):
 
     @abstractmethod
     def _propose(self, num: int) -> list[Network]:
-        """Returns up to ``num`` distinct networks whose keys are not in :meth:`_taken`.
+        """Return up to `num` distinct networks whose keys are not in `_taken`.
 
         Fewer only when the space has no more. Changes nothing but the generator.
         """
@@ -73,18 +73,18 @@ class Strategy(AskTell):
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self, num: int = 1) -> list[Network]:
-        """Proposes networks to evaluate.
+        """Propose networks to evaluate.
 
         Args:
             num: How many, >= 1.
 
         Returns:
-            ``num`` distinct networks, never proposed or observed before; fewer when the space
+            `num` distinct networks, never proposed or observed before; fewer when the space
             has no more, and none when it is exhausted. They are pending until observed.
 
         Raises:
-            TypeError: ``num`` is not an int.
-            ValueError: ``num`` is below 1.
+            TypeError: `num` is not an int.
+            ValueError: `num` is below 1.
         """
         num = integer("num", num, least=1)
         with self._asking():
@@ -93,7 +93,7 @@ class Strategy(AskTell):
         return proposed
 
     def expect(self, nets: Sequence[Network]) -> None:
-        """Marks networks as pending that somebody else has begun to evaluate.
+        """Mark networks as pending that somebody else has begun to evaluate.
 
         Args:
             nets: Networks of the space; those that are pending or observed stay as they are.
@@ -104,7 +104,7 @@ class Strategy(AskTell):
         for place, net in enumerate(nets):
             if not self.space.contains(net):
                 raise ArchitectureError(
-                    f"nets[{place}] must be a network of {self.space!r}, got {net!r}."
+                    f"nets[{place}] must be a network of {self.space!r}; got {net!r}"
                 )
         for net in nets:
             key = self.space.key(net)
@@ -112,7 +112,7 @@ class Strategy(AskTell):
                 self._pending.setdefault(key, net)
 
     def tell(self, nets: Sequence[Network], values: Sequence[float] | Tensor) -> None:
-        """Records values. Either everything is recorded or, on an error, nothing.
+        """Record values. Either everything is recorded or, on an error, nothing.
 
         Args:
             nets: Networks of the space, none of them observed before.
@@ -121,24 +121,24 @@ class Strategy(AskTell):
                 bools do not.
 
         Raises:
-            TypeError: ``nets`` or an entry of the wrong kind; the message gives the index.
+            TypeError: `nets` or an entry of the wrong kind; the message gives the index.
             ArchitectureError: A network is not of the space.
             ValueError: Lengths differ, a value is infinite, or a network was observed before; the
                 message gives the index.
         """
         if isinstance(nets, Network):
-            raise TypeError("nets must be a sequence of Network, got a single one (pass [net]).")
+            raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
         nets, numbers = list(nets), _numbers(values)
         if len(nets) != len(numbers):
             raise ValueError(
-                f"values must hold one number per network, {len(nets)}, got {len(numbers)}."
+                f"values must hold one number per network, {len(nets)}; got {len(numbers)}"
             )
         new: dict[str, Observation] = {}
         for place, (net, value) in enumerate(zip(nets, numbers, strict=True)):
             if not self.space.contains(net):
                 raise ArchitectureError(
-                    f"nets[{place}] must be a network of {self.space!r}, got "
-                    f"{net.spec if isinstance(net, Network) else net!r}."
+                    f"nets[{place}] must be a network of {self.space!r}; got "
+                    f"{net.spec if isinstance(net, Network) else net!r}"
                 )
             key = self.space.key(net)
             if key in self._observed or key in new:
@@ -195,11 +195,11 @@ class Strategy(AskTell):
     # --- for strategies ---------------------------------------------------------------------------
 
     def _finite(self) -> list[Observation]:
-        """Returns the observations that have a value, in order."""
+        """Return the observations that have a value, in order."""
         return [found for found in self._observed.values() if not math.isnan(found.value)]
 
     def _taken(self) -> set[str]:
-        """Returns the keys of everything observed or pending, as a set of the caller's own."""
+        """Return the keys of everything observed or pending, as a set of the caller's own."""
         return {*self._observed, *self._pending}
 
     def _sample_unseen(self, num: int, taken: set[str]) -> list[Network]:
@@ -226,7 +226,7 @@ def check_space(space: object) -> None:
 
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:
-    """Returns what tells a space from others, ready for ``json.dumps``: name, options, members."""
+    """Return what tells a space from others, ready for `json.dumps`: name, options, members."""
     described = {"name": space.name, "space": repr(space)}
     if isinstance(space, Subset):
         members = hashlib.sha256("\n".join(sorted(net.spec for net in space)).encode())
@@ -237,11 +237,11 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
 def _numbers(values: Sequence[float] | Tensor) -> list[float]:
     if (dims := getattr(values, "ndim", 1)) != 1:
         raise ValueError(
-            f"values must have shape (N,), got {tuple(getattr(values, 'shape', ()))} of {dims} "
-            "dimensions."
+            f"values must have shape (N,); got {tuple(getattr(values, 'shape', ()))} of {dims} "
+            "dimensions"
         )
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(
-            f"values must be a sequence of numbers, got {values!r} of type {type(values).__name__}."
+            f"values must be a sequence of numbers; got {values!r} of type {type(values).__name__}"
         )
     return [finite(f"values[{place}]", value) for place, value in enumerate(values)]

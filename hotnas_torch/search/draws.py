@@ -20,7 +20,7 @@ _ENCODINGS = 256
 
 
 class Draws:
-    """Draws networks that are not among given ones.
+    """Draw networks that are not among given ones.
 
     Args:
         space: What they are networks of.
@@ -86,7 +86,7 @@ class Draws:
 
 
 class EncodingDraws(Draws):
-    """Draws networks by their operation distributions: what is random is uniform over the simplex.
+    """Draw networks by their operation distributions: what is random is uniform over the simplex.
 
     A random network is one of a random encoding, drawn from the flat Dirichlet distribution,
     rounded and decoded. An encoding may be drawn several times, with another network each time.

@@ -28,7 +28,7 @@ def check_generator(generator: torch.Generator | None) -> torch.Generator:
 
 
 def describe_state(generator: torch.Generator) -> dict[str, str]:
-    """Returns the state of a generator, ready for ``json.dumps``."""
+    """Return the state of a generator, ready for `json.dumps`."""
     return {
         "device": generator.device.type,
         "state": base64.b64encode(generator.get_state().numpy().tobytes()).decode(),
@@ -36,7 +36,7 @@ def describe_state(generator: torch.Generator) -> dict[str, str]:
 
 
 def decode_state(described: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    """Returns what to give to ``generator.set_state``.
+    """Return what to give to `generator.set_state`.
 
     Raises:
         ValueError: The description is damaged, or of a generator on another device.

@@ -1,7 +1,5 @@
 """What every search strategy has to keep, as tests."""
 
-from __future__ import annotations
-
 import json
 import math
 from abc import ABC, abstractmethod
@@ -18,14 +16,14 @@ __all__ = ["StrategyContract"]
 
 
 def toy_value(net: Network) -> float:
-    """A smooth value for NAS-Bench-Macro strings: 0 for ``22222222``, at most 16.8."""
+    """A smooth value for NAS-Bench-Macro strings: 0 for `22222222`, at most 16.8."""
     return sum(
         (2 - int(digit)) * (1.0 + 0.01 * place) for place, digit in enumerate(net.spec)
     ) + 0.05 * net.spec.count("1")
 
 
 class StrategyContract(ABC):
-    """Subclass it as ``class TestMyStrategy(StrategyContract)`` and define :meth:`make`.
+    """Subclass it as `class TestMyStrategy(StrategyContract)` and define `make`.
 
     Attributes:
         model_free: Whether the strategy ignores values, so that it cannot beat random search.
@@ -38,24 +36,24 @@ class StrategyContract(ABC):
 
     @abstractmethod
     def make(self, space: SearchSpace, generator: torch.Generator) -> Strategy:
-        """Builds a strategy whose settings let it learn within 30 evaluations."""
+        """Build a strategy whose settings let it learn within 30 evaluations."""
 
     def space(self) -> SearchSpace:
-        """Returns the space that is searched, one with NAS-Bench-Macro strings."""
+        """Return the space that is searched, one with NAS-Bench-Macro strings."""
         return spaces.NASBenchMacro()
 
     def value(self, net: Network) -> float:
-        """Returns the value of a network of :meth:`space`."""
+        """Return the value of a network of `space`."""
         return toy_value(net)
 
     def strategy(self, seed: int = 0, space: SearchSpace | None = None) -> Strategy:
-        """Builds a strategy from a seed."""
+        """Build a strategy from a seed."""
         return self.make(
             self.space() if space is None else space, torch.Generator().manual_seed(seed)
         )
 
     def step(self, strategy: Strategy, num: int) -> list[str]:
-        """Asks once, tells the values, and returns the strings of what was asked."""
+        """Ask once, tells the values, and returns the strings of what was asked."""
         nets = strategy.ask(num)
         strategy.tell(nets, [self.value(net) for net in nets])
         return [net.spec for net in nets]
@@ -73,7 +71,7 @@ class StrategyContract(ABC):
             strategy.tell(nets, [self.value(net) for net in nets])
         assert len(set(keys)) == len(keys)
 
-    def test_does_not_ask_again_for_what_is_pending_or_was_told_unasked(self) -> None:
+    def test_does_not_ask_again_for_what_is_pending_or_was_observed_unasked(self) -> None:
         strategy = self.strategy()
         known = strategy.space.sample(8, generator=torch.Generator().manual_seed(5), distinct=True)
         strategy.tell(known, [self.value(net) for net in known])
@@ -110,7 +108,7 @@ class StrategyContract(ABC):
             self.step(strategy, 3)
         assert torch.equal(before, torch.get_rng_state())
 
-    def test_telling_draws_no_random_number(self) -> None:
+    def test_observing_draws_no_random_number(self) -> None:
         generator = torch.Generator().manual_seed(0)
         strategy = self.make(self.space(), generator)
         nets = strategy.ask(12)
@@ -134,7 +132,7 @@ class StrategyContract(ABC):
 
     # --- telling ----------------------------------------------------------------------------------
 
-    def test_values_may_be_told_in_any_order_and_in_parts(self) -> None:
+    def test_values_may_come_in_any_order_and_in_parts(self) -> None:
         strategy = self.strategy()
         nets = strategy.ask(6)
         values = [self.value(net) for net in nets[4:]]
@@ -206,7 +204,7 @@ class StrategyContract(ABC):
         strategy.tell(nets[:1], [1.0])
         state = json.dumps(strategy.state_dict())
         foreign = spaces.Pooling().from_string("[7,1,2]")
-        for told, values, kind, message in (
+        for nets_, values, kind, message in (
             (nets, [1.0, 2.0], ValueError, "one number per network, 3"),
             (nets[1:], [1.0, math.inf], ValueError, r"values\[1\] must be finite"),
             (nets[:1], [2.0], ValueError, "observed already"),
@@ -219,7 +217,7 @@ class StrategyContract(ABC):
             (nets[1], [1.0], TypeError, r"pass \[net\]"),
         ):
             with pytest.raises(kind, match=message):
-                strategy.tell(told, values)  # type: ignore[arg-type]
+                strategy.tell(nets_, values)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="num must be at least 1"):
             strategy.ask(0)
         with pytest.raises(TypeError, match="num must be an int"):
@@ -228,11 +226,11 @@ class StrategyContract(ABC):
 
     # --- state ------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("told", [0, 3, 13])
-    def test_a_continuation_equals_the_uninterrupted_search(self, told: int) -> None:
+    @pytest.mark.parametrize("num", [0, 3, 13])
+    def test_a_continuation_equals_the_uninterrupted_search(self, num: int) -> None:
         whole = self.strategy()
-        if told:
-            self.step(whole, told)
+        if num:
+            self.step(whole, num)
         pending = whole.ask(3)
         text = json.dumps(whole.state_dict(), allow_nan=False)
         resumed = self.strategy(seed=9)
@@ -243,7 +241,7 @@ class StrategyContract(ABC):
             strategy.tell(pending, [self.value(pending[0]), math.nan, self.value(pending[2])])
         for num in (2, 4, 3):
             assert self.step(resumed, num) == self.step(whole, num)
-        assert resumed.observations[:told] == whole.observations[:told]
+        assert resumed.observations[:num] == whole.observations[:num]
         assert json.dumps(resumed.state_dict()) == json.dumps(whole.state_dict())
 
     def test_refuses_the_state_of_another_search(self) -> None:

@@ -78,7 +78,7 @@ class MLPEnsemble(EnsembleModel):
     Raises:
         TypeError, ValueError: Shapes do not fit, or a setting is unknown or out of range.
 
-    Complexity: ``epochs`` * n / ``batch_size`` steps, each of 3 products of a (batch_size, fan-in)
+    Complexity: `epochs` * n / `batch_size` steps, each of 3 products of a (batch_size, fan-in)
         and a (fan-in, fan-out) matrix per layer and member. Inputs that are 0 throughout the
         training data cost nothing.
 
@@ -136,14 +136,14 @@ class MLPEnsemble(EnsembleModel):
         )
 
     def forward(self, X: Tensor) -> Tensor:
-        """Returns the prediction of every member at rows (..., q, d), (..., s, q, 1)."""
+        """Return the prediction of every member at rows (..., q, d), (..., s, q, 1)."""
         inputs = self._inputs(X.reshape(-1, X.shape[-1])).to(self._mean)
         with torch.no_grad():
             values = self._mean + self._scale * _outputs(self._layers, inputs)
         return values.reshape(-1, *X.shape[:-1], 1).movedim(0, -3)
 
     def _inputs(self, rows: Tensor) -> Tensor:
-        """Encodes the networks of rows (N, d) as (N, P), each network once."""
+        """Encode the networks of rows (N, d) as (N, P), each network once."""
         numbers = self._index(rows)
         new = self._index.networks[len(self._encoded) :]
         if new:
@@ -181,7 +181,7 @@ def _trained(
     batch_size: int,
     learning_rate: float,
 ) -> Layers:
-    """Minimises the mean absolute error; inputs (n, P), targets (n,)."""
+    """Minimise the mean absolute error; inputs (n, P), targets (n,)."""
     # A weight whose input is always 0 gets no gradient and stays what it was.
     active = inputs.ne(0.0).any(0)
     (first, bias), *rest = layers

@@ -1,7 +1,5 @@
 """Settings that a search hands on to its model or its distance: checked when it is made."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import json
@@ -27,7 +25,7 @@ def settings_of(constructor: Callable[..., Any]) -> tuple[str, ...]:
 def checked_options(
     argument: str, options: Mapping[str, Any] | None, known: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns settings as a dict, which has to fit into the record of a search.
+    """Return settings as a dict, which has to fit into the record of a search.
 
     Args:
         argument: What the message calls them.
@@ -36,36 +34,36 @@ def checked_options(
 
     Raises:
         TypeError: They are no mapping, a name is not known, or they are not ready for
-            ``json.dumps``.
+            `json.dumps`.
         ValueError: A number is not finite.
     """
     if options is None:
         return {}
     if not isinstance(options, Mapping):
         raise TypeError(
-            f"{argument} must be a mapping of settings by name, got {options!r} of type "
-            f"{type(options).__name__}."
+            f"{argument} must be a mapping of settings by name; got {options!r} of type "
+            f"{type(options).__name__}"
         )
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""
             raise TypeError(
-                f"{argument} must be among {', '.join(sorted(set(known)))}; got {name!r}{meant}."
+                f"{argument} must be among {', '.join(sorted(set(known)))}; got {name!r}{meant}"
             )
     found = dict(options)
     try:
         json.dumps(found, allow_nan=False)
     except TypeError as error:
-        raise TypeError(f"{argument} must be ready for json.dumps: {error}.") from error
+        raise TypeError(f"{argument} must be ready for json.dumps: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{argument} must hold finite numbers, got {found!r}.") from error
+        raise ValueError(f"{argument} must hold finite numbers; got {found!r}") from error
     return found
 
 
 @contextmanager
 def refused_by(argument: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Says which settings were meant where a model or a distance refuses them.
+    """Say which settings were meant where a model or a distance refuses them.
 
     Raises:
         TypeError, ValueError: What is built within refuses one.
