@@ -18,7 +18,7 @@ from hotnas_torch.errors import StorageError
 from hotnas_torch.files import InUseError, WriteLock, read_bytes, write_text
 from hotnas_torch.nago.hyperband import Hyperband, Job
 from hotnas_torch.search.asking import refuse_difference
-from hotnas_torch.search.running.runner import (
+from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
     check_executor,

@@ -211,9 +211,9 @@ class StrategyContract(ABC):
             ([nets[1], nets[1]], [1.0, 1.0], ValueError, r"nets\[1\] .* observed already"),
             ([foreign], [1.0], ValueError, r"nets\[0\] must be a network of"),
             (nets[1:2], ["a"], TypeError, r"values\[0\] must be a number"),
-            (nets[1:], [1.0, "0.3"], TypeError, r"values\[1\] must be a number, got '0.3'"),
-            (nets[1:2], [True], TypeError, r"values\[0\] must be a number, got True"),
-            (nets[1:2], 3.0, TypeError, "values must be a sequence of numbers, got 3.0"),
+            (nets[1:], [1.0, "0.3"], TypeError, r"values\[1\] must be a number[,;] got '0.3'"),
+            (nets[1:2], [True], TypeError, r"values\[0\] must be a number[,;] got True"),
+            (nets[1:2], 3.0, TypeError, "values must be a sequence of numbers; got 3.0"),
             (nets[1], [1.0], TypeError, r"pass \[net\]"),
         ):
             with pytest.raises(kind, match=message):

@@ -35,7 +35,7 @@ def test_rows_count_once() -> None:
 def test_what_is_no_box_is_refused() -> None:
     with pytest.raises(ValueError, match="dim must be at least 1"):
         UnitBox(0)
-    with pytest.raises(ValueError, match="one number per column, 2, got 1"):
+    with pytest.raises(ValueError, match="one number per column, 2; got 1"):
         UnitBox(2, levels=(3,))
     with pytest.raises(ValueError, match=r"levels\[1\] must be at least 0"):
         UnitBox(2, levels=(3, -1))

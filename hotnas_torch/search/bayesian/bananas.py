@@ -6,8 +6,14 @@ from typing import Any, Literal
 import torch
 
 from hotnas_torch.gp.settings import takes
-from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
-from hotnas_torch.search.bayesian.surrogates import EnsembleSurrogate, network_encoding
+from hotnas_torch.search.bayesian.recipe import (
+    CHOICE,
+    POOL,
+    Recipe,
+    SearchSettings,
+    network_encoding,
+)
+from hotnas_torch.search.bayesian.surrogates import EnsembleSurrogate
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["BANANAS"]

@@ -6,8 +6,14 @@ import torch
 
 from hotnas_torch.gp import NetworkFeatures
 from hotnas_torch.gp.settings import takes
-from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
-from hotnas_torch.search.bayesian.surrogates import FeatureSurrogate, network_encoding
+from hotnas_torch.search.bayesian.recipe import (
+    CHOICE,
+    POOL,
+    Recipe,
+    SearchSettings,
+    network_encoding,
+)
+from hotnas_torch.search.bayesian.surrogates import FeatureSurrogate
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EncodedBO"]

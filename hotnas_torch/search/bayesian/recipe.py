@@ -8,6 +8,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arguments import integer
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
@@ -16,8 +17,9 @@ from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
-__all__ = ["CHOICE", "POOL", "Recipe", "SearchSettings", "distance_of"]
+__all__ = ["CHOICE", "POOL", "Recipe", "SearchSettings", "distance_of", "network_encoding"]
 
 CHOICE = ("num_initial", "acquisition", "transform")
 """Settings that every method with a model has."""
@@ -150,3 +152,27 @@ def distance_of(
     found = checked_options("distance_options", options, known)
     with refused_by("distance_options", found):
         return kind(space, **own, **found), found
+
+
+def network_encoding(
+    space: SearchSpace, encoding: str, max_length: int | None
+) -> PathEncoding | AdjacencyEncoding:
+    """Return the encoding of a name.
+
+    Args:
+        space: Of the networks.
+        encoding: `"path"` or `"adjacency"`.
+        max_length: Most operations of an encoded path; None takes what `PathEncoding` does.
+
+    Raises:
+        TypeError, ValueError: Another name, or a `max_length` out of range or not for paths.
+    """
+    if encoding not in ("path", "adjacency"):
+        raise ValueError(f"encoding must be 'path' or 'adjacency'; got {encoding!r}")
+    if max_length is not None:
+        max_length = integer("max_length", max_length)
+    if encoding == "path":
+        return PathEncoding(space, max_length=max_length)
+    if max_length is not None:
+        raise ValueError("max_length is a setting of encoding='path'; leave it out")
+    return AdjacencyEncoding(space)

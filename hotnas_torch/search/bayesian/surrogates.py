@@ -22,7 +22,6 @@ from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.ensemble import EnsembleSettings, MLPEnsemble
 from hotnas_torch.search.bayesian.options import checked_options, refused_by, settings_of
 from hotnas_torch.spaces import SearchSpace
-from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
 __all__ = [
     "DistanceSurrogate",
@@ -33,7 +32,6 @@ __all__ = [
     "HOTNNSurrogate",
     "Surrogate",
     "WeisfeilerLehmanSurrogate",
-    "network_encoding",
 ]
 
 Fit = Callable[[Tensor, Tensor, int], Model]
@@ -364,30 +362,6 @@ class FeatureSurrogate(Surrogate):
     def settings(self) -> dict[str, Any]:
         """Return all settings; the features by their name."""
         return {"features": _called(self.features), "on_simplex": self.on_simplex}
-
-
-def network_encoding(
-    space: SearchSpace, encoding: str, max_length: int | None
-) -> PathEncoding | AdjacencyEncoding:
-    """Return the encoding of a name.
-
-    Args:
-        space: Of the networks.
-        encoding: `"path"` or `"adjacency"`.
-        max_length: Most operations of an encoded path; None takes what `PathEncoding` does.
-
-    Raises:
-        TypeError, ValueError: Another name, or a `max_length` out of range or not for paths.
-    """
-    if encoding not in ("path", "adjacency"):
-        raise ValueError(f"encoding must be 'path' or 'adjacency'; got {encoding!r}")
-    if max_length is not None:
-        max_length = integer("max_length", max_length)
-    if encoding == "path":
-        return PathEncoding(space, max_length=max_length)
-    if max_length is not None:
-        raise ValueError("max_length is a setting of encoding='path'; leave it out")
-    return AdjacencyEncoding(space)
 
 
 def _fitted(build: Callable[[], Fitted], **options: Any) -> Fitted:

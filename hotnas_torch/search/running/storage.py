@@ -1,3 +1,4 @@
+# Over 400 lines: one file format, read top to bottom.
 """One SQLite file that holds a search: its trials, and what a continuation needs."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# Over 400 lines: one protocol between a process and its workers.
 """Evaluation in this process, or in several beside it."""
 
 import math

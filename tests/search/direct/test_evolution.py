@@ -55,5 +55,5 @@ def test_a_winner_is_mutated():
 
 @pytest.mark.parametrize("setting", ["population", "tournament"])
 def test_settings_are_checked(setting):
-    with pytest.raises(ValueError, match=f"{setting} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{setting} must be at least 1"):
         evolution(**{setting: 0})

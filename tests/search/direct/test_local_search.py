@@ -89,5 +89,5 @@ def test_other_spaces_are_searched(name):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="num_initial must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_initial must be at least 1"):
         search(num_initial=0)
