@@ -15,7 +15,7 @@ from hotnas_torch.search.bayesian.acquisition import Acquisition, acquisition_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer
 from hotnas_torch.search.bayesian.choice import Choice
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
-from hotnas_torch.search.bayesian.surrogates import FunctionSurrogate, Surrogate
+from hotnas_torch.search.bayesian.surrogates import Fit, FunctionSurrogate, Surrogate
 from hotnas_torch.search.bayesian.targets import targets, unexplained
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
@@ -116,7 +116,20 @@ class BayesianSearch(Strategy):
         self.name = self.name if name is None else name
         self.model: Model | None = None
         self._draws = pool.draws(space, self._generator)
-        self._fit = None if surrogate is None else surrogate.bind(space, self._generator)
+        self._bind()
+
+    def _bind(self) -> None:
+        self._fit: Fit | None = None
+        if self.surrogate is not None:
+            self._fit = self.surrogate.bind(self.space, self._generator)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What fits is bound to this search's generator; what it remembers can be found again.
+        return {name: value for name, value in self.__dict__.items() if name != "_fit"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
 
     def settings(self) -> dict[str, Any]:
         """Return all settings; each part by the name of its kind, a callable by its own."""

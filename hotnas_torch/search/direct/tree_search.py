@@ -25,7 +25,7 @@ from hotnas_torch.hierarchy import (
     prefix_distances,
     random_tree,
 )
-from hotnas_torch.search.base import Strategy
+from hotnas_torch.search.base import Strategy, check_space
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["SamplerSearch", "TreeSearch", "accuracy_rewards", "rank_rewards"]
@@ -245,8 +245,7 @@ class TreeSearch(SamplerSearch):
         if isinstance(hierarchy, ArchitectureTree):
             self.hierarchy, tree = f"tree {hierarchy.digest()}", hierarchy
         else:
-            if not isinstance(space, SearchSpace):
-                raise TypeError(f"space must be a SearchSpace; got {space!r}")
+            check_space(space)
             if not isinstance(hierarchy, str):
                 raise TypeError(
                     f"hierarchy must be a str or an ArchitectureTree; got {hierarchy!r}"

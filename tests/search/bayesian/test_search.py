@@ -1,5 +1,7 @@
+import copy
 import inspect
 import json
+import pickle
 
 import pytest
 import torch
@@ -110,6 +112,19 @@ def test_every_batch_rule_goes_on_from_its_state(batch):
     resumed = composed(9, batch=batch, name="mine")
     resumed.load_state_dict(state)
     assert whole.ask(3) == resumed.ask(3)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("surrogate", [name for name in SURROGATES if name != "function"])
+def test_a_copy_goes_on_as_the_original_and_leaves_it_alone(surrogate, copied):
+    def ask():
+        twin = advance(copied(strategy), 2, 1)
+        return [found.network for found in twin.observations]
+
+    strategy = composed(surrogate=SURROGATES[surrogate], batch=PendingAware())
+    advance(strategy, 5)
+    assert ask() == ask()
+    assert ask() == [found.network for found in advance(strategy, 2, 1).observations]
 
 
 def test_parts_are_told_apart_in_records():
