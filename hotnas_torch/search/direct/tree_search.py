@@ -180,7 +180,8 @@ class TreeSearch(SamplerSearch):
         beta: Smoothing of the rewards, see `TreeSampler`. A node's
             value starts from nothing, as 100 evaluations are too few to forget an initial one.
         regularization: Weight of the node communication; trees of layers only.
-        rewards: See `SamplerSearch`.
+        rewards: Turns the (n,) values observed so far, smaller is better, into (n,) rewards, larger
+            is better.
 
     Raises:
         ValueError: An argument out of range, an unknown hierarchy, or a space that is too large.
