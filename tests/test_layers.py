@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
 BASE = {"arguments", "errors", "_version", "_ext", "files"}
-SEARCH = {"arguments", "search.randomness", "search.base", "search.direct"}
+SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.base"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -36,13 +36,14 @@ LAYERS: dict[str, set[str]] = {
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
     "search.randomness": {"arguments", "errors"},
-    "search.base": {"errors", "arguments", "arch", "spaces", "search.randomness"},
-    "search.direct": BASE
-    | {"arch", "spaces", "spaces.encodings", "distances", "hierarchy", "search.base"},
+    "search.asking": {"search.randomness"},
+    "search.draws": {"arch", "spaces", "spaces.encodings"},
+    "search.base": {"errors", "arguments", "arch", "spaces", "search.asking", "search.draws"},
+    "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
-    | {"search.base"},
-    "search": {*SEARCH, "search.bayesian", "search.running"},
+    | {"search.asking", "search.base"},
+    "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "_checks", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},

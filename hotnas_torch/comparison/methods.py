@@ -1,7 +1,5 @@
 """The methods that can be compared, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -69,7 +67,7 @@ def _anasod_random(bias: float) -> Callable[[SearchSpace, torch.Generator, int],
 def _with(
     strategy: Callable[..., Strategy], **settings: Any
 ) -> Callable[[SearchSpace, torch.Generator, int], Strategy]:
-    """Returns what builds a strategy with these settings."""
+    """Return what builds a strategy with these settings."""
 
     def build(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
         return strategy(space, generator=generator, num_initial=num_initial, **settings)

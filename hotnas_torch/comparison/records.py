@@ -1,7 +1,5 @@
 """One search as a file: what was evaluated, in which order, and what it took."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -65,17 +63,17 @@ class Record:
     better: tuple[int, ...]
 
     def regrets(self) -> list[float]:
-        """Returns the reported value less the best of the table, after each evaluation."""
+        """Return the reported value less the best of the table, after each evaluation."""
         return [value - self.best_value for value in self.reported]
 
 
 def path_of(folder: Path, task: str, method: str, seed: int) -> Path:
-    """Returns where the record of a search lies."""
+    """Return where the record of a search lies."""
     return folder / task / method / f"{seed}.json"
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Writes a record; the file is complete or absent."""
+    """Write a record; the file is complete or absent."""
     path = path_of(folder, record.task, record.method, record.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"version": _VERSION} | {name: getattr(record, name) for name in Record.__slots__}
@@ -84,7 +82,7 @@ def write_record(record: Record, folder: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Reads a record.
+    """Read a record.
 
     Raises:
         StorageError: The file is damaged or of a newer version.
@@ -95,7 +93,7 @@ def read_record(path: Path) -> Record:
         if type(version) is not int or version < 1:
             raise ValueError(f"its version is {version!r}, expected a whole number from 1 on")
         if version > _VERSION:
-            raise StorageError(f"{path} was written by a newer version of hotnas_torch.")
+            raise StorageError(f"{path} was written by a newer version of hotnas_torch")
         content["values"] = [math.nan if v is None else float(v) for v in content["values"]]
         if version == 1:  # every task was judged by what it minimised
             content["reported"] = accumulate(content["values"], min)
@@ -111,7 +109,7 @@ def read_record(path: Path) -> Record:
         RecursionError,
     ) as error:
         raise StorageError(
-            f"{path} is no record of a comparison: {error} (delete it to run that search again)."
+            f"{path} is no record of a comparison: {error} (delete it to run that search again)"
         ) from error
 
 
@@ -127,7 +125,7 @@ def _check(record: Record) -> None:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Reads all records of a folder, in the order of their names.
+    """Read all records of a folder, in the order of their names.
 
     Raises:
         StorageError: A file is damaged.
@@ -137,7 +135,7 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def write_csv(records: Iterable[Record], path: Path) -> None:
-    """Writes one line per evaluation: task, method, seed, evaluation, network, value, and so on."""
+    """Write one line per evaluation: task, method, seed, evaluation, network, value, and so on."""
     lines: list[list[object]] = [
         ["task", "method", "seed", "evaluation", "network", "value", "regret", "better", "seconds"]
     ]

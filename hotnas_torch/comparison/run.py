@@ -1,7 +1,5 @@
 """Running a comparison: every method on every task with every seed, each once."""
 
-from __future__ import annotations
-
 import json
 import math
 import multiprocessing
@@ -39,15 +37,15 @@ def compare(
     processes: int = 1,
     progress: bool = True,
 ) -> list[Record]:
-    """Runs every method on every task with the seeds 0, 1, ...
+    """Run every method on every task with the seeds 0, 1, ...
 
     Each search is written to a file of its own when it ends, and not run again, so that an
     interrupted comparison continues. Searches with equal seeds start from the same networks where
     the methods draw them in the same way, which makes paired tests sharp.
 
     Args:
-        tasks: Names in :data:`~hotnas_torch.comparison.TASKS`.
-        methods: Names in :data:`~hotnas_torch.comparison.METHODS`.
+        tasks: Names in `TASKS`.
+        methods: Names in `METHODS`.
         data: Folder of the published tables.
         folder: Where the records go.
         num_seeds: Searches per task and method, >= 1.
@@ -63,13 +61,13 @@ def compare(
     Raises:
         ValueError: An unknown name or a number out of range.
         TableError: A table is missing.
-        StorageError: A record in ``folder`` is damaged or of other settings.
+        StorageError: A record in `folder` is damaged or of other settings.
     """
     for kind, names, known in (("tasks", tasks, TASKS), ("methods", methods, METHODS)):
         for place, name in enumerate(names):
             if name not in known:
                 options = ", ".join(map(repr, known))
-                raise ValueError(f"{kind}[{place}] must be one of {options}, got {name!r}.")
+                raise ValueError(f"{kind}[{place}] must be one of {options}; got {name!r}")
     for argument, value, smallest in (
         ("num_seeds", num_seeds, 1),
         ("num_initial", num_initial, 2),
@@ -78,7 +76,7 @@ def compare(
         ("processes", processes, 1),
     ):
         if value < smallest:
-            raise ValueError(f"{argument} must be at least {smallest}, got {value}.")
+            raise ValueError(f"{argument} must be at least {smallest}; got {value}")
     records: dict[tuple[str, str, int], Record] = {}
     open_runs: list[tuple[str, str, int]] = []
     for name in tasks:
@@ -135,7 +133,7 @@ def search_once(
     num_evaluations: int,
     batch: int,
 ) -> Record:
-    """Runs one search in a table and writes its record."""
+    """Run one search in a table and write its record."""
     table = _table(TASKS[task], data)
     space = table.space
     generator = torch.Generator().manual_seed(seed)
@@ -198,7 +196,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed; it would wait for work for ever."""
+    """End a worker whose parent was killed; it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -230,6 +228,6 @@ def _checked(path: Path, expected: Mapping[str, Any]) -> Record:
         if record.identity.get(name) != value:
             raise StorageError(
                 f"{path} was made with {name} = {record.identity.get(name)!r}, now it is "
-                f"{value!r} (choose another folder, or delete the file to run it again)."
+                f"{value!r} (choose another folder, or delete the file to run it again)"
             )
     return record

@@ -1,7 +1,5 @@
 """What a comparison says: means, ranks and tests."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +67,7 @@ class Summary:
         num_seeds: Seeds that every task and method has.
         cells: By task and method.
         mean_rank: By method, over tasks and seeds.
-        critical_difference: Mean ranks over the tasks that differ by less are not told apart at
+        critical_difference: Mean ranks over the tasks that differ by less do not differ at
             the 5 % level (Nemenyi); NaN for a single method.
     """
 
@@ -83,7 +81,7 @@ class Summary:
     _regrets: dict[tuple[str, str], FloatArray]
 
     def paired_test(self, task: str, first: str, second: str) -> PairedTest:
-        """Compares two methods on a task.
+        """Compare two methods on a task.
 
         Reference: Wilcoxon, Individual Comparisons by Ranking Methods, 1945.
         """
@@ -94,7 +92,7 @@ class Summary:
         return PairedTest(wins, losses, float(wilcoxon(difference, alternative="less").pvalue))
 
     def paired_test_of_all(self, first: str, second: str) -> PairedTest:
-        """Compares two methods on all tasks and seeds at once, by a one-sided sign test.
+        """Compare two methods on all tasks and seeds at once, by a one-sided sign test.
 
         Signs alone, as regrets of several tasks have no common unit; ties are left out.
         """
@@ -106,7 +104,7 @@ class Summary:
         return PairedTest(wins, losses, float(p))
 
     def markdown(self) -> str:
-        """Returns the table: a row per method, with mean regret and its standard error per task."""
+        """Return the table: a row per method, with mean regret and its standard error per task."""
         titles = [TASKS[task].title for task in self.tasks]
         lines = [
             f"| method | mean rank | {' | '.join(titles)} | processor s per proposal |",
@@ -130,7 +128,7 @@ class Summary:
         return "\n".join(lines)
 
     def searched_markdown(self) -> str:
-        """Returns a table of the smallest values found, for tasks that judge by another column.
+        """Return a table of the smallest values found, for tasks that judge by another column.
 
         Empty where there is no such task.
         """
@@ -149,7 +147,7 @@ class Summary:
 
 
 def summarize(records: Sequence[Record], *, evaluations: int | None = None) -> Summary:
-    """Summarises records; only seeds that every task and method has count.
+    """Summarise records; only seeds that every task and method has count.
 
     Args:
         records: Searches of several methods on the same tasks.
@@ -172,12 +170,12 @@ def summarize(records: Sequence[Record], *, evaluations: int | None = None) -> S
     if not seeds:
         raise ValueError(
             "records must hold at least one seed for every task and method; "
-            f"got {len(records)} records without one."
+            f"got {len(records)} records without one"
         )
     length = min(len(one.values) for one in records)
     last = length if evaluations is None else evaluations
     if not 1 <= last <= length:
-        raise ValueError(f"evaluations must lie in [1, {length}], got {evaluations}.")
+        raise ValueError(f"evaluations must lie in [1, {length}]; got {evaluations}")
     regrets: dict[tuple[str, str], FloatArray] = {}
     cells: dict[tuple[str, str], Cell] = {}
     of_methods: dict[str, list[float]] = {method: [] for method in methods}
@@ -216,7 +214,7 @@ def _standard_error(values: FloatArray) -> float:
 
 
 def critical_difference(num_methods: int, num_tasks: int, level: float = 0.05) -> float:
-    """Returns Nemenyi's critical difference of mean ranks, q * sqrt(k (k + 1) / (6 N)).
+    """Return Nemenyi's critical difference of mean ranks, q * sqrt(k (k + 1) / (6 N)).
 
     Args:
         num_methods: k; the difference is NaN below 2.

@@ -1,7 +1,5 @@
 """The published tables on which searches are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,12 @@ class Task:
     Attributes:
         name: What records and the command line call it.
         title: What tables and pictures call it.
-        table: Format of the table, see :func:`~hotnas_torch.objectives.open_table`.
+        table: Format of the table, see `open_table`.
         path: The file, relative to the folder of all tables.
         column: What is minimised; None for the format's own column.
         unit: Unit of the value that is reported.
         reported: Column of the value that a search is judged by, where it is not the one that it
-            minimises: the network with the best ``column`` so far is chosen, and its ``reported``
+            minimises: the network with the best `column` so far is chosen, and its `reported`
             value counts.
     """
 
@@ -37,7 +35,7 @@ class Task:
     reported: str | None = None
 
     def open(self, folder: Path) -> Table:
-        """Reads the table.
+        """Read the table.
 
         Raises:
             TableError: The file is missing or damaged.
@@ -45,7 +43,7 @@ class Task:
         return open_table(self.table, folder / self.path, self.column)
 
     def open_reported(self, folder: Path) -> Table:
-        """Reads the table with the column that searches are judged by.
+        """Read the table with the column that searches are judged by.
 
         Raises:
             TableError: The file is missing or damaged.

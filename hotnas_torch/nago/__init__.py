@@ -2,7 +2,7 @@
 
 from hotnas_torch.nago.bnn import BNN, NoisyEnsemblePosterior, Sampling
 from hotnas_torch.nago.bohb import BOHB
-from hotnas_torch.nago.box import BoxSpace, UnitBox
+from hotnas_torch.nago.box import Box, UnitBox
 from hotnas_torch.nago.hnag import HNAG
 from hotnas_torch.nago.hyperband import Hyperband, Job, JobResult
 from hotnas_torch.nago.jobs import run_jobs
@@ -30,7 +30,6 @@ from hotnas_torch.nago.theta import (
     FlatThetaSpace,
     Theta,
     ThetaSpace,
-    UnitCube,
 )
 from hotnas_torch.nago.training import GeneratorTraining, NetworkGenerator
 
@@ -41,7 +40,7 @@ __all__ = [
     "MOBO",
     "RNAG",
     "BNNSurrogate",
-    "BoxSpace",
+    "Box",
     "ErdosRenyi",
     "FlatTheta",
     "FlatThetaSpace",
@@ -65,7 +64,6 @@ __all__ = [
     "ThetaSpace",
     "UncertainPareto",
     "UnitBox",
-    "UnitCube",
     "WattsStrogatz",
     "count_parameters",
     "fit_channels",

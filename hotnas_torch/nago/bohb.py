@@ -1,7 +1,5 @@
 """BOHB: Hyperband whose points come from densities of good and of bad ones."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arguments import integer, number
-from hotnas_torch.nago.box import BoxSpace
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.nago.box import Box
 from hotnas_torch.nago.hyperband import Hyperband
 
 __all__ = ["BOHB", "ProductDensity"]
@@ -34,7 +33,7 @@ class ProductDensity:
 
     @classmethod
     def fit(cls, points: Tensor, *, min_bandwidth: float) -> Self:
-        """Takes h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
+        """Take h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
 
         Args:
             points: Shape (n, d).
@@ -45,13 +44,13 @@ class ProductDensity:
         return cls(points, (1.06 * spread * num ** (-1.0 / (4 + dim))).clamp_min(min_bandwidth))
 
     def log_prob(self, rows: Tensor) -> Tensor:
-        """Returns log p at rows (N, d), (N,)."""
+        """Return log p at rows (N, d), (N,)."""
         scaled = (rows[:, None] - self.points) / self.bandwidth
         kernels = -0.5 * scaled.square() - self.bandwidth.log() - 0.5 * math.log(2.0 * math.pi)
         return kernels.sum(-1).logsumexp(-1) - math.log(len(self.points))
 
     def sample(self, num: int, *, factor: float, generator: torch.Generator) -> Tensor:
-        """Draws rows in [0, 1] from the estimate with kernels ``factor`` times as wide, (num, d).
+        """Draw rows in [0, 1] from the estimate with kernels `factor` times as wide, (num, d).
 
         Every kernel is cut off at the borders and scaled to a whole there, by inversion of its
         distribution function.
@@ -78,19 +77,14 @@ class ProductDensity:
 class BOHB(Hyperband):
     """Hyperband that draws new points where good ones are dense and bad ones are not.
 
-    Of the largest budget with enough values, the best ``top_fraction`` are the good points and the
-    others the bad ones, at least ``min_points`` each. Of ``num_samples`` points drawn from the
+    Of the largest budget with enough values, the best `top_fraction` are the good points and the
+    others the bad ones, at least `min_points` each. Of `num_samples` points drawn from the
     widened density of the good ones, the one with the largest ratio of both densities is asked. A
     share of the points is drawn from the space instead, and all of them until there is a model.
     Failed evaluations are bad.
 
     Args:
         space: What is searched.
-        min_budget: See :class:`Hyperband`, like the following.
-        max_budget: See :class:`Hyperband`.
-        eta: See :class:`Hyperband`.
-        asynchronous: See :class:`Hyperband`.
-        num_brackets: See :class:`Hyperband`.
         top_fraction: Share of good points, in (0, 1).
         num_samples: Points that are compared by their ratio of densities, >= 1.
         random_fraction: Share of points drawn from the space, in [0, 1].
@@ -98,9 +92,11 @@ class BOHB(Hyperband):
         min_bandwidth: Smallest width of a kernel, > 0.
         min_points: Smallest number of good and of bad points, > d; None: d + 1.
         generator: Source of all randomness.
+        **settings: Those of `Hyperband`: `min_budget`, `max_budget`, `eta`, `asynchronous`,
+            `num_brackets`.
 
     Raises:
-        TypeError: An argument of the wrong kind.
+        TypeError: An argument that is unknown or of the wrong kind.
         ValueError: A number out of range.
 
     Complexity: O(num_samples n d) per new point.
@@ -109,7 +105,7 @@ class BOHB(Hyperband):
         Scale, ICML 2018; the details and defaults are those of HpBandSter.
 
     Example:
-        >>> from hotnas_torch.nago.box import UnitBox
+        >>> from hotnas_torch.nago import UnitBox
         >>> generator = torch.Generator().manual_seed(0)
         >>> search = BOHB(UnitBox(2), min_budget=1, max_budget=9, generator=generator)
         >>> for _ in range(60):
@@ -121,32 +117,21 @@ class BOHB(Hyperband):
 
     name = "bohb"
 
+    @takes("min_budget", "max_budget", "eta", "asynchronous", "num_brackets")
     def __init__(
         self,
-        space: BoxSpace,
+        space: Box,
         *,
-        min_budget: float,
-        max_budget: float,
-        eta: float = 3.0,
-        asynchronous: bool = False,
-        num_brackets: int | None = None,
+        generator: torch.Generator | None,
         top_fraction: float = 0.15,
         num_samples: int = 64,
         random_fraction: float = 1.0 / 3.0,
         bandwidth_factor: float = 3.0,
         min_bandwidth: float = 1e-3,
         min_points: int | None = None,
-        generator: torch.Generator | None,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            space,
-            min_budget=min_budget,
-            max_budget=max_budget,
-            eta=eta,
-            asynchronous=asynchronous,
-            num_brackets=num_brackets,
-            generator=generator,
-        )
+        super().__init__(space, generator=generator, **settings)
         min_points = space.dim + 1 if min_points is None else integer("min_points", min_points)
         num_samples = integer("num_samples", num_samples)
         top_fraction = number("top_fraction", top_fraction)
@@ -167,7 +152,7 @@ class BOHB(Hyperband):
             ),
         ):
             if not valid:
-                raise ValueError(f"{argument} must be {expected}, got {value!r}.")
+                raise ValueError(f"{argument} must be {expected}; got {value!r}")
         self.top_fraction = top_fraction
         self.num_samples = num_samples
         self.random_fraction = random_fraction
@@ -176,7 +161,7 @@ class BOHB(Hyperband):
         self.min_points = min_points
 
     def settings(self) -> dict[str, Any]:
-        """Returns the strategy's settings, ready for ``json.dumps``."""
+        """Return the strategy's settings, ready for `json.dumps`."""
         return super().settings() | {
             "top_fraction": self.top_fraction,
             "num_samples": self.num_samples,

@@ -1,5 +1,6 @@
-"""Spaces whose points are rows in the unit cube, for searches over few numbers."""
+"""Boxes: spaces whose points are rows in the unit cube, for searches over few numbers."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,15 +9,16 @@ from torch import Tensor
 
 from hotnas_torch.arguments import integer
 
-__all__ = ["BoxSpace", "UnitBox", "check_box", "check_rows", "describe_box", "distinct_from"]
+__all__ = ["Box", "UnitBox", "check_box", "check_rows", "describe_box", "distinct_from"]
 
 
 @runtime_checkable
-class BoxSpace(Protocol):
-    """What a search over a box needs to know of it; `generators.ThetaSpace` is one.
+class Box(Protocol):
+    """The unit cube [0, 1]^d as hyperparameters, to be searched over or modelled.
 
-    A point has a row of `dim` numbers in [0, 1]. Every row of the cube belongs to a point,
-    several of them to the same one where a number is an integer or a choice.
+    A point has a row of `dim` numbers in [0, 1]. Every row of the cube belongs to a point, several
+    of them to the same one where a number is an integer or a choice. `UnitBox`, `ThetaSpace` and
+    `FlatThetaSpace` are boxes, and so is whatever has these four.
     """
 
     @property
@@ -25,19 +27,34 @@ class BoxSpace(Protocol):
         ...
 
     def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draw rows of points, (num, d) float64."""
-        ...
+        """Draw points uniformly, rounded.
 
+        Args:
+            num: How many, >= 0.
+            generator: Source of randomness.
+
+        Returns:
+            (num, d) float64 on the CPU.
+        """
+        if num < 0:
+            raise ValueError(f"num must be >= 0; got {num}")
+        drawn = torch.rand(
+            num, self.dim, generator=generator, dtype=torch.float64, device=generator.device
+        )
+        return self.round(drawn.cpu())
+
+    @abstractmethod
     def round(self, X: Tensor, /) -> Tensor:
         """Move rows (..., d) to where rows of the same point are equal."""
         ...
 
+    @abstractmethod
     def decode(self, X: Tensor, /) -> Sequence[Any]:
         """Return the points of rows (N, d)."""
         ...
 
 
-class UnitBox:
+class UnitBox(Box):
     """The unit cube itself; its points are tuples of floats.
 
     Args:
@@ -70,13 +87,6 @@ class UnitBox:
         """Columns d of a row."""
         return self._dim
 
-    def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draw points uniformly, (num, d) float64."""
-        drawn = torch.rand(
-            num, self.dim, generator=generator, dtype=torch.float64, device=generator.device
-        )
-        return self.round(drawn.cpu())
-
     def round(self, X: Tensor, /) -> Tensor:
         """Move numbers of columns that have levels to the middles of their bins."""
         counts = torch.tensor(self.levels, dtype=X.dtype, device=X.device)
@@ -91,7 +101,7 @@ class UnitBox:
         return f"UnitBox({self.dim}, levels={self.levels!r})"
 
 
-def describe_box(space: BoxSpace) -> dict[str, Any]:
+def describe_box(space: Box) -> dict[str, Any]:
     """Return what tells a box from others, ready for `json.dumps`."""
     described: dict[str, Any] = {"name": type(space).__name__, "dim": space.dim}
     # Of UnitBox, and of boxes of hyperparameters with names and ranges.
@@ -100,15 +110,15 @@ def describe_box(space: BoxSpace) -> dict[str, Any]:
     return described
 
 
-def check_box(space: object) -> BoxSpace:
+def check_box(space: object) -> Box:
     """Return the space if it is a box.
 
     Raises:
         TypeError: It lacks what a box has.
     """
-    if not isinstance(space, BoxSpace):
+    if not isinstance(space, Box):
         raise TypeError(
-            f"space must have dim, sample, round and decode, as UnitBox has; got {space!r}"
+            f"space must be a Box, with dim, sample, round and decode as UnitBox has; got {space!r}"
         )
     return space
 

@@ -1,23 +1,20 @@
 """Hyperband: many points with a small budget, the best of them with larger ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.arguments import boolean, finite, integer, number
-from hotnas_torch.nago.box import BoxSpace, check_box, describe_box
-from hotnas_torch.search.base import read_state
-from hotnas_torch.search.randomness import check_generator, describe_state
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.nago.box import Box, check_box, describe_box
+from hotnas_torch.search.asking import AskTell
 
 __all__ = ["Bracket", "Hyperband", "Job", "JobResult", "brackets_of"]
 
-_STATE_VERSION = 1
 # Whether a ratio of budgets is a power of eta, in spite of rounding.
 _TOLERANCE = 1e-9
 
@@ -44,12 +41,12 @@ class Job:
 
     @property
     def rows(self) -> Tensor:
-        """The point as one row, (1, d) float64, as ``space.decode`` takes it."""
+        """The point as one row, (1, d) float64, as `space.decode` takes it."""
         return torch.tensor([self.row], dtype=torch.float64)
 
 
 class JobResult(NamedTuple):
-    """A job that was told.
+    """A job with its value.
 
     Attributes:
         job: What was asked.
@@ -74,7 +71,7 @@ class Bracket:
 
 
 def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Bracket, ...]:
-    """Returns one round of Hyperband's brackets, the most exploring one first.
+    """Return one round of Hyperband's brackets, the most exploring one first.
 
     With L = floor(log_eta(max_budget / min_budget)) + 1 rungs, bracket s = L - 1, ..., 0 starts
     n = ceil(floor(L / (s + 1)) eta^s) points with the budget max_budget eta^-s, and goes on with
@@ -83,7 +80,7 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
     Args:
         min_budget: Smallest budget, > 0; where the ratio is no power of eta, the smallest used is
             larger.
-        max_budget: Largest budget, >= ``min_budget``.
+        max_budget: Largest budget, >= `min_budget`.
         eta: Share of the points that stay is 1 / eta, > 1.
 
     Raises:
@@ -99,14 +96,13 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
     min_budget, max_budget = number("min_budget", min_budget), number("max_budget", max_budget)
     eta = number("eta", eta)
     if not 0.0 < min_budget < math.inf:
-        raise ValueError(f"min_budget must be positive and finite, got {min_budget}.")
+        raise ValueError(f"min_budget must be positive and finite; got {min_budget}")
     if not min_budget <= max_budget < math.inf:
         raise ValueError(
-            f"max_budget must be finite and at least min_budget, {min_budget:g}; got "
-            f"{max_budget:g}."
+            f"max_budget must be finite and at least min_budget, {min_budget:g}; got {max_budget:g}"
         )
     if not 1.0 < eta < math.inf:
-        raise ValueError(f"eta must be finite and greater than 1, got {eta}.")
+        raise ValueError(f"eta must be finite and greater than 1; got {eta}")
     num_rungs = math.floor(math.log(max_budget / min_budget) / math.log(eta) + _TOLERANCE) + 1
     budgets = tuple(max_budget * eta ** -float(rest) for rest in reversed(range(num_rungs)))
     found = []
@@ -119,28 +115,28 @@ def brackets_of(min_budget: float, max_budget: float, eta: float) -> tuple[Brack
     return tuple(found)
 
 
-class Hyperband:
-    """Minimises over a box by asking for points with budgets and being told; evaluates nothing.
+class Hyperband(AskTell):
+    """Minimise over a box by asking for points with budgets and observing; evaluate nothing.
 
     Every bracket draws points and promotes the best of each rung to the next, larger budget; the
-    brackets of :func:`brackets_of` repeat. There is always something to ask: while a bracket waits
+    brackets of `brackets_of` repeat. There is always something to ask: while a bracket waits
     for values, the next one starts, so that any number of workers stays busy.
 
-    With ``asynchronous=False`` a rung's best are promoted once all of the rung are told. With
-    ``asynchronous=True`` a point is promoted as soon as it is among the best of those told so far:
-    of k told out of n, the best floor(k n' / n), where n' is the size of the next rung. No rung
-    waits for its slowest evaluation then, and sizes stay the same, but a point that is promoted
-    early may turn out not to be among the rung's best.
+    With `asynchronous=False` a rung's best are promoted once all of the rung are observed. With
+    `asynchronous=True` a point is promoted as soon as it is among the best of those observed so
+    far: of k observed out of n, the best floor(k n' / n), where n' is the size of the next rung.
+    No rung waits for its slowest evaluation then, and sizes stay the same, but a point that is
+    promoted early may turn out not to be among the rung's best.
 
-    ``min_budget = max_budget`` is random search: brackets of one point.
+    `min_budget = max_budget` is random search: brackets of one point.
 
     A value of NaN is a failed evaluation and never promoted. Everything random comes from
-    ``generator``, which only :meth:`ask` advances.
+    `generator`, which only `ask` advances.
 
     Args:
         space: What is searched.
         min_budget: Smallest budget, > 0.
-        max_budget: Largest budget, >= ``min_budget``.
+        max_budget: Largest budget, >= `min_budget`.
         eta: Of the points of a rung, 1 / eta go on to eta times the budget, > 1.
         asynchronous: When to promote, see above.
         num_brackets: After how many brackets to end, >= 1; None goes on for ever.
@@ -157,7 +153,7 @@ class Hyperband:
         the asynchronous promotions.
 
     Example:
-        >>> from hotnas_torch.nago.box import UnitBox
+        >>> from hotnas_torch.nago import UnitBox
         >>> generator = torch.Generator().manual_seed(0)
         >>> search = Hyperband(UnitBox(2), min_budget=1, max_budget=4, eta=2, generator=generator)
         >>> for _ in range(7):
@@ -167,12 +163,12 @@ class Hyperband:
         [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0]
     """
 
-    name: ClassVar[str] = "hyperband"
-    """What the strategy is called in records."""
+    name = "hyperband"
 
+    @takes()
     def __init__(
         self,
-        space: BoxSpace,
+        space: Box,
         *,
         min_budget: float,
         max_budget: float,
@@ -182,6 +178,7 @@ class Hyperband:
         generator: torch.Generator | None,
     ) -> None:
         self.space = check_box(space)
+        super().__init__(generator)
         self.min_budget = number("min_budget", min_budget)
         self.max_budget = number("max_budget", max_budget)
         self.eta = number("eta", eta)
@@ -190,22 +187,20 @@ class Hyperband:
             None if num_brackets is None else integer("num_brackets", num_brackets, least=1)
         )
         self.brackets = brackets_of(min_budget, max_budget, eta)
-        self._generator = check_generator(generator)
-        self._seed = self._generator.initial_seed()
         self._jobs: list[Job] = []
-        # By the jobs' numbers, in the order of telling.
+        # By the jobs' numbers, in the order of observing.
         self._values: dict[int, float] = {}
 
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self) -> Job | None:
-        """Returns what to evaluate next; it is pending until told.
+        """Return what to evaluate next; it is pending until observed.
 
         Promotions go first, those of the oldest bracket before others; then new points of brackets
         that have begun; then the next bracket begins.
 
         Returns:
-            The job; None when ``num_brackets`` have been asked, as far as what was told allows.
+            The job; None when `num_brackets` have been asked, as far as what was observed allows.
         """
         rungs = self._rungs()
         job = self._promotion(rungs)
@@ -220,14 +215,8 @@ class Hyperband:
             )
             if bracket == self.num_brackets:
                 return None
-            before = self._generator.get_state()
-            try:
-                with torch.inference_mode(False), torch.enable_grad():
-                    row = self._propose()
-            except BaseException:
-                # An interrupted question was not asked: the next one must not depend on it.
-                self._generator.set_state(before)
-                raise
+            with self._asking():
+                row = self._propose()
             job = Job(
                 len(self._jobs),
                 tuple(row.tolist()),
@@ -240,30 +229,30 @@ class Hyperband:
         return job
 
     def tell(self, job: Job | int, value: float) -> None:
-        """Records the value of a job, in any order.
+        """Record the value of a job, in any order.
 
         Args:
             job: What was asked, or its number.
             value: To be minimised; NaN for a failed evaluation.
 
         Raises:
-            ValueError: It was not asked, or told before, or the value is infinite.
+            ValueError: It was not asked, or is observed, or the value is infinite.
         """
         place = job.number if isinstance(job, Job) else integer("job", job)
         if not 0 <= place < len(self._jobs) or (isinstance(job, Job) and self._jobs[place] != job):
-            raise ValueError(f"job must be one that ask() returned, got {job!r}.")
+            raise ValueError(f"job must be one that ask() returned; got {job!r}")
         if place in self._values:
-            raise ValueError(f"job {place} has been told already (a job has one value).")
+            raise ValueError(f"job {place} is observed already (a job has one value)")
         self._values[place] = finite("value", value)
 
     @property
     def results(self) -> tuple[JobResult, ...]:
-        """Everything that was told, in the order of telling."""
+        """Everything that was observed, in order."""
         return tuple(JobResult(self._jobs[number], value) for number, value in self._values.items())
 
     @property
     def pending(self) -> tuple[Job, ...]:
-        """Jobs that were asked for and not told yet, in the order of asking."""
+        """Jobs that were asked for and are not observed yet, in the order of asking."""
         return tuple(job for job in self._jobs if job.number not in self._values)
 
     @property
@@ -283,11 +272,11 @@ class Hyperband:
     # --- what a strategy defines ------------------------------------------------------------------
 
     def _propose(self) -> Tensor:
-        """Returns the row (d,) of a new point. Changes nothing but the generator."""
+        """Return the row (d,) of a new point. Changes nothing but the generator."""
         return self.space.sample(1, generator=self._generator)[0]
 
     def settings(self) -> dict[str, Any]:
-        """Returns the strategy's settings, ready for ``json.dumps``."""
+        """Return the strategy's settings, ready for `json.dumps`."""
         return {
             "min_budget": self.min_budget,
             "max_budget": self.max_budget,
@@ -298,20 +287,11 @@ class Hyperband:
 
     # --- state ------------------------------------------------------------------------------------
 
-    def config(self) -> dict[str, Any]:
-        """Returns what the jobs depend on besides what is told, ready for ``json.dumps``."""
-        return {"strategy": self.name, "seed": self._seed, **self.settings()}
+    def _space_description(self) -> dict[str, Any]:
+        return describe_box(self.space)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns everything that a continuation needs, ready for ``json.dumps``.
-
-        ``json`` writes a float so that it reads the same bits back; NaN is written as null.
-        """
+    def _memory(self) -> dict[str, Any]:
         return {
-            "version": _STATE_VERSION,
-            "config": self.config(),
-            "space": describe_box(self.space),
-            "generator": describe_state(self._generator),
             "jobs": [
                 [list(job.row), job.budget, job.bracket, job.rung, job.parent] for job in self._jobs
             ],
@@ -321,48 +301,23 @@ class Hyperband:
             ],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken: the jobs from there on are the same.
-
-        The seed is taken over from the state. Nothing changes when an error is raised.
-
-        Args:
-            state: What :meth:`state_dict` of an equally configured strategy returned.
-
-        Raises:
-            TypeError: ``state`` is not a mapping.
-            ValueError: It is incomplete, of a newer version, of another strategy, of other settings
-                or of another space; the message names the difference.
-        """
-        seed, generator_state = read_state(
-            state,
-            newest=_STATE_VERSION,
-            config=self.config(),
-            space=describe_box(self.space),
-            generator=self._generator,
-        )
-        try:
-            jobs = [
-                Job(
-                    number,
-                    tuple(float(entry) for entry in row),
-                    float(budget),
-                    int(bracket),
-                    int(rung),
-                    None if parent is None else int(parent),
-                )
-                for number, (row, budget, bracket, rung, parent) in enumerate(state["jobs"])
-            ]
-            values = {
-                int(number): math.nan if value is None else float(value)
-                for number, value in state["values"]
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
-        self._generator.set_state(generator_state)
-        self._seed = seed
-        self._jobs = jobs
-        self._values = values
+    def _remembered(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        jobs = [
+            Job(
+                number,
+                tuple(float(entry) for entry in row),
+                float(budget),
+                int(bracket),
+                int(rung),
+                None if parent is None else int(parent),
+            )
+            for number, (row, budget, bracket, rung, parent) in enumerate(state["jobs"])
+        ]
+        values = {
+            int(number): math.nan if value is None else float(value)
+            for number, value in state["values"]
+        }
+        return {"_jobs": jobs, "_values": values}
 
     # --- brackets ---------------------------------------------------------------------------------
 
@@ -379,7 +334,7 @@ class Hyperband:
         return rungs
 
     def _promotion(self, rungs: list[list[list[Job]]]) -> Job | None:
-        """The next job with a larger budget that what was told so far allows."""
+        """The next job with a larger budget that what was observed so far allows."""
         for place, found in enumerate(rungs):
             bracket = self._bracket(place)
             parents = self._promoted(bracket, found)
@@ -398,13 +353,13 @@ class Hyperband:
         chosen = []
         expected = bracket.sizes[0]
         for jobs, size, places in zip(found, bracket.sizes, bracket.sizes[1:], strict=False):
-            told = [job for job in jobs if job.number in self._values]
+            known = [job for job in jobs if job.number in self._values]
             ranked = sorted(
-                (job for job in told if not math.isnan(self._values[job.number])),
+                (job for job in known if not math.isnan(self._values[job.number])),
                 key=lambda job: self._values[job.number],
             )
-            complete = len(told) == expected
-            early = len(told) * places // size if self.asynchronous else 0
+            complete = len(known) == expected
+            early = len(known) * places // size if self.asynchronous else 0
             quota = places if complete else early
             chosen.append(ranked[:quota])
             # Where evaluations fail, fewer than the rung's size may ever come.

@@ -1,7 +1,5 @@
 """Running a multi-fidelity search: as many evaluations at a time as there are workers."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -19,8 +17,8 @@ from hotnas_torch.arguments import boolean, integer, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import InUseError, WriteLock, read_bytes, write_text
 from hotnas_torch.nago.hyperband import Hyperband, Job
-from hotnas_torch.search.base import refuse_difference
-from hotnas_torch.search.running.runner import (
+from hotnas_torch.search.asking import refuse_difference
+from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
     check_executor,
@@ -35,7 +33,7 @@ __all__ = ["JobFunction", "run_jobs"]
 _MOST_BYTES = 2**30
 
 JobFunction = Callable[[Job], float | SupportsOutcome]
-"""What evaluates a job: a number to minimise, or more than that as for :func:`run`."""
+"""What evaluates a job: a number to minimise, or more than that as for `run`."""
 
 
 def run_jobs(
@@ -52,21 +50,21 @@ def run_jobs(
     take_over: bool = False,
     accept_objective: bool = False,
 ) -> Hyperband:
-    """Evaluates jobs until their budgets sum up to a total.
+    """Evaluate jobs until their budgets sum up to a total.
 
-    Whenever an evaluation finishes, its value is told and the next job is asked for; nobody waits
-    for a rung. With one worker the outcome depends on the strategy and the objective alone, with
-    more on the order in which evaluations finish.
+    Whenever an evaluation finishes, its value is observed and the next job is asked for; nobody
+    waits for a rung. With one worker the outcome depends on the strategy and the objective alone,
+    with more on the order in which evaluations finish.
 
-    With ``checkpoint``, the state is written after every value, and a search that was interrupted
+    With `checkpoint`, the state is written after every value, and a search that was interrupted
     in whatever way goes on when it is run again with the same arguments: what was asked for and not
-    told is evaluated again. One process at a time writes it.
+    observed is evaluated again. One process at a time writes it.
 
     Args:
         strategy: What to ask; changed in place.
-        objective: Called with a :class:`Job`; ``space.decode(job.rows)[0]`` is its point.
+        objective: Called with a `Job`; `space.decode(job.rows)[0]` is its point.
         budget: Sum of the budgets of all jobs, > 0; the last job may exceed it. It counts what
-            ``checkpoint`` holds and may be raised.
+            `checkpoint` holds and may be raised.
         checkpoint: JSON file of the strategy's state; None keeps nothing.
         workers: Jobs that are evaluated at the same time, each in a process of its own; 1
             evaluates in this process.
@@ -76,11 +74,11 @@ def run_jobs(
         timeout: Seconds after which an evaluation is stopped and counts as failed, see `run`.
         take_over: Go on with a search that another process is running: that one stops with an error
             after its next value.
-        accept_objective: Go on although the objective is not described as in ``checkpoint``, see
+        accept_objective: Go on although the objective is not described as in `checkpoint`, see
             `run`.
 
     Returns:
-        ``strategy``.
+        `strategy`.
 
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
@@ -98,11 +96,11 @@ def run_jobs(
         63.0
     """
     if not isinstance(strategy, Hyperband):
-        raise TypeError(f"strategy must be a Hyperband or BOHB, got {strategy!r}.")
+        raise TypeError(f"strategy must be a Hyperband or BOHB; got {strategy!r}")
     if not callable(objective):
-        raise TypeError(f"objective must be callable, got {objective!r}.")
+        raise TypeError(f"objective must be callable; got {objective!r}")
     if not (budget := number("budget", budget)) > 0.0:
-        raise ValueError(f"budget must be positive, got {budget}.")
+        raise ValueError(f"budget must be positive; got {budget}")
     workers = integer("workers", workers, least=1)
     progress = boolean("progress", progress)
     catch = check_catch(catch)
@@ -161,17 +159,17 @@ class _Checkpoint:
         except InUseError as error:
             raise StorageError(
                 f"{path}: another search is writing to it ({error}); wait for it, choose another "
-                "file, or pass take_over=True: then that one stops."
+                "file, or pass take_over=True: then that one stops"
             ) from error
         except OSError as error:
             raise StorageError(
                 f"cannot use {path} as a checkpoint: {error} (it must be a file in a folder that "
-                "exists and is writable)."
+                "exists and is writable)"
             ) from error
         self._written = self._stamp()
 
     def resume(self, strategy: Hyperband, *, accept_objective: bool) -> None:
-        """Brings a strategy to where it was written; a file that is not there changes nothing."""
+        """Bring a strategy to where it was written; a file that is not there changes nothing."""
         if not self._path.is_file():
             return
         try:
@@ -189,14 +187,14 @@ class _Checkpoint:
         except (OSError, TypeError, ValueError, KeyError, RecursionError) as error:
             raise StorageError(
                 f"{self._path}: {error} (choose another checkpoint to begin anew; if it is the "
-                "objective that differs and gives the same values, pass accept_objective=True)."
+                "objective that differs and gives the same values, pass accept_objective=True)"
             ) from error
 
     def write(self, strategy: Hyperband) -> None:
-        """Replaces the file by the present state."""
+        """Replace the file by the present state."""
         # Who took it over may have finished before.
         if not self._lock.held or self._stamp() != self._written:
-            raise StorageError(f"{self._path}: another process has taken this search over.")
+            raise StorageError(f"{self._path}: another process has taken this search over")
         state = strategy.state_dict()
         content = {
             "state": state,

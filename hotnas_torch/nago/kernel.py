@@ -21,7 +21,7 @@ from hotnas_torch.gp.memory import PairMemory, RowIndex, typical_distance
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS, takes, whole
-from hotnas_torch.nago.theta import UnitCube
+from hotnas_torch.nago.theta import ThetaBox
 
 __all__ = [
     "GeneratorGP",
@@ -101,8 +101,9 @@ class GeneratorSamples(RowIndex[Sample]):
         metric: Distance between networks; None takes `generator_metric`.
 
     Raises:
-        TypeError: `space` is no UnitCube, or a setting is unknown or of the wrong kind.
-        ValueError: `size` is less than 1, or `seed` is negative.
+        TypeError: ``space`` is neither a ThetaSpace nor a FlatThetaSpace, or a setting is unknown
+            or of the wrong kind.
+        ValueError: ``size`` is less than 1, or ``seed`` is negative.
 
     """
 
@@ -110,15 +111,15 @@ class GeneratorSamples(RowIndex[Sample]):
     def __init__(
         self,
         family: NetworkGenerator,
-        space: UnitCube[Any],
+        space: ThetaBox[Any],
         *,
         size: int = 3,
         seed: int = 0,
         metric: HOTNN | None = None,
     ) -> None:
-        if not isinstance(space, UnitCube):
+        if not isinstance(space, ThetaBox):
             raise TypeError(
-                f"space must be a UnitCube such as ThetaSpace(); got {type(space).__name__}"
+                f"space must be a ThetaSpace or FlatThetaSpace; got {type(space).__name__}"
             )
         whole("size", size, 1)
         whole("seed", seed, 0)

@@ -1,10 +1,8 @@
 """Multi-objective Bayesian optimisation over a box: asking, telling, fronts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from botorch.utils.multi_objective.box_decompositions.dominated import DominatedPartitioning
@@ -12,41 +10,40 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from hotnas_torch.arguments import integer
-from hotnas_torch.nago.box import BoxSpace, check_box, check_rows, describe_box, distinct_from
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.nago.box import Box, check_box, check_rows, describe_box, distinct_from
 from hotnas_torch.nago.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.nago.surrogates import BNNSurrogate, Surrogate
-from hotnas_torch.search.base import read_state
+from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.bayesian.targets import targets
-from hotnas_torch.search.randomness import check_generator, describe_state
 
 __all__ = ["MOBO", "hypervolume"]
 
-_STATE_VERSION = 1
 # Draws in a row that meet known points before a known one is taken.
 _SPARE_DRAWS = 256
 # No model can be fitted to fewer.
 _FEWEST = 2
 
 
-class MOBO:
-    """Minimises several objectives over a box by asking for points and being told their values.
+class MOBO(AskTell):
+    """Minimise several objectives over a box by asking for points and observing their values.
 
     The first points are random. Then a surrogate is fitted to all values, and a selection chooses
     points by it: by default NAGO's, the most uncertain compromise between the objectives'
-    acquisition functions on a heteroscedastic Bayesian network, see :class:`UncertainPareto`.
-    :class:`HypervolumeImprovement` is BoTorch's qLogNEHVI, :class:`RandomChoice` random search;
+    acquisition functions on a heteroscedastic Bayesian network, see `UncertainPareto`.
+    `HypervolumeImprovement` is BoTorch's qLogNEHVI, `RandomChoice` random search;
     each works with each surrogate.
 
-    Points that are asked for and not told yet are pending: further points keep away from them. A
-    point is not asked for twice, unless the box has no other. Everything random comes from
-    ``generator``, which only :meth:`ask` advances.
+    Points that are asked for and not observed yet are pending: further points keep away from them.
+    A point is not asked for twice, unless the box has no other. Everything random comes from
+    `generator`, which only `ask` advances.
 
     Args:
         space: What is searched.
         num_objectives: m, >= 2.
-        selection: How points are chosen; None takes ``UncertainPareto()``.
-        surrogate: What is fitted to the values; None takes ``BNNSurrogate()``.
-        num_initial: Random points at the start, those that were told without being asked for
+        selection: How points are chosen; None takes `UncertainPareto()`.
+        surrogate: What is fitted to the values; None takes `BNNSurrogate()`.
+        num_initial: Random points at the start, those observed without being asked for
             included, >= 2.
         generator: Source of all randomness.
 
@@ -60,7 +57,7 @@ class MOBO:
 
     Example:
         >>> from hotnas_torch.nago.surrogates import GPSurrogate
-        >>> from hotnas_torch.nago.box import UnitBox
+        >>> from hotnas_torch.nago import UnitBox
         >>> generator = torch.Generator().manual_seed(0)
         >>> search = MOBO(UnitBox(2), surrogate=GPSurrogate(), generator=generator)
         >>> for num in (5, 3):
@@ -72,12 +69,12 @@ class MOBO:
         True
     """
 
-    name: ClassVar[str] = "mobo"
-    """What the strategy is called in records."""
+    name = "mobo"
 
+    @takes()
     def __init__(
         self,
-        space: BoxSpace,
+        space: Box,
         *,
         num_objectives: int = 2,
         selection: Selection | None = None,
@@ -86,14 +83,13 @@ class MOBO:
         generator: torch.Generator | None,
     ) -> None:
         self.space = check_box(space)
+        super().__init__(generator)
         self.num_objectives = num_objectives = integer("num_objectives", num_objectives, least=2)
         self.num_initial = integer("num_initial", num_initial, least=2)
         self.selection = UncertainPareto() if selection is None else selection
         self.surrogate = BNNSurrogate() if surrogate is None else surrogate
         if not callable(self.selection) or not callable(self.surrogate):
-            raise TypeError("selection and surrogate must be callable.")
-        self._generator = check_generator(generator)
-        self._seed = self._generator.initial_seed()
+            raise TypeError("selection and surrogate must be callable")
         self._X = torch.empty(0, space.dim, dtype=torch.float64)
         self._Y = torch.empty(0, num_objectives, dtype=torch.float64)
         self._pending = torch.empty(0, space.dim, dtype=torch.float64)
@@ -101,7 +97,7 @@ class MOBO:
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self, num: int = 1) -> Tensor:
-        """Proposes points to evaluate; they are pending until told.
+        """Propose points to evaluate; they are pending until observed.
 
         Args:
             num: How many, >= 1.
@@ -110,26 +106,19 @@ class MOBO:
             Rows, (num, d) float64.
 
         Raises:
-            ValueError: ``num`` is below 1.
+            ValueError: `num` is below 1.
         """
         num = integer("num", num, least=1)
-        before = self._generator.get_state()
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                rows = self._propose(num)
-        except BaseException:
-            # An interrupted question was not asked: the next one must not depend on it.
-            self._generator.set_state(before)
-            raise
+        with self._asking():
+            rows = self._propose(num)
         self._pending = torch.cat([self._pending, rows])
         return rows
 
     def tell(self, rows: Tensor, values: Tensor) -> None:
-        """Records values. Either everything is recorded or, on an error, nothing.
+        """Record values. Either everything is recorded or, on an error, nothing.
 
         Args:
-            rows: Points in [0, 1], (N, d), also such as were not asked for; a point may be told
-                several times if values are noisy.
+            rows: Points in [0, 1], (N, d), also such as were not asked for; x if values are noisy.
             values: Their values, to be minimised, (N, m); a NaN in a row is a failed evaluation.
 
         Raises:
@@ -138,19 +127,19 @@ class MOBO:
         """
         check_rows("rows", rows, self.space.dim)
         if not isinstance(values, Tensor):
-            raise TypeError(f"values must be a tensor, got {type(values).__name__}.")
+            raise TypeError(f"values must be a tensor; got {type(values).__name__}")
         if values.dtype is torch.bool or values.dtype.is_complex:
-            raise TypeError(f"values must be real numbers, got {values.dtype}.")
+            raise TypeError(f"values must be real numbers; got {values.dtype}")
         if values.shape != (len(rows), self.num_objectives):
             raise ValueError(
                 f"values must have shape ({len(rows)}, {self.num_objectives}), got"
-                f" {tuple(values.shape)}."
+                f" {tuple(values.shape)}"
             )
         if bool(values.isinf().any()):
             row = int(values.isinf().any(dim=1).nonzero()[0])
             raise ValueError(
                 f"values must be finite, or NaN for a failed evaluation; row {row} is"
-                f" {values[row].tolist()}."
+                f" {values[row].tolist()}"
             )
         with torch.inference_mode(False):
             # Copies: what came from inference mode could not be fitted to.
@@ -166,12 +155,12 @@ class MOBO:
 
     @property
     def observations(self) -> tuple[Tensor, Tensor]:
-        """All that was told in the order of telling: rows (N, d) and values (N, m)."""
+        """All that was observed, in order: rows (N, d) and values (N, m)."""
         return self._X.clone(), self._Y.clone()
 
     @property
     def pending(self) -> Tensor:
-        """Rows that were asked for and not told yet, (p, d)."""
+        """Rows that were asked for and not observed yet, (p, d)."""
         return self._pending.clone()
 
     def front(self) -> tuple[Tensor, Tensor]:
@@ -185,13 +174,13 @@ class MOBO:
         return X[chosen][order], Y[chosen][order]
 
     def hypervolume(self, reference: Tensor) -> float:
-        """What the observations dominate below a point, see :func:`hypervolume`."""
+        """What the observations dominate below a point, see `hypervolume`."""
         return hypervolume(self._finite()[1], reference)
 
     def _finite(self) -> tuple[Tensor, Tensor]:
         """The observations that have values."""
-        told = ~self._Y.isnan().any(dim=1)
-        return self._X[told], self._Y[told]
+        known = ~self._Y.isnan().any(dim=1)
+        return self._X[known], self._Y[known]
 
     def _propose(self, num: int) -> Tensor:
         known = torch.cat([self._X, self._pending])
@@ -229,27 +218,20 @@ class MOBO:
 
     # --- state ------------------------------------------------------------------------------------
 
-    def config(self) -> dict[str, Any]:
-        """Returns what the proposals depend on besides what is told, ready for ``json.dumps``."""
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, the parts by what they show."""
         return {
-            "strategy": self.name,
-            "seed": self._seed,
             "num_objectives": self.num_objectives,
             "num_initial": self.num_initial,
             "selection": repr(self.selection),
             "surrogate": repr(self.surrogate),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns everything that a continuation needs, ready for ``json.dumps``.
+    def _space_description(self) -> dict[str, Any]:
+        return describe_box(self.space)
 
-        ``json`` writes a float so that it reads the same bits back; NaN is written as null.
-        """
+    def _memory(self) -> dict[str, Any]:
         return {
-            "version": _STATE_VERSION,
-            "config": self.config(),
-            "space": describe_box(self.space),
-            "generator": describe_state(self._generator),
             "rows": self._X.tolist(),
             "values": [
                 [None if math.isnan(value) else value for value in row] for row in self._Y.tolist()
@@ -257,38 +239,15 @@ class MOBO:
             "pending": self._pending.tolist(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken: the proposals from there on are the same.
-
-        The seed is taken over from the state. Nothing changes when an error is raised.
-
-        Args:
-            state: What :meth:`state_dict` of an equally configured strategy returned.
-
-        Raises:
-            TypeError: ``state`` is not a mapping.
-            ValueError: It is incomplete, of a newer version, of another strategy, of other settings
-                or of another space; the message names the difference.
-        """
-        seed, generator_state = read_state(
-            state,
-            newest=_STATE_VERSION,
-            config=self.config(),
-            space=describe_box(self.space),
-            generator=self._generator,
-        )
-        try:
-            X = self._read(state["rows"], self.space.dim)
-            values = [
-                [math.nan if value is None else value for value in row] for row in state["values"]
-            ]
-            Y = self._read(values, self.num_objectives)
-            pending = self._read(state["pending"], self.space.dim)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"state is incomplete or damaged: {error!r}.") from error
-        self._generator.set_state(generator_state)
-        self._seed = seed
-        self._X, self._Y, self._pending = X, Y, pending
+    def _remembered(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        values = [
+            [math.nan if value is None else value for value in row] for row in state["values"]
+        ]
+        return {
+            "_X": self._read(state["rows"], self.space.dim),
+            "_Y": self._read(values, self.num_objectives),
+            "_pending": self._read(state["pending"], self.space.dim),
+        }
 
     @staticmethod
     def _read(rows: list[list[float]], columns: int) -> Tensor:
@@ -321,7 +280,7 @@ def hypervolume(values: Tensor, reference: Tensor) -> float:
     if values.ndim != 2 or reference.shape != values.shape[1:]:
         raise ValueError(
             "values must have shape (N, m) and reference (m,); got"
-            f" {tuple(values.shape)} and {tuple(reference.shape)}."
+            f" {tuple(values.shape)} and {tuple(reference.shape)}"
         )
     if len(values) == 0:
         return 0.0

@@ -1,7 +1,5 @@
 """NSGA-II over the unit cube, one population at a time as tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -70,7 +68,7 @@ def nsga2(
     generator: torch.Generator,
     move: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> tuple[Tensor, Tensor]:
-    """Maximises several objectives at once.
+    """Maximise several objectives at once.
 
     Binary tournaments by front and crowding choose parents; children come from simulated binary
     crossover (with probability 0.9, index 15, cut off at the borders) and polynomial mutation (one
@@ -114,7 +112,7 @@ def nsga2(
 
 
 def _best(rows: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The first ``size`` by front and crowding, in that order."""
+    """The first `size` by front and crowding, in that order."""
     ranks = domination_ranks(values)
     crowding = values.new_zeros(len(values))
     for front in range(int(ranks.max()) + 1):

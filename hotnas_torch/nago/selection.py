@@ -1,7 +1,5 @@
 """How a multi-objective search chooses its next points."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from hotnas_torch.arguments import boolean, integer
-from hotnas_torch.nago.box import BoxSpace, distinct_from
+from hotnas_torch.nago.box import Box, distinct_from
 from hotnas_torch.nago.nsga import domination_ranks, nsga2
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs, LogEI
 from hotnas_torch.search.randomness import draw_seed, seeded
@@ -53,13 +51,13 @@ class SelectionInputs:
         space: What is searched.
         X: Rows of the observations that have values, (n, d) float64.
         Y: Their values, larger is better, (n, m).
-        known: All rows that were told or are pending; none of them is to be chosen again.
-        pending: Rows whose values are awaited, (p, d).
+        known: All rows that were observed or are pending; none of them is to be chosen again.
+        pending: Rows that are pending, (p, d).
         generator: Source of randomness.
-        fit: Fits the surrogate to ``X`` and ``Y``.
+        fit: Fits the surrogate to `X` and `Y`.
     """
 
-    space: BoxSpace
+    space: Box
     X: Tensor
     Y: Tensor
     known: Tensor
@@ -79,10 +77,10 @@ Selection = Callable[[SelectionInputs, int], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class RandomChoice:
-    """Draws points from the space; the surrogate is not fitted."""
+    """Draw points from the space; the surrogate is not fitted."""
 
     def __call__(self, inputs: SelectionInputs, num: int) -> Tensor:
-        """Chooses points."""
+        """Choose points."""
         rows = inputs.space.sample(num, generator=inputs.generator)
         return rows[distinct_from(rows, inputs.known)]
 
@@ -95,7 +93,7 @@ class UncertainPareto:
     smaller. Of them the one with the largest uncertainty is chosen, the volume
     :math:`\prod_m \sigma_m(x)` of the predicted intervals (that of USeMO but for factors which all
     points share). Each further point of a batch is chosen by that volume times
-    :func:`local_penalty` around what is pending or already chosen. Where the front has too few
+    `local_penalty` around what is pending or already chosen. Where the front has too few
     points, those of the last generation's next fronts follow.
 
     Attributes:
@@ -106,7 +104,7 @@ class UncertainPareto:
         generations: Of NSGA-II after the first, >= 0.
         penalize: Whether to spread batches; without it the most uncertain points are taken.
 
-    Complexity: ``population * (generations + 1)`` predictions and acquisition values.
+    Complexity: `population * (generations + 1)` predictions and acquisition values.
 
     Reference: Belakaria et al., USeMO, AAAI 2020; Alvi et al., Asynchronous Batch Bayesian
         Optimisation with Improved Local Penalisation, ICML 2019.
@@ -120,14 +118,14 @@ class UncertainPareto:
 
     def __post_init__(self) -> None:
         if not callable(self.acquisition):
-            raise TypeError(f"acquisition must be callable, got {self.acquisition!r}.")
+            raise TypeError(f"acquisition must be callable; got {self.acquisition!r}")
         for name in ("observation_noise", "penalize"):
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
         for name, least in (("population", 2), ("generations", 0)):
             object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
 
     def __call__(self, inputs: SelectionInputs, num: int) -> Tensor:
-        """Chooses points."""
+        """Choose points."""
         model, space = inputs.model, inputs.space
         num_objectives = inputs.Y.shape[1]
         acquisitions = []
@@ -207,7 +205,7 @@ class HypervolumeImprovement:
             object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
 
     def __call__(self, inputs: SelectionInputs, num: int) -> Tensor:
-        """Chooses points."""
+        """Choose points."""
         model, space = inputs.model, inputs.space
         seed = draw_seed(inputs.generator)
         reference = infer_reference_point(inputs.Y[is_non_dominated(inputs.Y)])
@@ -251,7 +249,7 @@ class HypervolumeImprovement:
 
 @contextmanager
 def _jitter_allowed() -> Iterator[None]:
-    """Silences that covariances of close points need a little on their diagonal."""
+    """Silence that covariances of close points need a little on their diagonal."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A not p.d.")
         yield
@@ -287,7 +285,7 @@ def local_penalty(model: Model, rows: Tensor, centres: Tensor, Y: Tensor, slopes
         rows: Points x, (N, d).
         centres: Pending points, (p, d).
         Y: Values observed so far, (n, m).
-        slopes: Lipschitz constants, (m,), see :func:`largest_slopes`.
+        slopes: Lipschitz constants, (m,), see `largest_slopes`.
 
     Returns:
         (N,); 0 at the pending points, 1 far from all of them or without any.

@@ -2,7 +2,7 @@
 """Hyperparameters of network generators, and boxes of them as unit cubes."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch._json import check_keys, check_list, check_value
-from hotnas_torch.arguments import integer
+from hotnas_torch.nago.box import Box
 from hotnas_torch.nago.random_graphs import ErdosRenyi, WattsStrogatz
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     "FlatTheta",
     "FlatThetaSpace",
     "Theta",
+    "ThetaBox",
     "ThetaSpace",
-    "UnitCube",
 ]
 
 NUM_STAGES = 3
@@ -197,8 +197,8 @@ class Dimension:
 T = TypeVar("T", Theta, FlatTheta)
 
 
-class UnitCube(ABC, Generic[T]):
-    """A box of hyperparameters as the unit cube [0, 1]^d, in float64.
+class ThetaBox(Box, Generic[T]):
+    """What both boxes of hyperparameters share: columns with a name, a range and a scale.
 
     Attributes:
         dimensions: The d hyperparameters, in the order of the columns.
@@ -216,24 +216,8 @@ class UnitCube(ABC, Generic[T]):
         """Names of the d hyperparameters."""
         return tuple(dimension.name for dimension in self.dimensions)
 
-    def sample(self, num: int, *, generator: torch.Generator) -> Tensor:
-        """Draw points uniformly, integers at the middle of their bins.
-
-        Args:
-            num: How many, >= 0.
-            generator: Source of randomness.
-
-        Returns:
-            (num, d) float64 on the CPU.
-        """
-        integer("num", num, least=0)
-        drawn = torch.rand(
-            num, self.dim, generator=generator, device=generator.device, dtype=torch.float64
-        )
-        return self.round(drawn.cpu())
-
-    def round(self, X: Tensor) -> Tensor:
-        """Move integer coordinates to the middle of their bins, (..., d) float64 in and out.
+    def round(self, X: Tensor, /) -> Tensor:
+        """Moves integer coordinates to the middle of their bins, (..., d) float64 in and out.
 
         Points that are equal afterwards are the same hyperparameters. Where a group of weights is
         searched over, only their ratios count; that is not undone here.
@@ -244,8 +228,8 @@ class UnitCube(ABC, Generic[T]):
         ]
         return torch.stack(columns, dim=-1)
 
-    def decode(self, X: Tensor) -> list[T]:
-        """Return the hyperparameters of points of the cube.
+    def decode(self, X: Tensor, /) -> list[T]:
+        """Returns the hyperparameters of points of the cube.
 
         Args:
             X: (n, d) floating, in [0, 1].
@@ -321,7 +305,7 @@ class UnitCube(ABC, Generic[T]):
             )
 
 
-class ThetaSpace(UnitCube[Theta]):
+class ThetaSpace(ThetaBox[Theta]):
     """The box of HNAG's hyperparameters; by default the paper's eight.
 
     A vector of ratios or weights that is searched over takes one coordinate per entry and is scaled
@@ -396,7 +380,7 @@ class ThetaSpace(UnitCube[Theta]):
         ]
 
 
-class FlatThetaSpace(UnitCube[FlatTheta]):
+class FlatThetaSpace(ThetaBox[FlatTheta]):
     """The box of RNAG's hyperparameters; by default three graphs with three each.
 
     Args:

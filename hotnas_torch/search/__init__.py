@@ -1,19 +1,42 @@
-"""Search strategies that ask and are told, and running them."""
+"""Search strategies that ask and observe, and running them."""
 
 from hotnas_torch.search.base import Observation, Strategy
-from hotnas_torch.search.bayesian.acquisition import UCB, Acquisition, AcquisitionInputs, LogEI
+from hotnas_torch.search.bayesian.acquisition import (
+    UCB,
+    Acquisition,
+    AcquisitionInputs,
+    LogEI,
+    ThompsonSampling,
+)
 from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
 from hotnas_torch.search.bayesian.bananas import BANANAS
-from hotnas_torch.search.bayesian.base import BayesianSearch
+from hotnas_torch.search.bayesian.batches import (
+    Batch,
+    Believer,
+    Determinantal,
+    PendingAware,
+    RandomChoice,
+)
 from hotnas_torch.search.bayesian.bo_edit import BOEdit
 from hotnas_torch.search.bayesian.bo_tw import BOTW
-from hotnas_torch.search.bayesian.distance_search import DistanceSearch
+from hotnas_torch.search.bayesian.choice import Choice
 from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
 from hotnas_torch.search.bayesian.hotnas import HOTNAS
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
+from hotnas_torch.search.bayesian.pools import BredPool, EncodingPool, MutantPool, Pool
 from hotnas_torch.search.bayesian.random_pool import RandomPool
+from hotnas_torch.search.bayesian.recipe import SearchSettings
+from hotnas_torch.search.bayesian.search import BayesianSearch
+from hotnas_torch.search.bayesian.surrogates import (
+    DistanceSurrogate,
+    EnsembleSurrogate,
+    FeatureSurrogate,
+    HOTNNSurrogate,
+    Surrogate,
+    WeisfeilerLehmanSurrogate,
+)
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
 from hotnas_torch.search.direct.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
@@ -39,24 +62,41 @@ __all__ = [
     "Acquisition",
     "AcquisitionInputs",
     "BOEdit",
+    "Batch",
     "BayesianSearch",
+    "Believer",
+    "BredPool",
+    "Choice",
+    "Determinantal",
     "DirichletTrustRegion",
-    "DistanceSearch",
+    "DistanceSurrogate",
     "EncodedBO",
+    "EncodingPool",
+    "EnsembleSurrogate",
+    "FeatureSurrogate",
+    "HOTNNSurrogate",
     "LocalSearch",
     "LogEI",
+    "MutantPool",
     "MutationSearch",
     "Observation",
     "Outcome",
+    "PendingAware",
+    "Pool",
+    "RandomChoice",
     "RandomPool",
     "RandomSearch",
     "RegularizedEvolution",
     "SamplerSearch",
     "SearchResult",
+    "SearchSettings",
     "Storage",
     "Strategy",
+    "Surrogate",
+    "ThompsonSampling",
     "TreeSearch",
     "Trial",
+    "WeisfeilerLehmanSurrogate",
     "run",
     "sample_kdpp",
 ]

@@ -1,7 +1,5 @@
 """The state of a generator as JSON, and BoTorch's randomness from a generator."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
@@ -15,21 +13,22 @@ __all__ = ["check_generator", "decode_state", "describe_state", "draw_seed", "se
 
 
 def check_generator(generator: torch.Generator | None) -> torch.Generator:
-    """Returns the generator if it is one.
+    """Return the generator if it is one.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is something else.
+        ValueError: It is missing.
     """
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, got {generator!r}: randomness comes from the "
-            "caller only (pass generator=torch.Generator().manual_seed(0))."
-        )
-    return generator
+    if isinstance(generator, torch.Generator):
+        return generator
+    remedy = "(pass generator=torch.Generator().manual_seed(0))"
+    if generator is None:
+        raise ValueError(f"generator must be given: randomness comes from the caller only {remedy}")
+    raise TypeError(f"generator must be a torch.Generator; got {generator!r} {remedy}")
 
 
 def describe_state(generator: torch.Generator) -> dict[str, str]:
-    """Returns the state of a generator, ready for ``json.dumps``."""
+    """Return the state of a generator, ready for `json.dumps`."""
     return {
         "device": generator.device.type,
         "state": base64.b64encode(generator.get_state().numpy().tobytes()).decode(),
@@ -37,7 +36,7 @@ def describe_state(generator: torch.Generator) -> dict[str, str]:
 
 
 def decode_state(described: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    """Returns what to give to ``generator.set_state``.
+    """Return what to give to `generator.set_state`.
 
     Raises:
         ValueError: The description is damaged, or of a generator on another device.
@@ -46,22 +45,24 @@ def decode_state(described: Mapping[str, Any], generator: torch.Generator) -> Te
         device = str(described["device"])
         state = base64.b64decode(described["state"], validate=True)
     except (KeyError, TypeError, binascii.Error) as error:
-        raise ValueError(f"state is incomplete or damaged: its generator, {error!r}.") from error
+        raise ValueError(
+            f"state must be one that state_dict returned; got a damaged generator: {error!r}"
+        ) from error
     if device != generator.device.type:
         raise ValueError(
-            f"state belongs to a generator on {device!r}, this one is on {generator.device.type!r}."
+            f"state belongs to a generator on {device!r}, this one is on {generator.device.type!r}"
         )
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
-def draw_seed(generator: torch.Generator) -> int:
-    """Draws a seed for somebody else's random numbers."""
-    return int(torch.randint(2**31, (), generator=generator, device=generator.device))
+def draw_seed(generator: torch.Generator, *, below: int = 2**31) -> int:
+    """Draw a seed for somebody else's random numbers."""
+    return int(torch.randint(below, (), generator=generator, device=generator.device))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global state, from which BoTorch's samplers draw, and puts it back afterwards."""
+    """Seed the global state, from which BoTorch's samplers draw, and put it back afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -111,7 +111,7 @@ def test_only_complete_seeds_count():
     assert summarize(given).num_seeds == 5
     with pytest.raises(ValueError, match="at least one seed"):
         summarize([record("nasbench_macro", m, seed, [2.0]) for seed, m in enumerate("ab")])
-    with pytest.raises(ValueError, match=r"evaluations must lie in \[1, 4\], got 9"):
+    with pytest.raises(ValueError, match=r"evaluations must lie in \[1, 4\]; got 9"):
         summarize(given, evaluations=9)
 
 

@@ -104,7 +104,7 @@ def test_rows_outside_the_cube_are_named(samples, X):
         samples(X)
     with pytest.raises(ValueError, match="X must have 8 columns, top N"):
         samples(X[:, :7])
-    with pytest.raises(TypeError, match="space must be a UnitCube"):
+    with pytest.raises(TypeError, match="space must be a ThetaSpace or FlatThetaSpace"):
         GeneratorSamples(HNAG(), "cube")
     with pytest.raises(ValueError, match="size must be at least 1"):
         GeneratorSamples(HNAG(), SPACE, size=0)

@@ -113,7 +113,6 @@ def test_counts_of_numpy_and_torch_become_ints():
         ("HOTNAS", "model_options", {"distribution": "x"}, ValueError, "cannot be used"),
         ("HOTNAS", "model_options", {"lam_prior": object()}, TypeError, "ready for json.dumps"),
         ("HOTNAS", "model_options", [("eta", 0.3)], TypeError, "must be a mapping"),
-        ("RandomPool", "model_options", {"etta": 0.3}, TypeError, "did you mean 'eta'?"),
         ("BANANAS", "model_options", {"widht": 3}, TypeError, "did you mean 'width'?"),
         (
             "BANANAS",
@@ -154,14 +153,14 @@ def test_settings_that_are_handed_on_are_checked_at_once(name, argument, options
     [
         ("HOTNAS", {"preset": ["paper"]}, ValueError, "preset must be one of"),
         ("HOTNAS", {"preset": None}, ValueError, "preset must be one of"),
-        ("HOTNAS", {"model": 3}, TypeError, "model must be callable or None, got 3"),
-        ("HOTNAS", {"transform": 0}, ValueError, "transform must be 'none' or 'log', got 0"),
+        ("HOTNAS", {"model": 3}, TypeError, "model must be callable or None; got 3"),
+        ("HOTNAS", {"transform": 0}, ValueError, "transform must be 'none' or 'log'; got 0"),
         ("HOTNAS", {"acquisition": ["ucb"]}, TypeError, "acquisition must be a str or a callable"),
         ("NASBOWL", {"levels": "12"}, TypeError, "levels must be a sequence of int"),
         ("NASBOWL", {"levels": [1, 0.5]}, TypeError, r"levels\[1\] must be an integer.*; got 0.5"),
         ("TreeSearch", {"temperature": 0.1}, TypeError, "temperature must be two numbers"),
         ("TreeSearch", {"temperature": ("a", 1)}, TypeError, r"temperature\[0\] must be a number"),
-        ("TreeSearch", {"rewards": 3}, TypeError, "rewards must be callable, got 3"),
+        ("TreeSearch", {"rewards": 3}, TypeError, "rewards must be callable[,;] got 3"),
         (
             "Hyperband",
             {"num_brackets": 1.5},
@@ -199,6 +198,32 @@ def test_other_settings_are_checked(name, settings, kind, message):
 def test_settings_of_what_strategies_are_made_of_are_checked(build, kind, message):
     with pytest.raises(kind, match=message):
         build()
+
+
+LACKING = {
+    "RandomPool": ("acquisition", "transform", "pending", "learn_from", "model_options", "model"),
+    "NASBOT": ("num_parents", "random_fraction", "batches", "levels"),
+    "BOTW": ("max_pool_size", "learn_from", "model"),
+    "BOEdit": ("batches", "max_pool_size", "encoding"),
+    "NASBOWL": ("pending", "refit_every", "distance_options"),
+    "BANANAS": ("pending", "refit_every", "preset"),
+    "EncodedBO": ("pending", "model_options", "refit_every"),
+    "ANASODBO": ("pool_size", "num_parents", "random_fraction", "pending", "encodings"),
+    "HOTNAS": ("refit_every", "batches", "distance_options", "num_candidates"),
+    "BayesianSearch": ("pool_size", "pending", "random_fraction"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [(name, setting) for name, lacks in LACKING.items() for setting in lacks]
+)
+def test_a_setting_of_another_method_does_not_exist(name, setting):
+    own = {"surrogate": search.HOTNNSurrogate()} if name == "BayesianSearch" else {}
+    with pytest.raises(TypeError, match=f"{name} has no setting {setting!r}.*it knows"):
+        make(name, **own, **{setting: 1})
+    # Parts, the fitted model and pending networks are attributes of every search with a model.
+    if setting not in ("acquisition", "transform", "model", "pending"):
+        assert not hasattr(make(name, **own), setting)
 
 
 @pytest.mark.parametrize("name", ["HOTNAS", "LocalSearch", "MOBO", "BOHB"])

@@ -1,62 +1,46 @@
 """BO-TW: Bayesian optimisation with tree-Wasserstein distances, batches from a k-DPP."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from botorch.models.model import Model
-from torch import Tensor
 
-from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer
 from hotnas_torch.distances import TreeWasserstein
-from hotnas_torch.search.base import Observation
-from hotnas_torch.search.bayesian.acquisition import UCB, Acquisition
-from hotnas_torch.search.bayesian.base import believe
-from hotnas_torch.search.bayesian.distance_search import DistanceSearch, built
-from hotnas_torch.search.bayesian.kdpp import sample_kdpp
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.search.bayesian.acquisition import UCB
+from hotnas_torch.search.bayesian.batches import Determinantal
+from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings, distance_of
+from hotnas_torch.search.bayesian.surrogates import DistanceSurrogate
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["BOTW"]
 
 _BETA = 2.0 * math.log(100.0)
-# Added to the covariance that sets are drawn by, so that equal networks do not lower its rank.
-_JITTER = 1e-6
 
 
-class BOTW(DistanceSearch):
-    """BO-TW and, with ``grams=2``, BO-TW-2G.
+class BOTW(Recipe):
+    """BO-TW and, with `grams=2`, BO-TW-2G.
 
     A Gaussian process with the kernel exp(-W_op/l_1 - W_in/l_2 - W_out/l_3) of `TreeWasserstein`,
     all scales fitted by marginal likelihood; a pool of mutants of the best networks; the upper
-    confidence bound with beta = 2 ln 100, on the standard deviation.
-
-    For a batch, the networks are drawn together from the pool by a k-determinantal point process
-    with L = q_x q_x' k(x, x' | data), k(. | data) being the posterior covariance and q = exp(mean),
-    in units of the targets' standard deviation: good ones that differ. For networks that are
-    pending, the model is first told its own mean as if it had been observed.
+    confidence bound with beta = 2 ln 100, on the standard deviation; batches by `Determinantal`.
 
     Args:
         space: What is searched.
         generator: Source of all randomness.
         grams: 1 for operations, 2 for operations and consecutive pairs of them.
-        num_initial: Random networks at the start, >= 2.
-        acquisition: For single networks, as for `BayesianSearch`.
-        pool_size: Candidates per choice, >= 1.
-        num_parents: How many of the best networks are mutated, >= 1.
-        random_fraction: Share of the pool that is drawn at random, in [0, 1].
-        transform: As for `BayesianSearch`.
-        pending: As for `BayesianSearch`; for single networks.
         refit_every: Observations from one fit of the kernel to the next, >= 1.
-        batches: ``"kdpp"``: see above; ``"believer"``: one after the other, as `BayesianSearch`.
-        distance_options: Settings of `TreeWasserstein` ready for ``json.dumps``, such as
-            ``{"alpha": 0.05}``.
+        batches: `"kdpp"`: drawn together by a determinantal point process; `"believer"`: one after
+            the other.
+        distance_options: Settings of `TreeWasserstein` ready for `json.dumps`, such as
+            `{"alpha": 0.05}`.
+        **settings: Fields of `SearchSettings`, all of which it has; by default a pool of 100
+            mutants and none at random. `acquisition` and `pending` are for single networks.
 
     Raises:
-        TypeError, ValueError: An argument of the wrong kind or out of range.
+        TypeError, ValueError: A setting that is unknown, of the wrong kind or out of range.
 
     Reference: Nguyen, Le, Yamada and Osborne, Optimal Transport Kernels for Sequential and Parallel
         Neural Architecture Search, ICML 2021, Algorithms 1 and 2; settings as in its public code,
@@ -77,81 +61,40 @@ class BOTW(DistanceSearch):
 
     name = "bo_tw"
 
+    @takes(*CHOICE, *POOL, "pending")
     def __init__(
         self,
         space: SearchSpace,
         *,
         generator: torch.Generator | None,
         grams: Literal[1, 2] = 1,
-        num_initial: int = 10,
-        acquisition: Literal["log_ei", "ucb"] | Acquisition | None = None,
-        pool_size: int = 100,
-        num_parents: int = 10,
-        random_fraction: float = 0.0,
-        transform: Literal["none", "log"] = "log",
-        pending: Literal["believer", "acquisition"] = "believer",
         refit_every: int = 1,
         batches: Literal["kdpp", "believer"] = "kdpp",
         distance_options: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         if batches not in ("kdpp", "believer"):
-            raise ValueError(f"batches must be 'kdpp' or 'believer', got {batches!r}.")
-        self.grams = integer("grams", grams)
-        self.batches: Literal["kdpp", "believer"] = batches
-        if self.grams not in (1, 2):
-            raise ValueError(f"grams must be 1 or 2, got {self.grams}.")
-        distance, self.distance_options = built(
-            TreeWasserstein, space, distance_options, grams=self.grams
+            raise ValueError(f"batches must be 'kdpp' or 'believer'; got {batches!r}")
+        num_grams = integer("grams", grams)
+        if num_grams not in (1, 2):
+            raise ValueError(f"grams must be 1 or 2; got {grams}")
+        self.distance, options = distance_of(
+            TreeWasserstein, space, distance_options, grams=num_grams
         )
+        surrogate = DistanceSurrogate(self.distance, refit_every)
+        if settings.get("acquisition") is None:
+            settings["acquisition"] = UCB(_BETA)
+        common = SearchSettings(**({"pool_size": 100, "random_fraction": 0.0} | settings))
         super().__init__(
             space,
-            distance,
+            common,
+            surrogate,
             generator=generator,
-            num_initial=num_initial,
-            acquisition=UCB(_BETA) if acquisition is None else acquisition,
-            pool_size=pool_size,
-            num_parents=num_parents,
-            random_fraction=random_fraction,
-            transform=transform,
-            pending=pending,
-            refit_every=refit_every,
+            batch=Determinantal(common.rule()) if batches == "kdpp" else common.rule(),
+            record={
+                "refit_every": surrogate.refit_every,
+                "grams": num_grams,
+                "batches": batches,
+                "distance_options": options,
+            },
         )
-
-    def settings(self) -> dict[str, Any]:
-        """Returns all settings."""
-        return super().settings() | {
-            "grams": self.grams,
-            "batches": self.batches,
-            "distance_options": self.distance_options,
-        }
-
-    def _choose(
-        self, num: int, observed: list[Observation], proposed: list[Network], taken: set[str]
-    ) -> list[Network]:
-        if num == 1 or self.batches == "believer":
-            return super()._choose(num, observed, proposed, taken)
-        X = self.space.encode([found.network for found in observed])
-        Y = self._targets(observed)
-        model: Model = self._fit_explained(X, Y)
-        self.model = model
-        awaited = self.space.encode([*self._pending.values(), *proposed])
-        if len(awaited):
-            model = believe(model, awaited)
-        pool = self._pool(max(self.pool_size, num), observed, set(taken))
-        if len(pool) <= num:
-            return pool
-        matrix = _quality_and_diversity(model, self.space.encode(pool), Y)
-        return [pool[place] for place in sample_kdpp(matrix, num, generator=self._generator)]
-
-
-def _quality_and_diversity(model: Model, rows: Tensor, Y: Tensor) -> Tensor:
-    """L of the candidates, (N, N): posterior covariance times the qualities of both."""
-    with torch.no_grad():
-        posterior: Any = model.posterior(rows)
-        mean: Tensor = posterior.mean.squeeze(-1)
-        covariance: Tensor = posterior.distribution.covariance_matrix
-    spread = Y.std()
-    quality = torch.exp((mean - mean.max()) / spread)
-    covariance = covariance / spread**2
-    covariance = covariance + _JITTER * torch.eye(len(rows), dtype=covariance.dtype)
-    return quality[:, None] * quality * covariance

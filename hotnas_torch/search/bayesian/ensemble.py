@@ -1,10 +1,10 @@
 """An ensemble of small neural networks as a BoTorch model, all trained in one computation."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from botorch.models.ensemble import EnsembleModel
@@ -13,12 +13,51 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, number
 from hotnas_torch.gp import NetworkFeatures
+from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["MLPEnsemble"]
+__all__ = ["EnsembleSettings", "MLPEnsemble"]
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weights (s, fan-in, fan-out) and biases (s, 1, fan-out) of each layer of s networks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleSettings:
+    """Size and training of an ensemble.
+
+    Attributes:
+        num_members: Networks s, >= 2.
+        num_layers: Hidden layers, >= 1.
+        width: Units per hidden layer, >= 1.
+        epochs: Passes over the data, >= 0.
+        batch_size: Examples per step, >= 1.
+        learning_rate: Of Adam, with decays 0.9 and 0.99, > 0.
+
+    Raises:
+        TypeError, ValueError: A setting of the wrong kind or out of range.
+    """
+
+    num_members: int = 5
+    num_layers: int = 10
+    width: int = 20
+    epochs: int = 150
+    batch_size: int = 32
+    learning_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("num_members", 2),
+            ("num_layers", 1),
+            ("width", 1),
+            ("epochs", 0),
+            ("batch_size", 1),
+        ):
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
+        rate = number("learning_rate", self.learning_rate)
+        if not 0.0 < rate < math.inf:
+            raise ValueError(f"learning_rate must be > 0 and finite; got {rate}")
+        object.__setattr__(self, "learning_rate", rate)
 
 
 class MLPEnsemble(EnsembleModel):
@@ -34,17 +73,12 @@ class MLPEnsemble(EnsembleModel):
         space: Search space of the rows.
         encoding: Maps N networks to inputs (N, P).
         generator: Source of initial weights and orders of batches.
-        num_members: Networks s, >= 2.
-        num_layers: Hidden layers, >= 1.
-        width: Units per hidden layer, >= 1.
-        epochs: Passes over the data, >= 0.
-        batch_size: Examples per step, >= 1.
-        learning_rate: Of Adam, with decays 0.9 and 0.99, > 0.
+        **settings: Fields of `EnsembleSettings`.
 
     Raises:
-        ValueError: Shapes do not fit, or a number is out of range.
+        TypeError, ValueError: Shapes do not fit, or a setting is unknown or out of range.
 
-    Complexity: ``epochs`` * n / ``batch_size`` steps, each of 3 products of a (batch_size, fan-in)
+    Complexity: `epochs` * n / `batch_size` steps, each of 3 products of a (batch_size, fan-in)
         and a (fan-in, fan-out) matrix per layer and member. Inputs that are 0 throughout the
         training data cost nothing.
 
@@ -64,6 +98,7 @@ class MLPEnsemble(EnsembleModel):
         torch.Size([3, 1])
     """
 
+    @takes(*(field.name for field in fields(EnsembleSettings)))
     def __init__(
         self,
         train_X: Tensor,
@@ -72,12 +107,7 @@ class MLPEnsemble(EnsembleModel):
         space: SearchSpace,
         encoding: Callable[[Sequence[Network]], Tensor],
         generator: torch.Generator,
-        num_members: int = 5,
-        num_layers: int = 10,
-        width: int = 20,
-        epochs: int = 150,
-        batch_size: int = 32,
-        learning_rate: float = 0.01,
+        **settings: Any,
     ) -> None:
         super().__init__()
         if train_X.ndim != 2 or train_Y.shape != (len(train_X), 1):
@@ -85,29 +115,22 @@ class MLPEnsemble(EnsembleModel):
                 "train_X and train_Y must have shapes (n, d) and (n, 1); got"
                 f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
             )
-        num_members = integer("num_members", num_members, least=2)
-        num_layers = integer("num_layers", num_layers, least=1)
-        width = integer("width", width, least=1)
-        epochs = integer("epochs", epochs, least=0)
-        batch_size = integer("batch_size", batch_size, least=1)
-        learning_rate = number("learning_rate", learning_rate)
-        if not 0.0 < learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be > 0, got {learning_rate}.")
+        options = EnsembleSettings(**settings)
         self._num_outputs = 1
         self._features = NetworkFeatures(space, encoding)
         self._mean = train_Y.mean()
         spread = train_Y.std(correction=0)
         self._scale = torch.where(spread > 0.0, spread, 1.0)
         inputs = self._features.encoded(train_X).to(train_Y)
-        sizes = (inputs.shape[1], *(width,) * num_layers, 1)
-        layers = _initial(sizes, num_members, generator, train_Y)
+        sizes = (inputs.shape[1], *(options.width,) * options.num_layers, 1)
+        layers = _initial(sizes, options.num_members, generator, train_Y)
         self._layers = _trained(
             layers,
             inputs,
             ((train_Y - self._mean) / self._scale).squeeze(1),
-            orders=_orders(epochs, num_members, len(inputs), generator),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
+            orders=_orders(options.epochs, options.num_members, len(inputs), generator),
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
         )
 
     def forward(self, X: Tensor) -> Tensor:
@@ -147,7 +170,7 @@ def _trained(
     batch_size: int,
     learning_rate: float,
 ) -> Layers:
-    """Minimises the mean absolute error; inputs (n, P), targets (n,)."""
+    """Minimise the mean absolute error; inputs (n, P), targets (n,)."""
     # A weight whose input is always 0 gets no gradient and stays what it was.
     active = inputs.ne(0.0).any(0)
     (first, bias), *rest = layers

@@ -1,7 +1,5 @@
 """Sampling sets of a given size from a determinantal point process."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ _SMALLEST = 1e-14
 
 
 def sample_kdpp(matrix: Tensor, size: int, *, generator: torch.Generator) -> list[int]:
-    r"""Draws a set S of ``size`` items with probability proportional to det(L_S).
+    r"""Draw a set S of `size` items with probability proportional to det(L_S).
 
     Exact: eigenvectors are drawn first, by the elementary symmetric polynomials of the eigenvalues,
     then items from the projection that the drawn ones span.
@@ -23,10 +21,10 @@ def sample_kdpp(matrix: Tensor, size: int, *, generator: torch.Generator) -> lis
         generator: Source of randomness.
 
     Returns:
-        ``size`` different places, ascending.
+        `size` different places, ascending.
 
     Raises:
-        ValueError: ``matrix`` is not square or not finite, or its rank is below ``size``.
+        ValueError: `matrix` is not square or not finite, or its rank is below `size`.
 
     Complexity: O(N^3) for the eigenvalues, O(N size^3) for the draws.
 
@@ -40,9 +38,9 @@ def sample_kdpp(matrix: Tensor, size: int, *, generator: torch.Generator) -> lis
         True
     """
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"matrix must be square, got shape {tuple(matrix.shape)}.")
+        raise ValueError(f"matrix must be square; got shape {tuple(matrix.shape)}")
     if not bool(torch.isfinite(matrix).all()):
-        raise ValueError("matrix must be finite.")
+        raise ValueError("matrix must be finite")
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     top = eigenvalues[-1].clamp_min(torch.finfo(matrix.dtype).tiny) if len(matrix) else 1.0
     # Only ratios matter, and products of many numbers should stay near 1.
@@ -50,7 +48,7 @@ def sample_kdpp(matrix: Tensor, size: int, *, generator: torch.Generator) -> lis
     shares = torch.where(shares > _SMALLEST, shares, 0.0)
     rank = int((shares > 0).sum())
     if not 0 <= size <= rank:
-        raise ValueError(f"size must be between 0 and the rank of matrix, {rank}, got {size}.")
+        raise ValueError(f"size must be between 0 and the rank of matrix, {rank}; got {size}")
     chosen = _draw_vectors(shares.tolist(), size, generator)
     return sorted(_draw_items(vectors[:, chosen], generator))
 
@@ -60,7 +58,7 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def _draw_vectors(shares: list[float], size: int, generator: torch.Generator) -> list[int]:
-    """Draws ``size`` eigenvectors with probability proportional to the product of their values."""
+    """Draw `size` eigenvectors with probability proportional to the product of their values."""
     # polynomials[n][k]: sum over subsets of k of the first n values of their products.
     polynomials = [[1.0] + [0.0] * size]
     for share in shares:
@@ -78,7 +76,7 @@ def _draw_vectors(shares: list[float], size: int, generator: torch.Generator) ->
 
 
 def _draw_items(basis: Tensor, generator: torch.Generator) -> list[int]:
-    """Draws one item per column from the projection onto orthonormal columns (N, k)."""
+    """Draw one item per column from the projection onto orthonormal columns (N, k)."""
     items: list[int] = []
     while basis.shape[1]:
         weights = basis.square().sum(1)

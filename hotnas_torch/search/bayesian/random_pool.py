@@ -1,21 +1,38 @@
 """HOTNAS without its model."""
 
-from __future__ import annotations
+from typing import Any
 
 import torch
 
-from hotnas_torch.arch import Network
-from hotnas_torch.search.base import Observation
-from hotnas_torch.search.bayesian.hotnas import HOTNAS
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.search.bayesian.batches import RandomChoice
+from hotnas_torch.search.bayesian.recipe import POOL, Recipe, SearchSettings
+from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["RandomPool"]
 
+# In records since there are any, of what HOTNAS has and this has not.
+_RECORD = {
+    "acquisition": "LogEI()",
+    "transform": "log",
+    "pending": "believer",
+    "learn_from": 50,
+    "model_options": {},
+    "model": None,
+}
 
-class RandomPool(HOTNAS):
+
+class RandomPool(Recipe):
     """HOTNAS without its model: the pool is the same, what is taken from it is left to chance.
 
-    Arguments and errors as for :class:`HOTNAS`; those of the model and the acquisition function
-    have no effect.
+    Args:
+        space: What is searched.
+        generator: Source of all randomness.
+        **settings: Of `SearchSettings`: `num_initial`, `pool_size`, `num_parents`,
+            `random_fraction`.
+
+    Raises:
+        TypeError, ValueError: A setting that is unknown, of the wrong kind or out of range.
 
     Example:
         >>> import hotnas_torch as ht
@@ -31,10 +48,20 @@ class RandomPool(HOTNAS):
 
     name = "random_pool"
 
-    def _choose(
-        self, num: int, observed: list[Observation], proposed: list[Network], taken: set[str]
-    ) -> list[Network]:
-        del proposed
-        pool = self._pool(max(self.pool_size, num), observed, set(taken))
-        order = torch.randperm(len(pool), generator=self._generator, device=self._generator.device)
-        return [pool[place] for place in order[:num].tolist()]
+    @takes("num_initial", *POOL)
+    def __init__(
+        self, space: SearchSpace, *, generator: torch.Generator | None, **settings: Any
+    ) -> None:
+        super().__init__(
+            space,
+            SearchSettings(**settings),
+            None,
+            generator=generator,
+            batch=RandomChoice(),
+            record={},
+        )
+        del self._record["acquisition"], self._record["transform"], self._record["batches"]
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings, and constants that its records have always held."""
+        return self._record | _RECORD

@@ -1,7 +1,5 @@
 """What a model is fitted to: values so that a few wild ones do not hide what the others say."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -29,7 +27,7 @@ _DOUBT = 2.5
 def targets(
     values: Tensor, *, transform: Literal["none", "log"] = "none", num_reference: int | None = None
 ) -> Tensor:
-    """Returns what a model is to maximise: negated values with bounded tails.
+    """Return what a model is to maximise: negated values with bounded tails.
 
     A search asks where values are good; how bad the bad ones are, it need not know. With the
     distance s from the median to the best tenth, values above median + 6 s are moved there, be it a
@@ -38,7 +36,7 @@ def targets(
 
     Args:
         values: (n,) float64, finite, smaller is better.
-        transform: ``"log"`` takes logarithms first, when all values are positive.
+        transform: `"log"` takes logarithms first, when all values are positive.
         num_reference: How many of the first values decide on median and s; None takes all.
 
     Returns:

@@ -1,7 +1,5 @@
 """How closely a search keeps to the best encoding so far."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +15,15 @@ class DirichletTrustRegion:
     r"""Width of the distribution from which candidate encodings are drawn.
 
     Candidates are Dirichlet with parameters alpha_i = k beta p*_i + 1 around the best encoding p*.
-    After ``successes`` successive batches that improve the best value, beta is halved, which
-    widens the distribution; after ``failures`` successive ones that do not, it is doubled. Halved
-    below ``smallest``, it becomes 0, the uniform distribution. Doubling 0 would never leave it, so
-    from there a failure leads to ``smallest``.
+    After `successes` successive batches that improve the best value, beta is halved, which
+    widens the distribution; after `failures` successive ones that do not, it is doubled. Halved
+    below `smallest`, it becomes 0, the uniform distribution. Doubling 0 would never leave it, so
+    from there a failure leads to `smallest`.
 
     Args:
-        start: beta at the start, in [0, ``largest``].
+        start: beta at the start, in [0, `largest`].
         smallest: Smallest positive beta, > 0.
-        largest: beta_max, >= ``smallest``; 2 is the paper's for its biased random search.
+        largest: beta_max, >= `smallest`; 2 is the paper's for its biased random search.
         successes: Batches in a row that widen, >= 1.
         failures: Batches in a row that narrow, >= 1.
         batch: Evaluations that are counted as one, >= 1.
@@ -66,10 +64,10 @@ class DirichletTrustRegion:
             ("threshold", 0.0 <= self.threshold < math.inf, "finite and >= 0"),
         ):
             if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
     def beta(self, values: Sequence[float], *, num_initial: int) -> float:
-        """Returns beta after some evaluations.
+        """Return beta after some evaluations.
 
         Args:
             values: All values in order, smaller is better; NaN for a failed evaluation.
@@ -92,13 +90,13 @@ class DirichletTrustRegion:
         return beta
 
     def wider(self, beta: float) -> float:
-        """Returns half of beta, or 0 where that is too small."""
+        """Return half of beta, or 0 where that is too small."""
         return beta / 2.0 if beta / 2.0 >= self.smallest else 0.0
 
     def narrower(self, beta: float) -> float:
-        """Returns twice beta, within its range."""
+        """Return twice beta, within its range."""
         return min(max(2.0 * beta, self.smallest), self.largest)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings, ready for ``json.dumps``."""
+        """Return the settings, ready for `json.dumps`."""
         return asdict(self)

@@ -1,7 +1,5 @@
 """Local search first over operation distributions, then over architectures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +11,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
+from hotnas_torch.search.draws import EncodingDraws
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]
@@ -22,11 +21,11 @@ class ANASODLocalSearch(EncodingStrategy):
     """Hill climbing over encodings; at an optimum of these, over networks from there on.
 
     An encoding has the value of the first network that was evaluated of it. The walk begins at the
-    best of ``num_initial`` random encodings and moves over the grid, where two encodings are
+    best of `num_initial` random encodings and moves over the grid, where two encodings are
     neighbours if they exchange one operation for another. Where none of them is strictly better, it
     goes on from the network that gave the best encoding its value, to networks one edit away; and
-    where that ends, too, from another random encoding. What was told unasked counts as if it had
-    been asked for. A batch that is larger than what is left of a neighbourhood is filled with
+    where that ends, too, from another random encoding. What was observed unasked counts as if it
+    had been asked for. A batch that is larger than what is left of a neighbourhood is filled with
     networks of random encodings.
 
     Args:
@@ -35,10 +34,10 @@ class ANASODLocalSearch(EncodingStrategy):
         num_initial: Random encodings at the start, >= 1.
         full_neighborhood: Evaluate all neighbours before moving to the best of them; otherwise the
             first that is better becomes the centre, as in
-            :class:`~hotnas_torch.search.LocalSearch`.
+            `LocalSearch`.
 
     Raises:
-        ValueError: ``num_initial`` is below 1, or the space has no operation encoding.
+        ValueError: `num_initial` is below 1, or the space has no operation encoding.
 
     Reference: Wan et al., ANASOD, CVPR 2022, Algorithm 3. It prints "while y_i <= y_(i-1)", which
         may walk in circles among equals, and draws another network of the best encoding between
@@ -69,25 +68,25 @@ class ANASODLocalSearch(EncodingStrategy):
         super().__init__(space, generator=generator)
         self.num_initial = integer("num_initial", num_initial, least=1)
         self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
-        self._levels: tuple[_Level, ...] = (_Encodings(self), _Networks(space))
+        self._levels: tuple[_Level, ...] = (_Encodings(self._draws), _Networks(space))
         self._begin()
 
     def settings(self) -> dict[str, Any]:
-        """Returns the number of random encodings at the start and when the walk moves."""
+        """Return the number of random encodings at the start and when the walk moves."""
         return {"num_initial": self.num_initial, "full_neighborhood": self.full_neighborhood}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken, see :class:`Strategy`."""
+        """Continue where `state_dict` was taken, see `Strategy`."""
         super().load_state_dict(state)
         self._begin()
 
     @property
     def center(self) -> Observation | None:
-        """Where the walk stands after all that was told; None where it is about to begin."""
+        """Where the walk stands after all that was observed; None where it is about to begin."""
         self._replay()
         return None if self._place is None else self._place.center
 
-    # --- the walk, replayed from what was told ----------------------------------------------------
+    # --- the walk, replayed from what was observed ------------------------------------------------
 
     def _begin(self) -> None:
         self._place: _Place | None = None
@@ -96,8 +95,8 @@ class ANASODLocalSearch(EncodingStrategy):
         self._known: list[dict[Hashable, Observation]] = [{} for _ in self._levels]
 
     def _replay(self) -> None:
-        """Walks on with what was told since the last time, one by one, in the order of telling."""
-        for found in list(self._told.values())[self._num_replayed :]:
+        """Walk on with what was observed since the last time, one by one, in order."""
+        for found in list(self._observed.values())[self._num_replayed :]:
             self._num_replayed += 1
             found = found._replace(value=math.inf if math.isnan(found.value) else found.value)
             for level, known in zip(self._levels, self._known, strict=True):
@@ -110,11 +109,11 @@ class ANASODLocalSearch(EncodingStrategy):
                 self._place = self._at(0, found)
             self._move()
 
-    def _at(self, level: int, center: Observation) -> _Place:
+    def _at(self, level: int, center: Observation) -> "_Place":
         return _Place(level, center, self._levels[level].neighbors(center.network))
 
     def _move(self) -> None:
-        """Moves as far as what is known around the centre says."""
+        """Move as far as what is known around the centre says."""
         while self._place is not None:
             level, center, around = self._place
             known = [self._known[level][point] for point in around if point in self._known[level]]
@@ -140,7 +139,7 @@ class ANASODLocalSearch(EncodingStrategy):
             proposed += self._around(num - len(proposed), self._place, taken)
         return proposed + self._sample_unseen(num - len(proposed), taken)
 
-    def _around(self, num: int, place: _Place, taken: set[str]) -> list[Network]:
+    def _around(self, num: int, place: "_Place", taken: set[str]) -> list[Network]:
         level = self._levels[place.level]
         seen = self._known[place.level].keys() | {
             level.point(net) for net in self._pending.values()
@@ -167,24 +166,24 @@ class _Level(Protocol):
     """What a walk takes for one point, and for a neighbour of it."""
 
     def point(self, net: Network) -> Hashable:
-        """Returns the point that a network stands for."""
+        """Return the point that a network stands for."""
         ...
 
     def neighbors(self, net: Network) -> Mapping[Hashable, Any]:
-        """Returns the points around a network's, each with what :meth:`networks` needs."""
+        """Return the points around a network's, each with what `networks` needs."""
         ...
 
     def networks(self, entry: Any, taken: set[str]) -> list[Network]:
-        """Returns a network of a point that is not in ``taken``, adding its key; or none."""
+        """Return a network of a point that is not in `taken`, adding its key; or none."""
         ...
 
 
 class _Encodings:
     """Points are encodings, neighbours exchange one operation for another."""
 
-    def __init__(self, strategy: EncodingStrategy) -> None:
-        self._strategy = strategy
-        self._encoding = strategy.encoding
+    def __init__(self, draws: EncodingDraws) -> None:
+        self._draws = draws
+        self._encoding = draws.encoding
 
     def point(self, net: Network) -> Hashable:
         return self._encoding.key(self._encoding.snap(self._encoding.encode([net]))[0])
@@ -194,7 +193,7 @@ class _Encodings:
         return {self._encoding.key(point): point for point in self._encoding.neighbors(own)}
 
     def networks(self, entry: Tensor, taken: set[str]) -> list[Network]:
-        return self._strategy._decode_unseen(entry[None], taken)
+        return self._draws.decode(entry[None], taken)
 
 
 class _Networks:

@@ -1,7 +1,5 @@
 """Random search over operation distributions, flat or biased towards the best so far."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -19,19 +17,19 @@ _DRAWS = 64
 
 
 class ANASODRandomSearch(EncodingStrategy):
-    r"""Draws encodings from a Dirichlet distribution and evaluates a network of each.
+    r"""Draw encodings from a Dirichlet distribution and evaluate a network of each.
 
     .. math:: \tilde p_{t+1} \sim \mathrm{Dir}(\alpha), \quad
         \alpha_i = k \beta_t \tilde p^*_i + 1, \quad \beta_t = \beta_{max} \min(t / T, 1)
 
-    with the encoding p* of the best network so far, which is the mode. With ``bias`` 0 the
+    with the encoding p* of the best network so far, which is the mode. With `bias` 0 the
     distribution stays flat.
 
     Args:
         space: What is searched.
         generator: Source of all randomness.
         bias: beta_max >= 0; the paper's biased random search has 2.
-        budget: T >= 1, the number of evaluations after which the bias has grown to ``bias``.
+        budget: T >= 1, the number of evaluations after which the bias has grown to `bias`.
 
     Raises:
         ValueError: An argument out of range.
@@ -62,16 +60,16 @@ class ANASODRandomSearch(EncodingStrategy):
         super().__init__(space, generator=generator)
         bias = number("bias", bias)
         if not 0.0 <= bias < math.inf:
-            raise ValueError(f"bias must be finite and >= 0, got {bias}.")
+            raise ValueError(f"bias must be finite and >= 0; got {bias}")
         self.bias = bias
         self.budget = integer("budget", budget, least=1)
 
     def settings(self) -> dict[str, Any]:
-        """Returns bias and budget."""
+        """Return bias and budget."""
         return {"bias": self.bias, "budget": self.budget}
 
     def concentration(self, step: int) -> Tensor:
-        """Returns the Dirichlet parameters after ``step`` evaluations, (k,) float64."""
+        """Return the Dirichlet parameters after `step` evaluations, (k,) float64."""
         k = self.encoding.num_operations
         center = self.best_encoding
         if center is None:
@@ -88,7 +86,7 @@ class ANASODRandomSearch(EncodingStrategy):
                 point = self.encoding.draw(
                     1, generator=self._generator, concentration=concentration
                 )
-                if found := self._decode_unseen(point, taken, draws=1):
+                if found := self._draws.decode(point, taken, draws=1):
                     break
             proposed += found or self._sample_unseen(1, taken)
         return proposed

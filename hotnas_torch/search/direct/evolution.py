@@ -1,7 +1,5 @@
 """Regularised evolution: mutate the winner of a tournament, retire the oldest."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -15,10 +13,10 @@ __all__ = ["RegularizedEvolution"]
 
 
 class RegularizedEvolution(Strategy):
-    """Aging evolution: the population is the networks that were told last.
+    """Aging evolution: the population is the networks that were observed last.
 
-    The first ``population`` networks are random. Each one after that is a mutant of the best of
-    ``tournament`` members drawn from the population with replacement. Failed evaluations never
+    The first `population` networks are random. Each one after that is a mutant of the best of
+    `tournament` members drawn from the population with replacement. Failed evaluations never
     enter the population.
 
     Args:
@@ -62,7 +60,7 @@ class RegularizedEvolution(Strategy):
         self.tournament = integer("tournament", tournament, least=1)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the sizes of population and tournament."""
+        """Return the sizes of population and tournament."""
         return {"population": self.population, "tournament": self.tournament}
 
     def _propose(self, num: int) -> list[Network]:

@@ -1,7 +1,5 @@
 """Local search: move to a better neighbour until there is none, then start again."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -18,11 +16,11 @@ __all__ = ["LocalSearch"]
 class LocalSearch(Strategy):
     """Hill climbing over all networks one edit away, restarted at every local minimum.
 
-    A climb starts at the best of ``num_initial`` random networks. The neighbours of its centre are
+    A climb starts at the best of `num_initial` random networks. The neighbours of its centre are
     evaluated in random order; the first one that is better becomes the centre. When every
     neighbour has been seen and none is better, the next climb starts with new random networks.
 
-    Everything that was told since a climb began belongs to it, also networks that were not asked
+    Everything observed since a climb began belongs to it, also networks that were not asked
     for. A batch that is larger than what is left of the neighbourhood is filled with random
     networks.
 
@@ -33,7 +31,7 @@ class LocalSearch(Strategy):
         full_neighborhood: Evaluate all neighbours before moving to the best of them.
 
     Raises:
-        ValueError: ``num_initial`` is below 1.
+        ValueError: `num_initial` is below 1.
 
     Complexity: one list of neighbours per centre.
 
@@ -68,7 +66,7 @@ class LocalSearch(Strategy):
         self._neighborhoods: dict[str, dict[str, Network]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Returns the number of initial networks and when a climb moves."""
+        """Return the number of initial networks and when a climb moves."""
         return {"num_initial": self.num_initial, "full_neighborhood": self.full_neighborhood}
 
     def _propose(self, num: int) -> list[Network]:
@@ -84,13 +82,13 @@ class LocalSearch(Strategy):
         return proposed + self._sample_unseen(num - len(proposed), taken)
 
     def _centre(self) -> Observation | None:
-        """Follows the climbs through everything told; None while one collects its start."""
+        """Follow the climbs through everything observed; None while one collects its start."""
         centre: Observation | None = None
         best: Observation | None = None
         left: set[str] = set()
         seen: set[str] = set()
         length = 0
-        for key, found in self._told.items():
+        for key, found in self._observed.items():
             seen.add(key)
             left.discard(key)
             length += 1
@@ -106,7 +104,7 @@ class LocalSearch(Strategy):
         return centre
 
     def _neighborhood(self, net: Network) -> dict[str, Network]:
-        """Returns the neighbours of a network by their keys."""
+        """Return the neighbours of a network by their keys."""
         key = self.space.key(net)
         if key not in self._neighborhoods:
             around = self.space.neighbors(net)

@@ -1,7 +1,5 @@
 """Mutation of the best networks, without a model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -15,10 +13,10 @@ __all__ = ["MutationSearch"]
 
 
 class MutationSearch(Strategy):
-    """Mutates the best networks, without a model and without a pool.
+    """Mutate the best networks, without a model and without a pool.
 
-    The first ``num_initial`` networks are random. Each one after that is an unseen mutant of one of
-    the ``num_parents`` best, drawn at random.
+    The first `num_initial` networks are random. Each one after that is an unseen mutant of one of
+    the `num_parents` best, drawn at random.
 
     Args:
         space: What is searched.
@@ -59,7 +57,7 @@ class MutationSearch(Strategy):
         self.num_parents = integer("num_parents", num_parents, least=1)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the numbers of initial networks and of parents."""
+        """Return the numbers of initial networks and of parents."""
         return {"num_initial": self.num_initial, "num_parents": self.num_parents}
 
     def _propose(self, num: int) -> list[Network]:

@@ -1,7 +1,5 @@
 """Random search: the baseline of every comparison."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hotnas_torch.arch import Network
@@ -11,9 +9,9 @@ __all__ = ["RandomSearch"]
 
 
 class RandomSearch(Strategy):
-    """Draws networks from the space at random, each at most once.
+    """Draw networks from the space at random, each at most once.
 
-    What is asked does not depend on what was told.
+    What is asked does not depend on what was observed.
 
     Args:
         space: What is searched.
@@ -34,7 +32,7 @@ class RandomSearch(Strategy):
     name = "random"
 
     def settings(self) -> dict[str, Any]:
-        """Returns no settings: there are none."""
+        """Return no settings: there are none."""
         return {}
 
     def _propose(self, num: int) -> list[Network]:

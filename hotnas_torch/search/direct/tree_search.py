@@ -1,7 +1,5 @@
 """Samplers of architectures as search strategies, tree search above all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +25,7 @@ from hotnas_torch.hierarchy import (
     prefix_distances,
     random_tree,
 )
-from hotnas_torch.search.base import Strategy
+from hotnas_torch.search.base import Strategy, check_space
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["SamplerSearch", "TreeSearch", "accuracy_rewards", "rank_rewards"]
@@ -38,7 +36,7 @@ _MAX_ARCHITECTURES = 20_000
 
 
 def rank_rewards(values: Tensor) -> Tensor:
-    """Returns the share of values that are worse, equal ones counted half; in [0, 1].
+    """Return the share of values that are worse, equal ones counted half; in [0, 1].
 
     Args:
         values: (n,), smaller is better.
@@ -54,7 +52,7 @@ def rank_rewards(values: Tensor) -> Tensor:
 
 
 def accuracy_rewards(values: Tensor) -> Tensor:
-    """Returns accuracies in [0, 1] of errors in percent, the rewards of the paper.
+    """Return accuracies in [0, 1] of errors in percent, the rewards of the paper.
 
     Args:
         values: (n,), errors in percent.
@@ -63,15 +61,15 @@ def accuracy_rewards(values: Tensor) -> Tensor:
 
 
 class SamplerSearch(Strategy):
-    """Proposes what a sampler draws, each network at most once.
+    """Propose what a sampler draws, each network at most once.
 
-    Networks that were proposed or told before are ruled out in the sampler itself, so that its
+    Networks that were proposed or observed before are ruled out in the sampler itself, so that its
     distribution is that of a draw repeated until something new comes; in a tree, branches that are
     used up are left out of every choice. The sampler's phases and temperature follow the share of
-    ``budget`` that was proposed or told; beyond the budget they stay at their end.
+    `budget` that was proposed or observed; beyond the budget they stay at their end.
 
-    Before each question the rewards of everything told so far are computed anew and told to the
-    sampler in the order of telling. Failed evaluations are told to nobody.
+    Before each question the rewards of everything observed so far are computed anew and given to
+    the sampler in the order of observing, without failed evaluations.
 
     Args:
         space: What is searched; its networks are the sampler's architectures 0..N-1 in the order in
@@ -79,16 +77,16 @@ class SamplerSearch(Strategy):
         sampler: What draws. It belongs to this strategy from here on.
         generator: Source of all randomness.
         budget: Number of evaluations that the schedule spans, >= 1.
-        rewards: Turns the (n,) values told so far, smaller is better, into (n,) rewards, larger is
-            better. Default: :func:`rank_rewards`, which needs no scale.
+        rewards: Turns the (n,) values observed so far, smaller is better, into (n,) rewards, larger
+            is better. Default: `rank_rewards`, which needs no scale.
 
     Attributes:
         sampler: As passed.
 
     Raises:
-        TypeError: ``sampler`` is no sampler.
+        TypeError: `sampler` is no sampler.
         ValueError: The space has another number of networks than the sampler has architectures, or
-            ``budget`` is below 1.
+            `budget` is below 1.
 
     Complexity: O(N) per proposal.
 
@@ -115,15 +113,15 @@ class SamplerSearch(Strategy):
     ) -> None:
         super().__init__(space, generator=generator)
         if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}.")
+            raise TypeError(f"sampler must be a Sampler; got {type(sampler).__name__}")
         budget = integer("budget", budget, least=1)
         if not callable(rewards):
-            raise TypeError(f"rewards must be callable, got {rewards!r}.")
+            raise TypeError(f"rewards must be callable; got {rewards!r}")
         self._nets = enumerated(space)
         if sampler.num_architectures != len(self._nets):
             raise ValueError(
-                f"sampler must have one architecture per network of {space!r}, {len(self._nets)}, "
-                f"got {sampler.num_architectures}."
+                f"sampler must have one architecture per network of {space!r}, {len(self._nets)}; "
+                f"got {sampler.num_architectures}"
             )
         self._place = {space.key(net): place for place, net in enumerate(self._nets)}
         self.sampler = sampler
@@ -131,7 +129,7 @@ class SamplerSearch(Strategy):
         self.rewards = rewards
 
     def settings(self) -> dict[str, Any]:
-        """Returns the sampler with its settings, the schedule, the budget and the rewards' name."""
+        """Return the sampler with its settings, the schedule, the budget and the rewards' name."""
         return {
             "sampler": self.sampler.name,
             **{k: v for k, v in self.sampler.settings().items() if k != "tree"},
@@ -154,11 +152,11 @@ class SamplerSearch(Strategy):
         return proposed
 
     def _learn(self) -> None:
-        told = self._finite()
+        observed = self._finite()
         self.sampler.reset()
         self.sampler.set_progress(1.0)
-        values = torch.tensor([value for _, value in told], dtype=torch.float64)
-        places = [self._place[self.space.key(net)] for net, _ in told]
+        values = torch.tensor([value for _, value in observed], dtype=torch.float64)
+        places = [self._place[self.space.key(net)] for net, _ in observed]
         self.sampler.update(torch.tensor(places, dtype=torch.int64), self.rewards(values))
 
 
@@ -166,23 +164,24 @@ class TreeSearch(SamplerSearch):
     """Monte-Carlo tree search over a hierarchy of the space's networks, learned or given.
 
     Args:
-        space: What is searched, at most 20,000 networks; larger spaces by a ``Subset``.
+        space: What is searched, at most 20,000 networks; larger spaces by a `Subset`.
         generator: Source of all randomness.
-        hierarchy: ``"hotnn"``: Ward linkage of HOTNN distances, which needs no training;
-            ``"hotnn_prefix"``: the same of :func:`~hotnas_torch.hierarchy.prefix_distances`;
-            ``"encoding"``: average linkage of exponentially weighted distances of the networks'
-            vectors; ``"layers"``: the default tree, layer by layer; ``"random"``: a balanced binary
-            tree over a random order that ``generator``'s seed decides; or a tree over the networks
+        hierarchy: `"hotnn"`: Ward linkage of HOTNN distances, which needs no training;
+            `"hotnn_prefix"`: the same of `prefix_distances`;
+            `"encoding"`: average linkage of exponentially weighted distances of the networks'
+            vectors; `"layers"`: the default tree, layer by layer; `"random"`: a balanced binary
+            tree over a random order that `generator`'s seed decides; or a tree over the networks
             in the space's order.
         num_initial: Networks drawn uniformly before the tree decides, >= 0.
-        budget: Number of evaluations over which the temperature falls, > ``num_initial``.
+        budget: Number of evaluations over which the temperature falls, > `num_initial`.
         temperature: T after the initial networks and at the end of the budget, for rewards in
             [0, 1].
         exploration: lambda of Eq. 3.
-        beta: Smoothing of the rewards, see :class:`~hotnas_torch.hierarchy.TreeSampler`. A node's
+        beta: Smoothing of the rewards, see `TreeSampler`. A node's
             value starts from nothing, as 100 evaluations are too few to forget an initial one.
         regularization: Weight of the node communication; trees of layers only.
-        rewards: See :class:`SamplerSearch`.
+        rewards: Turns the (n,) values observed so far, smaller is better, into (n,) rewards, larger
+            is better.
 
     Raises:
         ValueError: An argument out of range, an unknown hierarchy, or a space that is too large.
@@ -226,7 +225,7 @@ class TreeSearch(SamplerSearch):
             start, end = temperature
         except (TypeError, ValueError):
             raise TypeError(
-                f"temperature must be two numbers, of start and end, got {temperature!r}."
+                f"temperature must be two numbers, of start and end; got {temperature!r}"
             ) from None
         start, end = number("temperature[0]", start), number("temperature[1]", end)
         exploration, beta = number("exploration", exploration), number("beta", beta)
@@ -239,19 +238,18 @@ class TreeSearch(SamplerSearch):
             ("regularization", regularization),
         ):
             if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}.")
+                raise ValueError(f"{name} must be finite; got {value}")
         if not 0 <= num_initial < budget:
             raise ValueError(
-                f"num_initial must be at least 0 and below budget = {budget}, got {num_initial}."
+                f"num_initial must be at least 0 and below budget = {budget}; got {num_initial}"
             )
         if isinstance(hierarchy, ArchitectureTree):
             self.hierarchy, tree = f"tree {hierarchy.digest()}", hierarchy
         else:
-            if not isinstance(space, SearchSpace):
-                raise TypeError(f"space must be a SearchSpace, got {space!r}.")
+            check_space(space)
             if not isinstance(hierarchy, str):
                 raise TypeError(
-                    f"hierarchy must be a str or an ArchitectureTree, got {hierarchy!r}."
+                    f"hierarchy must be a str or an ArchitectureTree; got {hierarchy!r}"
                 )
             # Only a random tree depends on the seed; all others are shared between searches.
             seed = 0
@@ -269,12 +267,12 @@ class TreeSearch(SamplerSearch):
         super().__init__(space, sampler, generator=generator, budget=budget, rewards=rewards)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the hierarchy's name, or the digest of a given one, and all other settings."""
+        """Return the hierarchy's name, or the digest of a given one, and all other settings."""
         return {"hierarchy": self.hierarchy, **super().settings()}
 
 
 def enumerated(space: SearchSpace) -> list[Network]:
-    """Returns the networks of a space in its order, each once up to its key.
+    """Return the networks of a space in its order, each once up to its key.
 
     Raises:
         ValueError: There are more than 20,000.
@@ -282,7 +280,7 @@ def enumerated(space: SearchSpace) -> list[Network]:
     if space.size() > _MAX_ARCHITECTURES:
         raise ValueError(
             f"space must have at most {_MAX_ARCHITECTURES} networks for a tree over all of them, "
-            f"{space!r} has {space.size()} (pass a Subset of them)."
+            f"{space!r} has {space.size()} (pass a Subset of them)"
         )
     found: dict[str, Network] = {}
     for net in space:
@@ -309,5 +307,5 @@ def _build(space: SearchSpace, hierarchy: str, seed: int) -> ArchitectureTree:
             return random_tree(len(nets), generator=torch.Generator().manual_seed(seed))
     raise ValueError(
         "hierarchy must be 'hotnn', 'hotnn_prefix', 'encoding', 'layers', 'random' or an "
-        f"ArchitectureTree, got {hierarchy!r}."
+        f"ArchitectureTree; got {hierarchy!r}"
     )

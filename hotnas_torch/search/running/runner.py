@@ -1,10 +1,6 @@
 """Running a search: ask, evaluate, record, tell, until the budget is spent."""
 
-from __future__ import annotations
-
 import inspect
-import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +12,16 @@ import torch
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer, number
-from hotnas_torch.callables import describe_callable
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
+from hotnas_torch.search.running.checks import (
+    CATCH,
+    check_catch,
+    check_executor,
+    check_timeout,
+    describe_objective,
+)
 from hotnas_torch.search.running.storage import OpenTrial, Storage
 from hotnas_torch.search.running.trial import (
     ObjectiveFunction,
@@ -32,15 +34,10 @@ from hotnas_torch.search.running.workers import (
     Evaluator,
     Executor,
     TimeLimits,
-    can_interrupt,
     make_evaluator,
 )
 
-__all__ = ["CATCH", "run"]
-
-CATCH: tuple[type[Exception], ...] = (RuntimeError, ArithmeticError, MemoryError)
-"""Exceptions that mean a failed evaluation: what torch raises while it computes (out of memory
-among them), and arithmetic. Others are mistakes in the program and end the search."""
+__all__ = ["run"]
 
 
 def run(
@@ -61,58 +58,58 @@ def run(
 ) -> SearchResult:
     """Searches until the budget is spent.
 
-    The strategy is asked for a batch, the batch is evaluated, and its values are told in the order
-    of asking. So the outcome depends on the strategy with its seed, the objective and
-    ``batch_size``, but neither on ``workers`` nor on the order in which evaluations finish.
+    The strategy is asked for a batch, the batch is evaluated, and it observes its values in the
+    order of asking. So the outcome depends on the strategy with its seed, the objective and
+    `batch_size`, but neither on `workers` nor on the order in which evaluations finish.
 
-    With ``asynchronous``, nobody waits for a batch: whenever an evaluation finishes, its value is
-    told and the strategy is asked for the next network, while the others are pending. No worker is
-    idle then, and the outcome depends on the order in which evaluations finish.
+    With `asynchronous`, nobody waits for a batch: whenever an evaluation finishes, its value is
+    observed and the strategy is asked for the next network, while the others are pending. No worker
+    is idle then, and the outcome depends on the order in which evaluations finish.
 
-    With ``storage``, a search that was interrupted in whatever way continues when it is run again
+    With `storage`, a search that was interrupted in whatever way continues when it is run again
     with the same arguments, and (in batches) ends as it would have uninterrupted. What was asked
     for and not finished is evaluated again. The budget counts what is already there and may be
     raised.
 
     Args:
         strategy: What to ask.
-        objective: Called with a :class:`~hotnas_torch.Network`; returns the value to minimise, or
-            an :class:`~hotnas_torch.objectives.Evaluation`. NaN and infinite values are failed
+        objective: Called with a `Network`; returns the value to minimise, or
+            an `Evaluation`. NaN and infinite values are failed
             evaluations.
-        budget: An int: evaluations in all, >= 1. A ``timedelta``: time spent searching in all; the
+        budget: An int: evaluations in all, >= 1. A `timedelta`: time spent searching in all; the
             batch that is running when it is over is finished. What then takes more than twice as
             long as the longest evaluation before and ten seconds, or as long again as the whole
             budget, hangs: it is stopped and counts as failed.
         storage: SQLite file to record everything in; None keeps it in memory.
         workers: Networks that are evaluated at the same time, each in a process of its own; 1
             evaluates in this process.
-        batch_size: Networks per batch, >= 1; None takes the one that ``storage`` was started with,
-            and ``workers`` for a new search.
+        batch_size: Networks per batch, >= 1; None takes the one that `storage` was started with,
+            and `workers` for a new search.
         asynchronous: Ask for one network at a time, whenever a worker is free.
         executor: Where to evaluate, for example a
-            :class:`~hotnas_torch.integrations.ray.RayExecutor`; None is this machine.
+            `RayExecutor`; None is this machine.
         progress: True shows a bar on stderr with the best value so far; a callable receives each
             trial when it finishes.
         take_over: Go on with a search that another process is running: that one stops with an error
             when it next records something. Without it, the second process is refused; what a dead
             one leaves behind stops nobody.
-        accept_objective: Go on although the objective is not described as when ``storage`` was
+        accept_objective: Go on although the objective is not described as when `storage` was
             begun, for example after its code was tidied or moved: its values are taken to be the
             same. A function is described by its name, its code and what it works with; see
-            :class:`~hotnas_torch.objectives.Function`.
+            `Function`.
         catch: Exceptions of the objective that count as a failed evaluation. Others end the search;
             what is recorded stays, and the evaluation is the first when the search is continued.
         timeout: Seconds, > 0, after which an evaluation is stopped and counts as failed; None is no
             limit. Worker processes are killed with all that they have started; with one worker the
             evaluation is interrupted as by Ctrl-C, which works in the main thread and in what
-            listens to signals. An ``executor`` has time limits of its own.
+            listens to signals. An `executor` has time limits of its own.
 
     Returns:
         All trials, the best one, and why the search ended.
 
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
-        ValueError: An argument out of range, or ``batch_size`` for an asynchronous search.
+        ValueError: An argument out of range, or `batch_size` for an asynchronous search.
         StorageError: The storage holds another search, is no storage, is written by another
             process, is damaged, or cannot be written; raised before anything is evaluated, except
             where it can no longer be written later.
@@ -128,16 +125,16 @@ def run(
         '[8,1,1]'
     """
     if not isinstance(strategy, Strategy):
-        raise TypeError(f"strategy must be a Strategy, got {strategy!r}.")
+        raise TypeError(f"strategy must be a Strategy; got {strategy!r}")
     if not callable(objective):
-        raise TypeError(f"objective must be callable, got {objective!r}.")
+        raise TypeError(f"objective must be callable; got {objective!r}")
     limits = _check_budget(budget)
     workers = integer("workers", workers, least=1)
     asynchronous = boolean("asynchronous", asynchronous)
     if batch_size is not None:
         batch_size = integer("batch_size", batch_size, least=1)
         if asynchronous:
-            raise ValueError("batch_size is for searches in batches; leave it out (asynchronous).")
+            raise ValueError("batch_size is for searches in batches; leave it out (asynchronous)")
     take_over = boolean("take_over", take_over)
     accept_objective = boolean("accept_objective", accept_objective)
     if not callable(progress):
@@ -194,54 +191,6 @@ def _times(limits: _Limits, timeout: float | None, elapsed: float) -> TimeLimits
     return TimeLimits(timeout, over, grace=limits.seconds)
 
 
-def check_catch(catch: object) -> tuple[type[Exception], ...]:
-    """Returns the exceptions that count as a failed evaluation.
-
-    Raises:
-        TypeError: It is neither a kind of exception nor a tuple of them. Interrupts and exits are
-            no `Exception`, and end a search always.
-    """
-    kinds = catch if isinstance(catch, tuple) else (catch,)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise TypeError(f"catch must be a tuple of subclasses of Exception, got {catch!r}.")
-    return kinds
-
-
-def check_executor(executor: object) -> None:
-    """Refuses what cannot evaluate.
-
-    Raises:
-        TypeError: It is neither None nor an `Executor`.
-    """
-    if executor is not None and not callable(getattr(executor, "evaluator", None)):
-        raise TypeError(
-            f"executor must be an Executor such as RayExecutor, or None; got {executor!r}."
-        )
-
-
-def check_timeout(timeout: float | None, workers: int, executor: Executor | None) -> float | None:
-    """Returns the seconds after which an evaluation is stopped.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is not positive, or could not be kept.
-    """
-    if timeout is None:
-        return None
-    if executor is not None:
-        raise ValueError("timeout is for evaluations on this machine; set the executor's own.")
-    if workers == 1 and not can_interrupt():
-        raise ValueError(
-            "timeout needs worker processes here (pass workers=2): with workers=1, evaluations are "
-            "interrupted by SIGALRM, in the main thread and where nobody else uses that signal."
-        )
-    seconds = number("timeout", timeout)
-    if not 0.0 < seconds < math.inf:
-        raise ValueError(f"timeout must be positive and finite, got {seconds}.")
-    return seconds
-
-
 class _Search:
     """The moving parts of one run."""
 
@@ -268,7 +217,7 @@ class _Search:
         return self._before + time.perf_counter() - self._started
 
     def in_batches(self, opened: list[OpenTrial], size: int) -> str:
-        """Finishes what is open, then batch after batch; returns why it ended."""
+        """Finish what is open, then batch after batch; returns why it ended."""
         batch = opened
         while True:
             todo = [trial for trial in batch if trial.outcome is None]
@@ -287,7 +236,7 @@ class _Search:
                 return self._reason
 
     def asynchronously(self, opened: list[OpenTrial]) -> str:
-        """Asks whenever a worker is free, for what is open first; returns why it ended."""
+        """Ask whenever a worker is free, for what is open first; returns why it ended."""
         # Those that an earlier run finished after it last asked, in the order of finishing.
         for trial in sorted(opened, key=lambda trial: trial.elapsed):
             if trial.outcome is not None:
@@ -303,7 +252,7 @@ class _Search:
         return self._reason or "time"
 
     def _ask(self, size: int) -> list[OpenTrial]:
-        """Asks for up to ``size`` networks and records them; none when the search is over."""
+        """Ask for up to `size` networks and records them; none when the search is over."""
         if self._limits.evaluations is not None:
             size = min(size, self._limits.evaluations - self._store.num_trials)
         if size <= 0:
@@ -317,7 +266,7 @@ class _Search:
         return []
 
     def _evaluated(self, trials: Iterable[OpenTrial]) -> Iterator[tuple[OpenTrial, Outcome]]:
-        """Evaluates and records; yields in the order of finishing."""
+        """Evaluate and records; yields in the order of finishing."""
         begun: list[OpenTrial] = []
 
         def networks() -> Iterator[Network]:
@@ -344,34 +293,13 @@ def _identity(
     }
 
 
-def describe_objective(objective: Callable[..., Any]) -> dict[str, Any]:
-    """Returns what an objective says of itself, as a file holds it, else what its code shows.
-
-    Raises:
-        TypeError: What it says is no dict, or cannot be written as JSON.
-    """
-    describe = getattr(objective, "describe", None)
-    if not callable(describe) or isinstance(objective, type):
-        return describe_callable(objective)
-    described = describe()
-    try:
-        described = json.loads(json.dumps(described))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"objective.describe() must return what json.dumps takes: {error}."
-        ) from error
-    if not isinstance(described, dict):
-        raise TypeError(f"objective.describe() must return a dict, got {described!r}.")
-    return described
-
-
 def _held_batch_size(store: Storage) -> int | None:
     held = store.identity
     return None if held is None else held.get("run", {}).get("batch_size")
 
 
 def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
-    """Brings the strategy to where it was last asked, and returns what was pending then."""
+    """Bring the strategy to where it was last asked, and returns what was pending then."""
     state = store.state
     if state is None:
         return []
@@ -381,8 +309,8 @@ def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
     for observation in strategy.observations:
         if observation.network.spec not in known:
             raise StorageError(
-                f"{store.path} does not know {observation.network.spec!r}, which the strategy was "
-                "told of (continue with a fresh strategy, or choose another file)."
+                f"{store.path} does not know {observation.network.spec!r}, which the strategy "
+                "has observed (continue with a fresh strategy, or choose another file)"
             )
     try:
         strategy.load_state_dict(state)
@@ -433,15 +361,15 @@ def _reporting(
 def _check_budget(budget: object) -> _Limits:
     if isinstance(budget, timedelta):
         if budget <= timedelta(0):
-            raise ValueError(f"budget must be a positive time, got {budget}.")
+            raise ValueError(f"budget must be a positive time; got {budget}")
         return _Limits(None, budget.total_seconds())
     try:
         evaluations = integer("budget", budget)
     except TypeError:
         raise TypeError(
-            "budget must be an int (evaluations) or a datetime.timedelta (time), got "
-            f"{budget!r} of type {type(budget).__name__}."
+            "budget must be an int (evaluations) or a datetime.timedelta (time); got "
+            f"{budget!r} of type {type(budget).__name__}"
         ) from None
     if evaluations < 1:
-        raise ValueError(f"budget must be at least 1 evaluation, got {evaluations}.")
+        raise ValueError(f"budget must be at least 1 evaluation; got {evaluations}")
     return _Limits(evaluations, None)

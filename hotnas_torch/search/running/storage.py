@@ -1,6 +1,5 @@
+# Over 400 lines: one file format, read top to bottom.
 """One SQLite file that holds a search: its trials, and what a continuation needs."""
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -20,14 +19,14 @@ from typing import Any, Self
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError, StorageError
 from hotnas_torch.files import InUseError, WriteLock
-from hotnas_torch.search.base import refuse_difference
+from hotnas_torch.search.asking import refuse_difference
 from hotnas_torch.search.running.trial import Outcome, Trial
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["SCHEMA_VERSION", "OpenTrial", "Storage"]
 
 SCHEMA_VERSION = 2
-"""Version of the tables below, kept in the file's ``user_version``."""
+"""Version of the tables below, kept in the file's `user_version`."""
 # In the header of every file that we write; "hotn".
 _APPLICATION_ID = 0x686F746E
 _BUSY_SECONDS = 10.0
@@ -111,7 +110,7 @@ class Storage:
     loses the evaluations that were running and nothing else.
 
     One process writes to a file and any number may read it. A second writer is refused as long as
-    the first one lives (a file ``<name>.lock`` beside it says so, and goes with it), unless it
+    the first one lives (a file `<name>.lock` beside it says so, and goes with it), unless it
     takes the file over: then the first one stops with an error at its next write.
 
     Every entry has a checksum. A damaged file is refused as a whole when it is opened.
@@ -124,7 +123,7 @@ class Storage:
         path: The file, or None.
 
     Raises:
-        StorageError: The file is missing (``read_only``), cannot be opened or written, is no search
+        StorageError: The file is missing (`read_only`), cannot be opened or written, is no search
             storage, is damaged, or was written by a newer version.
     """
 
@@ -132,11 +131,11 @@ class Storage:
         try:
             self.path = None if path is None else Path(path)
         except TypeError as error:
-            raise TypeError(f"storage must be a path or None, got {path!r}.") from error
+            raise TypeError(f"storage must be a path or None; got {path!r}") from error
         if self.path is not None:
             self._check_path(self.path)
         if read_only and (self.path is None or not self.path.exists()):
-            raise StorageError(f"there is no storage file {self.path} (check the path).")
+            raise StorageError(f"there is no storage file {self.path} (check the path)")
         self._owner = uuid.uuid4().hex
         self._read_only = read_only
         self._version = SCHEMA_VERSION
@@ -160,18 +159,18 @@ class Storage:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"cannot use {str(path)!r} as a storage: {reason} (choose another name)."
+                f"cannot use {str(path)!r} as a storage: {reason} (choose another name)"
             ) from error
         if path.exists() and not path.is_file():
             what = "a folder; name a file" if path.is_dir() else "no ordinary file; name one"
-            raise StorageError(f"{path} is {what} for the storage.")
+            raise StorageError(f"{path} is {what} for the storage")
         # SQLite would write where a link leads, and wait for who writes into a pipe.
         for suffix in _BESIDE:
             beside = Path(os.path.realpath(path) + suffix)
             if os.path.lexists(beside) and not stat.S_ISREG(beside.lstat().st_mode):
                 raise StorageError(
                     f"cannot use {path} as a storage: {beside}, which belongs to it, is no "
-                    "ordinary file (move it away, or choose another name)."
+                    "ordinary file (move it away, or choose another name)"
                 )
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
@@ -189,7 +188,7 @@ class Storage:
             raise self._failure(error) from error
         if tables == 0 and application == 0:
             if read_only:
-                raise StorageError(f"{self.path} is empty: it holds no search yet.")
+                raise StorageError(f"{self.path} is empty: it holds no search yet")
             with self._writing():
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._connection.execute(statement)
@@ -199,18 +198,18 @@ class Storage:
         if application != _APPLICATION_ID:
             raise StorageError(
                 f"{self.path} is an SQLite file of something else; it is left as it is (choose "
-                "another path for the storage)."
+                "another path for the storage)"
             )
         if version > SCHEMA_VERSION:
             raise StorageError(
                 f"{self.path} has schema version {version}, this hotnas_torch knows versions up to "
-                f"{SCHEMA_VERSION} (update hotnas_torch, or choose another path)."
+                f"{SCHEMA_VERSION} (update hotnas_torch, or choose another path)"
             )
         self._version = version
         self._check_content()
 
     def _check_content(self) -> None:
-        """Refuses a file in which anything is not as it was written."""
+        """Refuse a file in which anything is not as it was written."""
         try:
             self._check_tables()
             found = self._scalar("PRAGMA integrity_check(1)")
@@ -247,7 +246,7 @@ class Storage:
             raise self._damaged(f"its tables are not those of version {self._version}")
 
     def _check_numbers(self) -> None:
-        """Refuses trials that are not counted from 0, or times that are none."""
+        """Refuse trials that are not counted from 0, or times that are none."""
         query = "SELECT number, elapsed FROM trial ORDER BY number"
         for place, (number, elapsed) in enumerate(self._connection.execute(query)):
             if number != place:
@@ -262,7 +261,7 @@ class Storage:
         )
 
     def _upgrade(self) -> None:
-        """Adds the checksums to a file that has none."""
+        """Add the checksums to a file that has none."""
         for table in ("meta", "trial"):
             self._connection.execute(
                 f"ALTER TABLE {table} ADD COLUMN checksum TEXT NOT NULL DEFAULT ''"
@@ -288,7 +287,7 @@ class Storage:
 
         Args:
             identity: Description of the space, the strategy and the objective, ready for
-                ``json.dumps``: names mapped to objects.
+                `json.dumps`: names mapped to objects.
             take_over: Claim it from a process that is writing to it.
             accept: Parts of the description that may differ; the new ones are recorded.
 
@@ -297,7 +296,7 @@ class Storage:
                 first difference. Or another process is writing to it. Nothing is written.
         """
         if self._read_only:
-            raise StorageError(f"{self.path} was opened readonly.")
+            raise StorageError(f"{self.path} was opened readonly")
         held = self.identity
         if held is not None:
             for part, expected in identity.items():
@@ -312,7 +311,7 @@ class Storage:
                 except ValueError as error:
                     raise StorageError(
                         f"{self.path}: {error} (choose another file to start a new search, or "
-                        f"continue with what the file was started with{_WAYS_OUT.get(part, '')})."
+                        f"continue with what the file was started with{_WAYS_OUT.get(part, '')})"
                     ) from error
         self._claim(take_over)
         with self._writing():
@@ -330,17 +329,17 @@ class Storage:
         except InUseError as error:
             raise StorageError(
                 f"{self.path}: another search is writing to it ({error}); wait for it, choose "
-                "another file, or pass take_over=True: then that one stops."
+                "another file, or pass take_over=True: then that one stops"
             ) from error
         except OSError as error:
             raise StorageError(
                 f"cannot use {self.path} as a storage: {error} (it must be a file in a folder that "
-                "exists and is writable)."
+                "exists and is writable)"
             ) from error
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """The description of the search that the storage holds, or None before :meth:`begin`."""
+        """The description of the search that the storage holds, or None before `begin`."""
         content = self._get("identity")
         if content is None:
             return None
@@ -358,7 +357,7 @@ class Storage:
         return self._from_json(content, "state")
 
     def add_batch(self, networks: Sequence[Network], state: Mapping[str, Any]) -> list[OpenTrial]:
-        """Records what was asked for, and the strategy's state after asking."""
+        """Record what was asked for, and the strategy's state after asking."""
         with self._writing():
             self._check_owner()
             number, batch = self._connection.execute(
@@ -375,7 +374,7 @@ class Storage:
         return [OpenTrial(number + place, net, None) for place, net in enumerate(networks)]
 
     def add_outcome(self, number: int, outcome: Outcome, elapsed: float) -> None:
-        """Records the outcome of one trial."""
+        """Record the outcome of one trial."""
         with self._writing():
             self._check_owner()
             self._connection.execute(
@@ -393,16 +392,16 @@ class Storage:
             self._seal(number)
 
     def open_trials(self, space: SearchSpace) -> list[OpenTrial]:
-        """Returns what the recorded state of the strategy awaits, in the order of asking.
+        """Return what the recorded state of the strategy awaits, in the order of asking.
 
         Some may be finished: those whose outcome was recorded after the state.
         """
-        awaited = (
-            "WHERE architecture IN (SELECT awaited.value FROM meta,"
-            " json_each(meta.content, '$.pending') AS awaited WHERE meta.name = 'state')"
+        open_trials = (
+            "WHERE architecture IN (SELECT open_trials.value FROM meta,"
+            " json_each(meta.content, '$.pending') AS open_trials WHERE meta.name = 'state')"
         )
         trials = []
-        for row in self._select(awaited):
+        for row in self._select(open_trials):
             net = self._network(row, space)
             if row["finished"]:
                 trials.append(OpenTrial(row["number"], net, self._outcome(row), row["elapsed"]))
@@ -411,7 +410,7 @@ class Storage:
         return trials
 
     def trials(self, space: SearchSpace) -> tuple[Trial, ...]:
-        """Returns the finished trials in the order of asking."""
+        """Return the finished trials in the order of asking."""
         return tuple(
             Trial(row["number"], self._network(row, space), self._outcome(row), row["elapsed"])
             for row in self._select("WHERE finished")
@@ -428,7 +427,7 @@ class Storage:
         return float(self._scalar("SELECT coalesce(max(elapsed), 0) FROM trial"))
 
     def close(self) -> None:
-        """Closes the file; the storage cannot be used any more."""
+        """Close the file; the storage cannot be used any more."""
         self._connection.close()
         if self._lock is not None:
             self._lock.close()
@@ -471,7 +470,7 @@ class Storage:
         if lost or self._get("owner") != self._owner:
             raise StorageError(
                 f"{self.path} was taken over by another process, which continues the search; this "
-                "one stops."
+                "one stops"
             )
 
     def _set(self, name: str, content: str) -> None:
@@ -480,7 +479,7 @@ class Storage:
         )
 
     def _seal(self, number: int) -> None:
-        """Writes the checksum of a trial as it is now."""
+        """Write the checksum of a trial as it is now."""
         row = self._connection.execute(
             f"SELECT {', '.join(_COLUMNS)} FROM trial WHERE number = ?", (number,)
         ).fetchone()
@@ -512,7 +511,7 @@ class Storage:
         except (ArchitectureError, TypeError) as error:
             raise StorageError(
                 f"{self.path}, trial {row['number']}: {error} (the storage belongs to another "
-                "space)."
+                "space)"
             ) from error
 
     def _outcome(self, row: Mapping[str, Any]) -> Outcome:

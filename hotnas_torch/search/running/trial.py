@@ -1,6 +1,4 @@
-"""Records of evaluations, and how an objective's answer becomes one."""
-
-from __future__ import annotations
+"""Record of evaluations, and how an objective's answer becomes one."""
 
 import math
 import time
@@ -21,7 +19,7 @@ __all__ = ["ObjectiveFunction", "Outcome", "SearchResult", "SupportsOutcome", "T
 
 @runtime_checkable
 class SupportsOutcome(Protocol):
-    """What an objective may return instead of a number, as ``objectives.Evaluation`` does."""
+    """What an objective may return instead of a number, as `objectives.Evaluation` does."""
 
     @property
     def value(self) -> float:
@@ -109,7 +107,7 @@ class SearchResult:
     Attributes:
         space: What was searched.
         trials: All evaluations in the order of asking.
-        reason: Why it ended: ``"evaluations"`` or ``"time"`` (the budget), ``"exhausted"`` (the
+        reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
             space has no other network).
     """
 
@@ -129,7 +127,7 @@ class SearchResult:
 
 
 def best_trial(trials: tuple[Trial, ...]) -> Trial | None:
-    """Returns the trial with the smallest value, the earliest of equals; None without a value."""
+    """Return the trial with the smallest value, the earliest of equals; None without a value."""
     finished = (trial for trial in trials if not trial.failed)
     return min(finished, key=lambda trial: trial.value, default=None)
 
@@ -144,7 +142,7 @@ def best_so_far(values: list[float]) -> Tensor:
 def evaluate(
     objective: ObjectiveFunction, net: Network, catch: tuple[type[Exception], ...]
 ) -> Outcome:
-    """Evaluates one network.
+    """Evaluate one network.
 
     Args:
         objective: What to call.
@@ -153,8 +151,8 @@ def evaluate(
             for which network and what to do. An infinite value is a failure in any case.
 
     Raises:
-        TypeError: The objective returned neither a number nor something with ``value``,
-            ``metrics``, ``cost`` and ``error``.
+        TypeError: The objective returned neither a number nor something with `value`,
+            `metrics`, `cost` and `error`.
     """
     started = time.perf_counter()
     try:
@@ -165,7 +163,7 @@ def evaluate(
         return Outcome(math.nan, cost=time.perf_counter() - started, error=_described(error))
     except StopIteration as error:
         # Let through, it would be taken for the end of the networks.
-        raise RuntimeError(f"the objective raised {error!r} for {_name(net)}.") from error
+        raise RuntimeError(f"the objective raised {error!r} for {_name(net)}") from error
     except Exception as error:
         error.add_note(
             f"The objective raised this for {_name(net)}. Failures of this kind are recorded, and "
@@ -178,7 +176,7 @@ def evaluate(
         if isinstance(result, SupportsOutcome):
             cost = number("cost", result.cost)
             if not (math.isfinite(cost) and cost >= 0.0):
-                raise TypeError(f"cost must be finite and >= 0 seconds, got {cost}")
+                raise TypeError(f"cost must be finite and >= 0 seconds; got {cost}")
             return _finite(
                 number("value", result.value),
                 {str(name): number(name, entry) for name, entry in result.metrics.items()},
@@ -188,8 +186,8 @@ def evaluate(
         return _finite(number("value", result), {}, seconds, "")
     except (TypeError, ValueError, AttributeError) as error:
         raise TypeError(
-            "the objective must return a number or an Evaluation, got "
-            f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}."
+            "the objective must return a number or an Evaluation; got "
+            f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}"
         ) from error
 
 

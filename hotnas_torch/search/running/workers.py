@@ -1,6 +1,5 @@
+# Over 400 lines: one protocol between a process and its workers.
 """Evaluation in this process, or in several beside it."""
-
-from __future__ import annotations
 
 import math
 import multiprocessing
@@ -45,10 +44,10 @@ _WATCH_SECONDS = 0.5
 
 
 class Evaluator(Protocol):
-    """Evaluates networks; used as a context manager."""
+    """Evaluate networks; used as a context manager."""
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
-        """Yields (place in ``networks``, outcome) in the order in which they finish.
+        """Yield (place in `networks`, outcome) in the order in which they finish.
 
         The next network is taken only when there is a worker for it: what yields the networks may
         decide on each by the outcomes before.
@@ -68,14 +67,14 @@ class Evaluator(Protocol):
 class Executor(Protocol):
     """Where networks can be evaluated, if not in processes of this machine.
 
-    One that can stop evaluations takes the keyword ``limits``, too, a `TimeLimits`: it gets them
+    One that can stop evaluations takes the keyword `limits`, too, a `TimeLimits`: it gets them
     where the budget of a search is a time.
     """
 
     def evaluator(
         self, objective: ObjectiveFunction, workers: int, catch: tuple[type[Exception], ...]
     ) -> Evaluator:
-        """Returns what evaluates ``workers`` networks at a time."""
+        """Return what evaluates `workers` networks at a time."""
         ...
 
 
@@ -83,7 +82,7 @@ class Executor(Protocol):
 class TimeLimits:
     """When an evaluation is stopped.
 
-    One that has taken ``timeout`` is. After the search's own time is over, what is running may
+    One that has taken `timeout` is. After the search's own time is over, what is running may
     still finish, but what takes more than twice as long as the longest evaluation before (and more
     than ten seconds), or as long again as the whole search, is stopped, too.
 
@@ -100,7 +99,7 @@ class TimeLimits:
     """Seconds of the longest evaluation that has finished; infinite before the first."""
 
     def finished(self, seconds: float) -> None:
-        """Takes note of how long an evaluation took."""
+        """Take note of how long an evaluation took."""
         self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)
 
     @property
@@ -109,7 +108,7 @@ class TimeLimits:
         return self.over + min(self.grace, max(_LEAST_GRACE, 2.0 * self.longest))
 
     def deadline(self, started: float) -> float:
-        """`time.perf_counter` when an evaluation that began at ``started`` is stopped."""
+        """`time.perf_counter` when an evaluation that began at `started` is stopped."""
         return min(self.end, math.inf if self.timeout is None else started + self.timeout)
 
     def reason(self, started: float) -> str:
@@ -126,7 +125,7 @@ def make_evaluator(
     catch: tuple[type[Exception], ...],
     limits: TimeLimits | None = None,
 ) -> Evaluator:
-    """Chooses the process itself for one worker, worker processes for more."""
+    """Choose the process itself for one worker, worker processes for more."""
     limits = TimeLimits() if limits is None else limits
     return (
         InProcess(objective, catch, limits)
@@ -140,7 +139,7 @@ class _Stopped(BaseException):
 
 
 class InProcess:
-    """Evaluates one network after the other in this process.
+    """Evaluate one network after the other in this process.
 
     An evaluation whose time is over is interrupted as by Ctrl-C, by a timer, which works in the
     main thread alone.
@@ -157,7 +156,7 @@ class InProcess:
         self._limits = TimeLimits() if limits is None else limits
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
-        """See :class:`Evaluator`."""
+        """See `Evaluator`."""
         for place, net in enumerate(networks):
             started = time.perf_counter()
             if started >= self._limits.end:
@@ -189,7 +188,7 @@ def can_interrupt() -> bool:
 
 @contextmanager
 def interruption(seconds: float) -> Iterator[None]:
-    """Raises `_Stopped` in what takes longer, and again each second if that was swallowed."""
+    """Raise `_Stopped` in what takes longer, and again each second if that was swallowed."""
     if math.isinf(seconds) or not can_interrupt():
         yield
         return
@@ -216,7 +215,7 @@ def interruption(seconds: float) -> Iterator[None]:
 @dataclass(slots=True, eq=False)
 class _Worker:
     process: SpawnProcess
-    connection: Connection[Any, Any]
+    connection: "Connection[Any, Any]"
     ready: bool = False
     place: int | None = None
     started: float = 0.0
@@ -227,7 +226,7 @@ class _Worker:
         return self.place is not None
 
     def send(self, task: tuple[int, Network]) -> bool:
-        """Hands over a network; False when the process is gone."""
+        """Hand over a network; False when the process is gone."""
         try:
             self.connection.send(task[1])
         except ConnectionError:
@@ -238,10 +237,10 @@ class _Worker:
 
 
 class WorkerProcesses:
-    """Evaluates networks in processes of their own.
+    """Evaluate networks in processes of their own.
 
     A process that dies in an evaluation, or whose time is over, costs that evaluation, which counts
-    as failed, and is replaced. Processes are started fresh (``spawn``), so that threads and CUDA
+    as failed, and is replaced. Processes are started fresh (`spawn`), so that threads and CUDA
     work in them; the objective is sent to each once. Each leads a process group of its own and ends
     with all of that group when this process ends, in whatever way.
 
@@ -271,7 +270,7 @@ class WorkerProcesses:
         self._workers: list[_Worker] = []
 
     def __call__(self, networks: Iterable[Network]) -> Iterator[tuple[int, Outcome]]:
-        """See :class:`Evaluator`."""
+        """See `Evaluator`."""
         source = enumerate(networks)
         waiting: list[tuple[int, Network]] = []
         try:
@@ -309,7 +308,7 @@ class WorkerProcesses:
     def _take(
         self, source: Iterator[tuple[int, Network]], waiting: list[tuple[int, Network]]
     ) -> bool:
-        """Takes as many networks as there are processes to come; False if none is waiting."""
+        """Take as many networks as there are processes to come; False if none is waiting."""
         while self._num_busy + len(waiting) < self._size:
             task = next(source, None)
             if task is None:
@@ -318,7 +317,7 @@ class WorkerProcesses:
         return bool(waiting)
 
     def _hand_out(self, waiting: list[tuple[int, Network]]) -> None:
-        """Gives networks from the start of ``waiting`` to processes that have nothing to do."""
+        """Give networks from the start of `waiting` to processes that have nothing to do."""
         while len(self._workers) < self._num_busy + len(waiting):
             self._workers.append(self._start())
         for worker in self._workers:
@@ -326,7 +325,7 @@ class WorkerProcesses:
                 del waiting[0]
 
     def _stop_overdue(self) -> list[tuple[int, Outcome]]:
-        """Ends the processes whose time is over, and returns what came of their evaluations."""
+        """End the processes whose time is over, and returns what came of their evaluations."""
         now = time.perf_counter()
         overdue = [
             (worker.place, worker, self._limits.reason(worker.started))
@@ -340,7 +339,7 @@ class WorkerProcesses:
         ]
 
     def _bury(self, worker: _Worker) -> Outcome:
-        """Removes a process that has ended, and returns what came of its evaluation."""
+        """Remove a process that has ended, and returns what came of its evaluation."""
         self._end([worker])
         _kill(worker.process)  # what it has started, too
         code = worker.process.exitcode
@@ -348,12 +347,12 @@ class WorkerProcesses:
             raise RuntimeError(
                 f"a worker process ended before it evaluated anything (exit code {code}; its own "
                 "message is above). A script that uses workers must call run() under "
-                "`if __name__ == '__main__':`."
+                "`if __name__ == '__main__':`"
             )
         seconds = time.perf_counter() - worker.started
         return Outcome(math.nan, cost=seconds, error=f"the worker process died (exit code {code})")
 
-    def _refusal(self, message: _Unloadable) -> TypeError:
+    def _refusal(self, message: "_Unloadable") -> TypeError:
         return TypeError(
             f"the objective {self._objective!r} cannot be loaded in a worker process: "
             f"{message.text} ({_REMEDY})."
@@ -382,7 +381,7 @@ class WorkerProcesses:
 
     @staticmethod
     def _receive(worker: _Worker) -> Any:
-        """Returns a message, or None when the process has ended."""
+        """Return a message, or None when the process has ended."""
         try:
             return worker.connection.recv() if worker.connection.poll() else None
         except (EOFError, ConnectionError):
@@ -408,7 +407,7 @@ class WorkerProcesses:
 
 
 def _kill(process: SpawnProcess) -> None:
-    """Ends a process with all of its group: what an evaluation has started ends with it."""
+    """End a process with all of its group: what an evaluation has started ends with it."""
     assert process.pid is not None
     with suppress(ProcessLookupError):  # it has none of its own yet, or any more
         os.killpg(process.pid, signal.SIGKILL)
@@ -438,20 +437,20 @@ def _packed(objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) ->
         payload = bytes(ForkingPickler.dumps((objective, catch)))
     except Exception as error:
         raise TypeError(
-            f"the objective {objective!r} cannot be sent to worker processes: {error} ({_REMEDY})."
+            f"the objective {objective!r} cannot be sent to worker processes: {error} ({_REMEDY})"
         ) from error
     # Worker processes run the main script again to have what it defines; a notebook is none.
     main = sys.modules["__main__"]
     if b"__main__" in payload and not (getattr(main, "__file__", None) or main.__spec__):
         raise TypeError(
             f"the objective {objective!r} cannot be sent to worker processes: it is, or uses, what "
-            f"is defined in a notebook or an interactive session ({_REMEDY})."
+            f"is defined in a notebook or an interactive session ({_REMEDY})"
         )
     return payload
 
 
-def _serve(connection: Connection[Any, Any], payload: bytes, num_threads: int) -> None:
-    """Evaluates what comes through the pipe until its other end is closed."""
+def _serve(connection: "Connection[Any, Any]", payload: bytes, num_threads: int) -> None:
+    """Evaluate what comes through the pipe until its other end is closed."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches all processes; the parent decides what it means.
@@ -475,7 +474,7 @@ def _serve(connection: Connection[Any, Any], payload: bytes, num_threads: int) -
 
 
 def _end_with_parent() -> None:
-    """Waits for the end of the parent, however it comes, and ends this process's group."""
+    """Wait for the end of the parent, however it comes, and ends this process's group."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     # The sentinel lives on in processes that the parent has forked; the number of ours does not.
@@ -487,10 +486,10 @@ def _end_with_parent() -> None:
 def answer(
     objective: ObjectiveFunction, net: Network, catch: tuple[type[Exception], ...]
 ) -> Outcome | Exception:
-    """Evaluates one network for another process.
+    """Evaluate one network for another process.
 
     Returns:
-        What came of it, or an exception that is not in ``catch`` and that the other process is to
+        What came of it, or an exception that is not in `catch` and that the other process is to
         raise.
     """
     try:
@@ -500,7 +499,7 @@ def answer(
 
 
 def _portable(error: Exception) -> Exception:
-    """Returns the error if it survives the way to another process, else one with its text."""
+    """Return the error if it survives the way to another process, else one with its text."""
     trace = "".join(traceback.format_exception(error))
     try:
         travelled = ForkingPickler.loads(ForkingPickler.dumps(error))

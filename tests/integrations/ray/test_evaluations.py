@@ -10,7 +10,7 @@ from hotnas_torch import spaces
 from hotnas_torch.errors import ClusterError
 from hotnas_torch.integrations.ray import RayExecutor
 from hotnas_torch.search import RandomSearch, run
-from hotnas_torch.search.running.runner import CATCH
+from hotnas_torch.search.running.checks import CATCH
 from tests.integrations.ray import programs
 
 SPACE = spaces.NASBenchMacro()

@@ -2,14 +2,15 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.search import BANANAS, AcquisitionInputs
-from hotnas_torch.search.bayesian.bananas import ThompsonSampling
+from hotnas_torch.search import BANANAS, AcquisitionInputs, ThompsonSampling
 from hotnas_torch.testing.strategy import StrategyContract
 
 FAST = {"epochs": 15, "num_layers": 2}
 
 
 class TestBANANAS(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return BANANAS(space, generator=generator, num_initial=6, pool_size=30, model_options=FAST)
 
@@ -57,9 +58,9 @@ def test_draws_are_normal_and_independent(rng):
 def test_a_batch_is_chosen_with_one_ensemble_from_one_pool():
     strategy = advanced(spaces.NASBenchMacro())
     fits, pools = [], []
-    fit, pool = strategy._fit, strategy._pool
-    strategy._fit = lambda X, Y: fits.append(len(X)) or fit(X, Y)
-    strategy._pool = lambda *args: pools.append(pool(*args)) or pools[-1]
+    fit, pool = strategy._fit, strategy.pool
+    strategy._fit = lambda X, *rest: fits.append(len(X)) or fit(X, *rest)
+    strategy.pool = lambda *args: pools.append(pool(*args)) or pools[-1]
     chosen = strategy.ask(10)
     assert fits == [8]
     assert len(pools) == 1
@@ -69,7 +70,7 @@ def test_a_batch_is_chosen_with_one_ensemble_from_one_pool():
 def test_the_pool_is_mutants_of_the_single_best():
     strategy = advanced(spaces.NASBenchMacro())
     best = strategy.best.network.spec
-    pool = strategy._pool(40, strategy._finite(), set())
+    pool = strategy.pool(strategy._choice(), 40, set())
     kept = [sum(a == b for a, b in zip(net.spec, best, strict=True)) for net in pool]
     assert sum(kept) / len(kept) > 5.0
 

@@ -16,9 +16,11 @@ def bo_edit(space=None, seed=0, **settings):
 
 
 class TestBOEdit(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return BOEdit(
-            space, generator=generator, num_initial=6, pool_size=16, num_parents=4, refit_every=5
+            space, generator=generator, num_initial=6, pool_size=30, num_parents=4, refit_every=5
         )
 
 

@@ -16,6 +16,8 @@ def bo_tw(space=None, seed=0, **settings):
 
 
 class TestBOTW(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return BOTW(space, generator=generator, grams=2, num_initial=6, pool_size=16, num_parents=4)
 
@@ -72,7 +74,7 @@ def test_settings_are_recorded():
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"batches": "greedy"}, ValueError, "batches must be 'kdpp' or 'believer', got 'greedy'"),
+        ({"batches": "greedy"}, ValueError, "batches must be 'kdpp' or 'believer'; got 'greedy'"),
         ({"grams": 0}, ValueError, "grams must be 1 or 2"),
         ({"distance_options": {"alpha": {1}}}, TypeError, "ready for json.dumps"),
         ({"pool_size": 0}, ValueError, "pool_size must be at least 1"),

@@ -8,6 +8,8 @@ from hotnas_torch.testing.strategy import StrategyContract
 
 
 class TestEncodedBO(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return EncodedBO(
             space, generator=generator, num_initial=6, pool_size=40, random_fraction=0.3
@@ -57,14 +59,14 @@ def test_the_pool_is_random_by_default():
     nets = strategy.ask(2)
     assert nets == random.ask(2)
     strategy.tell(nets, [1.0, 2.0])
-    pool = strategy._pool(300, strategy._finite(), strategy._taken())
+    pool = strategy.pool(strategy._choice(), 300, strategy._taken())
     best = strategy.space.encode(nets[:1])
     changed = (strategy.space.encode(pool) != best).sum(dim=1).double().mean()
     assert float(changed) > 4.5
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="encoding must be 'adjacency' or 'path'"):
+    with pytest.raises(ValueError, match="encoding must be 'path' or 'adjacency'"):
         searching(encoding="graph")
     with pytest.raises(ValueError, match="max_length is a setting of"):
         searching(max_length=2)

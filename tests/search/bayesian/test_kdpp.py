@@ -33,7 +33,7 @@ def test_all_and_none_and_scales(rng):
 
 def test_what_is_wrong_is_named(rng):
     equal = torch.ones(4, 4, dtype=torch.float64)
-    with pytest.raises(ValueError, match="rank of matrix, 1, got 2"):
+    with pytest.raises(ValueError, match="rank of matrix, 1; got 2"):
         sample_kdpp(equal, 2, generator=rng)
     with pytest.raises(ValueError, match="must be square"):
         sample_kdpp(equal[:2], 1, generator=rng)

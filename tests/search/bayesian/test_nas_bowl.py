@@ -7,6 +7,8 @@ from hotnas_torch.testing.strategy import StrategyContract
 
 
 class TestNASBOWL(StrategyContract):
+    least_rank_correlation = 0.5
+
     def make(self, space, generator):
         return NASBOWL(space, generator=generator, num_initial=6, pool_size=30)
 

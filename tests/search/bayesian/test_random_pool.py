@@ -32,12 +32,12 @@ def test_what_is_not_among_the_best_has_no_children():
 
 def test_the_pool_is_that_of_hotnas():
     pools = []
-    for kind in (HOTNAS, RandomPool):
-        strategy = seeded(kind, num_initial=4, pool_size=30, model_options={"learn": []})
+    for kind, own in ((HOTNAS, {"model_options": {"learn": []}}), (RandomPool, {})):
+        strategy = seeded(kind, num_initial=4, pool_size=30, **own)
         nets = strategy.ask(4)
         strategy.tell(nets, [1.0 + toy_value(net) for net in nets])
-        build = strategy._pool
-        strategy._pool = lambda *args, build=build: pools.append(build(*args)) or pools[-1]
+        build = strategy.pool
+        strategy.pool = lambda *args, build=build: pools.append(build(*args)) or pools[-1]
         assert strategy.ask(1)[0] in pools[-1]
     assert pools[0] == pools[1]
     assert len(pools[0]) == 30
@@ -50,6 +50,6 @@ def test_every_member_of_the_pool_may_be_taken():
     pool = [
         net.spec for net in strategy.space.sample(8, generator=torch.Generator().manual_seed(1))
     ]
-    strategy._pool = lambda *_: [strategy.space.from_string(text) for text in pool]
+    strategy.pool = lambda *_: [strategy.space.from_string(text) for text in pool]
     taken = {strategy.ask(1)[0].spec for _ in range(100)}
     assert taken == set(pool)

@@ -76,7 +76,7 @@ def test_a_bias_beats_none_where_the_encoding_decides():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="bias must be finite and >= 0, got -1"):
+    with pytest.raises(ValueError, match="bias must be finite and >= 0; got -1"):
         strategy_of(spaces.NASBenchMacro(), bias=-1.0)
     with pytest.raises(ValueError, match="bias must be finite"):
         strategy_of(spaces.NASBenchMacro(), bias=math.inf)

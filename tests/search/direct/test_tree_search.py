@@ -173,7 +173,7 @@ def test_wrong_arguments_are_refused(rng):
     space = spaces.Pooling()
     for build, kind, message in (
         (lambda: SamplerSearch(space, 3, generator=rng), TypeError, "sampler must be a Sampler"),
-        (lambda: SamplerSearch(space, Uniform(35), generator=rng), ValueError, "36, got 35"),
+        (lambda: SamplerSearch(space, Uniform(35), generator=rng), ValueError, "36; got 35"),
         (
             lambda: SamplerSearch(space, Uniform(36), generator=rng, budget=0),
             ValueError,

@@ -19,7 +19,7 @@ from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
 from hotnas_torch.objectives import Evaluation, Function
 from hotnas_torch.search import HOTNAS, RandomSearch, Storage, run
-from hotnas_torch.search.running.runner import CATCH
+from hotnas_torch.search.running.checks import CATCH
 from hotnas_torch.search.running.trial import best_so_far
 from hotnas_torch.search.running.workers import InProcess
 from tests.search import programs
@@ -133,7 +133,7 @@ def test_a_mistake_in_the_objective_is_raised_and_nothing_is_lost(tmp_path):
 
 
 def test_an_objective_that_returns_no_value_is_refused():
-    with pytest.raises(TypeError, match="must return a number or an Evaluation, got 'good'"):
+    with pytest.raises(TypeError, match="must return a number or an Evaluation; got 'good'"):
         search(objective=lambda _: "good")
 
 
@@ -232,7 +232,7 @@ def test_numbers_of_all_kinds_are_values(value):
     ids=repr,
 )
 def test_what_is_no_number_is_no_value(value):
-    with pytest.raises(TypeError, match="the objective must return a number or an Evaluation, got"):
+    with pytest.raises(TypeError, match="the objective must return a number or an Evaluation; got"):
         search(objective=lambda _: value, budget=1)
     with pytest.raises(TypeError, match="value must be"):
         Evaluation(value)
@@ -274,7 +274,7 @@ def test_a_strategy_made_in_inference_mode_is_the_same(name):
 def test_a_search_interrupted_while_asking_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     storage = tmp_path / "search.sqlite"
     expected = record(search("hotnas", budget=12, batch_size=2))
-    choose = HOTNAS._fit
+    choose = HOTNAS._fit_explained
     calls = []
 
     def interrupted(strategy, *arguments):
@@ -284,7 +284,7 @@ def test_a_search_interrupted_while_asking_goes_on_as_if_it_had_not_been(tmp_pat
             raise KeyboardInterrupt
         return model
 
-    monkeypatch.setattr(HOTNAS, "_fit", interrupted)
+    monkeypatch.setattr(HOTNAS, "_fit_explained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search("hotnas", budget=12, batch_size=2, storage=storage)
     assert record(search("hotnas", budget=12, batch_size=2, storage=storage)) == expected
@@ -344,7 +344,7 @@ def test_a_time_budget_ends_workers_that_hang(tmp_path, monkeypatch, asynchronou
     ("arguments", "kind", "message"),
     [
         ({"timeout": 0}, ValueError, "timeout must be positive"),
-        ({"timeout": math.nan}, ValueError, "timeout must be positive and finite, got nan"),
+        ({"timeout": math.nan}, ValueError, "timeout must be positive and finite; got nan"),
         ({"timeout": "1"}, TypeError, "timeout must be a number; got '1'"),
         ({"timeout": True}, TypeError, "timeout must be a number; got True"),
         ({"workers": 2.0}, TypeError, "workers must be an integer.*; got 2.0"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hotnas_torch import spaces
-from hotnas_torch.search.running.runner import CATCH
+from hotnas_torch.search.running.checks import CATCH
 from hotnas_torch.search.running.workers import (
     InProcess,
     TimeLimits,

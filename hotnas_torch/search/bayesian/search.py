@@ -1,0 +1,213 @@
+"""Bayesian optimisation over a pool of candidates, composed of frozen parts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from botorch.models.model import Model
+from torch import Tensor
+
+from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
+from hotnas_torch.gp.settings import takes
+from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.bayesian.acquisition import Acquisition, acquisition_of, name_of
+from hotnas_torch.search.bayesian.batches import Batch, Believer
+from hotnas_torch.search.bayesian.choice import Choice
+from hotnas_torch.search.bayesian.pools import MutantPool, Pool
+from hotnas_torch.search.bayesian.surrogates import Fit, FunctionSurrogate, Surrogate
+from hotnas_torch.search.bayesian.targets import targets, unexplained
+from hotnas_torch.search.randomness import draw_seed, seeded
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["BayesianSearch"]
+
+# Fits of a model without the outliers of the fit before.
+_ROUNDS = 3
+
+
+class BayesianSearch(Strategy):
+    """Fit a model, draw a pool of candidates, take the most promising.
+
+    The first `num_initial` networks are random. After them, each `ask` fits the surrogate to
+    everything observed, draws a pool of unseen networks, and takes from it by the batch rule those
+    with the largest acquisition values. HOTNAS, NASBOT and the others are this class with parts
+    chosen; any other combination is a method, too.
+
+    A few wild values do not blind the model: bad tails are cut off, and a Gaussian process is
+    fitted again without observations that are far worse than all the others say. They stay
+    observed.
+
+    Args:
+        space: What is searched.
+        generator: Source of all randomness.
+        surrogate: The model: a `Surrogate` such as `HOTNNSurrogate()`, or a callable that builds
+            and fits a BoTorch model of rows (n, d) and targets (n, 1), larger being better. None
+            fits nothing, for batch rules that need no model.
+        pool: Where candidates come from.
+        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling), or a callable
+            that builds a BoTorch acquisition function, see `Acquisition`.
+        batch: How networks are taken from the pool, and what pending ones count for.
+        num_initial: Random networks at the start, >= 2.
+        transform: `"log"`: the model sees the logarithm of the values, when all of them are
+            positive (errors and losses are); `"none"`: the values themselves.
+        name: What the method is called in records; None keeps the class's.
+
+    Attributes:
+        model: The model that the last choice was made with, fitted; None before that.
+
+    Raises:
+        TypeError, ValueError: An argument of the wrong kind or out of range.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> from hotnas_torch.search import BayesianSearch, DistanceSurrogate, MutantPool
+        >>> space = ht.spaces.NASBenchMacro()
+        >>> strategy = BayesianSearch(
+        ...     space,
+        ...     generator=torch.Generator().manual_seed(0),
+        ...     surrogate=DistanceSurrogate(ht.distances.TreeWasserstein(space)),
+        ...     pool=MutantPool(pool_size=50, random_fraction=0.2),
+        ...     num_initial=5,
+        ...     name="mine",
+        ... )
+        >>> for num in (5, 3):
+        ...     nets = strategy.ask(num)
+        ...     strategy.tell(nets, [1.0 + net.spec.count("0") for net in nets])
+        >>> strategy.settings()["pool"]["pool_size"]
+        50
+    """
+
+    name = "bayesian"
+
+    @takes()
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        generator: torch.Generator | None,
+        surrogate: Surrogate | Callable[[Tensor, Tensor], Model] | None,
+        pool: Pool = MutantPool(),  # noqa: B008 - frozen
+        acquisition: Literal["log_ei", "ucb", "its"] | Acquisition = "log_ei",
+        batch: Batch = Believer(),  # noqa: B008 - frozen
+        num_initial: int = 10,
+        transform: Literal["none", "log"] = "log",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(space, generator=generator)
+        if not (surrogate is None or isinstance(surrogate, Surrogate)):
+            surrogate = FunctionSurrogate(surrogate)
+        if not isinstance(pool, Pool):
+            raise TypeError(f"pool must be a Pool such as MutantPool(); got {pool!r}")
+        if not isinstance(batch, Batch):
+            raise TypeError(f"batch must be a Batch such as Believer(); got {batch!r}")
+        if surrogate is None and batch.needs_model:
+            raise ValueError(f"surrogate must be given: {batch!r} asks for the model; got None")
+        if not isinstance(transform, str) or transform not in ("none", "log"):
+            raise ValueError(f"transform must be 'none' or 'log'; got {transform!r}")
+        if not isinstance(name, str | None):
+            raise TypeError(f"name must be a str or None; got {name!r}")
+        self.surrogate = surrogate
+        self.pool = pool
+        self.acquisition = acquisition_of(acquisition)
+        self.batch = batch
+        self.num_initial = integer("num_initial", num_initial, least=2)
+        self.transform: Literal["none", "log"] = transform
+        self.name = self.name if name is None else name
+        self.model: Model | None = None
+        self._draws = pool.draws(space, self._generator)
+        self._bind()
+
+    def _bind(self) -> None:
+        self._fit: Fit | None = None
+        if self.surrogate is not None:
+            self._fit = self.surrogate.bind(self.space, self._generator)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What fits is bound to this search's generator; what it remembers can be found again.
+        return {name: value for name, value in self.__dict__.items() if name != "_fit"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings; each part by the name of its kind, a callable by its own."""
+        return {
+            "num_initial": self.num_initial,
+            "acquisition": name_of(self.acquisition),
+            "transform": self.transform,
+            "surrogate": _described(self.surrogate),
+            "pool": _described(self.pool),
+            "batch": _described(self.batch),
+        }
+
+    # --- proposing --------------------------------------------------------------------------------
+
+    def _propose(self, num: int) -> list[Network]:
+        taken = self._taken()
+        proposed = self._draws.sample(max(0, min(num, self.num_initial - len(taken))), taken)
+        # Values that are all the same say nothing.
+        if len(proposed) < num and len({found.value for found in self._finite()}) > 1:
+            with seeded(draw_seed(self._generator, below=2**62)):
+                choice = self._choice(proposed)
+                pool = self.pool(choice, num - len(proposed), taken)
+                rows = self.space.encode(pool)
+                chosen = self.batch(choice, rows, num - len(proposed))
+            proposed += [pool[place] for place in chosen]
+        # Fewer were chosen where the pool is small.
+        taken = self._taken() | {self.space.key(net) for net in proposed}
+        return proposed + self._draws.sample(num - len(proposed), taken)
+
+    def _choice(self, proposed: Sequence[Network] = ()) -> Choice:
+        """Fit the model, and return all that networks are chosen by."""
+        observed = self._finite()
+        X = self.space.encode([found.network for found in observed])
+        Y = self._targets(observed)
+        self.model = self._fit_explained(X, Y)
+        return Choice(
+            draws=self._draws,
+            history=self.observations,
+            observed=observed,
+            X=X,
+            Y=Y,
+            surrogate=self.model,
+            acquisition=self.acquisition,
+            pending=self.space.encode([*self._pending.values(), *proposed]),
+            num_initial=self.num_initial,
+            step=max(1, len(self._taken()) + len(proposed) - self.num_initial + 1),
+        )
+
+    def _targets(self, observed: list[Observation]) -> Tensor:
+        """What the model is to maximise, (n, 1)."""
+        values = torch.tensor([found.value for found in observed], dtype=torch.float64)
+        first = max(2, self._num_learned(len(values)))
+        return targets(values, transform=self.transform, num_reference=first)[:, None]
+
+    def _num_learned(self, num: int) -> int:
+        if self.surrogate is None:
+            return num
+        return self.surrogate.num_learned(num, self.num_initial)
+
+    def _fit_explained(self, X: Tensor, Y: Tensor) -> Model | None:
+        """Fit the model, and again without what it says are trainings that went wrong.
+
+        These are few: at least half of the observations stay.
+        """
+        if self._fit is None:
+            return None
+        model = self._fit(X, Y, self._num_learned(len(X)))
+        kept = torch.arange(len(X))
+        for _ in range(_ROUNDS):
+            outliers = unexplained(model)
+            if outliers is None or not bool(outliers.any()):
+                break
+            kept = kept[~outliers.cpu()]
+            if 2 * len(kept) < len(X) or bool((Y[kept] == Y[kept[0]]).all()):
+                break
+            model = self._fit(X[kept], Y[kept], self._num_learned(len(kept)))
+        return model
+
+
+def _described(part: Surrogate | Pool | Batch | None) -> dict[str, Any] | None:
+    return None if part is None else {"name": type(part).__name__, **part.settings()}
