@@ -114,10 +114,10 @@ def is_version(found: object, expected: int) -> bool:
 
 
 def open_ordinary(path: Path) -> BinaryIO:
-    """Opens an ordinary file to read it.
+    """Open an ordinary file to read it.
 
     Raises:
-        OSError: It cannot be read, or is no ordinary file; ``strerror`` says which.
+        OSError: It cannot be read, or is no ordinary file; `strerror` says which.
     """
     # A pipe without a writer would make `open` wait.
     descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)

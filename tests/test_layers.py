@@ -24,12 +24,11 @@ LAYERS: dict[str, set[str]] = {
     "ot._reference": set(),
     "ot._operators": BASE | {"ot._reference"},
     "ot": BASE | {"ot._operators"},
-    "_checks": {"arguments", "ot"},
     "arch": {"errors", "arguments"},
     "spaces": {"errors", "arguments", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
-    "matrices": BASE | {"_checks", "ot", "arch", "spaces"},
-    "distances": BASE | {"_checks", "ot", "ot._operators", "arch", "spaces", "matrices"},
+    "matrices": BASE | {"ot", "arch", "spaces"},
+    "distances": BASE | {"ot", "ot._operators", "arch", "spaces", "matrices"},
     "hierarchy": BASE | {"arch", "spaces", "distances"},
     "nn": BASE | {"arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
@@ -44,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
     | {"search.asking", "search.base"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
-    "nago": {"errors", "arguments", "files", "_checks", "arch", "spaces", "distances", "matrices"}
+    "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},

@@ -433,7 +433,7 @@ def _holds(name: str, condition: Tensor) -> bool:
     except RuntimeError as error:  # torch has no one type for what has no value here
         raise ArchitectureError(
             f"{name} must be one set of numbers that can be read; got a tensor without data, or"
-            " what torch.vmap maps or a tracer records (make one tree per set, in a loop)."
+            " what torch.vmap maps or a tracer records (make one tree per set, in a loop)"
         ) from error
 
 

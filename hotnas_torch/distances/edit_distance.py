@@ -1,6 +1,5 @@
+# Over 400 lines: one distance, its bounds and its exact value.
 """Edit distance of labelled directed acyclic graphs, and of chains of them."""
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -11,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import check_items, choice, constant
 from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arguments import choice, items
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
+from hotnas_torch.ot.scalars import constant
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EditDistance"]
@@ -72,7 +72,7 @@ class EditDistance(NetworkDistance):
     r"""Edit distance with operation costs: BO-edit's distance.
 
     Between cells: the cheapest sequence of edits that makes a cell isomorphic to another. Changing
-    an operation costs D(o, o'), inserting or deleting a node ``node_cost``, an edge ``edge_cost``;
+    an operation costs D(o, o'), inserting or deleting a node `node_cost`, an edge `edge_cost`;
     input and output stay. As no change costs more than a deletion and an insertion, some cheapest
     sequence keeps all nodes of the smaller cell, so that with m nodes in the larger one
 
@@ -81,12 +81,12 @@ class EditDistance(NetworkDistance):
 
     with places without a node in the smaller cell, and input and output in the second sum.
 
-    - ``method="exact"`` tries all assignments, as one product of matrices: for up to 8 inner nodes.
-    - ``method="lower"`` and ``"upper"``: an exact transport assigns nodes at the cost of D, of the
+    - `method="exact"` tries all assignments, as one product of matrices: for up to 8 inner nodes.
+    - `method="lower"` and `"upper"`: an exact transport assigns nodes at the cost of D, of the
       edges to input and output, and of half of the difference in the numbers of other edges, in and
       out. Its optimum never exceeds the distance and is a pseudo-metric; the edits that the
       assignment amounts to never cost less than the distance.
-    - ``method="auto"``: exact where the space's cells have at most 6 inner nodes, else ``"lower"``.
+    - `method="auto"`: exact where the space's cells have at most 6 inner nodes, else `"lower"`.
 
     Between networks: the distance of the cells where networks repeat one cell on one skeleton.
     Otherwise macro graphs are chains, and it is the edit distance of sequences: exchanging two
@@ -100,11 +100,11 @@ class EditDistance(NetworkDistance):
         method: See above.
 
     Raises:
-        TypeError, ValueError: An argument of the wrong kind or out of range; ``"exact"`` for cells
+        TypeError, ValueError: An argument of the wrong kind or out of range; `"exact"` for cells
             that are too large.
         ArchitectureError: A network that is compared as a sequence and is no chain.
 
-    Differentiability: in the lengths of ``tree``, at the best assignment (envelope theorem).
+    Differentiability: in the lengths of `tree`, at the best assignment (envelope theorem).
 
     Complexity: O(m! m^2) per pair of cells, in matrix products; bounds O(m^3).
 
@@ -185,7 +185,7 @@ class EditDistance(NetworkDistance):
     # --- cells ------------------------------------------------------------------------------------
 
     def cell_distances(self, cells_a: Sequence[Cell], cells_b: Sequence[Cell]) -> Tensor:
-        """Distances between cells, or the bounds that ``method`` asks for.
+        """Distances between cells, or the bounds that `method` asks for.
 
         Args:
             cells_a: A >= 1 cells.
@@ -199,8 +199,8 @@ class EditDistance(NetworkDistance):
             ValueError: An empty list, or a cell with more inner nodes than the space's have.
             ArchitectureError: An operation that the tree does not know.
         """
-        first = check_items("cells_a", cells_a, Cell)
-        second = check_items("cells_b", cells_b, Cell)
+        first = items("cells_a", cells_a, Cell)
+        second = items("cells_b", cells_b, Cell)
         cells = self._cells([cell.canonical() for cell in (*first, *second)])
         i = torch.arange(len(first)).repeat_interleave(len(second))
         j = len(first) + torch.arange(len(second)).repeat(len(first))
@@ -242,7 +242,7 @@ class EditDistance(NetworkDistance):
     def _price(
         self, costs: Tensor, cells: _Cells, i: Tensor, j: Tensor, assignment: Tensor
     ) -> Tensor:
-        """What the edits of an assignment, (P, m) places in the second cell, cost."""
+        """Return what the edits of an assignment, (P, m) places in the second cell, cost."""
         row = torch.arange(len(i))[:, None]
         changes = costs[cells.labels[i], cells.labels[j][row, assignment]].sum(1)
         others = cells.edges[j][row[:, :, None], assignment[:, :, None], assignment[:, None]]
@@ -255,7 +255,7 @@ class EditDistance(NetworkDistance):
         return changes + self.edge_cost * edges
 
     def _assign(self, costs: Tensor, cells: _Cells, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """The lower bound of pairs, (P,), and the assignment that attains it, (P, m)."""
+        """Return the lower bound of pairs, (P,), and the assignment that attains it, (P, m)."""
 
         def differences(values: Tensor) -> Tensor:
             return (values[i][:, :, None] - values[j][:, None]).abs()
@@ -273,7 +273,7 @@ class EditDistance(NetworkDistance):
     def _enumerate(
         self, costs: Tensor, cells: _Cells, i: Tensor, j: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The distances of pairs, (P,), and assignments that attain them, (P, m).
+        """Return the distances of pairs, (P,), and assignments that attain them, (P, m).
 
         With A in {0, 1}, |A - A'| = A (1 - 2 A') + A': the price of an assignment is an inner
         product of what the one cell is and what the other one becomes.
@@ -394,9 +394,9 @@ class EditDistance(NetworkDistance):
 
 @cache
 def _placements(num_places: int, size: int) -> Tensor:
-    """All ways to put ``size`` nodes into places, (num_places! / (num_places - size)!, num_places).
+    """All ways to put `size` nodes into places, (num_places! / (num_places - size)!, num_places).
 
-    An entry is the node in a place; those from ``size`` on are none, in ascending order.
+    An entry is the node in a place; those from `size` on are none, in ascending order.
     """
     rows = []
     for taken in permutations(range(num_places), size):

@@ -1,3 +1,4 @@
+# Over 400 lines: one distance, documented in one place.
 """HOTNN: the distance between networks."""
 
 from collections.abc import Callable, Sequence
@@ -7,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import Scalar, check_items, choice, fraction, number
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import choice, items
 from hotnas_torch.distances._tables.cell_tables import unique_cells
 from hotnas_torch.distances._tables.envelope import HeldCells, envelope, network_shares
 from hotnas_torch.distances._tables.network_tables import (
@@ -32,6 +33,7 @@ from hotnas_torch.distances.settings import (
 from hotnas_torch.matrices.pairwise import Executor, Tiling, fill
 from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
+from hotnas_torch.ot.scalars import Scalar, fraction, value_of
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["HOTNN"]
@@ -69,7 +71,7 @@ class HOTNN(NetworkDistance):
         eta: Share of the position, in [0, 1]; None takes the space's default, else 0.5.
         zeta: Share of the state against the inside of cells, in [0, 1]; None takes the space's
             default, else 0.5, and 0 without a space or a scale.
-        mass: ``"channels"`` (paper) or ``"uniform"``; None takes the space's default.
+        mass: `"channels"` (paper) or `"uniform"`; None takes the space's default.
         preset: `"paper"` sets everything as printed: ordered pairs, the literal linear term, raw
             path lengths, zeta = 0, channel masses. What is passed wins over the preset.
         terms: What the cost between cells is made of; None takes `Terms()`.
@@ -152,7 +154,7 @@ class HOTNN(NetworkDistance):
         self.mass: Literal["channels", "uniform"] = choice(
             "mass", defaults["mass"] if mass is None else mass, ("channels", "uniform")
         )
-        if number(self.zeta) > 0.0 and self.state_scale is None:
+        if value_of(self.zeta) > 0.0 and self.state_scale is None:
             raise ValueError(
                 "zeta > 0 needs the scale of the cell state: pass space= or state_scale=(divisor of"
                 " log2 width, divisor of log2 resolution), or zeta=0"
@@ -161,11 +163,11 @@ class HOTNN(NetworkDistance):
     @property
     def weights(self) -> NetworkWeights:
         """Shares of cells, state and position in the cost between two cells."""
-        eta, zeta = number(self.eta), number(self.zeta)
+        eta, zeta = value_of(self.eta), value_of(self.zeta)
         return NetworkWeights(cells=(1 - eta) * (1 - zeta), state=(1 - eta) * zeta, position=eta)
 
     def shares(self) -> Tensor:
-        """Shares of cells, state and position, shape (3,), differentiable in eta and zeta."""
+        """Share of cells, state and position, shape (3,), differentiable in eta and zeta."""
         eta, zeta = (
             torch.as_tensor(value, dtype=self.dtype, device=self.device)
             for value in (self.eta, self.zeta)
@@ -176,8 +178,8 @@ class HOTNN(NetworkDistance):
         """Everything that the distances depend on, as JSON-ready values."""
         return {
             "space": None if self.space is None else self.space.name,
-            "eta": number(self.eta),
-            "zeta": number(self.zeta),
+            "eta": value_of(self.eta),
+            "zeta": value_of(self.zeta),
             "mass": self.mass,
             "state_scale": None if self.state_scale is None else list(self.state_scale),
             **self.ifgw.config(),
@@ -258,7 +260,7 @@ class HOTNN(NetworkDistance):
         return inside
 
     def matching(self, net_a: Network, net_b: Network) -> NetworkMatching:
-        """The coupling behind one distance, and the shares that make it up.
+        """Return the coupling behind one distance, and the shares that make it up.
 
         Args:
             net_a: First network, N cells.
@@ -275,7 +277,7 @@ class HOTNN(NetworkDistance):
         return match_networks(self, net_a, net_b)
 
     def _check(self, name: str, nets: Sequence[Network]) -> list[Network]:
-        checked = check_items(name, nets, Network)
+        checked = items(name, nets, Network)
         known = frozenset(self.ifgw.tree.labels)
         accepted: set[int] = set()
         for index, network in enumerate(checked):
@@ -344,7 +346,7 @@ class HOTNN(NetworkDistance):
         *,
         cells: HeldCells | None = None,
     ) -> "HeldCouplings":
-        """The optimal couplings behind a matrix, to be held while parameters change.
+        """Return the optimal couplings behind a matrix, to be held while parameters change.
 
         Where the matrix is differentiated or evaluated for many nearby parameters, as in fitting a
         Gaussian process, this saves the solver: `HeldCouplings.distances` costs a matrix product.
@@ -398,7 +400,7 @@ class HOTNN(NetworkDistance):
             [given[index] for index in representatives],
             [numbers[index] for index in representatives],
             mass=self.mass,
-            state_scale=self.state_scale if learned or number(self.zeta) > 0.0 else None,
+            state_scale=self.state_scale if learned or value_of(self.zeta) > 0.0 else None,
             weights=self.weights,
             backend=self.backend,
             dtype=self.dtype,

@@ -1,3 +1,4 @@
+# Over 400 lines: one distance, documented in one place.
 """iFGW: the distance between cells."""
 
 from collections.abc import Callable, Sequence
@@ -7,14 +8,8 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import _ext
-from hotnas_torch._checks import (
-    Scalar,
-    check_items,
-    choice,
-    fraction,
-    number,
-)
 from hotnas_torch.arch import Cell, NestedCell, OperationTree
+from hotnas_torch.arguments import choice, items
 from hotnas_torch.distances._tables.blocks import CellBlocks
 from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSettings, unique_cells
 from hotnas_torch.distances._tables.envelope import cell_coefficients, envelope
@@ -32,7 +27,9 @@ from hotnas_torch.distances.settings import (
 from hotnas_torch.matrices.pairwise import Executor, Stages, Tiling, fill, tile_edge
 from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
+from hotnas_torch.ot.scalars import Scalar, fraction, value_of
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["IFGW"]
 
@@ -104,11 +101,8 @@ class IFGW:
         solver: Solver | None = None,
         **settings: Any,
     ) -> None:
-        if space is not None and not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
-            )
+        if space is not None:
+            check_space(space)
         if tree is not None and not isinstance(tree, OperationTree):
             raise TypeError(
                 f"tree must be an OperationTree; got {type(tree).__name__}"
@@ -127,7 +121,7 @@ class IFGW:
         self.pairs = cast(Literal["directed", "ordered"], terms.pairs)
         self.linear_term = cast(Literal["separable", "literal"], terms.linear_term)
         self.normalize = bool(terms.normalize)
-        if self.pairs == "ordered" and number(self.lam) == 0.0:
+        if self.pairs == "ordered" and value_of(self.lam) == 0.0:
             raise ValueError(
                 "lam must be > 0 with pairs='ordered': the ordered pairwise term alone is 0 for"
                 " every two cells (take lam > 0 or pairs='directed')"
@@ -164,12 +158,12 @@ class IFGW:
     def config(self) -> dict[str, Any]:
         """Everything that the distances depend on, as JSON-ready values."""
         return {
-            "lam": number(self.lam),
-            "eps": number(self.eps),
+            "lam": value_of(self.lam),
+            "eps": value_of(self.eps),
             "pairs": self.pairs,
             "linear_term": self.linear_term,
             "normalize": self.normalize,
-            "unreachable": number(self.unreachable),
+            "unreachable": value_of(self.unreachable),
             "num_starts": self.solver.num_starts,
             "tol": self.solver.tol,
             "max_iter": self.solver.max_iter,
@@ -228,7 +222,7 @@ class IFGW:
         return out
 
     def coefficients(self) -> Tensor:
-        """What a distance is linear in while its coupling is held: see `_tables.envelope`.
+        """Return what a distance is linear in while its coupling is held: see `_tables.envelope`.
 
         Returns:
             Shape (2E + 3,) for E lengths of the tree, in `dtype` on `device`, differentiable in
@@ -261,7 +255,7 @@ class IFGW:
                 max_nodes=None if self.normalize else self.max_nodes,
                 unreachable=_untracked(self.unreachable),
                 settings=SolverSettings(
-                    alpha=1.0 - number(self.lam),
+                    alpha=1.0 - value_of(self.lam),
                     pairs=self.pairs,
                     literal=self.linear_term == "literal",
                     num_starts=self.solver.num_starts,
@@ -335,7 +329,7 @@ class IFGW:
         stages: Stages | None,
         executor: Executor | None,
     ) -> NestedTables:
-        """The tables with the distances between all graphs inside, if these fit in memory."""
+        """Return the tables with the distances between all graphs inside, if these fit."""
         part_rows = tables.parts_of(torch.unique(rows))
         part_cols = part_rows if cols is None else tables.parts_of(torch.unique(cols))
         num_cols = len(rows) if cols is None else len(cols)
@@ -364,7 +358,7 @@ class IFGW:
         return tile_edge(self.solver.memory_budget, at_most=cell_tile_edge(tables.cells))
 
     def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
-        """The coupling behind one distance, and the shares that make it up.
+        """Return the coupling behind one distance, and the shares that make it up.
 
         Args:
             cell_a: First cell.
@@ -384,7 +378,7 @@ class IFGW:
             self.prepare(unique),
             min(position_a, position_b),
             max(position_a, position_b),
-            lam=number(self.lam),
+            lam=value_of(self.lam),
         )
         return found if position_a <= position_b else found.turned()
 
@@ -417,7 +411,7 @@ class IFGW:
             )
 
     def _check_cells(self, name: str, cells: Sequence[Cell]) -> list[Cell]:
-        checked = check_items(name, cells, Cell)
+        checked = items(name, cells, Cell)
         known = frozenset(self.tree.labels)
         accepted: set[int] = set()
         for index, cell in enumerate(checked):
@@ -428,7 +422,7 @@ class IFGW:
 
 
 def _untracked(value: Any) -> Any:
-    """The same number or tree as plain values, for what is computed once and kept."""
+    """Return the same number or tree as plain values, for what is computed once and kept."""
     if isinstance(value, OperationTree):
         lengths = value.lengths_tensor()
         return value.with_lengths(plain(lengths)) if is_tracked(lengths) else value
@@ -436,7 +430,7 @@ def _untracked(value: Any) -> Any:
 
 
 def _depth(tables: CellTables) -> int:
-    """Number of levels of graphs."""
+    """Return number of levels of graphs."""
     return 1 + _depth(tables.parts) if isinstance(tables, NestedTables) else 1
 
 

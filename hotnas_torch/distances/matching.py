@@ -25,7 +25,7 @@ class CellMatching:
         cell_a: Canonical form of the first cell; its numbering gives the rows of `plan`.
         cell_b: Canonical form of the second cell; its numbering gives the columns.
         plan: Coupling, shape (n, m), on the CPU; rows and columns sum to the node masses.
-        distance: The iFGW distance, ``linear + pairwise``.
+        distance: The iFGW distance, `linear + pairwise`.
         operation: Share of the distance due to the operations of matched nodes.
         location: Share due to the places (path lengths) of matched nodes.
         pairwise: Share due to the costs between pairs of nodes.
@@ -41,7 +41,7 @@ class CellMatching:
 
     @property
     def linear(self) -> float:
-        """Share of the distance due to matched nodes, ``operation + location``."""
+        """Share of the distance due to matched nodes, `operation + location`."""
         return self.operation + self.location
 
     @property
@@ -67,7 +67,7 @@ class NetworkMatching:
         network_b: Second network; its cells give the columns.
         plan: Coupling, shape (N, M), on the CPU; rows and columns sum to the cell masses.
         cell_distances: iFGW distance of every pair of cells, shape (N, M), on the CPU.
-        distance: The HOTNN distance, ``cells + state + position``.
+        distance: The HOTNN distance, `cells + state + position`.
         cells: Share of the distance due to the insides of matched cells.
         state: Share due to channel width and resolution at matched cells.
         position: Share due to the positions of matched cells.

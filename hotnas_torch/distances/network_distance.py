@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import _ext
-from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import items
 from hotnas_torch.distances.numbered_networks import NumberedNetworks
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.matrices.comparison import (
@@ -30,6 +30,7 @@ from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators import Backend
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["KernelTerm", "NetworkDistance"]
 
@@ -116,12 +117,7 @@ class NetworkDistance:
     memory_budget: int = MEMORY_BUDGET
 
     def __init__(self, space: SearchSpace) -> None:
-        if not isinstance(space, SearchSpace):
-            raise TypeError(
-                f"space must be a SearchSpace; got {type(space).__name__}"
-                " (hotnas_torch.spaces.get(name) makes one)"
-            )
-        self.space = space
+        self.space = check_space(space)
 
     # --- for subclasses ---------------------------------------------------------------------------
 
@@ -179,7 +175,7 @@ class NetworkDistance:
 
     def _check(self, name: str, nets: Sequence[Network]) -> list[Network]:
         """Return a list of networks that can be compared; the error names the item."""
-        checked = check_items(name, nets, Network)
+        checked = items(name, nets, Network)
         for place, net in enumerate(checked):
             if not self.space.contains(net):
                 raise ArchitectureError(

@@ -1,7 +1,5 @@
 """OTMANN: NASBOT's distance, partial optimal transport between the layers of networks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hotnas_torch import ot
-from hotnas_torch._checks import choice, constant
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import choice
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
     LayerBatch,
@@ -24,7 +22,7 @@ from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot._operators.operator import interpreted
-from hotnas_torch.ot.scalars import readable
+from hotnas_torch.ot.scalars import constant, readable
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]
@@ -93,7 +91,7 @@ class OTMANN(NetworkDistance):
         space: Space of the networks.
         nu: Weights nu_str of the structure, V >= 1 numbers >= 0, or a float64 tensor (V,).
         penalty: Price nu_nas of unmatched mass, > 0.
-        output: What a call returns: the mean over nu_str of ``"normalized"`` or of ``"distance"``.
+        output: What a call returns: the mean over nu_str of `"normalized"` or of `"distance"`.
         kinds: What further operations are, or what operations are to be taken for.
         backend: As for `hotnas_torch.ot.transport`.
 
@@ -101,7 +99,7 @@ class OTMANN(NetworkDistance):
         TypeError, ValueError: An argument of the wrong kind or out of range; an operation of the
             space whose kind is unknown.
 
-    Differentiability: in ``nu``, by the envelope theorem.
+    Differentiability: in `nu`, by the envelope theorem.
 
     Complexity: V exact transports of the numbers of layers plus one, per pair.
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import check_items
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import items
 from hotnas_torch.distances.network_distance import NetworkDistance
 from hotnas_torch.matrices.pairwise import Executor, distinct_pairs, straight_pairs
 from hotnas_torch.matrices.progress import Progress
@@ -124,7 +124,7 @@ def _checked(name: str, samples: Sequence[Sample]) -> list[list[Network]]:
         raise TypeError(f"{name} must be a list of lists of Network; got {type(samples).__name__}")
     if not samples:
         raise ValueError(f"{name} must hold at least one sample; got an empty list")
-    return [check_items(f"{name}[{i}]", sample, Network) for i, sample in enumerate(samples)]
+    return [items(f"{name}[{i}]", sample, Network) for i, sample in enumerate(samples)]
 
 
 def _keys(order: list[Name], numbers: Tensor) -> list[str]:

@@ -1,21 +1,21 @@
 """Settings of iFGW and HOTNN in small objects: the terms of the cost, and how it is minimised."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
 import torch
 
-from hotnas_torch._checks import (
-    Scalar,
+from hotnas_torch.arguments import (
     choice,
-    count,
-    not_negative,
+    integer,
+    kind,
+    refuse_unknown,
     usable_device,
     working_dtype,
 )
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
+from hotnas_torch.ot.scalars import Scalar, not_negative
 
 __all__ = ["PRESETS", "SOLVER_FIELDS", "TERM_FIELDS", "Solver", "Terms", "settings_from"]
 
@@ -66,7 +66,7 @@ class Terms:
         if self.unreachable is not None:
             _set(self, "unreachable", not_negative("unreachable", self.unreachable))
         if self.max_nodes is not None:
-            count("max_nodes", self.max_nodes)
+            integer("max_nodes", self.max_nodes, least=1)
         if self.state_scale is not None:
             _set(self, "state_scale", _two_divisors(self.state_scale))
 
@@ -110,13 +110,13 @@ class Solver:
     memory_budget: int = MEMORY_BUDGET
 
     def __post_init__(self) -> None:
-        count("num_starts", self.num_starts, at_most=_NUM_STRATEGIES, why=", the starts there are")
+        integer("num_starts", self.num_starts, least=1, most=_NUM_STRATEGIES)
         _set(self, "tol", float(not_negative("tol", self.tol)))
-        count("max_iter", self.max_iter, at_most=_MOST_ITERATIONS)
+        integer("max_iter", self.max_iter, least=1, most=_MOST_ITERATIONS)
         choice("backend", self.backend, ("auto", "ext", "torch"))
         _set(self, "dtype", working_dtype(self.dtype))
         _set(self, "device", usable_device(self.device))
-        count("memory_budget", self.memory_budget)
+        integer("memory_budget", self.memory_budget, least=1)
 
 
 TERM_FIELDS = tuple(field.name for field in fields(Terms))
@@ -149,17 +149,9 @@ def settings_from(
         TypeError: A name that is not known, or an object of another class.
         ValueError: A field out of range.
     """
-    known = tuple(known)
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise TypeError(
-                f"{owner} has no setting {name!r}{meant}; it knows {', '.join(sorted(known))}"
-            )
-    for name, value, kind in (("terms", terms, Terms), ("solver", solver, Solver)):
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be a {kind.__name__} or None; got {value!r}")
+    refuse_unknown(owner, given, known)
+    kind("terms", terms, Terms, optional=True)
+    kind("solver", solver, Solver, optional=True)
     return (
         _with(terms or Terms(), {k: v for k, v in given.items() if k in TERM_FIELDS}),
         _with(solver or Solver(), {k: v for k, v in given.items() if k in SOLVER_FIELDS}),

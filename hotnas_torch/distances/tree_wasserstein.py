@@ -1,7 +1,5 @@
 """BO-TW's distance: tree-Wasserstein between operations, transport between degrees by layer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -12,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import Scalar, count, fraction, number
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
     LayerBatch,
@@ -24,7 +22,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot._operators.operator import interpreted
-from hotnas_torch.ot.scalars import readable
+from hotnas_torch.ot.scalars import Scalar, fraction, readable, value_of
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["GramTree", "TreeWasserstein"]
@@ -55,7 +53,7 @@ class GramTree:
 
     Attributes:
         groups: Group of every operation.
-        leaves: Operations, ``(first, second)`` pairs, and `NOTHING`.
+        leaves: Operations, `(first, second)` pairs, and `NOTHING`.
         edges: Name of every edge, by its lower node.
         incidence: (L, E) float64, 1 where an edge is on the way from the root to a leaf.
 
@@ -86,7 +84,7 @@ class GramTree:
             self.incidence[row, [column[edge] for edge in path]] = 1.0
 
     def lengths(self, alpha: Scalar) -> Tensor:
-        """Lengths of the edges, (E,) float64, with the graph of ``alpha``."""
+        """Lengths of the edges, (E,) float64, with the graph of `alpha`."""
         base = torch.as_tensor(alpha, dtype=torch.float64)
         ones = torch.ones_like(base)
         return torch.stack(
@@ -140,7 +138,7 @@ class _Vectors(NamedTuple):
 
 @interpreted
 class TreeWasserstein(NetworkDistance):
-    r"""Tree-Wasserstein distance of BO-TW (``grams=1``) and BO-TW-2G (``grams=2``).
+    r"""Tree-Wasserstein distance of BO-TW (`grams=1`) and BO-TW-2G (`grams=2`).
 
     .. math:: d = a_1 W_{op} + a_2 W_{in} + (1 - a_1 - a_2) W_{out}
 
@@ -151,7 +149,7 @@ class TreeWasserstein(NetworkDistance):
     where all degrees are 0. All three are L1 distances of vectors.
 
     Cells are compared where networks repeat one cell; else whole networks (in DARTS the chain of
-    the normal and the reduction cell), see `NetworkView`. ``skip_connect`` is an operation.
+    the normal and the reduction cell), see `NetworkView`. `skip_connect` is an operation.
     A network without operations has its mass on a leaf of its own.
 
     Args:
@@ -162,14 +160,14 @@ class TreeWasserstein(NetworkDistance):
         groups: Group of every operation; None puts convolutions into one, poolings into one, and
             every other operation into its own (bottlenecks of all kinds being alike).
         lengths: Lengths of the tree's edges, (E,) float64, in the order of `GramTree.edges`, in
-            place of those that ``alpha`` gives.
+            place of those that `alpha` gives.
         max_layers: Most layers, in hops from the input, that a network has; None takes the largest
             number of nodes of a cell, or 32 where whole networks are compared.
 
     Raises:
         TypeError, ValueError: An argument of the wrong kind, shape or range.
 
-    Differentiability: of the distance, in ``alpha``, ``lengths`` and ``weights``.
+    Differentiability: of the distance, in `alpha`, `lengths` and `weights`.
 
     Complexity: O(E + layers^2) per pair.
 
@@ -212,7 +210,7 @@ class TreeWasserstein(NetworkDistance):
         self.grams = grams
         self.alpha = fraction("alpha", alpha)
         self.weights = tuple(fraction(f"weights[{k}]", weight) for k, weight in enumerate(weights))
-        if len(self.weights) != 2 or sum(map(number, self.weights)) > 1.0 + 1e-12:
+        if len(self.weights) != 2 or sum(map(value_of, self.weights)) > 1.0 + 1e-12:
             raise ValueError(
                 "weights must be two numbers that sum to at most 1, the rest being the share of"
                 f" out-degrees; got {weights}"
@@ -241,7 +239,9 @@ class TreeWasserstein(NetworkDistance):
         self.view = NetworkView.of_space(space)
         whole = self.view.cells != "first"
         largest = _MAX_LAYERS if whole else space.max_nodes
-        self.max_layers = largest if max_layers is None else count("max_layers", max_layers)
+        self.max_layers = (
+            largest if max_layers is None else integer("max_layers", max_layers, least=1)
+        )
         self._leaf = {leaf: place for place, leaf in enumerate(self.tree.leaves)}
 
     def config(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class TreeWasserstein(NetworkDistance):
         return {
             **super().config(),
             "grams": self.grams,
-            "weights": [number(weight) for weight in self.weights],
+            "weights": [value_of(weight) for weight in self.weights],
             "groups": dict(self.tree.groups),
             "lengths": self.lengths.tolist(),
             "max_layers": self.max_layers,
@@ -335,7 +335,7 @@ def _cumulative(degrees: Tensor, hops: Tensor, max_layers: int) -> Tensor:
     """Vectors whose L1 distance is the transport cost between degrees by layer.
 
     In one dimension that cost is the integral of the difference of the cumulative distributions,
-    which are constant between fractions with a denominator of at most ``max_layers``.
+    which are constant between fractions with a denominator of at most `max_layers`.
 
     Args:
         degrees: (U, n) int64.

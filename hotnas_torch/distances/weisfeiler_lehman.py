@@ -1,7 +1,5 @@
 """Weisfeiler-Lehman similarity: how many neighbourhoods of layers two networks share."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -10,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import check_items, choice
 from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arguments import choice, items
 from hotnas_torch.distances._tables.layer_graph import IDENTITIES, NetworkView, layer_graph
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.matrices.progress import Progress, progress_bar
@@ -56,8 +54,8 @@ class WeisfeilerLehman(NetworkDistance):
     Args:
         space: Search space of the networks.
         level: Largest level H, >= 0.
-        aggregation: See above; None takes what NAS-BOWL uses: ``"histogram"`` on NAS-Bench-201,
-            ``"assignment"`` elsewhere.
+        aggregation: See above; None takes what NAS-BOWL uses: `"histogram"` on NAS-Bench-201,
+            `"assignment"` elsewhere.
         contract: Labels of layers that are replaced by direct edges; None takes skip connections
             and identities, as NAS-BOWL does.
 
@@ -117,7 +115,7 @@ class WeisfeilerLehman(NetworkDistance):
         self._view = NetworkView("first" if space.repeats_one_cell else "all")
 
     def labels(self, nets: Sequence[Network]) -> list[Tensor]:
-        """Labels of all layers at all levels, equal numbers for equal labels.
+        """Label of all layers at all levels, equal numbers for equal labels.
 
         The numbers depend on nothing but the networks, so those of different calls compare.
 
@@ -130,7 +128,7 @@ class WeisfeilerLehman(NetworkDistance):
         Raises:
             TypeError: `nets` is a single network, or an entry no Network.
         """
-        check_items("nets", nets, Network)
+        items("nets", nets, Network)
         graphs = [self._graph(net) for net in nets]
         sizes = [len(names) for names, _ in graphs]
         labels = torch.tensor([_hash(name) for names, _ in graphs for name in names]).long()
@@ -157,7 +155,7 @@ class WeisfeilerLehman(NetworkDistance):
     def similarity(
         self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None = None
     ) -> Tensor:
-        """The normalised kernel, (A, B) or (A, A), float64 in [0, 1]; errors as `labels`."""
+        """Return the normalised kernel, (A, B) or (A, A), float64 in [0, 1]; errors as `labels`."""
         labels_a = self.labels(nets_a)
         labels_b = labels_a if nets_b is None else self.labels(nets_b)
         return level_similarities(labels_a, labels_b, self.aggregation)[-1]
@@ -193,7 +191,7 @@ def level_similarities(
     Args:
         labels_a: Labels of A networks, (H + 1, n) each.
         labels_b: Labels of B networks, of as many levels.
-        aggregation: See `WeisfeilerLehman`.
+        aggregation: `"histogram"` or `"assignment"`, how labels are counted.
 
     Returns:
         (H + 1, A, B) float64; entry h counts levels 0..h.
@@ -266,7 +264,7 @@ def _norms(labels: Sequence[Tensor], aggregation: Aggregation) -> Tensor:
 
 @lru_cache(maxsize=2**12)
 def _placed(cell: Cell, state: str, hidden: frozenset[str]) -> Cell:
-    """The cell with its state joined to the label of every layer."""
+    """Return the cell with its state joined to the label of every layer."""
     return Cell(tuple(op if op in hidden else op + state for op in cell.ops), cell.edges)
 
 
@@ -277,7 +275,7 @@ def _hash(name: str) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The bijection of splitmix64 on 64-bit integers, elementwise."""
+    """Return the bijection of splitmix64 on 64-bit integers, elementwise."""
     x = (x ^ _shift(x, 30)) * _FIRST_FACTOR
     x = (x ^ _shift(x, 27)) * _SECOND_FACTOR
     return x ^ _shift(x, 31)

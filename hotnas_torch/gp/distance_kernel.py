@@ -11,13 +11,14 @@ from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from torch import Tensor
 
+from hotnas_torch.arguments import takes
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import PairMemory, typical_distance
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.scales import LogInterval, middle, scaled
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes
+from hotnas_torch.gp.settings import KERNEL_SETTINGS
 
 __all__ = ["DistanceGP", "DistanceKernel"]
 

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from gpytorch.priors import LogNormalPrior
 
+from hotnas_torch.arguments import takes
 from hotnas_torch.gp.features import FeatureKernel
-from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.scales import matern_kernel
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.encodings import operation_slots
 
 __all__ = ["Coarse", "distribution_kernel"]
@@ -27,7 +27,7 @@ _SPREAD = 1.0
 def distribution_kernel(
     space: SearchSpace, *, batch_shape: torch.Size | None = None
 ) -> FeatureKernel:
-    """A Matern-5/2 kernel between operation distributions of rows, float64.
+    """Return a Matern-5/2 kernel between operation distributions of rows, float64.
 
     It has one lengthscale with a log-normal prior, and no output scale.
 

@@ -18,11 +18,12 @@ from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import interval, kind, takes
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.memory import NetworkMemory
 from hotnas_torch.gp.observations import check_modules
 from hotnas_torch.gp.scales import matern_kernel, middle
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, check_kind, span, takes
+from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
@@ -86,7 +87,7 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
         if not isinstance(base_kernel, Kernel):
             raise TypeError(f"base_kernel must be a Kernel; got {type(base_kernel).__name__}")
         _check_features(features)
-        check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
+        kind("batch_shape", kwargs.get("batch_shape"), Sequence, optional=True)
         super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
         self.base_kernel = base_kernel
         self.features = features
@@ -110,7 +111,7 @@ class FeatureKernel(Kernel):  # type: ignore[misc]
 def feature_kernel(
     features: Features, *, lengthscale: tuple[float, float] = _LENGTHSCALE
 ) -> FeatureKernel:
-    """A Matern-5/2 kernel on features with one lengthscale, float64.
+    """Return a Matern-5/2 kernel on features with one lengthscale, float64.
 
     Args:
         features: As for `FeatureKernel`.
@@ -178,7 +179,7 @@ class FeatureGP(KernelGP):
         _check_features(features)
         ranges = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise}
         for name, range_ in ranges.items():
-            span(name, range_)
+            interval(name, range_)
         if likelihood is None:
             likelihood = GaussianLikelihood(noise_constraint=_range(noise)).double()
             likelihood.noise = middle(noise)
@@ -232,7 +233,7 @@ class FeatureGP(KernelGP):
         return single if posterior_transform is None else posterior_transform(single)
 
     def on_features(self) -> SingleTaskGP:
-        """The same model as a function of features, differentiable in them."""
+        """Return the same model as a function of features, differentiable in them."""
         rows, targets = self._observed
         return SingleTaskGP(
             self.features(rows),
@@ -261,7 +262,7 @@ class _Featurize(InputTransform, torch.nn.Module):
 
 
 def _matern(lengthscale: tuple[float, float]) -> Kernel:
-    range_ = _range(span("lengthscale", lengthscale))
+    range_ = _range(interval("lengthscale", lengthscale))
     return matern_kernel(middle(lengthscale), constraint=range_, dtype=torch.float64)
 
 

@@ -131,7 +131,7 @@ class HOTNNMemory:
             return self._networks(metric, element)(rows, cols)[0]
 
     def _networks(self, metric: HOTNN, element: int) -> PairMemory:
-        """What is known for the parameters of a metric, of which few sets are kept."""
+        """Return what is known for the parameters of a metric, of which few sets are kept."""
         coefficients, shares = metric.ifgw.coefficients(), metric.shares()
         kept = self._settings.setdefault(element, [])
         found = [one for one in kept if _same(one.coefficients, coefficients)]

@@ -7,8 +7,8 @@ from gpytorch.constraints import Interval
 from gpytorch.priors import Prior
 
 from hotnas_torch.arch import OperationTree
+from hotnas_torch.arguments import kind
 from hotnas_torch.gp.distribution import Coarse
-from hotnas_torch.gp.settings import check_kind
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
@@ -155,11 +155,11 @@ def all_priors(
         if name not in found:
             known = ", ".join(map(repr, found))
             raise ValueError(f"priors must be by names among {known}; got {name!r}")
-        check_kind(f"priors[{name!r}]", prior, Prior)
+        kind(f"priors[{name!r}]", prior, Prior, optional=True)
         found[name] = prior
     for name in _WITH_PRIORS:
         prior = settings.get(f"{name}_prior")
-        check_kind(f"{name}_prior", prior, Prior)
+        kind(f"{name}_prior", prior, Prior, optional=True)
         if prior is not None and found[name] is not None:
             raise ValueError(f"{name}_prior must be left out where priors holds {name!r}")
         found[name] = found[name] if prior is None else prior

@@ -10,6 +10,7 @@ from gpytorch.constraints import Interval, Positive
 from gpytorch.priors import Prior
 from torch import Tensor
 
+from hotnas_torch.arguments import takes
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.gp.hotnn_memory import Holding, HOTNNMemory
 from hotnas_torch.gp.hotnn_settings import (
@@ -23,10 +24,9 @@ from hotnas_torch.gp.hotnn_settings import (
 )
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import typical_distance
-from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["HOTNNKernel"]
 
@@ -176,7 +176,7 @@ class HOTNNKernel(NetworkKernel):
         return value
 
     def _of(self, name: str, element: int) -> Tensor:
-        """The value of one batch element, rounded as if it were the only one.
+        """Return the value of one batch element, rounded as if it were the only one.
 
         A solver that is given another last digit may find another optimum.
         """
@@ -199,7 +199,7 @@ class HOTNNKernel(NetworkKernel):
         self._set("unreachable", value)
 
     def metric(self, element: int = 0) -> HOTNN:
-        """The distance with the current parameters, attached to their graph.
+        """Return the distance with the current parameters, attached to their graph.
 
         Args:
             element: Which element of the flattened batch shape.

@@ -114,7 +114,7 @@ class KernelGP(SingleTaskGP):
         self._tell_outputs_apart()
 
     def _tell_outputs_apart(self) -> None:
-        """What BoTorch's `subset_output` asks for.
+        """Return what BoTorch's `subset_output` asks for.
 
         All dimensions of parameters after those of the batch, which ends with the outputs, belong
         to one output; so do those of the buffers `_members`.
@@ -141,7 +141,7 @@ class KernelGP(SingleTaskGP):
         )
 
     def subset_output(self, idcs: list[int]) -> "KernelGP":
-        """The model of some outputs, as for every BoTorch model."""
+        """Return the model of some outputs, as for every BoTorch model."""
         subset = cast("KernelGP", super().subset_output(idcs))
         # BoTorch shortens the batch shape of a module once per parameter.
         for name, module in self.named_modules():

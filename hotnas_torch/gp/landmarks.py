@@ -12,18 +12,12 @@ from gpytorch.priors import Prior
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, kind, number, takes
 from hotnas_torch.gp.memory import NetworkIndex
-from hotnas_torch.gp.observations import check_space
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spectrum, whitener
-from hotnas_torch.gp.settings import (
-    KERNEL_SETTINGS,
-    LENGTHSCALE_SETTINGS,
-    check_kind,
-    positive,
-    takes,
-    whole,
-)
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["LandmarkKernel", "NetworkKernel"]
 
@@ -62,17 +56,20 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
 
     @takes(*KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(self, *, cutoff: float = DEFAULT_CUTOFF, **kwargs: Any) -> None:
-        cutoff = positive("cutoff", cutoff)
-        check_kind("lengthscale_prior", kwargs.get("lengthscale_prior"), Prior)
-        check_kind("lengthscale_constraint", kwargs.get("lengthscale_constraint"), Interval)
-        check_kind("batch_shape", kwargs.get("batch_shape"), Sequence)
+        cutoff = number("cutoff", cutoff, above=0.0)
+        kind("lengthscale_prior", kwargs.get("lengthscale_prior"), Prior, optional=True)
+        kind(
+            "lengthscale_constraint", kwargs.get("lengthscale_constraint"), Interval, optional=True
+        )
+        kind("batch_shape", kwargs.get("batch_shape"), Sequence, optional=True)
         kwargs["batch_shape"] = torch.Size(kwargs.get("batch_shape") or ())
         if isinstance(dims := kwargs.get("active_dims"), Tensor):
             dims = dims.tolist()
-        check_kind("active_dims", dims, Sequence)
+        kind("active_dims", dims, Sequence, optional=True)
         if dims is not None:
             kwargs["active_dims"] = tuple(
-                whole(f"active_dims[{place}]", column, 0) for place, column in enumerate(dims)
+                integer(f"active_dims[{place}]", column, least=0)
+                for place, column in enumerate(dims)
             )
         super().__init__(**kwargs)
         self.cutoff = cutoff
@@ -92,7 +89,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         """Similarities between distinct numbers, shape (B, r, c), B batch elements."""
 
     def _names(self, numbers: Tensor) -> list[str]:
-        """What is numbered, by names that do not depend on the numbers."""
+        """Return what is numbered, by names that do not depend on the numbers."""
         return [str(number) for number in numbers.tolist()]
 
     # --- landmarks --------------------------------------------------------------------------------
@@ -153,7 +150,7 @@ class LandmarkKernel(Kernel):  # type: ignore[misc]
         return own[:, self._landmark_order().to(own.device)]
 
     def spectrum(self, element: int = 0) -> Spectrum:
-        """What the feature map drops at the current parameters.
+        """Return what the feature map drops at the current parameters.
 
         Args:
             element: Which element of the flattened batch shape.
@@ -319,7 +316,7 @@ class NetworkKernel(LandmarkKernel):
         return [network.key for network in self._index.select(numbers)]
 
     def landmark_networks(self) -> list[Network]:
-        """The distinct networks of the landmarks, in the order of the features.
+        """Return the distinct networks of the landmarks, in the order of the features.
 
         Raises:
             ValueError: There are no landmarks.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.gp.observations import check_space
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = [
     "Index",
@@ -53,17 +53,17 @@ class Index(ABC, Generic[T]):
 
     @abstractmethod
     def key(self, thing: T) -> Any:
-        """A name that equal things share, whatever their numbers are."""
+        """Return a name that equal things share, whatever their numbers are."""
 
     def number(self, thing: T) -> int:
-        """The number of a thing, a new one if it is new."""
+        """Return the number of a thing, a new one if it is new."""
         number = self._by_key.setdefault(self.key(thing), len(self.things))
         if number == len(self.things):
             self.things.append(thing)
         return number
 
     def select(self, numbers: Tensor) -> list[T]:
-        """What the given numbers, shape (n,), stand for."""
+        """Return what the given numbers, shape (n,), stand for."""
         return [self.things[number] for number in numbers.tolist()]
 
 
@@ -84,11 +84,11 @@ class RowIndex(Index[T]):
 
     @abstractmethod
     def _columns(self) -> str:
-        """What the columns of a row are, for messages."""
+        """Return what the columns of a row are, for messages."""
 
     @abstractmethod
     def _decoded(self, rows: Tensor) -> Sequence[T]:
-        """What distinct rows stand for."""
+        """Return what distinct rows stand for."""
 
     def _check(self, rows: Tensor) -> None:
         """Raise an error that counts rows, shape (N, d), as the caller does."""
@@ -154,7 +154,7 @@ class NetworkIndex(RowIndex[Network]):
         return self.space.decode(rows)
 
     def key(self, thing: Network) -> str:
-        """The key of the network."""
+        """Return the key of the network."""
         return thing.key
 
 

@@ -16,18 +16,20 @@ from gpytorch.mlls import MarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, Prior
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.hotnn_settings import FRACTIONS, KernelSettings, ModelSettings, all_priors
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.kernel_gp import KernelGP
-from hotnas_torch.gp.observations import check_modules, check_space
+from hotnas_torch.gp.observations import check_modules
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
 from hotnas_torch.gp.rounds import fit_in_rounds
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, takes, whole
+from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
 
@@ -46,7 +48,7 @@ def architecture_kernel(
     priors: Mapping[str, Prior | None] | None = None,
     **settings: Any,
 ) -> HOTNNKernel:
-    """A `HOTNNKernel` with priors and starts that suit small data sets.
+    """Return a `HOTNNKernel` with priors and starts that suit small data sets.
 
     The lengthscale starts at three times the median distance between landmarks, with a log-normal
     prior there; the learned fractions have logit-normal priors and the lengths of the operation
@@ -86,7 +88,7 @@ def architecture_kernel(
 def combined_kernel(
     architecture: Kernel, num_features: int, how: Literal["product", "additive"]
 ) -> Kernel:
-    """An architecture kernel together with a Matern kernel on numeric columns that follow the row.
+    """Combine an architecture kernel with a Matern kernel on numeric columns that follow the row.
 
     Args:
         architecture: Kernel on the leading columns, its `active_dims` set.
@@ -99,7 +101,7 @@ def combined_kernel(
     Raises:
         ValueError: Another `how`, no numeric column, or `architecture` takes all columns.
     """
-    whole("num_features", num_features, 1)
+    integer("num_features", num_features, least=1)
     if how not in ("product", "additive"):
         raise ValueError(f"how must be 'product' or 'additive'; got {how!r}")
     if architecture.active_dims is None:
@@ -255,7 +257,7 @@ class HOTNNGP(KernelGP):
             return self._kernel().metric()
 
     def spectrum(self) -> Spectrum:
-        """What the feature map of the kernel drops, see `HOTNNKernel.spectrum`.
+        """Return what the feature map of the kernel drops, see `HOTNNKernel.spectrum`.
 
         Raises:
             ValueError: The covariance has no HOTNN kernel, or it has no landmarks.

@@ -11,13 +11,13 @@ from gpytorch.likelihoods import Likelihood
 from gpytorch.settings import min_variance
 from torch import Tensor
 
-from hotnas_torch.gp.settings import check_kind
+from hotnas_torch.arguments import kind
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = [
     "check_input_transform",
     "check_modules",
-    "check_space",
     "check_spread",
     "checked_observations",
     "checked_rows",
@@ -35,22 +35,13 @@ def check_modules(
     outcome_transform: object = None,
     input_transform: object = None,
 ) -> None:
-    """Raises a TypeError unless these are what BoTorch's models take, or None."""
-    check_kind("likelihood", likelihood, Likelihood)
-    check_kind("covar_module", covar_module, torch.nn.Module)
-    check_kind("mean_module", mean_module, torch.nn.Module)
+    """Raise a TypeError unless these are what BoTorch's models take, or None."""
+    kind("likelihood", likelihood, Likelihood, optional=True)
+    kind("covar_module", covar_module, torch.nn.Module, optional=True)
+    kind("mean_module", mean_module, torch.nn.Module, optional=True)
     if outcome_transform != DEFAULT:
-        check_kind("outcome_transform", outcome_transform, OutcomeTransform)
-    check_kind("input_transform", input_transform, InputTransform)
-
-
-def check_space(space: object) -> None:
-    """Raises a TypeError unless `space` is a search space."""
-    if not isinstance(space, SearchSpace):
-        raise TypeError(
-            f"space must be a SearchSpace; got {type(space).__name__}"
-            " (hotnas_torch.spaces.get(name) makes one)"
-        )
+        kind("outcome_transform", outcome_transform, OutcomeTransform, optional=True)
+    kind("input_transform", input_transform, InputTransform, optional=True)
 
 
 def checked_rows(
@@ -160,7 +151,7 @@ def checked_observations(
 
 
 def check_input_transform(transform: InputTransform | None, X: Tensor, dim: int) -> None:
-    """Raises a ValueError if a transform changes the first `dim` columns, which hold a row.
+    """Raise a ValueError if a transform changes the first `dim` columns, which hold a row.
 
     So it does if a numeric column does not stay finite.
 
@@ -225,7 +216,7 @@ def _check_finite(name: str, value: Tensor, *, first_column: int = 0) -> None:
 
 
 def check_spread(name: str, Y: Tensor, smallest: float | None = None) -> None:
-    """Raises a ValueError if variances in the units of columns would be lost or infinite.
+    """Raise a ValueError if variances in the units of columns would be lost or infinite.
 
     Args:
         name: Argument to name in the error.

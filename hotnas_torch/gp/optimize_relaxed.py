@@ -10,10 +10,10 @@ from botorch.optim.optimize import optimize_acqf
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, kind, takes
 from hotnas_torch.gp.model import HOTNNGP
 from hotnas_torch.gp.relaxation import Relaxation
 from hotnas_torch.gp.relaxed import RelaxedHOTNNGP
-from hotnas_torch.gp.settings import check_kind, takes, whole
 
 __all__ = ["RelaxedOptimum", "RelaxedSettings", "optimize_relaxed"]
 
@@ -62,7 +62,7 @@ class RelaxedSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             needed = field.name in ("raw_samples", "max_iter", "num_neighbors")
-            whole(field.name, getattr(self, field.name), int(needed))
+            integer(field.name, getattr(self, field.name), least=int(needed))
 
 
 @takes(*(field.name for field in fields(RelaxedSettings)))
@@ -101,12 +101,12 @@ def optimize_relaxed(
 
     Complexity: an evaluation costs one HOTNN distance per training network, relaxed or not.
     """
-    check_kind("generator", generator, torch.Generator, optional=False)
-    whole("q", q, 1)
+    kind("generator", generator, torch.Generator)
+    integer("q", q, least=1)
     effort = RelaxedSettings(**settings)
     avoided = list(avoid)
     for net in avoided:
-        check_kind("avoid", net, Network, optional=False)
+        kind("avoid", net, Network)
     relaxed = RelaxedHOTNNGP(model)
     search = _Search(
         model=model,
@@ -184,7 +184,7 @@ class _Search:
             self._scored[key] = value, net
 
     def best(self, num: int) -> list[tuple[float, Network]]:
-        """The best networks scored, with their values.
+        """Return the best networks scored, with their values.
 
         Raises:
             ValueError: There is none: all that was met is to be avoided.

@@ -65,7 +65,7 @@ class LogitNormalPrior(Prior):  # type: ignore[misc]
         return (self.loc + self.scale * noise).sigmoid()
 
     def expand(self, batch_shape: torch.Size) -> "LogitNormalPrior":
-        """The same prior for a batch of numbers."""
+        """Return the same prior for a batch of numbers."""
         return LogitNormalPrior(
             self.loc.sigmoid().expand(batch_shape), self.scale.expand(batch_shape)
         )

@@ -80,7 +80,7 @@ class Relaxation(ABC):
         return ends.expand(2, self.dim).clone()
 
     def probabilities(self, X: Tensor) -> Tensor:
-        """Weights divided by their sum per decision.
+        """Weight divided by their sum per decision.
 
         Args:
             X: Rows of weights, shape (..., dim).
@@ -123,7 +123,7 @@ class Relaxation(ABC):
         return torch.cat(parts, dim=-1).to(torch.float64)
 
     def round(self, X: Tensor) -> list[Network]:
-        """The most probable network of each row, decision by decision.
+        """Return the most probable network of each row, decision by decision.
 
         Args:
             X: Rows of weights, shape (N, dim).
@@ -147,7 +147,7 @@ class Relaxation(ABC):
 
     @abstractmethod
     def skeletons(self) -> list[Skeleton]:
-        """The macro graphs that occur."""
+        """Return the macro graphs that occur."""
 
     @abstractmethod
     def skeleton_probabilities(self, parts: Sequence[Tensor]) -> Tensor:
@@ -171,16 +171,16 @@ class Relaxation(ABC):
 
     @abstractmethod
     def _rows(self, chosen: Tensor) -> Tensor:
-        """Encoded rows from the values of the decisions."""
+        """Return encoded rows from the values of the decisions."""
 
     def _fixed_labels(self, labels: Sequence[str], like: Tensor) -> Tensor:
-        """Labels that are certain, one-hot, shape (places, L)."""
+        """Label that are certain, one-hot, shape (places, L)."""
         tree = self.space.tree
         index = torch.tensor([tree.index(label) for label in labels], device=like.device)
         return torch.nn.functional.one_hot(index, len(tree.labels)).to(like)
 
     def _operation_columns(self, names: Sequence[str], like: Tensor) -> Tensor:
-        """Maps probabilities over operations to labels of the tree, shape (operations, L)."""
+        """Map probabilities over operations to labels of the tree, shape (operations, L)."""
         return self._fixed_labels(names, like)
 
 
@@ -364,7 +364,7 @@ class _DARTSRelaxation(Relaxation):
 
 
 def relaxation_of(space: SearchSpace) -> Relaxation:
-    """The relaxation of a search space.
+    """Return the relaxation of a search space.
 
     Raises:
         TypeError: A space without one: NAS-Bench-201 and DARTS have relaxations.

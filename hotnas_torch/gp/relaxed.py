@@ -11,12 +11,12 @@ from gpytorch.means import ConstantMean, ZeroMean
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from hotnas_torch.arguments import kind
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.model import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.gp.relaxation import relaxation_of
 from hotnas_torch.gp.relaxed_distances import RelaxedDistances
-from hotnas_torch.gp.settings import check_kind
 
 __all__ = ["RelaxedHOTNNGP"]
 
@@ -39,7 +39,7 @@ class RelaxedHOTNNGP(Model):
     """
 
     def __init__(self, model: HOTNNGP) -> None:
-        check_kind("model", model, HOTNNGP, optional=False)
+        kind("model", model, HOTNNGP)
         super().__init__()
         scaled = model.covar_module
         if (

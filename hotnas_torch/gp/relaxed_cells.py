@@ -94,7 +94,7 @@ class RelaxedCells:
 
     @classmethod
     def expected(cls, table: WiringTable, probability: Tensor, labels: Tensor) -> "RelaxedCells":
-        """Expectation over wirings.
+        """Return expectation over wirings.
 
         Args:
             table: The W wirings.

@@ -106,7 +106,7 @@ def _for_batches(options: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _value(loss: Callable[[], Tensor], like: Tensor) -> Tensor:
-    """The loss of each batch element, inf where it has none; float64 on the CPU."""
+    """Return the loss of each batch element, inf where it has none; float64 on the CPU."""
     try:
         with torch.no_grad():
             value = loss().double().cpu()

@@ -34,12 +34,12 @@ class LogInterval(Interval):  # type: ignore[misc]
         return self.lower_bound.to(like).log(), self.upper_bound.to(like).log()
 
     def transform(self, tensor: Tensor) -> Tensor:
-        """The number of a raw value."""
+        """Return the number of a raw value."""
         low, high = self._ends(tensor)
         return torch.exp(low + tensor.sigmoid() * (high - low))
 
     def inverse_transform(self, transformed_tensor: Tensor) -> Tensor:
-        """The raw value of a number; numbers at or beyond the ends are taken a little inside."""
+        """Return the raw value of a number, of a nearby one where it is at or beyond an end."""
         low, high = self._ends(transformed_tensor)
         share = (transformed_tensor.log() - low) / (high - low)
         return share.clamp(_ROOM, 1.0 - _ROOM).logit()
@@ -51,7 +51,7 @@ def middle(ends: tuple[float, float]) -> float:
 
 
 def scaled(kernel: Kernel, *, bounded: bool = False) -> ScaleKernel:
-    """A kernel with an output scale that starts at 1, with a log-normal prior there.
+    """Return a kernel with an output scale that starts at 1, with a log-normal prior there.
 
     Args:
         kernel: What is scaled.

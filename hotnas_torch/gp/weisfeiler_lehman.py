@@ -12,6 +12,7 @@ from gpytorch.means import ZeroMean
 from gpytorch.mlls import MarginalLogLikelihood
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, interval, takes
 from hotnas_torch.distances.weisfeiler_lehman import (
     Aggregation,
     WeisfeilerLehman,
@@ -20,9 +21,9 @@ from hotnas_torch.distances.weisfeiler_lehman import (
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import NetworkMemory
-from hotnas_torch.gp.observations import check_space
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, span, takes, whole
+from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["WeisfeilerLehmanGP", "WeisfeilerLehmanKernel"]
 
@@ -78,8 +79,8 @@ class WeisfeilerLehmanKernel(NetworkKernel):
     ) -> None:
         check_space(space)
         if max_level is None:
-            max_level = whole("level", level, 0)
-        largest = whole("max_level", max_level, 0)
+            max_level = integer("level", level, least=0)
+        largest = integer("max_level", max_level, least=0)
         super().__init__(space, **kwargs)
         self.max_level = largest
         self._distance = WeisfeilerLehman(
@@ -98,7 +99,7 @@ class WeisfeilerLehmanKernel(NetworkKernel):
     def level(self, value: int) -> None:
         if isinstance(value, int) and not 0 <= value <= self.max_level:
             raise ValueError(f"level must lie between 0 and {self.max_level}; got {value}")
-        self._level.fill_(whole("level", value, 0))
+        self._level.fill_(integer("level", value, least=0))
 
     @property
     def aggregation(self) -> Aggregation:
@@ -179,7 +180,7 @@ class WeisfeilerLehmanGP(KernelGP):
         contract: Collection[str] | None = None,
         noise_bounds: tuple[float, float] = (1e-5, 1e-2),
     ) -> None:
-        low, high = span("noise_bounds", noise_bounds)
+        low, high = interval("noise_bounds", noise_bounds)
         check_space(space)
         if levels is None:
             levels = range(1 if space.repeats_one_cell else 0, 4)
@@ -188,7 +189,9 @@ class WeisfeilerLehmanGP(KernelGP):
             raise TypeError(f"levels must be a sequence of integers; got {levels!r}")
         if not levels:
             raise ValueError("levels must hold at least one level; got none")
-        levels = tuple(whole(f"levels[{place}]", level, 0) for place, level in enumerate(levels))
+        levels = tuple(
+            integer(f"levels[{place}]", level, least=0) for place, level in enumerate(levels)
+        )
 
         def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
             del rows, batch_shape

@@ -244,11 +244,11 @@ class Sampler(ABC):
             progress = float(state["progress"])
             found = {name: state[name] for name in ("sampler", "num_architectures", "settings")}
         except (KeyError, TypeError) as error:
-            raise ValueError(f"state is no state of a sampler: {error!r}.") from error
+            raise ValueError(f"state is no state of a sampler: {error!r}") from error
         if type(version) is not int or not 1 <= version <= _VERSION:
             raise ValueError(
-                f"state must be of version {_VERSION} or older, got version {version!r} (it comes "
-                "from a newer version of hotnas_torch, or is no sampler's state)."
+                f"state must be of version {_VERSION} or older; got version {version!r} (it comes "
+                "from a newer version of hotnas_torch, or is no sampler's state)"
             )
         own = self.state_dict()
         for name, value in found.items():

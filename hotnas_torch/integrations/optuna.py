@@ -56,7 +56,7 @@ class StrategySampler(BaseSampler):
         others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
-        TypeError: ``strategy`` is no strategy, ``parameters`` no function, ``others`` no sampler.
+        TypeError: `strategy` is no strategy, `parameters` no function, `others` no sampler.
         ImportError: Optuna is not installed.
 
     Example:
@@ -157,7 +157,7 @@ class StrategySampler(BaseSampler):
         trial.user_attrs[ARCHITECTURE] = network.spec
 
     def _catch_up(self, study: Study, current: int) -> None:
-        """Tells what the study knows and the strategy does not: earlier runs, other processes."""
+        """Tell what the study knows and the strategy does not: earlier runs, other processes."""
         for trial in study.get_trials(deepcopy=False):
             if trial.number == current or trial.number in self._observed:
                 continue
@@ -177,15 +177,15 @@ class StrategySampler(BaseSampler):
             raise ValueError(
                 f"trial {trial.number} has the architecture {text!r}, which is none of "
                 f"{self.strategy.space!r}: {error} (give a strategy of the space of the study, or "
-                "begin another study)."
+                "begin another study)"
             ) from error
 
     def _check_same(self, study: Study) -> None:
-        """Refuses a second study: values of the two would be told as if they were of one."""
+        """Refuse a second study: values of the two would be told as if they were of one."""
         if self._study not in (None, study.study_name):
             raise ValueError(
-                f"the sampler belongs to the study {self._study!r}, got {study.study_name!r} (make "
-                "a sampler with a strategy of its own for each study)."
+                f"the sampler belongs to the study {self._study!r}; got {study.study_name!r} (make "
+                "a sampler with a strategy of its own for each study)"
             )
         self._study = study.study_name
 
@@ -216,8 +216,8 @@ class StrategySampler(BaseSampler):
         values = self._parameters(network)
         if not isinstance(values, Mapping):
             raise TypeError(
-                f"parameters must return a mapping of names to values, got {values!r} for the "
-                f"network {network.spec!r}."
+                f"parameters must return a mapping of names to values; got {values!r} for the "
+                f"network {network.spec!r}"
             )
         return values
 

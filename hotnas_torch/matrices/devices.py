@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
-from hotnas_torch._checks import usable_device
+from hotnas_torch.arguments import usable_device
 from hotnas_torch.matrices.pairwise import Blocks, Tile, Tiling
 
 __all__ = ["DeviceExecutor"]

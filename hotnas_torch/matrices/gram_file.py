@@ -1,6 +1,6 @@
 """Gram matrices on disk: what a file says about itself, and reading it safely.
 
-A finished file is an ordinary NumPy ``.npz`` archive, which holds no Python objects.
+A finished file is an ordinary NumPy `.npz` archive, which holds no Python objects.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ class Gram(NamedTuple):
     Attributes:
         distances: Symmetric matrix, shape (X, X), float32/float64, on the CPU.
         networks: X architecture strings (JSON for networks computed without a space).
-        meta: ``"format"``, ``"format_version"``, ``"settings"`` (of the metric) and
-            ``"fingerprint"`` (digest of settings and networks).
+        meta: `"format"`, `"format_version"`, `"settings"` (of the metric) and
+            `"fingerprint"` (digest of settings and networks).
     """
 
     distances: Tensor
@@ -132,7 +132,7 @@ def finished_gram(
 
 
 def lock(path: Path, *, take_over: bool = False) -> WriteLock:
-    """Keeps other processes from writing a result, until it is closed.
+    """Keep other processes from writing a result, until it is closed.
 
     Args:
         path: The file or folder of the result.
@@ -156,7 +156,7 @@ def lock(path: Path, *, take_over: bool = False) -> WriteLock:
 
 
 def describe_gram(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """What a result file says about itself: settings, version, and a digest with the networks."""
+    """Describe a result file: settings, version, and a digest with the networks."""
     # The version counts: another one may round differently, and a file must not mix two.
     settings = {**settings, "hotnas_torch": __version__}
     networks = hashlib.sha256("\n".join(keys).encode()).hexdigest()

@@ -62,7 +62,7 @@ class GramStore:
 
     Attributes:
         folder: The folder.
-        meta: ``"settings"`` of the metric, ``"fingerprint"`` and what else describes it.
+        meta: `"settings"` of the metric, `"fingerprint"` and what else describes it.
         items: Which distinct network each network is, shape (X,), int64.
 
     Raises:
@@ -70,7 +70,7 @@ class GramStore:
         GramFileError: The folder is damaged, of another kind, or not finished.
         ImportError: zarr is not installed.
 
-    Complexity: a row of X networks reads one row and one column of tiles, ``2 / tiles per side`` of
+    Complexity: a row of X networks reads one row and one column of tiles, `2 / tiles per side` of
         the store; rows that share tiles share the reading.
 
     Example:
@@ -158,7 +158,7 @@ class GramStore:
         return self._distinct_rows(row_set, col_set)[row_place[:, None], col_place]
 
     def neighbors(self, networks: Sequence[int] | Tensor, k: int) -> Neighbors:
-        """The nearest other networks.
+        """Return the nearest other networks.
 
         Args:
             networks: Numbers of r networks.
@@ -216,7 +216,7 @@ class GramStore:
         return outputscale * torch.exp(-distances / lengthscale)
 
     def tensor(self) -> Tensor:
-        """The whole matrix, shape (X, X), as the distance returns it, in memory."""
+        """Return the whole matrix, shape (X, X), as the distance returns it, in memory."""
         return self.rows(torch.arange(len(self)))
 
     def _numbers(self, networks: Sequence[int] | Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class GramStore:
 
 
 def import_zarr() -> Any:
-    """The module zarr, loaded when a store is first used."""
+    """Return the module zarr, loaded when a store is first used."""
     try:
         import zarr
         import zarr.codecs
@@ -311,7 +311,7 @@ def description_of(folder: Path, root: Any) -> dict[str, Any]:
 
 
 def stored_array(root: Any, name: str, dtypes: tuple[torch.dtype, ...], dimensions: int) -> Any:
-    """An array of a store, of the form in which this library writes it."""
+    """Return an array of a store, of the form in which this library writes it."""
     zarr = import_zarr()
     array = root[name]
     if not isinstance(array, zarr.Array) or array.ndim != dimensions:
@@ -330,7 +330,7 @@ def _codecs(array: Any) -> list[str]:
 
 
 def _check_chunks(folder: Path, array: Any) -> None:
-    """Refuses an array of one dimension that is not there as a whole, in small chunks."""
+    """Refuse an array of one dimension that is not there as a whole, in small chunks."""
     (items,) = array.chunks
     if not 0 < items * array.dtype.itemsize <= BYTES_PER_CHUNK:
         raise ValueError(f"{array.basename} has chunks of {items} entries")
@@ -339,7 +339,7 @@ def _check_chunks(folder: Path, array: Any) -> None:
 
 
 def _check_chunk(folder: Path, array: Any, place: tuple[int, ...]) -> None:
-    """Refuses a chunk that is not there, or of another size, before anything of it is read.
+    """Refuse a chunk that is not there, or of another size, before anything of it is read.
 
     What is missing would be made up, and what is compressed could unpack to any size.
     """
@@ -369,7 +369,7 @@ def _unpacked_size(start: bytes) -> int | None:
 
 @contextlib.contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turns what zarr raises for damaged content into the library's own error."""
+    """Turn what zarr raises for damaged content into the library's own error."""
     try:
         yield
     except GramFileError:

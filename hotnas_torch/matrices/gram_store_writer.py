@@ -98,7 +98,7 @@ class GramStoreWriter:
         self.complete: bool = self._root.attrs["state"] == "complete"
 
     def _take_over(self, description: dict[str, Any], resume: bool, overwrite: bool) -> Any:
-        """What an earlier run left, or None if there is nothing, or nothing that is to be kept."""
+        """Return what an earlier run left, or None if nothing is there or to be kept."""
         if not any(self.folder.iterdir()):
             return None
         root = open_group(self.folder, "r+")
@@ -148,10 +148,10 @@ class GramStoreWriter:
         )
 
     def stage(self, name: str, size: int, edge: int) -> "_Stage":
-        """The tiles of one matrix.
+        """Return the tiles of one matrix.
 
         Args:
-            name: ``"networks"``, ``"cells"``, or another name for what these need.
+            name: `"networks"`, `"cells"`, or another name for what these need.
             size: Rows and columns of the matrix.
             edge: Side of a tile.
         """
@@ -170,7 +170,7 @@ class GramStoreWriter:
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
-        """Writes as long as nobody has taken the folder over."""
+        """Write as long as nobody has taken the folder over."""
         if not self._lock.held:
             raise GramFileError(
                 f"{self.folder} was taken over by another process, which goes on with it; this one"
@@ -209,7 +209,7 @@ class _Stage:
         self._writer, self._array = writer, array
 
     def load(self, tile: Tile) -> Tensor | None:
-        """The block of a tile, or None if it is not there whole."""
+        """Return the block of a tile, or None if it is not there whole."""
         try:
             values = torch.from_numpy(np.asarray(self._array[tile.rows, tile.cols]))
         except (ValueError, RuntimeError):
@@ -224,7 +224,7 @@ class _Stage:
 
 
 def _remove_array(folder: Path) -> None:
-    """Deletes the files of an array, and the folders that are empty then, nothing else."""
+    """Delete the files of an array, and the folders that are empty then, nothing else."""
     if folder.is_symlink() or not folder.is_dir():
         return
     chunks = folder / "c"

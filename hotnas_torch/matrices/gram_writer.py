@@ -1,6 +1,6 @@
 """Gram files while they are computed: appended to, resumed after a kill, finished in one step.
 
-While a computation runs, its finished tiles are appended to ``<out>.partial``::
+While a computation runs, its finished tiles are appended to `<out>.partial`::
 
     magic line | length and checksum of the manifest | manifest (JSON) | record | record | ...
 
@@ -8,7 +8,7 @@ A record is a fixed header (stage, row and column range, checksum of both) and t
 tile.
 Appending is the only way in which the file changes, so a kill can damage nothing but the record
 being written, which is recognised by its length and dropped. The finished file is an ordinary NumPy
-``.npz`` archive that replaces `out` in one step. Neither file can hold Python objects.
+`.npz` archive that replaces `out` in one step. Neither file can hold Python objects.
 """
 
 import contextlib
@@ -135,7 +135,7 @@ class GramWriter:
         return os.fdopen(descriptor, "r+b")
 
     def _apart(self) -> BinaryIO:
-        """A copy in the place of the file, which its former writer may be writing to."""
+        """Return a copy in the place of the file, which its former writer may be writing to."""
         content = self._file.read()
         self._file.close()
         write_bytes(self._partial, content)
@@ -200,7 +200,7 @@ class GramWriter:
         file.seek(end)
 
     def stage(self, name: str, dtype: torch.dtype) -> "_Stage":
-        """The tiles of one matrix, at most 8 ASCII characters for its name."""
+        """Return the tiles of one matrix, at most 8 ASCII characters for its name."""
         return _Stage(self, name, dtype)
 
     def read(self, name: str, tile: Tile) -> bytes | None:
@@ -299,7 +299,7 @@ class _Stage:
         self._writer, self._name, self._dtype = writer, name, dtype
 
     def load(self, tile: Tile) -> Tensor | None:
-        """The block of a tile, or None if no earlier run finished it."""
+        """Return the block of a tile, or None if no earlier run finished it."""
         raw = self._writer.read(self._name, tile)
         if raw is None:
             return None

@@ -142,7 +142,7 @@ def _grow(
 
 
 def _centre(block: Block, members: Tensor, sample: int, generator: torch.Generator) -> int:
-    """The member with the least sum of squared distances to the others, of a sample if many."""
+    """Return the member with the least squared distances to the others, of a sample if many."""
     candidates = others = members
     if len(members) > sample:
         candidates, others = (

@@ -62,7 +62,7 @@ class TileStore(Protocol):
     """Where finished tiles are kept so that an interrupted computation can go on."""
 
     def load(self, tile: Tile) -> Tensor | None:
-        """The block of a tile, shape (rows, columns), or None if it has not been saved."""
+        """Return the block of a tile, shape (rows, columns), or None if it has not been saved."""
 
     def save(self, tile: Tile, values: Tensor) -> None:
         """Keep the block of a finished tile."""
@@ -223,7 +223,7 @@ class Blocks(Protocol):
         ...
 
     def to(self, device: torch.device) -> Self:
-        """The same, solving on another device."""
+        """Return the same, solving on another device."""
         ...
 
 

@@ -34,7 +34,7 @@ class SolveLog:
         vars(self).update(state, _lock=Lock())
 
     def taken(self) -> "SolveLog":
-        """What was recorded so far, which this log then no longer holds."""
+        """Return what was recorded so far, which this log then no longer holds."""
         taken = SolveLog(self._max_iter)
         taken.merge(self)
         self._pairs, self._stopped, self._worst = 0, 0, 0.0

@@ -12,8 +12,8 @@ from botorch.models.ensemble import EnsembleModel
 from botorch.posteriors.ensemble import EnsemblePosterior
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, kind, number, takes
 from hotnas_torch.gp.observations import check_spread, checked_observations
-from hotnas_torch.gp.settings import check_kind, positive, takes, whole
 from hotnas_torch.nago.sghmc import sample_sghmc
 
 __all__ = ["BNN", "NoisyEnsemblePosterior", "Sampling"]
@@ -187,8 +187,8 @@ class BNN(EnsembleModel):
     ) -> None:
         super().__init__()
         sampling = Sampling() if sampling is None else sampling
-        check_kind("sampling", sampling, Sampling, optional=False)
-        check_kind("generator", generator, torch.Generator, optional=False)
+        kind("sampling", sampling, Sampling)
+        kind("generator", generator, torch.Generator)
         if noise not in ("heteroscedastic", "homoscedastic"):
             raise ValueError(f"noise must be 'heteroscedastic' or 'homoscedastic'; got {noise!r}")
         for name, value, smallest in (
@@ -200,11 +200,11 @@ class BNN(EnsembleModel):
             ("thinning", sampling.thinning, 1),
             ("batch_size", 1 if sampling.batch_size is None else sampling.batch_size, 1),
         ):
-            whole(name, value, smallest)
-        whole("num_chains * num_samples", sampling.num_chains * sampling.num_samples, 2)
-        positive("noise_variance", noise_variance)
-        positive("step_size", sampling.step_size)
-        positive("friction", sampling.friction)
+            integer(name, value, least=smallest)
+        integer("num_chains * num_samples", sampling.num_chains * sampling.num_samples, least=2)
+        number("noise_variance", noise_variance, above=0.0)
+        number("step_size", sampling.step_size, above=0.0)
+        number("friction", sampling.friction, above=0.0)
         train_X, train_Y = _checked(train_X, train_Y)
         self.noise = noise
         self._num_outputs = train_Y.shape[1]
@@ -258,7 +258,7 @@ class BNN(EnsembleModel):
             UnsupportedError: `observation_noise` is a tensor.
         """
         if isinstance(observation_noise, Tensor):
-            raise UnsupportedError("observation_noise must be a bool: the networks know the noise.")
+            raise UnsupportedError("observation_noise must be a bool: the networks know the noise")
         values, noise = self._evaluated(X)
         if output_indices is not None:
             values, noise = values[..., output_indices], noise[..., output_indices]
@@ -355,8 +355,8 @@ class BNN(EnsembleModel):
 
 
 def _checked(train_X: Tensor, train_Y: Tensor) -> tuple[Tensor, Tensor]:
-    check_kind("train_X", train_X, Tensor, optional=False)
-    check_kind("train_Y", train_Y, Tensor, optional=False)
+    kind("train_X", train_X, Tensor)
+    kind("train_Y", train_Y, Tensor)
     if train_X.ndim != 2 or train_Y.ndim != 2 or len(train_X) != len(train_Y):
         raise ValueError(
             "train_X and train_Y must have shapes (n, d) and (n, m); got"

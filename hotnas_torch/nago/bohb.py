@@ -7,8 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from hotnas_torch.arguments import integer, number
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.nago.box import Box
 from hotnas_torch.nago.hyperband import Hyperband
 
@@ -172,7 +171,7 @@ class BOHB(Hyperband):
         }
 
     def densities(self) -> tuple[ProductDensity, ProductDensity] | None:
-        """The densities of good and of bad points by which new ones are chosen; None without."""
+        """Return the densities of good and bad points that new ones are chosen by, None without."""
         by_budget: dict[float, list[tuple[float, tuple[float, ...]]]] = {}
         for job, value in self.results:
             worst = math.inf if math.isnan(value) else value

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch.arguments import boolean, finite, integer, number
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import boolean, finite, integer, number, takes
 from hotnas_torch.nago.box import Box, check_box, describe_box
 from hotnas_torch.search.asking import AskTell
 
@@ -334,7 +333,7 @@ class Hyperband(AskTell):
         return rungs
 
     def _promotion(self, rungs: list[list[list[Job]]]) -> Job | None:
-        """The next job with a larger budget that what was observed so far allows."""
+        """Return the next job with a larger budget that what was observed so far allows."""
         for place, found in enumerate(rungs):
             bracket = self._bracket(place)
             parents = self._promoted(bracket, found)
@@ -349,7 +348,7 @@ class Hyperband(AskTell):
         return None
 
     def _promoted(self, bracket: Bracket, found: list[list[Job]]) -> list[list[Job]]:
-        """The best of each rung but the last that may go on by now, best first."""
+        """Return the best of each rung but the last that may go on by now, best first."""
         chosen = []
         expected = bracket.sizes[0]
         for jobs, size, places in zip(found, bracket.sizes, bracket.sizes[1:], strict=False):

@@ -140,7 +140,7 @@ def run_jobs(
 
 
 def _asked(strategy: Hyperband, budget: float, begun: list[Job]) -> Iterator[Job]:
-    """What is open, then what is asked for, as long as the budget lasts."""
+    """Return what is open, then what is asked for, as long as the budget lasts."""
     for job in strategy.pending:
         begun.append(job)
         yield job
@@ -205,7 +205,7 @@ class _Checkpoint:
         self._written = self._stamp()
 
     def _stamp(self) -> tuple[int, int] | None:
-        """What tells the file from one that somebody else has put in its place."""
+        """Return what tells the file from one that somebody else has put in its place."""
         try:
             found = self._path.stat()
         except FileNotFoundError:

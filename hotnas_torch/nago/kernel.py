@@ -14,13 +14,14 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances import HOTNN, sample_distances
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory, RowIndex, typical_distance
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
-from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS, takes, whole
+from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS
 from hotnas_torch.nago.theta import ThetaBox
 
 __all__ = [
@@ -101,9 +102,9 @@ class GeneratorSamples(RowIndex[Sample]):
         metric: Distance between networks; None takes `generator_metric`.
 
     Raises:
-        TypeError: ``space`` is neither a ThetaSpace nor a FlatThetaSpace, or a setting is unknown
+        TypeError: `space` is neither a ThetaSpace nor a FlatThetaSpace, or a setting is unknown
             or of the wrong kind.
-        ValueError: ``size`` is less than 1, or ``seed`` is negative.
+        ValueError: `size` is less than 1, or `seed` is negative.
 
     """
 
@@ -121,8 +122,8 @@ class GeneratorSamples(RowIndex[Sample]):
             raise TypeError(
                 f"space must be a ThetaSpace or FlatThetaSpace; got {type(space).__name__}"
             )
-        whole("size", size, 1)
-        whole("seed", seed, 0)
+        integer("size", size, least=1)
+        integer("seed", seed, least=0)
         if metric is not None and not isinstance(metric, HOTNN):
             raise TypeError(f"metric must be a HOTNN or None; got {type(metric).__name__}")
         super().__init__(space.dim)
@@ -137,7 +138,7 @@ class GeneratorSamples(RowIndex[Sample]):
         return self.things
 
     def key(self, thing: Sample) -> tuple[str, ...]:
-        """The keys of the networks, in order."""
+        """Return the keys of the networks, in order."""
         return tuple(sorted(net.key for net in thing))
 
     def _columns(self) -> str:
@@ -348,7 +349,7 @@ def _theta_kernel(rows: Tensor, batch_shape: torch.Size) -> Kernel:
 def _networks_kernel(
     samples: GeneratorSamples, rows: Tensor, batch_shape: torch.Size
 ) -> GeneratorKernel:
-    """The kernel with a lengthscale that starts at three times the median distance."""
+    """Return the kernel with a lengthscale that starts at three times the median distance."""
     kernel: GeneratorKernel = GeneratorKernel(samples, landmarks=rows, batch_shape=batch_shape)
     kernel = kernel.to(rows)
     start_lengthscale(kernel, kernel.median_distance(), rows, range_=_LENGTHSCALE_RANGE)

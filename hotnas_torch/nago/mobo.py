@@ -9,8 +9,7 @@ from botorch.utils.multi_objective.box_decompositions.dominated import Dominated
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
-from hotnas_torch.arguments import integer
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.nago.box import Box, check_box, check_rows, describe_box, distinct_from
 from hotnas_torch.nago.selection import Selection, SelectionInputs, UncertainPareto
 from hotnas_torch.nago.surrogates import BNNSurrogate, Surrogate
@@ -132,7 +131,7 @@ class MOBO(AskTell):
             raise TypeError(f"values must be real numbers; got {values.dtype}")
         if values.shape != (len(rows), self.num_objectives):
             raise ValueError(
-                f"values must have shape ({len(rows)}, {self.num_objectives}), got"
+                f"values must have shape ({len(rows)}, {self.num_objectives}); got"
                 f" {tuple(values.shape)}"
             )
         if bool(values.isinf().any()):
@@ -164,7 +163,7 @@ class MOBO(AskTell):
         return self._pending.clone()
 
     def front(self) -> tuple[Tensor, Tensor]:
-        """The observations that no other one dominates: rows (F, d) and values (F, m).
+        """Return the observations that no other one dominates: rows (F, d) and values (F, m).
 
         They are ordered by the first objective; of equal values the earliest is kept.
         """
@@ -174,11 +173,11 @@ class MOBO(AskTell):
         return X[chosen][order], Y[chosen][order]
 
     def hypervolume(self, reference: Tensor) -> float:
-        """What the observations dominate below a point, see `hypervolume`."""
+        """Return what the observations dominate below a point, see `hypervolume`."""
         return hypervolume(self._finite()[1], reference)
 
     def _finite(self) -> tuple[Tensor, Tensor]:
-        """The observations that have values."""
+        """Return the observations that have values."""
         known = ~self._Y.isnan().any(dim=1)
         return self._X[known], self._Y[known]
 

@@ -14,7 +14,7 @@ _MUTATION_INDEX = 20.0
 
 
 def domination_ranks(values: Tensor) -> Tensor:
-    """Number of the front of each point, 0 for points that no other dominates.
+    """Return number of the front of each point, 0 for points that no other dominates.
 
     A point dominates another if it is at least as large in every objective and larger in one.
 
@@ -112,7 +112,7 @@ def nsga2(
 
 
 def _best(rows: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The first `size` by front and crowding, in that order."""
+    """Return the first `size` by front and crowding, in that order."""
     ranks = domination_ranks(values)
     crowding = values.new_zeros(len(values))
     for front in range(int(ranks.max()) + 1):
@@ -124,7 +124,7 @@ def _best(rows: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _tournament(size: int, generator: torch.Generator) -> Tensor:
-    """Places of winners; as members are ordered, the best first, the earlier of two wins."""
+    """Place of winners; as members are ordered, the best first, the earlier of two wins."""
     drawn = torch.randint(size, (2, size), generator=generator, device=generator.device)
     return drawn.amin(dim=0)
 

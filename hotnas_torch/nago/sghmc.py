@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.errors import SolverError
-from hotnas_torch.gp.settings import positive, takes, whole
 
 __all__ = ["sample_sghmc"]
 
@@ -76,11 +76,11 @@ def sample_sghmc(
         >>> samples.shape, round(samples.mean().item()), round(samples.std().item())
         (torch.Size([1, 500, 1]), 1, 2)
     """
-    whole("num_burn_in", num_burn_in, 0)
-    whole("num_samples", num_samples, 1)
-    whole("thinning", thinning, 1)
-    positive("step_size", step_size)
-    if positive("friction", friction) > 1.0:
+    integer("num_burn_in", num_burn_in, least=0)
+    integer("num_samples", num_samples, least=1)
+    integer("thinning", thinning, least=1)
+    number("step_size", step_size, above=0.0)
+    if number("friction", friction, above=0.0) > 1.0:
         raise ValueError(f"friction must be in (0, 1]; got {friction}")
     theta = initial.detach().clone()
     momentum = torch.zeros_like(theta)

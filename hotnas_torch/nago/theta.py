@@ -217,7 +217,7 @@ class ThetaBox(Box, Generic[T]):
         return tuple(dimension.name for dimension in self.dimensions)
 
     def round(self, X: Tensor, /) -> Tensor:
-        """Moves integer coordinates to the middle of their bins, (..., d) float64 in and out.
+        """Move integer coordinates to the middle of their bins, (..., d) float64 in and out.
 
         Points that are equal afterwards are the same hyperparameters. Where a group of weights is
         searched over, only their ratios count; that is not undone here.
@@ -229,7 +229,7 @@ class ThetaBox(Box, Generic[T]):
         return torch.stack(columns, dim=-1)
 
     def decode(self, X: Tensor, /) -> list[T]:
-        """Returns the hyperparameters of points of the cube.
+        """Return the hyperparameters of points of the cube.
 
         Args:
             X: (n, d) floating, in [0, 1].

@@ -44,10 +44,10 @@ def sinkhorn(
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
         tol: L1 error to stop at, of the row and of the column masses of `plan` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
-            about its precision times the largest cost over ``epsilon``, what whole rows or columns
+            about its precision times the largest cost over `epsilon`, what whole rows or columns
             have in common left out, at best 3e-7 in float32.
-            An item that rounding keeps from ``tol`` stops early, with status MAX_ITER and the
-            ``residual`` that it reached.
+            An item that rounding keeps from `tol` stops early, with status MAX_ITER and the
+            `residual` that it reached.
         max_iter: Most iterations of an item, at most 2**31 - 1.
         differentiate: "implicit" differentiates the equations that hold at convergence; "unroll"
             records the iterations, which runs the reference, slower and with O(n m) memory for
@@ -63,7 +63,7 @@ def sinkhorn(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost is
-            NaN or infinite, ``epsilon``, ``tol`` or ``max_iter`` is out of range, or iterations
+            NaN or infinite, `epsilon`, `tol` or `max_iter` is out of range, or iterations
             shall be recorded in a mass of 0.
 
     Differentiability:

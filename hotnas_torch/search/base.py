@@ -15,8 +15,9 @@ from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
 from hotnas_torch.spaces import SearchSpace, Subset
+from hotnas_torch.spaces.base import check_space
 
-__all__ = ["Observation", "Strategy", "check_space", "describe_space"]
+__all__ = ["Observation", "Strategy", "describe_space"]
 
 
 class Observation(NamedTuple):
@@ -213,16 +214,6 @@ class Strategy(AskTell):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({', '.join(filter(None, (repr(self.space), settings)))})"
-
-
-def check_space(space: object) -> None:
-    """Refuse what is no search space.
-
-    Raises:
-        TypeError: It is none.
-    """
-    if not isinstance(space, SearchSpace):
-        raise TypeError(f"space must be a SearchSpace; got {space!r}")
 
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:

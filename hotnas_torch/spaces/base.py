@@ -12,7 +12,15 @@ from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["Code", "SearchSpace", "draw_index", "draw_integers", "first_row", "out_of_range"]
+__all__ = [
+    "Code",
+    "SearchSpace",
+    "check_space",
+    "draw_index",
+    "draw_integers",
+    "first_row",
+    "out_of_range",
+]
 
 Code = tuple[int, ...]
 """An architecture as integers, one per column of its encoded row."""
@@ -467,3 +475,13 @@ def _check_generator(generator: torch.Generator | None) -> torch.Generator:
             "(pass generator=torch.Generator().manual_seed(0))"
         )
     return random_generator(generator)
+
+
+def check_space(space: object) -> SearchSpace:
+    """Return `space` if it is a search space.
+
+    Raises:
+        TypeError: It is none.
+    """
+    hint = "hotnas_torch.spaces.get(name) makes one"
+    return kind("space", space, SearchSpace, hint=hint)

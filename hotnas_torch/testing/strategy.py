@@ -16,7 +16,7 @@ __all__ = ["StrategyContract"]
 
 
 def toy_value(net: Network) -> float:
-    """A smooth value for NAS-Bench-Macro strings: 0 for `22222222`, at most 16.8."""
+    """Return a smooth value for NAS-Bench-Macro strings: 0 for `22222222`, at most 16.8."""
     return sum(
         (2 - int(digit)) * (1.0 + 0.01 * place) for place, digit in enumerate(net.spec)
     ) + 0.05 * net.spec.count("1")

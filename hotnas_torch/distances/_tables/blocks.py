@@ -32,7 +32,7 @@ class CellBlocks:
         return self.tables.block(rows, cols)
 
     def to(self, device: torch.device) -> "CellBlocks":
-        """The same on another device."""
+        """Return the same on another device."""
         return CellBlocks(self.tables.to(device))
 
 
@@ -65,5 +65,5 @@ class NetworkBlocks:
         return self.tables.block(rows, cols, costs)
 
     def to(self, device: torch.device) -> "NetworkBlocks":
-        """The same on another device."""
+        """Return the same on another device."""
         return NetworkBlocks(self.tables.to(device), self.cells.to(device))

@@ -1,3 +1,4 @@
+# Over 400 lines: one table and what is computed from it.
 """Unique cells as solver-ready tensors, and the distances of chosen pairs of them."""
 
 import copy
@@ -207,7 +208,7 @@ class CellTables:
         return self.label_cost[labels[:, :, None], labels[:, None, :]]
 
     def to(self, device: torch.device) -> "CellTables":
-        """The same tables on another device, which report to the same log."""
+        """Return the same tables on another device, which report to the same log."""
         moved = copy.copy(self)
         moved._device = device
         moved.label_cost = self.label_cost.to(device)
@@ -232,7 +233,7 @@ class CellTables:
         return torch.cdist(x.features[i], y.features[j], p=1.0)
 
     def linear_factor(self, row: int, col: int) -> Tensor:
-        """What the node cost is multiplied by: ones, or (n-1-i)(m-1-j) as Eq. 9 prints it."""
+        """Return factors of the node cost: ones, or (n-1-i)(m-1-j) as Eq. 9 prints it."""
         return self._linear_factor(self.cells[row].num_nodes, self.cells[col].num_nodes)
 
     def _linear_factor(self, n: int, m: int) -> Tensor:
@@ -363,7 +364,7 @@ class CellTables:
         return torch.stack(distances, dim=-1).to(self._device)
 
     def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, paths: Tensor) -> Tensor:
-        """Derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
+        """Return derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
         i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
         # In the order in which the fused solver adds: another rounding may find another optimum.

@@ -53,7 +53,7 @@ def cell_coefficients(lam: Tensor, eps: Tensor, lengths: Tensor, unreachable: Te
 
 
 def network_shares(eta: Tensor, zeta: Tensor) -> Tensor:
-    """Shares of cells, state and position in the cost between two cells, shape (3,)."""
+    """Share of cells, state and position in the cost between two cells, shape (3,)."""
     return torch.stack([(1 - eta) * (1 - zeta), (1 - eta) * zeta, eta])
 
 
@@ -183,13 +183,13 @@ class _Envelope(torch.autograd.Function):
 def _pull(
     ctx: Any, tile: Tile, leaves: list[Tensor], *, transformed: bool
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """The map from the gradient of a tile to those of the parameters, couplings held.
+    """Return the map from the gradient of a tile to those of the parameters, couplings held.
 
     Args:
         ctx: What `_Envelope` saved.
         tile: The tile.
         leaves: Values of the parameters.
-        transformed: Whether a transform of ``torch.func`` is at work or the map itself shall be
+        transformed: Whether a transform of `torch.func` is at work or the map itself shall be
             differentiated; plain autograd is faster.
     """
 
@@ -212,7 +212,7 @@ def envelope(
     tiling: Tiling,
     *parameters: Tensor,
 ) -> Tensor:
-    """A pairwise matrix whose gradient is that of its tiles with the couplings held.
+    """Return a pairwise matrix whose gradient is that of its tiles with the couplings held.
 
     Args:
         values: Computes the matrix, from what `plain` returns; runs without a graph.

@@ -1,7 +1,5 @@
 """Layer graphs: a network as one graph of layers, for distances that know no cells."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +28,7 @@ class LayerGraph:
     is on a path between them, or these two are all there is and nothing joins them.
 
     Attributes:
-        ops: Labels of the nodes, ``"input"`` and ``"output"`` at the ends.
+        ops: Labels of the nodes, `"input"` and `"output"` at the ends.
         edges: Sorted pairs (i, j), i < j.
         widths: Per node, (channels in, channels out) of every layer of the network that the node
             stands for; empty at the ends.
@@ -46,9 +44,9 @@ class NetworkView:
     """Which part of a network a layer graph shows.
 
     Attributes:
-        cells: ``"first"``: the first cell, which stands for all equal ones (spaces that repeat one
-            cell); ``"distinct"``: every distinct cell once, in a chain, in the order of their first
-            places; ``"all"``: the whole network.
+        cells: `"first"`: the first cell, which stands for all equal ones (spaces that repeat one
+            cell); `"distinct"`: every distinct cell once, in a chain, in the order of their first
+            places; `"all"`: the whole network.
         share: Layers inside a cell have 1/share of the cell's channels.
         projected: Whether a cell brings its input to the width of its layers before they read it.
     """
@@ -58,8 +56,8 @@ class NetworkView:
     projected: bool = False
 
     @classmethod
-    def of_space(cls, space: SearchSpace) -> NetworkView:
-        """The view that suits a space.
+    def of_space(cls, space: SearchSpace) -> "NetworkView":
+        """Return the view that suits a space.
 
         The cell where networks repeat one cell on one skeleton, as the papers do; the normal and
         the reduction cell in DARTS, whose whole networks have hundreds of layers; else everything.
@@ -76,10 +74,10 @@ class NetworkView:
 def layer_graph(
     net: Network, view: NetworkView, *, without: Collection[str] = JOINTS | IDENTITIES
 ) -> LayerGraph:
-    """Builds the layer graph of a network.
+    """Build the layer graph of a network.
 
     Cells are laid out in their canonical numbering and joined along the macro graph. Nodes with a
-    label in ``without`` are then replaced by edges from all that precede to all that follow them.
+    label in `without` are then replaced by edges from all that precede to all that follow them.
 
     Args:
         net: The network.
@@ -175,8 +173,8 @@ class LayerBatch:
     adjacency: Tensor
 
     @classmethod
-    def from_graphs(cls, graphs: Sequence[LayerGraph]) -> LayerBatch:
-        """Builds the batch on the CPU; at least one graph."""
+    def from_graphs(cls, graphs: Sequence[LayerGraph]) -> "LayerBatch":
+        """Build the batch on the CPU; at least one graph."""
         sizes = torch.tensor([len(graph.ops) for graph in graphs])
         width = int(sizes.max())
         adjacency = torch.zeros(len(graphs), width, width, dtype=torch.bool)
@@ -194,7 +192,7 @@ class LayerBatch:
     def path_lengths(self, steps: Tensor) -> Tensor:
         """Shortest, longest and random-walk path lengths of every node, both ways.
 
-        Leaving node i costs ``steps[..., i, g]``. On the way to the output, along edges, a walk
+        Leaving node i costs `steps[..., i, g]`. On the way to the output, along edges, a walk
         chooses uniformly among successors; on the way to the input, against them, among
         predecessors.
 

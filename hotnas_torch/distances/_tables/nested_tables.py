@@ -4,7 +4,7 @@ With D the operation tree's cost of exchanging two operations, exchanging two no
 
 * D between two operations;
 * the iFGW distance between two graphs;
-* the iFGW distance between a graph and ``input -> o -> output``, for a graph and an operation o;
+* the iFGW distance between a graph and `input -> o -> output`, for a graph and an operation o;
 * the mean of D(e, o) over the operations o of a graph, for a graph and the input or output e of a
   cell; where nodes of the graph are graphs, the mean over nodes of what they cost.
 
@@ -50,18 +50,18 @@ class NestedTables(CellTables):
 
     Args:
         cells: As for `CellTables`, like all that follow.
-        tree: See `CellTables`.
-        eps: See `CellTables`.
-        max_nodes: See `CellTables`; of the largest graph on any level.
-        unreachable: See `CellTables`; the same on all levels.
-        settings: See `CellTables`.
-        dtype: See `CellTables`.
-        device: See `CellTables`.
-        log: See `CellTables`.
+        tree: Operation costs, of the operations on all levels.
+        eps: Share of operations against places in the node cost.
+        max_nodes: Size of the largest graph on any level; None measures path lengths relatively.
+        unreachable: Pair cost where no information flows, the same on all levels.
+        settings: Settings of the solver.
+        dtype: Type of the distances.
+        device: Where they are computed.
+        log: What the solvers report.
 
     Attributes:
-        parts: Tables of the distinct graphs that are nodes of the cells, and of ``input -> o ->
-            output`` for every operation o that is a node of the cells.
+        parts: Tables of the distinct graphs that are nodes of the cells, and of `input -> o ->
+            output` for every operation o that is a node of the cells.
 
     Complexity: a block costs a block of the parts of its rows and columns, which `holding` spares,
         and its own pairs.
@@ -119,7 +119,7 @@ class NestedTables(CellTables):
         super().__init__(cells, **options)
 
     def to(self, device: torch.device) -> "NestedTables":
-        """The same tables on another device, which report to the same log."""
+        """Return the same tables on another device, which report to the same log."""
         moved = super().to(device)
         assert isinstance(moved, NestedTables)
         moved.parts = self.parts.to(device)
@@ -134,7 +134,7 @@ class NestedTables(CellTables):
         return parts[parts >= 0]
 
     def holding(self, parts: CellCosts) -> "NestedTables":
-        """The same tables with distances between parts that no block then computes."""
+        """Return the same tables with distances between parts that no block then computes."""
         with_parts = copy.copy(self)
         with_parts._held_parts = parts
         return with_parts
@@ -150,7 +150,7 @@ class NestedTables(CellTables):
         return costs.distances[rows[:, None].to(self._device), cols.to(self._device)]
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """See `CellTables.block`."""
+        """Return distances between sorted distinct cells, as `CellTables.block`."""
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
         straight = straight_pairs(rows, cols, small, large, len(self.cells))
         costs = self._label_costs(self._labels_of(rows), self._labels_of(cols))
@@ -162,7 +162,7 @@ class NestedTables(CellTables):
         return expand(values)
 
     def solve(self, small: Tensor, large: Tensor) -> Tensor:
-        """See `CellTables.solve`."""
+        """Solve pairs of cells, as `CellTables.solve`."""
         values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
         if len(small) == 0:
             return values
@@ -173,7 +173,7 @@ class NestedTables(CellTables):
         return values
 
     def held(self, rows: Tensor, cols: Tensor) -> HeldCells:
-        """Refuses: with its coupling held, a distance of nested cells is not linear.
+        """Refuse: with its coupling held, a distance of nested cells is not linear.
 
         Raises:
             ValueError: Always.

@@ -1,3 +1,4 @@
+# Over 400 lines: one table and what is computed from it.
 """Unique networks as solver-ready tensors, and the distances of chosen pairs of them."""
 
 import copy
@@ -60,26 +61,26 @@ class CellCosts:
         return cls(distances, row_of, col_of)
 
     def restricted(self, rows: Tensor, cols: Tensor) -> "CellCosts":
-        """The part for the cells of the given numbers, (R,) and (C,) int64."""
+        """Return the part for the cells of the given numbers, (R,) and (C,) int64."""
         device = self.distances.device
         part = self.distances[self.row_of[rows].to(device)[:, None], self.col_of[cols].to(device)]
         return CellCosts.between(part, rows, cols, len(self.row_of))
 
     def detached(self) -> "CellCosts":
-        """The same costs as plain values."""
+        """Return the same costs as plain values."""
         return CellCosts(plain(self.distances), self.row_of, self.col_of)
 
     def to(self, device: torch.device) -> "CellCosts":
-        """The same costs on another device."""
+        """Return the same costs on another device."""
         return CellCosts(self.distances.to(device), self.row_of, self.col_of)
 
     def transposed(self) -> "CellCosts":
-        """The same costs with rows and columns exchanged."""
+        """Return the same costs with rows and columns exchanged."""
         return CellCosts(self.distances.T.contiguous(), self.col_of, self.row_of)
 
 
 def network_state(network: Network, scale: tuple[float, float]) -> list[tuple[float, float]]:
-    """What a network has become at each cell: log2 relative width and log2 resolution divisor.
+    """Return the state of a network at each cell: log2 relative width, log2 resolution divisor.
 
     Args:
         network: Network of N cells.
@@ -199,7 +200,7 @@ class NetworkTables:
         self._slot_places = torch.tensor(slot_places)
 
     def to(self, device: torch.device) -> "NetworkTables":
-        """The same tables on another device."""
+        """Return the same tables on another device."""
         moved = copy.copy(self)
         moved._device = device
         moved._mass = self._mass.to(device)
@@ -321,7 +322,7 @@ class NetworkTables:
     def _settled(
         self, small: Tensor, large: Tensor, costs: CellCosts
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs that differ in one repeated cell on one skeleton, the bulk of some spaces.
+        """Pair that differ in one repeated cell on one skeleton, the bulk of some spaces.
 
         Returns:
             Which pairs these are, int64; the cost of leaving every cell in its place; and whether

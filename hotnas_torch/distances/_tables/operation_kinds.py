@@ -1,7 +1,5 @@
 """What the operations of the search spaces are: family, filter size, group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -62,7 +60,7 @@ OPERATION_KINDS: Mapping[str, OperationKind] = {
 def kinds_of(
     space: SearchSpace, given: Mapping[str, OperationKind] | None, *, joints: frozenset[str]
 ) -> dict[str, OperationKind]:
-    """The kind of every operation of a space.
+    """Return the kind of every operation of a space.
 
     Args:
         space: The space.

@@ -135,7 +135,7 @@ class StrategySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells the strategy what came of a trial.
+        """Tell the strategy what came of a trial.
 
         Raises:
             TypeError: The metric is no number; the trial stays pending.

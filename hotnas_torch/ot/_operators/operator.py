@@ -285,14 +285,14 @@ def one_call(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _transforms() -> list[Any]:
-    """Kinds of the active transforms of ``torch.func``, the outermost first."""
+    """Kinds of the active transforms of `torch.func`, the outermost first."""
     if not torch._C._are_functorch_transforms_active():
         return []
     return [level.key() for level in retrieve_all_functorch_interpreters()]
 
 
 def forward_levels() -> tuple[int, int]:
-    """How many transforms of ``torch.func`` are active that differentiate: in forward mode, all."""
+    """How many transforms of `torch.func` are active that differentiate: in forward mode, all."""
     kinds = torch._C._functorch.TransformType
     levels = _transforms()
     forward = levels.count(kinds.Jvp)
@@ -300,7 +300,7 @@ def forward_levels() -> tuple[int, int]:
 
 
 def interpreted(cls: Class) -> Class:
-    """Have ``torch.compile`` leave the public methods of a class to Python.
+    """Have `torch.compile` leave the public methods of a class to Python.
 
     They read architectures and values, of which no graph can be made; a tracer that follows them
     all the same takes minutes and says so in warnings.
@@ -365,9 +365,9 @@ def is_vmapped(*values: Any) -> bool:
 def has_values(*tensors: Tensor) -> bool:
     """Whether Python can look at the values of all tensors.
 
-    It cannot while a function is traced (``torch.compile``, ``torch.export``,
-    ``torch.func.linearize``), where a tensor stands for the items of a ``torch.vmap``, and on the
-    meta device. Checks of values are left out there; the solvers report by ``status`` and NaN what
+    It cannot while a function is traced (`torch.compile`, `torch.export`,
+    `torch.func.linearize`), where a tensor stands for the items of a `torch.vmap`, and on the
+    meta device. Checks of values are left out there; the solvers report by `status` and NaN what
     the checks would have refused.
     """
     if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_vmapped(*tensors):

@@ -1,3 +1,4 @@
+# Over 400 lines: one operator, its gradients and tangents.
 """Entropic optimal transport of a batch of small problems."""
 
 from typing import Any
@@ -115,7 +116,7 @@ def reduced_costs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take from the costs what whole rows and columns share, which leaves no choice.
 
-    Duals are rounded to their own size over ``epsilon``: that of what is left, not of an offset.
+    Duals are rounded to their own size over `epsilon`: that of what is left, not of an offset.
 
     Args:
         cost: Costs, shape (B, n, m).
@@ -254,7 +255,7 @@ def following_masses(
 def mass_slopes(
     cost: Tensor, a: Tensor, f: Tensor, g: Tensor, epsilon: float, of_rows: Tensor
 ) -> Tensor:
-    """Derivative of the objective in the row masses, without its part along (1, ..., 1).
+    """Return derivative of the objective in the row masses, without its part along (1, ..., 1).
 
     It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
     have. Absent nodes get that limit, and 0 where one of their costs is no number.
@@ -291,7 +292,7 @@ def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass
 
 
 def _taken(a: Tensor, b: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
-    """What the costs of every coupling have in common."""
+    """Return what the costs of every coupling have in common."""
     return (of_rows * a).sum(1) + (of_columns * b).sum(1)
 
 

@@ -209,10 +209,10 @@ class Problem(_Rows):
 class Units(_Rows):
     """Exponents of the powers of two that costs, structures and masses are divided by.
 
-    ``of_linear`` and ``of_pair`` are those of the terms in the objective, and the weights of the
-    terms are such that the larger one is 1 to 2; ``result`` is its exponent. A smaller term that
+    `of_linear` and `of_pair` are those of the terms in the objective, and the weights of the
+    terms are such that the larger one is 1 to 2; `result` is its exponent. A smaller term that
     would be lost beside the larger one counts as `_most_apart` below it: what it decides, where the
-    larger is 0, is the same. ``hidden`` is more than a term so raised adds to a derivative; 0 where
+    larger is 0, is the same. `hidden` is more than a term so raised adds to a derivative; 0 where
     there is none.
     """
 
@@ -361,7 +361,7 @@ def _slopes(
     loss: int,
     pairs: int,
 ) -> Tensor:
-    """Derivative of F in the plan between any two nodes, also absent ones, as the caller has it."""
+    """Return dF/dplan between any two nodes, also absent ones, in the caller's units."""
     x, y = (back(kept_pairs(values, pairs), -units.structure) for values in (struct_x, struct_y))
     share = units.pair[:, None, None]
     from_pairs = torch.where(share == 0, 0, share * pair_cost(plan, x, y, loss, pairs))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import takes
 from hotnas_torch.search.bayesian.batches import Believer, PendingAware
 from hotnas_torch.search.bayesian.pools import EncodingPool
 from hotnas_torch.search.bayesian.recipe import CHOICE, Recipe, SearchSettings

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import takes
 from hotnas_torch.search.bayesian.recipe import (
     CHOICE,
     POOL,

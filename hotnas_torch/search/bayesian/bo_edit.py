@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from hotnas_torch.arguments import takes
 from hotnas_torch.distances import EditDistance
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings, distance_of
 from hotnas_torch.search.bayesian.surrogates import DistanceSurrogate
 from hotnas_torch.spaces import SearchSpace

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances import TreeWasserstein
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.search.bayesian.acquisition import UCB
 from hotnas_torch.search.bayesian.batches import Determinantal
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings, distance_of

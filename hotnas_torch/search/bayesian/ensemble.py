@@ -11,9 +11,8 @@ from botorch.models.ensemble import EnsembleModel
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.gp import NetworkFeatures
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["EnsembleSettings", "MLPEnsemble"]
@@ -134,7 +133,7 @@ class MLPEnsemble(EnsembleModel):
         )
 
     def forward(self, X: Tensor) -> Tensor:
-        """Returns the prediction of every member at rows (..., q, d), (..., s, q, 1)."""
+        """Return the prediction of every member at rows (..., q, d), (..., s, q, 1)."""
         inputs = self._features.encoded(X.reshape(-1, X.shape[-1])).to(self._mean)
         with torch.no_grad():
             values = self._mean + self._scale * _outputs(self._layers, inputs)
@@ -156,7 +155,7 @@ def _initial(
 
 
 def _orders(epochs: int, num_members: int, num: int, generator: torch.Generator) -> Tensor:
-    """An order of the examples per epoch and member, (epochs, s, n)."""
+    """Return an order of the examples per epoch and member, (epochs, s, n)."""
     drawn = torch.rand(epochs, num_members, num, generator=generator, device=generator.device)
     return drawn.argsort(dim=-1).cpu()
 
@@ -196,7 +195,7 @@ def _trained(
 
 
 def _outputs(layers: Layers, inputs: Tensor) -> Tensor:
-    """Outputs (s, N, 1) of s networks on inputs (N, P), or on inputs of their own (s, N, P)."""
+    """Return outputs (s, N, 1) of s networks on inputs (N, P), or on own ones (s, N, P)."""
     *hidden, (weights, biases) = layers
     values = inputs.expand(len(weights), *inputs.shape[-2:])
     for inner_weights, inner_biases in hidden:

@@ -7,7 +7,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import takes
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
 from hotnas_torch.search.bayesian.surrogates import HOTNNSurrogate, Surrogate

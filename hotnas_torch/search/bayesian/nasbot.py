@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from hotnas_torch.arguments import takes
 from hotnas_torch.distances import OTMANN
-from hotnas_torch.gp.settings import takes
 from hotnas_torch.search.bayesian.pools import BredPool
 from hotnas_torch.search.bayesian.recipe import CHOICE, Recipe, SearchSettings, distance_of
 from hotnas_torch.search.bayesian.surrogates import DistanceSurrogate

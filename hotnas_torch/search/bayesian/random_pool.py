@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import takes
 from hotnas_torch.search.bayesian.batches import RandomChoice
 from hotnas_torch.search.bayesian.recipe import POOL, Recipe, SearchSettings
 from hotnas_torch.spaces import SearchSpace

@@ -8,8 +8,7 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
-from hotnas_torch.gp.settings import takes
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian.acquisition import Acquisition, acquisition_of, name_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer
@@ -179,7 +178,7 @@ class BayesianSearch(Strategy):
         )
 
     def _targets(self, observed: list[Observation]) -> Tensor:
-        """What the model is to maximise, (n, 1)."""
+        """Return what the model is to maximise, (n, 1)."""
         values = torch.tensor([found.value for found in observed], dtype=torch.float64)
         first = max(2, self._num_learned(len(values)))
         return targets(values, transform=self.transform, num_reference=first)[:, None]

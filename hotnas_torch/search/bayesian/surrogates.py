@@ -389,5 +389,5 @@ def _probe(space: SearchSpace) -> tuple[Tensor, Tensor]:
 
 
 def _called(function: Callable[..., object]) -> str:
-    """The name of a function, or of the kind of a callable object."""
+    """Return the name of a function, or of the kind of a callable object."""
     return str(getattr(function, "__qualname__", type(function).__name__))

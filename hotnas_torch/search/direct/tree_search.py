@@ -25,8 +25,9 @@ from hotnas_torch.hierarchy import (
     prefix_distances,
     random_tree,
 )
-from hotnas_torch.search.base import Strategy, check_space
+from hotnas_torch.search.base import Strategy
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 
 __all__ = ["SamplerSearch", "TreeSearch", "accuracy_rewards", "rank_rewards"]
 

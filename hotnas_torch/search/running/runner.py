@@ -56,7 +56,7 @@ def run(
     accept_objective: bool = False,
     timeout: float | None = None,
 ) -> SearchResult:
-    """Searches until the budget is spent.
+    """Search until the budget is spent.
 
     The strategy is asked for a batch, the batch is evaluated, and it observes its values in the
     order of asking. So the outcome depends on the strategy with its seed, the objective and

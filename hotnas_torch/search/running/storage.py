@@ -233,7 +233,7 @@ class Storage:
             raise self._failure(error) from error
 
     def _check_tables(self) -> None:
-        """Refuses tables of another form, and what SQLite would run: views, triggers, formulas."""
+        """Refuse tables of another form, and what SQLite would run: views, triggers, formulas."""
         entries = self._connection.execute("SELECT type, name FROM sqlite_master")
         own = {("table", "meta"), ("table", "trial"), ("index", "sqlite_autoindex_trial_1")}
         checksum = ("checksum",) if self._version > _WITHOUT_CHECKSUMS else ()
@@ -257,7 +257,7 @@ class Storage:
     def _damaged(self, what: str) -> StorageError:
         return StorageError(
             f"{self.path} is damaged: {what} (restore a copy of the file, or choose another one "
-            "for a new search)."
+            "for a new search)"
         )
 
     def _upgrade(self) -> None:
@@ -536,7 +536,7 @@ class Storage:
         # The lowest byte is the primary result code; the others say more of the same.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         remedy = _REMEDIES.get(code, "it must be a file that hotnas_torch wrote, or a new one")
-        return StorageError(f"cannot use {self.path} as a storage: {error} ({remedy}).")
+        return StorageError(f"cannot use {self.path} as a storage: {error} ({remedy})")
 
 
 def _checksum(*entries: object) -> str:

@@ -69,7 +69,7 @@ class Outcome:
 
 
 def _storable(text: str) -> str:
-    """The text with halves of surrogate pairs, which UTF-8 cannot hold, as escapes."""
+    """Return the text with halves of surrogate pairs, which UTF-8 cannot hold, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -133,7 +133,7 @@ def best_trial(trials: tuple[Trial, ...]) -> Trial | None:
 
 
 def best_so_far(values: list[float]) -> Tensor:
-    """Running minimum that passes over NaN, (N,) float64; NaN before the first number."""
+    """Return running minimum that passes over NaN, (N,) float64; NaN before the first number."""
     numbers = torch.tensor(values, dtype=torch.float64)
     running = torch.cummin(numbers.nan_to_num(nan=math.inf), dim=0).values
     return running.masked_fill(running.isinf(), math.nan)
@@ -200,7 +200,7 @@ def _described(error: BaseException) -> str:
 
 
 def _name(asked: object) -> str:
-    """What is evaluated, for a message: a network's text, or a job of a multi-fidelity search."""
+    """Name what is evaluated in a message: a network's text, or a job of a bracket."""
     return repr(getattr(asked, "spec", asked))
 
 

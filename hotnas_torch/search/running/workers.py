@@ -112,7 +112,7 @@ class TimeLimits:
         return min(self.end, math.inf if self.timeout is None else started + self.timeout)
 
     def reason(self, started: float) -> str:
-        """What is recorded of an evaluation that is stopped now."""
+        """Return what is recorded of an evaluation that is stopped now."""
         seconds = time.perf_counter() - started
         if self.timeout is not None and seconds >= self.timeout:
             return f"stopped after {seconds:.1f} s (timeout {self.timeout:g} s)"
@@ -355,7 +355,7 @@ class WorkerProcesses:
     def _refusal(self, message: "_Unloadable") -> TypeError:
         return TypeError(
             f"the objective {self._objective!r} cannot be loaded in a worker process: "
-            f"{message.text} ({_REMEDY})."
+            f"{message.text} ({_REMEDY})"
         )
 
     def _start(self) -> _Worker:
@@ -428,7 +428,7 @@ class _Unloadable:
 
 
 def _packed(objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) -> bytes:
-    """The objective as worker processes get it.
+    """Return the objective as worker processes get it.
 
     Raises:
         TypeError: It cannot be sent, or could not be found there.
