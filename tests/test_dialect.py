@@ -102,7 +102,9 @@ def faults(source: str) -> list[str]:
     for line, name in names(tree):
         if re.search(r"(?:^|_)(?:told|awaited|fertile)(?:_|$)", name, re.IGNORECASE):
             found.append(f"{line}: not our word: {name}")
-    if re.search(r"^from __future__ import annotations", source, re.MULTILINE):
+    # Annotations of what an optional package would define cannot be evaluated without it.
+    optional = "except ImportError" in source
+    if not optional and re.search(r"^from __future__ import annotations", source, re.MULTILINE):
         found.append("1: annotations are evaluated; quote what is defined later, or use Self")
     if len(lines) > MOST_LINES and not source.startswith(REASON):
         found.append(f"1: {len(lines)} lines, and no first line {REASON!r} with the reason")

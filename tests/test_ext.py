@@ -172,7 +172,7 @@ def test_a_required_core_that_is_absent_fails_the_import() -> None:
     result = import_package(HOTNAS_REQUIRE_EXT="1", HOTNAS_DISABLE_EXT="1")
     assert result.returncode == 1
     assert "MissingExtensionError: HOTNAS_REQUIRE_EXT is set" in result.stderr
-    assert result.stderr.strip().endswith("HOTNAS_DISABLE_EXT is set.")
+    assert result.stderr.strip().endswith("HOTNAS_DISABLE_EXT is set")
     assert issubclass(_ext.MissingExtensionError, ImportError)
 
 

@@ -1,5 +1,7 @@
 """A strategy as an Optuna sampler."""
 
+from __future__ import annotations
+
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence

@@ -36,8 +36,7 @@ class Box(Protocol):
         Returns:
             (num, d) float64 on the CPU.
         """
-        if num < 0:
-            raise ValueError(f"num must be >= 0; got {num}")
+        num = integer("num", num, least=0)
         drawn = torch.rand(
             num, self.dim, generator=generator, dtype=torch.float64, device=generator.device
         )

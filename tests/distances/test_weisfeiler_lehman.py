@@ -146,7 +146,7 @@ def test_the_paper_aggregates_differently_on_nasbench201():
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got str"),
+        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got 'nasbench201'"),
         ({"level": -1}, ValueError, "level must be >= 0; got -1"),
         ({"level": 1.5}, TypeError, "level must be an int; got 1.5"),
         ({"aggregation": "sum"}, ValueError, "aggregation must be one of 'histogram', 'assign"),
@@ -160,7 +160,7 @@ def test_bad_settings_are_refused(settings, kind, message):
 
 def test_bad_networks_are_refused(rng):
     metric = WeisfeilerLehman(space=spaces.NASBench201())
-    with pytest.raises(TypeError, match=r"nets_a\[1\] must be a Network; got str"):
+    with pytest.raises(TypeError, match=r"nets_a\[1\] must be a Network; got 'net' of type str"):
         metric([*metric.space.sample(1, generator=rng), "net"])
     with pytest.raises(ValueError, match="at least one Network"):
         metric([])

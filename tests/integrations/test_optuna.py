@@ -163,7 +163,7 @@ def test_a_sampler_serves_one_study():
     first = optuna.create_study(sampler=sampler, study_name="first")
     first.optimize(value, n_trials=2)
     other = optuna.create_study(sampler=sampler, study_name="other", direction="maximize")
-    with pytest.raises(ValueError, match="belongs to the study 'first', got 'other'"):
+    with pytest.raises(ValueError, match="belongs to the study 'first'; got 'other'"):
         other.ask()
     first.optimize(value, n_trials=1)
     assert len(sampler.strategy.observations) == 3
@@ -182,7 +182,7 @@ def test_an_architecture_of_another_space_is_named_with_its_trial(text, enqueued
 
 
 def test_parameters_that_are_none_are_refused():
-    with pytest.raises(TypeError, match="parameters must be callable or None, got 3"):
+    with pytest.raises(TypeError, match="parameters must be callable or None; got 3"):
         integration.StrategySampler(strategy(), parameters=3)
     for returned in (None, ["width"]):
         sampler = integration.StrategySampler(strategy(), parameters=lambda _, r=returned: r)

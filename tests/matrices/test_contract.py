@@ -382,5 +382,5 @@ def test_a_class_that_forgets_something_says_what(nets: list[Network], tmp_path:
         with pytest.raises(NotImplementedError, match="must define name and config"):
             distance.gram_store(nets, tmp_path / "gram.zarr")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(TypeError, match="space must be a SearchSpace; got str"):
+    with pytest.raises(TypeError, match="space must be a SearchSpace; got 'darts'"):
         Nothing("darts")  # type: ignore[arg-type]

@@ -473,8 +473,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
 def test_a_computation_is_taken_over(metric, networks, tmp_path):
     path = tmp_path / "gram.npz"
 
-    settings, names, keys = metric._described(networks, None)
-    later = {"settings": settings, "keys": keys, "names": names, "resume": True}
+    later = {**metric._description(networks, None)._asdict(), "resume": True}
     writers = []
 
     def take_over(stage, done, total):

@@ -380,7 +380,7 @@ def test_transforms_that_no_rule_serves_are_refused(name: str) -> None:
         torch.func.functionalize(objective)(cost)
 
 
-@pytest.mark.parametrize("name", ["transport", "sinkhorn"])
+@pytest.mark.parametrize("name", ["transport"])
 def test_inference_tensors_are_refused_where_a_gradient_is_asked_for(name: str) -> None:
     given = problem()
     with torch.inference_mode():

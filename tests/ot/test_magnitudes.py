@@ -304,6 +304,7 @@ def test_a_term_of_0_leaves_the_choice_to_the_other_one_however_far_apart_they_a
     assert found.objective.item() == pytest.approx(0 if pairs == "directed" else 1 / 6)
 
 
+@pytest.mark.filterwarnings("ignore::hotnas_torch.errors.ConvergenceWarning")
 @pytest.mark.parametrize("backend", ["ext", "torch"])
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("loss", ["l1", "l2"])

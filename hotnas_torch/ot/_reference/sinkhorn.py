@@ -114,7 +114,7 @@ def cost_unit(epsilon: float) -> float:
     nothing, nor does its root, by which structures that are squared are scaled.
     """
     exponent = frexp(epsilon)[1]
-    return ldexp(1.0, exponent - exponent % 2)
+    return ldexp(1.0, min(exponent - exponent % 2, 1022))  # the largest that a float holds
 
 
 def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
