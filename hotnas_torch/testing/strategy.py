@@ -250,7 +250,8 @@ class StrategyContract(ABC):
         state = strategy.state_dict()
         elsewhere = self.strategy(space=spaces.Pooling())
         with pytest.raises(
-            ValueError, match="another (space: its 'name'|strategy: its 'surrogate')"
+        another = r"another (space: its 'name'|strategy: its 'surrogate')"
+        with pytest.raises(ValueError, match=another):
         ):
             elsewhere.load_state_dict(state)
         assert elsewhere.observations == ()
