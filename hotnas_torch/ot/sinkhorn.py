@@ -121,6 +121,7 @@ def sinkhorn(
         whole=problem.whole,
         differentiate=differentiate,
     )
+    del cost  # whose memory the next product can have: fresh pages take as long as the arithmetic
     numbers = problem.cost
     if not problem.whole:
         present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
