@@ -123,7 +123,7 @@ def sinkhorn(
     )
     del cost  # whose memory the next product can have: fresh pages take as long as the arithmetic
     numbers = problem.cost
-    if not problem.whole:
+    if not problem.whole or numbers.is_inference():  # which autograd cannot keep
         present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2))
