@@ -144,7 +144,7 @@ def entropic_fgw(
         problem.alpha,
     )
     reduced, of_rows, of_columns = ops.reduced_costs(
-        problem.cost, problem.a, problem.b, differentiate=differentiate
+        problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
     )
     log_plan, f, g, residual, iterations, status = ops.entropic_fgw(
         reduced,

@@ -33,6 +33,7 @@ class LinearProblem:
     a: Tensor  # (B, n)
     b: Tensor  # (B, m)
     batch_shape: Shape
+    whole: bool  # whether it is known that no mass is 0
 
     def restore(self, values: Tensor) -> Tensor:
         """Give (B, ...) back the leading dimensions of the input."""
@@ -70,13 +71,12 @@ def linear_problem(
     b = _masses("b", b, m, cost)
     shapes = {"cost": cost.shape[:-2], "a": a.shape[:-1], "b": b.shape[:-1]}
     batch_shape = _broadcast(shapes)
-    problem = LinearProblem(
-        _flatten(cost, batch_shape, 2),
-        _flatten(a, batch_shape, 1),
-        _flatten(b, batch_shape, 1),
-        batch_shape,
-    )
-    if validate and has_values(problem.cost, problem.a, problem.b):
+    flat_cost = _flatten(cost, batch_shape, 2)
+    flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
+    readable = has_values(flat_cost, flat_a, flat_b)
+    whole = readable and _all_present(flat_a, flat_b, validate=validate)
+    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole)
+    if validate and readable:
         _check_linear_values(problem)
     return problem
 
@@ -141,7 +141,8 @@ def graph_problem(
     flat_x, flat_y = _flatten(struct_x, batch_shape, 2), _flatten(struct_y, batch_shape, 2)
     flat_alpha = _flatten(weight, batch_shape, 0)
     matrices = flat_cost, flat_x, flat_y
-    checks = validate and has_values(*matrices, flat_a, flat_b, flat_alpha, start)
+    readable = has_values(*matrices, flat_a, flat_b, flat_alpha, start)
+    checks = validate and readable
     finite = checks and all(map(_has_finite_sum, matrices))
     if not finite:
         # Absent nodes hold numbers from here on: only the derivatives in their masses ask for them.
@@ -154,14 +155,14 @@ def graph_problem(
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
+        whole=readable and _all_present(flat_a, flat_b, validate=validate),
         struct_x=flat_x,
         struct_y=flat_y,
         alpha=flat_alpha,
         init=start,
     )
     if checks:
-        _check_masses("a", problem.a, batch_shape)
-        _check_masses("b", problem.b, batch_shape)
+        _check_both_masses(problem)
         if not finite:
             _check_finite("cost", problem.cost, batch_shape)
             _check_finite("struct_x", problem.struct_x, batch_shape)
@@ -304,12 +305,18 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
 
 
 def _check_linear_values(problem: LinearProblem) -> None:
-    _check_masses("a", problem.a, problem.batch_shape)
-    _check_masses("b", problem.b, problem.batch_shape)
+    _check_both_masses(problem)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     _check_finite("cost", torch.where(present, problem.cost, 0), problem.batch_shape)
+
+
+def _all_present(*masses: Tensor, validate: bool) -> bool:
+    """Whether all masses are positive; False as well where reading them would wait for a GPU."""
+    if not validate and masses[0].device.type != "cpu":
+        return False
+    return all(mass.numel() > 0 and mass.detach().min().item() > 0 for mass in masses)
 
 
 def _has_finite_sum(values: Tensor) -> bool:
@@ -340,11 +347,15 @@ def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
         raise ValueError(msg)
 
 
-def _check_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:
-    masses = masses.detach()
+def _check_both_masses(problem: LinearProblem) -> None:
+    for name, masses in (("a", problem.a), ("b", problem.b)):
+        _check_masses(name, masses.detach(), problem.batch_shape, whole=problem.whole)
+
+
+def _check_masses(name: str, masses: Tensor, batch_shape: Shape, *, whole: bool) -> None:
     must = f"{name} must be non-negative and sum to 1 along its last dimension; "
-    wrong = ~(masses >= 0)  # NaN as well
-    if wrong.any():
+    wrong = None if whole else ~(masses >= 0)  # NaN as well
+    if wrong is not None and wrong.any():
         where = wrong.nonzero()[0]
         item = _item(int(where[0]), batch_shape)
         msg = f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}"

@@ -92,7 +92,7 @@ def sinkhorn(
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     cost, of_rows, of_columns = ops.reduced_costs(
-        problem.cost, problem.a, problem.b, differentiate=differentiate
+        problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
     )
     f, g, residual, iterations, status = ops.sinkhorn(
         cost,
@@ -104,7 +104,7 @@ def sinkhorn(
         backend=backend,
         differentiate=differentiate,
     )
-    plan = ops.entropic_plan(cost, f, g, epsilon)
+    plan = ops.entropic_plan(cost, f, g, epsilon, whole=problem.whole)
     mass = plan.sum((1, 2))
     if differentiate == "implicit":
         plan = ops.following_masses(plan, cost, problem.a, problem.b, f, g, epsilon)
@@ -118,10 +118,14 @@ def sinkhorn(
         mass,
         of_rows,
         of_columns,
+        whole=problem.whole,
         differentiate=differentiate,
     )
-    present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
-    numbers = torch.where(present | problem.cost.isfinite(), problem.cost, 0)
+    del cost  # whose memory the next product can have: fresh pages take as long as the arithmetic
+    numbers = problem.cost
+    if not problem.whole or numbers.is_inference():  # which autograd cannot keep
+        present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
+        numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2))
     f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
     result = SinkhornResult(

@@ -249,10 +249,8 @@ class StrategyContract(ABC):
         self.step(strategy, 3)
         state = strategy.state_dict()
         elsewhere = self.strategy(space=spaces.Pooling())
-        with pytest.raises(
         another = r"another (space: its 'name'|strategy: its 'surrogate')"
         with pytest.raises(ValueError, match=another):
-        ):
             elsewhere.load_state_dict(state)
         assert elsewhere.observations == ()
         for changes, message in (

@@ -112,7 +112,12 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
 
 
 def reduced_costs(
-    cost: Tensor, a: Tensor, b: Tensor, *, differentiate: Differentiate = "implicit"
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    whole: bool = False,
+    differentiate: Differentiate = "implicit",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take from the costs what whole rows and columns share, which leaves no choice.
 
@@ -122,6 +127,7 @@ def reduced_costs(
         cost: Costs, shape (B, n, m).
         a: Row masses, shape (B, n).
         b: Column masses, shape (B, m).
+        whole: Whether it is known that no mass is 0, which saves passes.
         differentiate: What is taken is constant, as optimal plans do not depend on it; with
             "unroll" it is not, as the first iterations do.
 
@@ -129,13 +135,15 @@ def reduced_costs(
         Costs whose smallest is 0 in each row and column that is there, and what the rows (B, n) and
         the columns (B, m) had in common, 0 for absent ones.
     """
+    if whole and differentiate != "unroll":
+        of_rows = cost.detach().amin(2)
+        rest = cost - of_rows[:, :, None]
+        of_columns = rest.detach().amin(1)
+        return rest.sub_(of_columns[:, None, :]), of_rows, of_columns
     x, y = a > 0, b > 0
-    whole = has_values(a, b) and bool(x.all()) and bool(y.all())
 
     def least(values: Tensor, dim: int, of: Tensor, others: Tensor) -> Tensor:
         values = values if differentiate == "unroll" else values.detach()
-        if whole:
-            return values.amin(dim)
         there = others.unsqueeze(3 - dim)
         found = values.masked_fill(~there, torch.inf).amin(dim)
         return torch.where(of & others.any(1)[:, None], found, 0)
@@ -146,8 +154,15 @@ def reduced_costs(
     return rest - of_columns[:, None, :], of_rows, of_columns
 
 
-def entropic_plan(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf."""
+def entropic_plan(
+    cost: Tensor, f: Tensor, g: Tensor, epsilon: float, *, whole: bool = False
+) -> Tensor:
+    """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf.
+
+    `whole` says that none is, which saves passes.
+    """
+    if whole:
+        return (f[:, :, None] + g[:, None, :]).sub_(cost).mul_(1 / epsilon).exp_()
     absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
     # In place, as memory is what takes time here; absent nodes before the exponential, so that what
     # stands there reaches no gradient.
@@ -166,6 +181,7 @@ def entropic_objective(
     of_rows: Tensor | None = None,
     of_columns: Tensor | None = None,
     *,
+    whole: bool = False,
     differentiate: Differentiate = "implicit",
 ) -> Tensor:
     """Compute the optimal <cost, T> + epsilon * KL(T | a b') from the optimal duals.
@@ -180,6 +196,7 @@ def entropic_objective(
         mass: Sum of the entropic plan of these duals, shape (B,).
         of_rows: What was taken from the rows of the costs (`reduced_costs`), shape (B, n), or None.
         of_columns: What was taken from their columns, shape (B, m), or None.
+        whole: Whether it is known that no mass is 0, which saves passes.
         differentiate: As it was given to `sinkhorn`.
 
     Returns:
@@ -196,7 +213,7 @@ def entropic_objective(
     of_columns = torch.zeros_like(b) if of_columns is None else of_columns
     if differentiate == "unroll":
         return _dual_value(a, b, f, g, epsilon, mass) + _taken(a, b, of_rows, of_columns)
-    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass, of_rows, of_columns)
+    value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass, of_rows, of_columns, whole)
     return value
 
 
@@ -296,18 +313,25 @@ def _taken(a: Tensor, b: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
     return (of_rows * a).sum(1) + (of_columns * b).sum(1)
 
 
-def _within_bounds(value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
+def _within_bounds(
+    value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float, *, whole: bool
+) -> Tensor:
     """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
 
     Where `epsilon` is large against the costs, duals of its size leave nothing else of the value.
     """
-    absent = (a == 0)[:, :, None] | (b == 0)[:, None, :]
-    filled = cost.masked_fill(absent, 0)
-    product = ((filled @ b[:, :, None]).squeeze(2) * a).sum(1)
-    least = cost.masked_fill(absent, torch.inf).amin((1, 2))
-    spread = cost.masked_fill(absent, -torch.inf).amax((1, 2)) - least
+    absent = None if whole else (a == 0)[:, :, None] | (b == 0)[:, None, :]
+
+    def with_absent(number: float) -> Tensor:
+        return cost if absent is None else cost.masked_fill(absent, number)
+
+    spread = with_absent(-torch.inf).amax((1, 2)) - with_absent(torch.inf).amin((1, 2))
+    close = spread < epsilon
+    if whole and not close.any():
+        return value
+    product = ((with_absent(0) @ b[:, :, None]).squeeze(2) * a).sum(1)
     lowest = product - spread * (spread / (8 * epsilon))
-    return torch.where(spread < epsilon, value.clamp(lowest, product), value)
+    return torch.where(close, value.clamp(lowest, product), value)
 
 
 @full_precision
@@ -321,14 +345,16 @@ def _objective(
     mass: Tensor,
     of_rows: Tensor,
     of_columns: Tensor,
+    whole: bool,
 ) -> Tensor:
-    value = _within_bounds(_dual_value(a, b, f, g, epsilon, mass), cost, a, b, epsilon)
+    value = _dual_value(a, b, f, g, epsilon, mass)
+    value = _within_bounds(value, cost, a, b, epsilon, whole=whole)
     return value + _taken(a, b, of_rows, of_columns)
 
 
 def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
-    cost, a, b, f, g, ctx.epsilon, _, of_rows, of_columns = inputs
+    cost, a, b, f, g, ctx.epsilon, _, of_rows, of_columns, _ = inputs
     save(ctx, cost, a, b, f, g, of_rows, of_columns)
 
 

@@ -113,8 +113,8 @@ def cost_unit(epsilon: float) -> float:
     In this unit nothing overflows that does not among the caller's numbers. Going to it rounds
     nothing, nor does its root, by which structures that are squared are scaled.
     """
-    exponent = frexp(epsilon)[1]
-    return ldexp(1.0, min(exponent - exponent % 2, 1022))  # the largest that a float holds
+    exponent = min(frexp(epsilon)[1], 1022)  # the largest that is a number
+    return ldexp(1.0, exponent - exponent % 2)
 
 
 def _feasibility(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -3,7 +3,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._operators import entropic_objective, entropic_plan, sinkhorn, transport
+from hotnas_torch.ot._operators import (
+    entropic_objective,
+    entropic_plan,
+    reduced_costs,
+    sinkhorn,
+    transport,
+)
 from tests.generators.checks import marginal_error
 from tests.generators.problems import F64, masses, uniform
 
@@ -348,3 +354,28 @@ def test_an_epsilon_far_above_the_costs_leaves_the_objective_right(
     value = entropic_objective(cost, a, b, f, g, epsilon, total)
     product = torch.einsum("kij,ki,kj->k", cost, a, b)
     assert torch.allclose(value, product, rtol=1e-5 + 1 / epsilon, atol=0)
+
+
+def test_passes_that_are_saved_where_all_nodes_are_there_change_no_bit(
+    rng: torch.Generator, dtype: torch.dtype
+) -> None:
+    cost, a, b = (part.to(dtype) for part in problem(rng, batch=6))
+    tiny = 1e-2 * torch.finfo(dtype).eps  # the value is then at its bounds
+    cost = cost * torch.tensor([tiny, tiny, 0.1, 1.0, 10.0, 1e2], dtype=dtype)[:, None, None]
+
+    def passes(whole: bool) -> tuple[Tensor, ...]:
+        reduced, *taken = reduced_costs(cost, a, b, whole=whole)
+        f, g, *_ = sinkhorn(reduced, a, b, 0.1, 1e-4, 100)
+        plan = entropic_plan(reduced, f, g, 0.1, whole=whole)
+        mass = plan.sum((1, 2))
+        values = [
+            entropic_objective(*parts[:5], 0.1, *parts[5:], whole=whole)
+            for parts in (
+                (reduced, a, b, f, g, mass, *taken),
+                [part[4:] for part in (reduced, a, b, f, g, mass, *taken)],  # none at its bounds
+            )
+        ]
+        return reduced, *taken, plan, *values
+
+    for found, expected in zip(passes(True), passes(False), strict=True):
+        assert torch.equal(found, expected)
