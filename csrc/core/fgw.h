@@ -712,6 +712,7 @@ class Fgw {
       transport_.extract(v, unit_);
       const T below = known.on_plan - inner(g_, w_.grad, v);
       found = below > enough;
+      g_.sync();
       if (!found) known = reduce(known.on_plan, plan);
       now.gap = found ? below : known.gap;
       g_.sync();
@@ -722,7 +723,6 @@ class Fgw {
         const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);
         g_.store(w_.transport.v + j0, sum);
       }
-      g_.sync();
       if (found) break;
     }
     return found;
