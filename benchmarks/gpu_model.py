@@ -99,15 +99,15 @@ class Counts:
 
 
 COUNTS = {
-    ("Fgw", 8): Counts(35789, 546535, 2195, 4959),
-    ("Fgw", 11): Counts(54739, 907731, 3898, 11369),
-    ("Fgw", 20): Counts(138056, 2530131, 10502, 38188),
-    ("Transport", 8): Counts(2484, 24116, 77, 880),
-    ("Transport", 11): Counts(3403, 31126, 86, 1468),
-    ("Transport", 20): Counts(6408, 53253, 118, 4096),
-    ("Sinkhorn", 8): Counts(7009, 58828, 122, 748),
-    ("Sinkhorn", 11): Counts(8761, 75244, 166, 1548),
-    ("Sinkhorn", 20): Counts(11049, 108442, 274, 4828),
+    ("Fgw", 8): Counts(37100, 581723, 2388, 5123),
+    ("Fgw", 11): Counts(56022, 952703, 4152, 11773),
+    ("Fgw", 20): Counts(139512, 2605079, 10937, 38240),
+    ("Transport", 8): Counts(2710, 24642, 75, 880),
+    ("Transport", 11): Counts(3698, 32040, 84, 1468),
+    ("Transport", 20): Counts(6912, 55372, 116, 4096),
+    ("Sinkhorn", 8): Counts(7197, 59565, 129, 748),
+    ("Sinkhorn", 11): Counts(8967, 76206, 176, 1548),
+    ("Sinkhorn", 20): Counts(11094, 108900, 293, 4828),
 }
 """By operator and nodes of both sides, as `count` found them."""
 

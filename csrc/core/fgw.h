@@ -78,10 +78,16 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
   units.of_pair = pair;
   units.result = has_linear && (!has_pair || linear > pair) ? linear : has_pair ? pair : 0;
   if (has_linear && has_pair) {
-    const bool apart = linear - pair > most_apart<T> || pair - linear > most_apart<T>;
-    int& smaller = linear > pair ? units.of_pair : units.of_linear;
-    smaller = apart ? smaller + most_apart<T> : units.result;
-    if (apart) units.hidden = 256 * power_of_two<T>(-most_apart<T>);
+    const int ahead = linear - pair;
+    if (ahead > most_apart<T> || -ahead > most_apart<T>) {
+      units.hidden = 256 * power_of_two<T>(-most_apart<T>);
+      if (ahead > 0)
+        units.of_pair += most_apart<T>;
+      else
+        units.of_linear += most_apart<T>;
+    } else {
+      units.of_linear = units.of_pair = units.result;
+    }
   }
   if (alpha != 1) units.linear = (1 - alpha) * power_of_two<T>(of_cost - units.of_linear);
   if (alpha != 0) units.pair = alpha * power_of_two<T>(of_pair - units.of_pair);
@@ -706,6 +712,7 @@ class Fgw {
       transport_.extract(v, unit_);
       const T below = known.on_plan - inner(g_, w_.grad, v);
       found = below > enough;
+      g_.sync();
       if (!found) known = reduce(known.on_plan, plan);
       now.gap = found ? below : known.gap;
       g_.sync();
@@ -716,7 +723,6 @@ class Fgw {
         const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);
         g_.store(w_.transport.v + j0, sum);
       }
-      g_.sync();
       if (found) break;
     }
     return found;

@@ -47,16 +47,19 @@ HN_HD T fgw_backward(const G& g, const Shape& s, const Terms& terms, const FgwBa
         HN_ROLLED
         for (int l0 = 0; l0 < s.ld; l0 += G::width) {
           const auto at = g.template index<T>(l0);
-          const Var difference = G::splat(w.cx[i * s.ldn + k]) - g.load(w.cy + j * s.ld + l0);
+          Var share = G::splat(weight * mass) * g.load(w.plan + k * s.ld + l0);
+          if (pairs == Pairs::directed) share = G::select(at == here, none, share);
+          if (pairs == Pairs::ordered) share = G::select(at > here, share, none);
+          // entries that no mass meets can be so large that their difference overflows
+          const Var difference = G::select(
+              share == none, none, G::splat(w.cx[i * s.ldn + k]) - g.load(w.cy + j * s.ld + l0));
           Var slope;
           if (terms.loss() == Loss::l1)
             slope = G::select(difference > none, G::splat(T(1)),
                               G::select(difference < none, G::splat(T(-1)), none));
           else
             slope = G::splat(T(2)) * difference;
-          Var change = G::splat(weight * mass) * g.load(w.plan + k * s.ld + l0) * slope;
-          if (pairs == Pairs::directed) change = G::select(at == here, none, change);
-          if (pairs == Pairs::ordered) change = G::select(at > here, change, none);
+          const Var change = share * slope;
           sum += change;
           row += change * difference;
           g.store(w.grad_y + j * s.ld + l0, g.load(w.grad_y + j * s.ld + l0) - change);

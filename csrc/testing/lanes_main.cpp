@@ -481,8 +481,6 @@ class Comparison {
     // terms of the turn, as by others some descents part for a rounding
     const bool merging = kernel == "fgw_merging";
     if (merging && (kind == Kind::tied || sizeof(T) == sizeof(float))) return;
-    // its padding multiplies zeros with the structures, which are finite where it is called
-    if (kind == Kind::nonfinite && kernel == "fgw_backward") return;
     const int turn = batches_ % 6;
     for (int terms = 0; terms < 6; ++terms) {
       if (terms != turn && (plain || merging || !choice_.all_terms)) continue;

@@ -717,6 +717,7 @@ def _integer(op: str, parts: list[str], kind: str, a: str, b: str, c: str) -> st
         "mul": f"({a} * {b}) & {every}",
         "mad": f"({a} * {b} + {c}) & {every}",
         "neg": f"-{a} & {every}",
+        "abs": f"abs({sa}) & {every}",
         "not": f"{a} ^ {every}",
         "and": f"({a} & {b}) & {every}",
         "or": f"({a} | {b}) & {every}",

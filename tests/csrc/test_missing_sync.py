@@ -106,3 +106,12 @@ def test_nothing_is_found_where_nothing_is_missing(
     said: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     assert said("every=12").stdout.splitlines()[-1].endswith(" comparisons, 0 differences")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", sorted({kernels(site) for site in SITES}))
+def test_nothing_is_found_in_what_misses_a_sync_elsewhere(
+    chosen: str, said: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = said(f"kernels={chosen}")
+    assert done.returncode == 0, done.stdout + done.stderr

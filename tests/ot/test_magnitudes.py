@@ -57,8 +57,7 @@ class Problem:
         loss, pairs = ("l1", "l2")[below(2)], ("all", "directed", "ordered")[below(3)]
         most = POWERS[dtype]
         power = below(2 * most) - most
-        # Of two terms further apart than half the exponents of the dtype, the smaller one is lost.
-        apart = below(most) - most // 2
+        apart = below(4 * most) - 2 * most
         of_struct = power if below(2) else min(max(power + apart, -most), most)
         if loss == "l2":
             of_struct //= 2
@@ -331,14 +330,52 @@ def test_entries_of_no_pair_have_no_size(
     spoilt = torch.where(unused, huge, x), torch.where(unused, -huge, y)
     for solve, more in (
         (ht.ot.fgw, {"bound": True}),
-        (ht.ot.entropic_fgw, {"epsilon": 0.5}),
-        (ht.ot.entropic_fgw, {"epsilon": 0.5, "method": "proximal"}),
+        (ht.ot.entropic_fgw, {"epsilon": 0.5, "max_iter": 20}),
+        (ht.ot.entropic_fgw, {"epsilon": 0.5, "max_iter": 20, "method": "proximal"}),
     ):
         right, found = solve(cost, x, y, **options, **more), solve(cost, *spoilt, **options, **more)
         assert torch.equal(found.status, right.status)
         assert torch.equal(found.plan, right.plan)
         assert torch.equal(found.objective, right.objective)
         assert torch.equal(found.f, right.f)
+
+    def gradients(*structures: Tensor) -> tuple[Tensor, ...]:
+        alpha = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+        inputs = cost.clone(), *structures, alpha
+        for value in inputs:
+            value.requires_grad_()
+        found = ht.ot.fgw(*inputs[:3], alpha=alpha, **options)
+        return torch.autograd.grad(found.objective, inputs)
+
+    for right_slope, slope in zip(gradients(x.clone(), y.clone()), gradients(*spoilt), strict=True):
+        assert torch.equal(slope, right_slope)
+
+
+@pytest.mark.parametrize("backend", ["ext", "torch"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("loss", [0, 1])
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_entries_that_no_mass_meets_add_nothing_to_the_quadratic_term(
+    backend: str, dtype: torch.dtype, loss: int, pairs: int
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    n, huge = 5, torch.finfo(dtype).max
+    x, y = (torch.rand(1, n, n, generator=rng, dtype=dtype) for _ in range(2))
+    every = torch.ones(n, n, dtype=torch.bool)
+    kept = (every, every ^ torch.eye(n, dtype=torch.bool), every.triu(1))[pairs].clone()
+    kept[-1], kept[:, -1] = False, False  # the last node has no mass
+    plan = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=dtype) / 4)[None]
+    blank = x.where(kept, 0), y.where(kept, 0)
+    spoilt = x.where(kept, huge), y.where(kept, -huge)
+    weight, terms = x.new_ones(1), (loss, pairs)
+    slopes = _operators.fgw_backward(plan, *spoilt, weight, *terms, backend=backend)
+    for slope, right in zip(
+        slopes, _operators.fgw_backward(plan, *blank, weight, *terms, backend=backend), strict=True
+    ):
+        assert torch.equal(slope, right)
+    value = _operators.quadratic_cost(plan, *spoilt, *terms, backend=backend)
+    assert torch.equal(value, _operators.quadratic_cost(plan, *blank, *terms, backend=backend))
+    assert value > 0
 
 
 @pytest.mark.filterwarnings("ignore::hotnas_torch.errors.ConvergenceWarning")

@@ -164,7 +164,8 @@ def fgw_backward(
     the quadratic term, shape (B,), a sum of terms that are not negative.
     """
     grad_x, grad_y = pair_cost_gradient(plan, struct_x, struct_y, weight, loss, pairs)
-    value = 0.5 * (plan * dense_pair_cost(plan, struct_x, struct_y, loss, pairs)).sum((1, 2))
+    bend = dense_pair_cost(plan, struct_x, struct_y, loss, pairs)
+    value = 0.5 * torch.where(plan != 0, plan * bend, 0).sum((1, 2))
     return grad_x, grad_y, weight * value
 
 

@@ -100,9 +100,9 @@ def pair_cost_gradient(
     weighted = plan * weight[:, None, None]
     for i in range(n):
         difference = struct_x[:, i, :, None, None] - struct_y[:, None, :, :]  # (B, k, j, l)
-        slope = _slope(difference, loss)
         in_set, _ = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
-        terms = weighted[:, i, None, :, None] * plan[:, :, None, :] * slope * in_set
+        slope = _slope(_kept(difference, in_set), loss)
+        terms = _shares(weighted[:, i, None, :, None] * plan[:, :, None, :], slope)
         rows.append(terms.sum((2, 3)))
         grad_y = grad_y - terms.sum(1)
     return torch.stack(rows, 1), grad_y
@@ -110,13 +110,8 @@ def pair_cost_gradient(
 
 def pair_cost_kernel(struct_x: Tensor, struct_y: Tensor, i: int, loss: int, pairs: int) -> Tensor:
     """Return K^ij of one row i and every j, with B(V)_ij = <K^ij, V>; shape (B, m, n, m)."""
-    n, m = struct_x.shape[1], struct_y.shape[1]
-    j = torch.arange(m, device=struct_x.device)[:, None, None]
-    k = torch.arange(n, device=struct_x.device)[None, :, None]
-    l = torch.arange(m, device=struct_x.device)[None, None, :]
-    leaving, entering = _differences(struct_x, struct_y, i)
-    after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
-    return _kept(_loss(leaving, loss), after) + _kept(_loss(entering, loss), before)
+    leaving, entering = _differences(struct_x, struct_y, i, pairs)
+    return _loss(leaving, loss) + _loss(entering, loss)
 
 
 def pair_cost_matrix(struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int) -> Tensor:
@@ -133,7 +128,7 @@ def dense_pair_cost(
 ) -> Tensor:
     """Compute `pair_cost` of a plan without zeros, a row at a time, O(n m^2) memory per item."""
     rows = [
-        (pair_cost_kernel(struct_x, struct_y, i, loss, pairs) * plan[:, None]).sum((2, 3))
+        _shares(plan[:, None], pair_cost_kernel(struct_x, struct_y, i, loss, pairs)).sum((2, 3))
         for i in range(struct_x.shape[1])
     ]
     return torch.stack(rows, 1)
@@ -158,17 +153,11 @@ def pair_cost_change(
     pairs: int,
 ) -> Tensor:
     """Return the derivative of B(plan), (B, n, m), along changes of the structures."""
-    n, m = plan.shape[1:]
-    j = torch.arange(m, device=plan.device)[:, None, None]
-    k = torch.arange(n, device=plan.device)[None, :, None]
-    l = torch.arange(m, device=plan.device)[None, None, :]
     rows = []
-    for i in range(n):
-        leaving, entering = _differences(struct_x, struct_y, i)
-        change_out, change_in = _differences(change_x, change_y, i)
-        after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
-        kernel = _slope(leaving, loss) * change_out * after
-        kernel = kernel + _slope(entering, loss) * change_in * before
+    for i in range(plan.shape[1]):
+        leaving, entering = _differences(struct_x, struct_y, i, pairs)
+        change_out, change_in = _differences(change_x, change_y, i, pairs)
+        kernel = _slope(leaving, loss) * change_out + _slope(entering, loss) * change_in
         rows.append((kernel * plan[:, None]).sum((2, 3)))
     return torch.stack(rows, 1)
 
@@ -210,15 +199,28 @@ def _kept(values: Tensor, pairs: Tensor) -> Tensor:
     return torch.where(pairs, values, 0)
 
 
+def _shares(masses: Tensor, values: Tensor) -> Tensor:
+    """Multiply; 0 without mass, also of what overflowed, and differentiable there."""
+    return masses * torch.where((masses != 0) | values.isfinite(), values, 0)
+
+
 def _slope(difference: Tensor, loss: int) -> Tensor:
     return difference.sign() if loss == LOSS_L1 else 2 * difference
 
 
-def _differences(struct_x: Tensor, struct_y: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """Differences of what leaves and what enters node i and every j, both (B, m, n, m)."""
+def _differences(struct_x: Tensor, struct_y: Tensor, i: int, pairs: int) -> tuple[Tensor, Tensor]:
+    """Differences of what leaves and what enters node i and every j, both (B, m, n, m).
+
+    0 outside the pair set, where loss and slope are 0 then, whatever stands there.
+    """
+    n, m = struct_x.shape[1], struct_y.shape[1]
+    j = torch.arange(m, device=struct_x.device)[:, None, None]
+    k = torch.arange(n, device=struct_x.device)[None, :, None]
+    l = torch.arange(m, device=struct_x.device)[None, None, :]
+    after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
     leaving = struct_x[:, i, None, :, None] - struct_y[:, :, None, :]
     entering = struct_x[:, :, i][:, None, :, None] - struct_y.transpose(1, 2)[:, :, None, :]
-    return leaving, entering
+    return _kept(leaving, after), _kept(entering, before)
 
 
 def _pair_sets(i: Tensor, k: Tensor, j: Tensor, l: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
