@@ -16,6 +16,7 @@ struct CostUnit {
   HN_HD explicit CostUnit(double given) {
     frexp(given, &exponent);
     exponent -= exponent & 1;
+    if (exponent > 1022) exponent = 1022;  // the largest that a double holds
     epsilon = ldexp(given, -exponent);
   }
   /// What 1 of the caller is in these units, and back.

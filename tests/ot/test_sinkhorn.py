@@ -127,7 +127,6 @@ def test_options_out_of_range(
         ot.sinkhorn(torch.zeros(2, 2, dtype=F64), **options)
 
 
-@pytest.mark.parametrize("backend", ["ext", "torch"])
 @pytest.mark.parametrize("of", ["all", "rows", "columns"])
 def test_what_costs_have_in_common_takes_no_digits(backend: str, of: str) -> None:
     rng = torch.Generator().manual_seed(0)
