@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
-from hotnas_torch.arguments import choice, items
+from hotnas_torch.arguments import choice, items, takes
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot import _operators as ops
@@ -129,6 +129,7 @@ class EditDistance(NetworkDistance):
     parts = ("edits",)
     kernel_terms = (KernelTerm((0,), 1, 1e-2, 1e3),)
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hotnas_torch import ot
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import choice
+from hotnas_torch.arguments import choice, takes
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
     LayerBatch,
@@ -123,6 +123,7 @@ class OTMANN(NetworkDistance):
 
     name = "otmann"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
     LayerBatch,
@@ -193,6 +193,7 @@ class TreeWasserstein(NetworkDistance):
     kernel_terms = (KernelTerm((0, 1, 2), 1, 1e-3, 1e1),)
     negative_definite = True
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

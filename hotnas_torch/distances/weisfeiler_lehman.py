@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network
-from hotnas_torch.arguments import choice, items
+from hotnas_torch.arguments import choice, items, takes
 from hotnas_torch.distances._tables.layer_graph import IDENTITIES, NetworkView, layer_graph
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.matrices.progress import Progress, progress_bar
@@ -86,6 +86,7 @@ class WeisfeilerLehman(NetworkDistance):
     # The distance between vectors, whose square is conditionally negative definite.
     negative_definite = True
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.distances import HOTNN, IFGW, OTMANN, TreeWasserstein
+from hotnas_torch.distances import (
+    HOTNN,
+    IFGW,
+    OTMANN,
+    EditDistance,
+    TreeWasserstein,
+    WeisfeilerLehman,
+)
 from hotnas_torch.errors import ArchitectureError
 
 SPACE = spaces.NASBench201()
@@ -79,3 +86,9 @@ def test_compiled_code_leaves_distances_to_python(name):
     loss = torch.compile(lambda p: function(p).square().sum(), backend=backend)(leaf)
     assert torch.equal(torch.autograd.grad(loss, leaf)[0], expected[0])
     assert len(graphs) <= 3
+
+
+@pytest.mark.parametrize("kind", [EditDistance, OTMANN, TreeWasserstein, WeisfeilerLehman])
+def test_a_setting_that_a_distance_lacks_is_refused(kind):
+    with pytest.raises(TypeError, match=f"{kind.__name__} has no setting 'weight'"):
+        kind(spaces.NASBench201(), weight=1.0)

@@ -230,3 +230,9 @@ def test_a_setting_of_another_method_does_not_exist(name, setting):
 def test_a_setting_that_does_not_exist_is_refused(name):
     with pytest.raises(TypeError, match="num_initail"):
         make(name, num_initail=3)
+
+
+@pytest.mark.parametrize("name", ["RegularizedEvolution", *DIRECT, "TreeSearch"])
+def test_a_setting_that_a_strategy_lacks_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} has no setting 'poolsize'"):
+        make(name, poolsize=3)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.search.draws import EncodingDraws
@@ -57,6 +57,7 @@ class ANASODLocalSearch(EncodingStrategy):
 
     name = "anasod_local_search"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -49,6 +49,7 @@ class ANASODRandomSearch(EncodingStrategy):
 
     name = "anasod_random"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -47,6 +47,7 @@ class RegularizedEvolution(Strategy):
 
     name = "evolution"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -52,6 +52,7 @@ class LocalSearch(Strategy):
 
     name = "local_search"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.spaces import SearchSpace
 
@@ -44,6 +44,7 @@ class MutationSearch(Strategy):
 
     name = "mutation"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
@@ -103,6 +103,7 @@ class SamplerSearch(Strategy):
 
     name = "sampler"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,
@@ -207,6 +208,7 @@ class TreeSearch(SamplerSearch):
 
     name = "tree_search"
 
+    @takes()
     def __init__(
         self,
         space: SearchSpace,
