@@ -70,6 +70,7 @@ class Draw {
       p.cost[engine_() % p.cost.size()] = std::numeric_limits<T>::quiet_NaN();
       p.struct_x[engine_() % p.struct_x.size()] = std::numeric_limits<T>::infinity();
       p.struct_y[engine_() % p.struct_y.size()] = std::numeric_limits<T>::quiet_NaN();
+      p.start_costs[0] = std::numeric_limits<T>::quiet_NaN();  // ends what the others spare
     }
     if (kind_ == Kind::cancelling) cancel(p);
     for (int item = 0; item < count; ++item) {
