@@ -159,7 +159,7 @@ def test_progress_is_reported(cells, tree):
     ("arguments", "error", "message"),
     [
         ({}, ValueError, "space or tree is required"),
-        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got str"),
+        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got"),
         ({"tree": [[0.0]]}, TypeError, "tree must be an OperationTree; got list"),
         ({"lam": 1.5}, ValueError, r"lam must be in \[0, 1\]; got 1.5"),
         ({"eps": float("nan")}, ValueError, "eps must be in"),

@@ -32,7 +32,7 @@ def rows(num):
         ({"train_X": rows(3)[:, :4]}, ValueError, "d >= 6"),
         ({"train_X": rows(3) + 9.0}, ArchitectureError, r"X\[0\].*describes no network"),
         ({"train_X": rows(3) + 0.5}, ArchitectureError, "whole number"),
-        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got str"),
+        ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got"),
         ({"combine": "sum", "train_X": torch.rand(3, 7)}, ValueError, "got 'sum'"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else None,

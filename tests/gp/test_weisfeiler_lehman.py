@@ -152,7 +152,7 @@ def test_levels_are_those_of_the_paper(name, levels):
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"space": "macro"}, TypeError, "space must be a SearchSpace; got str"),
+        ({"space": "macro"}, TypeError, "space must be a SearchSpace; got"),
         ({"train_Y": torch.zeros(3)}, ValueError, r"train_Y must have shape \(\.\.\., n, m\)"),
         ({"train_Y": torch.rand(3, 2, generator=torch.Generator())}, ValueError, r"\(3, 2\)"),
         ({"train_Y": torch.ones(3, 1)}, ValueError, "train_Y must vary; all 3 targets"),

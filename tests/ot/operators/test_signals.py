@@ -13,7 +13,7 @@ from hotnas_torch.ot._operators import sinkhorn
 
 PROBLEMS = """
 import os, signal, sys, threading, time, torch, hotnas_torch as ht
-from hotnas_torch import ops
+from hotnas_torch.ot import _operators as ops
 g = torch.Generator().manual_seed(0)
 rand = lambda *shape: torch.rand(*shape, generator=g)
 def sinkhorn(backend, n=1000):
