@@ -243,9 +243,14 @@ def random_generator(value: Any) -> torch.Generator:
 
     Raises:
         TypeError: It is no generator of torch.
+        ValueError: It is missing.
     """
-    hint = "randomness comes from the caller alone: pass generator=torch.Generator().manual_seed(0)"
-    return kind("generator", value, torch.Generator, hint=hint)
+    remedy = "pass generator=torch.Generator().manual_seed(0)"
+    if value is None:
+        raise ValueError(
+            f"generator must be given: randomness comes from the caller only ({remedy})"
+        )
+    return kind("generator", value, torch.Generator, hint=remedy)
 
 
 def working_dtype(dtype: torch.dtype | None) -> torch.dtype:

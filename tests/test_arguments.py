@@ -96,7 +96,11 @@ def test_without_bounds_all_numbers_are_taken_and_with_any_only_finite_ones(valu
             "t must be a torch Tensor or None; got list (stack it)",
         ),
         (lambda: kind("s", 3, str), TypeError, "s must be a str; got 3"),
-        (lambda: random_generator(0), TypeError, "generator must be a torch Generator; got 0 (ran"),
+        (
+            lambda: random_generator(0),
+            TypeError,
+            "generator must be a torch Generator; got 0 (pass generator=",
+        ),
         (lambda: items("s", ["a", 3], str), TypeError, "s[1] must be a str; got 3"),
         (lambda: items("s", [], str), ValueError, "s must hold at least one str; got an empty"),
         (

@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
     "search.randomness": {"arguments", "errors"},
-    "search.asking": {"search.randomness"},
+    "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
     "search.base": {"errors", "arguments", "arch", "spaces", "search.asking", "search.draws"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},

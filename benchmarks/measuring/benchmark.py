@@ -60,7 +60,7 @@ class Benchmark:
         finally:
             torch.set_num_threads(threads)
         report.benchmark, report.question, report.load = self.name, self.question, load
-        report.settings = {k: v for k, v in asdict(settings).items() if k not in _LOCAL}
+        report.settings = {k: v for k, v in asdict(settings).items() if not _is_place(k, v)}
         if settings == module.QUICK:
             report.notes.append("Measured with --quick: few problems and rounds, for a first look.")
         if hasattr(module, "draw"):
@@ -95,3 +95,8 @@ def _read(name: str, module: ast.Module) -> Benchmark:
                 on_request = why
     question = (ast.get_docstring(module) or "").partition("\n")[0]
     return Benchmark(name, question, on_request)
+
+
+def _is_place(name: str, value: Any) -> bool:
+    """Whether a setting says where something lies on this machine, which no result depends on."""
+    return name in _LOCAL or (isinstance(value, str | Path) and Path(value).is_absolute())

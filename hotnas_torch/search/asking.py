@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.search.randomness import check_generator, decode_state, describe_state
+from hotnas_torch.arguments import random_generator
+from hotnas_torch.search.randomness import decode_state, describe_state
 
 __all__ = ["AskTell", "read_state", "refuse_difference"]
 
@@ -35,7 +36,7 @@ class AskTell(ABC):
     """What the search is called in records and on the command line."""
 
     def __init__(self, generator: torch.Generator | None) -> None:
-        self._generator = check_generator(generator)
+        self._generator = random_generator(generator)
         self._seed = self._generator.initial_seed()
 
     # --- what a search defines --------------------------------------------------------------------

@@ -9,22 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_generator", "decode_state", "describe_state", "draw_seed", "seeded"]
-
-
-def check_generator(generator: torch.Generator | None) -> torch.Generator:
-    """Return the generator if it is one.
-
-    Raises:
-        TypeError: It is something else.
-        ValueError: It is missing.
-    """
-    if isinstance(generator, torch.Generator):
-        return generator
-    remedy = "(pass generator=torch.Generator().manual_seed(0))"
-    if generator is None:
-        raise ValueError(f"generator must be given: randomness comes from the caller only {remedy}")
-    raise TypeError(f"generator must be a torch.Generator; got {generator!r} {remedy}")
+__all__ = ["decode_state", "describe_state", "draw_seed", "seeded"]
 
 
 def describe_state(generator: torch.Generator) -> dict[str, str]:

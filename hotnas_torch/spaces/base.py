@@ -149,7 +149,7 @@ class SearchSpace(ABC):
             ValueError: `generator` is missing, `num` is negative, or more distinct networks
                 are asked for than there are.
         """
-        generator = _check_generator(generator)
+        generator = random_generator(generator)
         integer("num", num, least=0)
         if not distinct:
             return [self._shared_network(code) for code in self._draw(num, generator)]
@@ -189,7 +189,7 @@ class SearchSpace(ABC):
             ArchitectureError: `net` is not of this space, or the space has no other network.
             TypeError, ValueError: As `sample`.
         """
-        generator = _check_generator(generator)
+        generator = random_generator(generator)
         code = self._code(net)
         for _ in range(self._mutation_draws(net)):
             candidate = self._shared_network(self._mutate(code, generator))
@@ -466,15 +466,6 @@ def draw_integers(high: int, size: Iterable[int], generator: torch.Generator) ->
 def draw_index(size: int, generator: torch.Generator) -> int:
     """Draw one integer uniformly from 0..size-1."""
     return int(draw_integers(size, (1,), generator).item())
-
-
-def _check_generator(generator: torch.Generator | None) -> torch.Generator:
-    if generator is None:
-        raise ValueError(
-            "generator must be given: randomness comes from the caller only "
-            "(pass generator=torch.Generator().manual_seed(0))"
-        )
-    return random_generator(generator)
 
 
 def check_space(space: object) -> SearchSpace:

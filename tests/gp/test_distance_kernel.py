@@ -7,48 +7,13 @@ from botorch.acquisition import LogExpectedImprovement
 from botorch.fit import fit_gpytorch_mll
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from hotnas_torch import spaces
-from hotnas_torch.distances import KernelTerm, NetworkDistance, TreeWasserstein
+from hotnas_torch.distances import TreeWasserstein
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.gp import DistanceGP, DistanceKernel, PairMemory
 from hotnas_torch.testing.strategy import toy_value
+from tests.gp.digits import SPACE, Digits, X, nets
 
-SPACE = spaces.NASBenchMacro()
-
-
-class Digits(NetworkDistance):
-    """Sum of the differences of digits, and number of digits that differ; counts pairs."""
-
-    parts = ("sum", "count")
-    kernel_terms = (KernelTerm((0,), 1, 1e-2, 1e2), KernelTerm((1,), 2, 1e-1, 1e3))
-
-    def __init__(self, space=SPACE):
-        super().__init__(space)
-        self.pairs = 0
-
-    def _tables(self, nets):
-        return torch.tensor([[int(digit) for digit in net.spec] for net in nets]).double()
-
-    def _values(self, tables, i, j):
-        self.pairs += len(i)
-        difference = (tables[i] - tables[j]).abs()
-        return torch.stack([difference.sum(1), (difference > 0).sum(1)])
-
-    def _pair_bytes(self, _):
-        return 256
-
-    def _combine(self, parts):
-        return parts.sum(0)
-
-
-@pytest.fixture
-def nets(rng):
-    return SPACE.sample(12, generator=rng, distinct=True)
-
-
-@pytest.fixture
-def X(nets):
-    return SPACE.encode(nets)
+__all__ = ["X", "nets"]  # fixtures
 
 
 def targets(nets):

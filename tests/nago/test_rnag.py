@@ -37,5 +37,5 @@ def test_refuses() -> None:
     theta = Theta(THETA.stages[0], ErdosRenyi(1, 0.5), THETA.stages[0])
     with pytest.raises(TypeError, match="theta must be a FlatTheta; got Theta"):
         RNAG().sample(theta, generator=generator())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"generator must be a torch Generator"):
+    with pytest.raises(ValueError, match=r"generator must be given: randomness comes from"):
         RNAG().sample(THETA, generator=None)  # type: ignore[arg-type]

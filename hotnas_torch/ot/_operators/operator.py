@@ -51,7 +51,7 @@ Class = TypeVar("Class", bound=type)
 STEPS_DEPEND_ON_VALUES = 'differentiate="unroll" records steps whose number depends on the values'
 """Why neither torch.vmap nor one graph of a tracer can take them."""
 
-_NAMESPACE = "hotnas_text"
+_NAMESPACE = "hotnas_reference"
 _REFERENCES = Library(_NAMESPACE, "FRAGMENT")
 """The reference implementations as ops, so that tracers and vmap need not follow their loops."""
 
@@ -542,7 +542,7 @@ def _is_vertex(plan: Tensor) -> Tensor:
 
 def _refuse(grad: Tensor, plan: Tensor | None, message: str) -> Tensor:
     """Raise where a gradient arrives that is not 0; return 0."""
-    zero: Tensor = torch.ops.hotnas_text.refuse(grad, plan, message)
+    zero: Tensor = torch.ops.hotnas_reference.refuse(grad, plan, message)
     return zero
 
 

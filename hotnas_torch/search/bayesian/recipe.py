@@ -8,11 +8,10 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
-from hotnas_torch.arguments import checked_options, integer, refused_by
+from hotnas_torch.arguments import checked_options, integer, known_settings, refused_by
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
-from hotnas_torch.search.bayesian.options import settings_of
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
@@ -148,7 +147,7 @@ def distance_of(
         TypeError, ValueError: A setting that is not known, not ready for `json.dumps`, of the wrong
             kind or out of range.
     """
-    known = [name for name in settings_of(kind) if name not in own]
+    known = known_settings(kind, without=("space", *own))
     found = checked_options("distance_options", options, known)
     with refused_by("distance_options", found):
         return kind(space, **own, **found), found

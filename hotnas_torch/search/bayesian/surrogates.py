@@ -15,13 +15,12 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import checked_options, integer, number, refused_by
+from hotnas_torch.arguments import checked_options, integer, known_settings, number, refused_by
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, ModelSettings, PairMemory
+from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, PairMemory
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.ensemble import EnsembleSettings, MLPEnsemble
-from hotnas_torch.search.bayesian.options import settings_of
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
@@ -42,7 +41,8 @@ argument is how many of the first observations its hyperparameters are to depend
 Fitted = TypeVar("Fitted", bound=Model)
 
 _LEAST_NOISE = 1e-5
-_HOTNN_SETTINGS = settings_of(HOTNNGP) + tuple(ModelSettings.__annotations__)
+# All but what the search itself passes.
+_HOTNN_SETTINGS = known_settings(HOTNNGP, without=("train_X", "train_Y", "train_Yvar", "space"))
 _FIT_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
 # Fits of distance kernels that are remembered: as many as one choice makes.
 _LAST_FITS = 4
@@ -300,7 +300,7 @@ class EnsembleSurrogate(Surrogate):
         if not callable(self.encoding):
             raise TypeError(f"encoding must be a callable; got {self.encoding!r}")
         options = checked_options(
-            "model_options", self.model_options, settings_of(EnsembleSettings)
+            "model_options", self.model_options, known_settings(EnsembleSettings)
         )
         with refused_by("model_options", options):
             EnsembleSettings(**options)

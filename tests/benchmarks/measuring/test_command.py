@@ -47,7 +47,7 @@ from benchmarks import (
 from benchmarks.measuring import command
 from benchmarks.measuring.benchmark import benchmarks
 from benchmarks.measuring.problems import dag_cells
-from benchmarks.measuring.report import Unavailable
+from benchmarks.measuring.report import Report, Unavailable
 from hotnas_torch.spaces import DARTS
 
 ROOT = Path(__file__).parents[3]
@@ -302,3 +302,15 @@ def test_a_renumbered_cell_is_the_same_cell(rng: torch.Generator) -> None:
     moved = [quality.renumbered(cell, rng) for cell in cells]
     assert [cell.key for cell in moved] == [cell.key for cell in cells]
     assert moved != cells
+
+
+def test_a_report_says_nothing_of_where_things_lie_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from benchmarks import peers
+
+    monkeypatch.setattr(peers, "run", lambda _: Report())
+    given = replace(peers.QUICK, only="test_ot", botorch=str(tmp_path / "botorch"))
+    kept = command.BENCHMARKS["peers"].measure(given).settings
+    assert kept["only"] == "test_ot"
+    assert str(tmp_path) not in json.dumps(kept)

@@ -36,7 +36,7 @@ def test_auto_takes_the_compiled_core() -> None:
         assert transport(*inputs())[1].item() == 0
         transport(*inputs(), backend="torch")
     counts = {event.key: event.count for event in profile.key_averages()}
-    assert counts["hotnas::transport"] == counts["hotnas_text::transport"] == 1
+    assert counts["hotnas::transport"] == counts["hotnas_reference::transport"] == 1
 
 
 def test_unrolling_runs_the_torch_text() -> None:
