@@ -53,7 +53,6 @@ HN_HD bool duals_outward(const G& g, const Shape& s, const SinkhornWork<T>& w,
   const T factor = unit.template outward<T>();
   g.sync();  // all lanes have read the duals for the last time
   const T defect = rescale(g, w.f, s.n, factor) + rescale(g, w.g, s.m, factor);
-  g.sync();
   return g.total(defect) == 0;
 }
 
@@ -108,7 +107,6 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       fill(g, w.sinkhorn.g, s.ld, T(0));
       const CostUnit unit(p.epsilon);
       rescale(g, w.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
-      g.sync();
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
       result.finite &= duals_outward(g, s, w.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
