@@ -124,8 +124,9 @@ class Problem:
         return found.status == 0
 
     def underflow(self, power: int) -> Tensor:
-        """What the dtype loses of results that are too small for it, in units of 2^power."""
-        return times(torch.tensor(64 * torch.finfo(self.cost.dtype).tiny, dtype=F64), -power)
+        """What float64 here and the dtype lose of results too small for them, units of 2^power."""
+        lost = times(torch.tensor(64 * torch.finfo(self.cost.dtype).tiny, dtype=F64), -power)
+        return lost.clamp_min(torch.finfo(F64).tiny)
 
     def linearised(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """Objective at a coupling and its derivative in it, in units, in float64."""
