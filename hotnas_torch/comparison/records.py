@@ -40,7 +40,7 @@ class Record:
         task: Name of the task.
         method: Name of the method.
         seed: Seed of everything random.
-        identity: What the outcome depends on: settings of the method, batch, table.
+        identity: What the outcome depends on: settings of the method, batch, table, code.
         networks: Official strings in the order of evaluation.
         values: Their values, smaller is better; NaN for a failed evaluation.
         seconds: Processor seconds that proposing each of them took.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.methods import METHODS
 from hotnas_torch.comparison.records import Record, path_of, read_record, write_record
 from hotnas_torch.comparison.tasks import TASKS, Task
@@ -215,6 +216,7 @@ def _identity(
         "num_initial": num_initial,
         "num_evaluations": num_evaluations,
         "batch": batch,
+        "code": code_version(),
     }
     if TASKS[task].reported is not None:
         identity["reported"] = TASKS[task].reported
