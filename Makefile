@@ -7,7 +7,7 @@ TRAININGS ?= 60
 TORCH ?= torch==2.13.0
 # CUDA kernels take minutes to compile: by default only where there is a GPU (make cuda: anywhere with nvcc).
 CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
-CUDA_ARCHITECTURES ?= 80;90;100
+CUDA_ARCHITECTURES ?= 80;90;100;120
 
 BIN := $(VENV)/bin
 BUILD := build/dev

@@ -52,17 +52,28 @@ class Limits:
     registers: int
     shared: int
 
+    @property
+    def shared_of_block(self) -> int:
+        """Bytes of shared memory that one block can ask for."""
+        return self.shared - _SHARED_RESERVED
+
+
+_SHARED_RESERVED = 1024  # of every block, by the driver
 
 LIMITS = {
     "sm_80": Limits(64, 32, 65536, 164 * 1024),
+    "sm_86": Limits(48, 16, 65536, 100 * 1024),
+    "sm_89": Limits(48, 24, 65536, 100 * 1024),
     "sm_90": Limits(64, 32, 65536, 228 * 1024),
     "sm_100": Limits(64, 32, 65536, 228 * 1024),
+    "sm_120": Limits(48, 24, 65536, 100 * 1024),
 }
+SAME_CODE = {"sm_80": ("sm_86", "sm_89")}
+"""GPUs that run the code of another architecture."""
 
 _REGISTER_UNIT = 256  # registers are handed out to a warp in such lots
 _WARP_UNIT = 4  # warps get registers in fours
 _SHARED_UNIT = 128
-_SHARED_RESERVED = 1024  # of every block, by the driver
 
 
 def occupancy(limits: Limits, *, threads: int, registers: int, shared: int) -> float:
@@ -83,6 +94,18 @@ def occupancy(limits: Limits, *, threads: int, registers: int, shared: int) -> f
     block = -(-(shared + _SHARED_RESERVED) // _SHARED_UNIT) * _SHARED_UNIT
     blocks = min(limits.blocks, limits.warps // warps, by_registers, limits.shared // block)
     return blocks * warps / limits.warps
+
+
+def threads_of_block(limits: Limits, threads: int, lanes: int, near: int) -> int:
+    """Return with how many threads a kernel is launched: whole warps, as there is memory for.
+
+    Args:
+        limits: The multiprocessor.
+        threads: Threads that the kernel is compiled for.
+        lanes: Threads per problem.
+        near: Bytes of shared memory per problem.
+    """
+    return min(threads, limits.shared_of_block // near * lanes // 32 * 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +170,7 @@ def kernels(folder: Path) -> list[dict[str, str]]:
         folder: Where the build keeps the compiler's reports: `cuda-report`.
 
     Returns:
-        A row per kernel and architecture, of the columns of the table: the fields of `Kernel`,
+        A row per kernel and GPU that runs it, of the columns of the table: the fields of `Kernel`,
         `threads` of a block, `shared` memory of a block, `global` memory per problem, both in
         bytes, and `occupancy`. The memory of blocks that work on one problem depends on its size:
         `-`.
@@ -159,17 +182,22 @@ def kernels(folder: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for report in sorted(folder.glob("*.txt")):
         for kernel in parse_report(report.read_text(encoding="utf-8")):
-            shared, threads, far = kernel.shared, 128, "-"
-            if kernel.lanes is not None:
-                threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
-                shared += near * threads // kernel.lanes
-                far = str(bytes_far)
-            limits = LIMITS[kernel.architecture]
-            share = occupancy(limits, threads=threads, registers=kernel.registers, shared=shared)
-            row = {name: str(getattr(kernel, name)) for name in Kernel.__dataclass_fields__}
-            row |= {"threads": str(threads), "shared": str(shared), "global": far}
-            row |= {"lanes": "block" if kernel.lanes is None else str(kernel.lanes)}
-            rows.append(row | {"occupancy": f"{share:.0%}"})
+            for gpu in (kernel.architecture, *SAME_CODE.get(kernel.architecture, ())):
+                limits = LIMITS[gpu]
+                shared, threads, far = kernel.shared, 128, "-"
+                if kernel.lanes is not None:
+                    threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
+                    threads = threads_of_block(limits, threads, kernel.lanes, near)
+                    shared += near * threads // kernel.lanes
+                    far = str(bytes_far)
+                share = occupancy(
+                    limits, threads=threads, registers=kernel.registers, shared=shared
+                )
+                row = {name: str(getattr(kernel, name)) for name in Kernel.__dataclass_fields__}
+                row |= {"architecture": gpu, "threads": str(threads)}
+                row |= {"shared": str(shared), "global": far}
+                row |= {"lanes": "block" if kernel.lanes is None else str(kernel.lanes)}
+                rows.append(row | {"occupancy": f"{share:.0%}"})
     order = ["8", "16", "32", "block"]
     return sorted(
         rows,

@@ -135,16 +135,36 @@ def cuda_reason() -> str:
 def serves(device: torch.device) -> bool:
     """Tell whether the compiled core runs on tensors of this device."""
     if device.type == "cuda":
-        return bool(cuda_architectures()) and _has_code_for(device)
+        return not _why_not_on(device)
     return loaded and device.type == "cpu"
 
 
-def _has_code_for(device: torch.device) -> bool:
+def _why_not_on(device: torch.device) -> str:
+    """Say why the kernels do not run on a GPU; empty where they do."""
+    if not cuda_architectures():
+        return cuda_reason()
     # Tensors without data may name a device that is not there.
     if not torch.cuda.is_available():
-        return True
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return _runs_on(cuda_architectures(), torch.cuda.get_device_capability(index))
+        return ""
+    return _tried_on(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _tried_on(index: int) -> str:
+    """Ask a GPU once: by its capability, and by a kernel, as its driver may be too old for one."""
+    names = cuda_architectures()
+    if not _runs_on(names, torch.cuda.get_device_capability(index)):
+        return f"its CUDA kernels are for {', '.join(names)}, not for cuda:{index}"
+    try:
+        _launch_on(index)
+    except RuntimeError as error:
+        return f"its CUDA kernels do not run on cuda:{index}: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _launch_on(index: int) -> None:
+    one = torch.ones(1, 1, device=f"cuda:{index}")
+    torch.ops.hotnas.transport(one[None], one, one)
 
 
 @functools.cache
@@ -176,11 +196,7 @@ def warn_of_absence(device: torch.device) -> None:
     ):
         return
     _warned.add(device.type)
-    if device.type == "cpu":
-        why = reason
-    else:
-        names = ", ".join(cuda_architectures())
-        why = cuda_reason() or f"its CUDA kernels are for {names}, not for {device}"
+    why = reason if device.type == "cpu" else _why_not_on(device)
     warnings.warn(
         f"hotnas_torch runs without its compiled core on {device.type} tensors, tens to hundreds of"
         f" times slower: {why}. Install hotnas_torch again once that is mended, or set"

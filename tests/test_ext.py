@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,48 @@ def test_code_for_a_gpu_serves_its_generation_and_the_last_one_those_to_come() -
     assert served == dict.fromkeys(served, True)
     assert not _ext._runs_on(ours, (7, 5))
     assert not _ext._runs_on(("sm_86", "sm_90"), (8, 0))
+
+
+@pytest.mark.parametrize(
+    ("capability", "problem", "why"),
+    [
+        ((9, 0), None, ""),
+        ((7, 5), None, "its CUDA kernels are for sm_80, sm_90, not for cuda:0"),
+        (
+            (9, 0),
+            "driver version is insufficient\nand a stack",
+            "its CUDA kernels do not run on cuda:0: driver version is insufficient",
+        ),
+    ],
+)
+def test_a_gpu_is_asked_once_whether_it_runs_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], problem: str | None, why: str
+) -> None:
+    asked = []
+
+    def launch(index: int) -> None:
+        asked.append(index)
+        if problem is not None:
+            raise RuntimeError(problem)
+
+    monkeypatch.setattr(_ext, "cuda_architectures", lambda: ("sm_80", "sm_90"))
+    monkeypatch.setattr(_ext, "_launch_on", launch)
+    monkeypatch.setattr(_ext, "_warned", set())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.delenv("HOTNAS_DISABLE_EXT", raising=False)
+    _ext._tried_on.cache_clear()
+    try:
+        answers = {_ext.serves(torch.device("cuda", index)) for index in (0, None, 0)}
+        assert answers == {not why}
+        assert len(asked) == (capability == (9, 0))
+        if why:
+            with pytest.warns(_ext.MissingExtensionWarning, match=re.escape(why)):
+                _ext.warn_of_absence(torch.device("cuda"))
+            _ext.warn_of_absence(torch.device("cuda"))  # once
+    finally:
+        _ext._tried_on.cache_clear()
 
 
 @pytest.mark.ext

@@ -150,7 +150,7 @@ NVCCS = {
     "broken": ("echo 'no such licence' >&2; exit 3", "does not work (3): no such licence"),
     "old": (
         "echo 'Cuda compilation tools, release 11.8, V11.8.89'",
-        "is version 11.8, older than 12.8",
+        "is version 11.8, older than 12.0",
     ),
     "without headers": (
         """case "$1" in --version) echo 'release 12.9, V12.9.1';;

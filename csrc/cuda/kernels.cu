@@ -55,9 +55,9 @@ __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)
     const __grid_constant__ Space space, char* const far) {
   using Layout = Tiles<Item, W>;
   extern __shared__ __align__(128) char near[];
-  const int slot = static_cast<int>(threadIdx.x) / W;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * Layout::groups + slot;
-  const std::int64_t all = static_cast<std::int64_t>(gridDim.x) * Layout::groups;
+  const int slot = static_cast<int>(threadIdx.x) / W, groups = static_cast<int>(blockDim.x) / W;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * groups + slot;
+  const std::int64_t all = static_cast<std::int64_t>(gridDim.x) * groups;
   Arena arena(near + slot * space.near, far + first * space.far);
   const auto work = Item::take(arena, Layout::most(), args, Layout::sizing());
   const auto terms = terms_of(args);
@@ -89,14 +89,22 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
   }
 }
 
-/// Queues `kernel` with as many blocks as fit the device, the items and the memory.
+/// Queues `kernel` with as many blocks as fit the device, the items and the memory. `whole` is how many groups
+/// make whole warps; a block has fewer of them than `groups` where the device has too little shared memory.
 template <class Kernel, class Args>
-cudaError_t queue_blocks(Kernel kernel, int threads, int groups, const Space& space,
+cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const Space& space,
                          const Args& args, std::int64_t items, const cuda::Queue& queue) {
-  int multiprocessors = 0, shared = 0, resident = 0;
-  const std::size_t near = space.near * groups;
+  int multiprocessors = 0, shared = 0, of_block = 0, resident = 0;
   // torch has a CUDA runtime of its own, and need not have told this one
   if (const cudaError_t error = cudaSetDevice(queue.device)) return error;
+  if (const cudaError_t error = cudaDeviceGetAttribute(
+          &of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue.device))
+    return error;
+  const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
+  if (fits < static_cast<std::size_t>(groups)) groups = static_cast<int>(fits) / whole * whole;
+  if (groups == 0) return cudaErrorInvalidConfiguration;
+  const int threads = groups * width;
+  const std::size_t near = space.near * groups;
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, queue.device))
     return error;
@@ -139,8 +147,8 @@ template <class Item, int W>
 cudaError_t queue_tiles(const typename Item::Arguments& args, std::int64_t items,
                         const cuda::Queue& queue) {
   using Layout = Tiles<Item, W>;
-  return queue_blocks(tiles<Item, W>, Layout::threads, Layout::groups, space_of_tile<Item, W>(args),
-                      args, items, queue);
+  return queue_blocks(tiles<Item, W>, W, Layout::groups, 32 / W, space_of_tile<Item, W>(args), args,
+                      items, queue);
 }
 
 template <class Item>
@@ -152,7 +160,7 @@ cudaError_t queue_large(const typename Item::Arguments& args, std::int64_t items
   Arena arena(nullptr);
   Item::take(arena, most, args, {block_width, atom_slots(most), nodes.n, nodes.m});
   const Space space{0, (arena.used() + 127) / 128 * 128};
-  return queue_blocks(blocks<Item>, block_width, 1, space, args, items, queue);
+  return queue_blocks(blocks<Item>, block_width, 1, 1, space, args, items, queue);
 }
 
 }  // namespace
@@ -170,7 +178,9 @@ const char* launch(const Args& args, std::int64_t items, const Queue& queue) {
                             : most <= 16 ? HOTNAS_ISA::queue_tiles<Item, 16>(args, items, queue)
                             : most <= 32 ? HOTNAS_ISA::queue_tiles<Item, 32>(args, items, queue)
                                          : HOTNAS_ISA::queue_large<Item>(args, items, queue);
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // or the next launch would report this one's
+  return cudaGetErrorString(error);
 }
 
 template <class Args>

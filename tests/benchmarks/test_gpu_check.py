@@ -1,8 +1,12 @@
 """What `make gpu-check` measures, on the CPU: that it runs, not how fast."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks import gpu_check
 from benchmarks.gpu_check import SIZES, Settings, gram_seconds, problems, rates, run
 from benchmarks.measuring import solvers
 from benchmarks.measuring.report import Unavailable
@@ -37,3 +41,29 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Unavailable, match="no CUDA device"):
         run(Settings())
+
+
+def test_a_sanitizer_that_is_not_there_is_said_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands = []
+
+    def passes(command: list[str], **variables: str) -> dict[str, object]:
+        commands.append((command, variables))
+        return {"passed": True, "output": ""}
+
+    monkeypatch.setattr(gpu_check, "_run", passes)
+    monkeypatch.setattr(gpu_check, "find_sanitizer", lambda: None)
+    log = tmp_path / "log.jsonl"
+    found = gpu_check.checked(log)
+    assert {name: check["passed"] for name, check in found.items()} == {
+        "tests": True, "memcheck": None, "racecheck": None, "synccheck": None,
+    }  # fmt: skip
+    assert "pip install" in found["memcheck"]["output"]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["what"] for line in lines] == list(found)
+
+    monkeypatch.setattr(gpu_check, "find_sanitizer", lambda: "compute-sanitizer")
+    assert all(check["passed"] for check in gpu_check.checked(log).values())
+    (caching,) = [said for command, said in commands if "memcheck" in command]
+    assert caching == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}

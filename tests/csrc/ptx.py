@@ -194,8 +194,8 @@ class Tally:
 class _Thread:
     """Registers and place of one thread."""
 
-    def __init__(self, number: int, block: int, blocks: int, registers: int) -> None:
-        self.number, self.block, self.blocks = number, block, blocks
+    def __init__(self, number: int, width: int, block: int, blocks: int, registers: int) -> None:
+        self.number, self.width, self.block, self.blocks = number, width, block, blocks
         self.r: list[Any] = [0] * registers
         self.segment = 0
         self.epoch = 0
@@ -275,6 +275,7 @@ class Program:
         *,
         threads: Iterable[int],
         shared: int,
+        width: int = 0,
         block: int = 0,
         blocks: int = 1,
         steps: int = 50_000_000,
@@ -286,6 +287,7 @@ class Program:
             values: Parameters in their order, as bytes.
             threads: Numbers within the block.
             shared: Bytes of shared memory.
+            width: Threads of a block; 0 where all of them run.
             block: Number of the block.
             blocks: Blocks of the grid.
             steps: Instructions after which the kernel counts as endless.
@@ -300,7 +302,9 @@ class Program:
         near.upload(bytes(shared))
         parameters = dict(zip(self.parameters, values, strict=True))
         memory.written, memory.read = {}, {}
-        alive = [_Thread(k, block, blocks, len(self._registers)) for k in threads]
+        numbers = list(threads)
+        width = width or len(numbers)
+        alive = [_Thread(k, width, block, blocks, len(self._registers)) for k in numbers]
         visits: dict[int, Counter[int]] = {thread.number: Counter() for thread in alive}
         waiting: dict[int, tuple[int, _Thread]] = {}
         lane = {thread.number: thread for thread in alive}
@@ -397,6 +401,8 @@ class Program:
             return "t.block"
         if text == "%nctaid.x":
             return "t.blocks"
+        if text == "%ntid.x":
+            return "t.width"
         if text.startswith("%"):
             return self.register(text)
         if text.startswith("0f"):

@@ -9,6 +9,7 @@ import torch
 from benchmarks import gpu_occupancy
 from benchmarks.gpu_occupancy import (
     LIMITS,
+    SAME_CODE,
     Settings,
     compiler,
     kernels,
@@ -16,6 +17,7 @@ from benchmarks.gpu_occupancy import (
     parse_report,
     read_table,
     run,
+    threads_of_block,
 )
 from benchmarks.measuring.report import Unavailable
 from hotnas_torch import _ext
@@ -83,8 +85,11 @@ def small(table: list[dict[str, str]]) -> list[dict[str, str]]:
 
 @pytest.mark.ext
 def test_every_kernel_is_there(table: list[dict[str, str]]) -> None:
-    # 8 operators, 2 types, 3 widths and the blocks for large problems
-    assert len(table) == 64 * len(_ext.cuda_architectures())
+    # operators, 2 types, 3 widths and the blocks for large problems
+    compiled = _ext.cuda_architectures()
+    gpus = sum(1 + len(SAME_CODE.get(name, ())) for name in compiled)
+    operators = len(torch.ops.hotnas.cuda_kernels().splitlines()) // 6
+    assert len(table) == operators * 8 * gpus
 
 
 @pytest.mark.ext
@@ -107,6 +112,17 @@ def test_half_of_the_warps_are_resident(table: list[dict[str, str]]) -> None:
 @pytest.mark.ext
 def test_every_kernel_fits_every_gpu(table: list[dict[str, str]]) -> None:
     assert not [row for row in table if row["occupancy"] == "0%"]
+    assert not [
+        row for row in table if int(row["shared"]) > LIMITS[row["architecture"]].shared_of_block
+    ]
+
+
+@pytest.mark.parametrize("architecture", LIMITS)
+def test_where_there_is_less_memory_a_block_has_fewer_problems(architecture: str) -> None:
+    # Fgw in float64 with 9 to 16 nodes: 16 problems of 6,400 bytes each
+    found = threads_of_block(LIMITS[architecture], 256, 16, 6400)
+    assert found == (224 if LIMITS[architecture].shared == 100 * 1024 else 256)
+    assert found // 16 * 6400 <= LIMITS[architecture].shared_of_block
 
 
 @pytest.mark.ext

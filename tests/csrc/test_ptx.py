@@ -170,7 +170,8 @@ def check(
     The block's other warps do not run; an access beyond the work space is a fault. Each group of
     lanes takes one item, the first group a second one as well, in the same work space.
     """
-    groups = (128 if lanes == 32 else 256) // lanes
+    width = 128 if lanes == 32 else 256
+    groups = width // lanes
     ran = [*range(32 // lanes), groups]
     text = compiled(name, "float" if dtype == torch.float32 else "double")
     program = Program(text.replace(without, "") if without else text, f"ELi{lanes}EE")
@@ -183,6 +184,7 @@ def check(
         device.memory,
         [arguments, struct.pack("q", groups + 1), struct.pack("QQ", near, far), structure(space)],
         threads=range(32),
+        width=width,
         shared=near * (32 // lanes),
     )
     assert_as_on_the_cpu(name, device, expected, places, ran)

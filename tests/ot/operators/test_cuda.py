@@ -1,5 +1,6 @@
 """Every operator on a GPU against the same operator on the CPU."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -70,10 +71,17 @@ def there(p: Graphs) -> Graphs:
     return Graphs(*(tensor.cuda() for tensor in p.tensors()))
 
 
-def assert_close(found: Any, expected: Any, dtype: torch.dtype) -> None:
+STOP = 1e-4
+"""Where descents end: rounding decides at which of two couplings that far apart."""
+DESCENTS = ("fgw", "cell_distances")
+
+
+def assert_close(
+    found: Any, expected: Any, dtype: torch.dtype, tolerance: float | None = None
+) -> None:
     if isinstance(found, Tensor):
         found, expected = (found,), (expected,)
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    tolerance = tolerance or (1e-4 if dtype == torch.float32 else 1e-9)
     for got, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(got.cpu(), wanted, rtol=tolerance, atol=tolerance)
 
@@ -84,21 +92,31 @@ def test_as_on_the_cpu(name: str, n: int, m: int, rng: torch.Generator, dtype: t
     if name == "fgw_lower_bound" and n * m > 400:
         pytest.skip("n m transports of size n x m")
     p = graphs(rng, 20, n, m).to(dtype)
-    assert_close(calls(there(p))[name](), calls(p)[name](), dtype)
+    tolerance = STOP if name in DESCENTS else None
+    assert_close(calls(there(p))[name](), calls(p)[name](), dtype, tolerance)
+
+
+def fail_on_waits(*, switched_on: bool) -> None:
+    """Turn every wait for the GPU into an error, or not; that torch's mode is young is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error" if switched_on else "default")
 
 
 def test_no_synchronisation_and_the_stream_of_the_caller(rng: torch.Generator) -> None:
     p = there(graphs(rng, 64, 8, 8).to(torch.float32))
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    torch.cuda.set_sync_debug_mode("error")
+    call = calls(p)["fgw"]
+    expected = call()  # the first call on a device asks it whether it runs the kernels
+    fail_on_waits(switched_on=True)
     try:
         with torch.cuda.stream(stream):
-            found = calls(p)["fgw"]()
+            found = call()
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        fail_on_waits(switched_on=False)
     stream.synchronize()
-    assert torch.equal(found, calls(p)["fgw"]())
+    assert torch.equal(found, expected)
 
 
 def test_a_graph_replays(rng: torch.Generator) -> None:
@@ -145,12 +163,18 @@ def test_gradients(rng: torch.Generator) -> None:
     space = ht.spaces.NASBench201()
     nets = space.sample(12, generator=rng)
 
+    def metric(device: str, lam: float | Tensor) -> ht.HOTNN:
+        return ht.HOTNN(space=space, lam=lam, device=device, dtype=torch.float64)
+
     def slope(device: str) -> Tensor:
         lam = torch.tensor(0.4, dtype=torch.float64, device=device, requires_grad=True)
-        distance = ht.HOTNN(space=space, lam=lam, device=device, dtype=torch.float64)
-        return torch.autograd.grad(distance(nets).sum(), lam)[0]
+        return torch.autograd.grad(metric(device, lam)(nets).sum(), lam)[0]
 
-    assert_close(slope("cuda"), slope("cpu"), torch.float64)
+    # of the couplings that were found there, by differences; then of those that the CPU finds
+    held = metric("cuda", 0.4).couplings(nets)
+    up, down = (held.distances(metric("cuda", 0.4 + step)).sum() for step in (1e-4, -1e-4))
+    assert_close(slope("cuda"), ((up - down) / 2e-4).cpu(), torch.float64, 1e-6)
+    assert_close(slope("cuda"), slope("cpu"), torch.float64, 10 * STOP)
 
 
 def test_hotnngp(rng: torch.Generator) -> None:
@@ -162,7 +186,7 @@ def test_hotnngp(rng: torch.Generator) -> None:
         model = HOTNNGP(X[:15].to(device), Y.to(device), space=space).to(device)
         return model.posterior(X[15:].to(device)).mean.detach()
 
-    assert_close(mean("cuda"), mean("cpu"), torch.float64)
+    assert_close(mean("cuda"), mean("cpu"), torch.float64, 10 * STOP)
 
 
 def test_all_devices_of_the_machine(rng: torch.Generator) -> None:
@@ -175,7 +199,8 @@ def test_all_devices_of_the_machine(rng: torch.Generator) -> None:
 def test_more_elements_than_an_int_counts() -> None:
     # 2^31 costs and a few; the items on both sides of that index are as good as the others
     items, n = 2**31 // 64 + 2, 8
-    needed = 4 * items * 64 * 2 + 2**30
+    # costs, plans, and what the comparisons below take beside them
+    needed = 4 * items * 64 * 2 + 5 * 2**30
     if torch.cuda.mem_get_info()[0] < needed:
         pytest.skip(f"{needed / 2**30:.0f} GiB of free memory on the device are needed")
     cost = torch.full((items, n, n), 1.0, device="cuda")
