@@ -92,3 +92,12 @@ def test_compiled_code_leaves_distances_to_python(name):
 def test_a_setting_that_a_distance_lacks_is_refused(kind):
     with pytest.raises(TypeError, match=f"{kind.__name__} has no setting 'weight'"):
         kind(spaces.NASBench201(), weight=1.0)
+
+
+@pytest.mark.parametrize("kind", [EditDistance, OTMANN, TreeWasserstein, WeisfeilerLehman])
+def test_parts_report_their_progress(kind):
+    seen = []
+    kind(space=SPACE).part_distances(NETS, progress=lambda *call: seen.append(call))
+    assert seen
+    _, done, total = seen[-1]
+    assert done == total

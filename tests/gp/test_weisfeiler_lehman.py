@@ -42,6 +42,16 @@ def fitted(num=25, space=None, **settings):
     return model, nets, X, Y
 
 
+def test_the_noise_of_values_that_say_nothing_ends_at_its_bound():
+    space = spaces.NASBenchMacro()
+    nets, X = data(space, 25)
+    Y = torch.randn(25, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = WeisfeilerLehmanGP(X, Y, space=space)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    assert model.likelihood.noise.item() == pytest.approx(1e-2, rel=1e-3)
+    assert len(nets) == 25
+
+
 # --- kernel ---------------------------------------------------------------------------------------
 
 

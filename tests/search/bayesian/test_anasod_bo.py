@@ -148,3 +148,21 @@ def test_settings_are_checked():
             searching(**settings)
     with pytest.raises(TypeError, match="trust_region must be a DirichletTrustRegion"):
         searching(trust_region=1.0)
+
+
+def test_without_a_trust_region_candidates_are_uniform_on_the_simplex():
+    strategy = advance(searching(num_candidates=4000, trust_region=None), 6)
+    drawn = []
+    draw = type(strategy.encoding).draw
+
+    def noted(*arguments, **options):
+        drawn.append(draw(*arguments, **options))
+        return drawn[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(strategy.encoding), "draw", noted)
+        strategy.ask(1)
+    points = max(drawn, key=len)
+    k = points.shape[1]
+    # second moments of Dirichlet(1, ..., 1)
+    assert points.square().mean().item() == pytest.approx(2 / (k * (k + 1)), rel=0.05)
