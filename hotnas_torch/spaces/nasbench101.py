@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, first_row, out_of_range
+from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, first_row
 from hotnas_torch.spaces.families import family_tree
 
 __all__ = ["NASBench101"]
@@ -81,14 +81,15 @@ class NASBench101(SearchSpace):
 
     def __init__(self, *, tree: OperationTree | None = None) -> None:
         convolutions = dict.fromkeys(OPERATIONS[:2])
+        vertices = range(1, _LAST)
         super().__init__(
-            tree,
-            family_tree({INPUT: None, "conv": convolutions, OPERATIONS[2]: None, OUTPUT: None}),
-            labels=(INPUT, *OPERATIONS, OUTPUT),
-            columns=[
-                *(f"edge {i}->{j}" for i, j in _PAIRS),
-                *(f"operation of vertex {vertex}" for vertex in range(1, _LAST)),
-            ],
+            {f"edge {i}->{j}": 2 for i, j in _PAIRS}
+            | {f"operation of vertex {vertex}": len(OPERATIONS) + 1 for vertex in vertices},
+            (INPUT, *OPERATIONS, OUTPUT),
+            tree=tree,
+            default_tree=family_tree(
+                {INPUT: None, "conv": convolutions, OPERATIONS[2]: None, OUTPUT: None}
+            ),
         )
         stacks = [stack for stack in range(_NUM_STACKS) for _ in range(_CELLS_PER_STACK)]
         self._channels = tuple(_STEM_CHANNELS * 2**stack for stack in stacks)
@@ -155,7 +156,7 @@ class NASBench101(SearchSpace):
                 else "has no path from input to output"
             )
             raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}")
-        return self._shared_network(tuple(rows[0].tolist()))
+        return self.network_of(tuple(rows[0].tolist()))
 
     def to_matrix(self, net: Network) -> tuple[Tensor, tuple[str, ...]]:
         """Return the adjacency matrix, (v, v) int64, and the v labels of the pruned cell.
@@ -163,29 +164,24 @@ class NASBench101(SearchSpace):
         Raises:
             ArchitectureError: `net` is not of this space.
         """
-        self._code(net)
+        self.code_of(net)
         cell = net.cells[0]
         return cell.adjacency().long(), cell.ops
 
-    def canonical(self, net: Network) -> Network:
-        """Return the network whose cell is the canonical form of this one's.
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code whose cell is the canonical form of this one's."""
+        return _code_of_cell(self.shared_cell(code, self._make_cell).canonical())
 
-        Raises:
-            ArchitectureError: `net` is not of this space.
-        """
-        self._code(net)
-        return self._shared_network(_code_of_cell(net.cells[0].canonical()))
-
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         return _all_codes()
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         first = text.find(",")
         second = text.find(",", first + 1)
         if first < 0 or second < 0:
-            raise self._malformed(text, len(text), "'<vertices>,<adjacency>,<operations>'")
+            raise self.malformed(text, len(text), "'<vertices>,<adjacency>,<operations>'")
         if text[:first] not in map(str, range(2, MAX_VERTICES + 1)):
-            raise self._malformed(text, 0, f"a number of vertices in 2..{MAX_VERTICES}")
+            raise self.malformed(text, 0, f"a number of vertices in 2..{MAX_VERTICES}")
         size = int(text[:first])
         bits, digits = text[first + 1 : second], text[second + 1 :]
         parts = (
@@ -195,9 +191,9 @@ class NASBench101(SearchSpace):
         for start, part, allowed, length, what in parts:
             for position, digit in enumerate(part):
                 if digit not in allowed or position >= length:
-                    raise self._malformed(text, start + position, f"{length} times an {what}")
+                    raise self.malformed(text, start + position, f"{length} times an {what}")
             if len(part) < length:
-                raise self._malformed(text, start + len(part), f"{length} times an {what}")
+                raise self.malformed(text, start + len(part), f"{length} times an {what}")
         place = [*range(size - 1), _LAST]
         pairs = itertools.combinations(place, 2)
         edges = {pair for pair, bit in zip(pairs, bits, strict=True) if bit == "1"}
@@ -225,7 +221,7 @@ class NASBench101(SearchSpace):
                 f"{MAX_EDGES} are allowed"
             )
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         inner = [operation for operation in code[len(_PAIRS) :] if operation != _ABSENT]
         absent = range(len(inner) + 1, _LAST)
         bits = "".join(
@@ -235,13 +231,13 @@ class NASBench101(SearchSpace):
         )
         return f"{len(inner) + 2},{bits},{''.join(map(str, inner))}"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         return Network(
-            (self._cell(code),) * (_NUM_STACKS * _CELLS_PER_STACK),
+            (self.shared_cell(code, self._make_cell),) * (_NUM_STACKS * _CELLS_PER_STACK),
             self._channels,
             self._downsampling,
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:
@@ -256,7 +252,7 @@ class NASBench101(SearchSpace):
             ),
         )
 
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         # As the benchmark does: a random upper triangle with random operations, pruned, until it
         # is valid. That is uniform over matrices, not over isomorphism classes.
         found: list[list[int]] = []
@@ -268,7 +264,7 @@ class NASBench101(SearchSpace):
             found += rows[valid].tolist()
         return [tuple(row) for row in found[:num]]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         # NAS-BOWL's operator on seven vertices: every edge flips with probability 1/7, every
         # operation is drawn anew with probability 1/5. A smaller cell gets unconnected vertices
         # first, anywhere in the order, so that it can grow.
@@ -289,14 +285,14 @@ class NASBench101(SearchSpace):
             if valid.any():
                 return tuple(rows[valid][0].tolist())
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         """Yield the cells one edit away, whatever the numbering.
 
         An edit removes an edge, adds one that closes no cycle, changes an operation, or inserts a
         vertex with one edge in and one out. The last is a single flip, too, in the benchmark's
         unpruned matrices, where the vertex may hang on one end unseen.
         """
-        cell = self._cell(code)
+        cell = self.shared_cell(code, self._make_cell)
         ops, edges, last = list(cell.ops), set(cell.edges), cell.num_nodes - 1
         reachable = {(node, node) for node in range(last + 1)}
         for i, j in reversed(cell.edges):
@@ -322,9 +318,8 @@ class NASBench101(SearchSpace):
             if 0 < len(result.edges) <= MAX_EDGES:
                 yield _code_of_cell(result)
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        sizes = [2] * len(_PAIRS) + [len(OPERATIONS) + 1] * _MAX_INNER
-        if fault := out_of_range(rows, self.columns, sizes):
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
+        if fault := super().find_fault(rows):
             return fault
         bits, operations = rows[:, : len(_PAIRS)].bool(), rows[:, len(_PAIRS) :]
         present = operations != _ABSENT
