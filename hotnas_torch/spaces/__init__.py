@@ -1,7 +1,8 @@
 """Search spaces: published sets of networks, each with its edits, strings, rows and costs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hotnas_torch._lazy import lazily
 from hotnas_torch.arguments import choice
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
@@ -13,9 +14,18 @@ from hotnas_torch.spaces.pooling import Pooling
 from hotnas_torch.spaces.subset import Subset
 from hotnas_torch.spaces.transnas_macro import TransNASMacro
 
+if TYPE_CHECKING:
+    from hotnas_torch.spaces import declared
+    from hotnas_torch.spaces.declared import Block, Choice, Choices
+else:
+    __getattr__, __dir__ = lazily(__name__, declared=("Block", "Choice", "Choices"))
+
 __all__ = [
     "DARTS",
     "NAMES",
+    "Block",
+    "Choice",
+    "Choices",
     "Genotype",
     "MobileNetV2",
     "NASBench101",
@@ -25,6 +35,7 @@ __all__ = [
     "SearchSpace",
     "Subset",
     "TransNASMacro",
+    "declared",
     "get",
 ]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError, SizeError
-from hotnas_torch.spaces.families import family_tree
+from hotnas_torch.spaces.families import flat_tree
 
 __all__ = [
     "Code",
@@ -112,7 +112,7 @@ class SearchSpace(ABC):
         kind("tree", tree, OperationTree, optional=True)
         labels = tuple(labels)
         if tree is None:
-            tree = default_tree or family_tree(dict.fromkeys(("input", *labels, "output")))
+            tree = default_tree or flat_tree(("input", *labels, "output"))
         for label in labels:
             tree.index(label)  # raises for a label that cells carry and the tree lacks
         self.tree = tree
@@ -588,6 +588,10 @@ class SearchSpace(ABC):
         if cell is None:
             cell = self._cells[key] = self._interned(make(key))
         return cell
+
+    def block_of(self, code: Code) -> Any:
+        """Return what a space that has this one at a place builds with; default: the network."""
+        return self.network_of(code)
 
     def malformed(self, text: str, position: int, expected: str) -> ArchitectureError:
         """Build the error for an official string that is wrong at `position`."""

@@ -1,11 +1,11 @@
 """Default operation trees: operations grouped into families, similar ones close together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from hotnas_torch.arch import OperationTree
 
-__all__ = ["SIMILAR_HEIGHT", "family_tree"]
+__all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree"]
 
 SIMILAR_HEIGHT = 0.05
 """Half the cost of exchanging two similar operations: the HOTNAS poster prints Conv3-Conv1 0.1."""
@@ -47,6 +47,19 @@ def family_tree(families: Families) -> OperationTree:
     for name, members in families.items():
         add(name, members, _ROOT, _ROOT_HEIGHT)
     return OperationTree(parents, lengths)
+
+
+def flat_tree(labels: Iterable[str]) -> OperationTree:
+    """Build the tree in which all labels are 2 apart.
+
+    Args:
+        labels: Labels of operations, repeats allowed.
+
+    Example:
+        >>> flat_tree(("input", "conv", "pool", "output")).distance_matrix()[1].tolist()
+        [2.0, 0.0, 2.0, 2.0]
+    """
+    return family_tree(dict.fromkeys(labels))
 
 
 def _height(members: "Families | None") -> float:
