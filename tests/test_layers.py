@@ -19,17 +19,18 @@ LAYERS: dict[str, set[str]] = {
     "_version": set(),
     "files": set(),
     "callables": set(),
+    "references": set(),
     "_ext": {"errors"},
     "_show_config": BASE,
     "ot._reference": set(),
     "ot._operators": BASE | {"ot._reference"},
     "ot": BASE | {"ot._operators"},
     "arch": {"errors", "arguments"},
-    "spaces": {"_lazy", "errors", "arguments", "arch"},
+    "spaces": {"_lazy", "errors", "arguments", "references", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
     "spaces.declared": {"errors", "arguments", "arch", "spaces", "distances"},
     "matrices": BASE | {"ot", "arch", "spaces"},
-    "distances": BASE | {"ot", "ot._operators", "arch", "spaces", "matrices"},
+    "distances": BASE | {"references", "ot", "ot._operators", "arch", "spaces", "matrices"},
     "hierarchy": BASE | {"arch", "spaces", "distances"},
     "nn": BASE | {"arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
@@ -55,7 +56,17 @@ LAYERS: dict[str, set[str]] = {
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"search.running"},
     "cli": BASE
-    | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
+    | {
+        "references",
+        "_show_config",
+        "ot",
+        "arch",
+        "spaces",
+        "distances",
+        "matrices",
+        "nn",
+        "objectives",
+    }
     | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
     "__main__": {"cli"},
     "__init__": BASE
@@ -100,8 +111,8 @@ def module_name(path: Path) -> str:
 def imported(source: str) -> list[tuple[int, str]]:
     """Line and dotted name of everything imported anywhere, also inside functions.
 
-    `from hotnas_torch.a import b` counts as `hotnas_torch.a.b`, which may be a module. What a package
-    shows when it is touched is imported by whoever touches it: type checkers alone read that here.
+    `from hotnas_torch.a import b` counts as `hotnas_torch.a.b`, which may be a module. What a
+    package shows lazily is imported by whoever touches it: type checkers alone read that here.
     """
     found = []
     tree = ast.parse(source)

@@ -38,7 +38,7 @@ def as_network(name: str, built: Any, example_inputs: Any, described: str) -> Ne
     Args:
         name: Of the function.
         built: A network, a cell (a network of this cell alone), or a model of PyTorch, which
-            `hotnas_torch.importing.from_module` reads.
+            `from_module` reads.
         example_inputs: For a model.
         described: What it was called for.
 

@@ -46,7 +46,7 @@ class Choices(SearchSpace):
             None), a `Choice` where they are made under conditions, or a `Block` or another space,
             one of whose members is chosen.
         build: Makes what the choices stand for from a dict of them: a `Network`, a `Cell`, or a
-            `torch.nn.Module`, which is read by `hotnas_torch.importing`. Choices that are not made
+            `torch.nn.Module`, which `from_module` reads. Choices that are not made
             are not in the dict. Equal choices must give equal networks.
         constraint: Says of such a dict whether it is allowed.
         example_inputs: What a model is called with: a tensor or a tuple, on `meta` if need be.
