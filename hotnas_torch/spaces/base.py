@@ -110,6 +110,9 @@ class SearchSpace(ABC):
         default_tree: OperationTree | None = None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
+        kind("columns", columns, Mapping, hint="pass {name: number of values}")
+        if not columns:
+            raise ValueError("columns must hold at least one column; got none")
         labels = tuple(labels)
         if tree is None:
             tree = default_tree or flat_tree(("input", *labels, "output"))
@@ -117,10 +120,7 @@ class SearchSpace(ABC):
             tree.index(label)  # raises for a label that cells carry and the tree lacks
         self.tree = tree
         self._columns = tuple(columns)
-        self.values = tuple(
-            found if isinstance(found, range) else range(integer(name, found, least=1))
-            for name, found in columns.items()
-        )
+        self.values = tuple(_values(name, found) for name, found in columns.items())
         self._cells: dict[Hashable, Cell] = {}
         self._networks: dict[Code, Network] = {}
         self._known_codes: dict[str, Code] = {}
@@ -630,6 +630,15 @@ class SearchSpace(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _values(name: str, given: int | range) -> range:
+    values = given if isinstance(given, range) else range(integer(f"columns[{name!r}]", given))
+    if not values or values.step != 1:
+        raise ValueError(
+            f"columns[{name!r}] must be a number of values >= 1 or a range with step 1; got {given}"
+        )
+    return values
 
 
 def out_of_range(

@@ -35,12 +35,14 @@ class SearchSpaceContract(ABC):
         """Build the space, from nothing."""
 
     @pytest.fixture(scope="class")
-    def space(self) -> SearchSpace:
+    @classmethod
+    def space(cls) -> SearchSpace:
         """Return one space for all tests that do not need a fresh one."""
-        return self.make()
+        return cls().make()
 
     @pytest.fixture(scope="class")
-    def nets(self, space: SearchSpace) -> list[Network]:
+    @classmethod
+    def nets(cls, space: SearchSpace) -> list[Network]:
         """Return 50 random networks."""
         return space.sample(50, generator=_seeded(0))
 
@@ -241,7 +243,7 @@ class SearchSpaceContract(ABC):
         with pytest.raises(ValueError, match="X must have shape"):
             space.decode(rows[0])
         with pytest.raises(TypeError, match="X must be a torch Tensor"):
-            space.decode(rows.tolist())
+            space.decode(rows.tolist())  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("text", ["", "|", "nonsense \0", "64-11-basic)", "3,1,", "[1,2]", "("])
     def test_malformed_strings_are_named(self, space: SearchSpace, text: str) -> None:

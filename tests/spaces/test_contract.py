@@ -145,11 +145,11 @@ class TestSubsetOfChoices(SearchSpaceContract):
         return spaces.Subset(space, space.sample(40, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("wrong", [[], {"a": 0}, {"a": -1}])
+@pytest.mark.parametrize("wrong", [[], {}, {"a": 0}, {"a": range(0, 4, 2)}, {"a": 1.5}])
 def test_columns_need_values(wrong: object) -> None:
     class Wrong(Word):
         def __init__(self) -> None:
             SearchSpace.__init__(self, wrong, ("a",))  # type: ignore[arg-type]
 
-    with pytest.raises((TypeError, ValueError), match=r"columns|a must be"):
+    with pytest.raises((TypeError, ValueError), match="columns"):
         Wrong()

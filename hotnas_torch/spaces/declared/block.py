@@ -102,8 +102,9 @@ class Block:
         bound = self.bound()
         if bound > _MOST_COUNTED:
             raise SizeError(
-                f"combinations under a constraint must be counted one by one, and there are "
-                f"{bound:,} without it, more than {_MOST_COUNTED:,}"
+                "combinations under a constraint must be counted one by one, and there are "
+                f"{bound:,} without it, more than {_MOST_COUNTED:,} (size_bound() of a space returns "
+                "that number)"
             )
         return sum(1 for _ in self.all_codes())
 
