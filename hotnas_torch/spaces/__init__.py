@@ -16,14 +16,15 @@ from hotnas_torch.spaces.transnas_macro import TransNASMacro
 
 if TYPE_CHECKING:
     from hotnas_torch.spaces import declared
-    from hotnas_torch.spaces.declared import Block, Choice, Choices
+    from hotnas_torch.spaces.declared import Block, Cells, Choice, Choices
 else:
-    __getattr__, __dir__ = lazily(__name__, declared=("Block", "Choice", "Choices"))
+    __getattr__, __dir__ = lazily(__name__, declared=("Block", "Cells", "Choice", "Choices"))
 
 __all__ = [
     "DARTS",
     "NAMES",
     "Block",
+    "Cells",
     "Choice",
     "Choices",
     "Genotype",

@@ -42,6 +42,8 @@ _INTEGER_TOLERANCE = 1e-6
 # Codes that `size` looks at one by one, and random ones without a valid one before drawing ends.
 _MOST_COUNTED = 2**20
 _MOST_DRAWS = 20_000
+# Draws in a row that meet known networks before a space of unknown size counts as drawn out.
+_MOST_MISSES = 300
 # Longer ones are beyond every number here, and beyond what int() reads.
 _NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
@@ -271,6 +273,13 @@ class SearchSpace(ABC):
         except SizeError:
             return self._code_bound()
 
+    def _is_counted(self) -> bool:
+        try:
+            self.size()
+        except SizeError:
+            return False
+        return True
+
     def _code_bound(self) -> int:
         """Return a number that the number of codes does not exceed."""
         return math.prod(map(len, self.values))
@@ -325,7 +334,7 @@ class SearchSpace(ABC):
                 net = self.network_of(code)
                 found.setdefault(self.key(net), net)
             misses = 0 if len(found) > before else misses + num - before
-            if misses >= _MOST_DRAWS:
+            if misses >= _MOST_MISSES and not self._is_counted():
                 raise ValueError(
                     f"num must be at most what {self!r} holds; got {num}, and {misses:,} draws "
                     f"found nothing beyond {before} distinct networks (ask for fewer)"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hotnas_torch import Cell, Network, spaces
-from hotnas_torch.spaces import Block, Choice, Choices, SearchSpace
+from hotnas_torch.spaces import Block, Cells, Choice, Choices, SearchSpace
 from hotnas_torch.testing import SearchSpaceContract
 
 
@@ -137,6 +137,42 @@ class Word(SearchSpace):
 class TestSubclass(SearchSpaceContract):
     def make(self) -> SearchSpace:
         return Word()
+
+
+class TestCells(SearchSpaceContract):
+    def make(self) -> SearchSpace:
+        return Cells(["conv", "pool"], max_nodes=5, max_in_degree=2, skeleton=[(2, 16), (1, 32)])
+
+
+class TestLargeCells(SearchSpaceContract):
+    """Too many to count; every operation is seldom, and so are reductions."""
+
+    def make(self) -> SearchSpace:
+        limits = {"max_edges": 14, "max_in_degree": 2, "max_out_degree": 3}
+        labels = [f"operation {number}" for number in range(12)]
+        return Cells(labels, max_nodes=10, min_nodes=4, skeleton=reduced, **limits)
+
+
+def reduced(cell: Cell) -> Network:
+    reduction = Cell(("input", "reduce", "output"), ((0, 1), (1, 2)))
+    return Network((cell, reduction, cell), (16, 32, 32), (1, 2, 2))
+
+
+class TestBlocksOfCells(SearchSpaceContract):
+    """A hierarchy: cells within blocks within choices."""
+
+    def make(self) -> SearchSpace:
+        cells = Cells(["conv", "pool"], max_nodes=4)
+        stage = Block({"cell": cells, "repeats": [1, 2]})
+        choices = {"first": stage, "second": stage, "more": [False, True]}
+        choices["third"] = Choice(stage, when={"more": True})
+        return Choices(choices, stacked)
+
+
+def stacked(choices: dict) -> Network:
+    stages = [choices[name] for name in ("first", "second", "third") if name in choices]
+    cells = [stage["cell"] for stage in stages for _ in range(stage["repeats"])]
+    return Network.chain(cells, (8,) * len(cells), (1,) * len(cells))
 
 
 class TestSubsetOfChoices(SearchSpaceContract):

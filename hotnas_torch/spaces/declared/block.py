@@ -24,6 +24,11 @@ Constraint = Callable[[dict[str, Any]], Any]
 # Combinations that a count looks at one by one, and random ones before a constraint is given up.
 _MOST_COUNTED = 2**20
 _MOST_DRAWS = 10_000
+# Random combinations that tell how much a constraint refuses, and the share that has to be allowed
+# to draw until one is. Otherwise a random walk makes so many mutations.
+_TRIED = 500
+_LEAST_ALLOWED = 0.01
+_STEPS = 20
 # Mutations that a constraint refuses before the code is left as it is.
 _MUTATIONS = 64
 
@@ -81,7 +86,7 @@ class Block:
             for place in self._places
             for column, values in place.part.columns.items()
         }
-        self._some_code = self._find_code()
+        self._some_code, self._listed = self._find_codes()
 
     @property
     def num_choices(self) -> int:
@@ -103,8 +108,8 @@ class Block:
         if bound > _MOST_COUNTED:
             raise SizeError(
                 "combinations under a constraint must be counted one by one, and there are "
-                f"{bound:,} without it, more than {_MOST_COUNTED:,} (size_bound() of a space returns "
-                "that number)"
+                f"{bound:,} without it, more than {_MOST_COUNTED:,} (size_bound() of a space "
+                "returns that number)"
             )
         return sum(1 for _ in self.all_codes())
 
@@ -157,19 +162,34 @@ class Block:
         code = self._assembled(lambda place: place.part.last_code())
         return code if self._allows(code) else self._some_code
 
-    def _find_code(self) -> Code:
-        code = self._assembled(lambda place: place.part.some_code())
-        if self._allows(code):
-            return code
+    def _find_codes(self) -> tuple[Code, Sequence[Code] | None]:
+        """Return a valid code, and all of them where random ones hardly ever are."""
+        first = self._assembled(lambda place: place.part.some_code())
+        if self._constraint is None:
+            return first, None
+        generator = torch.Generator().manual_seed(0)
+        drawn = [self._combination(generator) for _ in range(_TRIED)]
+        allowed = [code for code in (first, *drawn) if self._allows(code)]
+        if len(allowed) > _TRIED * _LEAST_ALLOWED:
+            return allowed[0], None
         bound = self.bound()
         if bound <= _MOST_DRAWS:
-            for code in self._combinations():
-                if self._allows(code):
-                    return code
+            listed = list(self.all_codes())
+            if not listed:
+                raise ValueError(
+                    f"constraint must allow some choices; it refuses all {bound:,} combinations"
+                )
+            return listed[0], listed
+        for _ in range(0 if allowed else _MOST_DRAWS - _TRIED):
+            if self._allows(code := self._combination(generator)):
+                return code, ()
+        if not allowed:
             raise ValueError(
-                f"constraint must allow some choices; it refuses all {bound:,} combinations"
+                f"constraint must allow some choices; it refused all of {_MOST_DRAWS:,} random "
+                f"ones, the last of them {self.format(code)} (let the options themselves say what "
+                "is allowed)"
             )
-        return self.draw_code(torch.Generator().manual_seed(0))
+        return allowed[0], ()
 
     def all_codes(self) -> Iterator[Code]:
         """Yield all codes."""
@@ -225,17 +245,23 @@ class Block:
     def draw_code(self, generator: torch.Generator) -> Code:
         """Draw a code: every choice that is made uniformly, again while the constraint refuses.
 
-        Raises:
-            ArchitectureError: The constraint refused everything that was drawn.
+        Where it refuses nearly everything, a code is drawn from all that there are, or, where they
+        are too many to list, by a random walk of mutations from one that is known.
         """
-        for _ in range(_MOST_DRAWS):
-            code = self._assembled(lambda place: place.part.draw_code(generator))
-            if self._allows(code):
-                return code
-        raise ArchitectureError(
-            f"constraint must allow some choices; it refused all of {_MOST_DRAWS:,} random ones, "
-            f"the last of them {self.format(code)} (let the options themselves say what is allowed)"
-        )
+        if self._listed is None:
+            for _ in range(_MOST_DRAWS):
+                if self._allows(code := self._combination(generator)):
+                    return code
+        elif self._listed:
+            return self._listed[draw_index(len(self._listed), generator)]
+        code = self._some_code
+        for _ in range(_STEPS):
+            code = self.mutate_code(code, generator)
+        return code
+
+    def _combination(self, generator: torch.Generator) -> Code:
+        """Draw a code, whatever the constraint says."""
+        return self._assembled(lambda place: place.part.draw_code(generator))
 
     def neighbor_codes(self, code: Code) -> Iterator[Code]:
         """Yield the codes with another neighbouring option at one place.

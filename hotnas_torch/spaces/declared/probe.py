@@ -9,7 +9,7 @@ from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces import NAMES
 from hotnas_torch.spaces.families import flat_tree
 
-__all__ = ["Probe", "own_name"]
+__all__ = ["Probe", "checked_labels", "labels_of", "own_name"]
 
 _ENDS = ("input", "output")
 
@@ -40,10 +40,9 @@ class Probe:
         state_scale: tuple[float, float] | None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
-        found = _labels(networks)
-        self.operations = tuple(label for label in found if label not in _ENDS)
+        self.operations = labels_of(networks)
         if operations is not None:
-            self.operations = _checked_labels(operations)
+            self.operations = checked_labels(operations)
         self.tree = flat_tree((_ENDS[0], *self.operations, _ENDS[1])) if tree is None else tree
         self.max_nodes = _largest_cell(networks)
         if max_nodes is not None:
@@ -65,7 +64,7 @@ class Probe:
         Raises:
             ArchitectureError: It has an operation or a cell beyond that.
         """
-        for label in _labels([network]):
+        for label in (*_ENDS, *labels_of([network])):
             if label in self._known:
                 continue
             try:
@@ -97,7 +96,7 @@ def own_name(name: object) -> str:
     return str(name)
 
 
-def _labels(networks: Iterable[Network]) -> dict[str, None]:
+def labels_of(networks: Iterable[Network]) -> tuple[str, ...]:
     """Return the labels of all operations, also within nested cells, in the order found."""
     found: dict[str, None] = {}
     left = list(dict.fromkeys(cell for network in networks for cell in network.cells))
@@ -108,7 +107,7 @@ def _labels(networks: Iterable[Network]) -> dict[str, None]:
                 found[label] = None
             else:
                 left.append(graph)
-    return found
+    return tuple(label for label in found if label not in _ENDS)
 
 
 def _largest_cell(networks: Iterable[Network]) -> int:
@@ -130,7 +129,13 @@ def _largest_state(networks: Sequence[Network]) -> tuple[float, float]:
     return max(widths) or 1.0, max(resolutions) or 1.0
 
 
-def _checked_labels(operations: object) -> tuple[str, ...]:
+def checked_labels(operations: object) -> tuple[str, ...]:
+    """Return the labels of operations, which have to be different and none of the two ends.
+
+    Raises:
+        TypeError: No list of texts.
+        ValueError: There is none, or one repeats or cannot be used.
+    """
     if isinstance(operations, str) or not isinstance(operations, Sequence):
         raise TypeError(f"operations must be a list or tuple of labels; got {shown(operations)}")
     for place, label in enumerate(operations):
