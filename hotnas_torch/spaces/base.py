@@ -119,7 +119,7 @@ class SearchSpace(ABC):
         if tree is None:
             tree = default_tree or flat_tree(("input", *labels, "output"))
         for label in labels:
-            tree.index(label)  # raises for a label that cells carry and the tree lacks
+            tree.check(label)  # raises for a label that cells carry and the tree lacks
         self.tree = tree
         self._columns = tuple(columns)
         self.values = tuple(_values(name, found) for name, found in columns.items())
@@ -547,9 +547,9 @@ class SearchSpace(ABC):
         """
         if not isinstance(eps, Tensor):
             number("eps", eps, least=0.0, most=1.0)
-        costs = self.tree.distance_matrix(dtype=torch.float64).detach()
+        largest = self.tree.largest_cost().item()
         longest = 1.0 if normalize else self.max_nodes - 1.0
-        return eps * costs.max().item() + (1 - eps) * longest
+        return eps * largest + (1 - eps) * longest
 
     # --- for spaces of one's own ------------------------------------------------------------------
 
