@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from hotnas_torch.arch import OperationTree
+from hotnas_torch.arch import Operation, OperationTree
+from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree"]
 
@@ -50,7 +51,10 @@ def family_tree(families: Families) -> OperationTree:
 
 
 def flat_tree(labels: Iterable[str]) -> OperationTree:
-    """Build the tree in which all labels are 2 apart.
+    """Build the tree in which all kinds of operations are 2 apart.
+
+    Numbers that labels carry (`arch.Operation`) add half a step each at most: they all have the
+    weight 1.
 
     Args:
         labels: Labels of operations, repeats allowed.
@@ -58,8 +62,24 @@ def flat_tree(labels: Iterable[str]) -> OperationTree:
     Example:
         >>> flat_tree(("input", "conv", "pool", "output")).distance_matrix()[1].tolist()
         [2.0, 0.0, 2.0, 2.0]
+        >>> numbered = flat_tree(("input", "conv[kernel=1]", "conv[kernel=4]", "output"))
+        >>> numbered.distance_matrix(["conv[kernel=1]", "conv[kernel=4]"])[0].tolist()
+        [0.0, 0.5]
     """
-    return family_tree(dict.fromkeys(labels))
+    kinds: dict[str, None] = {}
+    numbers: dict[str, float] = {}
+    for label in labels:
+        try:
+            operation = Operation.parse(label)
+        except ArchitectureError:  # brackets of another meaning: the label is a kind
+            kinds[label] = None
+        else:
+            kinds[operation.kind] = None
+            numbers |= dict.fromkeys(operation.numbers, 1.0)
+    tree = family_tree(kinds)
+    if not numbers:
+        return tree
+    return OperationTree(tree.parents, tree.lengths, numbers)
 
 
 def _height(members: "Families | None") -> float:

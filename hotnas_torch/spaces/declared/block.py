@@ -293,6 +293,7 @@ class Block:
         """Draw a code near `code`, possibly `code` itself.
 
         Each of the n choices that are made is changed with probability 1 / n, and at least one.
+        Where a constraint refuses many of these in a row, it is a random code.
         """
         for _ in range(_MUTATIONS):
             parts = self._split(code)
@@ -306,7 +307,8 @@ class Block:
             mutant = self._assembled(lambda place: place.part.draw_code(generator), parts)
             if self._allows(mutant):
                 return mutant
-        return code
+        # A random walk consists of mutations itself.
+        return code if self._listed == () else self.draw_code(generator)
 
     # --- values and texts -------------------------------------------------------------------------
 

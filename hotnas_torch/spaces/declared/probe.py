@@ -68,7 +68,7 @@ class Probe:
             if label in self._known:
                 continue
             try:
-                self.tree.distance_matrix([label])
+                self.tree.check(label)
             except ArchitectureError as error:
                 raise ArchitectureError(
                     f"the network of {described} has the operation {label!r}, which the space does "
