@@ -112,25 +112,17 @@ class SearchSpace(ABC):
         default_tree: OperationTree | None = None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
-<<<<<<< HEAD
         kind("columns", columns, Mapping, hint="pass {name: number of values}")
         if not columns:
             raise ValueError("columns must hold at least one column; got none")
         labels = tuple(labels)
         if tree is None:
             tree = default_tree or flat_tree(("input", *labels, "output"))
+        rows = dict.fromkeys(tree.labels)
         for label in labels:
             tree.check(label)  # raises for a label that cells carry and the tree lacks
-        self.tree = tree
-=======
-        self.tree = default_tree if tree is None else tree
-        rows = dict.fromkeys(self.tree.labels)
-        for label in labels:
-            self.tree.check(label)  # raises for a label that cells carry and the tree lacks
             rows[label] = None
-        if len(rows) > len(self.tree.labels):
-            self.tree = self.tree.with_labels(rows)
->>>>>>> f0773bf (All distances and the HOTNN kernel compare operations that carry numbers)
+        self.tree = tree.with_labels(rows) if len(rows) > len(tree.labels) else tree
         self._columns = tuple(columns)
         self.values = tuple(_values(name, found) for name, found in columns.items())
         self._cells: dict[Hashable, Cell] = {}

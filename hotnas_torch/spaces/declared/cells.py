@@ -111,7 +111,7 @@ class Cells(SearchSpace):
         self.operations = labels
         self.max_nodes = self._probe.max_nodes
         self.state_scale = self._probe.state_scale
-        super().__init__(self._graphs.columns, (), tree=self._probe.tree)
+        super().__init__(self._graphs.columns, self._probe.operations, tree=self._probe.tree)
 
     # --- networks ---------------------------------------------------------------------------------
 

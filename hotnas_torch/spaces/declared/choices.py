@@ -107,7 +107,7 @@ class Choices(SearchSpace):
         self.max_nodes = probe.max_nodes
         self.state_scale = probe.state_scale
         self._probe = probe
-        super().__init__(self._block.columns, (), tree=probe.tree)
+        super().__init__(self._block.columns, probe.operations, tree=probe.tree)
 
     # --- choices ----------------------------------------------------------------------------------
 
