@@ -266,8 +266,8 @@ class Table:
         if place is None:
             raise TableError(
                 f"{self.path} has no row for {name!r} (it has {len(self._rows.texts):,} of "
-                f"{self._space.size_bound():,} architectures; search in the table's .space, which holds "
-                "only those)"
+                f"{self._space.size_bound():,} architectures; search in the table's .space, which "
+                "holds only those)"
             )
         value = self._values[place].item()
         if math.isnan(value):

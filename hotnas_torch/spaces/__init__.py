@@ -16,9 +16,11 @@ from hotnas_torch.spaces.transnas_macro import TransNASMacro
 
 if TYPE_CHECKING:
     from hotnas_torch.spaces import declared
-    from hotnas_torch.spaces.declared import Block, Cells, Choice, Choices
+    from hotnas_torch.spaces.declared import Block, Cells, Choice, Choices, Finite
 else:
-    __getattr__, __dir__ = lazily(__name__, declared=("Block", "Cells", "Choice", "Choices"))
+    __getattr__, __dir__ = lazily(
+        __name__, declared=("Block", "Cells", "Choice", "Choices", "Finite")
+    )
 
 __all__ = [
     "DARTS",
@@ -27,6 +29,7 @@ __all__ = [
     "Cells",
     "Choice",
     "Choices",
+    "Finite",
     "Genotype",
     "MobileNetV2",
     "NASBench101",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hotnas_torch import Cell, Network, spaces
-from hotnas_torch.spaces import Block, Cells, Choice, Choices, SearchSpace
+from hotnas_torch.spaces import Block, Cells, Choice, Choices, Finite, SearchSpace
 from hotnas_torch.testing import SearchSpaceContract
 
 
@@ -173,6 +173,14 @@ def stacked(choices: dict) -> Network:
     stages = [choices[name] for name in ("first", "second", "third") if name in choices]
     cells = [stage["cell"] for stage in stages for _ in range(stage["repeats"])]
     return Network.chain(cells, (8,) * len(cells), (1,) * len(cells))
+
+
+class TestFinite(SearchSpaceContract):
+    def make(self) -> SearchSpace:
+        nets = spaces.Pooling().sample(
+            30, generator=torch.Generator().manual_seed(1), distinct=True
+        )
+        return Finite({f"model (no. {place}), {net.spec}": net for place, net in enumerate(nets)})
 
 
 class TestSubsetOfChoices(SearchSpaceContract):
