@@ -20,6 +20,7 @@ __all__ = ["Choices"]
 
 # Networks that are built to see what there is; models take a second each to be read.
 _MOST_PROBED = 256
+_MOST_COVERED = 2048
 _MOST_MODELS = 8
 # Of these, so many are built twice to see whether they are the same, and stand for all in records.
 _MOST_REPEATED = 8
@@ -36,10 +37,10 @@ class Choices(SearchSpace):
     its own, also where two build the same graph.
 
     What the networks of the space have in common (labels of operations, sizes of cells, widths) is
-    read from some of them: from all of a space with at most 256, otherwise from 256 random ones
-    and from those with the first and with the last options everywhere; from at most 8 where `build`
-    returns models. Where another network may have more than these, say it: `operations`,
-    `max_nodes`, `state_scale`.
+    read from some of them: from all of a space with at most 256, otherwise from 256 random ones,
+    from those with the first and with the last options everywhere, and from some with each option
+    that is missing; from at most 16 in all where `build` returns models. Where another network may
+    have more than these, say it: `operations`, `max_nodes`, `state_scale`.
 
     Args:
         choices: Options by the name of each choice: a list of plain values (int, float, bool, str,
@@ -160,6 +161,8 @@ class Choices(SearchSpace):
         else:
             generator = torch.Generator().manual_seed(0)
             codes += [block.draw_code(generator) for _ in range(most - len(codes))]
+            covering = block.covering_codes(codes, generator)
+            codes += itertools.islice(covering, most if is_model else _MOST_COVERED)
         found = {code: self._fresh(code) for code in dict.fromkeys(codes)}
         for code in itertools.islice(found, again):
             self._check_same(code, found[code])
