@@ -13,7 +13,7 @@ from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, SearchSpace
 from hotnas_torch.spaces.declared.block import Block, Constraint
-from hotnas_torch.spaces.declared.building import as_network, called, is_module
+from hotnas_torch.spaces.declared.building import as_network, called, is_module, tree_of_models
 from hotnas_torch.spaces.declared.probe import Probe, own_name
 
 __all__ = ["Choices"]
@@ -53,7 +53,8 @@ class Choices(SearchSpace):
         example_inputs: What a model is called with: a tensor or a tuple, on `meta` if need be.
         name: Of the space, for records and reports.
         operations: Labels that cells carry; default: those that were found.
-        tree: Operation costs; default: all labels that were found are 2 apart.
+        tree: Operation costs; default: all kinds that were found are 2 apart, or where `build`
+            returns models, the tree of what they consist of.
         max_nodes: Most nodes of a cell; default: the most that were found.
         state_scale: Divisors of the state of cells, see `SearchSpace`; default: the largest found.
 
@@ -96,11 +97,16 @@ class Choices(SearchSpace):
         self._block = Block(choices, constraint=constraint)
         self._build = build
         self._example_inputs = example_inputs
-        self._probed = self._some_networks()
+        text = self._block.format(self._block.some_code())
+        is_model = is_module(
+            called("build", build, self._block.chosen(self._block.some_code()), text)
+        )
+        self._probed = self._some_networks(is_model)
         probe = Probe(
             list(self._probed.values()),
             operations=operations,
             tree=tree,
+            default_tree=tree_of_models() if is_model else None,
             max_nodes=max_nodes,
             state_scale=state_scale,
         )
@@ -148,14 +154,11 @@ class Choices(SearchSpace):
         network = as_network("build", built, self._example_inputs, text)
         return dataclasses.replace(network, spec=text)
 
-    def _some_networks(self) -> dict[Code, Network]:
+    def _some_networks(self, is_model: bool) -> dict[Code, Network]:
         """Return networks that show what the space holds, by their codes."""
         block = self._block
-        first = block.some_code()
-        text = block.format(first)
-        is_model = is_module(called("build", self._build, block.chosen(first), text))
         most, again = (_MOST_MODELS, 1) if is_model else (_MOST_PROBED, _MOST_REPEATED)
-        codes = [first, block.last_code()]
+        codes = [block.some_code(), block.last_code()]
         if block.bound() <= most:
             codes += block.all_codes()
         else:
