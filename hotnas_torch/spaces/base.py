@@ -81,6 +81,9 @@ class SearchSpace(ABC):
             `input_channels`, log2 of its downsampling), into [0, 1].
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
+        operation_columns: Columns that hold the number of an operation in `operations` each, of
+            which every filling is an architecture; another number is an empty place. Operation
+            distributions are over them; without any there are none.
         values: Range of each column.
         dim: Number of columns d of an encoded row.
 
@@ -102,6 +105,7 @@ class SearchSpace(ABC):
     max_nodes: int
     state_scale: tuple[float, float]
     repeats_one_cell: bool = False
+    operation_columns: tuple[int, ...] = ()
 
     def __init__(
         self,

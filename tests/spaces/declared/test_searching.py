@@ -11,6 +11,7 @@ from hotnas_torch.plot.report import write_report
 from hotnas_torch.search import (
     HOTNAS,
     NASBOWL,
+    ANASODLocal,
     LocalSearch,
     RandomSearch,
     RegularizedEvolution,
@@ -85,6 +86,13 @@ def test_searches_go_on_from_their_storage(space, strategy, tmp_path):
     assert len(whole) == len({text for text, _ in whole}) == 15
     assert search(tmp_path / "parts.sqlite", 9) == whole[:9]
     assert search(tmp_path / "parts.sqlite", 15) == whole
+
+
+def test_cells_have_operation_distributions():
+    space = cell_space()
+    strategy = ANASODLocal(space, generator=torch.Generator().manual_seed(0))
+    result = run(strategy, size, budget=15, progress=False)
+    assert len({trial.network.spec for trial in result.trials}) == 15
 
 
 def test_a_storage_of_another_space_is_refused(tmp_path):
