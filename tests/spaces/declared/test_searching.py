@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from hotnas_torch import Cell, Network, distances, spaces
+from hotnas_torch.integrations.optuna import StrategySampler
 from hotnas_torch.plot.report import write_report
 from hotnas_torch.search import (
     HOTNAS,
     NASBOWL,
-    ANASODLocal,
+    ANASODLocalSearch,
     LocalSearch,
     RandomSearch,
     RegularizedEvolution,
@@ -90,7 +91,7 @@ def test_searches_go_on_from_their_storage(space, strategy, tmp_path):
 
 def test_cells_have_operation_distributions():
     space = cell_space()
-    strategy = ANASODLocal(space, generator=torch.Generator().manual_seed(0))
+    strategy = ANASODLocalSearch(space, generator=torch.Generator().manual_seed(0))
     result = run(strategy, size, budget=15, progress=False)
     assert len({trial.network.spec for trial in result.trials}) == 15
 
@@ -122,6 +123,34 @@ def test_workers_need_no_build_function(tmp_path):
     strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
     result = run(strategy, size, budget=4, workers=2, progress=False)
     assert [trial.failed for trial in result.trials] == [False] * 4
+
+
+def test_an_optuna_objective_suggests_the_choices_itself():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = chain_space()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+
+    def objective(trial):
+        names = [f"{name}{stage}" for stage in range(2) for name in OPTIONS]
+        chosen = {name: trial.suggest_categorical(name, OPTIONS[name[:-1]]) for name in names}
+        return size(mobile(chosen))
+
+    study = optuna.create_study(sampler=StrategySampler(strategy, parameters=space.to_choices))
+    study.optimize(objective, n_trials=6)
+    assert study.best_value == strategy.best.value
+    assert space.from_choices(study.best_params) == strategy.best.network
+
+
+def test_a_ray_tune_searcher_names_networks_of_declared_spaces():
+    tune = pytest.importorskip("hotnas_torch.integrations.ray.tune")
+    space = hierarchy()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    searcher = tune.StrategySearcher(strategy, metric="loss", mode="min")
+    config = searcher.suggest("first")
+    net = space.from_string(config["architecture"])
+    searcher.on_trial_complete("first", {"loss": size(net)})
+    assert strategy.best.network == net
 
 
 def test_reports_show_declared_spaces(tmp_path):
