@@ -274,9 +274,8 @@ def _objective(
 ) -> tuple[objectives.Objective, spaces.SearchSpace]:
     training = ("epochs", "channels", "stages", "cells", "learning_rate", "value")
     given = [name for name in training if getattr(arguments, name) is not None]
-    elsewhere = [
-        name for name in ("table", "objective", "space") if getattr(arguments, name) is not None
-    ]
+    sources = ("table", "objective", "space")
+    elsewhere = [name for name in sources if getattr(arguments, name) is not None]
     if given and elsewhere:
         option = given[0].replace("_", "-")
         parser.error(f"--{option} is an option of training; leave it out with --{elsewhere[0]}")
@@ -327,10 +326,8 @@ def _own_objective(
         if arguments.column is None:
             parser.error("--table csv needs --column")
         goal: Literal["max", "min"] = arguments.goal or "max"
-        path = arguments.table[1]
-        table = checked(
-            parser, lambda: objectives.Table(path, arguments.column, space=space, goal=goal)
-        )
+        build = partial(objectives.Table, arguments.table[1], arguments.column)
+        table = checked(parser, partial(build, space=space, goal=goal))
         return table, table.space
     if arguments.column is not None:
         parser.error("--column needs --table")
