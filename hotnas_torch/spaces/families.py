@@ -1,11 +1,14 @@
 """Default operation trees: operations grouped into families, similar ones close together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from hotnas_torch.arch import OperationTree
+from torch import Tensor
 
-__all__ = ["SIMILAR_HEIGHT", "family_tree"]
+from hotnas_torch.arch import Operation, OperationTree
+from hotnas_torch.errors import ArchitectureError
+
+__all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree", "weighing_numbers"]
 
 SIMILAR_HEIGHT = 0.05
 """Half the cost of exchanging two similar operations: the HOTNAS poster prints Conv3-Conv1 0.1."""
@@ -47,6 +50,51 @@ def family_tree(families: Families) -> OperationTree:
     for name, members in families.items():
         add(name, members, _ROOT, _ROOT_HEIGHT)
     return OperationTree(parents, lengths)
+
+
+def flat_tree(labels: Iterable[str]) -> OperationTree:
+    """Build the tree in which all kinds of operations are 2 apart.
+
+    Numbers that labels carry (`arch.Operation`) add half a step each at most: they all have the
+    weight 1.
+
+    Args:
+        labels: Labels of operations, repeats allowed.
+
+    Example:
+        >>> flat_tree(("input", "conv", "pool", "output")).distance_matrix()[1].tolist()
+        [2.0, 0.0, 2.0, 2.0]
+        >>> numbered = flat_tree(("input", "conv[kernel=1]", "conv[kernel=4]", "output"))
+        >>> numbered.distance_matrix(["conv[kernel=1]", "conv[kernel=4]"])[0].tolist()
+        [0.0, 0.5]
+    """
+    labels = tuple(labels)
+    kinds = dict.fromkeys(found.kind if found else label for label, found in _read(labels))
+    return weighing_numbers(family_tree(kinds), labels)
+
+
+def weighing_numbers(tree: OperationTree, labels: Iterable[str]) -> OperationTree:
+    """Return a tree that gives the weight 1 to numbers of labels that it gives none.
+
+    Args:
+        tree: Costs of kinds; its weights stay.
+        labels: Labels of operations.
+    """
+    numbers: dict[str, float | Tensor] = {}
+    for _, operation in _read(labels):
+        numbers |= dict.fromkeys(operation.numbers if operation else (), 1.0)
+    if set(numbers) <= set(tree.weights):
+        return tree
+    return OperationTree(tree.parents, tree.lengths, numbers | tree.weights)
+
+
+def _read(labels: Iterable[str]) -> Iterator[tuple[str, Operation | None]]:
+    """Yield each label with its operation, None where its brackets mean something else."""
+    for label in labels:
+        try:
+            yield label, Operation.parse(label)
+        except ArchitectureError:
+            yield label, None
 
 
 def _height(members: "Families | None") -> float:

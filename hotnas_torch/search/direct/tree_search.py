@@ -280,10 +280,10 @@ def enumerated(space: SearchSpace) -> list[Network]:
     Raises:
         ValueError: There are more than 20,000.
     """
-    if space.size() > _MAX_ARCHITECTURES:
+    if (size := space.size_bound()) > _MAX_ARCHITECTURES:
         raise ValueError(
             f"space must have at most {_MAX_ARCHITECTURES} networks for a tree over all of them, "
-            f"{space!r} has {space.size()} (pass a Subset of them)"
+            f"{space!r} has {size} (pass a Subset of them)"
         )
     found: dict[str, Network] = {}
     for net in space:

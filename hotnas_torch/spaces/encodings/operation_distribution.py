@@ -282,7 +282,7 @@ class MemberEncoding(OperationEncoding):
 
     def __init__(self, space: SearchSpace) -> None:
         kind("space", space, SearchSpace)
-        size = space.size()
+        size = space.size_bound()
         if size > _MOST_MEMBERS:
             raise ValueError(
                 f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated; got "
