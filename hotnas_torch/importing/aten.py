@@ -60,11 +60,15 @@ ATEN: dict[str, Reader] = {
     **_rows(attention, "_scaled_dot_product_cudnn_attention"),
     **_rows(attention, "_scaled_dot_product_fused_attention_overrideable"),
     **_rows(multihead_attention, "_native_multi_head_attention"),
-    **_rows(recurrence, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    **_rows(
+        recurrence, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
+    ),
     **_rows(recurrence, "mkldnn_rnn_layer"),
     **_rows(plain("scan"), "cumsum cumprod cummax cummin logcumsumexp _cummax_helper"),
     **_rows(fourier, "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2"),
-    **_rows(fourier, "fft_fftn fft_ifftn fft_rfftn fft_irfftn _fft_r2c _fft_c2c _fft_c2r stft istft"),
+    **_rows(
+        fourier, "fft_fftn fft_ifftn fft_rfftn fft_irfftn _fft_r2c _fft_c2c _fft_c2r stft istft"
+    ),
     # --- norms
     **_rows(normalized_channels("batch_norm"), "batch_norm native_batch_norm cudnn_batch_norm"),
     **_rows(normalized_channels("batch_norm"), "_native_batch_norm_legit _batch_norm_no_update"),
@@ -135,7 +139,10 @@ ATEN: dict[str, Reader] = {
     **_rows(plain("elementwise"), "reciprocal sin cos tan asin acos atan sinh cosh asinh acosh"),
     **_rows(plain("elementwise"), "atanh erf erfc erfinv sign sgn floor ceil round trunc frac"),
     **_rows(plain("elementwise"), "logit sinc polar angle special_erf digamma lgamma xlogy"),
-    **_rows(plain("elementwise"), "nan_to_num special_log1p special_xlogy i0 heaviside cosine_similarity"),
+    **_rows(
+        plain("elementwise"),
+        "nan_to_num special_log1p special_xlogy i0 heaviside cosine_similarity",
+    ),
     # --- left out: other forms of the same elements
     **_rows(permuted, "permute transpose t numpy_T mT T swapaxes swapdims movedim"),
     **_rows(left_out, "view reshape _unsafe_view flatten unflatten squeeze unsqueeze expand"),
@@ -143,7 +150,9 @@ ATEN: dict[str, Reader] = {
     **_rows(left_out, "lift_fresh_copy lift to _to_copy type_as float double half bool int long"),
     **_rows(left_out, "copy _copy_from chunk split split_with_sizes unsafe_split unsafe_chunk"),
     **_rows(left_out, "unsafe_split_with_sizes tensor_split unbind select slice narrow as_strided"),
-    **_rows(left_out, "repeat repeat_interleave tile roll flip rot90 unfold im2col col2im atleast_1d"),
+    **_rows(
+        left_out, "repeat repeat_interleave tile roll flip rot90 unfold im2col col2im atleast_1d"
+    ),
     **_rows(left_out, "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d"),
     **_rows(left_out, "replication_pad1d replication_pad2d replication_pad3d _pad_circular"),
     **_rows(left_out, "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
@@ -151,16 +160,24 @@ ATEN: dict[str, Reader] = {
     **_rows(left_out, "complex conj _conj resolve_conj resolve_neg neg negative fill masked_fill"),
     **_rows(left_out, "dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
     **_rows(left_out, "broadcast_tensors broadcast_to view_copy permute_copy meshgrid ravel"),
-    **_rows(left_out, "prims::convert_element_type prims::view_of _reshape_alias cpu cuda atleast_2d"),
+    **_rows(
+        left_out, "prims::convert_element_type prims::view_of _reshape_alias cpu cuda atleast_2d"
+    ),
     **_rows(left_out, "unbind_copy expand_copy squeeze_copy unsqueeze_copy split_copy slice_copy"),
-    **_rows(left_out, "positive identity _cast_Float requires_grad set_data fold quantize_per_tensor"),
+    **_rows(
+        left_out, "positive identity _cast_Float requires_grad set_data fold quantize_per_tensor"
+    ),
     # --- left out: no features
     **_rows(carries_nothing, "eq ne lt le gt ge equal logical_and logical_or logical_not isnan"),
-    **_rows(carries_nothing, "logical_xor isinf isfinite isposinf isneginf isin any all bitwise_and"),
+    **_rows(
+        carries_nothing, "logical_xor isinf isfinite isposinf isneginf isin any all bitwise_and"
+    ),
     **_rows(carries_nothing, "bitwise_or bitwise_not bitwise_xor is_nonzero allclose isclose zero"),
     **_rows(carries_nothing, "zeros_like ones_like full_like empty_like rand_like randn_like"),
     **_rows(carries_nothing, "new_zeros new_ones new_full new_empty new_empty_strided bernoulli"),
-    **_rows(carries_nothing, "sym_size sym_numel sym_stride _local_scalar_dense item uniform normal"),
+    **_rows(
+        carries_nothing, "sym_size sym_numel sym_stride _local_scalar_dense item uniform normal"
+    ),
     **_rows(carries_nothing, "_assert_async _assert_tensor_metadata _assert_scalar randint_like"),
     **_rows(carries_nothing, "sym_constrain_range sym_constrain_range_for_size bitwise_left_shift"),
     **_rows(carries_nothing, "bitwise_right_shift __lshift__ __rshift__ signbit not_equal greater"),

@@ -255,7 +255,9 @@ def einsum(call: Call) -> Reading:
     if len(fresh) == 1 and "..." not in output:
         axis = output.index(fresh[0])
     width = math.prod(sizes[c] for c in fresh) if fresh else None
-    return Reading("linear", axis=axis if len(fresh) < 2 else None, width=width, multiply_adds=products)
+    return Reading(
+        "linear", axis=axis if len(fresh) < 2 else None, width=width, multiply_adds=products
+    )
 
 
 def values_of(item: Any) -> list[Value]:
@@ -394,7 +396,9 @@ def pooled(kind: str) -> Reader:
             kind,
             {
                 "kernel": geometric_mean(kernel),
-                "stride": geometric_mean(kernel if stride in (None, []) else _each(stride, spatial)),
+                "stride": geometric_mean(
+                    kernel if stride in (None, []) else _each(stride, spatial)
+                ),
             },
             axis=len(call.out) - spatial - 1,
         )
@@ -431,7 +435,9 @@ def reduced(pooling: str | None) -> Reader:
             return Reading("reduction", axis=None, width=width)
         if call.target in ("linalg_vector_norm", "norm"):
             dims = call.get(2, "dim", None)
-        over = range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
+        over = (
+            range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
+        )
         gone = {d % len(shape) for d in over}
         if axis is None or axis in gone:
             return Reading("reduction", axis=None, width=width if axis is None else 1)
