@@ -60,7 +60,18 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": BASE
     | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
-    | {"importing", "integrations", "matrices", "nago", "nn", "objectives", "ot", "plot", "search", "spaces"}
+    | {
+        "importing",
+        "integrations",
+        "matrices",
+        "nago",
+        "nn",
+        "objectives",
+        "ot",
+        "plot",
+        "search",
+        "spaces",
+    }
     | {"testing"},
 }
 # Third-party packages that only some parts may import.

@@ -1,5 +1,6 @@
 """A computation cut into cells along the tree of modules, and the network of these."""
 
+import itertools
 from collections.abc import Sequence
 
 from hotnas_torch.arch import Cell, Network
@@ -176,5 +177,5 @@ def _cut_loose(nodes: Sequence[Node], run: Run, most: int) -> list[Run]:
             continue
         count = -(-(last - first) // most)
         ends = [first + (last - first) * piece // count for piece in range(count + 1)]
-        found += list(zip(ends, ends[1:], strict=False))
+        found += list(itertools.pairwise(ends))
     return found

@@ -1,4 +1,4 @@
-"""Modules that no graph can be exported of: recorded call by call while they run on empty tensors."""
+"""Modules that cannot be exported: recorded call by call while they run on empty tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -155,13 +155,13 @@ class _Recording(TorchDispatchMode):
     def entering(self, name: str) -> Callable[..., None]:
         """Return a hook that notes that a module is called."""
 
-        def hook(module: nn.Module, args: Any) -> None:
+        def hook(module: nn.Module, _args: Any) -> None:
             self.scope.append(name)
             self.deepest = f"module {name!r} ({type(module).__name__})" if name else ""
 
         return hook
 
-    def leaving(self, module: nn.Module, args: Any, result: Any) -> None:
+    def leaving(self, _module: nn.Module, _args: Any, _result: Any) -> None:
         """Note that a module returns."""
         self.scope.pop()
 

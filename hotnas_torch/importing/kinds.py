@@ -1,4 +1,4 @@
-"""Kinds of operations that imported networks consist of, and the tree of what exchanging them costs."""
+"""Kinds of operations in imported networks, and the tree of what exchanging them costs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hotnas_torch.errors import ArchitectureError
 if TYPE_CHECKING:
     from hotnas_torch.importing.values import Call
 
-__all__ = ["FAMILIES", "OTHER", "Kind", "kind_names", "operation_tree"]
+__all__ = ["FAMILIES", "OTHER", "Kind", "kind_names", "operation_tree", "own_kinds"]
 
 OTHER = "other"
 """Kind of an operation that no table knows."""

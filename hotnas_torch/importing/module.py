@@ -21,7 +21,7 @@ from hotnas_torch.importing.eager import read_run
 from hotnas_torch.importing.exported import name_of_target, read_program
 from hotnas_torch.importing.kinds import Kind, kind_names, own_kinds
 
-__all__ = ["from_module", "trace"]
+__all__ = ["from_module", "kinds_by_target", "names_of_numbers", "trace"]
 
 Importable = nn.Module | ExportedProgram | Callable[..., Any]
 
@@ -85,7 +85,7 @@ def from_module(
         ((8,), (2,))
     """
     computation = trace(module, example_inputs, kinds=kinds)
-    return computation.network(granularity=granularity, numbers=_names(numbers))
+    return computation.network(granularity=granularity, numbers=names_of_numbers(numbers))
 
 
 def trace(
@@ -107,7 +107,7 @@ def trace(
         >>> found.parameters, found.multiply_adds
         (25, 40)
     """
-    table = _table(kinds)
+    table = kinds_by_target(kinds)
     if isinstance(module, ExportedProgram):
         if example_inputs is not None:
             raise TypeError(
@@ -177,7 +177,7 @@ class _Called(nn.Module):
 
 
 def _reached(function: Any) -> Iterator[tuple[str, nn.Module]]:
-    """Yield modules that a callable holds: its owner, what it closes over, arguments of a partial."""
+    """Yield modules that a callable holds: its owner, what it closes over, what is bound."""
     if isinstance(function, functools.partial):
         yield from _reached(function.func)
         held = {str(place): arg for place, arg in enumerate(function.args)} | function.keywords
@@ -276,7 +276,8 @@ def _same(named: Mapping[str, Any]) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named.items()}
 
 
-def _names(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
+def names_of_numbers(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return names of numbers as a tuple; a single text is refused."""
     if numbers is None:
         return None
     if isinstance(numbers, str):
@@ -284,7 +285,7 @@ def _names(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(numbers)
 
 
-def _table(kinds: Mapping[Any, str | Kind] | None) -> dict[str, str | Kind]:
+def kinds_by_target(kinds: Mapping[Any, str | Kind] | None) -> dict[str, str | Kind]:
     """Return kinds by the names that calls have in the table.
 
     Raises:

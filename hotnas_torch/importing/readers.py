@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hotnas_torch.importing.values import Call, Value, tracked_axis
+from hotnas_torch.importing.values import Call, Value, tracked_axis, values_in
 
 __all__ = ["Reader", "Reading"]
 
@@ -36,7 +36,7 @@ class Reading:
 Reader = Callable[[Call], Reading]
 
 
-# --- the same places and channels -------------------------------------------------------------------
+# --- the same places and channels -----------------------------------------------------------------
 
 
 def inherited(call: Call) -> tuple[int | None, int | None]:
@@ -102,12 +102,12 @@ def permuted(call: Call) -> Reading:
     return Reading(None, axis=axis, width=value.width)
 
 
-def carries_nothing(call: Call) -> Reading:
+def carries_nothing(_call: Call) -> Reading:
     """Keep nothing: the result has no features, as of comparisons and of `zeros_like`."""
     return Reading(None, constant=True)
 
 
-# --- products with weights ----------------------------------------------------------------------------
+# --- products with weights ------------------------------------------------------------------------
 
 
 def _each(value: Any, count: int) -> list[int]:
@@ -279,7 +279,7 @@ def embedding(call: Call) -> Reading:
 
 
 def indexed(call: Call) -> Reading:
-    """Read `tensor[index]`: a table where a weight is looked up, else a choice by data, or a slice."""
+    """Read `tensor[index]`: a table of weights, else a choice by data, or a slice."""
     table = call.get(0, "self")
     by_data = any(v.role == "data" for v in values_in_index(call))
     if table.role != "data":
@@ -298,7 +298,7 @@ def values_in_index(call: Call) -> list[Value]:
     return [v for v in found if isinstance(v, Value)]
 
 
-# --- attention and recurrence ---------------------------------------------------------------------------
+# --- attention and recurrence ---------------------------------------------------------------------
 
 
 def attention(call: Call) -> Reading:
@@ -348,12 +348,10 @@ def recurrence(call: Call) -> Reading:
 
 def values_of_all(call: Call) -> list[Value]:
     """Return all tensors among the arguments."""
-    from hotnas_torch.importing.values import values_in
-
     return list(values_in([call.args, call.kwargs]))
 
 
-# --- normalization, pooling, resampling -------------------------------------------------------------
+# --- normalization, pooling, resampling -----------------------------------------------------------
 
 
 def normalized_channels(kind: str) -> Reader:
@@ -424,7 +422,7 @@ def pooled_to_size(kind: str) -> Reader:
 
 
 def reduced(pooling: str | None) -> Reader:
-    """Return a reader of sums over dimensions: pooling where one place is left, else a reduction."""
+    """Return a reader of sums over dimensions: pooling where one place is left."""
 
     def read(call: Call) -> Reading:
         value: Value = call.data[0]
@@ -463,7 +461,7 @@ def resized(call: Call) -> Reading:
     return Reading("resize", {"factor": float(f"{factor:.6g}")}, axis=1)
 
 
-# --- merges and arithmetic -----------------------------------------------------------------------------
+# --- merges and arithmetic ------------------------------------------------------------------------
 
 
 def merged(kind: str, with_weight: str) -> Reader:
@@ -554,5 +552,5 @@ def parametric_rectifier(call: Call) -> Reading:
 
 def gated_unit(call: Call) -> Reading:
     """Read a gated linear unit, which halves the channels."""
-    axis, width = inherited(call)
+    _, width = inherited(call)
     return Reading("glu", axis=call.data[0].axis, width=max(1, (width or 2) // 2))

@@ -1,4 +1,4 @@
-"""Values that a recorded computation passes on: shapes, roles and where they came from, no numbers."""
+"""Values that a recorded computation passes on: shapes and origins, no numbers."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
