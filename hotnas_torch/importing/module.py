@@ -114,7 +114,7 @@ def trace(
                 "example_inputs must be left out for an ExportedProgram, which has its own; got"
                 f" {shown(example_inputs)}"
             )
-        return read_program(module, table, _same(module.state_dict))
+        return _said(read_program(module, table, _same(module.state_dict)))
     if isinstance(module, type) or not callable(module):
         hint = " (pass an object of the class)" if isinstance(module, type) else ""
         raise TypeError(
@@ -141,9 +141,13 @@ def trace(
             with place:
                 computation = _by_running(called, args, kwargs, table, same, refused)
         else:
-            return read_program(program, table, same)
+            computation = read_program(program, table, same)
+    return _said(computation)
+
+
+def _said(computation: Computation) -> Computation:
     for sentence in computation.lost:
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warnings.warn(sentence, UserWarning, stacklevel=4)
     return computation
 
 
