@@ -11,7 +11,7 @@ from hotnas_torch.errors import ArchitectureError
 if TYPE_CHECKING:
     from hotnas_torch.importing.values import Call
 
-__all__ = ["FAMILIES", "OTHER", "Kind", "kind_names", "operation_tree", "own_kinds"]
+__all__ = ["FAMILIES", "OTHER", "Kind", "kind_names", "operation_tree"]
 
 OTHER = "other"
 """Kind of an operation that no table knows."""
