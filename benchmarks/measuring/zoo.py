@@ -156,6 +156,7 @@ def transformer_model(name: str) -> tuple[nn.Module, Any]:
     main = built.main_input_name
     # A recurrence without its own kernel is a loop over tokens.
     length = 16 if name == "Mamba" else 512 if name in ("BigBird", "Longformer") else 128
+    length = min(length, getattr(config, "max_position_embeddings", None) or length)
     inputs: dict[str, Any] = {}
     if main == "pixel_values":
         size = getattr(config, "image_size", 224)

@@ -118,7 +118,7 @@ def _shared(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 def _cut(
     nodes: Sequence[Node], scopes: Sequence[tuple[str, ...]], run: Run, depth: int, most: int
 ) -> list[Run]:
-    """Cut a module that is too large, or consists of blocks alone, where its parts begin and end."""
+    """Cut a module that is too large, or consists of blocks alone, where its parts begin."""
     start, stop = run
     parts = _parts(scopes, run, depth)
     if stop - start <= most:

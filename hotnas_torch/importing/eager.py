@@ -72,8 +72,8 @@ def read_run(
         where = recording.deepest or "the module itself"
         raise TracingError(
             f"the module cannot be followed on tensors without numbers: {where} raised"
-            f" {type(error).__name__}: {error} (do example_inputs fit it? What depends on the values"
-            " of tensors cannot be imported: import the parts beside it)"
+            f" {type(error).__name__}: {error} (do example_inputs fit it? What depends on the"
+            " values of tensors cannot be imported: import the parts beside it)"
         ) from error
     finally:
         for handle in handles:

@@ -129,7 +129,7 @@ def _unknown_sizes(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def name_of_target(target: Any) -> str:
-    """Return the name of an operator in the table: without overload, `library::name` beside ATen."""
+    """Return the name of an operator in the table, beside ATen with its library's."""
     if isinstance(target, torch._ops.OpOverload):
         library, name = target.namespace, target.overloadpacket.__name__
         return name if library == "aten" else f"{library}::{name}"
