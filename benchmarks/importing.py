@@ -49,7 +49,7 @@ def run(settings: Settings) -> Report:
     """Import models and count."""
     models = published_models(published(settings.data))
     # In random order, so that what an interrupted run leaves is a fair sample.
-    random.Random(settings.seed).shuffle(models)
+    models = random.Random(settings.seed).sample(models, len(models))
     models = models[: settings.models or len(models)]
     by_name = {model.name: model for model in models}
     cache = Path(settings.cache)

@@ -202,8 +202,8 @@ def _inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if example_inputs is None:
         raise TypeError(
             "example_inputs must be given: a tensor, a tuple of arguments, or a dict of arguments"
-            " by name, of the shapes that the module takes (torch.empty(1, 3, 224, 224, device='meta')"
-            " will do)"
+            " by name, of the shapes that the module takes (torch.empty(1, 3, 224, 224,"
+            " device='meta') will do)"
         )
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
