@@ -8,7 +8,7 @@ from types import MappingProxyType
 from hotnas_torch.arguments import number, shown
 from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["Operation"]
+__all__ = ["Operation", "check_name"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LONGEST_WHOLE = 1e16
@@ -60,11 +60,7 @@ class Operation:
             )
         found = {}
         for name in sorted(numbers):
-            if not _NAME.fullmatch(name):
-                raise ArchitectureError(
-                    f"names of numbers must be letters, digits and underscores, and not begin with"
-                    f" a digit; got {name!r}"
-                )
+            check_name("names of numbers", name)
             value = number(f"{name} of {kind!r}", numbers[name])
             if not 0.0 < value < float("inf"):
                 raise ArchitectureError(
@@ -130,6 +126,17 @@ class Operation:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Operation.parse, (str(self),))
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise unless a number may have this name; the message begins with `what`."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must have names that are texts; got {shown(name)}")
+    if not _NAME.fullmatch(name):
+        raise ArchitectureError(
+            f"{what} must have names of letters, digits and underscores that do not begin with a"
+            f" digit; got {name!r}"
+        )
 
 
 def _shortest(value: float) -> str:

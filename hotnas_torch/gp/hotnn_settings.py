@@ -25,10 +25,10 @@ __all__ = [
 FRACTIONS = ("lam", "eps", "eta", "zeta")
 """Parameters of the distance in [0, 1]."""
 
-LEARNABLE = (*FRACTIONS, "tree", "unreachable")
+LEARNABLE = (*FRACTIONS, "tree", "weights", "unreachable")
 """Parameters of the distance that can be learned, by their names in `learn`."""
 
-_WITH_PRIORS = (*FRACTIONS, "tree")
+_WITH_PRIORS = (*FRACTIONS, "tree", "weights")
 
 # A learned fraction needs room on both sides: the sigmoid has no slope at its ends.
 _ROOM = 0.05
@@ -44,7 +44,7 @@ class MetricSettings(TypedDict, total=False):
         zeta: Start of the share of the state; None takes the space's default.
         unreachable: Start of the cost where no information flows; None derives it from eps and
             the tree at all times, and cannot be learned.
-        tree: Operation tree with the starts of its lengths; None takes the space's.
+        tree: Operation tree with the starts of its lengths and weights; None takes the space's.
         preset: `"paper"` fixes everything as printed; what is passed wins.
         pairs: Which pairs of nodes of a cell are compared, `"directed"` or `"ordered"`.
         linear_term: How nodes alone enter, `"separable"` or `"literal"`.
@@ -88,6 +88,7 @@ class _PriorSettings(MetricSettings, total=False):
         eta_prior: Prior on eta.
         zeta_prior: Prior on zeta.
         tree_prior: Prior on each length of the tree relative to its start.
+        weights_prior: Prior on each weight of a number relative to its start.
         lengthscale_prior: As for every GPyTorch kernel.
         lengthscale_constraint: As for every GPyTorch kernel.
     """
@@ -97,6 +98,7 @@ class _PriorSettings(MetricSettings, total=False):
     eta_prior: Prior | None
     zeta_prior: Prior | None
     tree_prior: Prior | None
+    weights_prior: Prior | None
     lengthscale_prior: Prior | None
     lengthscale_constraint: Interval | None
 

@@ -68,7 +68,7 @@ class SearchSpace(ABC):
         kind("tree", tree, OperationTree, optional=True)
         self.tree = default_tree if tree is None else tree
         for label in labels:
-            self.tree.index(label)  # raises for a label that cells carry and the tree lacks
+            self.tree.check(label)  # raises for a label that cells carry and the tree lacks
         self._columns = tuple(columns)
         self._cells: dict[Hashable, Cell] = {}
         self._networks: dict[Code, Network] = {}
@@ -369,9 +369,9 @@ class SearchSpace(ABC):
         """
         if not isinstance(eps, Tensor):
             number("eps", eps, least=0.0, most=1.0)
-        costs = self.tree.distance_matrix(dtype=torch.float64).detach()
+        largest = self.tree.largest_cost().item()
         longest = 1.0 if normalize else self.max_nodes - 1.0
-        return eps * costs.max().item() + (1 - eps) * longest
+        return eps * largest + (1 - eps) * longest
 
     # --- shared by the spaces ---------------------------------------------------------------------
 
