@@ -335,9 +335,7 @@ class OperationTree:
             ArchitectureError: A key is missing or unknown, or a value is not what it should be.
         """
         if isinstance(data, Mapping) and "matrix" in data:
-            check_keys(
-                data, "a cost matrix", required=("labels", "matrix"), optional=("weights",)
-            )
+            check_keys(data, "a cost matrix", required=("labels", "matrix"), optional=("weights",))
             rows = check_list(data["matrix"], list, "matrix")
             return cls.from_matrix(
                 check_list(data["labels"], str, "labels"),

@@ -108,7 +108,8 @@ class EditDistance(NetworkDistance):
             that are too large.
         ArchitectureError: A network that is compared as a sequence and is no chain.
 
-    Differentiability: in the lengths and weights of `tree`, at the best assignment (envelope theorem).
+    Differentiability: in the lengths and weights of `tree`, at the best assignment (envelope
+        theorem).
 
     Complexity: O(m! m^2) per pair of cells, in matrix products; bounds O(m^3).
 

@@ -205,9 +205,9 @@ class IFGW:
                 nested cells with parameters that require gradients.
             SolverError: A pair ended without a finite value.
 
-        Differentiability: in lam, eps, `unreachable`, and the lengths and weights of the tree, where these are
-            tensors that require gradients, once, by the envelope theorem at the couplings found
-            (see `hotnas_torch.distances._tables.envelope` for ties). The backward pass finds the
+        Differentiability: in lam, eps, `unreachable`, and the lengths and weights of the tree,
+            where these are tensors that require gradients, once, by the envelope theorem at the
+            couplings found (see `hotnas_torch.distances._tables.envelope` for ties). The backward pass finds the
             couplings again tile by tile, which costs about one and a half forward passes. Not for
             nested cells.
         """

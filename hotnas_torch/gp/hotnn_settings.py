@@ -169,7 +169,10 @@ def all_priors(
 
 
 def learned_parameters(
-    learn: Collection[str] | None, space: SearchSpace, unreachable: float | None
+    learn: Collection[str] | None,
+    space: SearchSpace,
+    unreachable: float | None,
+    tree: OperationTree,
 ) -> frozenset[str]:
     """Names of what is learned.
 
@@ -178,7 +181,8 @@ def learned_parameters(
     """
     if learn is None:
         scales = () if space.repeats_one_cell else ("eta", "zeta")
-        return frozenset(("lam", "eps", "tree", *scales))
+        numbers = ("weights",) if tree.weights else ()
+        return frozenset(("lam", "eps", "tree", *numbers, *scales))
     if isinstance(learn, str):
         raise TypeError(f"learn must be a collection of names; got a str (pass [{learn!r}])")
     if not isinstance(learn, Collection):
@@ -191,6 +195,11 @@ def learned_parameters(
         raise ValueError(
             "unreachable cannot be learned where it is derived from eps and the tree (pass"
             " unreachable=, the value to start from)"
+        )
+    if "weights" in learn and not tree.weights:
+        raise ValueError(
+            "weights cannot be learned where the tree gives none to any number (leave it out of"
+            " learn, or pass a tree with weights)"
         )
     return frozenset(learn)
 

@@ -67,8 +67,12 @@ class SearchSpace(ABC):
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
         self.tree = default_tree if tree is None else tree
+        rows = dict.fromkeys(self.tree.labels)
         for label in labels:
             self.tree.check(label)  # raises for a label that cells carry and the tree lacks
+            rows[label] = None
+        if len(rows) > len(self.tree.labels):
+            self.tree = self.tree.with_labels(rows)
         self._columns = tuple(columns)
         self._cells: dict[Hashable, Cell] = {}
         self._networks: dict[Code, Network] = {}
