@@ -207,9 +207,9 @@ class IFGW:
 
         Differentiability: in lam, eps, `unreachable`, and the lengths and weights of the tree,
             where these are tensors that require gradients, once, by the envelope theorem at the
-            couplings found (see `hotnas_torch.distances._tables.envelope` for ties). The backward pass finds the
-            couplings again tile by tile, which costs about one and a half forward passes. Not for
-            nested cells.
+            couplings found (see `hotnas_torch.distances._tables.envelope` for ties). The backward
+            pass finds the couplings again tile by tile, which costs about one and a half forward
+            passes. Not for nested cells.
         """
         rows = self._check_cells("cells_a", cells_a)
         cols = None if cells_b is None else self._check_cells("cells_b", cells_b)

@@ -303,12 +303,12 @@ class TreeWasserstein(NetworkDistance):
             read = [Operation.parse(label).numbers for label in labels]
             found = []
             for name, weight in self._numbers.items():
-                logs = torch.tensor(
-                    [math.log2(numbers.get(name, 1.0)) for numbers in read]
-                ).double()
-                has = torch.tensor([float(name in numbers) for numbers in read]).double()
-                beyond = (logs[:, None] - octaves).clamp(0.0, 1.0)
-                shares = times @ torch.cat([has[:, None], beyond], dim=1) / times.sum()
+                steps = torch.tensor(
+                    [[math.log2(of.get(name, 1.0)), float(name in of)] for of in read],
+                    dtype=torch.float64,
+                )
+                beyond = (steps[:, :1] - octaves).clamp(0.0, 1.0)
+                shares = times @ torch.cat([steps[:, 1:], beyond], dim=1) / times.sum()
                 found.append(0.25 * weight * shares * lengths)
             rows.append(torch.cat(found))
         return torch.stack(rows)

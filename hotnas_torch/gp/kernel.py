@@ -66,8 +66,9 @@ class HOTNNKernel(NetworkKernel):
     `HOTNNGP` sets them; without them the kernel is the plain exponential.
 
     The parameters of the distance are parameters of the kernel: `lam`, `eps`, `eta`, `zeta`,
-    `tree_lengths`, and `number_weights` where operations carry numbers, each learned or fixed. Distances are remembered by row and parameter values, so
-    that a change of the lengthscale computes none, and a change of eta or zeta none between cells.
+    `tree_lengths`, and `number_weights` where operations carry numbers, each learned or fixed.
+    Distances are remembered by row and parameter values, so that a change of the lengthscale
+    computes none, and a change of eta or zeta none between cells.
 
     The distances move smoothly with the parameters only while the couplings of the architectures
     stay as they are. A training that `train()` begins, as fits do, therefore holds the couplings
