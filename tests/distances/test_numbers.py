@@ -152,7 +152,10 @@ def test_a_chain_of_one_operation_costs_what_the_label_does() -> None:
     found = IFGW(tree=tree, lam=1.0, eps=1.0, **EXACT)(cells)
     close(found, tree.distance_matrix(labels, dtype=torch.float64) / 3.0)
     space = Listed([Network.chain([c], (1,), (1,)) for c in cells], tree)
-    close(EditDistance(space).cell_distances(cells, cells), tree.distance_matrix(labels, dtype=torch.float64))
+    close(
+        EditDistance(space).cell_distances(cells, cells),
+        tree.distance_matrix(labels, dtype=torch.float64),
+    )
 
 
 def test_both_backends_agree() -> None:
