@@ -3,6 +3,7 @@
 from typing import Any
 
 from hotnas_torch.arguments import choice
+from hotnas_torch.spaces.any_network import AnyNetwork
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
@@ -16,6 +17,7 @@ from hotnas_torch.spaces.transnas_macro import TransNASMacro
 __all__ = [
     "DARTS",
     "NAMES",
+    "AnyNetwork",
     "Genotype",
     "MobileNetV2",
     "NASBench101",
