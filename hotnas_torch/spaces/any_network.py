@@ -137,7 +137,7 @@ class AnyNetwork(SearchSpace):
             return None
         return int(wrong.nonzero()[0]), f"it has encoded {len(self._listed)} networks"
 
-    def _refuse(self, *_: Any) -> NoReturn:
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise ValueError(
             f"{self!r} holds every network there is, which cannot be drawn, listed, edited or read"
             " from strings (declare a space, or take the Subset of one)"
