@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         distances,
         gp,
         hierarchy,
+        importing,
         integrations,
         matrices,
         nago,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Solver,
         Terms,
     )
+    from hotnas_torch.importing import from_module, from_onnx
     from hotnas_torch.matrices import Gram, load_gram
 else:
     __getattr__, __dir__ = lazily(
@@ -47,6 +49,7 @@ else:
         _show_config=("show_config",),
         arch=("ArchitectureBatch", "Cell", "Network", "Operation", "OperationTree"),
         distances=("HOTNN", "IFGW", "CellMatching", "NetworkMatching", "Solver", "Terms"),
+        importing=("from_module", "from_onnx"),
         matrices=("Gram", "load_gram"),
     )
 
@@ -69,8 +72,11 @@ __all__ = [
     "comparison",
     "distances",
     "errors",
+    "from_module",
+    "from_onnx",
     "gp",
     "hierarchy",
+    "importing",
     "integrations",
     "load_gram",
     "matrices",

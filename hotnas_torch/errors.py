@@ -10,6 +10,7 @@ __all__ = [
     "SolverError",
     "StorageError",
     "TableError",
+    "TracingError",
 ]
 
 
@@ -27,6 +28,10 @@ class GramFileError(HotnasError, ValueError):
 
 class TableError(HotnasError, ValueError):
     """A benchmark table that cannot be read, or that lacks what was asked of it."""
+
+
+class TracingError(HotnasError, ValueError):
+    """A module whose computation cannot be recorded, or inputs that do not fit it."""
 
 
 class NonFiniteValueError(HotnasError, ArithmeticError, ValueError):

@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "ot._operators": BASE | {"ot._reference"},
     "ot": BASE | {"ot._operators"},
     "arch": {"errors", "arguments"},
+    "importing": {"errors", "arguments", "arch"},
     "spaces": {"errors", "arguments", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
     "matrices": BASE | {"ot", "arch", "spaces"},
@@ -59,7 +60,7 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": BASE
     | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
-    | {"integrations", "matrices", "nago", "nn", "objectives", "ot", "plot", "search", "spaces"}
+    | {"importing", "integrations", "matrices", "nago", "nn", "objectives", "ot", "plot", "search", "spaces"}
     | {"testing"},
 }
 # Third-party packages that only some parts may import.
@@ -74,6 +75,7 @@ CONFINED = {
     "zarr": {"matrices"},
     "sklearn": {"nn"},
     "PIL": {"nn"},
+    "onnx": {"importing"},
     "tqdm": {"comparison", "matrices", "distances", "nn", "search.running", "nago", "cli"},
 }
 # Unpickling runs whatever a file says; `random` is global state; both have no place here.

@@ -1,0 +1,105 @@
+"""Which published models can be imported, at what cost, and are their parameters counted right?"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from benchmarks.measuring.tables import published
+from benchmarks.measuring.zoo import (
+    imported,
+    published_models,
+    timm_model,
+    transformer_model,
+    transformer_models,
+)
+
+__all__ = ["ON_REQUEST", "QUICK", "Settings", "run"]
+
+ON_REQUEST = "needs timm and transformers, and builds some hundred models"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        models: Of timm's table, drawn at random; 0 takes all.
+        transformers: Of the models of transformers; 0 takes all.
+        data: Folder of published tables; None looks for it.
+        cache: Folder that keeps what was imported; a further run goes on from there.
+        seed: Of the draw.
+    """
+
+    models: int = 0
+    transformers: int = 0
+    data: str | None = None
+    cache: str = "runs/zoo"
+    seed: int = 0
+
+
+QUICK = Settings(models=10, transformers=3)
+
+
+def run(settings: Settings) -> Report:
+    """Import models and count."""
+    models = published_models(published(settings.data))
+    if settings.models:
+        models = random.Random(settings.seed).sample(models, settings.models)
+    by_name = {model.name: model for model in models}
+    cache = Path(settings.cache)
+    rows = list(imported(list(by_name), lambda name: timm_model(by_name[name]), cache / "timm"))
+    for row in rows:
+        row["published"] = by_name[row["name"]].parameters
+    names = transformer_models()
+    names = names[: settings.transformers or len(names)]
+    others = list(imported(names, transformer_model, cache / "transformers"))
+    for row in others:
+        row["published"] = row.get("built", 0) / 1e6
+    report = Report()
+    for title, listed in (("timm", rows), ("transformers", others)):
+        report.tables.append(_table(title, listed))
+        report.claims += _claims(title, listed)
+    return report
+
+
+def _table(name: str, rows: Iterable[dict[str, Any]]) -> Table:
+    return Table(
+        name,
+        f"Models of {name}: parameters in millions, multiply-adds in billions",
+        (
+            Column("name", "model"),
+            Column("seconds", "s", number(2)),
+            Column("parameters", "parameters", number(4)),
+            Column("published", "published", number(4)),
+            Column("multiply_adds", "multiply-adds", number(4)),
+            Column("operations", "operations", number(4)),
+            Column("cells", "cells", number()),
+            Column("distinct", "distinct", number()),
+            Column("note", "note"),
+        ),
+        [
+            {
+                **{key: value for key, value in row.items() if key != "network"},
+                "parameters": row["parameters"] / 1e6 if "parameters" in row else None,
+                "multiply_adds": row["multiply_adds"] / 1e9 if "multiply_adds" in row else None,
+                "note": row.get("error") or "; ".join(row["lost"] + row["warnings"]),
+            }
+            for row in rows
+        ],
+    )
+
+
+def _claims(name: str, rows: list[dict[str, Any]]) -> list[Claim]:
+    done = [row for row in rows if "network" in row]
+    right = [abs(r["parameters"] / 1e6 / r["published"] - 1) < 5e-3 for r in done]
+    return [
+        Claim(f"{name}: share imported", ">=", 0.98, len(done) / len(rows)),
+        Claim(f"{name}: median seconds", "<=", 3.0, float(np.median([r["seconds"] for r in done]))),
+        Claim(f"{name}: GiB at the peak", "<=", 2.0, max(r["peak"] for r in done) / 2**30),
+        Claim(f"{name}: share with parameters within 0.5 %", ">=", 0.95, float(np.mean(right))),
+    ]

@@ -1,0 +1,207 @@
+"""Models of other libraries, built without weights on the meta device, and imported."""
+
+import csv
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measuring.machine import peak_memory
+from benchmarks.measuring.report import Unavailable
+from hotnas_torch.arch import Network
+from hotnas_torch.importing import trace
+
+__all__ = ["Published", "imported", "networks", "published_models", "transformer_models"]
+
+TRANSFORMERS = (
+    *("Albert", "Bart", "Bert", "BigBird", "Blip2", "Bloom", "Canine", "CLIPText", "CLIPVision"),
+    *("Convbert", "ConvNext", "ConvNextV2", "Deberta", "DebertaV2", "Deit", "Dinov2", "DistilBert"),
+    *("Electra", "Ernie", "Falcon", "FNet", "Funnel", "Gemma", "GPT2", "GPTBigCode", "GPTNeo"),
+    *("GPTNeoX", "GPTJ", "Hubert", "LayoutLM", "Llama", "Longformer", "MBart", "Mistral", "MobileBert"),
+    *("MobileViT", "MPNet", "Mamba", "OPT", "Pegasus", "Phi", "Qwen2", "ResNet", "Roberta", "RoFormer"),
+    *("Segformer", "SqueezeBert", "Swin", "T5", "ViT", "Wav2Vec2", "Whisper", "XGLM", "XLNet"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model of the published table.
+
+    Attributes:
+        name: Without the tag that says how it was trained.
+        size: Side of its images.
+        parameters: In millions.
+    """
+
+    name: str
+    size: int
+    parameters: float
+
+
+def published_models(folder: Path) -> list[Published]:
+    """Return the distinct models of the published table, the first row of each name.
+
+    Raises:
+        Unavailable: The table is not there.
+    """
+    path = folder / "timm" / "results_imagenet_half.csv"
+    if not path.is_file():
+        raise Unavailable(f"{path} is no file")
+    found: dict[str, Published] = {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            name = row["model"].partition(".")[0]
+            size = int(row["img_size"])
+            found.setdefault(name, Published(name, size, float(row["params_M"])))
+    return list(found.values())
+
+
+def timm() -> Any:
+    """Return the library timm, also where torchvision's compiled operators do not load.
+
+    Raises:
+        Unavailable: It is not installed.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError):
+        _declare_torchvision()
+    try:
+        import timm as found
+    except ImportError as error:
+        raise Unavailable(
+            f"timm is needed: pip install --no-deps timm torchvision huggingface_hub ({error})"
+        ) from error
+    return found
+
+
+def _declare_torchvision() -> None:
+    # Schemas are all that building a model needs.
+    if "torchvision" in _LIBRARIES:
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    names = ["roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d"]
+    for name in ["qnms", *names, *(f"_{name}_backward" for name in names)]:
+        library.define(f"{name}(Tensor x) -> Tensor")
+    _LIBRARIES["torchvision"] = library
+
+
+_LIBRARIES: dict[str, Any] = {}
+
+
+def timm_model(model: Published) -> tuple[nn.Module, Any]:
+    """Build a model of timm on the meta device, with an example of its images."""
+    library = timm()
+    with torch.device("meta"):
+        built = library.create_model(model.name, pretrained=False)
+    channels, height, width = built.default_cfg["input_size"]
+    if not built.default_cfg.get("fixed_input_size", False):
+        height = width = model.size
+    return built, torch.empty(1, channels, height, width, device="meta")
+
+
+def transformer_models() -> list[str]:
+    """Return names of models of transformers, whose default configurations are built."""
+    return list(TRANSFORMERS)
+
+
+def transformer_model(name: str) -> tuple[nn.Module, Any]:
+    """Build a model of transformers from its default configuration, with example inputs."""
+    import transformers
+
+    config_name = {"Convbert": "ConvBert", "Deit": "DeiT"}.get(name, name)
+    config = getattr(transformers, f"{config_name}Config")()
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    with torch.device("meta"):
+        built = getattr(transformers, f"{config_name}Model")(config)
+    main = built.main_input_name
+    length = 4096 if name == "BigBird" else 512 if name in ("Longformer", "Canine") else 128
+    inputs: dict[str, Any] = {}
+    if main == "pixel_values":
+        size = getattr(config, "image_size", 224)
+        side = size if isinstance(size, int) else size[0]
+        inputs[main] = torch.empty(1, getattr(config, "num_channels", 3), side, side, device="meta")
+    elif main == "input_features":
+        length = 2 * config.max_source_positions
+        inputs[main] = torch.empty(1, config.num_mel_bins, length, device="meta")
+    elif main == "input_values":
+        inputs[main] = torch.empty(1, 16000, device="meta")
+    else:
+        inputs[main] = torch.zeros(1, length, dtype=torch.int64, device="meta")
+    if getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = torch.zeros(1, 32, dtype=torch.int64, device="meta")
+    return built, inputs
+
+
+def imported(
+    names: Sequence[str], build: Callable[[str], tuple[nn.Module, Any]], cache: Path
+) -> Iterator[dict[str, Any]]:
+    """Import models one after the other, each once: what is in the cache is read from there.
+
+    Args:
+        names: Of the models.
+        build: Makes a module and example inputs of a name.
+        cache: Folder with a JSON file per model.
+
+    Yields:
+        A row per model: `name`; `seconds` of the import; `parameters`, `built` (parameters of the
+        module), `multiply_adds`, `operations`, `cells`, `distinct`, `lost`, `warnings`, `network`;
+        or `error`.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = cache / f"{name}.json"
+        if path.is_file():
+            yield json.loads(path.read_text(encoding="utf-8"))
+            continue
+        row = _measured(name, build)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(row), encoding="utf-8")
+        part.replace(path)
+        yield row
+
+
+def _measured(name: str, build: Callable[[str], tuple[nn.Module, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name}
+    try:
+        model, inputs = build(name)
+    except Exception as error:  # a model that its own library cannot build
+        return row | {"error": f"not built: {type(error).__name__}: {error}"[:300]}
+    begun = time.perf_counter()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            computation = trace(model, inputs)
+            network = computation.network()
+    except Exception as error:  # counted, and named in the report
+        return row | {"error": f"{type(error).__name__}: {error}"[:300]}
+    return row | {
+        "seconds": time.perf_counter() - begun,
+        "peak": peak_memory(),
+        "parameters": computation.parameters,
+        "built": sum(parameter.numel() for parameter in model.parameters()),
+        "module": type(model).__module__,
+        "multiply_adds": computation.multiply_adds,
+        "operations": len(computation.nodes),
+        "cells": network.num_cells,
+        "distinct": len(set(network.cells)),
+        "lost": list(computation.lost),
+        "warnings": [str(w.message)[:300] for w in caught if "no known kind" in str(w.message)],
+        "network": network.to_json(),
+    }
+
+
+def networks(folder: Path, cache: Path) -> Iterator[tuple[Published, Network, dict[str, Any]]]:
+    """Yield every model of the published table that can be imported, its network and its row."""
+    for model in published_models(folder):
+        (row,) = imported([model.name], lambda _, model=model: timm_model(model), cache)
+        if "network" in row:
+            yield model, Network.from_json(row["network"]), row

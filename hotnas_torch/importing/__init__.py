@@ -1,0 +1,18 @@
+"""Networks from elsewhere: PyTorch modules, exported programs, ONNX files."""
+
+from hotnas_torch.importing.computation import Computation, Node
+from hotnas_torch.importing.kinds import FAMILIES, Kind, kind_names, operation_tree
+from hotnas_torch.importing.module import from_module, trace
+from hotnas_torch.importing.values import Call
+
+__all__ = [
+    "FAMILIES",
+    "Call",
+    "Computation",
+    "Kind",
+    "Node",
+    "from_module",
+    "kind_names",
+    "operation_tree",
+    "trace",
+]
