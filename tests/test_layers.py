@@ -56,11 +56,23 @@ LAYERS: dict[str, set[str]] = {
     | {"search.running"},
     "cli": BASE
     | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
+    | {"importing"}
     | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
     "__main__": {"cli"},
     "__init__": BASE
     | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
-    | {"importing", "integrations", "matrices", "nago", "nn", "objectives", "ot", "plot", "search", "spaces"}
+    | {
+        "importing",
+        "integrations",
+        "matrices",
+        "nago",
+        "nn",
+        "objectives",
+        "ot",
+        "plot",
+        "search",
+        "spaces",
+    }
     | {"testing"},
 }
 # Third-party packages that only some parts may import.

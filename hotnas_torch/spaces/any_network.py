@@ -121,6 +121,11 @@ class AnyNetwork(SearchSpace):
         """Return the networks of rows; arguments and errors as for every space."""
         return [self._listed[place] for place in self._check_rows(X).flatten().tolist()]
 
+    def to_string(self, net: Network) -> str:
+        """Return the name that the network carries in `spec`, else its key."""
+        self._check_network(net)
+        return net.spec or net.key
+
     def __repr__(self) -> str:
         return f"AnyNetwork({self.tree!r})"
 
@@ -145,7 +150,7 @@ class AnyNetwork(SearchSpace):
 
     _refused: Any = _refuse
     size = _codes = _parse = _format = _network = _make_cell = _draw = _mutate = _edits = _refused
-    neighbors = sample = sample_one = mutate = from_string = to_string = __iter__ = _refused
+    neighbors = sample = sample_one = mutate = from_string = __iter__ = _refused
 
 
 def _labels(cell: Any) -> set[str]:
