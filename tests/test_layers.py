@@ -59,6 +59,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": BASE
     | {
         "references",
+        "importing",
         "_show_config",
         "ot",
         "arch",

@@ -9,6 +9,7 @@ import torch
 from hotnas_torch.cli.commands import Parser, add_command
 from hotnas_torch.cli.distance import add_distance_arguments, distance_of, space_of
 from hotnas_torch.cli.messages import BadInput, check_output
+from hotnas_torch.cli.modules import MODEL, network_named
 from hotnas_torch.distances import HOTNN, CellMatching, NetworkMatching
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.plot import plot_network_matching, save_figure, short_name
@@ -22,6 +23,10 @@ examples:
   hotnas compare --space nasbench201 --out compare.png \\
     '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|' \\
     '|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|'
+  hotnas compare models.py:small models.py:large
+
+The last example compares two models of one's own: in models.py, `small` and `large` are pairs of a
+torch module and example inputs, or functions that return such pairs.
 """
 
 
@@ -35,8 +40,12 @@ def add_compare(commands: Any) -> None:
         description="The distance of two networks, what it is made of, and a picture of both.",
         examples=_COMPARE_EXAMPLES,
     )
-    compare.add_argument("a", metavar="A", help="architecture string of the first network")
-    compare.add_argument("b", metavar="B", help="architecture string of the second network")
+    compare.add_argument(
+        "a",
+        metavar="A",
+        help=f"architecture string of the first network, or without --space {MODEL}",
+    )
+    compare.add_argument("b", metavar="B", help="the second network, likewise")
     compare.add_argument("--out", type=Path, metavar="FILE", help="picture (png, pdf or svg)")
     compare.add_argument("--overwrite", action="store_true", help="replace an existing picture")
     add_distance_arguments(compare)
@@ -48,7 +57,8 @@ def _compare(_: Parser, arguments: argparse.Namespace) -> None:
     networks = []
     for name, text in (("A", arguments.a), ("B", arguments.b)):
         try:
-            networks.append(space.from_string(text))
+            named = arguments.space is not None
+            networks.append(space.from_string(text) if named else network_named(name, text))
         except ArchitectureError as error:
             raise BadInput(f"{name}: {error}") from error
     if arguments.out is not None:

@@ -9,6 +9,7 @@ import torch
 from hotnas_torch import distances, spaces
 from hotnas_torch.cli.commands import SPACE, importable_here, space_named
 from hotnas_torch.cli.messages import BadInput
+from hotnas_torch.cli.modules import imported_space
 from hotnas_torch.distances import HOTNN, NetworkDistance
 
 __all__ = ["add_distance_arguments", "distance_of", "space_of"]
@@ -35,7 +36,9 @@ _HOTNN_ARGUMENTS = (
 
 def add_distance_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a space and a distance."""
-    parser.add_argument("--space", required=True, metavar="NAME", help=SPACE)
+    parser.add_argument(
+        "--space", metavar="NAME", help=f"{SPACE}; left out for models of one's own"
+    )
     distance = parser.add_argument_group("distance")
     distance.add_argument(
         "--distance",
@@ -77,7 +80,9 @@ def add_distance_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def space_of(arguments: argparse.Namespace) -> spaces.SearchSpace:
-    """Return the search space that the options name."""
+    """Return the search space that the options name; without, all imported networks."""
+    if arguments.space is None:
+        return imported_space()
     return space_named(arguments.space)
 
 

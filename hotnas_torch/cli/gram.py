@@ -13,6 +13,7 @@ from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
 from hotnas_torch.cli.commands import Parser, add_command, add_existing, add_quiet
 from hotnas_torch.cli.distance import add_distance_arguments, distance_of, space_of
 from hotnas_torch.cli.messages import BadInput, check_output, seed
+from hotnas_torch.cli.modules import networks_of_file
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.plot import plot_heat_map, plot_tree, save_figure
 
@@ -28,12 +29,15 @@ examples:
   hotnas gram --space nasbench201 --sample 500 --distance tree_wasserstein --out tw.npz
   hotnas gram --space nasbench201 --sample 500 --distance edit --setting edge_cost=2 --out e.npz
   hotnas gram --space darts --sample 500 --distance mine:Distance --out mine.npz
+  hotnas gram --modules models.py --out models.npz
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
 An interrupted run leaves gram.npz.partial, which --resume goes on from. With --store the distances
 go to a folder tile by tile and never lie in memory as a whole; there are no pictures then.
 
-The last example computes the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance.
+The last but one computes the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance;
+the last one compares the models that the dict `models` of models.py lists by name, each a pair of a
+torch module and example inputs, or a function that returns such a pair.
 """
 
 
@@ -55,6 +59,12 @@ def add_gram(commands: Any) -> None:
         metavar="FILE",
         help="read one architecture string per line; empty lines and lines with # are skipped",
     )
+    source.add_argument(
+        "--modules",
+        type=Path,
+        metavar="FILE.py",
+        help="import the models of one's own that `models` in this file lists, in place of --space",
+    )
     gram.add_argument("--seed", type=seed, default=0, help="seed of --sample (default 0)")
     result = gram.add_mutually_exclusive_group(required=True)
     result.add_argument("--out", type=Path, metavar="FILE", help="file to write")
@@ -72,6 +82,8 @@ def add_gram(commands: Any) -> None:
 
 
 def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
+    if (arguments.modules is None) == (arguments.space is None):
+        raise BadInput("--space or --modules must be given, and one of them only")
     space = space_of(arguments)
     distance = distance_of(arguments, space)
     pictures = {} if arguments.out is None else _outputs(arguments)
@@ -143,6 +155,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _networks(arguments: argparse.Namespace, space: spaces.SearchSpace) -> list[Network]:
+    if arguments.modules is not None:
+        return networks_of_file(arguments.modules)
     if arguments.file is not None:
         return _read_networks(arguments.file, space)
     if arguments.sample < 2:

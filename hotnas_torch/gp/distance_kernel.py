@@ -1,5 +1,6 @@
 """Gaussian processes on distances that are computed once: exponential kernels of their parts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from torch import Tensor
 
+from hotnas_torch.arch import Network
 from hotnas_torch.arguments import takes
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import PairMemory, typical_distance
+from hotnas_torch.gp.network_lists import as_rows
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.scales import LogInterval, middle, scaled
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
@@ -142,7 +145,8 @@ class DistanceGP(KernelGP):
     of 1/e, or as near as their ranges allow.
 
     Args:
-        train_X: Rows of `distance.space.encode`, shape (..., n, d), float64 recommended.
+        train_X: Networks; or rows of `distance.space.encode`, shape (..., n, d), float64
+            recommended.
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
@@ -173,7 +177,7 @@ class DistanceGP(KernelGP):
     @takes()
     def __init__(
         self,
-        train_X: Tensor,
+        train_X: Tensor | Sequence[Network],
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
         *,
@@ -185,6 +189,7 @@ class DistanceGP(KernelGP):
         input_transform: InputTransform | None = None,
     ) -> None:
         _check_distance(distance)
+        train_X = as_rows("train_X", train_X, distance.space)
 
         def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
             kernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape).to(rows)
@@ -218,6 +223,11 @@ class DistanceGP(KernelGP):
 def _check_distance(distance: object) -> None:
     if not isinstance(distance, NetworkDistance):
         raise TypeError(f"distance must be a NetworkDistance; got {type(distance).__name__}")
+    if distance.space is None:
+        raise ValueError(
+            "distance must have a space, whose rows the networks are (pass space=, which is"
+            " spaces.AnyNetwork(tree) for networks of no space)"
+        )
 
 
 def _starts(distance: NetworkDistance, parts: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from gpytorch.priors import Prior
 
 from hotnas_torch.arch import OperationTree
 from hotnas_torch.arguments import kind
+from hotnas_torch.distances import HOTNN
 from hotnas_torch.gp.distribution import Coarse
-from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
     "FRACTIONS",
@@ -170,19 +170,21 @@ def all_priors(
 
 def learned_parameters(
     learn: Collection[str] | None,
-    space: SearchSpace,
+    metric: HOTNN,
     unreachable: float | None,
-    tree: OperationTree,
 ) -> frozenset[str]:
-    """Names of what is learned.
+    """Names of what is learned of a metric with a space.
 
     Raises:
         TypeError, ValueError: `learn` is none of what can be.
     """
+    weighs, has_state = bool(metric.ifgw.tree.weights), metric.state_scale is not None
     if learn is None:
-        scales = () if space.repeats_one_cell else ("eta", "zeta")
-        numbers = ("weights",) if tree.weights else ()
-        return frozenset(("lam", "eps", "tree", *numbers, *scales))
+        names = ["lam", "eps", "tree"]
+        names += ["weights"] if weighs else []
+        if not metric.space.repeats_one_cell:
+            names += ["eta", "zeta"] if has_state else ["eta"]
+        return frozenset(names)
     if isinstance(learn, str):
         raise TypeError(f"learn must be a collection of names; got a str (pass [{learn!r}])")
     if not isinstance(learn, Collection):
@@ -196,7 +198,12 @@ def learned_parameters(
             "unreachable cannot be learned where it is derived from eps and the tree (pass"
             " unreachable=, the value to start from)"
         )
-    if "weights" in learn and not tree.weights:
+    if "zeta" in learn and not has_state:
+        raise ValueError(
+            "zeta cannot be learned without a scale of the state of cells (pass state_scale=, or"
+            " leave it out of learn)"
+        )
+    if "weights" in learn and not weighs:
         raise ValueError(
             "weights cannot be learned where the tree gives none to any number (leave it out of"
             " learn, or pass a tree with weights)"

@@ -24,9 +24,9 @@ from hotnas_torch.gp.hotnn_settings import (
 )
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import typical_distance
+from hotnas_torch.gp.network_lists import space_or_any
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.spaces import SearchSpace
-from hotnas_torch.spaces.base import check_space
 
 __all__ = ["HOTNNKernel"]
 
@@ -77,7 +77,8 @@ class HOTNNKernel(NetworkKernel):
     or before `train()` is called are exact.
 
     Args:
-        space: Search space of the rows.
+        space: Search space of the rows; None takes `spaces.AnyNetwork` of `tree`, for networks that
+            no space describes: `kernel.space.encode` makes the rows.
         learn: Which of `"lam"`, `"eps"`, `"eta"`, `"zeta"`, `"tree"`, `"weights"` and
             `"unreachable"` to learn; the others are fixed. None learns lam, eps, the tree and the
             weights of numbers, and eta and zeta unless the networks of the space repeat one cell on
@@ -120,7 +121,7 @@ class HOTNNKernel(NetworkKernel):
     @takes(*KernelSettings.__annotations__)
     def __init__(
         self,
-        space: SearchSpace,
+        space: SearchSpace | None = None,
         *,
         learn: Collection[str] | None = None,
         priors: Mapping[str, Prior | None] | None = None,
@@ -128,8 +129,8 @@ class HOTNNKernel(NetworkKernel):
         cutoff: float = DEFAULT_CUTOFF,
         **settings: Unpack[KernelSettings],
     ) -> None:
-        check_space(space)
         chosen: dict[str, Any] = dict(settings)
+        space = space_or_any(space, chosen)
         every_prior = all_priors(priors, chosen)
         of_metric = {
             name: chosen.pop(name) for name in MetricSettings.__annotations__ if name in chosen
@@ -141,7 +142,7 @@ class HOTNNKernel(NetworkKernel):
         self._tree = start.ifgw.tree
         self._fixed = {k: v for k, v in of_metric.items() if k not in LEARNABLE}
         unreachable = of_metric.get("unreachable")
-        self.learned = learned_parameters(learn, space, unreachable, self._tree)
+        self.learned = learned_parameters(learn, start, unreachable)
         for name in FRACTIONS:
             value = float(getattr(start if name in ("eta", "zeta") else start.ifgw, name))
             if name in self.learned:

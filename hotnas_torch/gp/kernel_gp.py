@@ -1,6 +1,6 @@
 """The model behind all Gaussian processes here: observations are checked, a kernel is passed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,8 @@ from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from torch import Tensor
 
+from hotnas_torch.arch import Network
+from hotnas_torch.gp.network_lists import as_rows
 from hotnas_torch.gp.observations import (
     check_input_transform,
     check_modules,
@@ -111,6 +113,7 @@ class KernelGP(SingleTaskGP):
             outcome_transform=outcome_transform,
             input_transform=input_transform,
         )
+        self._space = space
         self._tell_outputs_apart()
 
     def _tell_outputs_apart(self) -> None:
@@ -130,15 +133,19 @@ class KernelGP(SingleTaskGP):
 
     def posterior(  # type: ignore[override]
         self,
-        X: Tensor,
+        X: Tensor | Sequence[Network],
         output_indices: list[int] | None = None,
         observation_noise: bool | Tensor = False,
         posterior_transform: PosteriorTransform | None = None,
     ) -> GPyTorchPosterior | TransformedPosterior:
-        """As for every BoTorch model; rows may be of another type than those of the training."""
-        return super().posterior(
-            X.to(self.train_targets.dtype), output_indices, observation_noise, posterior_transform
-        )
+        """As for every BoTorch model; rows may be of another type than those of the training.
+
+        In place of rows alone, a list of networks may be passed where the model has a space.
+        """
+        if not isinstance(X, Tensor) and self._space is not None:
+            X = as_rows("X", X, self._space)
+        rows = cast(Tensor, X).to(self.train_targets.dtype)
+        return super().posterior(rows, output_indices, observation_noise, posterior_transform)
 
     def subset_output(self, idcs: list[int]) -> "KernelGP":
         """Return the model of some outputs, as for every BoTorch model."""

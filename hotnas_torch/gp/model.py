@@ -1,7 +1,7 @@
 """HOTNNGP: a BoTorch model of a quantity that depends on an architecture."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, Unpack
 
@@ -16,12 +16,14 @@ from gpytorch.mlls import MarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, Prior
 from torch import Tensor
 
+from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.hotnn_settings import FRACTIONS, KernelSettings, ModelSettings, all_priors
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.kernel_gp import KernelGP
+from hotnas_torch.gp.network_lists import as_rows, space_or_any
 from hotnas_torch.gp.observations import check_modules
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.psd import Spectrum
@@ -29,7 +31,6 @@ from hotnas_torch.gp.rounds import fit_in_rounds
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
-from hotnas_torch.spaces.base import check_space
 
 __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
 
@@ -135,12 +136,14 @@ class HOTNNGP(KernelGP):
     again and keeps the move if the marginal likelihood has grown.
 
     Args:
-        train_X: Rows, shape (..., n, d) with d = space.dim plus the number of numeric columns,
-            float64 recommended; integers and the narrower of two types are converted.
+        train_X: Networks; or rows, shape (..., n, d) with d = space.dim plus the number of numeric
+            columns, float64 recommended; integers and the narrower of two types are converted.
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
-        space: Search space of the rows.
+        space: Search space of the rows. None takes `spaces.AnyNetwork` of `tree=`, for networks
+            that no space describes: pass these as `train_X`, or rows of such a space beside numeric
+            columns.
         likelihood: Of the observations; None takes Gaussian noise.
         covar_module: Covariance in place of the default one.
         mean_module: Prior mean; None takes a constant that is learned.
@@ -173,11 +176,11 @@ class HOTNNGP(KernelGP):
     @takes(*ModelSettings.__annotations__)
     def __init__(
         self,
-        train_X: Tensor,
+        train_X: Tensor | Sequence[Network],
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
         *,
-        space: SearchSpace,
+        space: SearchSpace | None = None,
         likelihood: Likelihood | None = None,
         covar_module: Kernel | None = None,
         mean_module: Mean | None = None,
@@ -186,8 +189,9 @@ class HOTNNGP(KernelGP):
         **settings: Unpack[ModelSettings],
     ) -> None:
         check_modules(covar_module=covar_module)
-        check_space(space)
         of_kernel: dict[str, Any] = dict(settings)
+        space = space_or_any(space, of_kernel)
+        train_X = as_rows("train_X", train_X, space)
         combine = of_kernel.pop("combine", "product")
         if combine not in ("product", "additive"):
             raise ValueError(f"combine must be 'product' or 'additive'; got {combine!r}")

@@ -11,7 +11,7 @@ from hotnas_torch.errors import ArchitectureError
 if TYPE_CHECKING:
     from hotnas_torch.importing.values import Call
 
-__all__ = ["FAMILIES", "OTHER", "Kind", "kind_names", "operation_tree"]
+__all__ = ["FAMILIES", "NUMBER_WEIGHTS", "OTHER", "Kind", "kind_names", "operation_tree"]
 
 OTHER = "other"
 """Kind of an operation that no table knows."""
@@ -84,6 +84,21 @@ FAMILIES: dict[str, tuple[str | None, float, dict[str, float]]] = {
 }
 
 
+NUMBER_WEIGHTS: dict[str, float] = {
+    "kernel": 0.4,
+    "stride": 0.2,
+    "dilation": 0.2,
+    "groups": 0.2,
+    "heads": 0.1,
+    "layers": 0.2,
+    "entries": 0.1,
+    "factor": 0.1,
+    "width": 0.2,
+    "positions": 0.1,
+}
+"""What numbers weigh in the tree: the most that one adds to the cost of exchanging operations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of operation of one's own.
@@ -151,21 +166,30 @@ def own_kinds(kinds: Mapping[Any, "str | Kind"] | None) -> Iterator[Kind]:
         yield kind
 
 
-def operation_tree(kinds: Mapping[Any, "str | Kind"] | None = None) -> OperationTree:
+def operation_tree(
+    kinds: Mapping[Any, "str | Kind"] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> OperationTree:
     """Return the tree of all kinds: what exchanging operations of imported networks costs.
 
     Args:
         kinds: Kinds of one's own, as passed to `from_module`; each becomes a leaf of its family.
+        weights: Weights of numbers, which add to `NUMBER_WEIGHTS` and win over them.
 
     Raises:
-        ArchitectureError: A kind has the name of another one.
+        TypeError: `weights` is no mapping.
+        ArchitectureError: A kind has the name of another one, or a weight is none.
 
     Example:
         >>> tree = operation_tree()
         >>> costs = tree.distance_matrix(["conv", "depthwise_conv", "relu"])
         >>> bool(costs[0, 1] < costs[0, 2])
         True
+        >>> tree.distance_matrix(["conv[kernel=1]", "conv[kernel=4]"])[0, 1].item()
+        0.20000000298023224
     """
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TypeError(f"weights must be a mapping of number to weight; got {shown(weights)}")
     parents: dict[str, str | None] = {"operation": None}
     lengths: dict[str, float] = {}
     for family, (above, length, _) in FAMILIES.items():
@@ -175,4 +199,4 @@ def operation_tree(kinds: Mapping[Any, "str | Kind"] | None = None) -> Operation
             parents[name], lengths[name] = family, length
     for kind in own_kinds(kinds):
         parents[kind.name], lengths[kind.name] = kind.family, kind.length
-    return OperationTree(parents, lengths)
+    return OperationTree(parents, lengths, {**NUMBER_WEIGHTS, **(weights or {})})

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hotnas_torch._lazy import lazily
+from hotnas_torch.spaces.any_network import AnyNetwork
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
@@ -25,6 +26,7 @@ else:
 __all__ = [
     "DARTS",
     "NAMES",
+    "AnyNetwork",
     "Block",
     "Cells",
     "Choice",

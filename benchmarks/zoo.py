@@ -1,0 +1,435 @@
+"""How well do distances between published models find their families and predict their accuracy?
+
+ImageNet-1k models of timm, as `python -m benchmarks importing` leaves them in `cache` (what
+is missing is imported). The top-1 of held-out models is predicted by Gaussian processes whose
+hyperparameters maximise the marginal likelihood in each fold, and by gradient boosting.
+"""
+
+import csv
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from benchmarks.measuring.figures import COLOURS, INK, canvas
+from benchmarks.measuring.grid_gp import Factor, exponential, matern, predict
+from benchmarks.measuring.report import Claim, Column, Report, Table, Unavailable, number
+from benchmarks.measuring.statistics import standard_error, surprise
+from benchmarks.measuring.tables import published
+from benchmarks.measuring.zoo import imported, published_models, timm_model
+from hotnas_torch.arch import Cell, Network, Operation
+from hotnas_torch.distances import HOTNN, TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.distances._tables.layer_graph import NetworkView, layer_graph
+from hotnas_torch.importing import operation_tree
+from hotnas_torch.spaces import AnyNetwork
+
+__all__ = ["ON_REQUEST", "QUICK", "Settings", "draw", "run"]
+
+ON_REQUEST = "needs timm, and imports some hundred models"
+
+_MORE_DATA = re.compile(
+    "in2[12]k|in12k|laion|clip|jft|ssl|swsl|ig1b|yfcc|dist|ssld|seer|swag|datacomp|webli|lvd|m30m"
+    "|m38m|merged|openai|metaclip|dfn|ig_|sam|dino|jepa|mim|pt_|oai"
+)
+"""What tags of models say that were trained on more than ImageNet-1k, or by another network."""
+
+_STRUCTURE = ("kernel", "groups", "stride", "dilation", "heads", "layers")
+_STATE_SCALE = (7.0, 5.0)
+"""Octaves of width and of resolution that networks go through."""
+
+NUMBERS: Mapping[str, tuple[str, ...] | None] = {
+    "none": (),
+    "structure": _STRUCTURE,
+    "all": None,
+}
+"""Which numbers of operations the distance reads; None is all of them."""
+
+CHOICES = {"numbers": tuple(NUMBERS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        models: How many; 0 takes all that can be imported.
+        numbers: Which distances to compute, by the numbers that they read; the first one is drawn,
+            and the likelihood chooses among them.
+        folds: Parts that are predicted from the others.
+        repeats: Divisions into parts.
+        threads: Processor threads.
+        cached: Take only models that have been imported.
+        data: Folder of the tables, see `published`.
+        cache: Folder of the imported networks.
+        seed: Of the divisions.
+    """
+
+    models: int = 0
+    numbers: tuple[str, ...] = ("structure", "none")
+    folds: int = 5
+    repeats: int = 5
+    threads: int = 2
+    cached: bool = False
+    data: str | None = None
+    cache: str = "runs/zoo"
+    seed: int = 0
+
+
+QUICK = Settings(models=30, numbers=("structure",), repeats=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A published model, its network, and what can be counted in it."""
+
+    name: str
+    family: str
+    top1: float
+    parameters: float
+    multiply_adds: float
+    operations: int
+    network: Network
+
+
+def _accuracies(folder: Path) -> dict[str, float]:
+    """Best top-1 of every model that was trained on ImageNet-1k alone."""
+    best: dict[str, float] = {}
+    with (folder / "timm" / "results_imagenet_half.csv").open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            name, _, tag = row["model"].partition(".")
+            if not tag or ("in1k" in tag and not _MORE_DATA.search(tag)):
+                best[name] = max(best.get(name, 0.0), float(row["top1"]))
+    return best
+
+
+def _models(settings: Settings) -> list[_Model]:
+    folder, cache = published(settings.data), Path(settings.cache) / "timm"
+    if not (folder / "timm").is_dir():
+        raise Unavailable(f"{folder / 'timm'} is no folder")
+    top1 = _accuracies(folder)
+    known = {model.name: model for model in published_models(folder)}
+    names = [n for n in top1 if not settings.cached or (cache / f"{n}.json").is_file()]
+    rows = imported(names, lambda name: timm_model(known[name]), cache)
+    found = []
+    for row in islice((r for r in rows if "network" in r), settings.models or None):
+        found.append(
+            _Model(
+                row["name"],
+                row["module"].rpartition(".")[2],
+                top1[row["name"]],
+                known[row["name"]].parameters,
+                row["multiply_adds"],
+                row["operations"],
+                Network.from_json(row["network"]),
+            )
+        )
+    if len(found) < 2 * settings.folds:
+        raise Unavailable(f"{len(found)} models are too few to be predicted")
+    return found
+
+
+def _reading(network: Network, names: Sequence[str] | None) -> Network:
+    """Return the network with some numbers of its operations; equal cells become one object."""
+    if names is None:
+        return network
+    cells: dict[Cell, Cell] = {}
+    for cell in network.cells:
+        if cell not in cells:
+            labels = []
+            for label in cell.ops:
+                read = Operation.parse(label)
+                kept = {name: read.numbers[name] for name in names if name in read.numbers}
+                labels.append(str(Operation(read.kind, **kept)))
+            cells[cell] = Cell(tuple(labels), cell.edges)
+    return Network(
+        tuple(cells[cell] for cell in network.cells),
+        network.channels,
+        network.downsampling,
+        network.edges,
+        network.input_channels,
+    )
+
+
+def run(settings: Settings) -> Report:
+    """Import, compare, predict."""
+    torch.set_num_threads(settings.threads)
+    report = Report()
+    models = _models(settings)
+    metrics, matrices = {}, []
+    for name in settings.numbers:
+        nets = [_reading(model.network, NUMBERS[name]) for model in models]
+        begun = time.perf_counter()
+        metric = HOTNN(tree=operation_tree(), state_scale=_STATE_SCALE)
+        matrices.append(metric(nets).double())
+        metrics[name] = {
+            "numbers": name,
+            "seconds": time.perf_counter() - begun,
+            "cells": len({cell for net in nets for cell in net.cells}),
+            "labels": len({op for net in nets for cell in net.cells for op in cell.ops}),
+            "neighbours": _same_family(matrices[-1], models),
+        }
+    report.tables.append(
+        Table(
+            "distances",
+            f"HOTNN between {len(models)} models, on {settings.threads} threads: distinct cells and"
+            " labels, seconds, and share of models whose nearest one is of their family",
+            (
+                Column("numbers", "numbers"),
+                Column("cells", "cells", number(4)),
+                Column("labels", "labels", number(4)),
+                Column("seconds", "s", number(3)),
+                Column("neighbours", "same family", number(3)),
+            ),
+            list(metrics.values()),
+        )
+    )
+    rows = list(_predictions(models, matrices, settings))
+    report.tables.append(_summary(rows, settings))
+    places = _map(matrices[0], settings.seed)
+    report.tables.append(
+        Table(
+            "map",
+            "Places of the models in the picture",
+            (),
+            [
+                {"model": m.name, "family": m.family, "top1": m.top1, "x": x, "y": y}
+                for m, (x, y) in zip(models, places, strict=True)
+            ],
+        )
+    )
+    first = metrics[settings.numbers[0]]
+    report.claims += [
+        Claim("minutes for the matrix", "<=", 10.0, first["seconds"] / 60.0),
+        Claim("nearest model is of the same family", ">=", 0.9, first["neighbours"]),
+    ]
+    return report
+
+
+def _same_family(matrix: Tensor, models: Sequence[_Model]) -> float:
+    """Share of models whose nearest one is of their family, of those with relatives."""
+    sizes = Counter(model.family for model in models)
+    nearest = (matrix + torch.diag(torch.full((len(matrix),), math.inf).double())).argmin(1)
+    hits = [
+        model.family == models[place].family
+        for model, place in zip(models, nearest.tolist(), strict=True)
+        if sizes[model.family] > 1
+    ]
+    return sum(hits) / max(1, len(hits))
+
+
+def _map(matrix: Tensor, seed: int) -> list[tuple[float, float]]:
+    """Places in the plane, near ones near, by t-SNE."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(20.0, (len(matrix) - 1) / 3)
+    tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed)
+    return [(float(x), float(y)) for x, y in tsne.fit_transform(matrix.numpy())]
+
+
+# --- prediction -----------------------------------------------------------------------------------
+
+
+def _columns(models: Sequence[_Model]) -> dict[str, Tensor]:
+    """Hand-made features, (N, k) each."""
+    logs = {
+        "parameters": [[math.log(m.parameters)] for m in models],
+        "multiply_adds": [[math.log(max(1.0, m.multiply_adds))] for m in models],
+        "shape": [
+            [
+                math.log(m.operations),
+                math.log(m.network.num_cells),
+                sum(map(math.log, m.network.channels)) / m.network.num_cells,
+                math.log(max(m.network.channels)),
+            ]
+            for m in models
+        ],
+    }
+    counts = [
+        Counter(op.partition("[")[0] for cell in m.network.cells for op in cell.ops[1:-1])
+        for m in models
+    ]
+    kinds = sorted({kind for count in counts for kind in count})
+    logs["operations"] = [[math.log1p(count[kind]) for kind in kinds] for count in counts]
+    return {name: torch.tensor(rows, dtype=torch.float64) for name, rows in logs.items()}
+
+
+def _weisfeiler_lehman(models: Sequence[_Model]) -> Factor:
+    """Kernels of the flat graphs of layers: by kinds alone or with numbers, levels 0 to 3."""
+    space = AnyNetwork(operation_tree())
+    plain = [_reading(model.network, ()) for model in models]
+    ones = [(1,) * net.num_cells for net in plain]
+    alike = [Network(n.cells, o, o, n.edges) for n, o in zip(plain, ones, strict=True)]
+    structure = [_reading(model.network, _STRUCTURE) for model in models]
+    levels = [
+        WeisfeilerLehman(space, level=level, aggregation="assignment").similarity(nets)
+        for nets in (alike, structure)
+        for level in range(4)
+    ]
+    return Factor("weisfeiler_lehman", torch.stack(levels).unflatten(0, (2, 4)))
+
+
+def _tree_wasserstein(models: Sequence[_Model]) -> Factor:
+    """Of operations, and of operations and pairs, both over the families of kinds."""
+    tree = operation_tree()
+    groups = {kind: str(tree.parents[kind]) for kind in tree.kinds}
+    graphs = [
+        layer_graph(_reading(m.network, ()), NetworkView("all"), without={"input", "output"})
+        for m in models
+    ]
+    distances = []
+    for grams in (1, 2):
+        metric = TreeWasserstein(AnyNetwork(tree), grams=grams, groups=groups)
+        below = metric.histograms(graphs) @ metric.tree.incidence * metric.lengths
+        distances.append(torch.cdist(below, below, p=1.0))
+    return exponential(distances, "tree_wasserstein")
+
+
+def _predictions(
+    models: Sequence[_Model], matrices: Sequence[Tensor], settings: Settings
+) -> Iterator[dict[str, Any]]:
+    columns = _columns(models)
+    factors = {name: matern(values, name) for name, values in columns.items()}
+    factors["hotnn"] = exponential(matrices, "hotnn")
+    factors["weisfeiler_lehman"] = _weisfeiler_lehman(models)
+    factors["tree_wasserstein"] = _tree_wasserstein(models)
+    methods = {
+        "HOTNN x log parameters": ("hotnn", "parameters"),
+        "HOTNN x log multiply-adds": ("hotnn", "multiply_adds"),
+        "HOTNN x both": ("hotnn", "parameters", "multiply_adds"),
+        "HOTNN": ("hotnn",),
+        "log parameters": ("parameters",),
+        "log parameters, multiply-adds": ("parameters", "multiply_adds"),
+        "log parameters, depth, width, operations": ("parameters", "shape", "operations"),
+        "Weisfeiler-Lehman": ("weisfeiler_lehman",),
+        "Weisfeiler-Lehman x log parameters": ("weisfeiler_lehman", "parameters"),
+        "tree-Wasserstein": ("tree_wasserstein",),
+        "tree-Wasserstein x log parameters": ("tree_wasserstein", "parameters"),
+    }
+    top1 = torch.tensor([model.top1 for model in models], dtype=torch.float64)
+    every = torch.cat(list(columns.values()), dim=1).numpy()
+    for held_out, repeat, fold, train, test in _divisions(models, settings):
+        shift, size = top1[train].mean(), top1[train].std()
+        values = (top1 - shift) / size
+
+        def scored(method: str, mean: Tensor, variance: Tensor) -> dict[str, Any]:
+            return {
+                "held_out": held_out,  # noqa: B023 - used before the next division
+                "method": method,
+                "repeat": repeat,  # noqa: B023
+                "fold": fold,  # noqa: B023
+                "surprise": float(surprise(mean, variance, values[test]).mean()),  # noqa: B023
+                "spearman": float(spearmanr(mean, values[test]).statistic),  # noqa: B023
+            }
+
+        for method, names in methods.items():
+            found = predict([factors[name] for name in names], values, train, test)
+            yield scored(method, found.mean, found.variance)
+        yield scored("gradient boosting", *_boosted(every, values, train, test))
+
+
+def _divisions(
+    models: Sequence[_Model], settings: Settings
+) -> Iterator[tuple[str, int, int, Tensor, Tensor]]:
+    """Yield what is held out, repeat, fold, and places to learn from and to predict."""
+    families = sorted({model.family for model in models})
+    for repeat in range(settings.repeats):
+        generator = torch.Generator().manual_seed(settings.seed + repeat)
+        order = torch.randperm(len(models), generator=generator)
+        at_random = torch.empty(len(models), dtype=torch.int64)
+        at_random[order] = torch.arange(len(models)) % settings.folds
+        # Families in a random order, each to the fold with the fewest models so far.
+        sizes, fold_of = [0] * settings.folds, {}
+        count = Counter(model.family for model in models)
+        for place in torch.randperm(len(families), generator=generator).tolist():
+            fold_of[families[place]] = sizes.index(min(sizes))
+            sizes[fold_of[families[place]]] += count[families[place]]
+        by_family = torch.tensor([fold_of[model.family] for model in models])
+        for held_out, part in (("models", at_random), ("families", by_family)):
+            for fold in range(settings.folds):
+                held = part == fold
+                yield held_out, repeat, fold, (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
+def _boosted(
+    features: np.ndarray, values: Tensor, train: Tensor, test: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient boosting; its variance is that of its errors in cross-validation."""
+    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.model_selection import cross_val_predict
+
+    x, y = features[train.numpy()], values[train].numpy()
+    options = {"n_estimators": 200, "learning_rate": 0.05, "subsample": 0.7, "random_state": 0}
+    best: tuple[float, Any] = (math.inf, None)
+    for depth in (2, 4):
+        model = GradientBoostingRegressor(max_depth=depth, **options)
+        error = float(np.mean((cross_val_predict(model, x, y, cv=5) - y) ** 2))
+        best = min(best, (error, model), key=lambda pair: pair[0])
+    error, model = best
+    mean = torch.from_numpy(model.fit(x, y).predict(features[test.numpy()]))
+    return mean, torch.full_like(mean, error)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], settings: Settings) -> Table:
+    listed = []
+    for held_out in ("models", "families"):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            mine = [r for r in rows if (r["held_out"], r["method"]) == (held_out, method)]
+            # Folds of one repeat share their models; repeats are what varies.
+            listed.append({"held_out": held_out, "method": method})
+            for key in ("surprise", "spearman"):
+                means = [
+                    float(np.mean([r[key] for r in mine if r["repeat"] == repeat]))
+                    for repeat in range(settings.repeats)
+                ]
+                listed[-1] |= {key: float(np.mean(means)), f"{key}_error": standard_error(means)}
+                listed[-1][f"{key}_folds"] = [r[key] for r in mine]
+    return Table(
+        "prediction",
+        f"Top-1 of held-out models or families, {settings.folds} folds, {settings.repeats}"
+        " divisions: negative log density (of standardised top-1), rank correlation, standard"
+        " errors over divisions",
+        (
+            Column("held_out", "held out"),
+            Column("method", "method"),
+            Column("surprise", "-log p", number(3)),
+            Column("surprise_error", "+-", number(1)),
+            Column("spearman", "rank correlation", number(3)),
+            Column("spearman_error", "+-", number(1)),
+        ),
+        listed,
+    )
+
+
+def draw(report: Report) -> Figure:
+    """Draw the map: a point per model, a colour per large family, larger where top-1 is higher."""
+    rows = report.rows("map")
+    figure, (axes,) = canvas(1, width=8.0, height=7.0)
+    sizes = Counter(row["family"] for row in rows)
+    large = [family for family, _ in sizes.most_common(len(COLOURS))]
+    for family in [None, *large]:
+        mine = [r for r in rows if (r["family"] if r["family"] in large else None) == family]
+        axes.scatter(
+            [r["x"] for r in mine],
+            [r["y"] for r in mine],
+            s=[max(4.0, 3.0 * (r["top1"] - 62.0)) for r in mine],
+            color="lightgrey" if family is None else COLOURS[large.index(family)],
+            label=family or "others",
+            linewidths=0.3,
+            edgecolors=INK,
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(fontsize=7, ncols=2, markerscale=0.7)
+    axes.set_title("Models of timm by HOTNN distance", color=INK)
+    return figure
