@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "matrices": BASE | {"ot", "arch", "spaces"},
     "distances": BASE | {"ot", "ot._operators", "arch", "spaces", "matrices"},
     "hierarchy": BASE | {"arch", "spaces", "distances"},
-    "nn": BASE | {"arch", "spaces", "spaces.encodings", "hierarchy"},
+    "nn": BASE | {"ot", "arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},

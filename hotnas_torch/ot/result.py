@@ -13,6 +13,7 @@ from hotnas_torch.errors import ConvergenceWarning, SolverError
 from hotnas_torch.ot._operators.operator import has_values
 
 __all__ = [
+    "BarycenterResult",
     "EntropicFGWResult",
     "FGWResult",
     "SinkhornResult",
@@ -200,7 +201,35 @@ class EntropicFGWResult(_Result):
     residual: Tensor
 
 
-for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarycenterResult(_Result):
+    """Result of `hotnas_torch.ot.fgw_barycenter`.
+
+    Attributes:
+        struct: Structure of the barycenter, shape (*batch, N, N); differentiable.
+        features: Features of its nodes, shape (*batch, N, d), None without; differentiable.
+        masses: Masses of its nodes, shape (*batch, N).
+        plans: Its couplings with the graphs of the group, shape (*batch, S, N, n).
+        objective: The weighted sum of `distances`, shape (*batch,); differentiable.
+        distances: Fused Gromov-Wasserstein objectives with the graphs of the group, shape
+            (*batch, S); differentiable.
+        iterations: Rounds of couplings, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,). Converged says that the last round
+            lowered the objective by no more than the tolerance, and that its couplings converged.
+    """
+
+    solver: ClassVar[str] = "fgw_barycenter"
+
+    struct: Tensor
+    features: Tensor | None
+    masses: Tensor
+    plans: Tensor
+    objective: Tensor
+    distances: Tensor
+
+
+_RESULTS = (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult, BarycenterResult)
+for _result in _RESULTS:
     torch.export.register_dataclass(_result)
 
 
