@@ -14,11 +14,13 @@ from hotnas_torch.ot.result import (
     BarycenterResult,
     EntropicFGWResult,
     FGWResult,
+    SinkhornDivergenceResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
 )
 from hotnas_torch.ot.sinkhorn import sinkhorn
+from hotnas_torch.ot.sinkhorn_divergence import sinkhorn_divergence
 from hotnas_torch.ot.transport import transport
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "EntropicFGWResult",
     "FGWResult",
     "Graphs",
+    "SinkhornDivergenceResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
@@ -35,5 +38,6 @@ __all__ = [
     "fgw_lower_bound",
     "pad_graphs",
     "sinkhorn",
+    "sinkhorn_divergence",
     "transport",
 ]

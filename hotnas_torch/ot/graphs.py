@@ -261,9 +261,11 @@ def _check(name: str, value: object, like_name: str, like: Tensor) -> None:
         raise ValueError(msg)
 
 
-def check_like(name: str, value: object, structs: Tensor, *trailing: int) -> Tensor:
-    """Return a tensor of the dtype and device of `structs` and of shape (*batch, *trailing)."""
-    _check(name, value, "structs", structs)
+def check_like(
+    name: str, value: object, like: Tensor, *trailing: int, like_name: str = "structs"
+) -> Tensor:
+    """Return a tensor of the dtype and device of `like` and of shape (*batch, *trailing)."""
+    _check(name, value, like_name, like)
     assert isinstance(value, Tensor)
     if value.dim() < len(trailing) or value.shape[value.dim() - len(trailing) :] != trailing:
         wanted = ", ".join(map(str, trailing))

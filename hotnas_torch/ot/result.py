@@ -16,6 +16,7 @@ __all__ = [
     "BarycenterResult",
     "EntropicFGWResult",
     "FGWResult",
+    "SinkhornDivergenceResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
@@ -228,7 +229,42 @@ class BarycenterResult(_Result):
     distances: Tensor
 
 
-_RESULTS = (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult, BarycenterResult)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkhornDivergenceResult(_Result):
+    """Result of `hotnas_torch.ot.sinkhorn_divergence`.
+
+    Attributes:
+        objective: between - within_x / 2 - within_y / 2, shape (*batch,); differentiable.
+        between: Entropic transport between the measures, shape (*batch,); differentiable.
+        within_x: Entropic transport of the first to itself, shape (*batch,); differentiable.
+        within_y: Entropic transport of the second to itself, shape (*batch,); differentiable.
+        f: The derivative of `objective` in the masses of the first, up to a constant, shape
+            (*batch, n), -inf at zero weights; differentiable.
+        g: The same of the second, shape (*batch, m); differentiable.
+        residual: Largest L1 error of the masses in the three problems, shape (*batch,).
+        iterations: Sinkhorn iterations of the three problems together, int32, shape (*batch,).
+        status: `SolveStatus` codes, the worst of the three, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "sinkhorn_divergence"
+
+    objective: Tensor
+    between: Tensor
+    within_x: Tensor
+    within_y: Tensor
+    f: Tensor
+    g: Tensor
+    residual: Tensor
+
+
+_RESULTS = (
+    TransportResult,
+    SinkhornResult,
+    SinkhornDivergenceResult,
+    FGWResult,
+    EntropicFGWResult,
+    BarycenterResult,
+)
 for _result in _RESULTS:
     torch.export.register_dataclass(_result)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
+    LinearProblem,
     check_count,
     check_number,
     has_values,
@@ -13,7 +14,7 @@ from hotnas_torch.ot.problem import (
 )
 from hotnas_torch.ot.result import SinkhornResult, warn_if_unsolved
 
-__all__ = ["sinkhorn"]
+__all__ = ["entropic_transport", "sinkhorn", "sinkhorn_tol"]
 
 # L1 errors of the row marginal that rounding allows to reach.
 _DEFAULT_TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -89,18 +90,52 @@ def sinkhorn(
         [[0.3655, 0.1345], [0.1345, 0.3655]]
     """
     problem = linear_problem(cost, a, b, validate=validate)
-    epsilon = check_number("epsilon", epsilon, positive=True)
-    tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
-    cost, of_rows, of_columns = ops.reduced_costs(
-        problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
+    result = entropic_transport(
+        problem,
+        epsilon=check_number("epsilon", epsilon, positive=True),
+        tol=sinkhorn_tol(tol, cost.dtype),
+        max_iter=check_count("max_iter", max_iter),
+        differentiate=differentiate,
+        backend=backend,
     )
+    if validate and has_values(result.status):
+        warn_if_unsolved("sinkhorn", result.status)
+    return result
+
+
+def sinkhorn_tol(tol: float | None, dtype: torch.dtype) -> float:
+    """Return a tolerance that was checked, or the default of a dtype."""
+    return _DEFAULT_TOL[dtype] if tol is None else check_number("tol", tol, positive=False)
+
+
+def entropic_transport(
+    problem: LinearProblem,
+    *,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    differentiate: ops.Differentiate,
+    backend: ops.Backend,
+    duals: tuple[Tensor, Tensor] | None = None,
+) -> SinkhornResult:
+    """Solve a checked problem, see `sinkhorn`, from duals (B, n) and (B, m) where they are given.
+
+    They are taken from the costs, which moves no plan, so that the start, 0, is where they are.
+    """
+    if duals is None:
+        cost, of_rows, of_columns = ops.reduced_costs(
+            problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
+        )
+    else:
+        of_rows, of_columns = duals
+        cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
     f, g, residual, iterations, status = ops.sinkhorn(
         cost,
         problem.a,
         problem.b,
         epsilon,
         tol,
-        check_count("max_iter", max_iter),
+        max_iter,
         backend=backend,
         differentiate=differentiate,
     )
@@ -128,7 +163,7 @@ def sinkhorn(
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2))
     f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
-    result = SinkhornResult(
+    return SinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
         cost_linear=problem.restore(linear),
@@ -138,6 +173,3 @@ def sinkhorn(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate and has_values(result.status):
-        warn_if_unsolved("sinkhorn", result.status)
-    return result
