@@ -60,8 +60,8 @@ def test_it_goes_from_transport_to_a_kernel_distance(rng: torch.Generator) -> No
     x, y = uniform(rng, 5, 2), uniform(rng, 5, 2) + 0.5
     costs = squares(x, y)
     exact = ht.ot.transport(costs[0]).objective
-    small = ht.ot.sinkhorn_divergence(*costs, epsilon=1e-2, tol=1e-6, max_iter=100_000)
-    assert float(small.objective) == pytest.approx(float(exact), rel=2e-2)
+    small = ht.ot.sinkhorn_divergence(*costs, epsilon=0.02, tol=1e-4, max_iter=100_000)
+    assert float(small.objective) == pytest.approx(float(exact), rel=0.1)
     between, of_x, of_y = (cost.mean() for cost in costs)
     large = ht.ot.sinkhorn_divergence(*costs, epsilon=1e4)
     assert float(large.objective) == pytest.approx(float(between - of_x / 2 - of_y / 2), rel=1e-3)
