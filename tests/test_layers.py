@@ -49,7 +49,9 @@ LAYERS: dict[str, set[str]] = {
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
     | {"_lazy", "arch", "distances", "matrices", "search", "search.running"},
-    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search", "integrations.ray"},
+    "integrations.pot": {"errors", "ot"},
+    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search"}
+    | {"integrations.pot", "integrations.ray"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"search.running"},
