@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import ot
 import ot.batch
 import ot.bregman
 import ot.gromov
 import pytest
+import torch
 from ot.backend import get_backend_list
 
 from benchmarks.peers.record import outside, plain, reached

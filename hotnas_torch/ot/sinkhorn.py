@@ -5,16 +5,16 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
-    LinearProblem,
     check_count,
     check_number,
+    given_duals,
     has_values,
     linear_problem,
     mean_free_duals,
 )
 from hotnas_torch.ot.result import SinkhornResult, warn_if_unsolved
 
-__all__ = ["entropic_transport", "sinkhorn", "sinkhorn_tol"]
+__all__ = ["sinkhorn"]
 
 # L1 errors of the row marginal that rounding allows to reach.
 _DEFAULT_TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -26,6 +26,7 @@ def sinkhorn(
     b: Tensor | None = None,
     *,
     epsilon: float,
+    init: tuple[Tensor, Tensor] | None = None,
     tol: float | None = None,
     max_iter: int = 10_000,
     differentiate: ops.Differentiate = "implicit",
@@ -43,6 +44,9 @@ def sinkhorn(
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
+        init: Row and column duals to start from, shapes (*batch, n) and (*batch, m) or
+            broadcastable, such as `f` and `g` of a result; constants where gradients are concerned,
+            and 0 where they are not finite, as at absent nodes. None for none.
         tol: L1 error to stop at, of the row and of the column masses of `plan` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
             about its precision times the largest cost over `epsilon`, what whole rows or columns
@@ -90,44 +94,15 @@ def sinkhorn(
         [[0.3655, 0.1345], [0.1345, 0.3655]]
     """
     problem = linear_problem(cost, a, b, validate=validate)
-    result = entropic_transport(
-        problem,
-        epsilon=check_number("epsilon", epsilon, positive=True),
-        tol=sinkhorn_tol(tol, cost.dtype),
-        max_iter=check_count("max_iter", max_iter),
-        differentiate=differentiate,
-        backend=backend,
-    )
-    if validate and has_values(result.status):
-        warn_if_unsolved("sinkhorn", result.status)
-    return result
-
-
-def sinkhorn_tol(tol: float | None, dtype: torch.dtype) -> float:
-    """Return a tolerance that was checked, or the default of a dtype."""
-    return _DEFAULT_TOL[dtype] if tol is None else check_number("tol", tol, positive=False)
-
-
-def entropic_transport(
-    problem: LinearProblem,
-    *,
-    epsilon: float,
-    tol: float,
-    max_iter: int,
-    differentiate: ops.Differentiate,
-    backend: ops.Backend,
-    duals: tuple[Tensor, Tensor] | None = None,
-) -> SinkhornResult:
-    """Solve a checked problem, see `sinkhorn`, from duals (B, n) and (B, m) where they are given.
-
-    They are taken from the costs, which moves no plan, so that the start, 0, is where they are.
-    """
-    if duals is None:
+    epsilon = check_number("epsilon", epsilon, positive=True)
+    tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
+    if init is None:
         cost, of_rows, of_columns = ops.reduced_costs(
             problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
         )
     else:
-        of_rows, of_columns = duals
+        # Duals to start from are what rows and columns have in common.
+        of_rows, of_columns = given_duals(problem, init, validate=validate)
         cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
     f, g, residual, iterations, status = ops.sinkhorn(
         cost,
@@ -135,7 +110,7 @@ def entropic_transport(
         problem.b,
         epsilon,
         tol,
-        max_iter,
+        check_count("max_iter", max_iter),
         backend=backend,
         differentiate=differentiate,
     )
@@ -163,7 +138,7 @@ def entropic_transport(
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2))
     f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
-    return SinkhornResult(
+    result = SinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
         cost_linear=problem.restore(linear),
@@ -173,3 +148,6 @@ def entropic_transport(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
+    if validate and has_values(result.status):
+        warn_if_unsolved("sinkhorn", result.status)
+    return result

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.graphs import broadcast_shape, check_like
-from hotnas_torch.ot.problem import check_count, check_number, has_values, linear_problem
+from hotnas_torch.ot.problem import check_number, has_values, linear_problem
 from hotnas_torch.ot.result import SinkhornDivergenceResult, SinkhornResult, warn_if_unsolved
-from hotnas_torch.ot.sinkhorn import entropic_transport, sinkhorn_tol
+from hotnas_torch.ot.sinkhorn import sinkhorn
 
 __all__ = ["sinkhorn_divergence"]
 
@@ -101,22 +101,22 @@ def sinkhorn_divergence(
         for name, value, masses in (("cost_x", cost_x, masses_a), ("cost_y", cost_y, masses_b)):
             _check_within(name, value.expand(*batch, *value.shape[-2:]), masses)
     epsilon = check_number("epsilon", epsilon, positive=True)
-    tol = sinkhorn_tol(tol, cost.dtype)
-    max_iter = check_count("max_iter", max_iter)
 
     def entropic(values: Tensor, rows: Tensor, columns: Tensor, *, within: bool) -> SinkhornResult:
-        flat = linear_problem(
-            values.expand(*batch, *values.shape[-2:]), rows, columns, validate=False
-        )
+        values = values.expand(*batch, *values.shape[-2:])
+        # Recorded steps go from the start that all steps go from.
         own = within and differentiate == "implicit"
-        return entropic_transport(
-            flat,
+        return sinkhorn(
+            values,
+            rows,
+            columns,
             epsilon=epsilon,
+            init=_symmetric_duals(values, rows, epsilon) if own else None,
             tol=tol,
             max_iter=max_iter,
             differentiate=differentiate,
             backend=backend,
-            duals=_symmetric_duals(flat.cost, flat.a, epsilon) if own else None,
+            validate=False,
         )
 
     between = entropic(cost, masses_a, masses_b, within=False)
@@ -146,27 +146,27 @@ def sinkhorn_divergence(
 
 @torch.no_grad()
 def _symmetric_duals(cost: Tensor, a: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Duals of measures (B, n) to themselves, which are equal, by averaged iterations.
+    """Duals of measures (*batch, n) to themselves, which are equal, by averaged iterations.
 
     Where plans are nearly diagonal, alternating iterations take thousands of turns, averages few.
     They are a start, and good for any costs.
     """
     there = a > 0
     log_a = torch.where(there, a, 1).log().masked_fill(~there, -torch.inf)
-    pairs = there[:, :, None] & there[:, None, :]
+    pairs = there[..., :, None] & there[..., None, :]
     exponent = torch.where(pairs, -cost / epsilon, 0)
     f = torch.zeros_like(a)  # in units of epsilon, and relative to the masses
     rounding = 2 * torch.finfo(a.dtype).eps
-    moving = torch.ones_like(a[:, :1], dtype=torch.bool)
+    moving = torch.ones_like(a[..., :1], dtype=torch.bool)
     for _ in range(_AVERAGES):
-        sums = (exponent + (f + log_a)[:, None, :]).logsumexp(2)
+        sums = (exponent + (f + log_a)[..., None, :]).logsumexp(-1)
         new = torch.where(there, 0.5 * (f - sums), 0)
-        moved = (new - f).abs().amax(1, keepdim=True)
+        moved = (new - f).abs().amax(-1, keepdim=True)
         f = torch.where(moving, new, f)
-        moving = moving & (moved > rounding * f.abs().amax(1, keepdim=True))
+        moving = moving & (moved > rounding * f.abs().amax(-1, keepdim=True))
         if not has_values(moving) or not bool(moving.any()):
             break
-    f = torch.where(there, epsilon * (f + log_a), 0).nan_to_num(0, 0, 0)
+    f = torch.where(there, epsilon * (f + log_a), 0)
     return f, f
 
 
