@@ -45,6 +45,7 @@ from hotnas_torch.search.direct.local_search import LocalSearch
 from hotnas_torch.search.direct.mutation import MutationSearch
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
+from hotnas_torch.search.goal import Constraint, Goal
 from hotnas_torch.search.running.runner import run
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
@@ -67,6 +68,7 @@ __all__ = [
     "Believer",
     "BredPool",
     "Choice",
+    "Constraint",
     "Determinantal",
     "DirichletTrustRegion",
     "DistanceSurrogate",
@@ -74,6 +76,7 @@ __all__ = [
     "EncodingPool",
     "EnsembleSurrogate",
     "FeatureSurrogate",
+    "Goal",
     "HOTNNSurrogate",
     "LocalSearch",
     "LogEI",

@@ -1,6 +1,6 @@
 """Methods by name: a search whose parts are chosen, with their settings by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arch import Network
 from hotnas_torch.arguments import checked_options, integer, known_settings, refused_by
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
@@ -15,12 +16,13 @@ from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
+from hotnas_torch.search.goal import GOAL, Constraint, Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
 __all__ = ["CHOICE", "POOL", "Recipe", "SearchSettings", "distance_of", "network_encoding"]
 
-CHOICE = ("num_initial", "acquisition", "transform")
+CHOICE = ("num_initial", "acquisition", "transform", *GOAL)
 """Settings that every method with a model has."""
 
 POOL = ("pool_size", "num_parents", "random_fraction")
@@ -43,6 +45,10 @@ class SearchSettings:
         pending: What networks that are pending count for. `"believer"`: the model observes its own
             mean there; `"acquisition"`: the acquisition function gets their rows, for those of
             BoTorch that take `X_pending`.
+        direction: `"minimize"` or `"maximize"`; this and the others as for `Goal`.
+        objectives: Names of what is sought.
+        constraints: Bounds on numbers of an evaluation.
+        known: Numbers that are functions of a network.
     """
 
     num_initial: int = 10
@@ -52,6 +58,14 @@ class SearchSettings:
     num_parents: int = 10
     random_fraction: float = 0.5
     pending: Literal["believer", "acquisition"] = "believer"
+    direction: Direction | Sequence[Direction] | None = None
+    objectives: Sequence[str] | Mapping[str, Direction] | None = None
+    constraints: Sequence[str | Constraint] = ()
+    known: Mapping[str, Callable[[Network], float]] | None = None
+
+    def goal(self) -> dict[str, Any]:
+        """Return the settings of `Goal`."""
+        return {name: getattr(self, name) for name in GOAL}
 
     def mutants(self) -> MutantPool:
         """Return the pool."""
@@ -105,6 +119,7 @@ class Recipe(BayesianSearch):
             batch=settings.rule() if batch is None else batch,
             num_initial=settings.num_initial,
             transform=settings.transform,
+            **settings.goal(),
         )
         self._record = {
             "num_initial": self.num_initial,

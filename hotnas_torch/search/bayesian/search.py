@@ -16,6 +16,7 @@ from hotnas_torch.search.bayesian.choice import Choice
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.surrogates import Fit, FunctionSurrogate, Surrogate
 from hotnas_torch.search.bayesian.targets import targets, unexplained
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
 
@@ -51,6 +52,7 @@ class BayesianSearch(Strategy):
         transform: `"log"`: the model sees the logarithm of the values, when all of them are
             positive (errors and losses are); `"none"`: the values themselves.
         name: What the method is called in records; None keeps the class's.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Attributes:
         model: The model that the last choice was made with, fitted; None before that.
@@ -79,7 +81,7 @@ class BayesianSearch(Strategy):
 
     name = "bayesian"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -92,8 +94,9 @@ class BayesianSearch(Strategy):
         num_initial: int = 10,
         transform: Literal["none", "log"] = "log",
         name: str | None = None,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         if not (surrogate is None or isinstance(surrogate, Surrogate)):
             surrogate = FunctionSurrogate(surrogate)
         if not isinstance(pool, Pool):
@@ -166,7 +169,7 @@ class BayesianSearch(Strategy):
         self.model = self._fit_explained(X, Y)
         return Choice(
             draws=self._draws,
-            history=self.observations,
+            history=list(self._judged().values()),
             observed=observed,
             X=X,
             Y=Y,

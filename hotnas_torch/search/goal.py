@@ -1,0 +1,496 @@
+"""What a search is after: which numbers, which way, and within which bounds."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.arch import Network
+from hotnas_torch.arguments import finite, number, refuse_unknown
+
+__all__ = ["GOAL", "Constraint", "Direction", "Goal", "nondominated_fronts"]
+
+Direction = Literal["minimize", "maximize"]
+
+VALUE = "value"
+"""Name of the one number of an objective that has no other name."""
+
+GOAL = ("direction", "objectives", "constraints", "known")
+"""Settings of a goal, which every strategy takes."""
+
+_DIRECTIONS = ("minimize", "maximize")
+# What breaks a constraint is worse than all that keeps them, by how much it does.
+_INFEASIBLE = 1e300
+_CONSTRAINT = re.compile(r"\s*(?P<name>.*?\S)\s*(?P<relation><=|>=)\s*(?P<bound>\S+)\s*")
+
+
+class Constraint(NamedTuple):
+    """A bound on a number.
+
+    Attributes:
+        name: Of the number: an objective, or anything else that an evaluation reports.
+        relation: `"<="` or `">="`.
+        bound: In the number's units.
+    """
+
+    name: str
+    relation: str
+    bound: float
+
+    def excess(self, values: Tensor) -> Tensor:
+        """Return by how much values break the bound, of the same shape; <= 0 where they do not."""
+        return values - self.bound if self.relation == "<=" else self.bound - values
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.relation} {self.bound!r}"
+
+
+class Goal:
+    """Which numbers of an evaluation are to be small or large, and which have bounds.
+
+    Everything outside has the caller's numbers: what is told, observed, recorded and shown.
+    Strategies compare losses, of which smaller is better; this class alone turns one into the
+    other.
+
+    Args:
+        direction: `"minimize"` or `"maximize"`, or one per objective; None is not said, which
+            counts as minimising until `toward` says otherwise.
+        objectives: Names of the numbers, or a mapping of names to directions; `"value"` is the
+            value of an evaluation, others are among its metrics. Several are compared by
+            dominance.
+        constraints: Texts such as `"latency <= 5"`, on objectives or other numbers of an
+            evaluation.
+        known: Numbers that need no evaluation and no model, by name: functions of a network, such
+            as its parameters.
+
+    Attributes:
+        objectives: Names of the objectives.
+        directions: One per objective.
+        constraints: As `Constraint`.
+        known: As given.
+        names: All numbers that count: the objectives, then what has a bound besides.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: An unknown direction, a wrong number of them, a name that is not unique, a
+            constraint that cannot be read, `known` for a number that does not count, or nothing to
+            be evaluated; the message names it.
+
+    Example:
+        >>> goal = Goal(objectives={"accuracy": "maximize"}, constraints=["latency <= 5"])
+        >>> goal.names
+        ('accuracy', 'latency')
+        >>> goal.feasible(torch.tensor([[0.9, 7.0], [0.8, 4.0]]))
+        tensor([False,  True])
+    """
+
+    def __init__(
+        self,
+        *,
+        direction: Direction | Sequence[Direction] | None = None,
+        objectives: Sequence[str] | Mapping[str, Direction] | None = None,
+        constraints: Sequence[str | Constraint] = (),
+        known: Mapping[str, Callable[[Network], float]] | None = None,
+    ) -> None:
+        self.objectives, self.directions, self._said = _objectives(objectives, direction)
+        self.constraints = _constraints(constraints)
+        bounded = (constraint.name for constraint in self.constraints)
+        self.names = tuple(dict.fromkeys((*self.objectives, *bounded)))
+        self.known = _known(known, self.names)
+        self.measured = tuple(name for name in self.names if name not in self.known)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Build one from settings by name.
+
+        Raises:
+            TypeError: One of them is unknown; else as the class.
+        """
+        refuse_unknown("the goal of a search", settings, GOAL)
+        return cls(**settings)
+
+    # --- what kind it is --------------------------------------------------------------------------
+
+    @property
+    def direction(self) -> Direction:
+        """Direction of the first objective."""
+        return self.directions[0]
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several objectives."""
+        return len(self.objectives) > 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is about the one value of an evaluation, without bounds."""
+        return self.names == (VALUE,)
+
+    def toward(self, direction: object) -> "Goal":
+        """Return this goal with the direction of its one objective.
+
+        Raises:
+            ValueError: It is unknown, the goal says another one, or has several objectives.
+        """
+        found = _direction("direction", direction)
+        if self.several:
+            raise ValueError(
+                f"direction must be left out: the strategy has the objectives {self._told()}; got "
+                f"{found!r}"
+            )
+        if self._said and found != self.direction:
+            raise ValueError(
+                f"direction must be {self.direction!r}, as the strategy says; got {found!r} (say it"
+                " once)"
+            )
+        return Goal(
+            objectives={self.objectives[0]: found}, constraints=self.constraints, known=self.known
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return all of it, ready for `json.dumps`; nothing where one value is minimised."""
+        if self.plain and self.direction == "minimize":
+            return {}
+        described: dict[str, Any] = {
+            "objectives": dict(zip(self.objectives, self.directions, strict=True))
+        }
+        if self.constraints:
+            described["constraints"] = [str(constraint) for constraint in self.constraints]
+        if self.known:
+            described["known"] = sorted(self.known)
+        return described
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any] | None) -> Self:
+        """Read what `describe` returned, for records: what was known is as good as measured."""
+        if not described:
+            return cls()
+        return cls(objectives=described["objectives"], constraints=described.get("constraints", ()))
+
+    # --- numbers of evaluations -------------------------------------------------------------------
+
+    def row(self, name: str, net: Network, given: object) -> tuple[float, ...]:
+        """Return the numbers of one network, in the order of `names`, from what a caller passed.
+
+        Args:
+            name: What messages call it.
+            net: The network.
+            given: A number where one counts; else a mapping, which may leave out what is known, or
+                a sequence in the order of `names`.
+
+        Returns:
+            NaN in all places if the evaluation failed: if one of them is NaN.
+
+        Raises:
+            TypeError: It is no number, or neither mapping nor sequence.
+            ValueError: One is infinite or missing, there are too few or too many, or what is known
+                is different.
+        """
+        if self.plain:
+            return (finite(name, given),)
+        if callable(listed := getattr(given, "tolist", None)):
+            given = listed()
+        if isinstance(given, Mapping):
+            if missing := [one for one in self.measured if one not in given]:
+                raise ValueError(
+                    f"{name} must have {', '.join(map(repr, self.measured))}; got no {missing[0]!r}"
+                )
+            found = {one: given[one] for one in self.names if one in given}
+        elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+            if len(given) != len(self.names):
+                raise ValueError(
+                    f"{name} must hold {len(self.names)} numbers, {', '.join(self.names)}; got "
+                    f"{len(given)}"
+                )
+            found = dict(zip(self.names, given, strict=True))
+        elif len(self.measured) == 1 or _is_nan(given):
+            found = dict.fromkeys(self.measured, given)
+        else:
+            raise TypeError(
+                f"{name} must be a mapping or a sequence of {', '.join(self.names)}; got {given!r}"
+            )
+        numbers = {one: finite(f"{name}[{one!r}]", value) for one, value in found.items()}
+        if any(map(math.isnan, numbers.values())):
+            return (math.nan,) * len(self.names)
+        numbers = self.completed(name, net, numbers)
+        return tuple(numbers[one] for one in self.names)
+
+    def recorded(self, value: float, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the numbers of a recorded evaluation in the order of `names`; NaN if it failed."""
+        if self.plain:
+            return (value,)
+        if math.isnan(value):
+            return (math.nan,) * len(self.names)
+        return tuple(metrics.get(name, value if name == VALUE else math.nan) for name in self.names)
+
+    def completed(self, name: str, net: Network, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return numbers by name with those that are known.
+
+        Raises:
+            ValueError: A function returned no finite number, or another one than was measured.
+        """
+        found = dict(numbers)
+        for one, function in self.known.items():
+            value = number(f"known[{one!r}]", function(net))
+            if not math.isfinite(value):
+                raise ValueError(f"known[{one!r}] must be finite; got {value} for {net.spec!r}")
+            if one in found and not math.isclose(found[one], value, rel_tol=1e-9):
+                raise ValueError(
+                    f"{name}[{one!r}] must be what known[{one!r}] says, {value:g}; got "
+                    f"{found[one]:g} for {net.spec!r} (leave out one of them)"
+                )
+            found[one] = value
+        return found
+
+    # --- comparing --------------------------------------------------------------------------------
+
+    def signed(self, rows: Tensor) -> Tensor:
+        """Return the objectives, smaller being better.
+
+        Args:
+            rows: Numbers in the order of `names`, (..., k).
+
+        Returns:
+            (..., m).
+        """
+        signs = [1.0 if direction == "minimize" else -1.0 for direction in self.directions]
+        return rows[..., : len(signs)] * torch.tensor(signs, dtype=rows.dtype)
+
+    def feasible(self, rows: Tensor) -> Tensor:
+        """Return which rows, (..., k), keep all bounds; NaN does not."""
+        kept = ~rows.isnan().any(dim=-1)
+        for constraint in self.constraints:
+            kept &= constraint.excess(rows[..., self.names.index(constraint.name)]) <= 0.0
+        return kept
+
+    def violation(self, rows: Tensor) -> Tensor:
+        """Return by how much rows, (..., k), break their bounds, in units of these, summed."""
+        total = torch.zeros(rows.shape[:-1], dtype=rows.dtype)
+        for constraint in self.constraints:
+            excess = constraint.excess(rows[..., self.names.index(constraint.name)])
+            total = total + excess.clamp_min(0.0) / (abs(constraint.bound) or 1.0)
+        return total
+
+    def losses(self, rows: Tensor) -> Tensor:
+        """Return one number per row to compare by, smaller being better; NaN for what failed.
+
+        That is the signed value of one objective; of several the rank in the order of
+        fronts, and of crowding within each (Deb et al., 2002). What breaks a constraint comes after
+        all that keeps them, in the order of `violation`.
+
+        Args:
+            rows: Numbers in the order of `names`, (n, k).
+
+        Returns:
+            (n,) float64.
+        """
+        signed = self.signed(rows)
+        kept = self.feasible(rows)
+        if self.several:
+            found = torch.full((len(rows),), math.nan, dtype=torch.float64)
+            places = kept.nonzero().flatten()
+            order = [place for front in nondominated_fronts(signed[places]) for place in front]
+            found[places[order]] = torch.arange(len(order), dtype=torch.float64)
+        else:
+            found = signed[:, 0].clone()
+        if self.constraints:
+            violation = self.violation(rows)
+            broken = ~kept & ~rows.isnan().any(dim=-1)
+            share = violation[broken] / (1.0 + violation[broken])
+            found[broken] = _INFEASIBLE * (1.0 + share.nan_to_num(nan=1.0))
+        return found
+
+    def best(self, rows: Tensor) -> int | None:
+        """Return the place of the best feasible row, the earliest of equals; None without one.
+
+        Raises:
+            ValueError: There are several objectives, which have no best.
+        """
+        if self.several:
+            raise ValueError(
+                f"several objectives ({self._told()}) have no best; front holds those that none "
+                "other dominates"
+            )
+        losses = self.losses(rows).masked_fill(~self.feasible(rows), math.inf)
+        if not len(losses) or bool(losses.isinf().all()):
+            return None
+        return int(losses.argmin())
+
+    def best_so_far(self, rows: Tensor) -> Tensor:
+        """Return the best feasible value up to each row, (n,) float64; NaN before the first.
+
+        Raises:
+            ValueError: There are several objectives, which have no best.
+        """
+        if self.several:
+            self.best(rows)
+        losses = self.losses(rows).masked_fill(~self.feasible(rows), math.inf)
+        running = torch.cummin(losses, dim=0).values if len(losses) else losses
+        return self.signed(running.masked_fill(running.isinf(), math.nan)[:, None])[:, 0]
+
+    def leaders(self, rows: Tensor) -> list[int]:
+        """Return the places of the front, or of the best of one objective."""
+        if self.several:
+            return self.front(rows)
+        place = self.best(rows)
+        return [] if place is None else [place]
+
+    def front(self, rows: Tensor) -> list[int]:
+        """Return the places of feasible rows that no other one dominates, in order."""
+        places = self.feasible(rows).nonzero().flatten()
+        if not len(places):
+            return []
+        first = nondominated_fronts(self.signed(rows[places]), most=1)[0]
+        return sorted(places[first].tolist())
+
+    def _told(self) -> str:
+        return ", ".join(self.objectives)
+
+    def __repr__(self) -> str:
+        described = self.describe()
+        return f"Goal({', '.join(f'{name}={value!r}' for name, value in described.items())})"
+
+
+def nondominated_fronts(losses: Tensor, *, most: int | None = None) -> list[list[int]]:
+    """Sort points into fronts, each of what nothing dominates once those before are gone.
+
+    Args:
+        losses: (n, m), smaller is better.
+        most: How many fronts, all by default.
+
+    Returns:
+        Places by front, within each from the largest crowding distance to the smallest.
+
+    Complexity: O(n^2 m).
+
+    Reference: Deb, Pratap, Agarwal and Meyarivan, A Fast and Elitist Multiobjective Genetic
+        Algorithm: NSGA-II, IEEE Transactions on Evolutionary Computation, 2002.
+    """
+    below = (losses[:, None] <= losses).all(dim=-1)
+    dominates = below & (losses[:, None] < losses).any(dim=-1)
+    left = torch.ones(len(losses), dtype=torch.bool)
+    fronts: list[list[int]] = []
+    while bool(left.any()) and (most is None or len(fronts) < most):
+        beaten = (dominates & left[:, None]).any(dim=0)
+        places = (left & ~beaten).nonzero().flatten()
+        order = _crowding(losses[places]).argsort(descending=True, stable=True)
+        fronts.append(places[order].tolist())
+        left[places] = False
+    return fronts
+
+
+def _crowding(losses: Tensor) -> Tensor:
+    """Return how far the neighbours of each point of a front are apart, (n,); ends are infinite."""
+    total = torch.zeros(len(losses), dtype=torch.float64)
+    for column in losses.double().unbind(dim=1):
+        order = column.argsort(stable=True)
+        ordered = column[order]
+        gaps = torch.full_like(ordered, math.inf)
+        extent = ordered[-1] - ordered[0]
+        if len(ordered) > 2 and extent > 0.0:
+            gaps[1:-1] = (ordered[2:] - ordered[:-2]) / extent
+        elif extent == 0.0:
+            gaps.zero_()
+        total[order] += gaps
+    return total
+
+
+# --- reading what callers pass --------------------------------------------------------------------
+
+
+def _direction(name: str, given: object) -> Direction:
+    if not isinstance(given, str) or given not in _DIRECTIONS:
+        raise ValueError(f"{name} must be 'minimize' or 'maximize'; got {given!r}")
+    return "maximize" if given == "maximize" else "minimize"
+
+
+def _objectives(
+    given: object, direction: object
+) -> tuple[tuple[str, ...], tuple[Direction, ...], bool]:
+    """Return names, directions, and whether the latter were said."""
+    if isinstance(given, Mapping):
+        if direction is not None:
+            raise ValueError(
+                "direction must be left out where objectives are a mapping to directions; got "
+                f"{direction!r}"
+            )
+        names = _names("objectives", given)
+        found = tuple(_direction(f"objectives[{name!r}]", given[name]) for name in names)
+        return names, found, True
+    names = (VALUE,) if given is None else _names("objectives", given)
+    if direction is None or isinstance(direction, str):
+        one = "minimize" if direction is None else _direction("direction", direction)
+        return names, (one,) * len(names), direction is not None
+    if not isinstance(direction, Sequence):
+        raise ValueError(f"direction must be 'minimize' or 'maximize'; got {direction!r}")
+    if len(direction) != len(names):
+        raise ValueError(
+            f"direction must be one, or one per objective, {len(names)}; got {len(direction)}"
+        )
+    found = tuple(_direction(f"direction[{place}]", one) for place, one in enumerate(direction))
+    return names, found, True
+
+
+def _names(what: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be a sequence of names; got {given!r}")
+    names = tuple(given)
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise TypeError(f"{what}[{place}] must be a name; got {name!r}")
+        if name in names[:place]:
+            raise ValueError(f"{what} must be different names; got {name!r} twice")
+    if not names:
+        raise ValueError(f"{what} must hold at least one name; got none")
+    return names
+
+
+def _constraints(given: object) -> tuple[Constraint, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(
+            f'constraints must be a sequence of texts such as ["latency <= 5"]; got {given!r}'
+        )
+    return tuple(_constraint(f"constraints[{place}]", one) for place, one in enumerate(given))
+
+
+def _constraint(name: str, given: object) -> Constraint:
+    if isinstance(given, Constraint):
+        return given
+    expected = f'{name} must be a text such as "latency <= 5" or "accuracy >= 0.9"'
+    if not isinstance(given, str):
+        raise TypeError(f"{expected}; got {given!r}")
+    found = _CONSTRAINT.fullmatch(given)
+    try:
+        bound = math.nan if found is None else float(found["bound"])
+    except ValueError:
+        bound = math.nan
+    if found is None or not math.isfinite(bound):
+        raise ValueError(f"{expected}; got {given!r}")
+    return Constraint(found["name"], found["relation"], bound)
+
+
+def _known(given: object, names: Sequence[str]) -> dict[str, Callable[[Network], float]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"known must be a mapping of names to functions; got {given!r}")
+    for name, function in given.items():
+        if name not in names:
+            raise ValueError(
+                f"known must be objectives or have a constraint ({', '.join(names)}); got {name!r}"
+            )
+        if not callable(function):
+            raise TypeError(f"known[{name!r}] must be a function of a network; got {function!r}")
+    if all(name in given for name in names):
+        raise ValueError(
+            f"known must leave something to evaluate; got all of {', '.join(names)} (sort the "
+            "networks of the space by them instead)"
+        )
+    return dict(given)
+
+
+def _is_nan(given: object) -> bool:
+    return isinstance(given, float) and math.isnan(given)
