@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # test: say where it belongs.
 BASE = {"arguments", "errors", "_version", "_ext", "files"}
 SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
-SEARCH |= {"search.base"}
+SEARCH |= {"search.base", "search.constraint"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -38,7 +38,9 @@ LAYERS: dict[str, set[str]] = {
     "search.randomness": {"arguments", "errors"},
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
-    "search.goal": {"arguments", "arch"},
+    "search.fronts": set(),
+    "search.constraint": set(),
+    "search.goal": {"arguments", "arch", "search.fronts", "search.constraint"},
     "search.base": {"errors", "arguments", "arch", "spaces"}
     | {"search.asking", "search.draws", "search.goal"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
@@ -51,11 +53,12 @@ LAYERS: dict[str, set[str]] = {
     "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
-    | {"_lazy", "arch", "distances", "matrices", "search", "search.running"},
-    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search", "integrations.ray"},
+    | {"_lazy", "arch", "distances", "matrices", "search", "search.goal", "search.running"},
+    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search", "search.goal"}
+    | {"integrations.ray"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"search.running"},
+    | {"search.goal", "search.running"},
     "cli": BASE
     | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
     | {"search", "comparison", "integrations.ray", "plot", "plot.report"},

@@ -14,7 +14,7 @@ from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
-from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal import Direction, Goal
 from hotnas_torch.spaces import SearchSpace, Subset
 from hotnas_torch.spaces.base import check_space
 
@@ -206,11 +206,11 @@ class Strategy(AskTell):
         rows = torch.tensor(list(self._rows.values()), dtype=torch.float64)
         return rows.reshape(-1, len(self.goal.names))
 
-    def aim(self, direction: str) -> None:
+    def aim(self, direction: Direction | Sequence[Direction]) -> None:
         """Say which values are good, where the strategy was made without saying so.
 
         Args:
-            direction: `"minimize"` or `"maximize"`.
+            direction: `"minimize"` or `"maximize"`, of several objectives one for each.
 
         Raises:
             ValueError: It is unknown, or the strategy was made for another one.

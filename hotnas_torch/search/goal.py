@@ -1,17 +1,23 @@
 """What a search is after: which numbers, which way, and within which bounds."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import finite, number, refuse_unknown
+from hotnas_torch.search.constraint import Constraint, read_constraints
+from hotnas_torch.search.fronts import (
+    hypervolume,
+    nondominated,
+    nondominated_fronts,
+    reference_point,
+)
 
-__all__ = ["GOAL", "Constraint", "Direction", "Goal", "nondominated_fronts"]
+__all__ = ["GOAL", "VALUE", "Direction", "Goal"]
 
 Direction = Literal["minimize", "maximize"]
 
@@ -24,28 +30,6 @@ GOAL = ("direction", "objectives", "constraints", "known")
 _DIRECTIONS = ("minimize", "maximize")
 # What breaks a constraint is worse than all that keeps them, by how much it does.
 _INFEASIBLE = 1e300
-_CONSTRAINT = re.compile(r"\s*(?P<name>.*?\S)\s*(?P<relation><=|>=)\s*(?P<bound>\S+)\s*")
-
-
-class Constraint(NamedTuple):
-    """A bound on a number.
-
-    Attributes:
-        name: Of the number: an objective, or anything else that an evaluation reports.
-        relation: `"<="` or `">="`.
-        bound: In the number's units.
-    """
-
-    name: str
-    relation: str
-    bound: float
-
-    def excess(self, values: Tensor) -> Tensor:
-        """Return by how much values break the bound, of the same shape; <= 0 where they do not."""
-        return values - self.bound if self.relation == "<=" else self.bound - values
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.relation} {self.bound!r}"
 
 
 class Goal:
@@ -96,7 +80,7 @@ class Goal:
         known: Mapping[str, Callable[[Network], float]] | None = None,
     ) -> None:
         self.objectives, self.directions, self._said = _objectives(objectives, direction)
-        self.constraints = _constraints(constraints)
+        self.constraints = read_constraints(constraints)
         bounded = (constraint.name for constraint in self.constraints)
         self.names = tuple(dict.fromkeys((*self.objectives, *bounded)))
         self.known = _known(known, self.names)
@@ -129,26 +113,29 @@ class Goal:
         """Whether it is about the one value of an evaluation, without bounds."""
         return self.names == (VALUE,)
 
-    def toward(self, direction: object) -> "Goal":
-        """Return this goal with the direction of its one objective.
+    def toward(self, direction: Direction | Sequence[Direction]) -> "Goal":
+        """Return this goal with directions, where it does not say others.
+
+        Args:
+            direction: One, or one per objective.
 
         Raises:
-            ValueError: It is unknown, the goal says another one, or has several objectives.
+            ValueError: One is unknown, their number is not that of the objectives, or the goal says
+                others.
         """
-        found = _direction("direction", direction)
-        if self.several:
-            raise ValueError(
-                f"direction must be left out: the strategy has the objectives {self._told()}; got "
-                f"{found!r}"
-            )
-        if self._said and found != self.direction:
-            raise ValueError(
-                f"direction must be {self.direction!r}, as the strategy says; got {found!r} (say it"
-                " once)"
-            )
-        return Goal(
-            objectives={self.objectives[0]: found}, constraints=self.constraints, known=self.known
+        alone = isinstance(direction, str) and self.several
+        found = Goal(
+            direction=[direction] if alone else direction,  # type: ignore[list-item]
+            objectives=self.objectives,
+            constraints=self.constraints,
+            known=self.known,
         )
+        if self._said and found.directions != self.directions:
+            raise ValueError(
+                f"direction must be {_either(self.directions)}, as the strategy says; got "
+                f"{_either(found.directions)} (say it once)"
+            )
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return all of it, ready for `json.dumps`; nothing where one value is minimised."""
@@ -311,7 +298,7 @@ class Goal:
         """
         if self.several:
             raise ValueError(
-                f"several objectives ({self._told()}) have no best; front holds those that none "
+                f"several objectives ({self._listed()}) have no best; front holds those that none "
                 "other dominates"
             )
         losses = self.losses(rows).masked_fill(~self.feasible(rows), math.inf)
@@ -343,59 +330,71 @@ class Goal:
         places = self.feasible(rows).nonzero().flatten()
         if not len(places):
             return []
-        first = nondominated_fronts(self.signed(rows[places]), most=1)[0]
-        return sorted(places[first].tolist())
+        return places[nondominated(self.signed(rows[places]))].tolist()
 
-    def _told(self) -> str:
+    def reference_point(self, rows: Tensor) -> Tensor:
+        """Return a point that is somewhat worse than the front in all objectives, (m,).
+
+        Raises:
+            ValueError: No row keeps all bounds.
+        """
+        front = self.front(rows)
+        if not front:
+            raise ValueError(
+                "there must be an evaluation that keeps all bounds for a reference point; got none"
+                " (give one)"
+            )
+        return self.signed(reference_point(self.signed(rows[front])))
+
+    def hypervolume(self, rows: Tensor, reference: Sequence[float] | Tensor | None = None) -> float:
+        """Return the volume of what feasible rows dominate, up to a point.
+
+        Args:
+            rows: Numbers in the order of `names`, (n, k).
+            reference: The point, one number per objective; None takes `reference_point(rows)`.
+
+        Raises:
+            TypeError, ValueError: `reference` is not one finite number per objective.
+        """
+        return float(self.hypervolume_so_far(rows, reference)[-1]) if len(rows) else 0.0
+
+    def hypervolume_so_far(
+        self, rows: Tensor, reference: Sequence[float] | Tensor | None = None
+    ) -> Tensor:
+        """Return the hypervolume of the first rows, up to each of them, (n,) float64."""
+        found = torch.zeros(len(rows), dtype=torch.float64)
+        if reference is None:
+            if not bool(self.feasible(rows).any()):
+                return found
+            given = self.reference_point(rows)
+        else:
+            given = self._point(reference)
+        losses, point = self.signed(rows), self.signed(given)
+        front = losses[:0]
+        for place, kept in enumerate(self.feasible(rows).tolist()):
+            if kept:
+                front = torch.cat([front, losses[place : place + 1]])
+                front = front[nondominated(front)]
+            found[place] = hypervolume(front, point)
+        return found
+
+    def _point(self, given: object) -> Tensor:
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"reference must be one number per objective; got {given!r}")
+        numbers = [number(f"reference[{place}]", one) for place, one in enumerate(given)]
+        if len(numbers) != len(self.objectives) or not all(map(math.isfinite, numbers)):
+            raise ValueError(
+                f"reference must be {len(self.objectives)} finite numbers, for {self._listed()}; got "
+                f"{numbers}"
+            )
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def _listed(self) -> str:
         return ", ".join(self.objectives)
 
     def __repr__(self) -> str:
         described = self.describe()
         return f"Goal({', '.join(f'{name}={value!r}' for name, value in described.items())})"
-
-
-def nondominated_fronts(losses: Tensor, *, most: int | None = None) -> list[list[int]]:
-    """Sort points into fronts, each of what nothing dominates once those before are gone.
-
-    Args:
-        losses: (n, m), smaller is better.
-        most: How many fronts, all by default.
-
-    Returns:
-        Places by front, within each from the largest crowding distance to the smallest.
-
-    Complexity: O(n^2 m).
-
-    Reference: Deb, Pratap, Agarwal and Meyarivan, A Fast and Elitist Multiobjective Genetic
-        Algorithm: NSGA-II, IEEE Transactions on Evolutionary Computation, 2002.
-    """
-    below = (losses[:, None] <= losses).all(dim=-1)
-    dominates = below & (losses[:, None] < losses).any(dim=-1)
-    left = torch.ones(len(losses), dtype=torch.bool)
-    fronts: list[list[int]] = []
-    while bool(left.any()) and (most is None or len(fronts) < most):
-        beaten = (dominates & left[:, None]).any(dim=0)
-        places = (left & ~beaten).nonzero().flatten()
-        order = _crowding(losses[places]).argsort(descending=True, stable=True)
-        fronts.append(places[order].tolist())
-        left[places] = False
-    return fronts
-
-
-def _crowding(losses: Tensor) -> Tensor:
-    """Return how far the neighbours of each point of a front are apart, (n,); ends are infinite."""
-    total = torch.zeros(len(losses), dtype=torch.float64)
-    for column in losses.double().unbind(dim=1):
-        order = column.argsort(stable=True)
-        ordered = column[order]
-        gaps = torch.full_like(ordered, math.inf)
-        extent = ordered[-1] - ordered[0]
-        if len(ordered) > 2 and extent > 0.0:
-            gaps[1:-1] = (ordered[2:] - ordered[:-2]) / extent
-        elif extent == 0.0:
-            gaps.zero_()
-        total[order] += gaps
-    return total
 
 
 # --- reading what callers pass --------------------------------------------------------------------
@@ -405,6 +404,10 @@ def _direction(name: str, given: object) -> Direction:
     if not isinstance(given, str) or given not in _DIRECTIONS:
         raise ValueError(f"{name} must be 'minimize' or 'maximize'; got {given!r}")
     return "maximize" if given == "maximize" else "minimize"
+
+
+def _either(directions: Sequence[str]) -> str:
+    return ", ".join(map(repr, directions))
 
 
 def _objectives(
@@ -446,30 +449,6 @@ def _names(what: str, given: Any) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"{what} must hold at least one name; got none")
     return names
-
-
-def _constraints(given: object) -> tuple[Constraint, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TypeError(
-            f'constraints must be a sequence of texts such as ["latency <= 5"]; got {given!r}'
-        )
-    return tuple(_constraint(f"constraints[{place}]", one) for place, one in enumerate(given))
-
-
-def _constraint(name: str, given: object) -> Constraint:
-    if isinstance(given, Constraint):
-        return given
-    expected = f'{name} must be a text such as "latency <= 5" or "accuracy >= 0.9"'
-    if not isinstance(given, str):
-        raise TypeError(f"{expected}; got {given!r}")
-    found = _CONSTRAINT.fullmatch(given)
-    try:
-        bound = math.nan if found is None else float(found["bound"])
-    except ValueError:
-        bound = math.nan
-    if found is None or not math.isfinite(bound):
-        raise ValueError(f"{expected}; got {given!r}")
-    return Constraint(found["name"], found["relation"], bound)
 
 
 def _known(given: object, names: Sequence[str]) -> dict[str, Callable[[Network], float]]:

@@ -197,14 +197,14 @@ def test_what_cannot_work_is_refused():
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=integration.StrategySampler(strategy())
     )
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.ask()
     trial = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.sampler.sample_independent(
             study, trial, "x", optuna.distributions.FloatDistribution(0, 1)
         )
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.sampler.sample_relative(study, trial, {})
 
 

@@ -1,7 +1,7 @@
 """Local search first over operation distributions, then over architectures."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.search.draws import EncodingDraws
-from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal import GOAL, Direction
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]
@@ -84,7 +84,7 @@ class ANASODLocalSearch(EncodingStrategy):
         super().load_state_dict(state)
         self._begin()
 
-    def aim(self, direction: str) -> None:
+    def aim(self, direction: Direction | Sequence[Direction]) -> None:
         """Say which values are good, see `Strategy`."""
         super().aim(direction)
         self._begin()

@@ -4,19 +4,18 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
-from hotnas_torch.search.goal import Direction, Goal
+from hotnas_torch.search.goal import Direction
 from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
@@ -24,6 +23,7 @@ from hotnas_torch.search.running.checks import (
     check_timeout,
     describe_objective,
 )
+from hotnas_torch.search.running.progress import reporting
 from hotnas_torch.search.running.storage import OpenTrial, Storage
 from hotnas_torch.search.running.trial import (
     Named,
@@ -57,7 +57,7 @@ def run(
     take_over: bool = False,
     accept_objective: bool = False,
     timeout: float | None = None,
-    direction: Direction | None = None,
+    direction: Direction | Sequence[Direction] | None = None,
 ) -> SearchResult:
     """Search until the budget is spent.
 
@@ -108,7 +108,8 @@ def run(
             evaluation is interrupted as by Ctrl-C, which works in the main thread and in what
             listens to signals. An `executor` has time limits of its own.
         direction: `"maximize"` where large values are good, `"minimize"` where small ones are; None
-            is what the strategy was made for, by default minimising.
+            is what the strategy was made for, by default minimising. Of several objectives one for
+            each.
 
     Returns:
         All trials, the best one, and why the search ended.
@@ -179,7 +180,7 @@ def run(
             evaluator = stack.enter_context(
                 executor.evaluator(objective, workers, catch, **options)
             )
-        report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
+        report = stack.enter_context(reporting(progress, store, strategy, limits.evaluations))
         search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
             reason = search.asynchronously(opened)
@@ -341,70 +342,6 @@ def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
     except ValueError as error:
         raise StorageError(f"{store.path}: {error}") from error
     return opened
-
-
-class _Leaders:
-    """The best trial so far, or the front."""
-
-    def __init__(self, goal: Goal, trials: Iterable[Trial]) -> None:
-        self._goal = goal
-        self._trials: list[Trial] = []
-        self._keep([*trials])
-
-    def add(self, trial: Trial) -> None:
-        """Count a trial."""
-        self._keep([*self._trials, trial])
-
-    def _keep(self, trials: list[Trial]) -> None:
-        rows = [self._goal.recorded(trial.value, trial.outcome.metrics) for trial in trials]
-        values = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), -1)
-        self._trials = [trials[place] for place in self._goal.leaders(values)] if rows else []
-
-    def notes(self) -> list[str]:
-        """Return what the bar says of them."""
-        if not self._trials:
-            return []
-        if self._goal.several:
-            return [f"{len(self._trials)} on the front"]
-        return [f"best {self._trials[0].value:.6g}"]
-
-
-@contextmanager
-def _reporting(
-    progress: bool | Callable[[Trial], None],
-    store: Storage,
-    strategy: Strategy,
-    num_evaluations: int | None,
-) -> Iterator[Callable[[Trial], None]]:
-    if callable(progress):
-        yield progress
-        return
-    trials = store.trials(strategy.space)
-    leaders = _Leaders(strategy.goal, trials)
-    num_failed = sum(trial.failed for trial in trials)
-    with tqdm(
-        desc="search",
-        total=num_evaluations,
-        initial=len(trials),
-        unit="net",
-        disable=not progress,
-    ) as bar:
-
-        def show() -> None:
-            notes = leaders.notes()
-            notes += [f"{num_failed} failed"] if num_failed else []
-            bar.set_postfix_str(", ".join(notes))
-
-        def report(trial: Trial) -> None:
-            nonlocal num_failed
-            if trial.failed:
-                num_failed += 1
-            leaders.add(trial)
-            bar.update()
-            show()
-
-        show()
-        yield report
 
 
 def _check_budget(budget: object) -> _Limits:

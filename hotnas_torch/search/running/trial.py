@@ -216,6 +216,34 @@ class SearchResult:
         """The trials that keep all bounds and that no other one dominates, in order."""
         return tuple(self.trials[place] for place in self.goal.front(self.values))
 
+    @property
+    def reference_point(self) -> Tensor:
+        """A point a tenth of the front's extent worse than it in all objectives, (m,) float64.
+
+        Raises:
+            ValueError: No trial keeps all bounds.
+        """
+        return self.goal.reference_point(self.values)
+
+    def hypervolume(self, reference: Sequence[float] | Tensor | None = None) -> float:
+        """Return the volume of what the front dominates.
+
+        Args:
+            reference: Up to where, one number per objective in its units; None takes
+                `reference_point`. Searches are compared with one point for all of them.
+
+        Returns:
+            The volume in the product of the objectives' units; 0 without a front.
+
+        Raises:
+            TypeError, ValueError: `reference` is not one finite number per objective.
+        """
+        return self.goal.hypervolume(self.values, reference)
+
+    def hypervolume_so_far(self, reference: Sequence[float] | Tensor | None = None) -> Tensor:
+        """Return the hypervolume up to each trial, (num_trials,) float64, as `hypervolume`."""
+        return self.goal.hypervolume_so_far(self.values, reference)
+
 
 def evaluate(
     objective: ObjectiveFunction, net: Network, catch: tuple[type[Exception], ...]

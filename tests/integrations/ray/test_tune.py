@@ -47,7 +47,8 @@ def test_tune_says_what_the_metric_is_and_adds_constants():
     config = found.suggest("a")
     assert config.keys() == {"epochs", "data", "arch"}
     found.on_trial_complete("a", {"accuracy": 90.0})
-    assert found.strategy.best.value == -90.0
+    assert found.strategy.best.value == 90.0
+    assert found.strategy.goal.direction == "maximize"
 
 
 @pytest.mark.parametrize(
