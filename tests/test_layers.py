@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # test: say where it belongs.
 BASE = {"arguments", "errors", "_version", "_ext", "files"}
 SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
-SEARCH |= {"search.base", "search.constraint"}
+SEARCH |= {"search.base", "search.goal_settings"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -39,29 +39,38 @@ LAYERS: dict[str, set[str]] = {
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
     "search.fronts": set(),
-    "search.constraint": set(),
-    "search.goal": {"arguments", "arch", "search.fronts", "search.constraint"},
+    "search.goal_settings": {"arch"},
+    "search.goal": {"arguments", "arch", "search.fronts", "search.goal_settings"},
     "search.base": {"errors", "arguments", "arch", "spaces"}
-    | {"search.asking", "search.draws", "search.goal"},
+    | {"search.asking", "search.draws", "search.goal", "search.goal_settings"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
-    | {"search.asking", "search.base", "search.goal"},
+    | {"search.asking", "search.base", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
-    | {"_lazy", "arch", "distances", "matrices", "search", "search.goal", "search.running"},
-    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search", "search.goal"}
-    | {"integrations.ray"},
+    | {
+        "_lazy",
+        "arch",
+        "distances",
+        "matrices",
+        "search",
+        "search.goal_settings",
+        "search.running",
+    },
+    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search"}
+    | {"integrations.ray", "search.goal_settings"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"search.goal", "search.running"},
+    | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
+    "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {"_show_config", "ot", "arch", "spaces", "distances", "matrices", "nn", "objectives"}
-    | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
+    | {"search", "comparison", "integrations.ray", "plot", "plot.report", "plot.results"},
     "__main__": {"cli"},
     "__init__": BASE
     | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
@@ -73,7 +82,7 @@ CONFINED = {
     "gpytorch": {"gp", "search.bayesian", "nago"},
     "botorch": {"gp", "search.bayesian", "nago"},
     "linear_operator": {"gp", "nago"},
-    "matplotlib": {"plot", "plot.report"},
+    "matplotlib": {"plot", "plot.report", "plot.results"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},

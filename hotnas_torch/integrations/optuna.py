@@ -11,7 +11,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind, number
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
-from hotnas_torch.search.goal import Direction
+from hotnas_torch.search.goal_settings import Direction
 
 try:
     from optuna import Study

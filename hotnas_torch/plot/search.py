@@ -1,7 +1,6 @@
 """Pictures of a search: its values over time, and where in the space it has been."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hotnas_torch.arguments import choice
 from hotnas_torch.plot.clustering import as_matrix
 from hotnas_torch.plot.embedding import embed
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure, plain
+from hotnas_torch.plot.figure import FAINT, INK, Direction, FloatArray, new_figure, plain, sign_of
 
 __all__ = ["plot_map", "plot_trace"]
-
-Direction = Literal["minimize", "maximize"]
 
 _LINE = "#C8553D"
 _POINT = "#5B7DB1"
@@ -53,7 +49,7 @@ def plot_trace(
     numbers = np.asarray(values, dtype=np.float64)
     if not len(numbers):
         raise ValueError("values must hold at least one evaluation; got none")
-    sign = _sign(direction)
+    sign = sign_of(direction)
     kept = np.ones(len(numbers), dtype=np.bool_)
     if feasible is not None:
         kept = np.asarray(feasible, dtype=np.bool_)
@@ -153,13 +149,6 @@ def _draw_values(
         axes.set_title(note, loc="right", fontsize=8.5, color=FAINT, pad=3)
 
 
-def _sign(direction: str) -> float:
-    """Return what turns a value into a loss."""
-    return {"minimize": 1.0, "maximize": -1.0}[
-        choice("direction", direction, ("minimize", "maximize"))
-    ]
-
-
 def _label(direction: str) -> str:
     return f"value ({'smaller' if direction == 'minimize' else 'larger'} is better)"
 
@@ -191,7 +180,7 @@ def plot_map(
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (len(matrix),):
         raise ValueError(f"values must hold one number per item, {len(matrix)}; got {len(numbers)}")
-    sign = _sign(direction)
+    sign = sign_of(direction)
     points = embed(matrix)
     figure = new_figure(8.0, 5.6)
     axes = figure.add_axes((0.02, 0.05, 0.82, 0.92))

@@ -38,7 +38,6 @@ from hotnas_torch.search.bayesian.surrogates import (
     WeisfeilerLehmanSurrogate,
 )
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
-from hotnas_torch.search.constraint import Constraint
 from hotnas_torch.search.direct.anasod_local import ANASODLocalSearch
 from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.direct.evolution import RegularizedEvolution
@@ -47,6 +46,7 @@ from hotnas_torch.search.direct.mutation import MutationSearch
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
 from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.search.running.runner import run
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial

@@ -14,7 +14,8 @@ from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
-from hotnas_torch.search.goal import Direction, Goal
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.spaces import SearchSpace, Subset
 from hotnas_torch.spaces.base import check_space
 

@@ -2,32 +2,33 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import finite, number, refuse_unknown
-from hotnas_torch.search.constraint import Constraint, read_constraints
 from hotnas_torch.search.fronts import (
     hypervolume,
     nondominated,
     nondominated_fronts,
     reference_point,
 )
+from hotnas_torch.search.goal_settings import (
+    VALUE,
+    Constraint,
+    Direction,
+    read_constraints,
+    read_known,
+    read_objectives,
+)
 
 __all__ = ["GOAL", "VALUE", "Direction", "Goal"]
-
-Direction = Literal["minimize", "maximize"]
-
-VALUE = "value"
-"""Name of the one number of an objective that has no other name."""
 
 GOAL = ("direction", "objectives", "constraints", "known")
 """Settings of a goal, which every strategy takes."""
 
-_DIRECTIONS = ("minimize", "maximize")
 # What breaks a constraint is worse than all that keeps them, by how much it does.
 _INFEASIBLE = 1e300
 
@@ -79,11 +80,11 @@ class Goal:
         constraints: Sequence[str | Constraint] = (),
         known: Mapping[str, Callable[[Network], float]] | None = None,
     ) -> None:
-        self.objectives, self.directions, self._said = _objectives(objectives, direction)
+        self.objectives, self.directions, self._said = read_objectives(objectives, direction)
         self.constraints = read_constraints(constraints)
         bounded = (constraint.name for constraint in self.constraints)
         self.names = tuple(dict.fromkeys((*self.objectives, *bounded)))
-        self.known = _known(known, self.names)
+        self.known = read_known(known, self.names)
         self.measured = tuple(name for name in self.names if name not in self.known)
 
     @classmethod
@@ -132,8 +133,8 @@ class Goal:
         )
         if self._said and found.directions != self.directions:
             raise ValueError(
-                f"direction must be {_either(self.directions)}, as the strategy says; got "
-                f"{_either(found.directions)} (say it once)"
+                f"direction must be {', '.join(self.directions)}, as the strategy says; got "
+                f"{', '.join(found.directions)} (say it once)"
             )
         return found
 
@@ -245,6 +246,10 @@ class Goal:
         """
         signs = [1.0 if direction == "minimize" else -1.0 for direction in self.directions]
         return rows[..., : len(signs)] * torch.tensor(signs, dtype=rows.dtype)
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """Return the objectives of rows, (n, k), in their units, (n, m); NaN where infeasible."""
+        return rows[:, : len(self.objectives)].masked_fill(~self.feasible(rows)[:, None], math.nan)
 
     def feasible(self, rows: Tensor) -> Tensor:
         """Return which rows, (..., k), keep all bounds; NaN does not."""
@@ -363,13 +368,11 @@ class Goal:
     ) -> Tensor:
         """Return the hypervolume of the first rows, up to each of them, (n,) float64."""
         found = torch.zeros(len(rows), dtype=torch.float64)
-        if reference is None:
-            if not bool(self.feasible(rows).any()):
-                return found
-            given = self.reference_point(rows)
-        else:
-            given = self._point(reference)
-        losses, point = self.signed(rows), self.signed(given)
+        given = None if reference is None else self._point(reference)
+        if not bool(self.feasible(rows).any()):
+            return found
+        losses = self.signed(rows)
+        point = self.signed(self.reference_point(rows) if given is None else given)
         front = losses[:0]
         for place, kept in enumerate(self.feasible(rows).tolist()):
             if kept:
@@ -384,8 +387,8 @@ class Goal:
         numbers = [number(f"reference[{place}]", one) for place, one in enumerate(given)]
         if len(numbers) != len(self.objectives) or not all(map(math.isfinite, numbers)):
             raise ValueError(
-                f"reference must be {len(self.objectives)} finite numbers, for {self._listed()}; got "
-                f"{numbers}"
+                f"reference must be {len(self.objectives)} finite numbers, for {self._listed()}; "
+                f"got {numbers}"
             )
         return torch.tensor(numbers, dtype=torch.float64)
 
@@ -395,80 +398,6 @@ class Goal:
     def __repr__(self) -> str:
         described = self.describe()
         return f"Goal({', '.join(f'{name}={value!r}' for name, value in described.items())})"
-
-
-# --- reading what callers pass --------------------------------------------------------------------
-
-
-def _direction(name: str, given: object) -> Direction:
-    if not isinstance(given, str) or given not in _DIRECTIONS:
-        raise ValueError(f"{name} must be 'minimize' or 'maximize'; got {given!r}")
-    return "maximize" if given == "maximize" else "minimize"
-
-
-def _either(directions: Sequence[str]) -> str:
-    return ", ".join(map(repr, directions))
-
-
-def _objectives(
-    given: object, direction: object
-) -> tuple[tuple[str, ...], tuple[Direction, ...], bool]:
-    """Return names, directions, and whether the latter were said."""
-    if isinstance(given, Mapping):
-        if direction is not None:
-            raise ValueError(
-                "direction must be left out where objectives are a mapping to directions; got "
-                f"{direction!r}"
-            )
-        names = _names("objectives", given)
-        found = tuple(_direction(f"objectives[{name!r}]", given[name]) for name in names)
-        return names, found, True
-    names = (VALUE,) if given is None else _names("objectives", given)
-    if direction is None or isinstance(direction, str):
-        one = "minimize" if direction is None else _direction("direction", direction)
-        return names, (one,) * len(names), direction is not None
-    if not isinstance(direction, Sequence):
-        raise ValueError(f"direction must be 'minimize' or 'maximize'; got {direction!r}")
-    if len(direction) != len(names):
-        raise ValueError(
-            f"direction must be one, or one per objective, {len(names)}; got {len(direction)}"
-        )
-    found = tuple(_direction(f"direction[{place}]", one) for place, one in enumerate(direction))
-    return names, found, True
-
-
-def _names(what: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{what} must be a sequence of names; got {given!r}")
-    names = tuple(given)
-    for place, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise TypeError(f"{what}[{place}] must be a name; got {name!r}")
-        if name in names[:place]:
-            raise ValueError(f"{what} must be different names; got {name!r} twice")
-    if not names:
-        raise ValueError(f"{what} must hold at least one name; got none")
-    return names
-
-
-def _known(given: object, names: Sequence[str]) -> dict[str, Callable[[Network], float]]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise TypeError(f"known must be a mapping of names to functions; got {given!r}")
-    for name, function in given.items():
-        if name not in names:
-            raise ValueError(
-                f"known must be objectives or have a constraint ({', '.join(names)}); got {name!r}"
-            )
-        if not callable(function):
-            raise TypeError(f"known[{name!r}] must be a function of a network; got {function!r}")
-    if all(name in given for name in names):
-        raise ValueError(
-            f"known must leave something to evaluate; got all of {', '.join(names)} (sort the "
-            "networks of the space by them instead)"
-        )
-    return dict(given)
 
 
 def _is_nan(given: object) -> bool:

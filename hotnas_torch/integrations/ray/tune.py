@@ -10,7 +10,7 @@ from hotnas_torch.arguments import kind, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
-from hotnas_torch.search.goal import VALUE, Direction
+from hotnas_torch.search.goal_settings import VALUE, Direction
 
 try:
     from ray.tune.search import Searcher

@@ -16,8 +16,8 @@ from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
-from hotnas_torch.search.constraint import Constraint
-from hotnas_torch.search.goal import GOAL, Direction
+from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal_settings import Constraint, Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 

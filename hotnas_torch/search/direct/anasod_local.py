@@ -12,7 +12,8 @@ from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.search.draws import EncodingDraws
-from hotnas_torch.search.goal import GOAL, Direction
+from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]

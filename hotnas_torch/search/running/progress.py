@@ -47,7 +47,7 @@ def reporting(
     strategy: Strategy,
     num_evaluations: int | None,
 ) -> Iterator[Callable[[Trial], None]]:
-    """Give what is called with each finished trial: the caller's own, or a bar that shows the best."""
+    """Give what is called with each finished trial: a bar, or the caller's own."""
     if callable(progress):
         yield progress
         return

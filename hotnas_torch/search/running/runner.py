@@ -15,7 +15,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy, describe_space
-from hotnas_torch.search.goal import Direction
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,

@@ -12,7 +12,8 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
 from hotnas_torch.errors import NonFiniteValueError
-from hotnas_torch.search.goal import VALUE, Goal
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
