@@ -6,6 +6,8 @@ from hotnas_torch.search.bayesian.acquisition import (
     Acquisition,
     AcquisitionInputs,
     LogEI,
+    LogNEHVI,
+    LogNParEGO,
     ThompsonSampling,
 )
 from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
@@ -25,6 +27,7 @@ from hotnas_torch.search.bayesian.hotnas import HOTNAS
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
+from hotnas_torch.search.bayesian.outcomes import OutcomeModels
 from hotnas_torch.search.bayesian.pools import BredPool, EncodingPool, MutantPool, Pool
 from hotnas_torch.search.bayesian.random_pool import RandomPool
 from hotnas_torch.search.bayesian.recipe import SearchSettings
@@ -81,10 +84,13 @@ __all__ = [
     "HOTNNSurrogate",
     "LocalSearch",
     "LogEI",
+    "LogNEHVI",
+    "LogNParEGO",
     "MutantPool",
     "MutationSearch",
     "Observation",
     "Outcome",
+    "OutcomeModels",
     "PendingAware",
     "Pool",
     "RandomChoice",

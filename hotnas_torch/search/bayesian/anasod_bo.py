@@ -83,7 +83,7 @@ class ANASODBO(Recipe):
         if surrogate == "ensemble":
             model = EnsembleSurrogate(encoding.encode)
         if settings.get("acquisition") is None:
-            settings["acquisition"] = "log_ei" if surrogate == "gp" else "its"
+            settings["acquisition"] = None if surrogate == "gp" else "its"
         super().__init__(
             space,
             SearchSettings(**settings),

@@ -11,7 +11,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import checked_options, integer, known_settings, refused_by
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
+from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionName, name_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
@@ -36,8 +36,9 @@ class SearchSettings:
 
     Attributes:
         num_initial: Random networks at the start, >= 2.
-        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling), or a callable
-            that builds a BoTorch acquisition function, see `Acquisition`.
+        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling); for several
+            objectives `"log_nehvi"` or `"log_nparego"`; or a callable that builds a BoTorch
+            acquisition function, see `Acquisition`. None takes the first of these.
         transform: `"log"`: the model sees the logarithm of the values, when all of them are
             positive (errors and losses are); `"none"`: the values themselves.
         pool_size: Candidates per choice of a batch, >= 1.
@@ -53,7 +54,7 @@ class SearchSettings:
     """
 
     num_initial: int = 10
-    acquisition: Literal["log_ei", "ucb", "its"] | Acquisition = "log_ei"
+    acquisition: AcquisitionName | Acquisition | None = None
     transform: Literal["none", "log"] = "log"
     pool_size: int = 500
     num_parents: int = 10
