@@ -22,6 +22,7 @@ from hotnas_torch.plot.report import write_report
 from hotnas_torch.plot.results import draw_progress
 from hotnas_torch.search import (
     HOTNAS,
+    ParetoEvolution,
     RandomSearch,
     RegularizedEvolution,
     SearchResult,
@@ -130,15 +131,24 @@ def add_search(commands: Any) -> None:
     )
 
     strategy = search.add_argument_group("strategy")
-    strategy.add_argument("--strategy", choices=("hotnas", "random", "evolution"), default="hotnas")
+    strategy.add_argument(
+        "--strategy", choices=("hotnas", "random", "evolution", "nsga2"), default="hotnas"
+    )
     strategy.add_argument("--preset", choices=("default", "paper"), help="settings of hotnas")
-    strategy.add_argument("--acquisition", choices=("log_ei", "ucb"), help="of hotnas")
+    strategy.add_argument(
+        "--acquisition",
+        choices=("log_ei", "ucb", "log_nehvi", "log_nparego"),
+        help="of hotnas; the last two are for several objectives",
+    )
     strategy.add_argument(
         "--initial", type=int, metavar="N", help="random networks first, default 10 (hotnas)"
     )
     strategy.add_argument("--pool", type=int, metavar="N", help="candidates per choice (hotnas)")
     strategy.add_argument(
-        "--population", type=int, metavar="N", help="of evolution, default 50, which are random"
+        "--population",
+        type=int,
+        metavar="N",
+        help="of evolution (default 50) and nsga2 (20), which are random",
     )
 
     table = search.add_argument_group("values from a published table")
@@ -309,11 +319,12 @@ def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.Searc
             "pool": "pool_size",
         },
         "evolution": {"population": "population"},
+        "nsga2": {"population": "population"},
         "random": {},
     }
     for name, options in own.items():
         for option in options:
-            if name != arguments.strategy and getattr(arguments, option) is not None:
+            if option not in own[arguments.strategy] and getattr(arguments, option) is not None:
                 parser.error(f"--{option} is an option of --strategy {name}")
     settings = {
         argument: value
@@ -323,6 +334,7 @@ def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.Searc
     make: Callable[..., Strategy] = {
         "hotnas": HOTNAS,
         "evolution": RegularizedEvolution,
+        "nsga2": ParetoEvolution,
         "random": RandomSearch,
     }[arguments.strategy]
     generator = torch.Generator().manual_seed(arguments.seed)

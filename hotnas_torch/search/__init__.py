@@ -46,6 +46,7 @@ from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.direct.evolution import RegularizedEvolution
 from hotnas_torch.search.direct.local_search import LocalSearch
 from hotnas_torch.search.direct.mutation import MutationSearch
+from hotnas_torch.search.direct.pareto_evolution import ParetoEvolution
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
 from hotnas_torch.search.goal import Goal
@@ -91,6 +92,7 @@ __all__ = [
     "Observation",
     "Outcome",
     "OutcomeModels",
+    "ParetoEvolution",
     "PendingAware",
     "Pool",
     "RandomChoice",
