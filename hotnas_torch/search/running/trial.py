@@ -95,6 +95,8 @@ class Named:
                 result = listed()
             many = isinstance(result, Sequence) and not isinstance(result, str | bytes)
             numbers = list(result) if many else [result]
+            if not many and isinstance(result, float) and math.isnan(result):
+                numbers = [result] * len(self.names)
             if len(numbers) != len(self.names):
                 raise TypeError(f"expected {len(self.names)} numbers, {', '.join(self.names)}")
             metrics = dict(zip(self.names, numbers, strict=True))
