@@ -113,4 +113,4 @@ def test_a_map_numbers_the_largest_where_values_are_maximised():
         text.get_text(): text.xy for text in smallest.axes[0].texts if len(text.get_text()) == 1
     }
     assert places.keys() == {"1", "2", "3"}
-    assert all((places[name] == expected[name]).all() for name in places)
+    assert all(tuple(places[name]) == tuple(expected[name]) for name in places)
