@@ -194,7 +194,7 @@ class Goal:
                     f"{len(given)}"
                 )
             found = dict(zip(self.names, given, strict=True))
-        elif len(self.measured) == 1 or _is_nan(given):
+        elif len(self.measured) == 1 or (isinstance(given, float) and math.isnan(given)):
             found = dict.fromkeys(self.measured, given)
         else:
             raise TypeError(
@@ -398,7 +398,3 @@ class Goal:
     def __repr__(self) -> str:
         described = self.describe()
         return f"Goal({', '.join(f'{name}={value!r}' for name, value in described.items())})"
-
-
-def _is_nan(given: object) -> bool:
-    return isinstance(given, float) and math.isnan(given)

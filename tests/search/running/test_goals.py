@@ -163,7 +163,7 @@ def test_hotnas_beats_chance_on_two_objectives(acquisition):
         {"objectives": ("error", "size")},
         {"objectives": {"error": "minimize", "size": "maximize"}, "constraints": ["time <= 9"]},
         {"objectives": ("error", "size"), "known": {"size": size}, "constraints": ["size >= 3"]},
-        {"objectives": ("error", "size", "time")},
+        pytest.param({"objectives": ("error", "size", "time")}, marks=pytest.mark.slow),
     ],
 )
 def test_a_search_goes_on_bit_by_bit(tmp_path, goal):
