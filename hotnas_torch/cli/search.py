@@ -49,6 +49,8 @@ _TABLES = (
     "nasbench_macro",
     "pooling",
     "transnas_macro",
+    "transnas_micro",
+    "enas_macro",
 )
 
 

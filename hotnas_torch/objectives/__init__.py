@@ -2,12 +2,14 @@
 
 from hotnas_torch.objectives.base import Evaluation, Objective
 from hotnas_torch.objectives.benchmarks import (
+    ENASMacroTable,
     NASBench101Table,
     NASBench201Table,
     NASBench301Table,
     NASBenchMacroTable,
     PoolingTable,
     TransNASMacroTable,
+    TransNASMicroTable,
     open_table,
 )
 from hotnas_torch.objectives.function import Function
@@ -15,6 +17,7 @@ from hotnas_torch.objectives.table import Table
 from hotnas_torch.objectives.training import Training
 
 __all__ = [
+    "ENASMacroTable",
     "Evaluation",
     "Function",
     "NASBench101Table",
@@ -26,5 +29,6 @@ __all__ = [
     "Table",
     "Training",
     "TransNASMacroTable",
+    "TransNASMicroTable",
     "open_table",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 from hotnas_torch.arguments import choice
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
+from hotnas_torch.spaces.enas_macro import ENASMacro
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
 from hotnas_torch.spaces.nasbench101 import NASBench101
 from hotnas_torch.spaces.nasbench201 import NASBench201
@@ -12,10 +13,12 @@ from hotnas_torch.spaces.nasbench_macro import NASBenchMacro
 from hotnas_torch.spaces.pooling import Pooling
 from hotnas_torch.spaces.subset import Subset
 from hotnas_torch.spaces.transnas_macro import TransNASMacro
+from hotnas_torch.spaces.transnas_micro import TransNASMicro
 
 __all__ = [
     "DARTS",
     "NAMES",
+    "ENASMacro",
     "Genotype",
     "MobileNetV2",
     "NASBench101",
@@ -25,6 +28,7 @@ __all__ = [
     "SearchSpace",
     "Subset",
     "TransNASMacro",
+    "TransNASMicro",
     "get",
 ]
 
@@ -38,6 +42,8 @@ _SPACES: dict[str, type[SearchSpace]] = {
         NASBenchMacro,
         Pooling,
         MobileNetV2,
+        TransNASMicro,
+        ENASMacro,
     )
 }
 
@@ -50,7 +56,8 @@ def get(name: str, **options: Any) -> SearchSpace:
 
     Args:
         name: `"nasbench101"`, `"nasbench201"`, `"transnas_macro"`, `"darts"`,
-            `"nasbench_macro"`, `"pooling"` or `"mobilenet_v2"`.
+            `"nasbench_macro"`, `"pooling"`, `"mobilenet_v2"`, `"transnas_micro"` or
+            `"enas_macro"`.
         **options: The space's own options, for example `contract_skip=True`.
 
     Raises:

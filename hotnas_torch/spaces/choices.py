@@ -1,6 +1,7 @@
-"""Spaces that choose one operation for each of a fixed number of places."""
+"""Spaces that choose one of several for each of a fixed number of places."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -13,11 +14,18 @@ __all__ = ["ChoiceSpace"]
 
 
 class ChoiceSpace(SearchSpace):
-    """A search space that is the product of equal choices.
+    """A search space that is the product of choices.
 
-    A code holds, per place, the index of the chosen operation in `operations`. Samples are
-    uniform, neighbours differ in one place, and a mutation draws each place anew with probability
-    1 / `mutation_period`.
+    A code holds, per place, the index of what is chosen there, by default of an operation in
+    `operations`. Samples are uniform, neighbours differ in one place, and a mutation draws each
+    place anew with probability 1 / `mutation_period`.
+
+    Args:
+        tree: Operation costs; None takes `default_tree`.
+        default_tree: The space's own.
+        labels: All that cells carry.
+        places: What each place is called.
+        numbers: How many choices each place has; None: as many as there are operations.
     """
 
     mutation_period: int
@@ -28,31 +36,38 @@ class ChoiceSpace(SearchSpace):
         default_tree: OperationTree,
         labels: Sequence[str],
         places: Sequence[str],
+        numbers: Sequence[int] | None = None,
     ) -> None:
         super().__init__(tree, default_tree, labels, places)
-        self._choices = range(len(self.operations))
+        self._numbers = tuple(numbers or [len(self.operations)] * self.dim)
 
     def size(self) -> int:
-        """Return the number of architectures: operations to the power of places."""
-        return int(len(self._choices) ** self.dim)
+        """Return the number of architectures: the product of the numbers of choices."""
+        return math.prod(self._numbers)
 
     def _codes(self) -> Iterator[Code]:
-        return itertools.product(self._choices, repeat=self.dim)
+        return itertools.product(*map(range, self._numbers))
 
     def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
-        drawn = draw_integers(len(self._choices), (num, self.dim), generator)
-        return [tuple(code) for code in drawn.tolist()]
+        return [tuple(code) for code in self._drawn(num, generator).tolist()]
+
+    def _drawn(self, num: int, generator: torch.Generator) -> Tensor:
+        """Draw codes, (num, dim) int64, all places with the same number of choices at once."""
+        runs = [(number, len(list(run))) for number, run in itertools.groupby(self._numbers)]
+        return torch.cat(
+            [draw_integers(number, (num, length), generator) for number, length in runs], dim=1
+        )
 
     def _mutate(self, code: Code, generator: torch.Generator) -> Code:
         renewed = draw_integers(self.mutation_period, (self.dim,), generator) == 0
-        drawn = draw_integers(len(self._choices), (self.dim,), generator)
+        (drawn,) = self._drawn(1, generator)
         return tuple(torch.where(renewed, drawn, torch.tensor(code)).tolist())
 
     def _edits(self, code: Code) -> Iterator[Code]:
         for place, current in enumerate(code):
-            for choice in self._choices:
+            for choice in range(self._numbers[place]):
                 if choice != current:
                     yield (*code[:place], choice, *code[place + 1 :])
 
     def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        return out_of_range(rows, self.columns, [len(self._choices)] * self.dim)
+        return out_of_range(rows, self.columns, self._numbers)

@@ -8,12 +8,14 @@ from torch.nn import functional
 
 from hotnas_torch.spaces import (
     DARTS,
+    ENASMacro,
     NASBench101,
     NASBench201,
     NASBenchMacro,
     SearchSpace,
     Subset,
     TransNASMacro,
+    TransNASMicro,
 )
 
 __all__ = ["Slots", "operation_slots"]
@@ -74,12 +76,12 @@ def operation_slots(space: SearchSpace) -> Slots | None:
         if slots is None:
             return None
         return Slots(slots.blocks, slots.operations, slots.first, free=False)
-    if isinstance(space, NASBench201 | NASBenchMacro):
+    if isinstance(space, NASBench201 | NASBenchMacro | TransNASMicro):
         return Slots((tuple(range(space.dim)),), space.operations)
     if isinstance(space, DARTS):
         half = 4 * space.num_nodes
         return Slots((tuple(range(0, half, 2)), tuple(range(half, 2 * half, 2))), space.operations)
-    if isinstance(space, NASBench101):
+    if isinstance(space, NASBench101 | ENASMacro):
         columns = [
             place for place, name in enumerate(space.columns) if name.startswith("operation")
         ]
