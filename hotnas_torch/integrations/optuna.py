@@ -11,6 +11,8 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
+from hotnas_torch.spaces import ConfiguredNetwork
+from hotnas_torch.spaces.joint import check_free_name
 
 try:
     from optuna import Study
@@ -54,7 +56,7 @@ class StrategySampler(BaseSampler):
     Args:
         strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         parameters: Returns the values of the objective's suggestions by name; None is the string by
-            the name of `"architecture"`.
+            the name of `"architecture"`, and the hyperparameters of a `spaces.Joint` by theirs.
         others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
@@ -96,6 +98,7 @@ class StrategySampler(BaseSampler):
                 f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
             ) from _missing
         kind("strategy", strategy, Strategy)
+        check_free_name("hyperparameters", ARCHITECTURE, strategy.space)
         if parameters is not None and not callable(parameters):
             raise TypeError(f"parameters must be callable or None; got {parameters!r}")
         kind("others", others, BaseSampler, optional=True)
@@ -295,4 +298,5 @@ def _check_single(study: Study) -> None:
 
 
 def _string(network: Network) -> dict[str, Any]:
-    return {ARCHITECTURE: network.spec}
+    values = network.values if isinstance(network, ConfiguredNetwork) else {}
+    return {ARCHITECTURE: network.spec, **values}

@@ -23,6 +23,7 @@ from hotnas_torch.plot import plot_heat_map, plot_map, plot_network, plot_trace,
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import SearchResult, Trial
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.joint import network_space
 
 __all__ = ["read_search", "write_report"]
 
@@ -247,7 +248,7 @@ def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
         trials = [trials[place] for place in places]
     networks = [trial.network for trial in trials]
     values = [trial.value for trial in trials]
-    distances = HOTNN(space=result.space)(networks)
+    distances = HOTNN(space=network_space(result.space))(networks)
     num_initial = sum(trial.number < num_initial for trial in trials)
     yield "<h2>Map</h2>"
     yield (

@@ -14,7 +14,7 @@ from hotnas_torch.arguments import finite, integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
-from hotnas_torch.spaces import SearchSpace, Subset
+from hotnas_torch.spaces import Joint, SearchSpace, Subset
 from hotnas_torch.spaces.base import check_space
 
 __all__ = ["Observation", "Strategy", "describe_space"]
@@ -218,7 +218,9 @@ class Strategy(AskTell):
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:
     """Return what tells a space from others, ready for `json.dumps`: name, options, members."""
-    described = {"name": space.name, "space": repr(space)}
+    described: dict[str, Any] = {"name": space.name, "space": repr(space)}
+    if isinstance(space, Joint):
+        described["networks"] = describe_space(space.space)
     if isinstance(space, Subset):
         members = hashlib.sha256("\n".join(sorted(net.spec for net in space)).encode())
         described["members"] = members.hexdigest()

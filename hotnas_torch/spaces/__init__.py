@@ -6,6 +6,15 @@ from hotnas_torch.arguments import choice
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
 from hotnas_torch.spaces.enas_macro import ENASMacro
+from hotnas_torch.spaces.hyperparameters import (
+    Categorical,
+    Float,
+    Hyperparameter,
+    Integer,
+    Log,
+    Ordered,
+)
+from hotnas_torch.spaces.joint import ConfiguredNetwork, Joint
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
 from hotnas_torch.spaces.nasbench101 import NASBench101
 from hotnas_torch.spaces.nasbench201 import NASBench201
@@ -18,12 +27,20 @@ from hotnas_torch.spaces.transnas_micro import TransNASMicro
 __all__ = [
     "DARTS",
     "NAMES",
+    "Categorical",
+    "ConfiguredNetwork",
     "ENASMacro",
+    "Float",
     "Genotype",
+    "Hyperparameter",
+    "Integer",
+    "Joint",
+    "Log",
     "MobileNetV2",
     "NASBench101",
     "NASBench201",
     "NASBenchMacro",
+    "Ordered",
     "Pooling",
     "SearchSpace",
     "Subset",

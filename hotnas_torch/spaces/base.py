@@ -2,7 +2,8 @@
 """What every search space can do: sample, mutate, list neighbours, read and write architectures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self, overload
 
 import torch
@@ -47,6 +48,7 @@ class SearchSpace(ABC):
         max_nodes: Largest number of nodes of a cell, input and output included.
         state_scale: Divisors that bring a cell's state, (log2 of its width relative to
             `input_channels`, log2 of its downsampling), into [0, 1].
+        hyperparameters: What its networks have values of, by name; only `Joint` has any.
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
         dim: Number of columns d of an encoded row.
@@ -57,6 +59,7 @@ class SearchSpace(ABC):
     max_nodes: int
     state_scale: tuple[float, float]
     repeats_one_cell: bool = False
+    hyperparameters: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
