@@ -134,7 +134,7 @@ def test_networks_of_one_kind_make_it_a_model_of_the_values_alone():
             float((posterior.mean - truth).square().mean().sqrt())
             for posterior in (model.posterior(test_X), theirs.posterior(SPACE.scaled(test_X)))
         ]
-    assert max(errors) < 0.02 * float(truth.std())
+    assert max(errors) < 0.05 * float(truth.std())
 
 
 def test_several_outputs_have_parameters_of_their_own():

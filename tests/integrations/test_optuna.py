@@ -261,6 +261,29 @@ def test_others_that_are_no_sampler_are_refused():
         integration.StrategySampler(strategy(), others="gp")
 
 
+def test_hyperparameters_are_what_the_objective_suggests():
+    space = spaces.Joint(SPACE, {"lr": spaces.Log(1e-4, 1.0), "batch": [32, 64]})
+
+    def objective(trial):
+        point = space.from_string(trial.user_attrs["architecture"])
+        suggested = {
+            "lr": trial.suggest_float("lr", 1e-4, 1.0, log=True),
+            "batch": trial.suggest_categorical("batch", [32, 64]),
+        }
+        assert dict(point.values) == suggested
+        assert trial.suggest_float("other", 0.0, 1.0) >= 0.0
+        return toy_value(point.network) + suggested["lr"]
+
+    chosen = strategy(space=space)
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.optimize(objective, n_trials=10)
+    assert study.best_value == chosen.best.value
+    assert study.best_params["lr"] == chosen.best.network.values["lr"]
+    clash = spaces.Joint(SPACE, {"architecture": [1, 2]})
+    with pytest.raises(ValueError, match="'architecture' is what the architecture's string is"):
+        integration.StrategySampler(strategy(space=clash))
+
+
 class TestSingleOnly(suites.SingleOnlySamplerTestCase):
     """Optuna's own."""
 
