@@ -2,7 +2,9 @@
 
 - `hotnas_torch.integrations.ray`: `RayExecutor` for matrices and evaluations on a cluster, and
   `tune.StrategySearcher` for `ray.tune.Tuner`.
-- `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`.
+- `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`, and its distributions as
+  hyperparameters of a `spaces.Joint`.
+- `hotnas_torch.integrations.configspace`: spaces of ConfigSpace as such hyperparameters.
 """
 
 from typing import TYPE_CHECKING
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING
 from hotnas_torch._lazy import lazily
 
 if TYPE_CHECKING:
-    from hotnas_torch.integrations import optuna, ray
+    from hotnas_torch.integrations import configspace, optuna, ray
 else:
     __getattr__, __dir__ = lazily(__name__)
 
-__all__ = ["optuna", "ray"]
+__all__ = ["configspace", "optuna", "ray"]
