@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         testing,
     )
     from hotnas_torch._show_config import show_config
-    from hotnas_torch.arch import ArchitectureBatch, Cell, Network, OperationTree
+    from hotnas_torch.arch import ArchitectureBatch, Cell, Network, Operation, OperationTree
     from hotnas_torch.distances import (
         HOTNN,
         IFGW,
@@ -45,7 +45,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         _show_config=("show_config",),
-        arch=("ArchitectureBatch", "Cell", "Network", "OperationTree"),
+        arch=("ArchitectureBatch", "Cell", "Network", "Operation", "OperationTree"),
         distances=("HOTNN", "IFGW", "CellMatching", "NetworkMatching", "Solver", "Terms"),
         matrices=("Gram", "load_gram"),
     )
@@ -59,6 +59,7 @@ __all__ = [
     "Gram",
     "Network",
     "NetworkMatching",
+    "Operation",
     "OperationTree",
     "Solver",
     "Terms",

@@ -7,6 +7,7 @@ __all__ = [
     "GramFileError",
     "HotnasError",
     "NonFiniteValueError",
+    "SizeError",
     "SolverError",
     "StorageError",
     "TableError",
@@ -31,6 +32,10 @@ class TableError(HotnasError, ValueError):
 
 class NonFiniteValueError(HotnasError, ArithmeticError, ValueError):
     """A value of an objective that is infinite; in a search, a failed evaluation."""
+
+
+class SizeError(HotnasError, ValueError):
+    """A search space that is too large for its size to be counted."""
 
 
 class StorageError(HotnasError, ValueError):

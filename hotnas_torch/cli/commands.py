@@ -1,13 +1,32 @@
 """What all commands share: how one is registered, and options that several of them have."""
 
 import argparse
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from hotnas_torch import spaces
 from hotnas_torch.cli.messages import BadInput
 
-__all__ = ["Parser", "add_command", "add_existing", "add_quiet", "checked"]
+__all__ = [
+    "SPACE",
+    "Parser",
+    "add_command",
+    "add_existing",
+    "add_quiet",
+    "checked",
+    "importable_here",
+    "space_named",
+]
+
+SPACE = (
+    f"one of {', '.join(spaces.NAMES)}, the name of one that is registered, or MODULE:NAME or "
+    "FILE.py:NAME of a space of one's own or of a function that makes it"
+)
+"""What `--space` takes, for the help."""
 
 Built = TypeVar("Built")
 
@@ -99,3 +118,27 @@ def checked(parser: Parser, build: Callable[[], Built], **options: str) -> Built
             if text.startswith(f"{argument} must"):
                 text = option + text.removeprefix(argument)
         parser.error(text)
+
+
+@contextmanager
+def importable_here() -> Iterator[None]:
+    """Let modules of the folder in which the command is called be imported, as `python -m` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def space_named(name: str) -> spaces.SearchSpace:
+    """Return the search space of `--space`.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    try:
+        with importable_here():
+            return spaces.get(name)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"--space: {error}") from error

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import os
-import sys
 from typing import Any
 
 import torch
 
 from hotnas_torch import distances, spaces
+from hotnas_torch.cli.commands import SPACE, importable_here, space_named
 from hotnas_torch.cli.messages import BadInput
 from hotnas_torch.distances import HOTNN, NetworkDistance
 
@@ -36,9 +35,7 @@ _HOTNN_ARGUMENTS = (
 
 def add_distance_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a space and a distance."""
-    parser.add_argument(
-        "--space", required=True, metavar="NAME", help=f"one of {', '.join(spaces.NAMES)}"
-    )
+    parser.add_argument("--space", required=True, metavar="NAME", help=SPACE)
     distance = parser.add_argument_group("distance")
     distance.add_argument(
         "--distance",
@@ -81,10 +78,7 @@ def add_distance_arguments(parser: argparse.ArgumentParser) -> None:
 
 def space_of(arguments: argparse.Namespace) -> spaces.SearchSpace:
     """Return the search space that the options name."""
-    try:
-        return spaces.get(arguments.space)
-    except ValueError as error:
-        raise BadInput(f"--space: {error}") from error
+    return space_named(arguments.space)
 
 
 def distance_of(arguments: argparse.Namespace, space: spaces.SearchSpace) -> NetworkDistance:
@@ -106,16 +100,13 @@ def distance_of(arguments: argparse.Namespace, space: spaces.SearchSpace) -> Net
             f"--{option} is an option of HOTNN (pass what {arguments.distance} takes as --setting"
             " NAME=VALUE)"
         )
-    # As `python -m` does: modules of the folder in which the command is called.
-    sys.path.insert(0, os.getcwd())
     try:
-        return distances.get(arguments.distance, space=space, **given | settings)
+        with importable_here():
+            return distances.get(arguments.distance, space=space, **given | settings)
     except (TypeError, ValueError) as error:
         message = str(error)
         unknown = message.startswith(("name must be", "cannot find"))
         raise BadInput(f"--distance: {message}" if unknown else message) from error
-    finally:
-        sys.path.remove(os.getcwd())
 
 
 def _setting(text: str) -> tuple[str, Any]:

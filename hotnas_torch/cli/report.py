@@ -1,15 +1,10 @@
 """The command `hotnas report`: a search as one HTML file."""
 
 import argparse
-import importlib
-import os
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotnas_torch import spaces
-from hotnas_torch.cli.commands import Parser, add_command, checked
+from hotnas_torch.cli.commands import SPACE, Parser, add_command, space_named
 from hotnas_torch.cli.messages import check_output
 from hotnas_torch.plot.report import write_report
 
@@ -45,9 +40,7 @@ def add_report(commands: Any) -> None:
     report.add_argument(
         "--space",
         metavar="NAME",
-        help="space of the search, where it is not one with its default options: "
-        "MODULE:NAME of a space, or of a function that makes it, in a Python module that is "
-        f"imported; or one of {', '.join(spaces.NAMES)}",
+        help=f"space of the search, where it is not one with its default options: {SPACE}",
     )
 
 
@@ -62,29 +55,7 @@ def _report(parser: Parser, arguments: argparse.Namespace) -> None:
     if out.exists() and not arguments.overwrite:
         parser.error(f"{out} exists; add --overwrite to replace it, or choose --out")
     check_output("--out", out)
-    space = None if arguments.space is None else _named_space(parser, arguments.space)
+    space = None if arguments.space is None else space_named(arguments.space)
     result = write_report(storage, out, space=space)
     best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
     print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")
-
-
-def _named_space(parser: Parser, name: str) -> spaces.SearchSpace:
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
-        return checked(parser, partial(spaces.get, name), name="--space")
-    # As `python -m` does: modules of the folder in which the command is called.
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, spaces.SearchSpace) and callable(found):
-            found = found()
-    # The user's own code, which may fail in any way.
-    except Exception as error:
-        parser.error(f"--space: cannot find {name}: {type(error).__name__}: {error}")
-    finally:
-        sys.path.remove(os.getcwd())
-    if not isinstance(found, spaces.SearchSpace):
-        parser.error(f"--space: {name} must be a search space or make one; got {found!r}")
-    return found

@@ -7,18 +7,28 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.cli.cluster import add_cluster_arguments, cluster
-from hotnas_torch.cli.commands import Parser, add_command, add_existing, add_quiet, checked
+from hotnas_torch.cli.commands import (
+    SPACE,
+    Parser,
+    add_command,
+    add_existing,
+    add_quiet,
+    checked,
+    importable_here,
+    space_named,
+)
 from hotnas_torch.cli.messages import BadInput, check_output, seed
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import plot_trace, save_figure, short_name
 from hotnas_torch.plot.report import write_report
+from hotnas_torch.references import referenced
 from hotnas_torch.search import (
     HOTNAS,
     RandomSearch,
@@ -36,6 +46,7 @@ examples:
   hotnas search --out digits.sqlite --minutes 10 --workers 2 --time-limit 120
   hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
   hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
+  hotnas search --space mine.py:space --objective mine.py:error --out own.sqlite
   hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
 
 It writes digits.sqlite (all trials), digits.png (values over time) and digits.html (the report).
@@ -121,14 +132,26 @@ def add_search(commands: Any) -> None:
         "--population", type=int, metavar="N", help="of evolution, default 50, which are random"
     )
 
-    table = search.add_argument_group("values from a published table")
+    own = search.add_argument_group("values of one's own")
+    own.add_argument("--space", metavar="NAME", help=SPACE)
+    own.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="MODULE:NAME or FILE.py:NAME of what returns the value of a network, to be minimised",
+    )
+
+    table = search.add_argument_group("values from a table")
     table.add_argument(
         "--table",
         nargs=2,
         metavar=("FORMAT", "FILE"),
-        help=f"look values up instead of training; FORMAT is one of {', '.join(_TABLES)}",
+        help=f"look values up instead of training; FORMAT is one of {', '.join(_TABLES)}, or csv "
+        "for a file of one's own, whose column arch holds strings of --space",
     )
     table.add_argument("--column", metavar="NAME", help="column of the table, default its first")
+    table.add_argument(
+        "--goal", choices=("max", "min"), help="which numbers of a csv are better, default max"
+    )
 
     training = search.add_argument_group("values from training NAS-Bench-201 cells on digits")
     training.add_argument("--epochs", type=int, help="default 8")
@@ -163,6 +186,19 @@ def _search(parser: Parser, arguments: argparse.Namespace) -> None:
                     f"--out: {path} exists; --resume goes on with the search in {out}, --overwrite "
                     "replaces what is there"
                 )
+    with importable_here():
+        _run(parser, arguments, files, budget, asynchronous=asynchronous)
+
+
+def _run(
+    parser: Parser,
+    arguments: argparse.Namespace,
+    files: dict[str, Path],
+    budget: int | timedelta,
+    *,
+    asynchronous: bool,
+) -> None:
+    out: Path = arguments.out
     objective, space = _objective(parser, arguments)
     strategy = _strategy(parser, arguments, space)
     torch.set_num_threads(arguments.threads)
@@ -240,10 +276,22 @@ def _objective(
 ) -> tuple[objectives.Objective, spaces.SearchSpace]:
     training = ("epochs", "channels", "stages", "cells", "learning_rate", "value")
     given = [name for name in training if getattr(arguments, name) is not None]
+    elsewhere = [
+        name for name in ("table", "objective", "space") if getattr(arguments, name) is not None
+    ]
+    if given and elsewhere:
+        option = given[0].replace("_", "-")
+        parser.error(f"--{option} is an option of training; leave it out with --{elsewhere[0]}")
+    own_table = arguments.table is not None and arguments.table[0] == "csv"
+    if arguments.goal is not None and not own_table:
+        parser.error("--goal is an option of --table csv")
+    if arguments.objective is not None and arguments.table is not None:
+        parser.error("--objective and --table both say what the values are; leave one out")
+    if arguments.objective is not None or own_table:
+        return _own_objective(parser, arguments)
+    if arguments.space is not None:
+        parser.error("--space needs --objective, or --table csv FILE: what the values are")
     if arguments.table is not None:
-        if given:
-            option = given[0].replace("_", "-")
-            parser.error(f"--{option} is an option of training; leave it out with --table")
         name, path = arguments.table
         table = checked(
             parser,
@@ -269,6 +317,31 @@ def _objective(
         )
 
     return checked(parser, build), spaces.NASBench201()
+
+
+def _own_objective(
+    parser: Parser, arguments: argparse.Namespace
+) -> tuple[objectives.Objective, spaces.SearchSpace]:
+    if arguments.space is None:
+        parser.error(f"--{'table csv' if arguments.table else 'objective'} needs --space")
+    space = space_named(arguments.space)
+    if arguments.objective is None:
+        if arguments.column is None:
+            parser.error("--table csv needs --column")
+        goal: Literal["max", "min"] = arguments.goal or "max"
+        path = arguments.table[1]
+        table = checked(
+            parser, lambda: objectives.Table(path, arguments.column, space=space, goal=goal)
+        )
+        return table, table.space
+    if arguments.column is not None:
+        parser.error("--column needs --table")
+    if ":" not in arguments.objective:
+        parser.error(f"--objective must be MODULE:NAME or FILE.py:NAME; got {arguments.objective}")
+    found = checked(parser, lambda: referenced(arguments.objective))
+    if isinstance(found, type) or not callable(found):
+        parser.error(f"--objective: {arguments.objective} must be a function; got {found!r}")
+    return found if hasattr(found, "describe") else objectives.Function(found), space
 
 
 def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:

@@ -101,7 +101,7 @@ _BUDGET = 100
 
 
 def _boltzmann(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
-    sampler = Boltzmann(space.size(), schedule=_annealing(num_initial))
+    sampler = Boltzmann(space.size_bound(), schedule=_annealing(num_initial))
     return SamplerSearch(space, sampler, generator=generator, budget=_BUDGET)
 
 

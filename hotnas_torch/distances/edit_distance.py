@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import choice, items, takes
+from hotnas_torch.distances._tables.labels import with_rows_for
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot import _operators as ops
@@ -37,6 +38,7 @@ class _Cells(NamedTuple):
     """U cells with m places for inner nodes each; places without a node have the label L.
 
     Attributes:
+        tree: Operation costs, with rows for the L labels that occur.
         labels: (U, m) int64, 0 <= label <= L.
         sizes: Inner nodes, (U,) int64.
         edges: Between inner nodes, (U, m, m) float64 of 0 and 1.
@@ -45,6 +47,7 @@ class _Cells(NamedTuple):
         direct: Edge from the input to the output, (U,).
     """
 
+    tree: OperationTree
     labels: Tensor
     sizes: Tensor
     edges: Tensor
@@ -95,7 +98,8 @@ class EditDistance(NetworkDistance):
     Args:
         space: Space of the networks.
         tree: Operation costs D; None takes the space's.
-        node_cost: Price of a node, at least half of the largest D.
+        node_cost: Price of a node, at least half of the largest D that the tree allows; None takes
+            that, or 1 where it is less.
         edge_cost: Price of an edge, >= 0.
         method: See above.
 
@@ -104,7 +108,8 @@ class EditDistance(NetworkDistance):
             that are too large.
         ArchitectureError: A network that is compared as a sequence and is no chain.
 
-    Differentiability: in the lengths of `tree`, at the best assignment (envelope theorem).
+    Differentiability: in the lengths and weights of `tree`, at the best assignment (envelope
+        theorem).
 
     Complexity: O(m! m^2) per pair of cells, in matrix products; bounds O(m^3).
 
@@ -135,7 +140,7 @@ class EditDistance(NetworkDistance):
         space: SearchSpace,
         *,
         tree: OperationTree | None = None,
-        node_cost: float = 1.0,
+        node_cost: float | None = None,
         edge_cost: float = 1.0,
         method: Literal["auto", "exact", "lower", "upper"] = "auto",
     ) -> None:
@@ -143,9 +148,11 @@ class EditDistance(NetworkDistance):
         self.tree = space.tree if tree is None else tree
         if not isinstance(self.tree, OperationTree):
             raise TypeError(f"tree must be an OperationTree; got {type(tree).__name__}")
-        self.node_cost = constant("node_cost", node_cost)
+        self._largest = largest = float(self.tree.largest_cost().detach())
+        self.node_cost = (
+            max(1.0, largest / 2.0) if node_cost is None else constant("node_cost", node_cost)
+        )
         self.edge_cost = constant("edge_cost", edge_cost)
-        largest = float(self.tree.distance_matrix(dtype=torch.float64).detach().max())
         if 2.0 * self.node_cost < largest * (1.0 - 1e-12):
             raise ValueError(
                 f"node_cost must be at least half of the largest operation cost, {largest / 2:g},"
@@ -173,11 +180,11 @@ class EditDistance(NetworkDistance):
         }
 
     def _tracked(self) -> tuple[Tensor, ...]:
-        return (self.tree.lengths_tensor(),)
+        return (self.tree.lengths_tensor(), self.tree.weights_tensor())
 
-    def _costs(self) -> Tensor:
+    def _costs(self, tree: OperationTree) -> Tensor:
         """Costs of changes, (L + 1, L + 1), with a last row and column for no node."""
-        costs = self.tree.distance_matrix(dtype=torch.float64)
+        costs = tree.distance_matrix(dtype=torch.float64)
         padded = torch.nn.functional.pad(costs, (0, 1, 0, 1), value=self.node_cost)
         corner = torch.zeros_like(padded)
         corner[-1, -1] = self.node_cost
@@ -209,7 +216,8 @@ class EditDistance(NetworkDistance):
 
     def _cells(self, cells: Sequence[Cell]) -> _Cells:
         shape = (len(cells), self.num_inner)
-        labels = torch.full(shape, len(self.tree.labels))
+        tree = with_rows_for(self.tree, cells)
+        labels = torch.full(shape, len(tree.labels))
         sizes = torch.tensor([cell.num_nodes - 2 for cell in cells])
         edges = torch.zeros(*shape, self.num_inner, dtype=torch.float64)
         sources, sinks = torch.zeros(shape).double(), torch.zeros(shape).double()
@@ -221,19 +229,19 @@ class EditDistance(NetworkDistance):
                     f"cells may have up to {self.num_inner} inner nodes, as those of"
                     f" {self.space!r}; got one with {size}"
                 )
-            labels[place, :size] = torch.tensor([self.tree.index(op) for op in cell.ops[1:-1]])
+            labels[place, :size] = torch.tensor([tree.index(op) for op in cell.ops[1:-1]])
             whole = cell.adjacency().double()
             edges[place, :size, :size] = whole[1:-1, 1:-1]
             sources[place, :size] = whole[0, 1:-1]
             sinks[place, :size] = whole[1:-1, -1]
             direct[place] = whole[0, -1]
-        return _Cells(labels, sizes, edges, sources, sinks, direct)
+        return _Cells(tree, labels, sizes, edges, sources, sinks, direct)
 
     def _cell_values(self, cells: _Cells, i: Tensor, j: Tensor) -> Tensor:
         """Values of pairs of cells, (P,)."""
         if len(i) == 0 or self.num_inner == 0:
             return self.edge_cost * (cells.direct[i] - cells.direct[j]).abs()
-        costs = self._costs()
+        costs = self._costs(cells.tree)
         if self.method == "exact":
             value, assignment = self._enumerate(costs.detach(), cells, i, j)
             return self._price(costs, cells, i, j, assignment) if is_tracked(costs) else value
@@ -282,7 +290,8 @@ class EditDistance(NetworkDistance):
         # The side with fewer cells is the one that is permuted.
         swap = len(torch.unique(i)) < len(torch.unique(j))
         still, moved = (j, i) if swap else (i, j)
-        _, exponent = math.frexp(max(float(costs.max()), self.edge_cost))
+        # Of what the tree allows, whichever labels occur.
+        _, exponent = math.frexp(max(self._largest, self.node_cost, self.edge_cost))
         grid = math.ldexp(1.0, _GRID_BITS - exponent)
         costs = (costs * grid).round() / grid
         edge_cost = round(self.edge_cost * grid) / grid

@@ -278,7 +278,7 @@ class HOTNN(NetworkDistance):
 
     def _check(self, name: str, nets: Sequence[Network]) -> list[Network]:
         checked = items(name, nets, Network)
-        known = frozenset(self.ifgw.tree.labels)
+        known = set(self.ifgw.tree.labels)
         accepted: set[int] = set()
         for index, network in enumerate(checked):
             for place, cell in enumerate(network.cells):

@@ -13,6 +13,7 @@ from hotnas_torch.arguments import choice, items
 from hotnas_torch.distances._tables.blocks import CellBlocks
 from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSettings, unique_cells
 from hotnas_torch.distances._tables.envelope import cell_coefficients, envelope
+from hotnas_torch.distances._tables.labels import check_label, with_rows_for
 from hotnas_torch.distances._tables.nested_tables import NestedTables, tables_of
 from hotnas_torch.distances._tables.network_tables import CellCosts
 from hotnas_torch.distances.matching import CellMatching, match_cells
@@ -45,7 +46,7 @@ class IFGW:
         lam * sum_ij T_ij C_ij  +  (1 - lam) * sum over pairs T_ij T_kl |Cx_ik - Cy_jl|
 
     with C_ij = eps * D(o_i, o_j) + (1 - eps) * H(s_i, s_j) between nodes of the two cells, D the
-    path length in the operation tree and H the mean absolute difference of six path lengths, and
+    cost in the operation tree and H the mean absolute difference of six path lengths, and
     the same cost between nodes i, k of one cell where k is reachable from i (`unreachable` where
     it is not). An object is configured once and called on lists of cells.
 
@@ -147,7 +148,7 @@ class IFGW:
         if self._unreachable is not None:
             return self._unreachable
         longest = 1 if self.max_nodes is None or self.normalize else self.max_nodes - 1
-        largest = self.tree.distance_matrix(dtype=torch.float64).max()
+        largest = self.tree.largest_cost()
         limit = self.eps * largest + (1 - self.eps) * longest
         return limit if is_tracked(limit) or limit.requires_grad else float(limit)
 
@@ -206,11 +207,11 @@ class IFGW:
                 nested cells with parameters that require gradients.
             SolverError: A pair ended without a finite value.
 
-        Differentiability: in lam, eps, `unreachable` and the lengths of the tree, where these are
-            tensors that require gradients, once, by the envelope theorem at the couplings found
-            (see `hotnas_torch.distances._tables.envelope` for ties). The backward pass finds the
-            couplings again tile by tile, which costs about one and a half forward passes. Not for
-            nested cells.
+        Differentiability: in lam, eps, `unreachable`, and the lengths and weights of the tree,
+            where these are tensors that require gradients, once, by the envelope theorem at the
+            couplings found (see `hotnas_torch.distances._tables.envelope` for ties). The backward
+            pass finds the couplings again tile by tile, which costs about one and a half forward
+            passes. Not for nested cells.
         """
         rows = self._check_cells("cells_a", cells_a)
         cols = None if cells_b is None else self._check_cells("cells_b", cells_b)
@@ -227,15 +228,16 @@ class IFGW:
         """Return what a distance is linear in while its coupling is held: see `_tables.envelope`.
 
         Returns:
-            Shape (2E + 3,) for E lengths of the tree, in `dtype` on `device`, differentiable in
-            the parameters that are tensors.
+            Shape (2E + 3,) for E lengths and weights of the tree, in `dtype` on `device`,
+            differentiable in the parameters that are tensors.
         """
         lam, eps, unreachable = (
             torch.as_tensor(value, dtype=self.dtype, device=self.device)
             for value in (self.lam, self.eps, self.unreachable)
         )
         lengths = self.tree.lengths_tensor(dtype=self.dtype, device=self.device)
-        return cell_coefficients(lam, eps, lengths, unreachable)
+        weights = self.tree.weights_tensor(dtype=self.dtype, device=self.device)
+        return cell_coefficients(lam, eps, torch.cat([lengths, weights]), unreachable)
 
     def prepare(self, cells: Sequence[Cell]) -> CellTables:
         """Solver-ready tables of canonical, distinct cells, as `unique_cells` lists them.
@@ -252,7 +254,7 @@ class IFGW:
         with torch.no_grad():
             return tables_of(
                 cells,
-                tree=_untracked(self.tree),
+                tree=with_rows_for(_untracked(self.tree), cells),
                 eps=_untracked(self.eps),
                 max_nodes=None if self.normalize else self.max_nodes,
                 unreachable=_untracked(self.unreachable),
@@ -384,13 +386,13 @@ class IFGW:
         )
         return found if position_a <= position_b else found.turned()
 
-    def check(self, where: str, cell: Cell, known: frozenset[str]) -> None:
+    def check(self, where: str, cell: Cell, known: set[str]) -> None:
         """Check that a cell can be compared; the error says where it stands.
 
         Args:
             where: How to name the cell in an error.
             cell: Cell to check.
-            known: Labels of the operation tree.
+            known: Labels that the operation tree knows; those that it turns out to know are added.
 
         Raises:
             ValueError: An operation that the tree does not know, or more than `max_nodes` nodes
@@ -401,11 +403,8 @@ class IFGW:
             if graph is not None:
                 self.check(f"{where}.graphs[{node}]", graph, known)
             elif label not in known:
-                raise ValueError(
-                    f"{where} has the operation {label!r} at node {node}, which the operation tree"
-                    f" does not know; it knows {', '.join(sorted(known))} (pass a tree with that"
-                    " label)"
-                )
+                check_label(self.tree, label, f"{where} has the operation {label!r} at node {node}")
+                known.add(label)
         if not self.normalize and self.max_nodes is not None and cell.num_nodes > self.max_nodes:
             raise ValueError(
                 f"{where} has {cell.num_nodes} nodes, more than max_nodes={self.max_nodes}"
@@ -414,7 +413,7 @@ class IFGW:
 
     def _check_cells(self, name: str, cells: Sequence[Cell]) -> list[Cell]:
         checked = items(name, cells, Cell)
-        known = frozenset(self.tree.labels)
+        known = set(self.tree.labels)
         accepted: set[int] = set()
         for index, cell in enumerate(checked):
             if id(cell) not in accepted:
@@ -426,8 +425,10 @@ class IFGW:
 def _untracked(value: Any) -> Any:
     """Return the same number or tree as plain values, for what is computed once and kept."""
     if isinstance(value, OperationTree):
-        lengths = value.lengths_tensor()
-        return value.with_lengths(plain(lengths)) if is_tracked(lengths) else value
+        lengths, weights = value.lengths_tensor(), value.weights_tensor()
+        if is_tracked(lengths):
+            value = value.with_lengths(plain(lengths))
+        return value.with_weights(plain(weights)) if is_tracked(weights) else value
     return plain(value) if isinstance(value, Tensor) else value
 
 

@@ -1,15 +1,15 @@
 """OTMANN: NASBOT's distance, partial optimal transport between the layers of networks."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hotnas_torch import ot
-from hotnas_torch.arch import Network
+from hotnas_torch.arch import Network, Operation
 from hotnas_torch.arguments import choice, takes
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
@@ -27,6 +27,7 @@ from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["OTMANN"]
 
+_ENDS = ("input", "output")
 _NU = (0.1, 0.25, 0.61, 1.5)
 _GROUPS = ("all", "conv", "pool", "fc")
 _SIZE_COST = math.sqrt(2.0) / 10.0
@@ -43,12 +44,14 @@ class _Tables(NamedTuple):
     """Layer graphs padded to n nodes.
 
     Attributes:
+        mismatch: Costs of matching the L labels that there are, (L, L) float64.
         labels: Rows of the mismatch matrix, (U, n) int64.
         lengths: Path lengths by side, kind and group, (U, n, 6 G) float64.
         masses: (U, n) float64, padding 0.
         totals: Sums of the masses, (U,) float64.
     """
 
+    mismatch: Tensor
     labels: Tensor
     lengths: Tensor
     masses: Tensor
@@ -79,6 +82,9 @@ class OTMANN(NetworkDistance):
 
     There is one distance per nu_str, and as many normalised ones, d / (mass of x + mass of y). The
     kernel is alpha exp(-sum beta d) + (1 - alpha) exp(-sum beta' normalised d^2), over all nu_str.
+
+    Of operations that carry numbers (`arch.Operation`) the kind says what they are, and `kernel`
+    the side of the filter.
 
     Sums, skip connections and identities are edges. Where networks repeat one cell on one skeleton,
     the cell is compared; whole networks otherwise (in DARTS the chain of the normal and the
@@ -159,8 +165,8 @@ class OTMANN(NetworkDistance):
         self.view = NetworkView.of_space(space)
         self.kinds = kinds_of(space, kinds, joints=JOINTS)
         self._without = JOINTS | {label for label, k in self.kinds.items() if k.group == "other"}
-        self._labels = {label: row for row, label in enumerate(("input", "output", *self.kinds))}
-        self.mismatch = self._mismatch()
+        self._labels = self._rows(self.kinds)
+        self.mismatch = self._mismatch(self._labels)
         count = len(self.nu)
         values = [f"{value:g}" for value in self.nu.tolist()]
         self.parts = (
@@ -190,16 +196,29 @@ class OTMANN(NetworkDistance):
         """Labels of the rows and columns of `mismatch`."""
         return tuple(self._labels)
 
-    def _mismatch(self) -> Tensor:
+    def _rows(self, operations: Iterable[str]) -> dict[str, int]:
+        return {label: row for row, label in enumerate((*_ENDS, *operations))}
+
+    def _kind(self, label: str) -> OperationKind:
+        """Return what a layer is, its filter as large as the label says."""
+        if label in self.kinds:
+            return self.kinds[label]
+        operation = Operation.parse(label)
+        kind = self.kinds[operation.kind]
+        side = operation.numbers.get("kernel")
+        return kind if side is None else replace(kind, size=side)
+
+    def _mismatch(self, rows: Mapping[str, int]) -> Tensor:
         """Costs of matching layers with different labels, (L, L) float64."""
-        matrix = torch.full(
-            (len(self._labels), len(self._labels)), _FORBIDDEN * self.penalty, dtype=torch.float64
-        )
+        matrix = torch.full((len(rows), len(rows)), _FORBIDDEN * self.penalty, dtype=torch.float64)
         matrix.fill_diagonal_(0.0)
-        for label, kind in self.kinds.items():
-            for other, other_kind in self.kinds.items():
-                cost = self._kind_mismatch(kind, other_kind)
-                matrix[self._labels[label], self._labels[other]] = cost * self.penalty
+        kinds = {row: self._kind(label) for label, row in rows.items() if label not in _ENDS}
+        costs: dict[tuple[OperationKind, OperationKind], float] = {}
+        for row, kind in kinds.items():
+            for column, other in kinds.items():
+                if (kind, other) not in costs:
+                    costs[kind, other] = self._kind_mismatch(kind, other) * self.penalty
+                matrix[row, column] = costs[kind, other]
         return matrix
 
     def _kind_mismatch(self, kind: OperationKind, other: OperationKind) -> float:
@@ -217,7 +236,7 @@ class OTMANN(NetworkDistance):
     def masses(self, graph: LayerGraph) -> list[float]:
         """Masses of the nodes of a layer graph."""
         inner = [
-            self._mass(self.kinds[label], widths)
+            self._mass(self._kind(label), widths)
             for label, widths in zip(graph.ops[1:-1], graph.widths[1:-1], strict=True)
         ]
         end = max(_END_SHARE * sum(inner), _SMALLEST_END)
@@ -234,29 +253,30 @@ class OTMANN(NetworkDistance):
         batch = LayerBatch.from_graphs(graphs)
         mask = batch.mask
         labels = torch.zeros(mask.shape, dtype=torch.int64)
-        labels[mask] = torch.tensor([self._labels[op] for graph in graphs for op in graph.ops])
+        rows, mismatch = self._labels, self.mismatch
+        if self.space.tree.weights:
+            rows = self._rows(sorted({op for graph in graphs for op in graph.ops} - {*_ENDS}))
+            mismatch = self._mismatch(rows)
+        labels[mask] = torch.tensor([rows[op] for graph in graphs for op in graph.ops])
         masses = torch.zeros(mask.shape, dtype=torch.float64)
         totals = [self.masses(graph) for graph in graphs]
         masses[mask] = torch.tensor(
             [mass for of_graph in totals for mass in of_graph], dtype=torch.float64
         )
         members = torch.tensor(
-            [
-                [float(group in ("all", self._group(label))) for group in _GROUPS]
-                for label in self._labels
-            ],
+            [[float(group in ("all", self._group(label))) for group in _GROUPS] for label in rows],
             dtype=torch.float64,
         )
         lengths = batch.path_lengths(members[labels])
         lengths = lengths.masked_fill(torch.isinf(lengths), self.space.max_nodes - 1.0)
         sums = torch.tensor([math.fsum(of_graph) for of_graph in totals], dtype=torch.float64)
-        return _Tables(labels, lengths, masses, sums)
+        return _Tables(mismatch, labels, lengths, masses, sums)
 
     def _group(self, label: str) -> str:
-        return self.kinds[label].group if label in self.kinds else "all"
+        return "all" if label in _ENDS else self._kind(label).group
 
     def _values(self, tables: _Tables, i: Tensor, j: Tensor) -> Tensor:
-        mismatch = self.mismatch[tables.labels[i][:, :, None], tables.labels[j][:, None]]
+        mismatch = tables.mismatch[tables.labels[i][:, :, None], tables.labels[j][:, None]]
         structure = torch.cdist(tables.lengths[i], tables.lengths[j], p=1.0)
         structure = structure / tables.lengths.shape[2]
         cost = mismatch[:, None] + self.nu[:, None, None] * structure[:, None]

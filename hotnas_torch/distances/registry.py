@@ -1,7 +1,6 @@
 """Distances by their names."""
 
 import difflib
-import importlib
 from typing import Any
 
 from hotnas_torch.distances.edit_distance import EditDistance
@@ -10,6 +9,7 @@ from hotnas_torch.distances.network_distance import NetworkDistance
 from hotnas_torch.distances.otmann import OTMANN
 from hotnas_torch.distances.tree_wasserstein import TreeWasserstein
 from hotnas_torch.distances.weisfeiler_lehman import WeisfeilerLehman
+from hotnas_torch.references import referenced
 
 __all__ = ["NAMES", "get", "kind"]
 
@@ -25,28 +25,22 @@ def kind(name: str) -> type[NetworkDistance]:
     """Return the class of a distance.
 
     Args:
-        name: One of `NAMES`, or `"package.module:Class"` of one's own, which is imported.
+        name: One of `NAMES`, or `"package.module:Class"` or `"folder/file.py:Class"` of one's own,
+            which is imported.
 
     Raises:
         ValueError: There is no such distance; the message says what there is.
     """
     if name in _KINDS:
         return _KINDS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         near = difflib.get_close_matches(name, NAMES, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
             f"name must be one of {', '.join(map(repr, NAMES))} or 'package.module:Class';"
             f" got {name!r}{meant}"
         )
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    # Someone's own module, which may fail in any way.
-    except Exception as error:
-        raise ValueError(f"cannot find {name}: {type(error).__name__}: {error}") from error
+    found = referenced(name)
     if not (isinstance(found, type) and issubclass(found, NetworkDistance)):
         raise ValueError(f"{name} must be a subclass of NetworkDistance; got {found!r}")
     return found

@@ -1,5 +1,6 @@
 """BO-TW's distance: tree-Wasserstein between operations, transport between degrees by layer."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -10,13 +11,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Network
+from hotnas_torch.arch import Network, Operation
 from hotnas_torch.arguments import integer, takes
 from hotnas_torch.distances._tables.layer_graph import (
     JOINTS,
     LayerBatch,
     LayerGraph,
     NetworkView,
+    kind_of,
     layer_graph,
 )
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
@@ -32,6 +34,10 @@ NOTHING = "no operation"
 
 _MAX_LAYERS = 32
 """Most layers, counted in hops from the input, of a network that is compared as a whole."""
+
+
+_OCTAVES = (-8, 24)
+"""Powers of two between which numbers of operations differ."""
 
 
 class GramTree:
@@ -152,6 +158,11 @@ class TreeWasserstein(NetworkDistance):
     the normal and the reduction cell), see `NetworkView`. `skip_connect` is an operation.
     A network without operations has its mass on a leaf of its own.
 
+    Operations that carry numbers are compared by their kinds, and every number that the space's
+    tree weighs with w_f adds a path to W_op, on which mass moves w_f / 4 per factor of 2, within
+    2^-8 and 2^24; operations without that number stand w_f / 2 from where it is 1. Paths are cut at
+    powers of two, between which only means are compared.
+
     Args:
         space: Space of the networks.
         grams: 1 for operations, 2 for operations and consecutive pairs of them.
@@ -216,7 +227,7 @@ class TreeWasserstein(NetworkDistance):
                 "weights must be two numbers that sum to at most 1, the rest being the share of"
                 f" out-degrees; got {weights}"
             )
-        operations = [label for label in space.tree.labels if label not in JOINTS | {"none"}]
+        operations = [label for label in space.tree.kinds if label not in JOINTS | {"none"}]
         if groups is None:
             kinds = kinds_of(space, None, joints=JOINTS)
             groups = {label: _group(label, kinds[label]) for label in operations}
@@ -244,6 +255,7 @@ class TreeWasserstein(NetworkDistance):
             largest if max_layers is None else integer("max_layers", max_layers, least=1)
         )
         self._leaf = {leaf: place for place, leaf in enumerate(self.tree.leaves)}
+        self._numbers = {name: value_of(weight) for name, weight in space.tree.weights.items()}
 
     def config(self) -> dict[str, Any]:
         """Return everything that the distances depend on, as JSON-ready values."""
@@ -253,6 +265,7 @@ class TreeWasserstein(NetworkDistance):
             "weights": [value_of(weight) for weight in self.weights],
             "groups": dict(self.tree.groups),
             "lengths": self.lengths.tolist(),
+            **({"numbers": self._numbers} if self._numbers else {}),
             "max_layers": self.max_layers,
         }
 
@@ -269,22 +282,45 @@ class TreeWasserstein(NetworkDistance):
         """Normalised counts of operations and pairs, (U, L) float64, rows that sum to 1."""
         counts = torch.zeros(len(graphs), len(self._leaf), dtype=torch.float64)
         for row, graph in enumerate(graphs):
-            inner = Counter[str | tuple[str, str]](graph.ops[1:-1])
+            kinds = [kind_of(label) for label in graph.ops]
+            inner = Counter[str | tuple[str, str]](kinds[1:-1])
             if self.grams == 2:
                 inner.update(
-                    (graph.ops[i], graph.ops[j])
-                    for i, j in graph.edges
-                    if i > 0 and j < len(graph.ops) - 1
+                    (kinds[i], kinds[j]) for i, j in graph.edges if i > 0 and j < len(graph.ops) - 1
                 )
             for leaf, times in (inner or {NOTHING: 1}).items():
                 counts[row, self._leaf[leaf]] = times
         return counts / counts.sum(1, keepdim=True)
 
+    def _number_paths(self, graphs: Sequence[LayerGraph]) -> Tensor:
+        """Share of the mass beyond each step of the numbers' paths, times its length, (U, S)."""
+        octaves = torch.arange(*_OCTAVES, dtype=torch.float64)
+        lengths = torch.tensor([2.0, *[1.0] * len(octaves)], dtype=torch.float64)
+        rows = []
+        for graph in graphs:
+            labels = Counter(graph.ops[1:-1]) or {NOTHING: 1}
+            times = torch.tensor([*labels.values()], dtype=torch.float64)
+            read = [Operation.parse(label).numbers for label in labels]
+            found = []
+            for name, weight in self._numbers.items():
+                steps = torch.tensor(
+                    [[math.log2(of.get(name, 1.0)), float(name in of)] for of in read],
+                    dtype=torch.float64,
+                )
+                beyond = (steps[:, :1] - octaves).clamp(0.0, 1.0)
+                shares = times @ torch.cat([steps[:, 1:], beyond], dim=1) / times.sum()
+                found.append(0.25 * weight * shares * lengths)
+            rows.append(torch.cat(found))
+        return torch.stack(rows)
+
     def _tables(self, nets: Sequence[Network]) -> tuple[_Vectors, ...]:
         graphs = [layer_graph(net, self.view, without=JOINTS) for net in nets]
-        below, place = torch.unique(
-            self.histograms(graphs) @ self.tree.incidence, dim=0, return_inverse=True
-        )
+        below, lengths = self.histograms(graphs) @ self.tree.incidence, self.lengths
+        if self._numbers:
+            paths = self._number_paths(graphs)
+            below = torch.cat([below, paths], dim=1)
+            lengths = torch.cat([lengths, lengths.new_ones(paths.shape[1])])
+        below, place = torch.unique(below, dim=0, return_inverse=True)
         batch = LayerBatch.from_graphs(graphs)
         hops = batch.hops()
         deepest = int(hops.max()) + 1
@@ -301,7 +337,7 @@ class TreeWasserstein(NetworkDistance):
             )
             for dim in (1, 2)
         )
-        return _Vectors(below * self.lengths, place), *(_Vectors(*found) for found in degrees)
+        return _Vectors(below * lengths, place), *(_Vectors(*found) for found in degrees)
 
     def _values(self, tables: tuple[_Vectors, ...], i: Tensor, j: Tensor) -> Tensor:
         return torch.stack([vectors.distances(i, j) for vectors in tables])

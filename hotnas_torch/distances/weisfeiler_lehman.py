@@ -8,9 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network
-from hotnas_torch.arguments import choice, items, takes
-from hotnas_torch.distances._tables.layer_graph import IDENTITIES, NetworkView, layer_graph
+from hotnas_torch.arch import Cell, NestedCell, Network
+from hotnas_torch.arguments import boolean, choice, items, takes
+from hotnas_torch.distances._tables.layer_graph import (
+    IDENTITIES,
+    NetworkView,
+    is_among,
+    kind_of,
+    layer_graph,
+)
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators.operator import interpreted
@@ -49,7 +55,8 @@ class WeisfeilerLehman(NetworkDistance):
     Where all networks of the space repeat one cell on one skeleton, the graph is that of the cell.
     Elsewhere it is that of all cells, connected as the macro graph says, and the operation of a
     layer is joined by width and resolution of its cell, so that the same operation in another stage
-    is another label.
+    is another label. Operations that carry numbers are the same where their numbers are, or, with
+    `numbers=False`, where their kinds are.
 
     Args:
         space: Search space of the networks.
@@ -58,6 +65,7 @@ class WeisfeilerLehman(NetworkDistance):
             `"assignment"` elsewhere.
         contract: Labels of layers that are replaced by direct edges; None takes skip connections
             and identities, as NAS-BOWL does.
+        numbers: Whether operations of one kind differ where their numbers do.
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -94,8 +102,10 @@ class WeisfeilerLehman(NetworkDistance):
         level: int = 2,
         aggregation: Aggregation | None = None,
         contract: Collection[str] | None = None,
+        numbers: bool = True,
     ) -> None:
         super().__init__(space)
+        self.numbers = boolean("numbers", numbers)
         if isinstance(level, bool) or not isinstance(level, int):
             raise TypeError(f"level must be an int; got {level!r}")
         if level < 0:
@@ -148,7 +158,12 @@ class WeisfeilerLehman(NetworkDistance):
         hidden = self.contract | _ENDS
         if self._view.cells == "all":
             states = zip(net.cells, net.channels, net.downsampling, strict=True)
-            cells = tuple(_placed(cell, f"@{c}/{d}", hidden) for cell, c, d in states)
+            cells = tuple(
+                _placed(cell, f"@{c}/{d}", hidden, numbers=self.numbers) for cell, c, d in states
+            )
+            net = Network(cells, net.channels, net.downsampling, net.edges)
+        elif not self.numbers:
+            cells = tuple(_placed(cell, "", hidden, numbers=False) for cell in net.cells)
             net = Network(cells, net.channels, net.downsampling, net.edges)
         graph = layer_graph(net, self._view, without=hidden)
         return graph.ops, graph.edges
@@ -168,6 +183,7 @@ class WeisfeilerLehman(NetworkDistance):
             "level": self.level,
             "aggregation": self.aggregation,
             "contract": sorted(self.contract),
+            **({} if self.numbers else {"numbers": False}),
         }
 
     def _tables(self, nets: Sequence[Network]) -> list[Tensor]:
@@ -264,9 +280,12 @@ def _norms(labels: Sequence[Tensor], aggregation: Aggregation) -> Tensor:
 
 
 @lru_cache(maxsize=2**12)
-def _placed(cell: Cell, state: str, hidden: frozenset[str]) -> Cell:
-    """Return the cell with its state joined to the label of every layer."""
-    return Cell(tuple(op if op in hidden else op + state for op in cell.ops), cell.edges)
+def _placed(cell: Cell, state: str, hidden: frozenset[str], *, numbers: bool) -> Cell:
+    """Return the flat cell with its state joined to the label of every layer."""
+    if isinstance(cell, NestedCell):
+        cell = cell.canonical().flatten()
+    names = cell.ops if numbers else tuple(map(kind_of, cell.ops))
+    return Cell(tuple(op if is_among(op, hidden) else op + state for op in names), cell.edges)
 
 
 @lru_cache(maxsize=2**16)

@@ -25,10 +25,10 @@ __all__ = [
 FRACTIONS = ("lam", "eps", "eta", "zeta")
 """Parameters of the distance in [0, 1]."""
 
-LEARNABLE = (*FRACTIONS, "tree", "unreachable")
+LEARNABLE = (*FRACTIONS, "tree", "weights", "unreachable")
 """Parameters of the distance that can be learned, by their names in `learn`."""
 
-_WITH_PRIORS = (*FRACTIONS, "tree")
+_WITH_PRIORS = (*FRACTIONS, "tree", "weights")
 
 # A learned fraction needs room on both sides: the sigmoid has no slope at its ends.
 _ROOM = 0.05
@@ -44,7 +44,7 @@ class MetricSettings(TypedDict, total=False):
         zeta: Start of the share of the state; None takes the space's default.
         unreachable: Start of the cost where no information flows; None derives it from eps and
             the tree at all times, and cannot be learned.
-        tree: Operation tree with the starts of its lengths; None takes the space's.
+        tree: Operation tree with the starts of its lengths and weights; None takes the space's.
         preset: `"paper"` fixes everything as printed; what is passed wins.
         pairs: Which pairs of nodes of a cell are compared, `"directed"` or `"ordered"`.
         linear_term: How nodes alone enter, `"separable"` or `"literal"`.
@@ -88,6 +88,7 @@ class _PriorSettings(MetricSettings, total=False):
         eta_prior: Prior on eta.
         zeta_prior: Prior on zeta.
         tree_prior: Prior on each length of the tree relative to its start.
+        weights_prior: Prior on each weight of a number relative to its start.
         lengthscale_prior: As for every GPyTorch kernel.
         lengthscale_constraint: As for every GPyTorch kernel.
     """
@@ -97,6 +98,7 @@ class _PriorSettings(MetricSettings, total=False):
     eta_prior: Prior | None
     zeta_prior: Prior | None
     tree_prior: Prior | None
+    weights_prior: Prior | None
     lengthscale_prior: Prior | None
     lengthscale_constraint: Interval | None
 
@@ -167,7 +169,10 @@ def all_priors(
 
 
 def learned_parameters(
-    learn: Collection[str] | None, space: SearchSpace, unreachable: float | None
+    learn: Collection[str] | None,
+    space: SearchSpace,
+    unreachable: float | None,
+    tree: OperationTree,
 ) -> frozenset[str]:
     """Names of what is learned.
 
@@ -176,7 +181,8 @@ def learned_parameters(
     """
     if learn is None:
         scales = () if space.repeats_one_cell else ("eta", "zeta")
-        return frozenset(("lam", "eps", "tree", *scales))
+        numbers = ("weights",) if tree.weights else ()
+        return frozenset(("lam", "eps", "tree", *numbers, *scales))
     if isinstance(learn, str):
         raise TypeError(f"learn must be a collection of names; got a str (pass [{learn!r}])")
     if not isinstance(learn, Collection):
@@ -189,6 +195,11 @@ def learned_parameters(
         raise ValueError(
             "unreachable cannot be learned where it is derived from eps and the tree (pass"
             " unreachable=, the value to start from)"
+        )
+    if "weights" in learn and not tree.weights:
+        raise ValueError(
+            "weights cannot be learned where the tree gives none to any number (leave it out of"
+            " learn, or pass a tree with weights)"
         )
     return frozenset(learn)
 

@@ -66,8 +66,9 @@ class HOTNNKernel(NetworkKernel):
     `HOTNNGP` sets them; without them the kernel is the plain exponential.
 
     The parameters of the distance are parameters of the kernel: `lam`, `eps`, `eta`, `zeta`,
-    `tree_lengths`, each learned or fixed. Distances are remembered by row and parameter values, so
-    that a change of the lengthscale computes none, and a change of eta or zeta none between cells.
+    `tree_lengths`, and `number_weights` where operations carry numbers, each learned or fixed.
+    Distances are remembered by row and parameter values, so that a change of the lengthscale
+    computes none, and a change of eta or zeta none between cells.
 
     The distances move smoothly with the parameters only while the couplings of the architectures
     stay as they are. A training that `train()` begins, as fits do, therefore holds the couplings
@@ -77,11 +78,12 @@ class HOTNNKernel(NetworkKernel):
 
     Args:
         space: Search space of the rows.
-        learn: Which of `"lam"`, `"eps"`, `"eta"`, `"zeta"`, `"tree"` and `"unreachable"` to learn;
-            the others are fixed. None learns lam, eps and the tree, and eta and zeta unless the
-            networks of the space repeat one cell on one skeleton, where these are only scales.
-        priors: Priors by the names of parameters: of lam, eps, eta and zeta, and of each length of
-            the tree relative to its start (`"tree"`).
+        learn: Which of `"lam"`, `"eps"`, `"eta"`, `"zeta"`, `"tree"`, `"weights"` and
+            `"unreachable"` to learn; the others are fixed. None learns lam, eps, the tree and the
+            weights of numbers, and eta and zeta unless the networks of the space repeat one cell on
+            one skeleton, where these are only scales.
+        priors: Priors by the names of parameters: of lam, eps, eta and zeta, and of each length and
+            each weight of the tree relative to its start (`"tree"`, `"weights"`).
         landmarks: Rows Z, shape (..., n, d); equal networks count once.
         cutoff: Eigenvalues of K_ZZ below it are dropped, see `hotnas_torch.gp.psd.inverse_root`.
         **settings: `KernelSettings`: starts of the parameters and settings of HOTNN, such as
@@ -113,6 +115,7 @@ class HOTNNKernel(NetworkKernel):
     eta = _Parameter("Share of the position in the network, shape (*batch_shape, 1).")
     zeta = _Parameter("Share of the state against the inside of cells, shape (*batch_shape, 1).")
     tree_lengths = _Parameter("Lengths of the tree, shape (*batch_shape, E), as its edges are.")
+    number_weights = _Parameter("Weights of numbers, (*batch_shape, F), where the tree has any.")
 
     @takes(*KernelSettings.__annotations__)
     def __init__(
@@ -138,7 +141,7 @@ class HOTNNKernel(NetworkKernel):
         self._tree = start.ifgw.tree
         self._fixed = {k: v for k, v in of_metric.items() if k not in LEARNABLE}
         unreachable = of_metric.get("unreachable")
-        self.learned = learned_parameters(learn, space, unreachable)
+        self.learned = learned_parameters(learn, space, unreachable, self._tree)
         for name in FRACTIONS:
             value = float(getattr(start if name in ("eta", "zeta") else start.ifgw, name))
             if name in self.learned:
@@ -150,11 +153,18 @@ class HOTNNKernel(NetworkKernel):
                 )
         if unreachable is not None:
             self._register("unreachable", torch.tensor([float(unreachable)]), Positive())
-        lengths = self._tree.lengths_tensor(dtype=torch.get_default_dtype()).detach()
-        self._start_lengths = lengths.clamp_min(_SMALLEST_LENGTH).tolist()
-        self._register("tree_lengths", torch.tensor(self._start_lengths), Positive())
-        if (prior := every_prior["tree"]) is not None:
-            self.register_prior("tree_prior", prior, _relative_lengths, _set_relative_lengths)
+        self._starts: dict[str, list[float]] = {}
+        of_tree = {"tree": ("tree_lengths", self._tree.lengths_tensor)}
+        if self._tree.weights:
+            of_tree["weights"] = ("number_weights", self._tree.weights_tensor)
+        for key, (name, values) in of_tree.items():
+            found = values(dtype=torch.get_default_dtype()).detach()
+            self._starts[name] = found.clamp_min(_SMALLEST_LENGTH).tolist()
+            self._register(name, torch.tensor(self._starts[name]), Positive())
+            if (prior := every_prior[key]) is not None:
+                self.register_prior(
+                    f"{key}_prior", prior, partial(_relative, name), partial(_set_relative, name)
+                )
         self._memory = HOTNNMemory(space)
         self._held: Holding | None = None
         if landmarks is not None:
@@ -164,7 +174,7 @@ class HOTNNKernel(NetworkKernel):
 
     def _register(self, name: str, start: Tensor, constraint: Interval) -> None:
         raw = constraint.inverse_transform(start).expand(*self.batch_shape, -1).clone()
-        key = "tree" if name == "tree_lengths" else name
+        key = {"tree_lengths": "tree", "number_weights": "weights"}.get(name, name)
         self.register_parameter(
             f"raw_{name}", torch.nn.Parameter(raw, requires_grad=key in self.learned)
         )
@@ -205,9 +215,12 @@ class HOTNNKernel(NetworkKernel):
             element: Which element of the flattened batch shape.
         """
         derived = not hasattr(self, "raw_unreachable")
+        tree = self._tree.with_lengths(self._of("tree_lengths", element))
+        if "number_weights" in self._starts:
+            tree = tree.with_weights(self._of("number_weights", element))
         return HOTNN(
             space=self.space,
-            tree=self._tree.with_lengths(self._of("tree_lengths", element)),
+            tree=tree,
             lam=self._of("lam", element)[0],
             eps=self._of("eps", element)[0],
             eta=self._of("eta", element)[0],
@@ -315,9 +328,10 @@ def _set_parameter(name: str, kernel: HOTNNKernel, value: Tensor) -> None:
     kernel._set(name, value)
 
 
-def _relative_lengths(kernel: HOTNNKernel) -> Tensor:
-    return kernel.tree_lengths / kernel.tree_lengths.new_tensor(kernel._start_lengths)
+def _relative(name: str, kernel: HOTNNKernel) -> Tensor:
+    value = kernel._value(name)
+    return value / value.new_tensor(kernel._starts[name])
 
 
-def _set_relative_lengths(kernel: HOTNNKernel, value: Tensor) -> None:
-    kernel.tree_lengths = value * kernel.tree_lengths.new_tensor(kernel._start_lengths)
+def _set_relative(name: str, kernel: HOTNNKernel, value: Tensor) -> None:
+    kernel._set(name, value * value.new_tensor(kernel._starts[name]))

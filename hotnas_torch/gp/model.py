@@ -52,8 +52,8 @@ def architecture_kernel(
     """Return a `HOTNNKernel` with priors and starts that suit small data sets.
 
     The lengthscale starts at three times the median distance between landmarks, with a log-normal
-    prior there; the learned fractions have logit-normal priors and the lengths of the operation
-    tree log-normal ones, all centred at their starts.
+    prior there; the learned fractions have logit-normal priors and the lengths and weights of the
+    operation tree log-normal ones, all centred at their starts.
 
     Args:
         space: Search space of the rows.
@@ -74,8 +74,9 @@ def architecture_kernel(
     for name in FRACTIONS:
         if name in probe.learned and chosen[name] is None:
             chosen[name] = LogitNormalPrior(float(getattr(probe, name).detach()), _FRACTION_SCALE)
-    if "tree" in probe.learned and chosen["tree"] is None:
-        chosen["tree"] = LogNormalPrior(0.0, _LENGTH_SCALE)
+    for name in ("tree", "weights"):
+        if name in probe.learned and chosen[name] is None:
+            chosen[name] = LogNormalPrior(0.0, _LENGTH_SCALE)
     taken = {f"{name}_prior" for name in chosen}
     others = {k: v for k, v in settings.items() if k not in taken}
     kernel: HOTNNKernel = HOTNNKernel(space, learn=learn, priors=chosen, **others).to(landmarks)

@@ -268,8 +268,8 @@ class Table:
         if place is None:
             raise TableError(
                 f"{self.path} has no row for {name!r} (it has {len(self._rows.texts):,} of "
-                f"{self._space.size():,} architectures; search in the table's .space, which holds "
-                "only those)"
+                f"{self._space.size_bound():,} architectures; search in the table's .space, which "
+                "holds only those)"
             )
         value = self._values[place].item()
         if math.isnan(value):
@@ -291,7 +291,7 @@ class Table:
     @cached_property
     def space(self) -> SearchSpace:
         """The space to search: the benchmark's, restricted to the table where it is partial."""
-        if len(self) == self._space.size():
+        if len(self) == self._space.size_bound():
             return self._space
         return Subset(self._space, self.networks())
 

@@ -1,6 +1,5 @@
 """What every search strategy is: it proposes networks and observes their values."""
 
-import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +13,10 @@ from hotnas_torch.arguments import finite, integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
-from hotnas_torch.spaces import Joint, SearchSpace, Subset
+from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
 
-__all__ = ["Observation", "Strategy", "describe_space"]
+__all__ = ["Observation", "Strategy"]
 
 
 class Observation(NamedTuple):
@@ -169,7 +168,7 @@ class Strategy(AskTell):
     # --- state ------------------------------------------------------------------------------------
 
     def _space_description(self) -> dict[str, Any]:
-        return describe_space(self.space)
+        return self.space.description()
 
     def _memory(self) -> dict[str, Any]:
         return {
@@ -214,17 +213,6 @@ class Strategy(AskTell):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({', '.join(filter(None, (repr(self.space), settings)))})"
-
-
-def describe_space(space: SearchSpace) -> dict[str, Any]:
-    """Return what tells a space from others, ready for `json.dumps`: name, options, members."""
-    described: dict[str, Any] = {"name": space.name, "space": repr(space)}
-    if isinstance(space, Joint):
-        described["networks"] = describe_space(space.space)
-    if isinstance(space, Subset):
-        members = hashlib.sha256("\n".join(sorted(net.spec for net in space)).encode())
-        described["members"] = members.hexdigest()
-    return described
 
 
 def _numbers(values: Sequence[float] | Tensor) -> list[float]:

@@ -11,6 +11,8 @@ __all__ = ["Draws", "EncodingDraws"]
 
 # Draws in a row that meet seen networks before the space is enumerated.
 _SPARE_DRAWS = 256
+# Larger spaces are not enumerated: it would take hours, or never end.
+_MOST_LISTED = 2**20
 # Mutations of one network before the walk moves on to its last mutant, and moves before it ends.
 _MUTATIONS = 16
 _MOVES = 8
@@ -55,7 +57,14 @@ class Draws:
                 taken.add(key)
                 found.append(net)
                 misses = 0
-        if len(found) < num:
+        if len(found) < num and self.space.size_bound() > _MOST_LISTED:
+            # Some networks are drawn more often than others; there are more a few edits away.
+            while len(found) < num:
+                mutant = self.mutate(self.space.sample_one(generator=self.generator), taken)
+                if mutant is None:
+                    break
+                found.append(mutant)
+        elif len(found) < num:
             left: dict[str, Network] = {}
             for net in self.space:
                 if (key := self.space.key(net)) not in taken:
@@ -72,7 +81,7 @@ class Draws:
         Where the neighbourhood is used up, the walk goes on from a mutant; None when that finds
         nothing, either.
         """
-        if self.space.size() == 1:
+        if self.space.size_bound() == 1:
             return None
         for _ in range(_MOVES):
             mutant = parent

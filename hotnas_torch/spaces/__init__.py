@@ -1,8 +1,8 @@
-"""Search spaces: published sets of networks, each with its edits, strings, rows and costs."""
+"""Search spaces, published or of one's own, each with its edits, strings, rows and costs."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hotnas_torch.arguments import choice
+from hotnas_torch._lazy import lazily
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS, Genotype
 from hotnas_torch.spaces.enas_macro import ENASMacro
@@ -20,16 +20,30 @@ from hotnas_torch.spaces.nasbench101 import NASBench101
 from hotnas_torch.spaces.nasbench201 import NASBench201
 from hotnas_torch.spaces.nasbench_macro import NASBenchMacro
 from hotnas_torch.spaces.pooling import Pooling
+from hotnas_torch.spaces.registry import NAMES, get, register
 from hotnas_torch.spaces.subset import Subset
 from hotnas_torch.spaces.transnas_macro import TransNASMacro
 from hotnas_torch.spaces.transnas_micro import TransNASMicro
 
+if TYPE_CHECKING:
+    from hotnas_torch.spaces import declared
+    from hotnas_torch.spaces.declared import Block, Cells, Choice, Choices, Finite
+else:
+    __getattr__, __dir__ = lazily(
+        __name__, declared=("Block", "Cells", "Choice", "Choices", "Finite")
+    )
+
 __all__ = [
     "DARTS",
     "NAMES",
+    "Block",
     "Categorical",
+    "Cells",
+    "Choice",
+    "Choices",
     "ConfiguredNetwork",
     "ENASMacro",
+    "Finite",
     "Float",
     "Genotype",
     "Hyperparameter",
@@ -46,43 +60,7 @@ __all__ = [
     "Subset",
     "TransNASMacro",
     "TransNASMicro",
+    "declared",
     "get",
+    "register",
 ]
-
-_SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space
-    for space in (
-        NASBench101,
-        NASBench201,
-        TransNASMacro,
-        DARTS,
-        NASBenchMacro,
-        Pooling,
-        MobileNetV2,
-        TransNASMicro,
-        ENASMacro,
-    )
-}
-
-NAMES = tuple(_SPACES)
-"""Names by which `get` builds a space."""
-
-
-def get(name: str, **options: Any) -> SearchSpace:
-    """Build a search space by its name.
-
-    Args:
-        name: `"nasbench101"`, `"nasbench201"`, `"transnas_macro"`, `"darts"`,
-            `"nasbench_macro"`, `"pooling"`, `"mobilenet_v2"`, `"transnas_micro"` or
-            `"enas_macro"`.
-        **options: The space's own options, for example `contract_skip=True`.
-
-    Raises:
-        ValueError: Unknown name; the message lists the known ones.
-        TypeError: An option that the space does not have.
-
-    Example:
-        >>> get("pooling").size()
-        36
-    """
-    return _SPACES[choice("name", name, NAMES)](**options)

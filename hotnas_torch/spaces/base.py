@@ -1,8 +1,13 @@
 # Over 400 lines: one interface, most of it documentation.
 """What every search space can do: sample, mutate, list neighbours, read and write architectures."""
 
+import dataclasses
+import itertools
+import math
+import operator
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, overload
 
@@ -11,7 +16,8 @@ from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number, random_generator
-from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.errors import ArchitectureError, SizeError
+from hotnas_torch.spaces.families import flat_tree
 
 __all__ = [
     "Code",
@@ -19,6 +25,7 @@ __all__ = [
     "check_space",
     "draw_index",
     "draw_integers",
+    "draw_rank",
     "first_row",
     "out_of_range",
 ]
@@ -33,6 +40,13 @@ _MAX_SHARED_NETWORKS = 2**16
 # Draws before a mutation that keeps landing on an isomorphic network is replaced by an edit.
 _MUTATION_DRAWS = 64
 _INTEGER_TOLERANCE = 1e-6
+# Codes that `size` looks at one by one, and random ones without a valid one before drawing ends.
+_MOST_COUNTED = 2**20
+_MOST_DRAWS = 20_000
+# Draws in a row that meet known networks before a space of unknown size counts as drawn out.
+_MOST_MISSES = 300
+# Longer ones are beyond every number here, and beyond what int() reads.
+_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
 class SearchSpace(ABC):
@@ -40,6 +54,24 @@ class SearchSpace(ABC):
 
     A space is immutable; all randomness comes from the `torch.Generator` that the caller passes.
     A network of the space carries its official string in `spec`.
+
+    A space of one's own says its `name`, `operations`, `max_nodes` and `state_scale`, calls this
+    constructor, and defines `build_network`. A code of it is a tuple of integers, one per column.
+    It may also define `fault_of` (which codes are none), how codes are listed, drawn and edited
+    (`all_codes`, `draw_codes`, `neighbor_codes`, `mutate_code`), written (`format_code`,
+    `parse_code`), counted (`size`), and which of them are the same (`canonical_code`). The tests of
+    `hotnas_torch.testing.SearchSpaceContract` say what all of them have to keep.
+
+    Args:
+        columns: What each column of a code holds, and its values: a number of values, which count
+            from 0, or a range with step 1.
+        labels: Labels that cells of the space can carry.
+        tree: Operation costs; None is `default_tree`.
+        default_tree: The space's own; None takes a tree in which all labels are 2 apart.
+
+    Raises:
+        TypeError: `tree` is no OperationTree.
+        ArchitectureError: It lacks a label.
 
     Attributes:
         name: Name that `hotnas_torch.spaces.get` knows.
@@ -51,7 +83,20 @@ class SearchSpace(ABC):
         hyperparameters: What its networks have values of, by name; only `Joint` has any.
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
+        values: Range of each column.
         dim: Number of columns d of an encoded row.
+
+    Example:
+        >>> class Depths(SearchSpace):
+        ...     name, operations, max_nodes, state_scale = "depths", ("conv",), 3, (1.0, 1.0)
+        ...     def __init__(self):
+        ...         super().__init__({"depth": range(1, 9)}, labels=("conv",))
+        ...     def build_network(self, code):
+        ...         cell = Cell(("input", "conv", "output"), ((0, 1), (1, 2)))
+        ...         return Network.chain((cell,) * code[0], (1,) * code[0], (1,) * code[0])
+        >>> space = Depths()
+        >>> space.size(), [net.spec for net in space.neighbors(space.from_string("7"))][-1]
+        (8, '8')
     """
 
     name: str
@@ -63,74 +108,193 @@ class SearchSpace(ABC):
 
     def __init__(
         self,
-        tree: OperationTree | None,
-        default_tree: OperationTree,
+        columns: Mapping[str, int | range],
         labels: Iterable[str],
-        columns: Sequence[str],
+        *,
+        tree: OperationTree | None = None,
+        default_tree: OperationTree | None = None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
-        self.tree = default_tree if tree is None else tree
+        kind("columns", columns, Mapping, hint="pass {name: number of values}")
+        if not columns:
+            raise ValueError("columns must hold at least one column; got none")
+        labels = tuple(labels)
+        if tree is None:
+            tree = default_tree or flat_tree(("input", *labels, "output"))
+        rows = dict.fromkeys(tree.labels)
         for label in labels:
-            self.tree.index(label)  # raises for a label that cells carry and the tree lacks
+            tree.check(label)  # raises for a label that cells carry and the tree lacks
+            rows[label] = None
+        self.tree = tree.with_labels(rows) if len(rows) > len(tree.labels) else tree
         self._columns = tuple(columns)
+        self.values = tuple(_values(name, found) for name, found in columns.items())
         self._cells: dict[Hashable, Cell] = {}
         self._networks: dict[Code, Network] = {}
         self._known_codes: dict[str, Code] = {}
+        self._counted: int | None = None
 
     # --- what a space defines ---------------------------------------------------------------------
 
     @abstractmethod
+    def build_network(self, code: Code) -> Network:
+        """Build the network of a valid code.
+
+        The only method that a space has to define. Equal codes must give equal networks, always.
+        `spec` may be left empty: it becomes `format_code(code)`.
+        """
+
+    def fault_of(self, code: Code) -> str | None:
+        """Say why a code within the ranges of its columns is not of the space; None if it is.
+
+        Default: every such code is.
+        """
+        del code
+        return None
+
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
+        """Return the first row that is no code of the space, and what is wrong with it.
+
+        Args:
+            rows: (N, d) int64.
+
+        Default: columns out of range, then `fault_of`. A space may check all rows at once instead.
+        """
+        if fault := out_of_range(rows, self.columns, self.values):
+            return fault
+        for row, code in enumerate(rows.tolist()):
+            if reason := self.fault_of(tuple(code)):
+                return row, reason
+        return None
+
+    def all_codes(self) -> Iterator[Code]:
+        """Yield the code of every architecture once, in a fixed order.
+
+        Default: every combination of values without a fault.
+        """
+        return (code for code in itertools.product(*self.values) if not self.fault_of(code))
+
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
+        """Draw valid codes independently.
+
+        Default: each column uniformly, again while there is a fault.
+        """
+        sizes = torch.tensor([len(values) for values in self.values], dtype=torch.float64)
+        first = torch.tensor([values.start for values in self.values])
+        found: list[Code] = []
+        misses = 0
+        while len(found) < num:
+            batch = (num - len(found), self.dim)
+            uniform = torch.rand(
+                batch, generator=generator, device=generator.device, dtype=torch.float64
+            )
+            drawn = first + (uniform.cpu() * sizes).long()
+            valid = [code for code in map(tuple, drawn.tolist()) if not self.fault_of(code)]
+            found += valid
+            misses = 0 if valid else misses + len(drawn)
+            if misses >= _MOST_DRAWS:
+                raise ArchitectureError(
+                    f"none of {misses:,} random codes is in {self!r} (define draw_codes, which "
+                    "draws valid ones)"
+                )
+        return found
+
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
+        """Yield every valid code that is one edit away, in a fixed order, repeats allowed.
+
+        Default: another value in one column.
+        """
+        for place, values in enumerate(self.values):
+            for value in values:
+                edited = (*code[:place], value, *code[place + 1 :])
+                if value != code[place] and not self.fault_of(edited):
+                    yield edited
+
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
+        """Draw a valid code near `code`, possibly `code` itself.
+
+        Default: one of `neighbor_codes`.
+        """
+        around = list(self.neighbor_codes(code))
+        return around[draw_index(len(around), generator)] if around else code
+
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code that stands for all that the space counts as the same.
+
+        Default: `code`, every code is an architecture of its own.
+        """
+        return code
+
+    def format_code(self, code: Code) -> str:
+        """Return the official string of a valid code.
+
+        Default: its numbers between commas.
+        """
+        return ",".join(map(str, code))
+
+    def parse_code(self, text: str) -> Code:
+        """Return the code of an official string, or raise what `malformed` builds."""
+        position = 0
+        code = []
+        for place, (name, values) in enumerate(zip(self.columns, self.values, strict=True)):
+            if place:
+                if text[position : position + 1] != ",":
+                    raise self.malformed(text, position, "','")
+                position += 1
+            token = _NUMBER.match(text, position)
+            if token is None or int(token.group()) not in values:
+                expected = f"{name}, a number in {values[0]}..{values[-1]},"
+                raise self.malformed(text, position, expected)
+            code.append(int(token.group()))
+            position = token.end()
+        if position < len(text):
+            raise self.malformed(text, position, "nothing after the last number")
+        if reason := self.fault_of(tuple(code)):
+            raise ArchitectureError(f"{text!r} is no {self.name} string: {reason}")
+        return tuple(code)
+
     def size(self) -> int:
-        """Return the number of architectures, counted from the definition of the space."""
+        """Return the number of architectures.
 
-    @abstractmethod
-    def _codes(self) -> Iterator[Code]:
-        """Yield the code of every architecture once."""
+        Default: they are counted one by one, once.
 
-    @abstractmethod
-    def _parse(self, text: str) -> Code:
-        """Return the code of an official string, or raise what `_malformed` builds."""
+        Raises:
+            SizeError: There are too many codes to count them so; `size_bound` says how many.
+        """
+        if self._counted is None:
+            bound = self._code_bound()
+            if bound > _MOST_COUNTED:
+                raise SizeError(
+                    f"the size of {self!r} must be counted one by one, and there are {bound:,} "
+                    f"codes to look at, more than {_MOST_COUNTED:,} (size_bound() returns that "
+                    "number)"
+                )
+            self._counted = sum(1 for _ in self.all_codes())
+        return self._counted
 
-    @abstractmethod
-    def _format(self, code: Code) -> str:
-        """Return the official string of a valid code."""
+    def size_bound(self) -> int:
+        """Return the number of architectures, or where `size` cannot count them a larger one."""
+        try:
+            return self.size()
+        except SizeError:
+            return self._code_bound()
 
-    @abstractmethod
-    def _network(self, code: Code) -> Network:
-        """Build the network of a valid code, its cells through `_cell`."""
+    def _is_counted(self) -> bool:
+        try:
+            self.size()
+        except SizeError:
+            return False
+        return True
 
-    @abstractmethod
-    def _make_cell(self, key: Any) -> Cell:
-        """Build the cell that `_cell` was asked for."""
+    def _code_bound(self) -> int:
+        """Return a number that the number of codes does not exceed."""
+        return math.prod(map(len, self.values))
 
-    @abstractmethod
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
-        """Draw valid codes independently."""
+    def description(self) -> dict[str, str]:
+        """Return what tells a space from others, for records: its name, its options, its members.
 
-    @abstractmethod
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        """Draw a valid code near `code`, possibly `code` itself."""
-
-    @abstractmethod
-    def _edits(self, code: Code) -> Iterator[Code]:
-        """Yield every valid code that is one edit away, in a fixed order, repeats allowed."""
-
-    def _mutation_draws(self, net: Network) -> int:
-        """How often the space's own mutation is tried before one of `_nearby` is drawn."""
-        del net
-        return _MUTATION_DRAWS
-
-    def _nearby(self, net: Network) -> list[Network]:
-        """Return what a mutation may give when `_mutate` keeps finding nothing new."""
-        return self.neighbors(net)
-
-    def _pick(self, num: int, generator: torch.Generator) -> int:
-        """Draw which of `num` networks from `_nearby` to take."""
-        return draw_index(num, generator)
-
-    @abstractmethod
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        """Check codes, (N, d) int64; returns the first faulty row and what is wrong with it."""
+        Default: `name` and `repr`.
+        """
+        return {"name": self.name, "space": repr(self)}
 
     # --- random access and edits ------------------------------------------------------------------
 
@@ -155,8 +319,8 @@ class SearchSpace(ABC):
         generator = random_generator(generator)
         integer("num", num, least=0)
         if not distinct:
-            return [self._shared_network(code) for code in self._draw(num, generator)]
-        size = self.size()
+            return [self.network_of(code) for code in self.draw_codes(num, generator)]
+        size = self.size_bound()
         if num > size:
             raise ValueError(
                 f"num must be at most {size} when distinct=True, the size of {self!r}; got {num} "
@@ -164,14 +328,22 @@ class SearchSpace(ABC):
             )
         if 2 * num > size:
             # Rejection would mostly meet networks it has seen.
-            everything = list(self._codes())
+            everything = list(self.all_codes())
             order = torch.randperm(size, generator=generator, device=generator.device).tolist()
-            return [self._shared_network(everything[place]) for place in order[:num]]
+            return [self.network_of(everything[place]) for place in order[:num]]
         found: dict[str, Network] = {}
+        misses = 0
         while len(found) < num:
-            for code in self._draw(num - len(found), generator):
-                net = self._shared_network(code)
+            before = len(found)
+            for code in self.draw_codes(num - len(found), generator):
+                net = self.network_of(code)
                 found.setdefault(self.key(net), net)
+            misses = 0 if len(found) > before else misses + num - before
+            if misses >= _MOST_MISSES and not self._is_counted():
+                raise ValueError(
+                    f"num must be at most what {self!r} holds; got {num}, and {misses:,} draws "
+                    f"found nothing beyond {before} distinct networks (ask for fewer)"
+                )
         return list(found.values())
 
     def sample_one(self, *, generator: torch.Generator | None = None) -> Network:
@@ -193,16 +365,23 @@ class SearchSpace(ABC):
             TypeError, ValueError: As `sample`.
         """
         generator = random_generator(generator)
-        code = self._code(net)
-        for _ in range(self._mutation_draws(net)):
-            candidate = self._shared_network(self._mutate(code, generator))
-            if candidate.key != net.key:
-                return candidate
-        nearby = self._nearby(net)
+        mutant = self._mutant(net, generator)
+        if mutant is not None:
+            return mutant
+        nearby = self.neighbors(net)
         choices = [other for other in nearby if other.key != net.key] or nearby
         if not choices:
             raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to")
-        return choices[self._pick(len(choices), generator)]
+        return choices[draw_index(len(choices), generator)]
+
+    def _mutant(self, net: Network, generator: torch.Generator) -> Network | None:
+        """Draw a mutant with another graph; None where many draws find none."""
+        code = self.code_of(net)
+        for _ in range(_MUTATION_DRAWS):
+            candidate = self.network_of(self.mutate_code(code, generator))
+            if candidate.key != net.key:
+                return candidate
+        return None
 
     def neighbors(self, net: Network) -> list[Network]:
         """Return all networks one edit away, with distinct `key`, without `net` itself.
@@ -211,15 +390,15 @@ class SearchSpace(ABC):
             ArchitectureError: `net` is not of this space.
         """
         found: dict[str, Network] = {}
-        for code in self._edits(self._code(net)):
-            other = self._shared_network(code)
+        for code in self.neighbor_codes(self.code_of(net)):
+            other = self.network_of(code)
             found.setdefault(self.key(other), other)
         found.pop(self.key(net), None)
         return list(found.values())
 
     def __iter__(self) -> Iterator[Network]:
         """Yield every network once, lazily, in a fixed order."""
-        return (self._network(code) for code in self._codes())
+        return map(self._built, self.all_codes())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the space: it is immutable, and its tables are large."""
@@ -237,8 +416,9 @@ class SearchSpace(ABC):
         Raises:
             ArchitectureError: `net` is not of this space.
         """
-        self._code(net)
-        return net
+        code = self.code_of(net)
+        form = self.canonical_code(code)
+        return net if form == code else self.network_of(form)
 
     def key(self, net: Network) -> str:
         """Return a string, equal for two networks exactly when the space counts them as one.
@@ -266,7 +446,7 @@ class SearchSpace(ABC):
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str; got {text!r} of type {type(text).__name__}")
-        return self._shared_network(self._parse(text))
+        return self.network_of(self.parse_code(text))
 
     def to_string(self, net: Network) -> str:
         """Return the official string of a network.
@@ -275,7 +455,7 @@ class SearchSpace(ABC):
             TypeError: `net` is not a Network.
             ArchitectureError: `net` is not of this space.
         """
-        self._code(net)
+        self.code_of(net)
         return net.spec
 
     @property
@@ -303,7 +483,7 @@ class SearchSpace(ABC):
         """
         if isinstance(nets, Network):
             raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
-        codes = [self._code(net, f"nets[{place}]") for place, net in enumerate(nets)]
+        codes = [self.code_of(net, f"nets[{place}]") for place, net in enumerate(nets)]
         return torch.tensor(codes, dtype=torch.float64).reshape(len(codes), self.dim)
 
     def decode(self, X: Tensor) -> list[Network]:
@@ -318,7 +498,7 @@ class SearchSpace(ABC):
             ArchitectureError: A row is not finite, not whole, or describes no network of this
                 space; the message gives the row, the column and what was expected.
         """
-        return [self._shared_network(tuple(code)) for code in self._check_rows(X).tolist()]
+        return [self.network_of(tuple(code)) for code in self._check_rows(X).tolist()]
 
     def _check_rows(self, X: Tensor) -> Tensor:
         kind("X", X, Tensor, hint="pass space.encode(nets)")
@@ -333,7 +513,7 @@ class SearchSpace(ABC):
         self._check_all((values - rounded).abs() <= _INTEGER_TOLERANCE, values, "a whole number")
         # Anything beyond is out of range in every space, and int64 must not overflow.
         rows = rounded.clamp(-(2**31), 2**31).long()
-        fault = self._fault(rows)
+        fault = self.find_fault(rows)
         if fault is not None:
             row, reason = fault
             raise ArchitectureError(
@@ -372,44 +552,34 @@ class SearchSpace(ABC):
         """
         if not isinstance(eps, Tensor):
             number("eps", eps, least=0.0, most=1.0)
-        costs = self.tree.distance_matrix(dtype=torch.float64).detach()
+        largest = self.tree.largest_cost().item()
         longest = 1.0 if normalize else self.max_nodes - 1.0
-        return eps * costs.max().item() + (1 - eps) * longest
+        return eps * largest + (1 - eps) * longest
 
-    # --- shared by the spaces ---------------------------------------------------------------------
+    # --- for spaces of one's own ------------------------------------------------------------------
 
-    def _cell(self, key: Hashable) -> Cell:
-        """Return the cell of `key`; equal cells are one object, whatever their keys."""
-        cell = self._cells.get(key)
-        if cell is None:
-            if len(self._cells) + 2 > _MAX_SHARED_CELLS:
-                self._cells.clear()
-            made = self._make_cell(key)
-            cell = self._cells[key] = self._cells.setdefault(made, made)
-        return cell
-
-    def _shared_network(self, code: Code) -> Network:
-        """Return the network of `code`, one object for all who ask."""
+    def network_of(self, code: Code) -> Network:
+        """Return the network of a valid code, one object for all who ask."""
         net = self._networks.get(code)
         if net is None:
             if len(self._networks) >= _MAX_SHARED_NETWORKS:
                 self._networks.clear()
                 self._known_codes.clear()
-            net = self._networks[code] = self._network(code)
+            net = self._networks[code] = self._built(code)
             self._known_codes[net.spec] = code
         return net
 
-    def _find_code(self, net: Network) -> Code | None:
-        code = self._known_codes.get(net.spec)
-        if code is None:
-            try:
-                code = self._parse(net.spec)
-            except ArchitectureError:
-                return None
-        found = self._shared_network(code)
-        return code if found is net or found == net else None
+    def code_of(self, net: Network, argument: str = "net") -> Code:
+        """Return the code of a network of this space.
 
-    def _code(self, net: Network, argument: str = "net") -> Code:
+        Args:
+            net: The network.
+            argument: What the message calls it.
+
+        Raises:
+            TypeError: `net` is not a Network.
+            ArchitectureError: `net` is not of this space.
+        """
         hint = "from_string builds one from text, decode from a row"
         kind(argument, net, Network, hint=hint)
         code = self._find_code(net)
@@ -421,7 +591,23 @@ class SearchSpace(ABC):
             )
         return code
 
-    def _malformed(self, text: str, position: int, expected: str) -> ArchitectureError:
+    def shared_cell(self, key: Hashable, make: Callable[[Any], Cell]) -> Cell:
+        """Return the cell of `key`, made once; equal cells are one object, whatever their keys.
+
+        Args:
+            key: What the cell depends on.
+            make: Builds it from the key.
+        """
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = self._interned(make(key))
+        return cell
+
+    def block_of(self, code: Code) -> Any:
+        """Return what a space that has this one at a place builds with; default: the network."""
+        return self.network_of(code)
+
+    def malformed(self, text: str, position: int, expected: str) -> ArchitectureError:
         """Build the error for an official string that is wrong at `position`."""
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         got = repr(text[position : position + 20]) if position < len(text) else "the end"
@@ -429,6 +615,28 @@ class SearchSpace(ABC):
             f"{shown!r} is no {self.name} string: expected {expected} at position {position}; "
             f"got {got}"
         )
+
+    def _built(self, code: Code) -> Network:
+        net = self.build_network(code)
+        cells = tuple([self._interned(cell) for cell in net.cells])
+        if net.spec and all(map(operator.is_, cells, net.cells)):
+            return net
+        return dataclasses.replace(net, cells=cells, spec=net.spec or self.format_code(code))
+
+    def _interned(self, cell: Cell) -> Cell:
+        if len(self._cells) + 2 > _MAX_SHARED_CELLS:
+            self._cells.clear()
+        return self._cells.setdefault(cell, cell)
+
+    def _find_code(self, net: Network) -> Code | None:
+        code = self._known_codes.get(net.spec)
+        if code is None:
+            try:
+                code = self.parse_code(net.spec)
+            except ArchitectureError:
+                return None
+        found = self.network_of(code)
+        return code if found is net or found == net else None
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies start with an empty table of cells: it is a cache, and may be large.
@@ -438,21 +646,33 @@ class SearchSpace(ABC):
         return f"{type(self).__name__}()"
 
 
+def _values(name: str, given: int | range) -> range:
+    values = given if isinstance(given, range) else range(integer(f"columns[{name!r}]", given))
+    if not values or values.step != 1:
+        raise ValueError(
+            f"columns[{name!r}] must be a number of values >= 1 or a range with step 1; got {given}"
+        )
+    return values
+
+
 def out_of_range(
-    rows: Tensor, columns: Sequence[str], sizes: Sequence[int]
+    rows: Tensor, columns: Sequence[str], values: Sequence[range]
 ) -> tuple[int, str] | None:
-    """Find the first row with an entry outside 0..size-1 of its column.
+    """Find the first row with an entry that is not a value of its column.
 
     Args:
         rows: (N, d) int64.
         columns: d names for the message.
-        sizes: d numbers of values.
+        values: d ranges, with step 1.
     """
-    wrong = (rows < 0) | (rows >= torch.tensor(sizes))
+    least = torch.tensor([found.start for found in values])
+    most = torch.tensor([found.stop - 1 for found in values])
+    wrong = (rows < least) | (rows > most)
     if not wrong.any():
         return None
     row, column = wrong.nonzero()[0].tolist()
-    return row, f"{columns[column]} (column {column}) must be in 0..{sizes[column] - 1}"
+    allowed = f"{values[column].start}..{values[column].stop - 1}"
+    return row, f"{columns[column]} (column {column}) must be in {allowed}"
 
 
 def first_row(wrong: Tensor, reason: str) -> tuple[int, str] | None:
@@ -469,6 +689,12 @@ def draw_integers(high: int, size: Iterable[int], generator: torch.Generator) ->
 def draw_index(size: int, generator: torch.Generator) -> int:
     """Draw one integer uniformly from 0..size-1."""
     return int(draw_integers(size, (1,), generator).item())
+
+
+def draw_rank(size: int, generator: torch.Generator) -> int:
+    """Draw one integer from 0..size-1, log-uniformly: 0, 1-2, 3-6, ... are equally likely."""
+    uniform = torch.rand((), generator=generator, device=generator.device).item()
+    return int((size + 1) ** uniform) - 1
 
 
 def check_space(space: object) -> SearchSpace:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import OperationTree
-from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, out_of_range
+from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers
 
 __all__ = ["ChoiceSpace"]
 
@@ -21,10 +21,10 @@ class ChoiceSpace(SearchSpace):
     place anew with probability 1 / `mutation_period`.
 
     Args:
+        places: What each place is called.
+        labels: All that cells carry.
         tree: Operation costs; None takes `default_tree`.
         default_tree: The space's own.
-        labels: All that cells carry.
-        places: What each place is called.
         numbers: How many choices each place has; None: as many as there are operations.
     """
 
@@ -32,42 +32,43 @@ class ChoiceSpace(SearchSpace):
 
     def __init__(
         self,
+        places: Sequence[str],
+        labels: Sequence[str],
+        *,
         tree: OperationTree | None,
         default_tree: OperationTree,
-        labels: Sequence[str],
-        places: Sequence[str],
         numbers: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(tree, default_tree, labels, places)
-        self._numbers = tuple(numbers or [len(self.operations)] * self.dim)
+        numbers = [len(self.operations)] * len(places) if numbers is None else numbers
+        columns = dict(zip(places, numbers, strict=True))
+        super().__init__(columns, labels, tree=tree, default_tree=default_tree)
 
     def size(self) -> int:
         """Return the number of architectures: the product of the numbers of choices."""
-        return math.prod(self._numbers)
+        return math.prod(map(len, self.values))
 
-    def _codes(self) -> Iterator[Code]:
-        return itertools.product(*map(range, self._numbers))
+    def all_codes(self) -> Iterator[Code]:
+        return itertools.product(*self.values)
 
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         return [tuple(code) for code in self._drawn(num, generator).tolist()]
 
     def _drawn(self, num: int, generator: torch.Generator) -> Tensor:
         """Draw codes, (num, dim) int64, all places with the same number of choices at once."""
-        runs = [(number, len(list(run))) for number, run in itertools.groupby(self._numbers)]
+        runs = [
+            (number, len(list(run))) for number, run in itertools.groupby(map(len, self.values))
+        ]
         return torch.cat(
             [draw_integers(number, (num, length), generator) for number, length in runs], dim=1
         )
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         renewed = draw_integers(self.mutation_period, (self.dim,), generator) == 0
         (drawn,) = self._drawn(1, generator)
         return tuple(torch.where(renewed, drawn, torch.tensor(code)).tolist())
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         for place, current in enumerate(code):
-            for choice in range(self._numbers[place]):
+            for choice in self.values[place]:
                 if choice != current:
                     yield (*code[:place], choice, *code[place + 1 :])
-
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        return out_of_range(rows, self.columns, self._numbers)

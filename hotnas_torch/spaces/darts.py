@@ -18,7 +18,6 @@ from hotnas_torch.spaces.base import (
     draw_index,
     draw_integers,
     first_row,
-    out_of_range,
 )
 from hotnas_torch.spaces.families import family_tree
 
@@ -136,24 +135,20 @@ class DARTS(SearchSpace):
         self.max_nodes = 4 + 3 * num_nodes
         self.state_scale = (math.log2(num_nodes * 4 / 3), 2.0)
         self._index = {operation: place for place, operation in enumerate(self.operations)}
-        columns = [
-            f"{cell} node {node} {part} {side}"
+        columns = {
+            f"{cell} node {node} {part} {side}": number
             for cell in ("normal", "reduce")
             for node in range(num_nodes)
             for side in (1, 2)
-            for part in ("operation", "input")
-        ]
+            for part, number in (("operation", len(self.operations)), ("input", node + 2))
+        }
         super().__init__(
-            tree,
-            _default_tree(),
-            labels=("input", *_INPUTS, *self.operations, _ADD, "output"),
-            columns=[*columns, "depth"],
+            columns | {"depth": range(min_depth, max_depth + 1)},
+            ("input", *_INPUTS, *self.operations, _ADD, "output"),
+            tree=tree,
+            default_tree=_default_tree(),
         )
         self._cell_columns = 4 * num_nodes
-        self._choices = [
-            len(self.operations) if column % 2 == 0 else 2 + column // 4
-            for column in range(self._cell_columns)
-        ] * 2
 
     def size(self) -> int:
         """Return the number of genotypes.
@@ -197,7 +192,7 @@ class DARTS(SearchSpace):
         Raises:
             ArchitectureError: `net` is not of this space.
         """
-        *pairs, depth = self._code(net)
+        *pairs, depth = self.code_of(net)
         normal, reduce = (
             tuple(
                 (self.operations[cell[place]], cell[place + 1]) for place in range(0, len(cell), 2)
@@ -206,20 +201,15 @@ class DARTS(SearchSpace):
         )
         return Genotype(normal, reduce, depth)
 
-    def canonical(self, net: Network) -> Network:
-        """Return the network with the two pairs of every inner node ordered by their input.
-
-        Raises:
-            ArchitectureError: `net` is not of this space.
-        """
-        code = self._code(net)
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code with the two pairs of every inner node ordered by their input."""
         form: list[int] = []
         for place in range(0, len(code) - 1, 4):
             first, second = code[place : place + 2], code[place + 2 : place + 4]
             form += first + second if first[1] < second[1] else second + first
-        return self._shared_network((*form, code[-1]))
+        return (*form, code[-1])
 
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         operations = range(len(self.operations))
         nodes = [
             [
@@ -233,7 +223,7 @@ class DARTS(SearchSpace):
         for parts in itertools.product(*nodes, *nodes, depths):
             yield tuple(itertools.chain.from_iterable(parts))
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         tokens = list(_TOKENS.finditer(text))
         place = 0
         code: list[int] = []
@@ -251,14 +241,14 @@ class DARTS(SearchSpace):
             position = here()
             token = take()
             if token not in allowed:
-                raise self._malformed(text, position, expected)
+                raise self.malformed(text, position, expected)
             return token
 
         def number(expected: str, low: int, high: int) -> int:
             position = here()
             token = take()
             if not _NUMBER.fullmatch(token) or not low <= int(token) <= high:
-                raise self._malformed(text, position, f"{expected} in {low}..{high}")
+                raise self.malformed(text, position, f"{expected} in {low}..{high}")
             return int(token)
 
         for cell in ("normal", "reduce"):
@@ -275,7 +265,7 @@ class DARTS(SearchSpace):
                 position = here()
                 code.append(number(f"an input of inner node {node}", 0, node + 1))
                 if pair % 2 == 1 and code[-1] == code[-3]:
-                    raise self._malformed(text, position, "another input than the node's first")
+                    raise self.malformed(text, position, "another input than the node's first")
             if cell == "normal":
                 expect("',' between the normal and the reduction cell", ",")
         depth = self.max_depth
@@ -283,10 +273,10 @@ class DARTS(SearchSpace):
             expect("',' before the depth", ",")
             depth = number("a depth", self.min_depth, self.max_depth)
         if place < len(tokens):
-            raise self._malformed(text, here(), "nothing after the depth")
+            raise self.malformed(text, here(), "nothing after the depth")
         return (*code, depth)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         pairs = [
             f"{self.operations[code[place]]}:{code[place + 1]}"
             for place in range(0, len(code) - 1, 2)
@@ -294,10 +284,10 @@ class DARTS(SearchSpace):
         half = len(pairs) // 2
         return f"{' '.join(pairs[:half])},{' '.join(pairs[half:])},{code[-1]}"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         depth = code[-1]
-        normal = self._cell(code[: self._cell_columns])
-        reduction = self._cell(code[self._cell_columns : -1])
+        normal = self.shared_cell(code[: self._cell_columns], self._make_cell)
+        reduction = self.shared_cell(code[self._cell_columns : -1], self._make_cell)
         reductions = (depth // 3, 2 * depth // 3)
         stages = [sum(place >= reduced for reduced in reductions) for place in range(depth)]
         return Network(
@@ -305,7 +295,7 @@ class DARTS(SearchSpace):
             tuple(self.num_nodes * self.channels * 2**stage for stage in stages),
             tuple(2**stage for stage in stages),
             input_channels=3 * self.channels,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:
@@ -331,7 +321,7 @@ class DARTS(SearchSpace):
             return Cell(tuple(ops), tuple(sorted(edges)))
         return Cell.from_edges(ops, edges, prune=True)  # an input that nothing reads
 
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         drawn = torch.empty(num, self.dim, dtype=torch.int64)
         for node in range(self.num_nodes):
             pairs = torch.combinations(torch.arange(node + 2))
@@ -346,7 +336,7 @@ class DARTS(SearchSpace):
         drawn[:, -1] = self.min_depth + draw_integers(depths, (num,), generator)
         return [tuple(code) for code in drawn.tolist()]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         # Depth with probability 0.3, otherwise one operation or one input of either cell.
         groups = [self._depth_edits(code), self._edits_of(code, 1), self._edits_of(code, 0)]
         choice = torch.rand((), generator=generator, device=generator.device).item()
@@ -357,7 +347,7 @@ class DARTS(SearchSpace):
         edits = next((found for group in order if (found := list(groups[group]))), [code])
         return edits[draw_index(len(edits), generator)]
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         yield from self._edits_of(code, 0)
         yield from self._edits_of(code, 1)
         yield from self._depth_edits(code)
@@ -368,7 +358,7 @@ class DARTS(SearchSpace):
             taken = {code[column]}
             if part == 1:
                 taken.add(code[column + 2 if column % 4 == 1 else column - 2])
-            for value in range(self._choices[column]):
+            for value in self.values[column]:
                 if value not in taken:
                     yield (*code[:column], value, *code[column + 1 :])
 
@@ -377,16 +367,13 @@ class DARTS(SearchSpace):
             if self.min_depth <= code[-1] + step <= self.max_depth:
                 yield (*code[:-1], code[-1] + step)
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        if fault := out_of_range(rows[:, :-1], self.columns, self._choices):
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
+        if fault := super().find_fault(rows):
             return fault
         inputs = rows[:, 1:-1:2]
         return first_row(
             (inputs[:, ::2] == inputs[:, 1::2]).any(dim=1),
             "the two inputs of an inner node must differ",
-        ) or first_row(
-            (rows[:, -1] < self.min_depth) | (rows[:, -1] > self.max_depth),
-            f"the depth must be in {self.min_depth}..{self.max_depth}",
         )
 
     def __repr__(self) -> str:

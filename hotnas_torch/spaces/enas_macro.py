@@ -2,7 +2,6 @@
 
 import re
 from itertools import accumulate
-from typing import Any
 
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import integer
@@ -87,20 +86,20 @@ class ENASMacro(ChoiceSpace):
         layers = range(1, self.num_layers + 1)
         skips = [(source, layer) for layer in layers for source in range(layer - 1)]
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", *OPERATIONS, "output"),
-            places=[
+            [
                 *(f"operation {layer}" for layer in layers),
                 *(f"skip {source}->{layer}" for source, layer in skips),
             ],
+            ("input", *OPERATIONS, "output"),
+            tree=tree,
+            default_tree=default_tree,
             numbers=[len(OPERATIONS)] * self.num_layers + [2] * len(skips),
         )
         self.max_nodes = self.num_layers + 2
         self.mutation_period = self.dim
         self._skips = skips
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         # Walks the string along the one shape it can have, so that a fault has a position.
         tokens = _TOKENS.finditer(text)
         operations: list[int] = []
@@ -110,7 +109,7 @@ class ENASMacro(ChoiceSpace):
             token = next(tokens, None)
             if token is None or token.group() not in allowed:
                 position = len(text) if token is None else token.start()
-                raise self._malformed(text, position, expected)
+                raise self.malformed(text, position, expected)
             return token.group()
 
         expect("'[' before the layers", "[")
@@ -125,10 +124,10 @@ class ENASMacro(ChoiceSpace):
             expect(f"']' after {layer} skip connections of layer {layer + 1}", "]")
         expect(f"']' after layer {self.num_layers}", "]")
         if (rest := next(tokens, None)) is not None:
-            raise self._malformed(text, rest.start(), "nothing after the layers")
+            raise self.malformed(text, rest.start(), "nothing after the layers")
         return (*operations, *skips)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         ends = list(accumulate(range(self.num_layers), initial=self.num_layers))
         layers = [
             f"[{', '.join(map(str, (code[layer], *code[ends[layer] : ends[layer + 1]])))}]"
@@ -136,17 +135,17 @@ class ENASMacro(ChoiceSpace):
         ]
         return f"[{', '.join(layers)}]"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         return Network(
-            (self._cell(code),),
+            (self.shared_cell(code, self._make_cell),),
             (_STEM_CHANNELS * _FINAL_CHANGE,),
             (_FINAL_CHANGE,),
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
-    def _make_cell(self, key: Any) -> Cell:
-        operations, flags = key[: self.num_layers], key[self.num_layers :]
+    def _make_cell(self, code: Code) -> Cell:
+        operations, flags = code[: self.num_layers], code[self.num_layers :]
         chain = ((layer, layer + 1) for layer in range(self.num_layers + 1))
         read = (skip for skip, flag in zip(self._skips, flags, strict=True) if flag)
         labels = ("input", *(OPERATIONS[operation] for operation in operations), "output")

@@ -1,11 +1,12 @@
 """Default operation trees: operations grouped into families, similar ones close together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from hotnas_torch.arch import OperationTree
+from hotnas_torch.arch import Operation, OperationTree
+from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["SIMILAR_HEIGHT", "family_tree"]
+__all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree"]
 
 SIMILAR_HEIGHT = 0.05
 """Half the cost of exchanging two similar operations: the HOTNAS poster prints Conv3-Conv1 0.1."""
@@ -47,6 +48,38 @@ def family_tree(families: Families) -> OperationTree:
     for name, members in families.items():
         add(name, members, _ROOT, _ROOT_HEIGHT)
     return OperationTree(parents, lengths)
+
+
+def flat_tree(labels: Iterable[str]) -> OperationTree:
+    """Build the tree in which all kinds of operations are 2 apart.
+
+    Numbers that labels carry (`arch.Operation`) add half a step each at most: they all have the
+    weight 1.
+
+    Args:
+        labels: Labels of operations, repeats allowed.
+
+    Example:
+        >>> flat_tree(("input", "conv", "pool", "output")).distance_matrix()[1].tolist()
+        [2.0, 0.0, 2.0, 2.0]
+        >>> numbered = flat_tree(("input", "conv[kernel=1]", "conv[kernel=4]", "output"))
+        >>> numbered.distance_matrix(["conv[kernel=1]", "conv[kernel=4]"])[0].tolist()
+        [0.0, 0.5]
+    """
+    kinds: dict[str, None] = {}
+    numbers: dict[str, float] = {}
+    for label in labels:
+        try:
+            operation = Operation.parse(label)
+        except ArchitectureError:  # brackets of another meaning: the label is a kind
+            kinds[label] = None
+        else:
+            kinds[operation.kind] = None
+            numbers |= dict.fromkeys(operation.numbers, 1.0)
+    tree = family_tree(kinds)
+    if not numbers:
+        return tree
+    return OperationTree(tree.parents, tree.lengths, numbers)
 
 
 def _height(members: "Families | None") -> float:

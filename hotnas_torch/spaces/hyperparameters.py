@@ -1,3 +1,4 @@
+# Over 400 lines: all kinds of hyperparameters, one interface.
 """Hyperparameters beside an architecture: their values, how they are drawn and changed."""
 
 import math

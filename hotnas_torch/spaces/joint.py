@@ -1,3 +1,4 @@
+# Over 400 lines: one space, its points and its strings.
 """Architectures together with the hyperparameters that they are trained with."""
 
 import itertools
@@ -11,9 +12,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind, random_generator, shown
-from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, SearchSpace, draw_index
 from hotnas_torch.spaces.hyperparameters import (
     Hyperparameter,
@@ -164,8 +165,14 @@ class Joint(SearchSpace):
             if not name:
                 raise ValueError("names of hyperparameters must not be empty; got ''")
             found[name] = hyperparameter(f"hyperparameters[{name!r}]", one)
-        columns = (*space.columns, *found)
-        super().__init__(space.tree, space.tree, labels=(), columns=columns)
+        # Codes hold the values themselves; ranges of their columns are nobody's business.
+        columns = dict(zip(space.columns, space.values, strict=True)) | dict.fromkeys(found, 1)
+        if len(columns) < space.dim + len(found):
+            name = next(name for name in found if name in space.columns)
+            raise ValueError(
+                f"hyperparameters must not be called as a column of {space!r}; got {name!r}"
+            )
+        super().__init__(columns, labels=(), tree=space.tree)
         self.space = space
         self.hyperparameters: Mapping[str, Hyperparameter] = MappingProxyType(found)
         self.operations = space.operations
@@ -174,11 +181,29 @@ class Joint(SearchSpace):
         self.repeats_one_cell = space.repeats_one_cell
 
     def size(self) -> int:
-        """Return the number of pairs; `math.inf` where a hyperparameter is continuous."""
-        sizes = [one.size for one in self.hyperparameters.values()]
-        if math.inf in sizes:
-            return math.inf  # type: ignore[return-value]
-        return self.space.size() * math.prod(map(int, sizes))
+        """Return the number of pairs.
+
+        Raises:
+            SizeError: A hyperparameter is continuous, or the networks cannot be counted.
+        """
+        for name, one in self.hyperparameters.items():
+            if math.isinf(one.size):
+                raise SizeError(f"{self!r} has infinitely many pairs: {name!r} is continuous")
+        return self.space.size() * self._num_values()
+
+    def size_bound(self) -> int:
+        """Return the number of pairs, or a larger one; `math.inf` with continuous numbers."""
+        number = self._num_values()
+        return number if number == math.inf else self.space.size_bound() * number
+
+    def _num_values(self) -> int:
+        number = math.prod(one.size for one in self.hyperparameters.values())
+        return math.inf if math.isinf(number) else int(number)  # type: ignore[return-value]
+
+    def description(self) -> dict[str, str]:
+        """Return what every space does, and what its space of networks does, as JSON."""
+        networks = json.dumps(self.space.description(), sort_keys=True)
+        return super().description() | {"networks": networks}
 
     def configure(self, network: Network, values: Mapping[str, Any]) -> ConfiguredNetwork:
         """Return the pair of a network and values.
@@ -193,32 +218,28 @@ class Joint(SearchSpace):
             ValueError: A hyperparameter is missing or unknown, or a value out of range; the message
                 names it.
         """
-        inner = self.space._code(network, "network")
+        inner = self.space.code_of(network, "network")
         return self._configured((*inner, *self._checked(values)))
 
-    def canonical(self, net: Network) -> Network:
-        """Return the pair whose network stands for all that the space of networks counts as one."""
-        code = self._code(net)
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code of the pair whose network stands for all that its space counts as one."""
         inner, values = self._parts(code)
-        network = self.space.canonical(self.space._shared_network(inner))
-        if network.spec == self.space._format(inner):
-            return net
-        return self._configured((*self.space._code(network), *values))
+        return (*self.space.canonical_code(inner), *values)
 
     def mutate(self, net: Network, *, generator: torch.Generator | None = None) -> Network:
         """Draw a pair near `net`: another network, other values, or both."""
         generator = random_generator(generator)
-        return self._configured(self._mutate(self._code(net), generator))
+        return self._configured(self.mutate_code(self.code_of(net), generator))
 
     def neighbors(self, net: Network) -> list[Network]:
         """Return all pairs that differ in an edit of the network or in one hyperparameter."""
-        return [self._configured(code) for code in self._edits(self._code(net))]
+        return [self._configured(code) for code in self.neighbor_codes(self.code_of(net))]
 
     def encode(self, nets: Sequence[Network]) -> Tensor:
         """Return one row per pair, (N, d) float64; arguments and errors as for every space."""
         if isinstance(nets, Network):
             raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
-        codes = [self._code(net, f"nets[{place}]") for place, net in enumerate(nets)]
+        codes = [self.code_of(net, f"nets[{place}]") for place, net in enumerate(nets)]
         rows = [[*inner, *self._entries(values)] for inner, values in map(self._parts, codes)]
         return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), self.dim)
 
@@ -249,73 +270,70 @@ class Joint(SearchSpace):
 
     # --- what a space defines ---------------------------------------------------------------------
 
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         for name, one in self.hyperparameters.items():
             if math.isinf(one.size):
                 raise ArchitectureError(
                     f"{self!r} cannot be enumerated: {name!r} is continuous (draw with sample)"
                 )
         values: list[list[Any]] = [list(one.values()) for one in self.hyperparameters.values()]
-        for inner in self.space._codes():
+        for inner in self.space.all_codes():
             yield from ((*inner, *chosen) for chosen in itertools.product(*values))
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         if not text.startswith("{"):
-            raise self._malformed(text, 0, "'{' before the values of the hyperparameters")
+            raise self.malformed(text, 0, "'{' before the values of the hyperparameters")
         try:
             found, end = json.JSONDecoder().raw_decode(text)
         except json.JSONDecodeError as error:
-            raise self._malformed(text, error.pos, "the values as JSON") from error
+            raise self.malformed(text, error.pos, "the values as JSON") from error
         except (ValueError, RecursionError) as error:
-            raise self._malformed(text, 0, "the values as JSON") from error
+            raise self.malformed(text, 0, "the values as JSON") from error
         if not text.startswith(" ", end):
-            raise self._malformed(text, end, "a space before the network's string")
+            raise self.malformed(text, end, "a space before the network's string")
         try:
             values = self._checked(found)
         except (TypeError, ValueError) as error:
             raise ArchitectureError(
                 f"{_short(text)!r} is no {self.name} string: {error}"
             ) from error
-        code: Code = (*self.space._parse(text[end + 1 :]), *values)
-        if (expected := self._format(code)) != text:
+        code: Code = (*self.space.parse_code(text[end + 1 :]), *values)
+        if (expected := self.format_code(code)) != text:
             place = next(
                 (n for n, (a, b) in enumerate(zip(expected, text, strict=False)) if a != b),
                 min(len(expected), len(text)),
             )
-            raise self._malformed(text, place, repr(expected[place : place + 20] or "the end"))
+            raise self.malformed(text, place, repr(expected[place : place + 20] or "the end"))
         return code
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         inner, values = self._parts(code)
         named = dict(zip(self.hyperparameters, values, strict=True))
-        return f"{json.dumps(named)} {self.space._format(inner)}"
+        return f"{json.dumps(named)} {self.space.format_code(inner)}"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         inner, values = self._parts(code)
-        network = self.space._shared_network(inner)
+        network = self.space.network_of(inner)
         named = dict(zip(self.hyperparameters, values, strict=True))
-        fields = (*network._fields()[:-1], self._format(code), named, network.spec)
+        fields = (*network._fields()[:-1], self.format_code(code), named, network.spec)
         return ConfiguredNetwork(*fields)
 
-    def _make_cell(self, key: Any) -> Cell:
-        return self.space._make_cell(key)
-
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         drawn: list[Code] = []
         for network in self.space.sample(num, generator=generator):
             values: list[Any] = [one.draw(generator) for one in self.hyperparameters.values()]
-            drawn.append((*self.space._code(network), *values))
+            drawn.append((*self.space.code_of(network), *values))
         return drawn
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         inner, values = self._parts(code)
         kind_of = draw_index(_KINDS_OF_MUTATION, generator)
-        alone = self.space.size() == 1
+        alone = self.space.size_bound() == 1
         if kind_of != 0 or alone:
             values = self._changed(values, generator)
         if kind_of != 1 and not alone:
-            network = self.space._shared_network(inner)
-            inner = self.space._code(self.space.mutate(network, generator=generator))
+            network = self.space.network_of(inner)
+            inner = self.space.code_of(self.space.mutate(network, generator=generator))
         return (*inner, *values)
 
     def _changed(self, values: tuple[Any, ...], generator: torch.Generator) -> tuple[Any, ...]:
@@ -330,16 +348,16 @@ class Joint(SearchSpace):
             )
         )
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         inner, values = self._parts(code)
-        for network in self.space.neighbors(self.space._shared_network(inner)):
-            yield (*self.space._code(network), *values)
+        for network in self.space.neighbors(self.space.network_of(inner)):
+            yield (*self.space.code_of(network), *values)
         for place, one in enumerate(self.hyperparameters.values()):
             others: list[Any] = one.neighbors(values[place])
             for other in others:
                 yield (*inner, *values[:place], other, *values[place + 1 :])
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
         for place, (name, one) in enumerate(self.hyperparameters.items(), self.space.dim):
             for row, entry in enumerate(rows[:, place].tolist()):
                 try:
@@ -358,7 +376,7 @@ class Joint(SearchSpace):
         values = X.detach().to("cpu", torch.float64)
         self._check_all(torch.isfinite(values), values, "finite")
         networks = self.space._check_rows(values[:, : self.space.dim])
-        if (fault := self._fault(values)) is not None:
+        if (fault := self.find_fault(values)) is not None:
             row, reason = fault
             raise ArchitectureError(
                 f"X[{row}] = {values[row].tolist()} describes no network of {self!r}: {reason} "
@@ -369,7 +387,7 @@ class Joint(SearchSpace):
     # --- parts ------------------------------------------------------------------------------------
 
     def _configured(self, code: Code) -> ConfiguredNetwork:
-        found = self._shared_network(code)
+        found = self.network_of(code)
         assert isinstance(found, ConfiguredNetwork)
         return found
 

@@ -86,38 +86,42 @@ class MobileNetV2(ChoiceSpace):
             }
         )
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", *OPERATIONS, _PROJECTION, "output"),
-            places=[f"layer {layer}" for layer in range(1, len(_CHANNELS) + 1)],
+            [f"layer {layer}" for layer in range(1, len(_CHANNELS) + 1)],
+            ("input", *OPERATIONS, _PROJECTION, "output"),
+            tree=tree,
+            default_tree=default_tree,
         )
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         for position, symbol in enumerate(text[: self.dim]):
             if symbol not in _SYMBOLS:
-                raise self._malformed(text, position, f"one of {_SYMBOLS}")
+                raise self.malformed(text, position, f"one of {_SYMBOLS}")
         if len(text) != self.dim:
-            raise self._malformed(
+            raise self.malformed(
                 text, min(len(text), self.dim), f"{self.dim} symbols in all, one per layer,"
             )
         return tuple(_SYMBOLS.index(symbol) for symbol in text)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         return "".join(_SYMBOLS[operation] for operation in code)
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         before = (_INPUT_CHANNELS, *_CHANNELS)
         cells = []
         for layer, operation in enumerate(code):
             same = _STRIDES[layer] == 1 and before[layer] == _CHANNELS[layer]
             projects = operation == 0 and not same
-            cells.append(self._cell(_PROJECTION if projects else OPERATIONS[operation]))
+            cells.append(
+                self.shared_cell(
+                    _PROJECTION if projects else OPERATIONS[operation], self._make_cell
+                )
+            )
         return Network(
             tuple(cells),
             _CHANNELS,
             _DOWNSAMPLING,
             input_channels=_INPUT_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:

@@ -1,19 +1,16 @@
-# Over 400 lines: one space, its strings and its pruning.
 """NAS-Bench-101: one cell of at most seven vertices and nine edges, repeated nine times."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network, OperationTree
+from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, first_row, out_of_range
+from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, first_row
+from hotnas_torch.spaces.cell_graphs import CellGraphs
 from hotnas_torch.spaces.families import family_tree
 
 __all__ = ["NASBench101"]
@@ -31,16 +28,13 @@ _STEM_CHANNELS = 128
 _NUM_STACKS = 3
 _CELLS_PER_STACK = 3
 
-# A code describes the cell in a frame of seven vertices: k inner vertices at 1..k, the output
-# at 6. It holds the frame's upper triangle row by row, then an operation per inner vertex.
-_PAIRS = tuple(itertools.combinations(range(MAX_VERTICES), 2))
+_GRAPHS = CellGraphs(OPERATIONS, MAX_VERTICES, MAX_EDGES)
+_PAIRS = _GRAPHS.pairs
 _ROWS, _COLUMNS = torch.tensor(_PAIRS).unbind(dim=1)
-_ABSENT = len(OPERATIONS)
+_ABSENT = _GRAPHS.absent
 
 # Draws made at once when valid cells are found by rejection.
 _MUTATION_BATCH = 32
-
-Edge = tuple[int, int]
 
 
 class NASBench101(SearchSpace):
@@ -81,14 +75,15 @@ class NASBench101(SearchSpace):
 
     def __init__(self, *, tree: OperationTree | None = None) -> None:
         convolutions = dict.fromkeys(OPERATIONS[:2])
+        vertices = range(1, _LAST)
         super().__init__(
-            tree,
-            family_tree({INPUT: None, "conv": convolutions, OPERATIONS[2]: None, OUTPUT: None}),
-            labels=(INPUT, *OPERATIONS, OUTPUT),
-            columns=[
-                *(f"edge {i}->{j}" for i, j in _PAIRS),
-                *(f"operation of vertex {vertex}" for vertex in range(1, _LAST)),
-            ],
+            {f"edge {i}->{j}": 2 for i, j in _PAIRS}
+            | {f"operation of vertex {vertex}": len(OPERATIONS) + 1 for vertex in vertices},
+            (INPUT, *OPERATIONS, OUTPUT),
+            tree=tree,
+            default_tree=family_tree(
+                {INPUT: None, "conv": convolutions, OPERATIONS[2]: None, OUTPUT: None}
+            ),
         )
         stacks = [stack for stack in range(_NUM_STACKS) for _ in range(_CELLS_PER_STACK)]
         self._channels = tuple(_STEM_CHANNELS * 2**stack for stack in stacks)
@@ -101,7 +96,7 @@ class NASBench101(SearchSpace):
 
         Reference: Burnside's lemma over the automorphisms of each graph of inner vertices.
         """
-        return _count_cells()
+        return _count()
 
     def from_matrix(
         self, adjacency: Tensor | Sequence[Sequence[int]], ops: Sequence[str]
@@ -155,7 +150,7 @@ class NASBench101(SearchSpace):
                 else "has no path from input to output"
             )
             raise ArchitectureError(f"adjacency {matrix.int().tolist()} {fault}")
-        return self._shared_network(tuple(rows[0].tolist()))
+        return self.network_of(tuple(rows[0].tolist()))
 
     def to_matrix(self, net: Network) -> tuple[Tensor, tuple[str, ...]]:
         """Return the adjacency matrix, (v, v) int64, and the v labels of the pruned cell.
@@ -163,29 +158,24 @@ class NASBench101(SearchSpace):
         Raises:
             ArchitectureError: `net` is not of this space.
         """
-        self._code(net)
+        self.code_of(net)
         cell = net.cells[0]
         return cell.adjacency().long(), cell.ops
 
-    def canonical(self, net: Network) -> Network:
-        """Return the network whose cell is the canonical form of this one's.
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code whose cell is the canonical form of this one's."""
+        return _GRAPHS.code_of_cell(self.shared_cell(code, _GRAPHS.cell_of_code).canonical())
 
-        Raises:
-            ArchitectureError: `net` is not of this space.
-        """
-        self._code(net)
-        return self._shared_network(_code_of_cell(net.cells[0].canonical()))
+    def all_codes(self) -> Iterator[Code]:
+        return _GRAPHS.all_codes()
 
-    def _codes(self) -> Iterator[Code]:
-        return _all_codes()
-
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         first = text.find(",")
         second = text.find(",", first + 1)
         if first < 0 or second < 0:
-            raise self._malformed(text, len(text), "'<vertices>,<adjacency>,<operations>'")
+            raise self.malformed(text, len(text), "'<vertices>,<adjacency>,<operations>'")
         if text[:first] not in map(str, range(2, MAX_VERTICES + 1)):
-            raise self._malformed(text, 0, f"a number of vertices in 2..{MAX_VERTICES}")
+            raise self.malformed(text, 0, f"a number of vertices in 2..{MAX_VERTICES}")
         size = int(text[:first])
         bits, digits = text[first + 1 : second], text[second + 1 :]
         parts = (
@@ -195,16 +185,16 @@ class NASBench101(SearchSpace):
         for start, part, allowed, length, what in parts:
             for position, digit in enumerate(part):
                 if digit not in allowed or position >= length:
-                    raise self._malformed(text, start + position, f"{length} times an {what}")
+                    raise self.malformed(text, start + position, f"{length} times an {what}")
             if len(part) < length:
-                raise self._malformed(text, start + len(part), f"{length} times an {what}")
+                raise self.malformed(text, start + len(part), f"{length} times an {what}")
         place = [*range(size - 1), _LAST]
         pairs = itertools.combinations(place, 2)
         edges = {pair for pair, bit in zip(pairs, bits, strict=True) if bit == "1"}
         self._check_graph(text, place, edges)
-        return _code(edges, [int(digit) for digit in digits])
+        return _GRAPHS.code(edges, [int(digit) for digit in digits])
 
-    def _check_graph(self, text: str, place: Sequence[int], edges: set[Edge]) -> None:
+    def _check_graph(self, text: str, place: Sequence[int], edges: set[tuple[int, int]]) -> None:
         forward = {0}
         for vertex in place:
             if any((other, vertex) in edges for other in forward):
@@ -225,7 +215,7 @@ class NASBench101(SearchSpace):
                 f"{MAX_EDGES} are allowed"
             )
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         inner = [operation for operation in code[len(_PAIRS) :] if operation != _ABSENT]
         absent = range(len(inner) + 1, _LAST)
         bits = "".join(
@@ -235,28 +225,16 @@ class NASBench101(SearchSpace):
         )
         return f"{len(inner) + 2},{bits},{''.join(map(str, inner))}"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         return Network(
-            (self._cell(code),) * (_NUM_STACKS * _CELLS_PER_STACK),
+            (self.shared_cell(code, _GRAPHS.cell_of_code),) * (_NUM_STACKS * _CELLS_PER_STACK),
             self._channels,
             self._downsampling,
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
-    def _make_cell(self, key: Any) -> Cell:
-        inner = [OPERATIONS[operation] for operation in key[len(_PAIRS) :] if operation != _ABSENT]
-        output = len(inner) + 1
-        return Cell(
-            (INPUT, *inner, OUTPUT),
-            tuple(
-                (i, output if j == _LAST else j)
-                for (i, j), bit in zip(_PAIRS, key[: len(_PAIRS)], strict=True)
-                if bit
-            ),
-        )
-
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         # As the benchmark does: a random upper triangle with random operations, pruned, until it
         # is valid. That is uniform over matrices, not over isomorphism classes.
         found: list[list[int]] = []
@@ -268,7 +246,7 @@ class NASBench101(SearchSpace):
             found += rows[valid].tolist()
         return [tuple(row) for row in found[:num]]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         # NAS-BOWL's operator on seven vertices: every edge flips with probability 1/7, every
         # operation is drawn anew with probability 1/5. A smaller cell gets unconnected vertices
         # first, anywhere in the order, so that it can grow.
@@ -289,42 +267,19 @@ class NASBench101(SearchSpace):
             if valid.any():
                 return tuple(rows[valid][0].tolist())
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         """Yield the cells one edit away, whatever the numbering.
 
         An edit removes an edge, adds one that closes no cycle, changes an operation, or inserts a
         vertex with one edge in and one out. The last is a single flip, too, in the benchmark's
         unpruned matrices, where the vertex may hang on one end unseen.
         """
-        cell = self._cell(code)
-        ops, edges, last = list(cell.ops), set(cell.edges), cell.num_nodes - 1
-        reachable = {(node, node) for node in range(last + 1)}
-        for i, j in reversed(cell.edges):
-            reachable |= {(i, target) for source, target in reachable if source == j}
-        addable = [
-            (i, j)
-            for i, j in itertools.product(range(last), range(1, last + 1))
-            if (j, i) not in reachable
-        ]
-        edited: list[tuple[list[str], set[Edge]]] = [(ops, edges - {edge}) for edge in cell.edges]
-        edited += [(ops, edges | {edge}) for edge in addable if edge not in edges]
-        for node, operation in itertools.product(range(1, last), OPERATIONS):
-            if operation != ops[node]:
-                edited.append(([*ops[:node], operation, *ops[node + 1 :]], edges))
-        if len(ops) < MAX_VERTICES:
-            # The new vertex takes the output's number; the output moves up by one.
-            moved = {(i, j + (j == last)) for i, j in edges}
-            for (i, j), operation in itertools.product(addable, OPERATIONS):
-                inserted = {(i, last), (last, j + (j == last))}
-                edited.append(([*ops[:last], operation, OUTPUT], moved | inserted))
-        for labels, pairs in edited:
-            result = Cell.from_edges(labels, pairs, prune=True)
-            if 0 < len(result.edges) <= MAX_EDGES:
-                yield _code_of_cell(result)
+        for ops, edges in _GRAPHS.edited(self.shared_cell(code, _GRAPHS.cell_of_code)):
+            if (cell := _GRAPHS.pruned(ops, edges)) is not None:
+                yield _GRAPHS.code_of_cell(cell)
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        sizes = [2] * len(_PAIRS) + [len(OPERATIONS) + 1] * _MAX_INNER
-        if fault := out_of_range(rows, self.columns, sizes):
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
+        if fault := super().find_fault(rows):
             return fault
         bits, operations = rows[:, : len(_PAIRS)].bool(), rows[:, len(_PAIRS) :]
         present = operations != _ABSENT
@@ -404,129 +359,6 @@ def _spread(present: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat((ends[:, :1], ranks, ends[:, 1:]), dim=1)
 
 
-def _code(edges: set[Edge], operations: Sequence[int]) -> Code:
-    absent = (_ABSENT,) * (_MAX_INNER - len(operations))
-    return (*(int(pair in edges) for pair in _PAIRS), *operations, *absent)
-
-
-def _code_of_cell(cell: Cell) -> Code:
-    last = cell.num_nodes - 1
-    edges = {(i, _LAST if j == last else j) for i, j in cell.edges}
-    return _code(edges, [OPERATIONS.index(label) for label in cell.ops[1:-1]])
-
-
-@dataclass(frozen=True, slots=True)
-class _InnerGraph:
-    """An acyclic graph on the inner vertices of a cell, up to isomorphism.
-
-    A cell is such a graph with, per vertex, an operation, whether the input leads to it and whether
-    it leads to the output, and perhaps an edge from input to output. It is valid exactly when the
-    input leads to every source and every sink leads to the output.
-    """
-
-    num_vertices: int
-    edges: tuple[Edge, ...]
-    automorphisms: tuple[tuple[int, ...], ...]
-
-    def ends(self, vertex: int) -> tuple[bool, bool]:
-        """Whether the vertex is a source and whether it is a sink."""
-        return (
-            all(j != vertex for _, j in self.edges),
-            all(i != vertex for i, _ in self.edges),
-        )
-
-
 @cache
-def _inner_graphs() -> tuple[_InnerGraph, ...]:
-    """List all acyclic graphs on at most 5 vertices once, fewer vertices first."""
-    graphs = []
-    for size in range(_MAX_INNER + 1):
-        pairs = list(itertools.combinations(range(size), 2))
-        permutations = list(itertools.permutations(range(size)))
-        seen: set[frozenset[Edge]] = set()
-        for present in itertools.product((False, True), repeat=len(pairs)):
-            edges = frozenset(itertools.compress(pairs, present))
-            if edges in seen:
-                continue
-            automorphisms = []
-            for renumbering in permutations:
-                image = frozenset((renumbering[i], renumbering[j]) for i, j in edges)
-                seen.add(image)
-                if image == edges:
-                    automorphisms.append(renumbering)
-            graphs.append(_InnerGraph(size, tuple(sorted(edges)), tuple(automorphisms)))
-    return tuple(graphs)
-
-
-@cache
-def _count_cells() -> int:
-    total = 0
-    for graph in _inner_graphs():
-        if graph.num_vertices == 0:
-            total += 1  # input -> output
-            continue
-        fixed: Counter[int] = Counter()  # colourings that a symmetry fixes, by number of edges
-        for symmetry in graph.automorphisms:
-            counts = Counter({len(graph.edges): 1, len(graph.edges) + 1: 1})
-            for vertex, length in _cycles(symmetry):
-                # All vertices of a cycle carry the same operation and the same outer edges.
-                optional = sum(not end for end in graph.ends(vertex))
-                forced = 2 - optional
-                step = {
-                    length * (forced + extra): len(OPERATIONS) * ways
-                    for extra, ways in enumerate(((1,), (1, 1), (1, 2, 1))[optional])
-                }
-                product: Counter[int] = Counter()
-                for (edges, ways), (more, choices) in itertools.product(
-                    counts.items(), step.items()
-                ):
-                    product[edges + more] += ways * choices
-                counts = product
-            fixed += counts
-        orbits = sum(ways for edges, ways in fixed.items() if edges <= MAX_EDGES)
-        total += orbits // len(graph.automorphisms)
-    return total
-
-
-def _cycles(permutation: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the smallest element and the length of each cycle."""
-    left = set(range(len(permutation)))
-    while left:
-        start = vertex = min(left)
-        length = 0
-        while vertex in left:
-            left.remove(vertex)
-            vertex = permutation[vertex]
-            length += 1
-        yield start, length
-
-
-def _all_codes() -> Iterator[Code]:
-    """Yield one code per isomorphism class, fewer vertices first."""
-    for graph in _inner_graphs():
-        size = graph.num_vertices
-        edges = {(i + 1, j + 1) for i, j in graph.edges}
-        outer_choices = [
-            [
-                (from_input, to_output)
-                for from_input, to_output in itertools.product((0, 1), repeat=2)
-                if from_input >= source and to_output >= sink
-            ]
-            for source, sink in map(graph.ends, range(size))
-        ]
-        symmetries = [
-            symmetry for symmetry in graph.automorphisms if symmetry != tuple(range(size))
-        ]
-        directs = (0, 1) if size else (1,)
-        for direct, outer in itertools.product(directs, itertools.product(*outer_choices)):
-            if len(edges) + direct + sum(map(sum, outer)) > MAX_EDGES:
-                continue
-            chosen = edges | {(0, v + 1) for v in range(size) if outer[v][0]}
-            chosen |= {(v + 1, _LAST) for v in range(size) if outer[v][1]}
-            if direct:
-                chosen.add((0, _LAST))
-            for operations in itertools.product(range(len(OPERATIONS)), repeat=size):
-                colours = [(*outer[v], operations[v]) for v in range(size)]
-                # The smallest colouring of an orbit stands for it.
-                if all(colours <= [colours[v] for v in symmetry] for symmetry in symmetries):
-                    yield _code(chosen, operations)
+def _count() -> int:
+    return _GRAPHS.count()

@@ -83,16 +83,16 @@ class NASBench201(ChoiceSpace):
             }
         )
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", *OPERATIONS[1:], "output"),
-            places=[f"operation {source}->{target}" for source, target in EDGES],
+            [f"operation {source}->{target}" for source, target in EDGES],
+            ("input", *OPERATIONS[1:], "output"),
+            tree=tree,
+            default_tree=default_tree,
         )
         self.contract_skip = boolean("contract_skip", contract_skip)
         self.reduction_cells = boolean("reduction_cells", reduction_cells)
         self._skeleton, self._channels, self._downsampling = _skeleton(reduction_cells)
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         # Walks the string along the one shape it can have, so that a fault has a position.
         tokens = _TOKENS.finditer(text)
         code = []
@@ -101,7 +101,7 @@ class NASBench201(ChoiceSpace):
             token = next(tokens, None)
             if token is None or token.group() not in allowed:
                 position = len(text) if token is None else token.start()
-                raise self._malformed(text, position, expected)
+                raise self.malformed(text, position, expected)
             return token.group()
 
         for target in (1, 2, 3):
@@ -114,22 +114,25 @@ class NASBench201(ChoiceSpace):
                 expect(f"'~{source}', the feature map the operation reads", f"~{source}")
                 expect("'|' after an operation", "|")
         if (rest := next(tokens, None)) is not None:
-            raise self._malformed(text, rest.start(), "nothing after the third feature map")
+            raise self.malformed(text, rest.start(), "nothing after the third feature map")
         return tuple(code)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         a, b, c, d, e, f = (OPERATIONS[operation] for operation in code)
         return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
-    def _network(self, code: Code) -> Network:
-        searched = self._cell(code)
-        cells = tuple(searched if role is None else self._cell(role) for role in self._skeleton)
+    def build_network(self, code: Code) -> Network:
+        searched = self.shared_cell(code, self._make_cell)
+        cells = tuple(
+            searched if role is None else self.shared_cell(role, self._make_cell)
+            for role in self._skeleton
+        )
         return Network(
             cells,
             self._channels,
             self._downsampling,
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:

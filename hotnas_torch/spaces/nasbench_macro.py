@@ -65,10 +65,10 @@ class NASBenchMacro(ChoiceSpace):
             }
         )
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", *OPERATIONS, _PROJECTION, "output"),
-            places=[f"layer {layer}" for layer in range(1, _NUM_LAYERS + 1)],
+            [f"layer {layer}" for layer in range(1, _NUM_LAYERS + 1)],
+            ("input", *OPERATIONS, _PROJECTION, "output"),
+            tree=tree,
+            default_tree=default_tree,
         )
 
     def functional_form(self, net: Network) -> Network:
@@ -80,37 +80,39 @@ class NASBenchMacro(ChoiceSpace):
         Raises:
             ArchitectureError: `net` is not of this space.
         """
-        code = self._code(net)
+        code = self.code_of(net)
         form: list[int] = []
         for first, length in zip(_FIRST_OF_STAGE, _LENGTHS, strict=True):
             form.append(code[first])
             form += sorted(code[first + 1 : first + length], key=lambda operation: operation == 0)
-        return self._shared_network(tuple(form))
+        return self.network_of(tuple(form))
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         for position, digit in enumerate(text[:_NUM_LAYERS]):
             if digit not in "012":
-                raise self._malformed(text, position, "a digit 0, 1 or 2")
+                raise self.malformed(text, position, "a digit 0, 1 or 2")
         if len(text) != _NUM_LAYERS:
-            raise self._malformed(
+            raise self.malformed(
                 text, min(len(text), _NUM_LAYERS), f"{_NUM_LAYERS} digits in all, one per layer,"
             )
         return tuple(int(digit) for digit in text)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         return "".join(map(str, code))
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         cells = []
         for layer, operation in enumerate(code):
             widens = operation == 0 and layer in _FIRST_OF_STAGE
-            cells.append(self._cell(_PROJECTION if widens else OPERATIONS[operation]))
+            cells.append(
+                self.shared_cell(_PROJECTION if widens else OPERATIONS[operation], self._make_cell)
+            )
         return Network(
             tuple(cells),
             _CHANNELS,
             _DOWNSAMPLING,
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:

@@ -15,6 +15,7 @@ __all__ = ["Pooling"]
 
 _NUM_LAYERS = 10
 _NUM_BLOCKS = 3
+_LAYERS = range(1, _NUM_LAYERS - _NUM_BLOCKS + 2)
 _CHANNELS = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
 _STEM_CHANNELS = _CHANNELS[0]
 
@@ -64,22 +65,18 @@ class Pooling(SearchSpace):
             }
         )
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", _CONV, _PROJECTION, _SKIP, _POOL, "output"),
-            columns=[f"layers at 1/{2**block} resolution" for block in range(_NUM_BLOCKS)],
+            {f"layers at 1/{2**block} resolution": _LAYERS for block in range(_NUM_BLOCKS)},
+            ("input", _CONV, _PROJECTION, _SKIP, _POOL, "output"),
+            tree=tree,
+            default_tree=default_tree,
         )
 
-    def size(self) -> int:
-        """Return the number of networks, by enumeration."""
-        return sum(1 for _ in self._codes())
-
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         for full in range(1, _NUM_LAYERS - 1):
             for half in range(1, _NUM_LAYERS - full):
                 yield full, half, _NUM_LAYERS - full - half
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         position = 0
 
         def expect(pattern: str, expected: str) -> str:
@@ -87,7 +84,7 @@ class Pooling(SearchSpace):
             token = _TOKENS.match(text, position)
             if token is None or not re.fullmatch(pattern, token.group(1)):
                 start = position if token is None else token.start(1)
-                raise self._malformed(text, start, expected)
+                raise self.malformed(text, start, expected)
             position = token.end()
             return token.group(1)
 
@@ -100,32 +97,32 @@ class Pooling(SearchSpace):
         expect(r"\]", "']' after three numbers")
         expect("", "nothing after ']'")
         if sum(code) != _NUM_LAYERS:
-            raise self._malformed(
+            raise self.malformed(
                 text, start, f"numbers that sum to {_NUM_LAYERS} (they sum to {sum(code)})"
             )
         return tuple(code)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         return "[" + ",".join(map(str, code)) + "]"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         full, half, _ = code
         cells = []
         downsampling = []
         for layer, channels in enumerate(_CHANNELS):
             if layer == 0:
-                cells.append(self._cell(_STEM))
+                cells.append(self.shared_cell(_STEM, self._make_cell))
             else:
                 widens = channels != _CHANNELS[layer - 1]
                 pools = layer in (full, full + half)
-                cells.append(self._cell((widens, pools)))
+                cells.append(self.shared_cell((widens, pools), self._make_cell))
             downsampling.append(2 ** ((layer >= full) + (layer >= full + half)))
         return Network(
             tuple(cells),
             _CHANNELS,
             tuple(downsampling),
             input_channels=_STEM_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:
@@ -140,21 +137,21 @@ class Pooling(SearchSpace):
             ("input", _POOL, *block, "output"), ((0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 5))
         )
 
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
-        everything = list(self._codes())
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
+        everything = list(self.all_codes())
         return [everything[i] for i in draw_integers(len(everything), (num,), generator).tolist()]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        edits = list(self._edits(code))
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
+        edits = list(self.neighbor_codes(code))
         return edits[draw_index(len(edits), generator)]
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         a, b, c = code
         for edited in ((a + 1, b - 1, c), (a - 1, b + 1, c), (a, b + 1, c - 1), (a, b - 1, c + 1)):
             if min(edited) >= 1:
                 yield edited
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
         return first_row((rows < 1).any(dim=1), "each resolution needs at least one layer") or (
             first_row(rows.sum(dim=1) != _NUM_LAYERS, f"the layers must sum to {_NUM_LAYERS}")
         )

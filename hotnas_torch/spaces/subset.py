@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
 
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network
-from hotnas_torch.arguments import integer, kind
+from hotnas_torch.arch import Network
+from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers
+from hotnas_torch.spaces.base import Code, SearchSpace, draw_integers, draw_rank
 
 __all__ = ["Subset"]
 
@@ -71,7 +71,8 @@ class Subset(SearchSpace):
                 f"space must be one of networks alone; got {space!r} (pass its .space here, and "
                 "put the hyperparameters beside the subset)"
             )
-        super().__init__(space.tree, space.tree, labels=(), columns=space.columns)
+        columns = dict(zip(space.columns, space.values, strict=True))
+        super().__init__(columns, labels=(), tree=space.tree)
         self.space = space
         self.name = space.name
         self.operations = space.operations
@@ -84,14 +85,14 @@ class Subset(SearchSpace):
         self._vicinities: dict[int, _Vicinity] = {}
         forms: list[Code] = []
         for place, net in enumerate(networks):
-            code = space._code(net, f"networks[{place}]")
+            code = space.code_of(net, f"networks[{place}]")
             form = space.canonical(net)
             if form.spec in self._place:
                 continue
             self._place[form.spec] = len(self._members)
             self._members.append(net)
             self._member_codes.append(code)
-            forms.append(space._parse(form.spec))
+            forms.append(space.canonical_code(code))
         if not self._members:
             raise ValueError("networks must hold at least one network; got none")
         # Rows of canonical forms, so that distances do not depend on a numbering.
@@ -104,14 +105,9 @@ class Subset(SearchSpace):
     def __len__(self) -> int:
         return len(self._members)
 
-    def canonical(self, net: Network) -> Network:
-        """Return the member that the space counts as one with `net`.
-
-        Raises:
-            ArchitectureError: `net` is not a member.
-        """
-        self._code(net)
-        return self._members[self._place[self.space.key(net)]]
+    def canonical_code(self, code: Code) -> Code:
+        """Return the code of the member that the space counts as one with the code's network."""
+        return self._member_codes[self._place[self.space.key(self.space.network_of(code))]]
 
     def neighbors(self, net: Network, *, num: int | None = None) -> list[Network]:
         """Return the nearest members, nearest first, without `net` itself.
@@ -130,11 +126,30 @@ class Subset(SearchSpace):
         """
         if num is not None:
             integer("num", num, least=1)
-        self._code(net)
+        self.code_of(net)
         place = self._place[self.space.key(net)]
         around = self.space.neighbors(net)
         order = self._nearest_first(place, self._places(around))
         return [self._members[other] for other in order[: len(around) if num is None else num]]
+
+    def mutate(self, net: Network, *, generator: torch.Generator | None = None) -> Network:
+        """Draw a member near `net`, see the class.
+
+        Raises:
+            ArchitectureError: `net` is not a member, or the only one.
+            TypeError, ValueError: As `sample`.
+        """
+        generator = random_generator(generator)
+        self.code_of(net)
+        vicinity = self._vicinity(net)
+        mutant = self._mutant(net, generator) if vicinity.has_neighbors else None
+        if mutant is not None:
+            return mutant
+        nearest = [self._members[place] for place in vicinity.nearest]
+        choices = [other for other in nearest if other.key != net.key] or nearest
+        if not choices:
+            raise ArchitectureError(f"net {net.spec!r} has no neighbour in {self!r} to mutate to")
+        return choices[draw_rank(len(choices), generator)]
 
     def _places(self, networks: Iterable[Network]) -> list[int]:
         """Place of those that are members."""
@@ -160,11 +175,11 @@ class Subset(SearchSpace):
             self._vicinities[place] = _Vicinity(bool(edited), nearest)
         return self._vicinities[place]
 
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         return iter(self._member_codes)
 
-    def _parse(self, text: str) -> Code:
-        code = self.space._parse(text)
+    def parse_code(self, text: str) -> Code:
+        code = self.space.parse_code(text)
         if not self._is_member(code):
             raise ArchitectureError(
                 f"{text!r} is a network of {self.space!r}, but not among the {len(self)} of this "
@@ -172,40 +187,26 @@ class Subset(SearchSpace):
             )
         return code
 
-    def _format(self, code: Code) -> str:
-        return self.space._format(code)
+    def format_code(self, code: Code) -> str:
+        return self.space.format_code(code)
 
-    def _network(self, code: Code) -> Network:
-        return self.space._shared_network(code)
+    def build_network(self, code: Code) -> Network:
+        return self.space.network_of(code)
 
-    def _make_cell(self, key: Any) -> Cell:
-        return self.space._make_cell(key)
-
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         drawn = draw_integers(len(self), (num,), generator)
         return [self._member_codes[place] for place in drawn.tolist()]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
-        mutant = self.space._mutate(code, generator)
-        place = self._place.get(self.space.key(self.space._shared_network(mutant)))
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
+        mutant = self.space.mutate_code(code, generator)
+        place = self._place.get(self.space.key(self.space.network_of(mutant)))
         return code if place is None else self._member_codes[place]
 
-    def _mutation_draws(self, net: Network) -> int:
-        return super()._mutation_draws(net) if self._vicinity(net).has_neighbors else 0
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
+        return filter(self._is_member, self.space.neighbor_codes(code))
 
-    def _nearby(self, net: Network) -> list[Network]:
-        return [self._members[place] for place in self._vicinity(net).nearest]
-
-    def _pick(self, num: int, generator: torch.Generator) -> int:
-        # Nearest first: the rank is log-uniform, so ranks 1, 2-3, 4-7, ... are equally likely.
-        uniform = torch.rand((), generator=generator, device=generator.device).item()
-        return int((num + 1) ** uniform) - 1
-
-    def _edits(self, code: Code) -> Iterator[Code]:
-        return filter(self._is_member, self.space._edits(code))
-
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
-        if fault := self.space._fault(rows):
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
+        if fault := self.space.find_fault(rows):
             return fault
         for row, code in enumerate(rows.tolist()):
             if not self._is_member(tuple(code)):
@@ -213,7 +214,12 @@ class Subset(SearchSpace):
         return None
 
     def _is_member(self, code: Code) -> bool:
-        return self.space.key(self.space._shared_network(code)) in self._place
+        return self.space.key(self.space.network_of(code)) in self._place
+
+    def description(self) -> dict[str, str]:
+        """Return name, `repr` and a digest of the members."""
+        members = "\n".join(sorted(net.spec for net in self))
+        return super().description() | {"members": sha256(members.encode()).hexdigest()}
 
     def __repr__(self) -> str:
         return f"Subset({self.space!r}, {len(self)} networks)"

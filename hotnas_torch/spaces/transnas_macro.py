@@ -17,7 +17,6 @@ from hotnas_torch.spaces.base import (
     draw_index,
     draw_integers,
     first_row,
-    out_of_range,
 )
 from hotnas_torch.spaces.families import family_tree
 
@@ -91,10 +90,10 @@ class TransNASMacro(SearchSpace):
         choice("variant_cost", variant_cost, ("hamming", "paper"))
         labels = ("input", *_FIRST_CONV, _PROJECTION, _SKIP, "output")
         super().__init__(
-            tree,
-            _hamming_costs(labels) if variant_cost == "hamming" else _paper_tree(),
-            labels=labels,
-            columns=[f"module {place}" for place in range(1, _MAX_LENGTH + 1)],
+            {f"module {place}": len(_CHANGES) + 1 for place in range(1, _MAX_LENGTH + 1)},
+            labels,
+            tree=tree,
+            default_tree=_hamming_costs(labels) if variant_cost == "hamming" else _paper_tree(),
         )
         self.variant_cost = variant_cost
 
@@ -102,36 +101,36 @@ class TransNASMacro(SearchSpace):
         """Return the number of networks, by enumeration of all module sequences."""
         return len(_all_codes())
 
-    def _codes(self) -> Iterator[Code]:
+    def all_codes(self) -> Iterator[Code]:
         return iter(_all_codes())
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         if not text.startswith(_PREFIX):
-            raise self._malformed(text, 0, repr(_PREFIX))
+            raise self.malformed(text, 0, repr(_PREFIX))
         start = len(_PREFIX)
         end = start
         while end < len(text) and text[end] in "1234":
             end += 1
         if text[end:] != _SUFFIX:
-            raise self._malformed(text, end, f"a module 1, 2, 3 or 4, or {_SUFFIX!r} at the end")
+            raise self.malformed(text, end, f"a module 1, 2, 3 or 4, or {_SUFFIX!r} at the end")
         modules = tuple(int(digit) for digit in text[start:end])
         if (fault := _fault(modules)) is not None:
             raise ArchitectureError(f"{text!r} is no {self.name} string: {fault}")
         return _pad(modules)
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         return _PREFIX + "".join(str(module) for module in code if module) + _SUFFIX
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         modules = _modules(code)
         widenings = itertools.accumulate(_CHANGES[module - 1][0] for module in modules)
         halvings = itertools.accumulate(_CHANGES[module - 1][1] for module in modules)
         return Network(
-            tuple(self._cell(module) for module in modules),
+            tuple(self.shared_cell(module, self._make_cell) for module in modules),
             tuple(_BASE_CHANNELS * 2**count for count in widenings),
             tuple(2**count for count in halvings),
             input_channels=_BASE_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
     def _make_cell(self, key: Any) -> Cell:
@@ -139,24 +138,24 @@ class TransNASMacro(SearchSpace):
         shortcut = _SKIP if key == 1 else _PROJECTION
         return Cell(("input", first, _CONV, shortcut, _CONV, _CONV, _SKIP, "output"), _EDGES)
 
-    def _draw(self, num: int, generator: torch.Generator) -> list[Code]:
+    def draw_codes(self, num: int, generator: torch.Generator) -> list[Code]:
         everything = _all_codes()
         return [everything[i] for i in draw_integers(len(everything), (num,), generator).tolist()]
 
-    def _mutate(self, code: Code, generator: torch.Generator) -> Code:
+    def mutate_code(self, code: Code, generator: torch.Generator) -> Code:
         edits = _all_edits(code)
         return edits[draw_index(len(edits), generator)]
 
-    def _edits(self, code: Code) -> Iterator[Code]:
+    def neighbor_codes(self, code: Code) -> Iterator[Code]:
         return iter(_all_edits(code))
 
-    def _fault(self, rows: Tensor) -> tuple[int, str] | None:
+    def find_fault(self, rows: Tensor) -> tuple[int, str] | None:
         present = rows != 0
         lengths = present.sum(dim=1)
         changes = torch.tensor(((0, 0), *_CHANGES))[rows.clamp(0, 4)].sum(dim=1)
         widening, downsampling = changes.unbind(dim=1)
         return (
-            out_of_range(rows, self.columns, [5] * _MAX_LENGTH)
+            super().find_fault(rows)
             or first_row(
                 (present[:, 1:] > present[:, :-1]).any(dim=1),
                 "a module follows an absent one (0); absent modules come last",

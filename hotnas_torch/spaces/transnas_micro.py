@@ -1,7 +1,5 @@
 """TransNAS-Bench-101 micro: one cell of six searched edges, repeated in five modules."""
 
-from typing import Any
-
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.spaces.base import Code
 from hotnas_torch.spaces.choices import ChoiceSpace
@@ -74,38 +72,39 @@ class TransNASMicro(ChoiceSpace):
             }
         )
         super().__init__(
-            tree,
-            default_tree,
-            labels=("input", *OPERATIONS[1:], "output"),
-            places=[f"operation {source}->{target}" for source, target in EDGES],
+            [f"operation {source}->{target}" for source, target in EDGES],
+            ("input", *OPERATIONS[1:], "output"),
+            tree=tree,
+            default_tree=default_tree,
         )
 
-    def _parse(self, text: str) -> Code:
+    def parse_code(self, text: str) -> Code:
         if not text.startswith(_PREFIX):
-            raise self._malformed(text, 0, repr(_PREFIX))
+            raise self.malformed(text, 0, repr(_PREFIX))
         for position, wanted in enumerate(_SHAPE, len(_PREFIX)):
             found = text[position : position + 1]
             if wanted == "_" and found != "_":
-                raise self._malformed(text, position, "'_' between two feature maps")
+                raise self.malformed(text, position, "'_' between two feature maps")
             if wanted == "." and (not found or found not in "0123"):
-                raise self._malformed(text, position, "an operation 0, 1, 2 or 3")
+                raise self.malformed(text, position, "an operation 0, 1, 2 or 3")
         end = len(_PREFIX) + len(_SHAPE)
         if len(text) > end:
-            raise self._malformed(text, end, "nothing after the sixth operation")
+            raise self.malformed(text, end, "nothing after the sixth operation")
         return tuple(int(digit) for digit in text[len(_PREFIX) :] if digit != "_")
 
-    def _format(self, code: Code) -> str:
+    def format_code(self, code: Code) -> str:
         a, b, c, d, e, f = code
         return f"{_PREFIX}{a}_{b}{c}_{d}{e}{f}"
 
-    def _network(self, code: Code) -> Network:
+    def build_network(self, code: Code) -> Network:
         return Network(
-            (self._cell(code),) * len(_STATES),
+            (self.shared_cell(code, _cell),) * len(_STATES),
             tuple(_BASE_CHANNELS * change for change in _STATES),
             _STATES,
             input_channels=_BASE_CHANNELS,
-            spec=self._format(code),
+            spec=self.format_code(code),
         )
 
-    def _make_cell(self, key: Any) -> Cell:
-        return edge_cell([OPERATIONS[operation] for operation in key], none=NONE)
+
+def _cell(code: Code) -> Cell:
+    return edge_cell([OPERATIONS[operation] for operation in code], none=NONE)

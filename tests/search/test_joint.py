@@ -79,7 +79,7 @@ def test_other_ranges_are_another_search(tmp_path):
                 strategy("RandomSearch", space=other), value, budget=3, storage=path, progress=False
             )
     members = [spaces.Subset(SPACE.space, [SPACE.space.from_string(n * 8)]) for n in "01"]
-    described = [search.base.describe_space(Joint(one, SPACE.hyperparameters)) for one in members]
+    described = [Joint(one, SPACE.hyperparameters).description() for one in members]
     assert described[0] != described[1]
 
 

@@ -30,9 +30,9 @@ def test_samples_are_uniform_per_place(space, rng):
 
 def test_mutations_change_each_place_at_the_stated_rate(space, rng):
     net = space.sample_one(generator=rng)
-    code = space._code(net)
+    code = space.code_of(net)
     changes = sum(
-        sum(a != b for a, b in zip(code, space._mutate(code, rng), strict=True))
+        sum(a != b for a, b in zip(code, space.mutate_code(code, rng), strict=True))
         for _ in range(3000)
     )
     choices = len(space.operations)

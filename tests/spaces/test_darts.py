@@ -185,7 +185,7 @@ def test_faults_have_a_position(space, old, new, expected):
         (0, 7, r"normal node 0 operation 1 \(column 0\) must be in 0..6"),
         (1, 1, "the two inputs of an inner node must differ"),
         (17, 2, r"reduce node 0 input 1 \(column 17\) must be in 0..1"),
-        (32, 4, "the depth must be in 5..20"),
+        (32, 4, r"depth \(column 32\) must be in 5..20"),
     ],
 )
 def test_rows_outside_the_space(space, column, value, expected):

@@ -11,8 +11,8 @@ import torch
 
 import hotnas_torch as ht
 from hotnas_torch import spaces
-from hotnas_torch.arch import Network
-from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.arch import Cell, Network
+from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces import ConfiguredNetwork, Float, Integer, Joint, Log
 from hotnas_torch.spaces.encodings import PathEncoding, encoding_of
 
@@ -23,11 +23,21 @@ VALUES = {
     "layers": Integer(1, 8),
     "momentum": Float(0.0, 0.99),
 }
+
+
+def chain(choices):
+    """A chain of convolutions."""
+    cell = Cell(("input", "conv", "output"), ((0, 1), (1, 2)))
+    depth = choices["depth"]
+    return Network.chain((cell,) * depth, (choices["width"],) * depth, (1,) * depth)
+
+
 FACTORIES = {
     "nasbench201": lambda: Joint(spaces.NASBench201(), VALUES),
     "darts": lambda: Joint(spaces.DARTS(), VALUES),
     "enas_macro": lambda: Joint(spaces.ENASMacro(), VALUES),
     "finite": lambda: Joint(spaces.Pooling(), {"batch": [32, 64], " {odd": ['a"} b', None]}),
+    "choices": lambda: Joint(spaces.Choices({"depth": [1, 2, 4], "width": [8, 16]}, chain), VALUES),
     "subset": lambda: Joint(
         spaces.Subset(spaces.Pooling(), itertools.islice(spaces.Pooling(), 5)), {"on": [0, 1]}
     ),
@@ -113,7 +123,9 @@ def test_finite_spaces_are_counted_and_listed():
     drawn = space.sample(216, generator=torch.Generator().manual_seed(0), distinct=True)
     assert {point.spec for point in drawn} == {point.spec for point in everything}
     infinite = Joint(spaces.Pooling(), {"lr": Log(1e-4, 1.0)})
-    assert infinite.size() == math.inf
+    assert infinite.size_bound() == math.inf
+    with pytest.raises(SizeError, match="infinitely many pairs: 'lr' is continuous"):
+        infinite.size()
     with pytest.raises(ArchitectureError, match="cannot be enumerated: 'lr' is continuous"):
         list(infinite)
     assert len(infinite.sample(99, generator=torch.Generator().manual_seed(0), distinct=True)) == 99
@@ -179,6 +191,7 @@ def test_values_are_checked():
         ([("lr", [1, 2])], TypeError, "hyperparameters must be a mapping of them by name"),
         ({1: [1, 2]}, TypeError, "names of hyperparameters must be str; got 1"),
         ({"": [1, 2]}, ValueError, "must not be empty"),
+        ({"layers at 1/2 resolution": [1, 2]}, ValueError, "must not be called as a column of Pooling"),
         ({"lr": (1e-4,)}, ValueError, r"hyperparameters\['lr'\]: options must hold at least two"),
         ({"lr": 0.1}, TypeError, r"hyperparameters\['lr'\] must be a hyperparameter such as"),
     ],

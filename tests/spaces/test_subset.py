@@ -86,8 +86,8 @@ def test_lonely_members_do_not_try_the_space_s_own_mutation(rng, monkeypatch):
     far = Subset(space, [space.from_string(text) for text in ("[1,1,8]", "[8,1,1]")])
     near = Subset(space, [space.from_string(text) for text in ("[1,1,8]", "[1,2,7]")])
     calls = []
-    own = space._mutate
-    monkeypatch.setattr(space, "_mutate", lambda *args: calls.append(1) or own(*args))
+    own = space.mutate_code
+    monkeypatch.setattr(space, "mutate_code", lambda *args: calls.append(1) or own(*args))
     net = space.from_string("[1,1,8]")
     assert far.mutate(net, generator=rng).spec == "[8,1,1]"
     assert not calls

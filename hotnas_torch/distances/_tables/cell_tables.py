@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
+from hotnas_torch.distances._tables.cost_slopes import CostSlopes
 from hotnas_torch.distances._tables.envelope import HeldCells
 from hotnas_torch.matrices.pairwise import distinct_pairs
 from hotnas_torch.matrices.solve_log import SolveLog
@@ -144,7 +144,7 @@ class CellTables:
 
     Args:
         cells: Canonical, distinct cells sorted by size, as `unique_cells` returns them.
-        tree: Operation tree that knows every label.
+        tree: Operation tree with a row for every label.
         eps: Share of the operation cost in node and pair costs.
         max_nodes: Nodes of the space's largest cell, where path lengths are raw; None normalises
             path lengths by the cell's longest path.
@@ -153,6 +153,7 @@ class CellTables:
         dtype: float32 or float64.
         device: Where the tensors live.
         log: Receives what the solver reports; None makes one.
+        label_cost: eps times the operation costs, (L, L), if these are known already.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class CellTables:
         dtype: torch.dtype,
         device: torch.device,
         log: SolveLog | None = None,
+        label_cost: Tensor | None = None,
     ) -> None:
         self.cells = list(cells)
         self.settings = settings
@@ -175,7 +177,9 @@ class CellTables:
         self._sizes = torch.tensor(sizes, dtype=torch.int64)
         self._tree = tree
         self._dtype, self._device = dtype, device
-        self.label_cost = eps * tree.distance_matrix(dtype=dtype, device=device)
+        if label_cost is None:
+            label_cost = eps * tree.distance_matrix(dtype=dtype, device=device)
+        self.label_cost = label_cost
         self._classes: dict[int, _SizeClass] = {}
         for size in sorted(set(sizes)):
             start = sizes.index(size)
@@ -299,16 +303,16 @@ class CellTables:
             SolverError: A pair ended without a finite value.
 
         Complexity: a pair costs one solution and O(n^2 m^2) for a dense coupling; 2E + 3 numbers
-            are kept of it, E being the number of lengths of the operation tree.
+            are kept of it, E being the number of lengths and weights of the operation tree.
         """
         small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        paths = self._paths()
+        costs = CostSlopes(self._tree, self._dtype, self._device)
         slopes = torch.zeros(
-            len(small), 2 * paths.shape[-1] + 3, dtype=self._dtype, device=self._device
+            len(small), 2 * costs.num_coefficients + 3, dtype=self._dtype, device=self._device
         )
         for n, m, members in self._size_combinations(small, large):
             for chunk in members.split(max(1, _HELD_ELEMENTS // (n * m))):
-                slopes[chunk] = self._slopes(n, m, small[chunk], large[chunk], paths)
+                slopes[chunk] = self._slopes(n, m, small[chunk], large[chunk], costs)
         return HeldCells(slopes, expand)
 
     def _size_combinations(self, small: Tensor, large: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -357,13 +361,7 @@ class CellTables:
         # Rounding may leave the objective of a perfect match a hair below zero.
         return objective.clamp_min(0.0)
 
-    def _paths(self) -> Tensor:
-        """Which lengths add up to the cost between two labels, shape (L, L, E)."""
-        units = torch.eye(len(self._tree.edges), dtype=self._dtype)
-        distances = [self._tree.with_lengths(unit).distance_matrix() for unit in units]
-        return torch.stack(distances, dim=-1).to(self._device)
-
-    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, paths: Tensor) -> Tensor:
+    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, costs: CostSlopes) -> Tensor:
         """Return derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
         i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
@@ -391,11 +389,8 @@ class CellTables:
             backend=settings.backend,
         )
         self.log.add(objective, gap, status)
-        num_labels = self.label_cost.shape[0]
-        of_x = one_hot(x.labels, num_labels).to(cost.dtype)[i]
-        of_y = one_hot(y.labels, num_labels).to(cost.dtype)[j]
         moved = plan * factor
-        exchanged = of_x.mT @ moved @ of_y
+        exchanged = costs.of(moved, x.labels[i], y.labels[j])
         linear = (moved * _mean_difference(x.lengths[i], y.lengths[j])).sum((1, 2))
         edge_x, edge_y = fgw_backward(
             plan,
@@ -408,23 +403,14 @@ class CellTables:
         )
         within = torch.zeros_like(exchanged)
         apart, unreached = torch.zeros_like(linear), torch.zeros_like(linear)
-        for table, which, labels, slope in ((x, i, of_x, edge_x), (y, j, of_y, edge_y)):
+        for table, which, slope in ((x, i, edge_x), (y, j, edge_y)):
             reachable = table.reachable[which]
             reached = slope * reachable
-            within += labels.mT @ reached @ labels
+            within += costs.of(reached, table.labels[which], table.labels[which])
             distance = _mean_difference(table.lengths, table.lengths)[which]
             apart += (reached * distance).sum((1, 2))
             rest = slope.masked_fill(reachable, 0.0)
             rest.diagonal(dim1=1, dim2=2).zero_()
             unreached += rest.sum((1, 2))
-        by_edge = paths.flatten(0, 1)
-        return torch.cat(
-            [
-                exchanged.flatten(1) @ by_edge,
-                linear[:, None],
-                within.flatten(1) @ by_edge,
-                apart[:, None],
-                unreached[:, None],
-            ],
-            dim=1,
-        )
+        parts = [exchanged, linear[:, None], within, apart[:, None], unreached[:, None]]
+        return torch.cat(parts, dim=1)

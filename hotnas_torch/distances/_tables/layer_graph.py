@@ -2,22 +2,42 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Network
+from hotnas_torch.arch import Cell, NestedCell, Network
 from hotnas_torch.arch.dag import nodes_on_paths
 from hotnas_torch.spaces import DARTS, SearchSpace, Subset
 
-__all__ = ["IDENTITIES", "JOINTS", "LayerBatch", "LayerGraph", "NetworkView", "layer_graph"]
+__all__ = [
+    "IDENTITIES",
+    "JOINTS",
+    "LayerBatch",
+    "LayerGraph",
+    "NetworkView",
+    "is_among",
+    "kind_of",
+    "layer_graph",
+]
 
 JOINTS = frozenset({"input", "output", "input1", "input2", "add"})
 """Labels of nodes that only join others: ends of cells, inputs of DARTS cells, sums."""
 
 IDENTITIES = frozenset({"skip_connect", "identity"})
 """Labels of operations that hand on what they get."""
+
+
+def kind_of(label: str) -> str:
+    """Return the kind in a label, which is the label itself where it carries no numbers."""
+    return label.partition("[")[0] or label
+
+
+def is_among(label: str, labels: Collection[str]) -> bool:
+    """Return whether a label, or its kind, is among others."""
+    return label in labels or kind_of(label) in labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +96,14 @@ def layer_graph(
 ) -> LayerGraph:
     """Build the layer graph of a network.
 
-    Cells are laid out in their canonical numbering and joined along the macro graph. Nodes with a
-    label in `without` are then replaced by edges from all that precede to all that follow them.
+    Cells are laid out flat in their canonical numbering and joined along the macro graph. Nodes
+    with a label in `without` are then replaced by edges from all that precede to all that follow
+    them.
 
     Args:
         net: The network.
         view: Which of its cells to show.
-        without: Labels that are no layers.
+        without: Labels and kinds that are no layers.
 
     Returns:
         The graph; a network through which nothing flows is an input and an output.
@@ -102,7 +123,7 @@ def layer_graph(
     before: list[set[int]] = [set()]
     first, last = [0], [0]
     for copies in places:
-        cell = net.cells[copies[0]].canonical()
+        cell = _flat(net.cells[copies[0]])
         offset = len(ops)
         first.append(offset)
         last.append(offset + cell.num_nodes - 1)
@@ -122,9 +143,15 @@ def layer_graph(
     before.append(set())
     for source, target in macro:
         before[first[target]].add(last[source])
-    kept = [node for node in range(1, len(ops) - 1) if ops[node] not in without]
+    kept = [node for node in range(1, len(ops) - 1) if not is_among(ops[node], without)]
     edges = _contract(before, {0, *kept, len(ops) - 1})
     return _renumber(ops, edges, widths)
+
+
+@lru_cache(maxsize=2**12)
+def _flat(cell: Cell) -> Cell:
+    form = cell.canonical()
+    return form.flatten() if isinstance(form, NestedCell) else form
 
 
 def _widths(net: Network, view: NetworkView, place: int, reads_input: bool) -> tuple[int, int]:

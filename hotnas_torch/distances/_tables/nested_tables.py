@@ -58,6 +58,7 @@ class NestedTables(CellTables):
         dtype: Type of the distances.
         device: Where they are computed.
         log: What the solvers report.
+        label_cost: As for `CellTables`; all levels share it.
 
     Attributes:
         parts: Tables of the distinct graphs that are nodes of the cells, and of `input -> o ->
@@ -79,7 +80,10 @@ class NestedTables(CellTables):
         dtype: torch.dtype,
         device: torch.device,
         log: SolveLog | None = None,
+        label_cost: Tensor | None = None,
     ) -> None:
+        if label_cost is None:
+            label_cost = eps * tree.distance_matrix(dtype=dtype, device=device)
         log = SolveLog(settings.max_iter) if log is None else log
         options: dict[str, Any] = {
             "tree": tree,
@@ -90,6 +94,7 @@ class NestedTables(CellTables):
             "dtype": dtype,
             "device": device,
             "log": log,
+            "label_cost": label_cost,
         }
         graphs: list[Cell] = []
         operations: set[str] = set()

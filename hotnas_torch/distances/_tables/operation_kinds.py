@@ -20,7 +20,7 @@ class OperationKind:
     """
 
     family: str
-    size: int
+    size: float
     group: Literal["conv", "pool", "fc", "other"]
 
 
@@ -75,7 +75,7 @@ def kinds_of(
     for label, kind in known.items():
         if not isinstance(kind, OperationKind):
             raise TypeError(f"kinds[{label!r}] must be an OperationKind; got {kind!r}")
-    labels = [label for label in space.tree.labels if label not in joints and label != "none"]
+    labels = [label for label in space.tree.kinds if label not in joints and label != "none"]
     for label in labels:
         if label not in known:
             raise ValueError(

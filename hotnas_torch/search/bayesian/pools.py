@@ -191,7 +191,7 @@ class BredPool(Pool):
         children = []
         for parent, extra in zip(parents.tolist(), edits.tolist(), strict=True):
             network = population[parent]
-            for _ in range(extra if space.size() > 1 else 0):
+            for _ in range(extra if space.size_bound() > 1 else 0):
                 network = space.mutate(network, generator=generator)
             child = draws.mutate(network, taken)
             if child is None:

@@ -282,10 +282,10 @@ def enumerated(space: SearchSpace) -> list[Network]:
         ValueError: There are more than 20,000, or they have hyperparameters.
     """
     check_architectures("a tree over networks", space)
-    if space.size() > _MAX_ARCHITECTURES:
+    if (size := space.size_bound()) > _MAX_ARCHITECTURES:
         raise ValueError(
             f"space must have at most {_MAX_ARCHITECTURES} networks for a tree over all of them, "
-            f"{space!r} has {space.size()} (pass a Subset of them)"
+            f"{space!r} has {size} (pass a Subset of them)"
         )
     found: dict[str, Network] = {}
     for net in space:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.errors import StorageError
-from hotnas_torch.search.base import Strategy, describe_space
+from hotnas_torch.search.base import Strategy
 from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
@@ -286,7 +286,7 @@ def _identity(
     strategy: Strategy, objective: dict[str, Any], schedule: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     return {
-        "space": describe_space(strategy.space),
+        "space": strategy.space.description(),
         "strategy": strategy.config(),
         "objective": objective,
         "run": schedule,

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arch import Cell, Network, Operation
 from hotnas_torch.arguments import integer, kind
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.joint import check_architectures
@@ -123,6 +123,10 @@ class PathEncoding:
         reduction = next(place for place, divisor in enumerate(net.downsampling) if divisor > 1)
         return net.cells[0], net.cells[reduction]
 
+    def _known(self, label: str) -> str:
+        """Return the label, or its kind where no network that was looked at has its numbers."""
+        return label if label in self.alphabet else Operation.parse(label).kind
+
     def _paths(self, cell: Cell) -> list[int]:
         """Columns of the sequences of a cell."""
         if cell not in self._cells:
@@ -137,7 +141,7 @@ class PathEncoding:
                 label = cell.ops[node]
                 if label not in _NO_OPERATIONS:
                     found = {
-                        (length + 1, number * base + digit[label])
+                        (length + 1, number * base + digit[self._known(label)])
                         for length, number in found
                         if length < self.max_length
                     }

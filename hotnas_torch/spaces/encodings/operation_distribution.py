@@ -285,7 +285,7 @@ class MemberEncoding(OperationEncoding):
     def __init__(self, space: SearchSpace) -> None:
         kind("space", space, SearchSpace)
         check_architectures("MemberEncoding", space)
-        size = space.size()
+        size = space.size_bound()
         if size > _MOST_MEMBERS:
             raise ValueError(
                 f"space must have at most {_MOST_MEMBERS:,} networks to be enumerated; got "
