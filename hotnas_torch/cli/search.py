@@ -53,17 +53,6 @@ It writes digits.sqlite (all trials), digits.png (values over time) and digits.h
 An interrupted search goes on with the same command and --resume.
 """
 
-_TABLES = (
-    "nasbench101",
-    "nasbench201",
-    "nasbench301",
-    "nasbench_macro",
-    "pooling",
-    "transnas_macro",
-    "transnas_micro",
-    "enas_macro",
-)
-
 
 def add_search(commands: Any) -> None:
     """Add the command.
@@ -145,7 +134,7 @@ def add_search(commands: Any) -> None:
         "--table",
         nargs=2,
         metavar=("FORMAT", "FILE"),
-        help=f"look values up instead of training; FORMAT is one of {', '.join(_TABLES)}, or csv "
+        help=f"look values up instead of training; FORMAT is one of {', '.join(objectives.TABLES)}, or csv "
         "for a file of one's own, whose column arch holds strings of --space",
     )
     table.add_argument("--column", metavar="NAME", help="column of the table, default its first")
@@ -276,9 +265,8 @@ def _objective(
 ) -> tuple[objectives.Objective, spaces.SearchSpace]:
     training = ("epochs", "channels", "stages", "cells", "learning_rate", "value")
     given = [name for name in training if getattr(arguments, name) is not None]
-    elsewhere = [
-        name for name in ("table", "objective", "space") if getattr(arguments, name) is not None
-    ]
+    sources = ("table", "objective", "space")
+    elsewhere = [name for name in sources if getattr(arguments, name) is not None]
     if given and elsewhere:
         option = given[0].replace("_", "-")
         parser.error(f"--{option} is an option of training; leave it out with --{elsewhere[0]}")
@@ -329,10 +317,8 @@ def _own_objective(
         if arguments.column is None:
             parser.error("--table csv needs --column")
         goal: Literal["max", "min"] = arguments.goal or "max"
-        path = arguments.table[1]
-        table = checked(
-            parser, lambda: objectives.Table(path, arguments.column, space=space, goal=goal)
-        )
+        build = partial(objectives.Table, arguments.table[1], arguments.column)
+        table = checked(parser, partial(build, space=space, goal=goal))
         return table, table.space
     if arguments.column is not None:
         parser.error("--column needs --table")

@@ -21,7 +21,7 @@ from hotnas_torch.distances._tables.layer_graph import (
     kind_of,
     layer_graph,
 )
-from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
+from hotnas_torch.distances._tables.operation_kinds import OPERATION_KINDS
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.ot.scalars import Scalar, fraction, readable, value_of
@@ -169,7 +169,8 @@ class TreeWasserstein(NetworkDistance):
         alpha: Length of the edge to an operation among alike ones, in [0, 1].
         weights: (a_1, a_2), both >= 0 with a sum of at most 1.
         groups: Group of every operation; None puts convolutions into one, poolings into one, and
-            every other operation into its own (bottlenecks of all kinds being alike).
+            every other operation into its own (bottlenecks of all kinds being alike), also one that
+            no space of the library has.
         lengths: Lengths of the tree's edges, (E,) float64, in the order of `GramTree.edges`, in
             place of those that `alpha` gives.
         max_layers: Most layers, in hops from the input, that a network has; None takes the largest
@@ -229,8 +230,7 @@ class TreeWasserstein(NetworkDistance):
             )
         operations = [label for label in space.tree.kinds if label not in JOINTS | {"none"}]
         if groups is None:
-            kinds = kinds_of(space, None, joints=JOINTS)
-            groups = {label: _group(label, kinds[label]) for label in operations}
+            groups = {label: _group(label) for label in operations}
         for label in operations:
             if label not in groups:
                 raise ValueError(f"groups must give a group to every operation; {label!r} has none")
@@ -351,7 +351,10 @@ class TreeWasserstein(NetworkDistance):
         return of_operations * parts[0] + of_indegrees * parts[1] + rest * parts[2]
 
 
-def _group(label: str, kind: OperationKind) -> str:
+def _group(label: str) -> str:
+    kind = OPERATION_KINDS.get(label)
+    if kind is None:
+        return label
     if kind.family == "res":
         return "bottleneck"
     return kind.group if kind.group in ("conv", "pool") else label

@@ -2,6 +2,7 @@
 
 from hotnas_torch.objectives.base import Evaluation, Objective
 from hotnas_torch.objectives.benchmarks import (
+    TABLES,
     ENASMacroTable,
     NASBench101Table,
     NASBench201Table,
@@ -17,6 +18,7 @@ from hotnas_torch.objectives.table import Table
 from hotnas_torch.objectives.training import Training
 
 __all__ = [
+    "TABLES",
     "ENASMacroTable",
     "Evaluation",
     "Function",

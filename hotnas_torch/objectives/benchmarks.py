@@ -38,6 +38,7 @@ from hotnas_torch.spaces import (
 )
 
 __all__ = [
+    "TABLES",
     "ENASMacroTable",
     "NASBench101Table",
     "NASBench201Table",
@@ -563,6 +564,9 @@ _TABLES: tuple[type[_Benchmark], ...] = (
     TransNASMicroTable,
     ENASMacroTable,
 )
+
+TABLES = tuple(table.name for table in _TABLES)
+"""Names of the formats that `open_table` reads."""
 
 
 def open_table(

@@ -83,6 +83,9 @@ class SearchSpace(ABC):
         hyperparameters: What its networks have values of, by name; only `Joint` has any.
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
+        operation_columns: Columns that hold the number of an operation in `operations` each, of
+            which every filling is an architecture; another number is an empty place. Operation
+            distributions are over them; without any there are none.
         values: Range of each column.
         dim: Number of columns d of an encoded row.
 
@@ -105,6 +108,7 @@ class SearchSpace(ABC):
     state_scale: tuple[float, float]
     repeats_one_cell: bool = False
     hyperparameters: Mapping[str, Any] = MappingProxyType({})
+    operation_columns: tuple[int, ...] = ()
 
     def __init__(
         self,

@@ -67,6 +67,11 @@ class CellGraphs:
             f"operation of node {node}": self.absent + 1 for node in range(1, self.last)
         }
 
+    @property
+    def operation_columns(self) -> tuple[int, ...]:
+        """Which columns of a code hold an operation."""
+        return tuple(range(len(self.pairs), len(self.columns)))
+
     # --- codes and cells --------------------------------------------------------------------------
 
     def code(self, edges: set[Edge], operations: Sequence[int]) -> Code:

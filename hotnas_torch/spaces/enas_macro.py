@@ -96,6 +96,7 @@ class ENASMacro(ChoiceSpace):
             numbers=[len(OPERATIONS)] * self.num_layers + [2] * len(skips),
         )
         self.max_nodes = self.num_layers + 2
+        self.operation_columns = tuple(range(self.num_layers))
         self.mutation_period = self.dim
         self._skips = skips
 

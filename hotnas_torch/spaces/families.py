@@ -1,12 +1,14 @@
 """Default operation trees: operations grouped into families, similar ones close together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
+
+from torch import Tensor
 
 from hotnas_torch.arch import Operation, OperationTree
 from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree"]
+__all__ = ["SIMILAR_HEIGHT", "family_tree", "flat_tree", "weighing_numbers"]
 
 SIMILAR_HEIGHT = 0.05
 """Half the cost of exchanging two similar operations: the HOTNAS poster prints Conv3-Conv1 0.1."""
@@ -66,20 +68,33 @@ def flat_tree(labels: Iterable[str]) -> OperationTree:
         >>> numbered.distance_matrix(["conv[kernel=1]", "conv[kernel=4]"])[0].tolist()
         [0.0, 0.5]
     """
-    kinds: dict[str, None] = {}
-    numbers: dict[str, float] = {}
+    labels = tuple(labels)
+    kinds = dict.fromkeys(found.kind if found else label for label, found in _read(labels))
+    return weighing_numbers(family_tree(kinds), labels)
+
+
+def weighing_numbers(tree: OperationTree, labels: Iterable[str]) -> OperationTree:
+    """Return a tree that gives the weight 1 to numbers of labels that it gives none.
+
+    Args:
+        tree: Costs of kinds; its weights stay.
+        labels: Labels of operations.
+    """
+    numbers: dict[str, float | Tensor] = {}
+    for _, operation in _read(labels):
+        numbers |= dict.fromkeys(operation.numbers if operation else (), 1.0)
+    if set(numbers) <= set(tree.weights):
+        return tree
+    return OperationTree(tree.parents, tree.lengths, numbers | tree.weights)
+
+
+def _read(labels: Iterable[str]) -> Iterator[tuple[str, Operation | None]]:
+    """Yield each label with its operation, None where its brackets mean something else."""
     for label in labels:
         try:
-            operation = Operation.parse(label)
-        except ArchitectureError:  # brackets of another meaning: the label is a kind
-            kinds[label] = None
-        else:
-            kinds[operation.kind] = None
-            numbers |= dict.fromkeys(operation.numbers, 1.0)
-    tree = family_tree(kinds)
-    if not numbers:
-        return tree
-    return OperationTree(tree.parents, tree.lengths, numbers)
+            yield label, Operation.parse(label)
+        except ArchitectureError:
+            yield label, None
 
 
 def _height(members: "Families | None") -> float:

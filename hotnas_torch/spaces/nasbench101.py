@@ -72,6 +72,7 @@ class NASBench101(SearchSpace):
     max_nodes = MAX_VERTICES
     state_scale = (2.0, 2.0)
     repeats_one_cell = True
+    operation_columns = _GRAPHS.operation_columns
 
     def __init__(self, *, tree: OperationTree | None = None) -> None:
         convolutions = dict.fromkeys(OPERATIONS[:2])

@@ -223,13 +223,14 @@ def test_wrong_networks_are_named(rng):
         TreeWasserstein(deep, max_layers=4)(deep.sample(2, generator=rng))
 
 
-def test_an_operation_of_unknown_kind_is_named(rng):
+def test_an_operation_of_no_space_of_the_library_is_its_own_group(rng):
     tree = SPACE.tree
     known = dict(tree.lengths)
     parents = dict(tree.parents) | {"other": next(iter(tree.parents))}
     odd = spaces.NASBench101(tree=type(tree)(parents, known | {"other": 1.0}))
-    with pytest.raises(ValueError, match="what the operation 'other'"):
-        TreeWasserstein(odd)
+    groups = {CONV3: "conv", CONV1: "conv", POOL: "pool", "other": "other"}
+    nets = odd.sample(4, generator=rng)
+    assert torch.equal(TreeWasserstein(odd)(nets), TreeWasserstein(odd, groups=groups)(nets))
     assert math.isfinite(
         TreeWasserstein(odd, groups={CONV3: "a", CONV1: "b", POOL: "c", "other": "d"})(
             odd.sample(2, generator=rng)

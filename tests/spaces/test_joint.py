@@ -191,7 +191,11 @@ def test_values_are_checked():
         ([("lr", [1, 2])], TypeError, "hyperparameters must be a mapping of them by name"),
         ({1: [1, 2]}, TypeError, "names of hyperparameters must be str; got 1"),
         ({"": [1, 2]}, ValueError, "must not be empty"),
-        ({"layers at 1/2 resolution": [1, 2]}, ValueError, "must not be called as a column of Pooling"),
+        (
+            {"layers at 1/2 resolution": [1, 2]},
+            ValueError,
+            "not be called as a column of Pooling",
+        ),
         ({"lr": (1e-4,)}, ValueError, r"hyperparameters\['lr'\]: options must hold at least two"),
         ({"lr": 0.1}, TypeError, r"hyperparameters\['lr'\] must be a hyperparameter such as"),
     ],

@@ -263,6 +263,43 @@ class Block:
         """Draw a code, whatever the constraint says."""
         return self._assembled(lambda place: place.part.draw_code(generator))
 
+    def covering_codes(self, codes: Sequence[Code], generator: torch.Generator) -> Iterator[Code]:
+        """Yield codes with options that none of some codes has, if one change makes one of these.
+
+        Args:
+            codes: Some codes.
+            generator: Draws what an option makes necessary.
+        """
+        seen = [set(values) for values in zip(*codes, strict=True)]
+        values = list(self.columns.values())
+        for number, place in enumerate(self._places):
+            for column in range(place.columns.start, place.columns.stop):
+                first = place.absent[column - place.columns.start] + 1
+                for value in set(range(first, values[column].stop)) - seen[column]:
+                    if found := self._with_value(codes, number, column, value, generator):
+                        yield found
+
+    def _with_value(
+        self,
+        codes: Sequence[Code],
+        number: int,
+        column: int,
+        value: int,
+        generator: torch.Generator,
+    ) -> Code | None:
+        place = self._places[number]
+        for code in codes:
+            if code[place.columns] == place.absent:
+                continue
+            changed = (*code[:column], value, *code[column + 1 :])
+            parts = self._split(changed)
+            if place.part.fault_of(parts[number]):
+                continue
+            found = self._assembled(lambda other: other.part.draw_code(generator), parts)
+            if self._allows(found):
+                return found
+        return None
+
     def neighbor_codes(self, code: Code) -> Iterator[Code]:
         """Yield the codes with another neighbouring option at one place.
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.arch import Cell, Network
+from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import shown
 from hotnas_torch.errors import ArchitectureError
 
-__all__ = ["as_network", "called", "is_module"]
+__all__ = ["as_network", "called", "is_module", "tree_of_models"]
 
 
 def called(name: str, function: Callable[[Any], Any], argument: Any, described: str) -> Any:
@@ -55,16 +55,28 @@ def as_network(name: str, built: Any, example_inputs: Any, described: str) -> Ne
             f"{name} must return a Network, a Cell or a torch.nn.Module; got {shown(built)}, for "
             f"{described}"
         )
-    if example_inputs is None:
+    if example_inputs is None and isinstance(built, torch.nn.Module):
         raise TypeError(
             f"{name} returns a torch.nn.Module, which has to be called to be read (pass "
             "example_inputs=, a tensor or a tuple of what it takes)"
         )
-    importing = importlib.import_module("hotnas_torch.importing")
+    if isinstance(built, torch.export.ExportedProgram):
+        example_inputs = None  # it has its own
     network: Network = called(
         f"reading the model that {name} returned",
-        lambda model: importing.from_module(model, example_inputs),
+        lambda model: _importing().from_module(model, example_inputs),
         built,
         described,
     )
     return network
+
+
+def tree_of_models() -> OperationTree:
+    """Return the costs of operations that models consist of."""
+    tree: OperationTree = _importing().operation_tree()
+    return tree
+
+
+def _importing() -> Any:
+    # Loaded where a model is read.
+    return importlib.import_module("hotnas_torch.importing")

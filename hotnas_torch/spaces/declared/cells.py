@@ -109,6 +109,7 @@ class Cells(SearchSpace):
             state_scale=None,
         )
         self.operations = labels
+        self.operation_columns = self._graphs.operation_columns
         self.max_nodes = self._probe.max_nodes
         self.state_scale = self._probe.state_scale
         super().__init__(self._graphs.columns, self._probe.operations, tree=self._probe.tree)

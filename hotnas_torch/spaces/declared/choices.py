@@ -13,13 +13,14 @@ from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, SearchSpace
 from hotnas_torch.spaces.declared.block import Block, Constraint
-from hotnas_torch.spaces.declared.building import as_network, called, is_module
+from hotnas_torch.spaces.declared.building import as_network, called, is_module, tree_of_models
 from hotnas_torch.spaces.declared.probe import Probe, own_name
 
 __all__ = ["Choices"]
 
 # Networks that are built to see what there is; models take a second each to be read.
 _MOST_PROBED = 256
+_MOST_COVERED = 2048
 _MOST_MODELS = 8
 # Of these, so many are built twice to see whether they are the same, and stand for all in records.
 _MOST_REPEATED = 8
@@ -36,10 +37,10 @@ class Choices(SearchSpace):
     its own, also where two build the same graph.
 
     What the networks of the space have in common (labels of operations, sizes of cells, widths) is
-    read from some of them: from all of a space with at most 256, otherwise from 256 random ones
-    and from those with the first and with the last options everywhere; from at most 8 where `build`
-    returns models. Where another network may have more than these, say it: `operations`,
-    `max_nodes`, `state_scale`.
+    read from some of them: from all of a space with at most 256, otherwise from 256 random ones,
+    from those with the first and with the last options everywhere, and from some with each option
+    that is missing; from at most 16 in all where `build` returns models. Where another network may
+    have more than these, say it: `operations`, `max_nodes`, `state_scale`.
 
     Args:
         choices: Options by the name of each choice: a list of plain values (int, float, bool, str,
@@ -52,7 +53,8 @@ class Choices(SearchSpace):
         example_inputs: What a model is called with: a tensor or a tuple, on `meta` if need be.
         name: Of the space, for records and reports.
         operations: Labels that cells carry; default: those that were found.
-        tree: Operation costs; default: all labels that were found are 2 apart.
+        tree: Operation costs; default: all kinds that were found are 2 apart, or where `build`
+            returns models, the tree of what they consist of.
         max_nodes: Most nodes of a cell; default: the most that were found.
         state_scale: Divisors of the state of cells, see `SearchSpace`; default: the largest found.
 
@@ -95,11 +97,16 @@ class Choices(SearchSpace):
         self._block = Block(choices, constraint=constraint)
         self._build = build
         self._example_inputs = example_inputs
-        self._probed = self._some_networks()
+        text = self._block.format(self._block.some_code())
+        is_model = is_module(
+            called("build", build, self._block.chosen(self._block.some_code()), text)
+        )
+        self._probed = self._some_networks(is_model)
         probe = Probe(
             list(self._probed.values()),
             operations=operations,
             tree=tree,
+            default_tree=tree_of_models() if is_model else None,
             max_nodes=max_nodes,
             state_scale=state_scale,
         )
@@ -147,19 +154,18 @@ class Choices(SearchSpace):
         network = as_network("build", built, self._example_inputs, text)
         return dataclasses.replace(network, spec=text)
 
-    def _some_networks(self) -> dict[Code, Network]:
+    def _some_networks(self, is_model: bool) -> dict[Code, Network]:
         """Return networks that show what the space holds, by their codes."""
         block = self._block
-        first = block.some_code()
-        text = block.format(first)
-        is_model = is_module(called("build", self._build, block.chosen(first), text))
         most, again = (_MOST_MODELS, 1) if is_model else (_MOST_PROBED, _MOST_REPEATED)
-        codes = [first, block.last_code()]
+        codes = [block.some_code(), block.last_code()]
         if block.bound() <= most:
             codes += block.all_codes()
         else:
             generator = torch.Generator().manual_seed(0)
             codes += [block.draw_code(generator) for _ in range(most - len(codes))]
+            covering = block.covering_codes(codes, generator)
+            codes += itertools.islice(covering, most if is_model else _MOST_COVERED)
         found = {code: self._fresh(code) for code in dict.fromkeys(codes)}
         for code in itertools.islice(found, again):
             self._check_same(code, found[code])

@@ -7,7 +7,7 @@ from hotnas_torch.arch import Cell, NestedCell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number, shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces import NAMES
-from hotnas_torch.spaces.families import flat_tree
+from hotnas_torch.spaces.families import flat_tree, weighing_numbers
 
 __all__ = ["Probe", "checked_labels", "labels_of", "own_name"]
 
@@ -20,9 +20,10 @@ class Probe:
     Args:
         networks: Some networks of the space, at least one.
         operations: Labels of operations; None is those of the networks.
-        tree: Operation costs; None puts all labels 2 apart.
+        tree: Operation costs; None takes those of `default_tree`, with weights of all numbers.
         max_nodes: Most nodes of a cell; None is the most of the networks.
         state_scale: Divisors of the state; None is the largest of the networks.
+        default_tree: Costs of kinds; None puts all kinds 2 apart.
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -38,12 +39,17 @@ class Probe:
         tree: OperationTree | None,
         max_nodes: int | None,
         state_scale: tuple[float, float] | None,
+        default_tree: OperationTree | None = None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
         self.operations = labels_of(networks)
         if operations is not None:
             self.operations = checked_labels(operations)
-        self.tree = flat_tree((_ENDS[0], *self.operations, _ENDS[1])) if tree is None else tree
+        labels = (_ENDS[0], *self.operations, _ENDS[1])
+        if tree is None:
+            known = flat_tree(labels) if default_tree is None else default_tree
+            tree = weighing_numbers(known, labels)
+        self.tree = tree
         self.max_nodes = _largest_cell(networks)
         if max_nodes is not None:
             self.max_nodes = integer("max_nodes", max_nodes, least=2)

@@ -8,8 +8,6 @@ from torch.nn import functional
 
 from hotnas_torch.spaces import (
     DARTS,
-    ENASMacro,
-    NASBench101,
     NASBench201,
     NASBenchMacro,
     SearchSpace,
@@ -81,11 +79,8 @@ def operation_slots(space: SearchSpace) -> Slots | None:
     if isinstance(space, DARTS):
         half = 4 * space.num_nodes
         return Slots((tuple(range(0, half, 2)), tuple(range(half, 2 * half, 2))), space.operations)
-    if isinstance(space, NASBench101 | ENASMacro):
-        columns = [
-            place for place, name in enumerate(space.columns) if name.startswith("operation")
-        ]
-        return Slots((tuple(columns),), space.operations)
     if isinstance(space, TransNASMacro):
         return Slots((tuple(range(space.dim)),), space.operations, first=1, free=False)
+    if space.operation_columns:
+        return Slots((space.operation_columns,), space.operations)
     return None

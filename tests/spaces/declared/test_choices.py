@@ -342,6 +342,21 @@ def test_what_is_known_of_all_networks_can_be_said_or_found():
             Choices(SMALL, chain, **options)
 
 
+def test_every_option_is_seen_before_a_search():
+    names = [f"operation {number}" for number in range(150)]
+    block = Block({"kind": ["one", "two"], "name": Choice(names, when={"kind": "two"})})
+
+    def build(choices):
+        name = choices["block"].get("name", "one")
+        return chain({"operation": f"{choices['more']} {name}"})
+
+    space = Choices({"block": block, "more": list("abc")}, build)
+    seen = {label.partition(" ")[2] for label in space.operations}
+    assert seen == {"one", *names}
+    flat = Choices({"operation": names, "depth": [1, 2, 3]}, chain)
+    assert set(flat.operations) == set(names)
+
+
 def test_a_rare_operation_is_found_when_it_is_built():
     many = {f"c{place}": list(range(10)) for place in range(8)}
 
