@@ -113,6 +113,7 @@ def test_the_small_space_is_searched_to_its_end():
         assert len(found.trials) == 108
 
 
+@pytest.mark.slow
 def test_a_model_finds_what_depends_on_both_sooner_than_chance():
     ahead = 0
     for seed in range(3):
