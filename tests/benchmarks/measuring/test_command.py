@@ -27,6 +27,7 @@ from benchmarks import (
     gpu_occupancy,
     gram,
     hierarchy,
+    importing,
     learned,
     metric_quality,
     nago_data,
@@ -43,6 +44,7 @@ from benchmarks import (
     step,
     supernet,
     threads,
+    zoo,
 )
 from benchmarks.measuring import command
 from benchmarks.measuring.benchmark import benchmarks
@@ -111,6 +113,8 @@ ELSEWHERE = {
     "nago_search": nago_search,
     "nago_surrogate": nago_surrogate,
     "peers": peers,
+    "importing": importing,
+    "zoo": zoo,
 }
 """What takes long or needs what is not here; each has tests of its own parts."""
 
