@@ -50,9 +50,9 @@ class Prediction:
 def exponential(distances: Sequence[Tensor], name: str) -> Factor:
     """Return exp(-d / l), made positive semi-definite, over distances and fifteen scales l.
 
-    Scales are multiples of the median distance above 0. Negative eigenvalues are set to 0, and rows scaled
-    to a unit diagonal again, over all points at once: of those that are to be predicted only the
-    networks are seen, not the values.
+    Scales are multiples of the median distance above 0. Negative eigenvalues are set to 0, and rows
+    scaled to a unit diagonal again, over all points at once: of those that are to be predicted only
+    the networks are seen, not the values.
     """
     kernels = []
     for matrix in distances:
