@@ -10,7 +10,7 @@ from hotnas_torch.importing.computation import Computation, Node
 from hotnas_torch.importing.kinds import OTHER, Kind
 from hotnas_torch.importing.patterns import fused
 from hotnas_torch.importing.readers import Reading, plain
-from hotnas_torch.importing.values import Call, Shape, Value, values_in
+from hotnas_torch.importing.values import Call, Role, Shape, Value, values_in
 
 __all__ = ["Recorder"]
 
@@ -84,7 +84,7 @@ class Recorder:
             bare, in_place = target[:-1], True
         call = Call(bare, args, kwargs, shapes, self.batch, [f for _, f in results], scope)
         if not any(value.role == "data" for value in given):
-            role = "weight" if any(value.role == "weight" for value in given) else "constant"
+            role: Role = "weight" if any(value.role == "weight" for value in given) else "constant"
             made = [Value(role, shape, weights=weights, floating=f) for shape, f in results]
         else:
             made = self._read(call, weights, results)
