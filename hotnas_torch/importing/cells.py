@@ -75,7 +75,7 @@ def _cell(
     shown: frozenset[str] | None,
 ) -> Cell:
     labels = ["input", *(_label(nodes[place], shown) for place in range(start, stop)), "output"]
-    edges = set()
+    edges: set[tuple[int, int]] = set()
     for place in range(start, stop):
         node = place - start + 1
         edges.update((max(0, source - start + 1), node) for source in nodes[place].inputs)

@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hotnas_torch.arch.operation import Operation
+from hotnas_torch.arguments import shown
 from hotnas_torch.importing.aten import ATEN
 from hotnas_torch.importing.computation import Computation, Node
 from hotnas_torch.importing.kinds import OTHER, Kind
@@ -135,7 +137,14 @@ class Recorder:
             reading.kind = own if isinstance(own, str) else own.name
             reading.constant = False
             if isinstance(own, Kind):
-                reading.numbers = dict(own.numbers(call)) if own.numbers is not None else {}
+                found = {} if own.numbers is None else own.numbers(call)
+                if not isinstance(found, Mapping):
+                    raise TypeError(
+                        f"numbers of the kind {own.name!r} must return a mapping from names to"
+                        f" positive numbers; got {shown(found)} for {call.target!r}"
+                    )
+                Operation(own.name, **found)  # checks names and numbers
+                reading.numbers = dict(found)
             return reading
         if reader is None:
             self._unknown.setdefault(call.target, ".".join(call.scope) or "the root module")
