@@ -48,8 +48,9 @@ QUICK = Settings(models=10, transformers=3)
 def run(settings: Settings) -> Report:
     """Import models and count."""
     models = published_models(published(settings.data))
-    if settings.models:
-        models = random.Random(settings.seed).sample(models, settings.models)
+    # In random order, so that what an interrupted run leaves is a fair sample.
+    models = random.Random(settings.seed).sample(models, len(models))
+    models = models[: settings.models or len(models)]
     by_name = {model.name: model for model in models}
     cache = Path(settings.cache)
     rows = list(imported(list(by_name), lambda name: timm_model(by_name[name]), cache / "timm"))
@@ -74,6 +75,7 @@ def _table(name: str, rows: Iterable[dict[str, Any]]) -> Table:
         (
             Column("name", "model"),
             Column("seconds", "s", number(2)),
+            Column("processor", "processor s", number(2)),
             Column("parameters", "parameters", number(4)),
             Column("published", "published", number(4)),
             Column("multiply_adds", "multiply-adds", number(4)),
@@ -99,7 +101,11 @@ def _claims(name: str, rows: list[dict[str, Any]]) -> list[Claim]:
     right = [abs(r["parameters"] / 1e6 / r["published"] - 1) < 5e-3 for r in done]
     return [
         Claim(f"{name}: share imported", ">=", 0.98, len(done) / len(rows)),
-        Claim(f"{name}: median seconds", "<=", 3.0, float(np.median([r["seconds"] for r in done]))),
+        Claim(f"{name}: median processor seconds", "<=", 3.0, _median(done)),
         Claim(f"{name}: GiB at the peak", "<=", 2.0, max(r["peak"] for r in done) / 2**30),
         Claim(f"{name}: share with parameters within 0.5 %", ">=", 0.95, float(np.mean(right))),
     ]
+
+
+def _median(rows: list[dict[str, Any]]) -> float:
+    return float(np.median([row["processor"] for row in rows]))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from hotnas_torch.importing import trace
 __all__ = ["Published", "imported", "networks", "published_models", "transformer_models"]
 
 TRANSFORMERS = (
-    *("Albert", "Bart", "Bert", "BigBird", "Blip2", "Bloom", "Canine", "CLIPText", "CLIPVision"),
+    *("Albert", "Bart", "Bert", "BigBird", "Bloom", "Canine", "CLIPText", "CLIPVision"),
     *("Convbert", "ConvNext", "ConvNextV2", "Deberta", "DebertaV2", "Deit", "Dinov2", "DistilBert"),
     *("Electra", "Ernie", "Falcon", "FNet", "Funnel", "Gemma", "GPT2", "GPTBigCode", "GPTNeo"),
     *(
@@ -89,10 +90,7 @@ def timm() -> Any:
     Raises:
         Unavailable: It is not installed.
     """
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError, OSError):
-        _declare_torchvision()
+    _declare_torchvision()
     try:
         import timm as found
     except ImportError as error:
@@ -103,9 +101,20 @@ def timm() -> Any:
 
 
 def _declare_torchvision() -> None:
-    # Schemas are all that building a model needs.
+    """Declare torchvision's operators where its compiled ones do not load.
+
+    Schemas are all that building a model needs.
+    """
     if "torchvision" in _LIBRARIES:
         return
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError):
+        pass
+    else:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     names = ["roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d"]
@@ -135,6 +144,7 @@ def transformer_models() -> list[str]:
 
 def transformer_model(name: str) -> tuple[nn.Module, Any]:
     """Build a model of transformers from its default configuration, with example inputs."""
+    _declare_torchvision()
     import transformers
 
     config_name = {"Convbert": "ConvBert", "Deit": "DeiT"}.get(name, name)
@@ -144,7 +154,9 @@ def transformer_model(name: str) -> tuple[nn.Module, Any]:
     with torch.device("meta"):
         built = getattr(transformers, f"{config_name}Model")(config)
     main = built.main_input_name
-    length = 4096 if name == "BigBird" else 512 if name in ("Longformer", "Canine") else 128
+    # A recurrence without its own kernel is a loop over tokens.
+    length = 16 if name == "Mamba" else 512 if name in ("BigBird", "Longformer") else 128
+    length = min(length, getattr(config, "max_position_embeddings", None) or length)
     inputs: dict[str, Any] = {}
     if main == "pixel_values":
         size = getattr(config, "image_size", 224)
@@ -173,7 +185,8 @@ def imported(
         cache: Folder with a JSON file per model.
 
     Yields:
-        A row per model: `name`; `seconds` of the import; `parameters`, `built` (parameters of the
+        A row per model: `name`; `seconds` of the import, and
+        `processor` seconds of it; `parameters`, `built` (parameters of the
         module), `multiply_adds`, `operations`, `cells`, `distinct`, `lost`, `warnings`, `network`;
         or `error`.
     """
@@ -196,7 +209,7 @@ def _measured(name: str, build: Callable[[str], tuple[nn.Module, Any]]) -> dict[
         model, inputs = build(name)
     except Exception as error:  # a model that its own library cannot build
         return row | {"error": f"not built: {type(error).__name__}: {error}"[:300]}
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -206,6 +219,7 @@ def _measured(name: str, build: Callable[[str], tuple[nn.Module, Any]]) -> dict[
         return row | {"error": f"{type(error).__name__}: {error}"[:300]}
     return row | {
         "seconds": time.perf_counter() - begun,
+        "processor": time.process_time() - busy,
         "peak": peak_memory(),
         "parameters": computation.parameters,
         "built": sum(parameter.numel() for parameter in model.parameters()),

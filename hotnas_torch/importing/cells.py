@@ -1,5 +1,6 @@
 """A computation cut into cells along the tree of modules, and the network of these."""
 
+import itertools
 from collections.abc import Sequence
 
 from hotnas_torch.arch import Cell, Network
@@ -39,7 +40,7 @@ def network_of(
     owner = [place for place, (start, stop) in enumerate(runs) for _ in range(start, stop)]
     returned = set(computation.outputs)
     read_outside = [place in returned for place in range(len(nodes))]
-    edges = {(0, len(runs) + 1)} if -1 in returned else set()
+    edges: set[tuple[int, int]] = {(0, len(runs) + 1)} if -1 in returned else set()
     for place, node in enumerate(nodes):
         for source in node.inputs:
             if source < 0:
@@ -74,7 +75,7 @@ def _cell(
     shown: frozenset[str] | None,
 ) -> Cell:
     labels = ["input", *(_label(nodes[place], shown) for place in range(start, stop)), "output"]
-    edges = set()
+    edges: set[tuple[int, int]] = set()
     for place in range(start, stop):
         node = place - start + 1
         edges.update((max(0, source - start + 1), node) for source in nodes[place].inputs)
@@ -117,7 +118,7 @@ def _shared(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 def _cut(
     nodes: Sequence[Node], scopes: Sequence[tuple[str, ...]], run: Run, depth: int, most: int
 ) -> list[Run]:
-    """Cut a module that is too large, or consists of blocks alone, where its parts begin and end."""
+    """Cut a module that is too large, or consists of blocks alone, where its parts begin."""
     start, stop = run
     parts = _parts(scopes, run, depth)
     if stop - start <= most:
@@ -176,5 +177,5 @@ def _cut_loose(nodes: Sequence[Node], run: Run, most: int) -> list[Run]:
             continue
         count = -(-(last - first) // most)
         ends = [first + (last - first) * piece // count for piece in range(count + 1)]
-        found += list(zip(ends, ends[1:], strict=False))
+        found += list(itertools.pairwise(ends))
     return found

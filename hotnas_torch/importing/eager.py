@@ -1,4 +1,4 @@
-"""Modules that no graph can be exported of: recorded call by call while they run on empty tensors."""
+"""Modules that cannot be exported: recorded call by call while they run on empty tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -72,8 +72,8 @@ def read_run(
         where = recording.deepest or "the module itself"
         raise TracingError(
             f"the module cannot be followed on tensors without numbers: {where} raised"
-            f" {type(error).__name__}: {error} (do example_inputs fit it? What depends on the values"
-            " of tensors cannot be imported: import the parts beside it)"
+            f" {type(error).__name__}: {error} (do example_inputs fit it? What depends on the"
+            " values of tensors cannot be imported: import the parts beside it)"
         ) from error
     finally:
         for handle in handles:
@@ -88,7 +88,7 @@ class _Recording(TorchDispatchMode):
     def __init__(
         self, recorder: Recorder, names: Mapping[int, str], inputs: Sequence[Tensor]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.names = recorder, names
         self.values: dict[int, Value] = {}
         self.alive: list[Tensor] = []  # an id is of one tensor only as long as that lives
@@ -155,13 +155,13 @@ class _Recording(TorchDispatchMode):
     def entering(self, name: str) -> Callable[..., None]:
         """Return a hook that notes that a module is called."""
 
-        def hook(module: nn.Module, args: Any) -> None:
+        def hook(module: nn.Module, _args: Any) -> None:
             self.scope.append(name)
             self.deepest = f"module {name!r} ({type(module).__name__})" if name else ""
 
         return hook
 
-    def leaving(self, module: nn.Module, args: Any, result: Any) -> None:
+    def leaving(self, _module: nn.Module, _args: Any, _result: Any) -> None:
         """Note that a module returns."""
         self.scope.pop()
 

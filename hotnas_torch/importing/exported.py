@@ -68,7 +68,7 @@ def read_program(
         for node, value in zip(named, outputs, strict=True)
         if not returned or node.name in returned
     ]
-    return finished(recorder, kept)
+    return finished(recorder, kept, _unknown_sizes(program.graph))
 
 
 def finished(recorder: Recorder, outputs: list[Any], lost: tuple[str, ...] = ()) -> Computation:
@@ -99,14 +99,37 @@ def batch_of(shapes: list[Shape]) -> int:
 def results_of(value: Any) -> list[tuple[Shape, bool]]:
     """Return shape and floatingness of every tensor in a result."""
     return [
-        (tuple(int(size) for size in leaf.shape), leaf.is_floating_point() or leaf.is_complex())
+        (tuple(_size(size) for size in leaf.shape), leaf.is_floating_point() or leaf.is_complex())
         for leaf in tree_leaves(value)
         if isinstance(leaf, Tensor)
     ]
 
 
+def _size(size: int | torch.SymInt) -> int:
+    """Return a size; of one that depends on data 1, which `_unknown_sizes` reports."""
+    if isinstance(size, torch.SymInt):
+        return 1 if _is_unknown(size) else int(size.node.hint)
+    return int(size)
+
+
+def _is_unknown(size: int | torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and size.node.hint is None
+
+
+def _unknown_sizes(graph: fx.Graph) -> tuple[str, ...]:
+    for node in graph.nodes:
+        for leaf in tree_leaves(node.meta.get("val")):
+            if isinstance(leaf, Tensor) and any(map(_is_unknown, leaf.shape)):
+                where = ".".join(scope_of(node.meta.get("nn_module_stack")))
+                return (
+                    f"sizes depend on the values of tensors, first of {node.name!r} in"
+                    f" {where or 'the module itself'}: they are imported as 1",
+                )
+    return ()
+
+
 def name_of_target(target: Any) -> str:
-    """Return the name of an operator in the table: without overload, `library::name` beside ATen."""
+    """Return the name of an operator in the table, beside ATen with its library's."""
     if isinstance(target, torch._ops.OpOverload):
         library, name = target.namespace, target.overloadpacket.__name__
         return name if library == "aten" else f"{library}::{name}"

@@ -1,4 +1,4 @@
-"""Kinds of operations that imported networks consist of, and the tree of what exchanging them costs."""
+"""Kinds of operations in imported networks, and the tree of what exchanging them costs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

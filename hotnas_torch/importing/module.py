@@ -21,7 +21,7 @@ from hotnas_torch.importing.eager import read_run
 from hotnas_torch.importing.exported import name_of_target, read_program
 from hotnas_torch.importing.kinds import Kind, kind_names, own_kinds
 
-__all__ = ["from_module", "trace"]
+__all__ = ["from_module", "kinds_by_target", "names_of_numbers", "trace"]
 
 Importable = nn.Module | ExportedProgram | Callable[..., Any]
 
@@ -85,7 +85,7 @@ def from_module(
         ((8,), (2,))
     """
     computation = trace(module, example_inputs, kinds=kinds)
-    return computation.network(granularity=granularity, numbers=_names(numbers))
+    return computation.network(granularity=granularity, numbers=names_of_numbers(numbers))
 
 
 def trace(
@@ -107,14 +107,14 @@ def trace(
         >>> found.parameters, found.multiply_adds
         (25, 40)
     """
-    table = _table(kinds)
+    table = kinds_by_target(kinds)
     if isinstance(module, ExportedProgram):
         if example_inputs is not None:
             raise TypeError(
                 "example_inputs must be left out for an ExportedProgram, which has its own; got"
                 f" {shown(example_inputs)}"
             )
-        return read_program(module, table, _same(module.state_dict))
+        return _said(read_program(module, table, _same(module.state_dict)))
     if isinstance(module, type) or not callable(module):
         hint = " (pass an object of the class)" if isinstance(module, type) else ""
         raise TypeError(
@@ -141,9 +141,13 @@ def trace(
             with place:
                 computation = _by_running(called, args, kwargs, table, same, refused)
         else:
-            return read_program(program, table, same)
+            computation = read_program(program, table, same)
+    return _said(computation)
+
+
+def _said(computation: Computation) -> Computation:
     for sentence in computation.lost:
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warnings.warn(sentence, UserWarning, stacklevel=4)
     return computation
 
 
@@ -177,7 +181,7 @@ class _Called(nn.Module):
 
 
 def _reached(function: Any) -> Iterator[tuple[str, nn.Module]]:
-    """Yield modules that a callable holds: its owner, what it closes over, arguments of a partial."""
+    """Yield modules that a callable holds: its owner, what it closes over, what is bound."""
     if isinstance(function, functools.partial):
         yield from _reached(function.func)
         held = {str(place): arg for place, arg in enumerate(function.args)} | function.keywords
@@ -197,9 +201,9 @@ def _reached(function: Any) -> Iterator[tuple[str, nn.Module]]:
 def _inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if example_inputs is None:
         raise TypeError(
-            "example_inputs must be given: a tensor, a tuple of arguments, or a dict of arguments by"
-            " name, of the shapes that the module takes (torch.empty(1, 3, 224, 224, device='meta')"
-            " will do)"
+            "example_inputs must be given: a tensor, a tuple of arguments, or a dict of arguments"
+            " by name, of the shapes that the module takes (torch.empty(1, 3, 224, 224,"
+            " device='meta') will do)"
         )
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -276,7 +280,8 @@ def _same(named: Mapping[str, Any]) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named.items()}
 
 
-def _names(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
+def names_of_numbers(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return names of numbers as a tuple; a single text is refused."""
     if numbers is None:
         return None
     if isinstance(numbers, str):
@@ -284,7 +289,7 @@ def _names(numbers: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(numbers)
 
 
-def _table(kinds: Mapping[Any, str | Kind] | None) -> dict[str, str | Kind]:
+def kinds_by_target(kinds: Mapping[Any, str | Kind] | None) -> dict[str, str | Kind]:
     """Return kinds by the names that calls have in the table.
 
     Raises:

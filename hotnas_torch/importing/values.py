@@ -1,11 +1,11 @@
-"""Values that a recorded computation passes on: shapes, roles and where they came from, no numbers."""
+"""Values that a recorded computation passes on: shapes and origins, no numbers."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Call", "Value", "values_in"]
+__all__ = ["Call", "Role", "Shape", "Value", "tracked_axis", "values_in"]
 
 Shape = tuple[int, ...]
 Role = Literal["data", "weight", "constant"]

@@ -109,6 +109,7 @@ ELSEWHERE = {
     "cluster_search": cluster_search,
     "gpu_check": gpu_check,
     "gpu_occupancy": gpu_occupancy,
+    "importing": importing,
     "nago_data": nago_data,
     "nago_search": nago_search,
     "nago_surrogate": nago_surrogate,
