@@ -105,7 +105,7 @@ def threads_of_block(limits: Limits, threads: int, lanes: int, near: int) -> int
         lanes: Threads per problem.
         near: Bytes of shared memory per problem.
     """
-    return min(threads, limits.shared_of_block // near * lanes // 32 * 32)
+    return min(threads, limits.shared_of_block // max(near, 1) * lanes // 32 * 32)
 
 
 @dataclass(frozen=True, slots=True)

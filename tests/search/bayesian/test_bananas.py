@@ -58,8 +58,8 @@ def test_draws_are_normal_and_independent(rng):
 def test_a_batch_is_chosen_with_one_ensemble_from_one_pool():
     strategy = advanced(spaces.NASBenchMacro())
     fits, pools = [], []
-    fit, pool = strategy._fit, strategy.pool
-    strategy._fit = lambda X, *rest: fits.append(len(X)) or fit(X, *rest)
+    fit, pool = strategy._fitted, strategy.pool
+    strategy._fitted = lambda X, *rest: fits.append(len(X)) or fit(X, *rest)
     strategy.pool = lambda *args: pools.append(pool(*args)) or pools[-1]
     chosen = strategy.ask(10)
     assert fits == [8]
