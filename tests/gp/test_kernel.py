@@ -501,3 +501,20 @@ def test_many_small_blocks_are_as_one_matrix(rng, batch_shape):
     singles = dense(kernel, X.unsqueeze(1))
     assert torch.equal(singles, torch.ones_like(singles))
     assert singles.shape == (*batch_shape[:1], 40, 1, 1)
+
+
+def test_what_a_prior_reads_it_sets():
+    kernel = HOTNNKernel(
+        NB201,
+        lam_prior=LogitNormalPrior(0.5),
+        eps_prior=LogitNormalPrior(0.5),
+        tree_prior=NormalPrior(1.0, 0.1),
+    )
+    names = []
+    for name, module, prior, closure, setting in kernel.named_priors():
+        drawn = 0.5 * closure(module) + 0.1
+        setting(module, drawn)
+        torch.testing.assert_close(closure(module), drawn, msg=name)
+        assert prior.log_prob(drawn).isfinite().all()
+        names.append(name)
+    assert {"lam_prior", "eps_prior", "tree_prior"} <= set(names)

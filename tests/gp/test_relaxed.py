@@ -190,6 +190,25 @@ def test_gradients_beat_a_random_pool_of_as_many_evaluations(space):
     assert sum(gains) > 0.0
 
 
+def test_every_row_that_an_acquisition_function_saw_is_counted(exact):
+    model, nets, Y = exact
+    seen = []
+
+    class Counted(LogExpectedImprovement):
+        def forward(self, X):
+            seen.append(X.shape[:-2].numel())
+            return super().forward(X)
+
+    found = optimize_relaxed(
+        model,
+        partial(Counted, best_f=Y.max()),
+        generator=torch.Generator().manual_seed(0),
+        max_steps=2,
+        avoid=nets,
+    )
+    assert found.num_evaluations == sum(seen)
+
+
 def test_batches_hold_different_networks(exact):
     model, nets, Y = exact
 
