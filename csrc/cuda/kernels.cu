@@ -97,8 +97,8 @@ cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const 
   int multiprocessors = 0, shared = 0, of_block = 0, resident = 0;
   // torch has a CUDA runtime of its own, and need not have told this one
   if (const cudaError_t error = cudaSetDevice(queue.device)) return error;
-  if (const cudaError_t error = cudaDeviceGetAttribute(
-          &of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue.device))
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue.device))
     return error;
   const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
   if (fits < static_cast<std::size_t>(groups)) groups = static_cast<int>(fits) / whole * whole;
