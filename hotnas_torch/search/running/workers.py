@@ -4,6 +4,7 @@
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -434,7 +435,8 @@ def _packed(objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) ->
         TypeError: It cannot be sent, or could not be found there.
     """
     try:
-        payload = bytes(ForkingPickler.dumps((objective, catch)))
+        # ForkingPickler may have learned from torch to share tensors, which one process gets.
+        payload = pickle.dumps((objective, catch))
     except Exception as error:
         raise TypeError(
             f"the objective {objective!r} cannot be sent to worker processes: {error} ({_REMEDY})"
