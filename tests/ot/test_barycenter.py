@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -178,7 +179,11 @@ def test_what_is_absent_changes_nothing(loss: str, rng: torch.Generator) -> None
         padded, nodes, masses, nodes=4, weights=weights, loss=loss, num_starts=3
     )
     assert torch.allclose(plain.objective, other.objective, rtol=1e-9)
-    assert torch.allclose(plain.struct, other.struct, atol=1e-9)
+    # as a graph: of starts that are equally good, rounding decides, and each numbers the nodes
+    orders = [torch.tensor(order) for order in itertools.permutations(range(4))]
+    assert any(
+        torch.allclose(plain.struct, other.struct[order][:, order], atol=1e-9) for order in orders
+    )
     listed = ht.ot.fgw_barycenter(list(structs), list(features), nodes=4, loss=loss, num_starts=3)
     assert torch.equal(plain.objective, listed.objective)
 

@@ -170,7 +170,8 @@ def run(
             accept=("objective",) if accept_objective else (),
         )
         opened = _resume(strategy, store)
-        times = _times(limits, timeout, store.elapsed)
+        began = time.perf_counter() - store.elapsed
+        times = _times(limits, timeout, began)
         if executor is None:
             evaluator = stack.enter_context(make_evaluator(objective, workers, catch, times))
         else:
@@ -181,7 +182,7 @@ def run(
                 executor.evaluator(objective, workers, catch, **options)
             )
         report = stack.enter_context(reporting(progress, store, strategy, limits.evaluations))
-        search = _Search(strategy, store, evaluator, report, limits)
+        search = _Search(strategy, store, evaluator, report, limits, began)
         if batch_size is None:
             reason = search.asynchronously(opened)
         else:
@@ -196,11 +197,10 @@ class _Limits(NamedTuple):
     seconds: float | None
 
 
-def _times(limits: _Limits, timeout: float | None, elapsed: float) -> TimeLimits:
+def _times(limits: _Limits, timeout: float | None, began: float) -> TimeLimits:
     if limits.seconds is None:
         return TimeLimits(timeout)
-    over = time.perf_counter() + limits.seconds - elapsed
-    return TimeLimits(timeout, over, grace=limits.seconds)
+    return TimeLimits(timeout, began + limits.seconds, grace=limits.seconds)
 
 
 class _Search:
@@ -213,20 +213,20 @@ class _Search:
         evaluator: Evaluator,
         report: Callable[[Trial], None],
         limits: _Limits,
+        began: float,
     ) -> None:
         self._strategy = strategy
         self._store = store
         self._evaluator = evaluator
         self._report = report
         self._limits = limits
-        self._before = store.elapsed
-        self._started = time.perf_counter()
+        self._began = began  # by the clock of the limits, had nothing interrupted the search
         self._reason = ""
 
     @property
     def elapsed(self) -> float:
         """Seconds of searching, those before an interruption included."""
-        return self._before + time.perf_counter() - self._started
+        return time.perf_counter() - self._began
 
     def in_batches(self, opened: list[OpenTrial], size: int) -> str:
         """Finish what is open, then batch after batch; returns why it ended."""

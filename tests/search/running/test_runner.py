@@ -71,8 +71,7 @@ def test_a_time_budget_ends_between_batches():
     assert result.reason == "time"
     assert len(result.trials) % programs.BATCH == 0
     assert 3 <= len(result.trials) <= 15
-    # a trial's own clock starts a little after the search's
-    assert result.trials[-1].elapsed >= 0.2
+    assert result.trials[-1].elapsed >= 0.25
     assert result.trials[-1 - programs.BATCH].elapsed < 0.25
 
 
