@@ -2,9 +2,11 @@
 
 import functools
 import inspect
+import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any
 
 import torch
@@ -134,15 +136,34 @@ def trace(
     same = _same(names)
     with _evaluating(called):
         try:
-            with warnings.catch_warnings(), torch.no_grad(), place:
+            with _quiet(), warnings.catch_warnings(), torch.no_grad(), place:
                 warnings.simplefilter("ignore")
                 program = torch.export.export(called, args, kwargs, strict=False)
         except Exception as refused:
-            with place:
+            with _quiet(), place:
                 computation = _by_running(called, args, kwargs, table, same, refused)
         else:
             computation = read_program(program, table, same)
     return _said(computation)
+
+
+# What these print in many lines is said in one, by our warning or error.
+_TRACERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing why it cannot trace."""
+    loggers = [logging.getLogger(name) for name in _TRACERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with redirect_stderr(io.StringIO()):  # a refused graph is printed there
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _said(computation: Computation) -> Computation:

@@ -400,10 +400,27 @@ def test_every_kind_that_is_read_is_in_the_tree() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported_is_refused_in_words(
-    module: object, inputs: object, error: type[Exception], message: str
+    module: object,
+    inputs: object,
+    error: type[Exception],
+    message: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(error, match=message):
         from_module(module, inputs)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_depends_on_values_is_said_once_and_torch_prints_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x.relu() if x.sum() > 0 else x.tanh()
+
+    with pytest.warns(UserWarning, match="depends on the values of tensors") as said:
+        assert kinds(model, IMAGE) == ["tanh"]
+    assert len(said) == 1
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
