@@ -33,7 +33,8 @@ def plot_trace(
     """Values in the order of evaluation, and the best so far.
 
     Args:
-        values: One per evaluation, at least one; NaN for a failed one.
+        values: One per evaluation, at least one, or a column of them, as the `values` of a
+            `SearchResult` with one objective; NaN for a failed one.
         num_initial: Evaluations at the start that are set apart, for example random ones.
         label: Name of the vertical axis; None says which values are better.
         direction: `"minimize"` or `"maximize"`.
@@ -44,9 +45,17 @@ def plot_trace(
         The figure. Values far worse than the others are counted at the edge.
 
     Raises:
-        ValueError: There are no values, an unknown direction, or `feasible` has another length.
+        ValueError: There are no values, several per evaluation, an unknown direction, or `feasible`
+            has another length.
     """
     numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim == 2 and numbers.shape[1] == 1:
+        numbers = numbers[:, 0]
+    if numbers.ndim != 1:
+        raise ValueError(
+            f"values must hold one number per evaluation; got an array of shape {numbers.shape}"
+            " (take a column, or plot_fronts for several objectives)"
+        )
     if not len(numbers):
         raise ValueError("values must hold at least one evaluation; got none")
     sign = sign_of(direction)

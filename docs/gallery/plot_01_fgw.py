@@ -1,0 +1,7 @@
+"""
+Couple two graphs
+=================
+"""
+
+import hotnas_torch as ht
+print(ht.__version__)
