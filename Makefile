@@ -17,7 +17,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help setup run test test-slow bench peers lint format ext cuda lanes gpu-check clean
+.PHONY: help setup run test test-slow bench peers docs lint format ext cuda lanes gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make test       the test suite (make test-slow: all of it)'
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
 	@echo 'make peers      the tests of POT, GPyTorch, BoTorch and Optuna, run on our code; POT=, BOTORCH=: clones to read'
+	@echo 'make docs       the site, into build/site: guide, reference, gallery; DOCS=-Dplot_gallery=0 draws no pictures'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
 	@echo 'make cuda       the same with CUDA kernels; needs nvcc, no GPU'
@@ -54,6 +55,11 @@ bench: setup
 peers: setup
 	$(BIN)/python -m benchmarks peers --check --output benchmarks/results/peers \
 	  $(if $(PEERS),--libraries $(PEERS)) $(if $(POT),--pot $(POT)) $(if $(BOTORCH),--botorch $(BOTORCH))
+
+# A warning is an error: a name that is not there, a link to nowhere. Scripts of the gallery run when they have changed.
+docs: setup
+	$(TEST_ENV) $(BIN)/sphinx-build -b html -W --keep-going -q $(DOCS) docs build/site
+	@echo 'build/site/index.html'
 
 lint: $(DEPS)
 	$(BIN)/ruff check .

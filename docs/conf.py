@@ -4,9 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-import hotnas_torch as ht
 from sphinx.application import Sphinx
-from sphinx_gallery.sorting import FileNameSortKey
+
+import hotnas_torch as ht
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -25,13 +25,14 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
+# Results are read in the repository, too, where their titles are smaller.
+suppress_warnings = ["myst.header", "config.cache"]
 
 # Docstrings: Google's sections, names in single backticks.
 default_role = "py:obj"
@@ -41,6 +42,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -49,13 +51,23 @@ sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
-    "within_subsection_order": FileNameSortKey,
+    "within_subsection_order": "FileNameSortKey",
+    "subsection_order": [
+        f"../examples/{folder}"
+        for folder in (
+            "solvers",
+            "distances",
+            "spaces",
+            "models",
+            "search",
+            "hierarchies",
+            "generators",
+        )
+    ],
+    "image_scrapers": ("matplotlib", "reference.figures"),
     "download_all_examples": False,
     "min_reported_time": 10,
     "show_memory": False,
-    "copyfile_regex": r".*\.(csv|json)$",
-    "remove_config_comments": True,
-    "matplotlib_animations": False,
     "show_signature": False,
 }
 
@@ -66,7 +78,7 @@ html_css_files = ["site.css"]
 html_theme_options = {
     "show_toc_level": 2,
     "navbar_align": "left",
-    "navbar_end": ["version", "theme-switcher"],
+    "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 6,
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -75,14 +87,35 @@ html_theme_options = {
 }
 html_sidebars = {"index": []}
 html_show_sourcelink = False
-copyright = author  # noqa: A001  # the name that Sphinx reads
+copyright = author
 
-# Pages are read in a repository, too, where results lie beside them.
+# Pages are read in a repository, too, where results lie beside the folder of the pages.
 _MOVED = [
     (re.compile(r"\]\((?:\.\./)*benchmarks/results/"), "](/results/"),
     (re.compile(r"\]\((?:\.\./)*docs/"), "](/"),
-    (re.compile(r"\]\((?:\.\./)+(CONTRIBUTING|CHANGELOG)\.md"), lambda found: f"](/{found[1].lower()}.md"),
+    (
+        re.compile(r"\]\((?:\.\./)+(CONTRIBUTING|CHANGELOG)\.md"),
+        lambda found: f"](/{found[1].lower()}.md",
+    ),
 ]
+
+
+def _copy_in() -> None:
+    """Copy what lies outside this folder into it: results of benchmarks, two pages for makers."""
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        _copy(ROOT / name, HERE / name.lower())
+    for path in sorted((ROOT / "benchmarks" / "results").rglob("*")):
+        if path.suffix in {".md", ".png", ".json", ".csv"}:
+            _copy(path, HERE / "results" / path.relative_to(ROOT / "benchmarks" / "results"))
+
+
+def _copy(source: Path, target: Path) -> None:
+    content = source.read_bytes()
+    if source.suffix == ".md" and not content.startswith(b"# "):
+        content = f"# {source.stem.replace('_', ' ')}\n\n".encode() + content
+    if not target.exists() or target.read_bytes() != content:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
 
 
 def _moved(_app: Sphinx, _name: str, source: list[str]) -> None:
@@ -90,7 +123,19 @@ def _moved(_app: Sphinx, _name: str, source: list[str]) -> None:
         source[0] = pattern.sub(replacement, source[0])
 
 
+# Stars of shapes, (*batch, n, m), begin no emphasis; bars, |x - y|, no substitution.
+_STAR = re.compile(r"(?<![*\\`\w])\*(?=\w)|\|(?=\w)")
+
+
+def _starred(
+    _app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = [_STAR.sub(r"\\\g<0>", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
-    """Write the reference; register what rewrites links."""
+    """Write the reference; register what rewrites links and docstrings."""
     reference.write(HERE / "api")
+    _copy_in()
     app.connect("source-read", _moved)
+    app.connect("autodoc-process-docstring", _starred, priority=900)  # after napoleon

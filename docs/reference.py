@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from matplotlib.figure import Figure
+from sphinx_gallery.scrapers import figure_rst
 
 # In the order of the menu.
 PARTS = (
@@ -66,8 +70,28 @@ def page(part: ModuleType) -> str:
     constants = [name for name in names if not callable(getattr(part, name))]
     if constants:
         lines += _title("Constants", "-")
-        lines += [line for name in constants for line in (f".. autodata:: {name}", "   :no-value:", "")]
+        for name in constants:
+            lines += [f".. py:data:: {name}", f"   :type: {type(getattr(part, name)).__name__}", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def figures(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Show figures that pyplot does not know, those of `ht.plot`, in the gallery.
+
+    Args:
+        variables: Of the gallery: what the script has defined, and where the next picture goes.
+        settings: Of the gallery.
+
+    Returns:
+        What shows them, in reStructuredText.
+    """
+    found = variables["example_globals"].get("figure")
+    if not isinstance(found, Figure) or hasattr(found, "number") or hasattr(found, "shown"):
+        return ""
+    path = next(variables["image_path_iterator"])
+    found.savefig(path, dpi=100)
+    found.shown = True  # type: ignore[attr-defined]
+    return str(figure_rst([path], settings["src_dir"]))
 
 
 def _title(text: str, mark: str) -> list[str]:

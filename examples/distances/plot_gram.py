@@ -12,7 +12,7 @@ import torch
 import hotnas_torch as ht
 
 # %%
-# Two million pairs of networks, each a coupling of their cells within a coupling of their operations.
+# Two million pairs of networks, each a coupling of their cells by couplings of their operations.
 
 space = ht.spaces.NASBench201()
 networks = space.sample(2000, generator=torch.Generator().manual_seed(0), distinct=True)

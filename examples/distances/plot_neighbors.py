@@ -13,7 +13,9 @@ import hotnas_torch as ht
 # %%
 space = ht.spaces.NASBench201()
 networks = space.sample(60, generator=torch.Generator().manual_seed(1), distinct=True)
-matrices = {name: ht.distances.get(name, space=space)(networks).double() for name in ht.distances.NAMES}
+matrices = {
+    name: ht.distances.get(name, space=space)(networks).double() for name in ht.distances.NAMES
+}
 
 # %%
 # How far they agree: rank correlations of all pairs.

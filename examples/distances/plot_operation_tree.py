@@ -2,8 +2,8 @@
 What an operation costs is learnable
 ====================================
 
-Distances are differentiable in the lengths of the operation tree: here they are fitted so that networks with similar
-values become near.
+Distances are differentiable in the lengths of the operation tree: here they are fitted so that
+networks with similar values become near.
 """
 
 import matplotlib.pyplot as plt
@@ -39,11 +39,11 @@ for _ in range(25):
     optimizer.zero_grad()
     (-score).backward()
     optimizer.step()
-    found.append(float(score))
+    found.append(score.item())
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3))
 axes[0].plot(found)
 axes[0].set(xlabel="step", ylabel="correlation with what is to be told")
-axes[1].barh(list(lengths), [float(length) for length in lengths.values()])
+axes[1].barh(list(lengths), [max(float(length), 0) for length in lengths.values()])
 axes[1].set_xlabel("length of the edge above")
 figure.tight_layout()

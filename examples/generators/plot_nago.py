@@ -2,7 +2,8 @@
 A generator of networks
 =======================
 
-NAGO draws networks from random graphs of random graphs; a few hyperparameters stand for a whole family.
+NAGO draws networks from random graphs of random graphs; a few hyperparameters stand for a whole
+family.
 """
 
 import torch

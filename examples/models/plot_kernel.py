@@ -2,7 +2,8 @@
 A Gaussian process on architectures
 ===================================
 
-`ht.gp.HOTNNGP` is a BoTorch model: it is fitted by marginal likelihood, and learns the distance too.
+`ht.gp.HOTNNGP` is a BoTorch model: it is fitted by marginal likelihood, and learns the distance
+too.
 """
 
 import matplotlib.pyplot as plt
@@ -13,8 +14,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 import hotnas_torch as ht
 
 # %%
-# Forty networks to learn from, two hundred to predict. The value is made up: convolutions help, and more
-# where skip connections go around them.
+# Forty networks to learn from, two hundred to predict. The value is made up: convolutions help,
+# and more where skip connections go around them.
 
 space = ht.spaces.NASBench201()
 networks = space.sample(240, generator=torch.Generator().manual_seed(0), distinct=True)

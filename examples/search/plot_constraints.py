@@ -2,7 +2,8 @@
 Constraints
 ===========
 
-The most accurate network among those that are fast enough, where how fast is measured with the error.
+The most accurate network among those that are fast enough, where how fast is measured with the
+error.
 """
 
 import torch
@@ -33,5 +34,8 @@ print(result.best.network.spec, measure(result.best.network))
 feasible = [trial.outcome.metrics["latency"] <= 4 for trial in result.trials]
 figure = ht.plot.plot_trace(
     [trial.outcome.metrics["accuracy"] for trial in result.trials],
-    num_initial=10, direction="maximize", feasible=feasible, label="accuracy",
+    num_initial=10,
+    direction="maximize",
+    feasible=feasible,
+    label="accuracy",
 )

@@ -15,7 +15,9 @@ space = ht.spaces.NASBenchMacro()
 
 def error(net):
     wide = [int(layer) for layer in net.spec]
-    return sum((2 - layer) * weight for layer, weight in zip(wide, (1, 1, 2, 1, 3, 1, 1, 2), strict=True))
+    return sum(
+        (2 - layer) * weight for layer, weight in zip(wide, (1, 1, 2, 1, 3, 1, 1, 2), strict=True)
+    )
 
 
 METHODS = {

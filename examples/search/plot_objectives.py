@@ -35,7 +35,9 @@ for name in ("HOTNAS", "RandomSearch"):
     results[name] = ht.search.run(strategy, measure, budget=40, batch_size=4, progress=False)
 reference = results["RandomSearch"].reference_point
 for name, result in results.items():
-    print(f"{name:12} front of {len(result.front)}, hypervolume {result.hypervolume(reference):.2f}")
+    print(
+        f"{name:12} front of {len(result.front)}, hypervolume {result.hypervolume(reference):.2f}"
+    )
 
 # %%
 figure = ht.plot.plot_fronts(

@@ -44,7 +44,12 @@ except KeyboardInterrupt:
 
 result = ht.search.run(strategy(), objective, budget=40, storage=file, progress=False)
 whole = ht.search.run(strategy(), objective, budget=40, progress=False)
-print(len(result.trials), "trials;", "as without the interruption:", bool((result.values == whole.values).all()))
+print(
+    len(result.trials),
+    "trials;",
+    "as without the interruption:",
+    bool((result.values == whole.values).all()),
+)
 
 # %%
 figure = ht.plot.plot_trace(result.values, num_initial=10)

@@ -8,13 +8,14 @@ A fused Gromov-Wasserstein coupling says which nodes of two graphs correspond, b
 
 import matplotlib.pyplot as plt
 import networkx as nx
+import numpy as np
 import torch
 
 import hotnas_torch as ht
 
 # %%
-# Two graphs: a ring of eight nodes, and the same ring with a tail. Structures are lengths of shortest
-# paths; nodes are alike where their degrees are.
+# Two graphs: a ring of eight nodes, and the same ring with a tail. Structures are lengths of
+# shortest paths; nodes are alike where their degrees are.
 
 ring = nx.cycle_graph(8)
 tailed = nx.cycle_graph(8)
@@ -37,7 +38,7 @@ print(f"value {result.objective:.4f}, converged: {bool(result.converged)}")
 # The coupling, drawn: each line carries mass between two nodes.
 
 places = nx.circular_layout(ring)
-beside = {node: place + (4, 0) for node, place in nx.kamada_kawai_layout(tailed).items()}
+beside = {node: place + np.array([4.0, 0.0]) for node, place in nx.kamada_kawai_layout(tailed).items()}
 figure, axes = plt.subplots(figsize=(7, 3))
 nx.draw(ring, places, ax=axes, node_size=80, node_color="tab:blue")
 nx.draw(tailed, beside, ax=axes, node_size=80, node_color="tab:orange")
@@ -52,7 +53,8 @@ axes.set_title("mass that the coupling moves between two graphs")
 
 alphas = torch.linspace(0, 1, 21, dtype=torch.float64)
 batch = [item.expand(21, *item.shape) for item in (cost, structure(ring), structure(tailed))]
-swept = ht.ot.fgw(*batch, alpha=alphas, loss="l1", num_starts=3)
+generator = torch.Generator().manual_seed(0)
+swept = ht.ot.fgw(*batch, alpha=alphas, loss="l1", num_starts=50, generator=generator)
 
 figure, axes = plt.subplots(figsize=(5, 3))
 axes.plot(alphas, swept.objective, marker="o", ms=3)

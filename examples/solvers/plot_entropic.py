@@ -2,8 +2,8 @@
 Entropy: from sharp to blurred couplings
 ========================================
 
-`ht.ot.sinkhorn` regularises transport by the entropy of the plan; `ht.ot.sinkhorn_divergence` takes the
-bias out of its value.
+`ht.ot.sinkhorn` regularises transport by the entropy of the plan; `ht.ot.sinkhorn_divergence`
+takes the bias out of its value.
 """
 
 import matplotlib.pyplot as plt

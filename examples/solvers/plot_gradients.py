@@ -2,8 +2,8 @@
 Gradients through a coupling
 ============================
 
-Values are differentiable in costs, structures, masses and trade-offs. Here a graph is bent by gradient
-descent until its distances are those of another one.
+Values are differentiable in costs, structures, masses and trade-offs. Here a graph is bent by
+gradient descent until its distances are those of another one.
 """
 
 import matplotlib.pyplot as plt
@@ -12,8 +12,8 @@ import torch
 import hotnas_torch as ht
 
 # %%
-# The target is a circle of twelve points, known by its pairwise distances alone. We start from points
-# drawn at random, and know nothing of which point is to become which.
+# The target is a circle of twelve points, known by its pairwise distances alone. We start from
+# points drawn at random, and know nothing of which point is to become which.
 
 angles = torch.arange(12, dtype=torch.float64) / 12 * 2 * torch.pi
 circle = torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -30,7 +30,7 @@ values, snapshots = [], []
 for step in range(301):
     structure = (points[:, None] - points).square().sum(-1).clamp_min(1e-12).sqrt()
     result = ht.ot.fgw(nothing, structure, target, alpha=1.0, loss="l2", num_starts=2)
-    values.append(float(result.objective))
+    values.append(result.objective.item())
     if step % 100 == 0:
         snapshots.append(points.detach().clone())
     optimizer.zero_grad()

@@ -14,7 +14,8 @@ from torch import nn
 import hotnas_torch as ht
 
 # %%
-# Two kinds of graphs that have the same sizes and numbers of edges: rings of communities, and random ones.
+# Two kinds of graphs that have the same sizes and numbers of edges: rings of communities, and
+# random ones.
 
 
 def make(number):
@@ -45,7 +46,7 @@ for _ in range(60):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    losses.append(float(loss))
+    losses.append(loss.item())
 with torch.no_grad():
     right = (head(layer(graphs[80:])).argmax(1) == kinds[80:]).double().mean()
 print(f"accuracy on graphs that were not trained on: {right:.2f}")

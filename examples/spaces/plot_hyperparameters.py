@@ -12,7 +12,8 @@ import torch
 import hotnas_torch as ht
 
 # %%
-# A function in place of a training: each identity layer costs, and the best learning rate falls with depth.
+# A function in place of a training: each identity layer costs, and the best learning rate falls
+# with depth.
 
 space = ht.spaces.NASBenchMacro()
 joint = ht.spaces.Joint(space, {"lr": ht.spaces.Log(1e-4, 1.0), "batch": [32, 64, 128]})

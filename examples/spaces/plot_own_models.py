@@ -22,7 +22,10 @@ class Transposed(nn.Module):
 def vgg(*widths):
     pairs = zip((3, *widths), widths, strict=False)
     return nn.Sequential(
-        *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for a, b in pairs)
+        *(
+            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+            for a, b in pairs
+        )
     )
 
 
@@ -31,7 +34,10 @@ def mobile(*widths):
     return nn.Sequential(
         *(
             nn.Sequential(
-                nn.Conv2d(a, a, 3, 2, 1, groups=a), nn.BatchNorm2d(a), nn.Conv2d(a, b, 1), nn.Hardswish()
+                nn.Conv2d(a, a, 3, 2, 1, groups=a),
+                nn.BatchNorm2d(a),
+                nn.Conv2d(a, b, 1),
+                nn.Hardswish(),
             )
             for a, b in pairs
         )
@@ -61,7 +67,8 @@ models = {
 image = torch.empty(1, 3, 32, 32, device="meta")
 networks = [ht.from_module(model, image) for model in models.values()]
 for name, network in zip(models, networks, strict=True):
-    print(f"{name:13} {network.num_cells} cells, {sum(c.num_operations for c in network.cells)} operations")
+    operations = sum(cell.num_operations for cell in network.cells)
+    print(f"{name:13} {network.num_cells} cells, {operations} operations")
 
 # %%
 distances = ht.HOTNN(tree=ht.importing.operation_tree())(networks)

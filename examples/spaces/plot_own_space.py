@@ -10,8 +10,8 @@ import torch
 import hotnas_torch as ht
 
 # %%
-# A chain of mobile blocks in four stages. Numbers in labels count: a kernel of 3 is nearer to one of 5
-# than to one of 7.
+# A chain of mobile blocks in four stages. Numbers in labels count: a kernel of 3 is nearer to one
+# of 5 than to one of 7.
 
 OPTIONS = {"kernel": [3, 5, 7], "expansion": [3, 6], "width": [16, 32, 64], "depth": [1, 2, 3, 4]}
 

@@ -218,10 +218,10 @@ class TransNASMicroTable(_StringTable):
 class ENASMacroTable(_Benchmark):
     """ENAS macro networks of 6 layers with the accuracy that shared weights give them.
 
-    The file of D-VAE: per line a network as `ENASMacro` writes it, `, ` and its validation accuracy
-    on CIFAR-10, a fraction, which becomes an error in percent. No network was trained by itself.
-    Five networks stand in the published file twice, with the same accuracy, and count once. D-VAE
-    leaves out the first 1,000 lines; here they count.
+    The file of D-VAE: per line a network as `ENASMacro` writes it, a comma, and its validation
+    accuracy on CIFAR-10, a fraction, which becomes an error in percent. No network was trained by
+    itself. Five networks stand in the published file twice, with the same accuracy, and count
+    once. D-VAE leaves out the first 1,000 lines; here they count.
 
     Args:
         path: The file, plain or gzip-compressed.

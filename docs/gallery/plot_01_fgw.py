@@ -1,7 +1,0 @@
-"""
-Couple two graphs
-=================
-"""
-
-import hotnas_torch as ht
-print(ht.__version__)
