@@ -38,7 +38,8 @@ print(f"value {result.objective:.4f}, converged: {bool(result.converged)}")
 # The coupling, drawn: each line carries mass between two nodes.
 
 places = nx.circular_layout(ring)
-beside = {node: place + np.array([4.0, 0.0]) for node, place in nx.kamada_kawai_layout(tailed).items()}
+right = np.array([4.0, 0.0])
+beside = {node: place + right for node, place in nx.kamada_kawai_layout(tailed).items()}
 figure, axes = plt.subplots(figsize=(7, 3))
 nx.draw(ring, places, ax=axes, node_size=80, node_color="tab:blue")
 nx.draw(tailed, beside, ax=axes, node_size=80, node_color="tab:orange")
