@@ -9,6 +9,7 @@ from hotnas_torch.hierarchy.distances import (
     prefix_distances,
 )
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
+from hotnas_torch.hierarchy.layered_budget import LayeredBudget
 from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
@@ -20,6 +21,7 @@ __all__ = [
     "Boltzmann",
     "Budgeted",
     "Independent",
+    "LayeredBudget",
     "Sampler",
     "Schedule",
     "TreeSampler",

@@ -21,6 +21,7 @@ from hotnas_torch.nn.supernets.pooling_supernet import PoolingSupernet
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernets.supernet201 import NASBench201Supernet
 from hotnas_torch.nn.supernets.supernet_search import (
+    Reward,
     SupernetEpoch,
     SupernetResult,
     SupernetSearch,
@@ -48,6 +49,7 @@ __all__ = [
     "NASBench201Module",
     "NASBench201Supernet",
     "PoolingSupernet",
+    "Reward",
     "SearchEpoch",
     "SinglePathSupernet",
     "Skeleton",

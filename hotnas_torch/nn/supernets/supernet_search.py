@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +16,76 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import choice, integer, number
+from hotnas_torch.arguments import boolean, choice, integer, kind, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
 
-__all__ = ["SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
+__all__ = ["Reward", "SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
 
 _EVALUATION_BATCH = 1000
+_LARGEST_REWARD = 2.0
+_LARGEST_LOSS = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """What a sampler is told of a step, larger is better.
+
+    | `measure`, `relative` | reward |
+    |---|---|
+    | `"accuracy"`, False | share of the images classified correctly |
+    | `"accuracy"`, True | that over its running mean over all steps so far |
+    | `"loss"`, False | exp(-cross-entropy), the mean probability of the true class |
+    | `"loss"`, True | the running mean of the cross-entropy over the cross-entropy |
+
+    Relative rewards are near 1 whatever the supernet has learned so far, so that early and late
+    steps compare; no reward is above 2, what is divided by 0 included.
+
+    Args:
+        measure: `"accuracy"` or `"loss"`.
+        images: `"validation"` or `"train"`: which batch of the step it is measured on. On training
+            images it is of the pass that the weights descend from.
+        relative: Whether it is relative to the steps before.
+        beta: Smoothing of the running mean, in [0, 1).
+
+    Raises:
+        TypeError, ValueError: An argument of the wrong kind or out of range.
+
+    Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025, Table 7,
+        which names five of these; relative ones after Su et al., Prioritized Architecture Sampling
+        with Monto-Carlo Tree Search, CVPR 2021. The bound, and the form of absolute losses, are
+        ours.
+    """
+
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    images: Literal["validation", "train"] = "validation"
+    relative: bool = False
+    beta: float = 0.95
+
+    def __post_init__(self) -> None:
+        choice("measure", self.measure, ("accuracy", "loss"))
+        choice("images", self.images, ("validation", "train"))
+        boolean("relative", self.relative)
+        number("beta", self.beta, least=0.0, below=1.0)
+
+    def of(self, accuracy: float, loss: float, mean: float | None) -> tuple[float, float | None]:
+        """Return the reward of a step, and the running mean after it.
+
+        Args:
+            accuracy: In [0, 1].
+            loss: Cross-entropy, finite.
+            mean: The running mean before; None at the first step.
+        """
+        found = accuracy if self.measure == "accuracy" else loss
+        if not self.relative:
+            return (found if self.measure == "accuracy" else math.exp(-found)), None
+        mean = found if mean is None else self.beta * mean + (1.0 - self.beta) * found
+        above, below = (found, mean) if self.measure == "accuracy" else (mean, found)
+        if below <= 0.0:
+            return (1.0 if above <= 0.0 else _LARGEST_REWARD), mean
+        return min(above / below, _LARGEST_REWARD), mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +105,10 @@ class SupernetSettings:
         precision: What convolutions and linear layers compute with: `"float32"`, `"bfloat16"`
             or `"float16"` (with scaled losses); `"auto"` takes float32 on a CPU, and on a GPU
             bfloat16 where it has it and else float16.
+        reward: What the sampler is told.
 
     Raises:
-        ValueError: A setting out of range.
+        TypeError, ValueError: A setting of the wrong kind or out of range.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025, Appendix
         B.1; the defaults are those of the search in the pooling space, the weight decay that of its
@@ -61,6 +123,7 @@ class SupernetSettings:
     weight_decay: float = 1e-3
     num_final: int = 1
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    reward: Reward = field(default_factory=Reward)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("num_final", 1)):
@@ -71,10 +134,14 @@ class SupernetSettings:
         number("momentum", self.momentum, least=0.0, below=1.0)
         number("weight_decay", self.weight_decay, least=0.0)
         choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        kind("reward", self.reward, Reward)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings, ready for `json.dumps`."""
-        return asdict(self)
+        """Return the settings, ready for `json.dumps`; a reward that is the default is left out."""
+        settings = asdict(self)
+        if self.reward == Reward():
+            del settings["reward"]
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +150,7 @@ class SupernetEpoch:
 
     Attributes:
         train_loss: Mean cross-entropy of the steps, each with its own architecture.
-        reward: Mean accuracy of these architectures on their validation batches, in [0, 1].
+        reward: Mean of what the sampler was told of these architectures, see `Reward`.
         network: Official string of the network that the sampler would end with here.
     """
 
@@ -114,7 +181,8 @@ class SupernetSearch:
 
     .. math:: w \leftarrow w - \alpha \nabla_w L(f_a(X_t, w))
 
-    and then tells the sampler the accuracy of a on a batch of validation images. With the sampler
+    and then tells the sampler the accuracy of a on a batch of validation images, or what else
+    `settings.reward` says. With the sampler
     `Uniform` this is single-path one-shot training, with
     `TreeSampler` the tree search of the paper.
 
@@ -210,6 +278,7 @@ class SupernetSearch:
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=self._precision == torch.float16
         )
+        self._running: float | None = None
         self.epochs: list[SupernetEpoch] = []
         """Figures of the finished epochs."""
         if self._path is not None and self._path.exists():
@@ -278,12 +347,13 @@ class SupernetSearch:
             self.sampler.set_progress(share)
             index = self.sampler.sample(1, generator=self._generator)
             path = self._paths[int(index)]
-            total += self._descend(path, *fitted)
-            reward = self._accuracy(path, *judged)
-            self.sampler.update(index, torch.tensor([reward]))
+            loss, *of_training = self._descend(path, *fitted)
+            total += loss
+            reward = self._reward(path, of_training, judged)
+            self.sampler.update(index, torch.tensor([reward], dtype=torch.float64))
             rewards += reward
-        loss = float(total) / len(starts)
-        if not math.isfinite(loss):
+        mean_loss = float(total) / len(starts)
+        if not math.isfinite(mean_loss):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
                 "learning_rate may help)"
@@ -291,22 +361,43 @@ class SupernetSearch:
         if len(self.epochs) + 1 == self.settings.epochs:
             self.sampler.set_progress(1.0)
         greedy = int(self.sampler.best(1, generator=self._generator))
-        return SupernetEpoch(loss, rewards / len(starts), self.nets[greedy].spec)
+        return SupernetEpoch(mean_loss, rewards / len(starts), self.nets[greedy].spec)
 
-    def _descend(self, path: Sequence[int], images: Tensor, labels: Tensor) -> Tensor:
-        """Take a step on the weights of a path, and return its loss."""
+    def _reward(
+        self, path: Sequence[int], of_training: Sequence[Tensor], judged: tuple[Tensor, Tensor]
+    ) -> float:
+        rule = self.settings.reward
+        logits, labels = of_training if rule.images == "train" else self._outputs(path, *judged)
+        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+        loss = float(functional.cross_entropy(logits.float(), labels))
+        if not math.isfinite(loss):
+            # Weights that have become useless: the epoch ends with an error if training has, too.
+            accuracy, loss = 0.0, _LARGEST_LOSS
+        reward, self._running = rule.of(accuracy, loss, self._running)
+        return reward
+
+    @torch.no_grad()
+    def _outputs(
+        self, path: Sequence[int], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            loss = functional.cross_entropy(self.supernet.follow(images, path), labels)
+            return self.supernet.follow(images, path), labels
+
+    def _descend(
+        self, path: Sequence[int], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take a step on the weights of a path; return its loss, its logits and the labels."""
+        with self._autocast():
+            logits = self.supernet.follow(images, path)
+            loss = functional.cross_entropy(logits, labels)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss.detach()
+        return loss.detach(), logits.detach(), labels
 
-    @torch.no_grad()
     def _accuracy(self, path: Sequence[int], images: Tensor, labels: Tensor) -> float:
-        with self._autocast():
-            logits = self.supernet.follow(images, path)
+        logits, _ = self._outputs(path, images, labels)
         return float((logits.argmax(dim=1) == labels).double().mean())
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -374,6 +465,7 @@ class SupernetSearch:
             "sampler": self.sampler.state_dict(),
             "generator": self._generator.get_state(),
             "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
+            "running": self._running,
         }
         write_checkpoint(path, self._identity(), state)
 
@@ -385,6 +477,7 @@ class SupernetSearch:
             self._scaler.load_state_dict(state["scaler"])
             self.sampler.load_state_dict(state["sampler"])
             self._generator.set_state(state["generator"].cpu())
+            self._running = state.get("running")
             self.epochs = [SupernetEpoch(**entry) for entry in json.loads(state["epochs"])]
 
 

@@ -46,8 +46,8 @@ class HOTNAS(Recipe):
         preset: `"paper"` sets what paper and poster print: UCB, a pool of mutants only, and the
             distance as in `HOTNN(preset="paper")`. What they leave to a supplement that is not
             public (trade-offs, the bound's schedule, sizes of pool and batch) is ours, see
-            docs/definitions.md. `"distribution"` multiplies the kernel with one between operation distributions.
-            Arguments that are passed win over the preset.
+            docs/definitions.md. `"distribution"` multiplies the kernel with one between operation
+            distributions. Arguments that are passed win over the preset.
         **settings: Fields of `SearchSettings`, all of which it has. A pool is half random by
             default, which the paper's is not.
 
