@@ -72,7 +72,7 @@ def test_other_data_get_a_skeleton_that_fits():
     objective = Training(own_data(), settings=SHORT)
     assert (objective.skeleton.input_channels, objective.skeleton.num_classes) == (3, 4)
     assert not objective(NETS[0]).failed
-    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3 for 'own'; got 1"):
+    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3, as the data have"):
         Training(own_data(), skeleton=Skeleton(input_channels=1, num_classes=4))
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
+from hotnas_torch.nn.training import autocast_to, precision_of
 
 __all__ = ["Reward", "SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
 
@@ -262,7 +263,7 @@ class SupernetSearch:
         self._generator = generator
         self._path = None if checkpoint is None else Path(checkpoint)
         self._device = next(supernet.parameters()).device
-        self._precision = _precision(settings.precision, self._device)
+        self._precision = precision_of(settings.precision, self._device)
         weights = [parameter for parameter in supernet.parameters() if parameter.dim() > 1]
         others = [parameter for parameter in supernet.parameters() if parameter.dim() <= 1]
         self._optimizer = torch.optim.SGD(
@@ -401,9 +402,7 @@ class SupernetSearch:
         return float((logits.argmax(dim=1) == labels).double().mean())
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._precision)
+        return autocast_to(self._precision, self._device)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -479,12 +478,3 @@ class SupernetSearch:
             self._generator.set_state(state["generator"].cpu())
             self._running = state.get("running")
             self.epochs = [SupernetEpoch(**entry) for entry in json.loads(state["epochs"])]
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        named: torch.dtype = getattr(torch, wanted)
-        return named
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
