@@ -11,6 +11,7 @@ from hotnas_torch.hierarchy.distances import (
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
 from hotnas_torch.hierarchy.layered_budget import LayeredBudget
 from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
+from hotnas_torch.hierarchy.mixture import Mixture
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
 from hotnas_torch.hierarchy.tree import ArchitectureTree
@@ -22,6 +23,7 @@ __all__ = [
     "Budgeted",
     "Independent",
     "LayeredBudget",
+    "Mixture",
     "Sampler",
     "Schedule",
     "TreeSampler",

@@ -19,12 +19,13 @@ from hotnas_torch.nn.supernets.learned_hierarchy import (
     LearnedHierarchySearch,
     LearnedHierarchySettings,
 )
+from hotnas_torch.nn.supernets.mixture import SupernetMixture
 from hotnas_torch.nn.supernets.mobile_supernets import MacroSupernet, MobileNetSupernet
 from hotnas_torch.nn.supernets.pooling_supernet import PoolingSupernet
+from hotnas_torch.nn.supernets.reward import Reward
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
 from hotnas_torch.nn.supernets.supernet201 import NASBench201Supernet
 from hotnas_torch.nn.supernets.supernet_search import (
-    Reward,
     SupernetEpoch,
     SupernetResult,
     SupernetSearch,
@@ -66,6 +67,7 @@ __all__ = [
     "Skeleton",
     "Split",
     "SupernetEpoch",
+    "SupernetMixture",
     "SupernetResult",
     "SupernetSearch",
     "SupernetSettings",

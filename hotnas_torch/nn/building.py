@@ -25,6 +25,8 @@ _SUPERNETS = {
     "pooling": PoolingSupernet,
 }
 
+_WITH_PATHS = ("darts", "transnas_macro")
+
 BUILDABLE = ("nasbench201", "darts", "transnas_macro", *_SUPERNETS)
 """Names of the spaces whose networks can be built."""
 
@@ -76,6 +78,11 @@ class ModuleBuilder:
             raise ValueError(f"auxiliary must be 0 in {space.name}: it has no auxiliary tower")
         object.__setattr__(self, "space", space)
         object.__setattr__(self, "shape", self._checked())
+
+    @property
+    def drops_paths(self) -> bool:
+        """Whether its networks have operations that can be left out in training."""
+        return self.space.name in _WITH_PATHS
 
     def _checked(self) -> Shape:
         sizes = {"input_channels": self.input_channels, "num_classes": self.num_classes}

@@ -1,3 +1,4 @@
+# Over 400 lines: network and supernet, of the same parts.
 """Torch modules of DARTS networks, and the supernet that holds them all."""
 
 from collections.abc import Callable, Sequence

@@ -166,10 +166,11 @@ class TrainingSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings, ready for `json.dumps`; later ones only where they are not usual."""
-        plain = TrainingSettings()
+        plain, found = TrainingSettings(), asdict(self)
+        found["rate"]["steps"] = list(self.rate.steps)
         return {
             name: value
-            for name, value in asdict(self).items()
+            for name, value in found.items()
             if name in _ALWAYS or getattr(self, name) != getattr(plain, name)
         }
 

@@ -1,5 +1,6 @@
 """Training a classifier and measuring it."""
 
+import hashlib
 import json
 import math
 import time
@@ -83,7 +84,8 @@ def train(
     With `checkpoint`, everything is written to a file after each epoch, in one step, and a training
     that was interrupted continues from there and ends with the same weights as it would have
     uninterrupted on the same machine. The file holds tensors and plain values only and is read with
-    `weights_only=True`; it is left there at the end.
+    `weights_only=True`; it is left there at the end. It belongs to the weights and the state of the
+    generator that the training began with: pass them anew, as they were.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device. With an
@@ -149,6 +151,7 @@ class _Trainer:
         self.average = _copied(model) if extra.average else None
         self.epochs: list[EpochResult] = []
         self.file = None if checkpoint is None else Path(checkpoint)
+        self.start = "" if self.file is None else self._digest()
         if self.file is not None and self.file.exists():
             self._load(self.file)
 
@@ -262,7 +265,15 @@ class _Trainer:
             "precision": str(self.precision),
             "data": self.data.digest(),
             "shapes": {name: list(part.shape) for name, part in self.model.state_dict().items()},
+            "start": self.start,
         }
+
+    def _digest(self) -> str:
+        """Return a checksum of what the training begins with."""
+        state = hashlib.sha256()
+        for part in (*self.model.state_dict().values(), self.generator.get_state()):
+            state.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
 
     def _save(self, file: Path) -> None:
         state = {

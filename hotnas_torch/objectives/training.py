@@ -106,6 +106,11 @@ class Training:
             num_classes=self.data.num_classes,
             auxiliary=self.settings.regularization.auxiliary > 0.0,
         )
+        if self.settings.regularization.drop_path and not self.builder.drops_paths:
+            raise ValueError(
+                f"drop_path must be 0 in {self.builder.space.name}, whose networks have no"
+                " operations that can be left out"
+            )
         self.settings.augmentation.check(self.data.input_shape, self.data.pixels)
         self.value = value
         self.seed = seed
@@ -129,7 +134,6 @@ class Training:
 
         Raises:
             ArchitectureError: `net` is not of the space.
-            ValueError: The settings drop paths, of which the network has none.
         """
         checkpoint = self._checkpoint(net)
         with threads(self.num_threads):

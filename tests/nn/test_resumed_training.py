@@ -145,6 +145,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         run(3, file, settings=other)
     with pytest.raises(StorageError, match="its shapes is"):
         run(4, file)
+    with pytest.raises(StorageError, match="its start is"):
+        train(network(3), generated(), EVERYTHING, generator=generator(4), checkpoint=file)
     content = file.read_bytes()
     file.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
     with pytest.raises(StorageError, match="is no checkpoint of a training"):

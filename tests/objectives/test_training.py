@@ -198,6 +198,14 @@ def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
             "auxiliary must be 0 in nasbench201",
         ),
         (
+            {
+                "settings": TrainingSettings(regularization=Regularization(drop_path=0.4)),
+                "space": "pooling",
+            },
+            ValueError,
+            "drop_path must be 0 in pooling",
+        ),
+        (
             {"settings": TrainingSettings.of("darts"), "space": "darts"},
             ValueError,
             "cutout must be below 16",
