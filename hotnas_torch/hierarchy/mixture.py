@@ -25,8 +25,8 @@ class Mixture(Sampler):
     .. math:: p(a, m) = u_a v_m \exp(C_{a, m} / T), \quad \sum_m p(a, m) = 1 / N, \quad
         \sum_a p(a, m) \approx 1 / M
 
-    so that models specialise on architectures that they make good, and none is left without any. The
-    final choice is the pair with the largest reward.
+    so that models specialise on architectures that they make good, and none is left without any.
+    The final choice is the pair with the largest reward.
 
     Args:
         num_architectures: Number N of architectures, >= 1.
