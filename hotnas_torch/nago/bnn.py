@@ -120,8 +120,10 @@ class BNN(EnsembleModel):
         y ~ N(f(x), s^2(x)),   log s^2(x) = log s_0^2 + a second output of the network,
 
     or, homoscedastic, log s_0^2 plus one parameter. Inputs and targets are standardised. All
-    parameters have standard normal priors; weights count by the root of 1 / fan-in, which keeps the
-    variance of every layer. log s^2 is kept between -10 and 5.
+    parameters have standard normal priors; weights count by `weight_scale` times the root of
+    1 / fan-in, which at 1 keeps the variance of every layer, and biases by `weight_scale`. Such
+    networks are smooth: a function that is steeper than its prior is flattened, and what the
+    network then misses it takes for noise. log s^2 is kept between -10 and 5.
 
     The posterior is that of the ensemble, of what is observed on average; with
     `observation_noise=True` it is the predictive one, whose variance is that of NAGO's Eq. 1,
@@ -138,6 +140,8 @@ class BNN(EnsembleModel):
         num_layers: Hidden layers, >= 0; none is linear regression.
         width: Units per hidden layer, >= 1.
         noise_variance: s_0^2, the centre of the prior of noise variances of standardised targets.
+        weight_scale: How steep functions may be a priori, > 0; the prior of the noise does not
+            depend on it.
         sampling: How networks are drawn.
         generator: Source of randomness.
 
@@ -182,6 +186,7 @@ class BNN(EnsembleModel):
         num_layers: int = 3,
         width: int = 10,
         noise_variance: float = 1e-2,
+        weight_scale: float = 1.0,
         sampling: Sampling | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -203,6 +208,7 @@ class BNN(EnsembleModel):
             integer(name, value, least=smallest)
         integer("num_chains * num_samples", sampling.num_chains * sampling.num_samples, least=2)
         number("noise_variance", noise_variance, above=0.0)
+        number("weight_scale", weight_scale, above=0.0)
         number("step_size", sampling.step_size, above=0.0)
         number("friction", sampling.friction, above=0.0)
         train_X, train_Y = _checked(train_X, train_Y)
@@ -210,6 +216,7 @@ class BNN(EnsembleModel):
         self._num_outputs = train_Y.shape[1]
         self._sizes = (train_X.shape[1], *(width,) * num_layers, 1 + (noise == "heteroscedastic"))
         self._log_noise = math.log(noise_variance)
+        self._weight_scale = float(weight_scale)
         for name, (centre, scale) in (("X", _standard(train_X)), ("Y", _standard(train_Y))):
             self.register_buffer(f"_centre_{name}", centre)
             self.register_buffer(f"_scale_{name}", scale)
@@ -300,8 +307,11 @@ class BNN(EnsembleModel):
             weights = parameters[:, start:end].reshape(-1, fan_in, fan_out) / math.sqrt(fan_in)
             start = end + fan_out
             values = torch.baddbmm(parameters[:, None, end:start], values, weights)
+            if self._weight_scale != 1.0:
+                values = self._weight_scale * values
         if self.noise == "heteroscedastic":
             f, log_noise = values.unbind(dim=-1)
+            log_noise = log_noise / self._weight_scale
         else:
             f, log_noise = values.squeeze(-1), parameters[:, start:].expand(values.shape[:-1])
         return f, (self._log_noise + log_noise).clamp(*_LOG_NOISE_RANGE)

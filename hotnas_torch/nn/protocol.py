@@ -43,9 +43,10 @@ class LearningRate:
         number("last", self.last, least=0.0, most=1.0)
         number("factor", self.factor, above=0.0, most=1.0)
         number("warm_up", self.warm_up, least=0.0, below=1.0)
-        if isinstance(self.steps, str) or not isinstance(self.steps, tuple | list):
-            raise TypeError(f"steps must be a tuple of shares; got {self.steps!r}")
-        object.__setattr__(self, "steps", tuple(self.steps))
+        given: object = self.steps
+        if not isinstance(given, tuple | list):
+            raise TypeError(f"steps must be a tuple of shares; got {given!r}")
+        object.__setattr__(self, "steps", tuple(given))
         before = 0.0
         for place, share in enumerate(self.steps):
             number(f"steps[{place}]", share, above=before, below=1.0)
