@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hotnas_torch.arguments import integer, kind, number, takes
 from hotnas_torch.gp.observations import check_spread, checked_observations
-from hotnas_torch.nago.sghmc import sample_sghmc
+from hotnas_torch.nago.sghmc import descended, sample_sghmc
 
 __all__ = ["BNN", "NoisyEnsemblePosterior", "Sampling"]
 
@@ -35,6 +35,8 @@ class Sampling(NamedTuple):
         friction: Of the sampler.
         batch_size: Observations per step, drawn for each chain; None takes all of them in every
             step, which small data sets can afford.
+        num_descent: Steps downhill before a chain begins, >= 0. Chains that begin at draws from the
+            prior may stay where all of the function is taken for noise, however long they are.
 
     The default step is smaller than that of Springenberg et al. (0.1), with which chains on data of
     little noise jump out of the posterior.
@@ -47,6 +49,7 @@ class Sampling(NamedTuple):
     step_size: float = 0.03
     friction: float = 0.05
     batch_size: int | None = None
+    num_descent: int = 1500
 
 
 class NoisyEnsemblePosterior(EnsemblePosterior):
@@ -151,7 +154,7 @@ class BNN(EnsembleModel):
             that variances cannot be told, or a number is out of range.
         SolverError: The sampler diverged.
 
-    Complexity: `num_burn_in + num_samples * thinning` steps, each the gradient of m * num_chains
+    Complexity: `num_descent + num_burn_in + num_samples * thinning` steps, each the gradient of m * num_chains
         networks on the data as batched products.
 
     Reference: Ru, Esperanca and Carlucci, Neural Architecture Generator Optimization, NeurIPS 2020,
@@ -203,6 +206,7 @@ class BNN(EnsembleModel):
             ("num_samples", sampling.num_samples, 1),
             ("num_burn_in", sampling.num_burn_in, 0),
             ("thinning", sampling.thinning, 1),
+            ("num_descent", sampling.num_descent, 0),
             ("batch_size", 1 if sampling.batch_size is None else sampling.batch_size, 1),
         ):
             integer(name, value, least=smallest)
@@ -346,9 +350,10 @@ class BNN(EnsembleModel):
         initial = torch.randn(
             shape, generator=generator, dtype=torch.float64, device=generator.device
         )
+        start = descended(gradient, initial.to(targets), num_steps=sampling.num_descent)
         samples = sample_sghmc(
             gradient,
-            initial.to(targets),
+            start,
             generator=generator,
             num_burn_in=sampling.num_burn_in,
             num_samples=sampling.num_samples,

@@ -253,3 +253,45 @@ def test_what_does_not_fit_is_refused(
     options = {"train_X": torch.zeros(4, 2), "train_Y": torch.zeros(4, 1)} | given
     with pytest.raises(ValueError, match=expected):
         BNN(**options, generator=rng)
+
+
+# --- noise that is known --------------------------------------------------------------------------
+
+
+def known(num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.rand(num, 1, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(num, 1, generator=generator, dtype=torch.float64)
+    return X, torch.sin(6.0 * X) + (0.04 + 0.3 * X) * drawn
+
+
+@pytest.mark.slow  # 400 observations, with the default chains
+@pytest.mark.parametrize("weight_scale", [1.0, 2.0])
+def test_the_noise_is_within_30_percent_where_data_are_dense(weight_scale: float) -> None:
+    X, Y = known(400)
+    model = BNN(X, Y, weight_scale=weight_scale, generator=torch.Generator().manual_seed(1))
+    inside = torch.tensor([[0.1], [0.2], [0.35], [0.5], [0.65], [0.8], [0.95]]).double()
+    found = model.noise_variance(inside).mean(0).sqrt()
+    ratio = found / (0.04 + 0.3 * inside)
+    assert bool(((ratio > 0.7) & (ratio < 1.3)).all()), ratio.flatten()
+
+
+def test_no_chain_stays_where_the_function_is_noise() -> None:
+    # Started at draws from the prior, one of these ten does: its noise is that of the targets.
+    X, Y = known(200, seed=2)
+    short = Sampling(num_burn_in=300, num_samples=2, thinning=10)
+    model = BNN(X, Y, weight_scale=2.0, sampling=short, generator=torch.Generator().manual_seed(1))
+    deviations = model.noise_variance(torch.tensor([[0.1]]).double()).sqrt().flatten()
+    assert float(deviations.max()) < 0.5 * float(Y.std())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight_scale": 0.0}, "weight_scale must be"),
+        ({"sampling": Sampling(num_descent=-1)}, "num_descent must be at least 0"),
+    ],
+)
+def test_settings_of_the_start_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BNN(*known(5), **settings, generator=torch.Generator())
