@@ -154,8 +154,8 @@ class BNN(EnsembleModel):
             that variances cannot be told, or a number is out of range.
         SolverError: The sampler diverged.
 
-    Complexity: `num_descent + num_burn_in + num_samples * thinning` steps, each the gradient of m * num_chains
-        networks on the data as batched products.
+    Complexity: `num_descent + num_burn_in + num_samples * thinning` steps, each the gradient of
+        m * num_chains networks on the data as batched products.
 
     Reference: Ru, Esperanca and Carlucci, Neural Architecture Generator Optimization, NeurIPS 2020,
         Section 2.2: three layers of ten units; Springenberg et al., NeurIPS 2016.
