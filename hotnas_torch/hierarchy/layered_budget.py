@@ -97,6 +97,8 @@ class LayeredBudget:
         self._ends_above = above[0]
         self._least_above = self.least - self._spared
         most = sum(int(table.max()) for table in (*self._above, self._ends_above))
+        if most + self._spared > torch.iinfo(torch.int64).max:
+            raise ValueError("costs must sum to less than 2^63 (count them in larger units)")
         largest = math.floor(min(self.budget - self._spared, most))
         if largest < 0:
             self._refuse()

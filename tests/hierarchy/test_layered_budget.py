@@ -100,6 +100,7 @@ def test_one_path_alone_is_found_whatever_the_unit(rng):
         ({"costs": []}, ValueError, "costs must hold a table per layer"),
         ({"costs": [table.double() for table in COSTS]}, TypeError, r"costs\[0\] must hold int"),
         ({"costs": [-table for table in COSTS]}, ValueError, r"costs\[0\] must hold numbers >= 0"),
+        ({"costs": [t + 2**62 for t in COSTS]}, ValueError, r"costs must sum to less than 2\^63"),
         ({"costs": COSTS[:2]}, ValueError, "following must hold a table per layer, 2; got 3"),
         ({"following": [table + 1 for table in FOLLOWING]}, ValueError, "states in 0..1; got 2"),
         ({"log_weights": WEIGHTS[:2]}, ValueError, "log_weights must hold a tensor per layer, 3"),
