@@ -164,7 +164,7 @@ class BNN(EnsembleModel):
         >>> generator = torch.Generator().manual_seed(0)
         >>> X = torch.rand(30, 1, generator=generator, dtype=torch.float64)
         >>> noise = 0.3 * X * torch.randn(30, 1, generator=generator, dtype=torch.float64)
-        >>> few = Sampling(num_burn_in=500, thinning=10)
+        >>> few = Sampling(num_burn_in=500, thinning=10, num_descent=100)
         >>> model = BNN(X, X.square() + noise, sampling=few, generator=generator)
         >>> ends = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
         >>> low, high = model.noise_variance(ends).mean(dim=0).squeeze(-1).tolist()

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from hotnas_torch.nago import BNN, NoisyEnsemblePosterior, Sampling
 
-FEW = Sampling(num_chains=4, num_samples=5, num_burn_in=800, thinning=20)
+FEW = Sampling(num_chains=4, num_samples=5, num_burn_in=800, thinning=20, num_descent=100)
 
 
 def data(generator: torch.Generator, num: int = 100) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,14 @@ def test_without_layers_it_is_bayesian_linear_regression(rng: torch.Generator) -
     X = torch.rand(80, 3, generator=rng, dtype=torch.float64)
     noise = 0.2 * torch.randn(80, generator=rng, dtype=torch.float64)
     y = X @ X.new_tensor([1.0, -2.0, 0.5]) + 3.0 + noise
-    sampling = Sampling(num_chains=20, num_samples=10, num_burn_in=500, thinning=20, step_size=0.1)
+    sampling = Sampling(
+        num_chains=20,
+        num_samples=10,
+        num_burn_in=500,
+        thinning=20,
+        step_size=0.1,
+        num_descent=100,
+    )
     model = BNN(
         X, y[:, None], noise="homoscedastic", num_layers=0, sampling=sampling, generator=rng
     )
@@ -97,7 +104,7 @@ def test_chains_follow_the_gradient_of_the_posterior(
             return kept[0][None]
 
         monkeypatch.setattr("hotnas_torch.nago.bnn.sample_sghmc", sampled)
-        two = Sampling(num_chains=2, num_samples=1)
+        two = Sampling(num_chains=2, num_samples=1, num_descent=0)
         return BNN(X, y, noise=noise, sampling=two, generator=rng), kept[0]
 
     def potential(parameters: Tensor) -> Tensor:
@@ -117,7 +124,7 @@ def test_chains_follow_the_gradient_of_the_posterior(
 @pytest.mark.parametrize("batch_size", [None, 20])
 def test_the_generator_decides(batch_size: int | None, rng: torch.Generator) -> None:
     X, Y = data(rng)
-    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5, batch_size=batch_size)
+    few = Sampling(2, 2, num_burn_in=50, thinning=5, batch_size=batch_size, num_descent=20)
     values = [
         BNN(X, Y, sampling=few, generator=torch.Generator().manual_seed(seed)).forward(X)
         for seed in (0, 0, 1)
@@ -128,7 +135,7 @@ def test_the_generator_decides(batch_size: int | None, rng: torch.Generator) -> 
 
 def test_targets_may_have_any_unit(rng: torch.Generator) -> None:
     X, Y = data(rng)
-    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5)
+    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5, num_descent=20)
     small, large = (
         BNN(X, 3.0 + unit * Y, sampling=few, generator=torch.Generator().manual_seed(0))
         for unit in (1.0, 1000.0)
