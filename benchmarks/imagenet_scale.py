@@ -100,7 +100,7 @@ def run(settings: Settings) -> Report:
         task = _Task(paths, torch.Generator().manual_seed(100 + seed))
         rows += [_search(task, method, settings.steps, seed) for method in settings.methods]
     return Report(
-        [
+        tables=[
             Table(
                 "draws",
                 f"Networks with {0.99 * settings.budget:g} to {settings.budget:g} million"
@@ -145,7 +145,7 @@ def run(settings: Settings) -> Report:
             ),
             Table("each", "Every search", (), rows),
         ],
-        [Claim("share of exact draws within the budget", ">=", 1.0, float(inside))],
+        claims=[Claim("share of exact draws within the budget", ">=", 1.0, float(inside))],
     )
 
 
