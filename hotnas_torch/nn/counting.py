@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
 from hotnas_torch.hierarchy import LayeredBudget
+from hotnas_torch.nn.supernets.mixture import SupernetMixture
 from hotnas_torch.nn.supernets.single_path import ChoiceLayer, SinglePathSupernet
 
 __all__ = ["CostTable", "Costs"]
@@ -64,7 +65,8 @@ class CostTable:
         image_size: Height and width of an image, >= 1, or one number for both.
 
     Raises:
-        ValueError: `image_size` is out of range, or the supernet holds one network only.
+        ValueError: `image_size` is out of range, or the supernet holds one network only, or is a
+            mixture.
 
     Complexity: a network costs one look-up per layer.
 
@@ -81,6 +83,11 @@ class CostTable:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"image_size must be at least 1; got {image_size!r}")
+        if isinstance(supernet, SupernetMixture):
+            raise ValueError(
+                "supernet must be a single one: networks cost the same in all supernets of a"
+                " mixture (pass mixture.models[0])"
+            )
         if supernet.only is not None:
             raise ValueError(
                 f"supernet must hold all networks of its space; got {supernet.only.spec!r} only "

@@ -3,6 +3,7 @@ import torch
 
 from hotnas_torch.hierarchy import Mixture, Schedule
 from hotnas_torch.nn import (
+    CostTable,
     PoolingSupernet,
     SupernetMixture,
     SupernetSearch,
@@ -35,6 +36,11 @@ def test_a_step_trains_one_of_the_supernets(rng):
     assert any(weight.grad is not None for weight in supernet.models[1].parameters())
     with pytest.raises(ValueError, match="at most 2 times"):
         supernet.paths([net] * 3)
+
+
+def test_costs_are_those_of_one_of_the_supernets():
+    with pytest.raises(ValueError, match="supernet must be a single one"):
+        CostTable(mixture(), image_size=8)
 
 
 def test_networks_are_searched_in_several_supernets():
