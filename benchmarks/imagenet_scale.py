@@ -143,7 +143,17 @@ def run(settings: Settings) -> Report:
                     for found in [[row for row in rows if row["method"] == method]]
                 ],
             ),
-            Table("each", "Every search", (), rows),
+            Table(
+                "each",
+                "Every search",
+                (
+                    Column("method", "method"),
+                    Column("seed", "task", number()),
+                    Column("rank", "rank", number()),
+                    Column("regret", "regret", number()),
+                ),
+                rows,
+            ),
         ],
         claims=[Claim("share of exact draws within the budget", ">=", 1.0, float(inside))],
     )
