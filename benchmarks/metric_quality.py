@@ -77,7 +77,7 @@ DISTANCES: Mapping[str, Distance] = {
     "hotnn": Distance("HOTNN", _of_space(lambda space: ht.HOTNN(space=space))),
     "hotnn_learned": Distance("HOTNN, learned", _learned, learns=True),
     "hotnn_paper": Distance(
-        "HOTNN as printed", _of_space(lambda space: ht.HOTNN(space=space, preset="paper"))
+        "HOTNN, preset paper", _of_space(lambda space: ht.HOTNN(space=space, preset="paper"))
     ),
     "weisfeiler_lehman": Distance(
         "Weisfeiler-Lehman", _of_space(lambda space: WeisfeilerLehman(space=space))

@@ -55,7 +55,7 @@ QUICK = Settings(splits=1, storage="runs/bench/nago-quick")
 SURROGATES: Mapping[str, Surrogate] = {
     "homoscedastic": BNNSurrogate(noise="homoscedastic"),
     "heteroscedastic": BNNSurrogate(),
-    "published_steps": BNNSurrogate(sampling=Sampling(step_size=0.1, batch_size=20)),
+    "published_steps": BNNSurrogate(sampling=Sampling(step_size=0.1, batch_size=20, num_descent=0)),
     "gp": GPSurrogate(),
 }
 _TITLES = {

@@ -72,8 +72,9 @@ class HOTNN(NetworkDistance):
         zeta: Share of the state against the inside of cells, in [0, 1]; None takes the space's
             default, else 0.5, and 0 without a space or a scale.
         mass: `"channels"` (paper) or `"uniform"`; None takes the space's default.
-        preset: `"paper"` sets everything as printed: ordered pairs, the literal linear term, raw
-            path lengths, zeta = 0, channel masses. What is passed wins over the preset.
+        preset: `"paper"` sets what the paper prints where it prints it: that of `IFGW`, zeta = 0
+            and channel masses. docs/definitions.md lists what it leaves open, and what is taken
+            then. What is passed wins over the preset.
         terms: What the cost between cells is made of; None takes `Terms()`.
         solver: How and where it is minimised; None takes `Solver()`.
         **settings: Fields of `Terms` and `Solver` by their names; they win over those of the

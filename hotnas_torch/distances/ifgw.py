@@ -58,8 +58,10 @@ class IFGW:
         tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
         lam: Weight of the node (pointwise) term, in [0, 1]; float or 0-d tensor.
         eps: Share of operations against places in node and pair costs, in [0, 1].
-        preset: `"paper"`: ordered pairs, the literal linear term, raw path lengths. What is passed
-            wins over the preset.
+        preset: `"paper"`: what the paper prints where it prints it: ordered pairs, the linear term
+            inside the sum, raw path lengths, the poster's operation costs (the space's
+            `published_tree`). docs/definitions.md lists what it leaves open, and what is taken
+            then. What is passed wins over the preset.
         terms: What the cost is made of; None takes `Terms()`.
         solver: How and where it is minimised; None takes `Solver()`.
         **settings: Fields of `Terms` (without `state_scale`) and `Solver` by their names; they win
@@ -118,7 +120,10 @@ class IFGW:
             raise ValueError("state_scale is of HOTNN: cells alone have no state (leave it out)")
         terms = terms.completed(PRESETS[choice("preset", preset, tuple(PRESETS))])
         self.space = space
-        self.tree: OperationTree = cast(SearchSpace, space).tree if tree is None else tree
+        if tree is None:
+            known = cast(SearchSpace, space)
+            tree = known.published_tree if preset == "paper" else known.tree
+        self.tree: OperationTree = tree
         self.lam = fraction("lam", lam)
         self.eps = fraction("eps", eps)
         self.pairs = cast(Literal["directed", "ordered"], terms.pairs)

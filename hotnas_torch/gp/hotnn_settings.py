@@ -45,7 +45,8 @@ class MetricSettings(TypedDict, total=False):
         unreachable: Start of the cost where no information flows; None derives it from eps and
             the tree at all times, and cannot be learned.
         tree: Operation tree with the starts of its lengths and weights; None takes the space's.
-        preset: `"paper"` fixes everything as printed; what is passed wins.
+        preset: `"paper"` starts from what the paper prints, see `hotnas_torch.HOTNN`; what is
+            passed wins.
         pairs: Which pairs of nodes of a cell are compared, `"directed"` or `"ordered"`.
         linear_term: How nodes alone enter, `"separable"` or `"literal"`.
         normalize: Whether path lengths are relative to the cell's.

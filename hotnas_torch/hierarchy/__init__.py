@@ -9,7 +9,9 @@ from hotnas_torch.hierarchy.distances import (
     prefix_distances,
 )
 from hotnas_torch.hierarchy.flat import Boltzmann, Independent, Uniform
+from hotnas_torch.hierarchy.layered_budget import LayeredBudget
 from hotnas_torch.hierarchy.layers import layer_operations, layer_tree, layer_vectors
+from hotnas_torch.hierarchy.mixture import Mixture
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
 from hotnas_torch.hierarchy.tree import ArchitectureTree
@@ -20,6 +22,8 @@ __all__ = [
     "Boltzmann",
     "Budgeted",
     "Independent",
+    "LayeredBudget",
+    "Mixture",
     "Sampler",
     "Schedule",
     "TreeSampler",

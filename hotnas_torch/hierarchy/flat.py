@@ -10,7 +10,7 @@ from hotnas_torch.hierarchy.running_mean import RunningMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
 
-__all__ = ["Boltzmann", "Independent", "Uniform"]
+__all__ = ["Boltzmann", "Independent", "Uniform", "check_codes", "tried_first"]
 
 
 class Uniform(Sampler):
@@ -44,7 +44,7 @@ class Uniform(Sampler):
         if explore:
             return torch.zeros(self.num_architectures, dtype=torch.float64)
         means = self._sum / self._count.clamp_min(1)
-        return _tried_first(means / self.temperature, self._count, allowed)
+        return tried_first(means / self.temperature, self._count, allowed)
 
     def _record(self, indices: Tensor, rewards: Tensor) -> None:
         self._sum.index_add_(0, indices, rewards)
@@ -96,7 +96,7 @@ class Boltzmann(Sampler):
 
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:
         weights = self._rewards.value / self.temperature
-        return weights if explore else _tried_first(weights, self._rewards.count, allowed)
+        return weights if explore else tried_first(weights, self._rewards.count, allowed)
 
     def _record(self, indices: Tensor, rewards: Tensor) -> None:
         self._rewards.record(indices, rewards)
@@ -195,7 +195,7 @@ def check_codes(codes: object) -> Tensor:
     return codes.long()
 
 
-def _tried_first(weights: Tensor, count: Tensor, allowed: Tensor | None) -> Tensor:
+def tried_first(weights: Tensor, count: Tensor, allowed: Tensor | None) -> Tensor:
     """Rules out what was never tried, unless that is all there is."""
     tried = count > 0
     if not (tried if allowed is None else tried & allowed).any():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arguments import choice, kind, number
-from hotnas_torch.hierarchy.running_mean import RunningMean
+from hotnas_torch.hierarchy.running_mean import RunningMean, SharedMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
 from hotnas_torch.hierarchy.tree import ArchitectureTree
@@ -36,8 +36,11 @@ class TreeSampler(Sampler):
         unvisited: `"first"`: children never visited are drawn before all others, uniformly, as an
             infinite bonus asks for; `"initial"`: they count as visited once, with value
             `initial`.
-        regularization: Weight of the node communication, >= 0: to R is added this times the
-            smoothed reward of all nodes of the same `group` of the tree.
+        regularization: Weight of the node communication, >= 0, between nodes of the same `group`
+            of the tree.
+        communication: `"added"`: to R is added the weight times the smoothed reward of all nodes of
+            the group. `"averaged"`: a reward of a node is a reward of every other node of its
+            group, too, smoothed with the weight times (1 - beta); the weight is then at most 1.
         schedule: Phases and temperature; None takes `Schedule`'s defaults.
 
     Attributes:
@@ -53,7 +56,7 @@ class TreeSampler(Sampler):
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025, Eq. 2-4
         and Algorithm 1, whose printed R has n outside the root (Eq. 3 is taken). The regularisation
         is that of Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR
-        2021; its weight is not published, 0.5 is ours.
+        2021. The 2025 paper describes it as the averaged form; neither prints a weight.
 
     Example:
         >>> tree = ArchitectureTree.from_parents([-1, 0, 0, 1, 1], [-1, -1, 2, 0, 1])
@@ -74,12 +77,19 @@ class TreeSampler(Sampler):
         initial: float | None = 1.0,
         unvisited: Literal["first", "initial"] = "first",
         regularization: float = 0.0,
+        communication: Literal["added", "averaged"] = "added",
         schedule: Schedule | None = None,
     ) -> None:
         kind("tree", tree, ArchitectureTree)
         for argument, value in (("exploration", exploration), ("regularization", regularization)):
             number(argument, value, least=0.0)
         choice("unvisited", unvisited, ("first", "initial"))
+        choice("communication", communication, ("added", "averaged"))
+        if communication == "averaged" and regularization > 1.0:
+            raise ValueError(
+                "regularization must be at most 1 with communication='averaged'; got"
+                f" {regularization:g}"
+            )
         if unvisited == "initial" and initial is None:
             raise ValueError("initial must be a number with unvisited='initial'; got None")
         num_groups = int(tree.group.max()) + 1
@@ -94,12 +104,18 @@ class TreeSampler(Sampler):
         self.exploration = float(exploration)
         self.unvisited = unvisited
         self.regularization = float(regularization)
-        self._rewards = RunningMean(tree.num_nodes, beta=beta, initial=initial)
+        self.communication = communication
+        self._averages = communication == "averaged"
+        self._rewards: RunningMean | SharedMean = (
+            SharedMean(tree.group, beta=beta, weight=self.regularization, initial=initial)
+            if self._averages
+            else RunningMean(tree.num_nodes, beta=beta, initial=initial)
+        )
         self._shared = RunningMean(num_groups, beta=beta, initial=initial)
 
     def settings(self) -> dict[str, Any]:
         """Return the constants of the method and the tree's digest."""
-        return {
+        settings = {
             "beta": self._rewards.beta,
             "exploration": self.exploration,
             "initial": self._rewards.initial,
@@ -107,6 +123,8 @@ class TreeSampler(Sampler):
             "regularization": self.regularization,
             "tree": self._digest,
         }
+        # States of earlier versions have the added form and do not say so.
+        return settings | ({"communication": self.communication} if self._averages else {})
 
     @property
     def visits(self) -> Tensor:
@@ -134,7 +152,7 @@ class TreeSampler(Sampler):
         tree, count = self.tree, self.visits
         unvisited = count == 0
         shared = torch.zeros(tree.num_nodes, dtype=torch.float64)
-        if self.regularization:
+        if self.regularization and not self._averages:
             grouped = tree.group >= 0
             shared[grouped] = self.regularization * self._shared.value[tree.group[grouped]]
         scores = shared + self.values
@@ -148,7 +166,7 @@ class TreeSampler(Sampler):
             reachable = tree.sum_up(leaves) > 0
         if not explore or self.unvisited == "first":
             # Among siblings only the unvisited count, or in the final choice only the visited.
-            scores[unvisited] = shared[unvisited]
+            scores[unvisited] = (self.values if self._averages else shared)[unvisited]
             preferred = unvisited if explore else ~unvisited
             reachable &= preferred | ~self._beside(preferred & reachable)
         scores = (scores / self.temperature).masked_fill(~reachable, -math.inf)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hotnas_torch.arguments import integer, kind, number, takes
 from hotnas_torch.gp.observations import check_spread, checked_observations
-from hotnas_torch.nago.sghmc import sample_sghmc
+from hotnas_torch.nago.sghmc import descended, sample_sghmc
 
 __all__ = ["BNN", "NoisyEnsemblePosterior", "Sampling"]
 
@@ -35,6 +35,8 @@ class Sampling(NamedTuple):
         friction: Of the sampler.
         batch_size: Observations per step, drawn for each chain; None takes all of them in every
             step, which small data sets can afford.
+        num_descent: Steps downhill before a chain begins, >= 0. Chains that begin at draws from the
+            prior may stay where all of the function is taken for noise, however long they are.
 
     The default step is smaller than that of Springenberg et al. (0.1), with which chains on data of
     little noise jump out of the posterior.
@@ -47,6 +49,7 @@ class Sampling(NamedTuple):
     step_size: float = 0.03
     friction: float = 0.05
     batch_size: int | None = None
+    num_descent: int = 1500
 
 
 class NoisyEnsemblePosterior(EnsemblePosterior):
@@ -120,8 +123,10 @@ class BNN(EnsembleModel):
         y ~ N(f(x), s^2(x)),   log s^2(x) = log s_0^2 + a second output of the network,
 
     or, homoscedastic, log s_0^2 plus one parameter. Inputs and targets are standardised. All
-    parameters have standard normal priors; weights count by the root of 1 / fan-in, which keeps the
-    variance of every layer. log s^2 is kept between -10 and 5.
+    parameters have standard normal priors; weights count by `weight_scale` times the root of
+    1 / fan-in, which at 1 keeps the variance of every layer, and biases by `weight_scale`. Such
+    networks are smooth: a function that is steeper than its prior is flattened, and what the
+    network then misses it takes for noise. log s^2 is kept between -10 and 5.
 
     The posterior is that of the ensemble, of what is observed on average; with
     `observation_noise=True` it is the predictive one, whose variance is that of NAGO's Eq. 1,
@@ -138,6 +143,8 @@ class BNN(EnsembleModel):
         num_layers: Hidden layers, >= 0; none is linear regression.
         width: Units per hidden layer, >= 1.
         noise_variance: s_0^2, the centre of the prior of noise variances of standardised targets.
+        weight_scale: How steep functions may be a priori, > 0; the prior of the noise does not
+            depend on it.
         sampling: How networks are drawn.
         generator: Source of randomness.
 
@@ -147,8 +154,8 @@ class BNN(EnsembleModel):
             that variances cannot be told, or a number is out of range.
         SolverError: The sampler diverged.
 
-    Complexity: `num_burn_in + num_samples * thinning` steps, each the gradient of m * num_chains
-        networks on the data as batched products.
+    Complexity: `num_descent + num_burn_in + num_samples * thinning` steps, each the gradient of
+        m * num_chains networks on the data as batched products.
 
     Reference: Ru, Esperanca and Carlucci, Neural Architecture Generator Optimization, NeurIPS 2020,
         Section 2.2: three layers of ten units; Springenberg et al., NeurIPS 2016.
@@ -157,7 +164,7 @@ class BNN(EnsembleModel):
         >>> generator = torch.Generator().manual_seed(0)
         >>> X = torch.rand(30, 1, generator=generator, dtype=torch.float64)
         >>> noise = 0.3 * X * torch.randn(30, 1, generator=generator, dtype=torch.float64)
-        >>> few = Sampling(num_burn_in=500, thinning=10)
+        >>> few = Sampling(num_burn_in=500, thinning=10, num_descent=100)
         >>> model = BNN(X, X.square() + noise, sampling=few, generator=generator)
         >>> ends = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
         >>> low, high = model.noise_variance(ends).mean(dim=0).squeeze(-1).tolist()
@@ -182,6 +189,7 @@ class BNN(EnsembleModel):
         num_layers: int = 3,
         width: int = 10,
         noise_variance: float = 1e-2,
+        weight_scale: float = 1.0,
         sampling: Sampling | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -198,11 +206,13 @@ class BNN(EnsembleModel):
             ("num_samples", sampling.num_samples, 1),
             ("num_burn_in", sampling.num_burn_in, 0),
             ("thinning", sampling.thinning, 1),
+            ("num_descent", sampling.num_descent, 0),
             ("batch_size", 1 if sampling.batch_size is None else sampling.batch_size, 1),
         ):
             integer(name, value, least=smallest)
         integer("num_chains * num_samples", sampling.num_chains * sampling.num_samples, least=2)
         number("noise_variance", noise_variance, above=0.0)
+        number("weight_scale", weight_scale, above=0.0)
         number("step_size", sampling.step_size, above=0.0)
         number("friction", sampling.friction, above=0.0)
         train_X, train_Y = _checked(train_X, train_Y)
@@ -210,6 +220,7 @@ class BNN(EnsembleModel):
         self._num_outputs = train_Y.shape[1]
         self._sizes = (train_X.shape[1], *(width,) * num_layers, 1 + (noise == "heteroscedastic"))
         self._log_noise = math.log(noise_variance)
+        self._weight_scale = float(weight_scale)
         for name, (centre, scale) in (("X", _standard(train_X)), ("Y", _standard(train_Y))):
             self.register_buffer(f"_centre_{name}", centre)
             self.register_buffer(f"_scale_{name}", scale)
@@ -300,8 +311,11 @@ class BNN(EnsembleModel):
             weights = parameters[:, start:end].reshape(-1, fan_in, fan_out) / math.sqrt(fan_in)
             start = end + fan_out
             values = torch.baddbmm(parameters[:, None, end:start], values, weights)
+            if self._weight_scale != 1.0:
+                values = self._weight_scale * values
         if self.noise == "heteroscedastic":
             f, log_noise = values.unbind(dim=-1)
+            log_noise = log_noise / self._weight_scale
         else:
             f, log_noise = values.squeeze(-1), parameters[:, start:].expand(values.shape[:-1])
         return f, (self._log_noise + log_noise).clamp(*_LOG_NOISE_RANGE)
@@ -336,9 +350,10 @@ class BNN(EnsembleModel):
         initial = torch.randn(
             shape, generator=generator, dtype=torch.float64, device=generator.device
         )
+        start = descended(gradient, initial.to(targets), num_steps=sampling.num_descent)
         samples = sample_sghmc(
             gradient,
-            initial.to(targets),
+            start,
             generator=generator,
             num_burn_in=sampling.num_burn_in,
             num_samples=sampling.num_samples,

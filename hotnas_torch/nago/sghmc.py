@@ -9,9 +9,34 @@ from torch import Tensor
 from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.errors import SolverError
 
-__all__ = ["sample_sghmc"]
+__all__ = ["descended", "sample_sghmc"]
 
 _SMALLEST = 1e-10
+_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.999
+
+
+def descended(
+    gradient: Callable[[Tensor], Tensor], initial: Tensor, *, num_steps: int, rate: float = 0.01
+) -> Tensor:
+    """Go downhill by Adam, every entry on its own; no number is drawn.
+
+    Args:
+        gradient: As that of `sample_sghmc`.
+        initial: Where to start.
+        num_steps: How many steps, >= 0.
+        rate: Length of a step in a constant slope.
+
+    Reference: Kingma and Ba, Adam, ICLR 2015.
+    """
+    theta = initial.detach().clone()
+    mean, square = torch.zeros_like(theta), torch.zeros_like(theta)
+    for step in range(1, num_steps + 1):
+        slope = gradient(theta)
+        mean = torch.lerp(slope, mean, _MEAN_DECAY)
+        square = torch.lerp(slope.square(), square, _SQUARE_DECAY)
+        size = (square / (1.0 - _SQUARE_DECAY**step)).sqrt() + _SMALLEST
+        theta = theta - rate * mean / (1.0 - _MEAN_DECAY**step) / size
+    return theta
 
 
 @takes()

@@ -13,7 +13,7 @@ from botorch.models.model_list_gp_regression import ModelListGP
 from gpytorch.mlls import SumMarginalLogLikelihood
 from torch import Tensor
 
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import integer, number
 from hotnas_torch.nago.bnn import BNN, Sampling
 from hotnas_torch.search.randomness import draw_seed, seeded
 
@@ -32,12 +32,14 @@ class BNNSurrogate:
         num_layers: Hidden layers.
         width: Units per hidden layer.
         sampling: How networks are drawn.
+        weight_scale: How steep functions may be a priori, > 0.
     """
 
     noise: Literal["heteroscedastic", "homoscedastic"] = "heteroscedastic"
     num_layers: int = 3
     width: int = 10
     sampling: Sampling = field(default_factory=Sampling)
+    weight_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.noise not in ("heteroscedastic", "homoscedastic"):
@@ -48,6 +50,7 @@ class BNNSurrogate:
             object.__setattr__(self, name, integer(name, getattr(self, name), least=1))
         if not isinstance(self.sampling, Sampling):
             raise TypeError(f"sampling must be a Sampling; got {self.sampling!r}")
+        number("weight_scale", self.weight_scale, above=0.0)
 
     def __call__(self, X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
         """Draw networks from their posterior."""
@@ -57,6 +60,7 @@ class BNNSurrogate:
             noise=self.noise,
             num_layers=self.num_layers,
             width=self.width,
+            weight_scale=self.weight_scale,
             sampling=self.sampling,
             generator=generator,
         )

@@ -1,6 +1,7 @@
 """Multiply-adds and parameters of all networks of a supernet, from one table of its layers."""
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hotnas_torch.arch import Network
+from hotnas_torch.hierarchy import LayeredBudget
+from hotnas_torch.nn.supernets.mixture import SupernetMixture
 from hotnas_torch.nn.supernets.single_path import ChoiceLayer, SinglePathSupernet
 
 __all__ = ["CostTable", "Costs"]
@@ -62,7 +65,8 @@ class CostTable:
         image_size: Height and width of an image, >= 1, or one number for both.
 
     Raises:
-        ValueError: `image_size` is out of range, or the supernet holds one network only.
+        ValueError: `image_size` is out of range, or the supernet holds one network only, or is a
+            mixture.
 
     Complexity: a network costs one look-up per layer.
 
@@ -79,6 +83,11 @@ class CostTable:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"image_size must be at least 1; got {image_size!r}")
+        if isinstance(supernet, SupernetMixture):
+            raise ValueError(
+                "supernet must be a single one: networks cost the same in all supernets of a"
+                " mixture (pass mixture.models[0])"
+            )
         if supernet.only is not None:
             raise ValueError(
                 f"supernet must hold all networks of its space; got {supernet.only.spec!r} only "
@@ -108,6 +117,59 @@ class CostTable:
             ArchitectureError: An entry is not of the space; the message gives its index.
         """
         return self.of_paths(self._supernet.paths(nets))
+
+    def within(
+        self,
+        budget: float,
+        *,
+        least: float = 0,
+        log_weights: Sequence[Tensor] | None = None,
+        most_cells: int = 2**15,
+    ) -> LayeredBudget:
+        """Return what draws paths whose multiply-adds lie in a range, without listing networks.
+
+        Args:
+            budget: Most multiply-adds for one image.
+            least: Fewest.
+            log_weights: As `hotnas_torch.hierarchy.LayeredBudget`, like the following.
+            most_cells: Bounds its tables.
+
+        Raises:
+            TypeError, ValueError: An argument of the wrong kind or out of range; nothing fits; or
+                choices of the supernet's layers depend on each other, as poolings do.
+        """
+        space = self._supernet.space
+        if space.size() != math.prod(table.multiply_adds.shape[1] for table in self._layers):
+            raise ValueError(
+                f"the layers of {space!r} do not choose freely, so that paths are not networks"
+                " (list its networks and use hotnas_torch.hierarchy.Budgeted)"
+            )
+        return LayeredBudget(
+            [table.multiply_adds for table in self._layers],
+            following=[table.following for table in self._layers],
+            ends=self._fixed_multiply_adds,
+            budget=budget,
+            least=least,
+            log_weights=log_weights,
+            most_cells=most_cells,
+        )
+
+    def sample(
+        self, num: int, budget: float, *, least: float = 0, generator: torch.Generator
+    ) -> list[Network]:
+        """Draw distinct networks uniformly among all whose multiply-adds lie in a range.
+
+        Args:
+            num: How many, >= 0.
+            budget: Most multiply-adds for one image.
+            least: Fewest.
+            generator: Source of randomness.
+
+        Raises:
+            TypeError, ValueError: As `within` and `LayeredBudget.sample`.
+        """
+        drawn = self.within(budget, least=least).sample(num, generator=generator, distinct=True)
+        return self._supernet.space.decode(drawn.double()) if num else []
 
     def of_paths(self, paths: Tensor) -> Costs:
         """Return the costs of paths, (N, layers) int64 as the supernet's `paths` gives them."""

@@ -1,7 +1,8 @@
+# Over 400 lines: network and supernet, of the same parts.
 """Torch modules of DARTS networks, and the supernet that holds them all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import integer
+from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.nn.initialization import build
+from hotnas_torch.nn.regularizing import AuxiliaryHead, DropPath
 from hotnas_torch.nn.supernets.mixed import MixedOperation
 from hotnas_torch.spaces import DARTS
 
@@ -19,8 +21,9 @@ __all__ = ["DARTSModule", "DARTSSkeleton", "DARTSSupernet"]
 _NONE = "none"
 _STEM_FACTOR = 3
 
-_MakeCell = Callable[[int, bool], tuple[list[list[int]], list[nn.Module]]]
-"""Builds, from channels and whether the cell reduces, each node's sources and all operations."""
+_MakeCell = Callable[[int, int, bool], tuple[list[list[int]], list[nn.Module]]]
+"""Builds, from a cell's place, channels and whether it reduces, each node's sources and all
+operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class DARTSSkeleton:
 
     Args:
         channels: Channels C of an operation before the first reduction, >= 1.
-        num_cells: Cells, >= 3; those at a third and at two thirds of them reduce.
+        num_cells: Cells, >= 3; those at a third and at two thirds of them reduce. None takes the
+            depth that each network has; a supernet needs a number.
         input_channels: Channels of an image, >= 1.
         num_classes: Outputs, >= 2.
 
@@ -40,7 +44,7 @@ class DARTSSkeleton:
     """
 
     channels: int = 16
-    num_cells: int = 8
+    num_cells: int | None = 8
     input_channels: int = 3
     num_classes: int = 10
 
@@ -51,11 +55,18 @@ class DARTSSkeleton:
             ("input_channels", 1),
             ("num_classes", 2),
         ):
-            integer(name, getattr(self, name), least=smallest)
+            if name != "num_cells" or self.num_cells is not None:
+                integer(name, getattr(self, name), least=smallest)
 
     @property
     def reductions(self) -> tuple[int, int]:
-        """Places of the reduction cells, from 0."""
+        """Places of the reduction cells, from 0.
+
+        Raises:
+            ValueError: The number of cells is left to the network.
+        """
+        if self.num_cells is None:
+            raise ValueError("num_cells must be a number where no network says its depth; got None")
         return self.num_cells // 3, 2 * self.num_cells // 3
 
 
@@ -63,15 +74,19 @@ class DARTSModule(nn.Module):
     """The torch module of a DARTS network.
 
     Args:
-        net: A network of `space`.
-        skeleton: Everything that is not searched; its number of cells counts, not the depth of
-            `net`.
+        net: A network of `space`; or one per cell, whose normal or reduction cell stands at its
+            place, as ANASOD draws them.
+        skeleton: Everything that is not searched; its number of cells counts, where it has one, not
+            the depth of `net`.
         generator: Source of the initial parameters, on the CPU.
         space: The space of `net`; None takes `DARTS()`.
+        auxiliary: Whether there is an auxiliary tower behind the second reduction, for training
+            with `Regularization(auxiliary=...)`.
         device: Where the module lives.
 
     Raises:
-        ArchitectureError: `net` is not of the space.
+        ArchitectureError: A network is not of the space.
+        ValueError: Another number of networks than of cells.
 
     Example:
         >>> from hotnas_torch.spaces import DARTS
@@ -86,17 +101,33 @@ class DARTSModule(nn.Module):
 
     def __init__(
         self,
-        net: Network,
+        net: Network | Sequence[Network],
         skeleton: DARTSSkeleton,
         *,
         generator: torch.Generator,
         space: DARTS | None = None,
+        auxiliary: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        genotype = (DARTS() if space is None else space).to_genotype(net)
+        boolean("auxiliary", auxiliary)
+        nets = [net] if isinstance(net, Network) else list(net)
+        genotypes = [(DARTS() if space is None else space).to_genotype(one) for one in nets]
+        if skeleton.num_cells is None and genotypes:
+            depth = genotypes[0].depth if isinstance(net, Network) else len(genotypes)
+            skeleton = replace(skeleton, num_cells=depth)
+        num_cells = skeleton.num_cells
+        if isinstance(net, Network):
+            genotypes *= num_cells or 0
+        if len(genotypes) != num_cells:
+            raise ValueError(
+                f"net must be a network, or one per cell, {num_cells}; got {len(genotypes)}"
+            )
 
-        def make(channels: int, reduces: bool) -> tuple[list[list[int]], list[nn.Module]]:
+        def make(
+            place: int, channels: int, reduces: bool
+        ) -> tuple[list[list[int]], list[nn.Module]]:
+            genotype = genotypes[place]
             pairs = genotype.reduce if reduces else genotype.normal
             sources = [source for _, source in pairs]
             operations = [
@@ -107,12 +138,25 @@ class DARTSModule(nn.Module):
                 operation for operation in operations if operation is not None
             ]
 
-        self.body = build(lambda: _Body(skeleton, make), generator=generator, device=device)
+        self.body = build(
+            lambda: _Body(skeleton, make, auxiliary=auxiliary), generator=generator, device=device
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, input_channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.body(images, None)
         return logits
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and those of the auxiliary tower.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.body.auxiliary is None:
+            raise ValueError("the network has no auxiliary tower (build it with auxiliary=True)")
+        logits, middle = self.body.both(images)
+        return logits, self.body.auxiliary(middle)
 
 
 class DARTSSupernet(nn.Module):
@@ -156,7 +200,10 @@ class DARTSSupernet(nn.Module):
         self._sources = [list(range(2 + node)) for node in range(self.space.num_nodes)]
         self.num_edges = sum(map(len, self._sources))
 
-        def make(channels: int, reduces: bool) -> tuple[list[list[int]], list[nn.Module]]:
+        def make(
+            place: int, channels: int, reduces: bool
+        ) -> tuple[list[list[int]], list[nn.Module]]:
+            del place
             return self._sources, [
                 MixedOperation(
                     [
@@ -212,8 +259,12 @@ class DARTSSupernet(nn.Module):
 class _Body(nn.Module):
     """Stem, cells and head; cells read the two before them."""
 
-    def __init__(self, skeleton: DARTSSkeleton, make: _MakeCell) -> None:
+    def __init__(
+        self, skeleton: DARTSSkeleton, make: _MakeCell, *, auxiliary: bool = False
+    ) -> None:
         super().__init__()
+        reductions = skeleton.reductions
+        self.middle = reductions[1]
         stem = _STEM_FACTOR * skeleton.channels
         self.stem = nn.Sequential(
             nn.Conv2d(skeleton.input_channels, stem, 3, padding=1, bias=False),
@@ -221,25 +272,32 @@ class _Body(nn.Module):
         )
         cells: list[_Cell] = []
         before, last, channels, reduced = stem, stem, skeleton.channels, False
-        for place in range(skeleton.num_cells):
-            reduces = place in skeleton.reductions
+        middle = stem
+        for place in range(skeleton.num_cells or 0):
+            reduces = place in reductions
             channels *= 2 if reduces else 1
-            sources, operations = make(channels, reduces)
+            sources, operations = make(place, channels, reduces)
             cells.append(_Cell(before, last, channels, reduces, reduced, sources, operations))
             before, last, reduced = last, len(sources) * channels, reduces
+            middle = last if place == self.middle else middle
+        self.auxiliary = AuxiliaryHead(middle, skeleton.num_classes) if auxiliary else None
         self.cells = nn.ModuleList(cells)
         self.head = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, skeleton.num_classes)
         )
 
     def forward(self, images: Tensor, weights: Tensor | None) -> Tensor:
-        before = last = self.stem(images)
-        for cell in self.cells:
+        return self.both(images, weights)[0]
+
+    def both(self, images: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the map behind the second reduction."""
+        before = last = middle = self.stem(images)
+        for place, cell in enumerate(self.cells):
             assert isinstance(cell, _Cell)
             own = None if weights is None else weights[int(cell.reduces)]
             before, last = last, cell(before, last, own)
-        logits: Tensor = self.head(last)
-        return logits
+            middle = last if place == self.middle else middle
+        return self.head(last), middle
 
 
 class _Cell(nn.Module):
@@ -266,6 +324,7 @@ class _Cell(nn.Module):
         )
         self.second = _convolution(last, channels, affine)
         self.operations = nn.ModuleList(operations)
+        self.drop_path = DropPath()
 
     def forward(self, before: Tensor, last: Tensor, weights: Tensor | None) -> Tensor:
         nodes = [self.first(before), self.second(last)]
@@ -275,7 +334,10 @@ class _Cell(nn.Module):
             for source in sources:
                 operation = self.operations[edge]
                 arguments = () if weights is None else (weights[edge],)
-                entering.append(operation(nodes[source], *arguments))
+                result = operation(nodes[source], *arguments)
+                # Identities stay, as in DARTS.
+                kept = isinstance(operation, nn.Identity)
+                entering.append(result if kept else self.drop_path(result))
                 edge += 1
             nodes.append(torch.stack(entering).sum(dim=0))
         return torch.cat(nodes[2:], dim=1)

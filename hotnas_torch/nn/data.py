@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hotnas_torch.nn.augmentation import Pixels
+
 __all__ = [
     "ClassificationData",
     "ImageData",
@@ -142,6 +144,7 @@ class ImageData:
         validation: What a search chooses by.
         test: What is reported at the end, and never chosen by.
         num_classes: Number of classes; labels are 0..num_classes-1.
+        pixels: How pixels in [0, 1] were shifted and scaled; None where nobody knows.
 
     Raises:
         ValueError: The parts hold images of different shapes, or a label is out of range.
@@ -152,6 +155,7 @@ class ImageData:
     validation: Split
     test: Split
     num_classes: int
+    pixels: Pixels | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -230,4 +234,11 @@ def digits(
         Split(part, names)
         for part, names in zip(images.split(sizes), labels.split(sizes), strict=True)
     )
-    return ImageData("digits", train, validation, test, num_classes=int(bunch.target_names.size))
+    return ImageData(
+        "digits",
+        train,
+        validation,
+        test,
+        num_classes=int(bunch.target_names.size),
+        pixels=Pixels(mean.reshape(1, 1, 1), torch.full((1, 1, 1), scale)),
+    )

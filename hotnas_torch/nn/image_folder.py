@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arguments import integer
+from hotnas_torch.nn.augmentation import Pixels
 
 __all__ = ["FolderImages", "FolderSplit", "image_folder"]
 
@@ -110,6 +111,12 @@ class FolderImages:
     validation: FolderSplit
     test: FolderSplit
     classes: tuple[str, ...]
+
+    @property
+    def pixels(self) -> Pixels:
+        """How pixels were shifted and scaled."""
+        mean, deviation = (torch.tensor(part)[:, None, None] for part in (_MEAN, _DEVIATION))
+        return Pixels(mean, deviation)
 
     @property
     def num_classes(self) -> int:

@@ -1,57 +1,39 @@
 """Training a classifier and measuring it."""
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hotnas_torch.arguments import integer, number
+from hotnas_torch.nn.augmentation import Augmentation, Targets
 from hotnas_torch.nn.data import ClassificationData, ImageSource
+from hotnas_torch.nn.protocol import TrainingSettings
+from hotnas_torch.nn.regularizing import drop_paths
+from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 
-__all__ = ["EpochResult", "TrainingResult", "TrainingSettings", "evaluate", "train"]
+__all__ = [
+    "EpochResult",
+    "TrainingResult",
+    "TrainingSettings",
+    "autocast_to",
+    "evaluate",
+    "precision_of",
+    "train",
+]
 
 _EVALUATION_BATCH = 1000
 # Fewer images are evaluated at once where one has more than 64 x 64 pixels.
 _EVALUATION_PIXELS = _EVALUATION_BATCH * 64 * 64
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How a network is trained: SGD with Nesterov momentum and a cosine learning rate.
-
-    Args:
-        epochs: Passes over the training images, >= 1.
-        batch_size: Images per step, >= 2; the last, smaller batch is kept if it has two or more.
-        learning_rate: At the start, > 0; it falls to 0 along half a cosine, per step.
-        momentum: In [0, 1).
-        weight_decay: L2 penalty on convolution and linear weights, >= 0; normalisations have none.
-
-    Raises:
-        TypeError: A setting that is no number, or no integer where it counts.
-        ValueError: A setting out of range.
-    """
-
-    epochs: int = 8
-    batch_size: int = 50
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2)):
-            integer(name, getattr(self, name), least=least)
-        number("learning_rate", self.learning_rate, above=0.0)
-        number("momentum", self.momentum, least=0.0, below=1.0)
-        number("weight_decay", self.weight_decay, least=0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings, ready for `json.dumps`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,67 +77,261 @@ def train(
     *,
     generator: torch.Generator,
     every_epoch: Callable[[EpochResult], None] | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> TrainingResult:
     """Train a classifier in place.
 
+    With `checkpoint`, everything is written to a file after each epoch, in one step, and a training
+    that was interrupted continues from there and ends with the same weights as it would have
+    uninterrupted on the same machine. The file holds tensors and plain values only and is read with
+    `weights_only=True`; it is left there at the end. It belongs to the weights and the state of the
+    generator that the training began with: pass them anew, as they were.
+
     Args:
-        model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device.
+        model: Maps images (N, C, H, W) to logits (N, num_classes). It stays on its device. With an
+            auxiliary tower it has a method `with_auxiliary`, as `DARTSModule`.
         data: In memory or in files; batches are moved to the model's device.
         settings: How to train.
-        generator: Orders the images, on the CPU: the order is the same on every device.
-        every_epoch: Called with the figures of each finished epoch.
+        generator: Orders and changes the images, on the CPU: the draws are the same on every
+            device.
+        every_epoch: Called with the figures of each epoch that this call finishes.
+        checkpoint: File to continue from, or to be written.
 
     Returns:
-        Figures per epoch and, at the end, on the test images.
+        Figures per epoch and, at the end, on the test images. `seconds` are those of this call.
+
+    Raises:
+        ValueError: The settings do not fit the images, or ask for a tower or for paths to drop that
+            the model lacks.
+        ImportError: The augmentation is torchvision's, which is not installed.
+        StorageError: The checkpoint is of another training, or none.
     """
-    started = time.perf_counter()
-    device = next(model.parameters()).device
-    training, validation, test = (
-        part.to(device) for part in (data.train, data.validation, data.test)
-    )
-    optimizer = torch.optim.SGD(
-        _parameter_groups(model, settings.weight_decay),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0.0,
-        foreach=True,
-    )
-    # A last batch of one image is left out: normalisation over it may have no variance.
-    starts = range(0, max(len(training) - 1, 1), settings.batch_size)
-    num_steps = settings.epochs * len(starts)
-    at_once = min(_EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // math.prod(data.input_shape[1:])))
-    epochs: list[EpochResult] = []
-    step = 0
-    diverged = False
-    for _ in range(settings.epochs):
-        model.train()
-        order = torch.randperm(len(training), generator=generator)
+    return _Trainer(model, data, settings, generator, checkpoint).run(every_epoch)
+
+
+class _Trainer:
+    """A training on its way: what changes from epoch to epoch, and what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ClassificationData,
+        settings: TrainingSettings,
+        generator: torch.Generator,
+        checkpoint: str | PathLike[str] | None,
+    ) -> None:
+        self.model, self.data, self.settings, self.generator = model, data, settings, generator
+        self.device = next(model.parameters()).device
+        self.pixels = getattr(data, "pixels", None)
+        settings.augmentation.check(data.input_shape, self.pixels)
+        self.augments = settings.augmentation != Augmentation()
+        self.paths = drop_paths(model)
+        extra = settings.regularization
+        if extra.drop_path and not self.paths:
+            raise ValueError(
+                f"drop_path must be 0 for {type(model).__name__}, which has no operations that can"
+                " be left out"
+            )
+        self.with_auxiliary = getattr(model, "with_auxiliary", None)
+        if extra.auxiliary and self.with_auxiliary is None:
+            raise ValueError(
+                f"auxiliary must be 0 for {type(model).__name__}, which has no auxiliary tower"
+            )
+        self.precision = precision_of(settings.precision, self.device)
+        self.optimizer = torch.optim.SGD(
+            _parameter_groups(model, settings.weight_decay),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov and settings.momentum > 0.0,
+            foreach=True,
+        )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.precision == torch.float16
+        )
+        self.average = _copied(model) if extra.average else None
+        self.epochs: list[EpochResult] = []
+        self.file = None if checkpoint is None else Path(checkpoint)
+        self.start = "" if self.file is None else self._digest()
+        if self.file is not None and self.file.exists():
+            self._load(self.file)
+
+    def run(self, every_epoch: Callable[[EpochResult], None] | None) -> TrainingResult:
+        started = time.perf_counter()
+        data = self.data
+        training, validation, test = (
+            part.to(self.device) for part in (data.train, data.validation, data.test)
+        )
+        at_once = min(
+            _EVALUATION_BATCH, max(1, _EVALUATION_PIXELS // math.prod(data.input_shape[1:]))
+        )
+        diverged = False
+        try:
+            while len(self.epochs) < self.settings.epochs:
+                train_loss = self._epoch(training)
+                with self._averaged():
+                    found = evaluate(self.model, validation, batch_size=at_once)
+                epoch = EpochResult(train_loss, *found)
+                self.epochs.append(epoch)
+                diverged = not (math.isfinite(train_loss) and math.isfinite(found[0]))
+                if diverged:
+                    break
+                if self.file is not None:
+                    self._save(self.file)
+                if every_epoch is not None:
+                    every_epoch(epoch)
+        finally:
+            for path in self.paths:
+                path.rate, path.generator = 0.0, None
+        if self.average is not None:
+            _restore(self.model, self.average)
+        test_loss, test_accuracy = (
+            (math.nan, math.nan) if diverged else evaluate(self.model, test, batch_size=at_once)
+        )
+        return TrainingResult(
+            tuple(self.epochs), test_loss, test_accuracy, time.perf_counter() - started, diverged
+        )
+
+    def _epoch(self, training: ImageSource) -> float:
+        settings = self.settings
+        self.model.train()
+        done = len(self.epochs)
+        for path in self.paths:
+            path.rate = settings.regularization.drop_path * done / settings.epochs
+            path.generator = self.generator
+        # A last batch of one image is left out: normalisation over it may have no variance.
+        starts = range(0, max(len(training) - 1, 1), settings.batch_size)
+        num_steps = settings.epochs * len(starts)
+        order = torch.randperm(len(training), generator=self.generator)
         batches = [order[start : start + settings.batch_size] for start in starts]
-        total = torch.zeros((), device=device)
-        for images, labels in training.batches(batches):
-            rate = 0.5 * settings.learning_rate * (1.0 + math.cos(math.pi * step / num_steps))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = functional.cross_entropy(model(images), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            step += 1
-        train_loss = float(total) / len(starts)
-        validation_loss, accuracy = evaluate(model, validation, batch_size=at_once)
-        epochs.append(EpochResult(train_loss, validation_loss, accuracy))
-        diverged = not (math.isfinite(train_loss) and math.isfinite(validation_loss))
-        if diverged:
-            break
-        if every_epoch is not None:
-            every_epoch(epochs[-1])
-    test_loss, test_accuracy = (
-        (math.nan, math.nan) if diverged else evaluate(model, test, batch_size=at_once)
-    )
-    return TrainingResult(
-        tuple(epochs), test_loss, test_accuracy, time.perf_counter() - started, diverged
-    )
+        total = torch.zeros((), device=self.device)
+        for step, (images, labels) in enumerate(
+            training.batches(batches), start=done * len(starts)
+        ):
+            factor = settings.rate.factor_at(step / num_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * factor
+            total += self._step(images, labels)
+        return float(total) / len(starts)
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        extra = self.settings.regularization
+        targets: Targets | None = None
+        if self.augments:
+            images, targets = self.settings.augmentation(
+                images, labels, generator=self.generator, pixels=self.pixels
+            )
+
+        def loss_of(logits: Tensor) -> Tensor:
+            if targets is None:
+                return functional.cross_entropy(
+                    logits, labels, label_smoothing=extra.label_smoothing
+                )
+            return targets.loss(logits, extra.label_smoothing)
+
+        with autocast_to(self.precision, self.device):
+            if extra.auxiliary and self.with_auxiliary is not None:
+                logits, of_tower = self.with_auxiliary(images)
+                main = loss_of(logits)
+                loss = main + extra.auxiliary * loss_of(of_tower)
+            else:
+                loss = main = loss_of(self.model(images))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if extra.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), extra.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            _move(self.average, self.model, extra.average)
+        return main.detach()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Give the model the averaged weights inside a `with`."""
+        if self.average is None:
+            yield
+            return
+        own = _copied(self.model)
+        _restore(self.model, self.average)
+        yield
+        _restore(self.model, own)
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_json(),
+            "precision": str(self.precision),
+            "data": self.data.digest(),
+            "shapes": {name: list(part.shape) for name, part in self.model.state_dict().items()},
+            "start": self.start,
+        }
+
+    def _digest(self) -> str:
+        """Return a checksum of what the training begins with."""
+        state = hashlib.sha256()
+        for part in (*self.model.state_dict().values(), self.generator.get_state()):
+            state.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+    def _save(self, file: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+            "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
+        }
+        write_checkpoint(file, self._identity(), state)
+
+    def _load(self, file: Path) -> None:
+        state = read_checkpoint(file, self._identity(), kind="training", device=self.device)
+        with applying(file, "training"):
+            self.model.load_state_dict(state["model"])
+            self.average = state["average"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.generator.set_state(state["generator"].cpu())
+            self.epochs = [EpochResult(**entry) for entry in json.loads(state["epochs"])]
+
+
+def precision_of(wanted: str, device: torch.device) -> torch.dtype:
+    """Return what to compute with: the dtype of that name, or what is good on a device."""
+    if wanted != "auto":
+        named: torch.dtype = getattr(torch, wanted)
+        return named
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def autocast_to(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Compute with a dtype inside a `with`; float32 changes nothing."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: part.detach().clone() for name, part in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    for name, part in model.state_dict().items():
+        part.copy_(state[name])
+
+
+@torch.no_grad()
+def _move(average: Mapping[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Move a running mean towards a model; counts are taken as they are."""
+    for name, part in model.state_dict().items():
+        if part.is_floating_point():
+            average[name].lerp_(part, 1.0 - decay)
+        else:
+            average[name].copy_(part)
 
 
 @torch.no_grad()

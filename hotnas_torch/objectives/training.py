@@ -1,10 +1,13 @@
 """Real training as an objective."""
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,8 +15,10 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import choice, integer, kind
 from hotnas_torch.nn import (
+    DARTSSkeleton,
+    FolderImages,
     ImageData,
-    NASBench201Module,
+    ModuleBuilder,
     Skeleton,
     TrainingResult,
     TrainingSettings,
@@ -21,33 +26,43 @@ from hotnas_torch.nn import (
     train,
 )
 from hotnas_torch.objectives.base import Evaluation
+from hotnas_torch.spaces import NASBench201, SearchSpace
+from hotnas_torch.spaces import get as space_named
 
 __all__ = ["Training", "seeded_generator", "threads", "training_metrics"]
 
 
 class Training:
-    """Trains a NAS-Bench-201 network and returns its validation error or loss.
+    """Trains a network and returns its validation error or loss.
 
     The initial parameters and the order of the images depend on `seed` and on the architecture
     alone: an evaluation gives the same value whenever, in whichever process and in whichever order
     it is made (on the same kind of device, with the same `num_threads`).
 
     Args:
-        data: Images to train and to validate on; None takes scikit-learn's digits, split by
-            `seed`.
-        skeleton: What surrounds the cells; None takes a small one for the data: 8 channels, two
-            stages of one cell. Its `input_channels` and `num_classes` must fit the data.
-        settings: How to train; None takes the defaults of
-            `TrainingSettings`.
+        data: Images to train and to validate on, in memory or in files; None takes scikit-learn's
+            digits, split by `seed`. `nn.cifar10`, `nn.cifar100` and `nn.image_folder` read others.
+        space: The space of the networks, or its name: one of those that `nn.ModuleBuilder` builds.
+            None is NAS-Bench-201.
+        skeleton: What is not searched, as `nn.ModuleBuilder`'s shape: a skeleton for NAS-Bench-201
+            and DARTS, whose `input_channels` and `num_classes` must fit the data, a factor of all
+            widths for the others. None takes a small one.
+        settings: How to train; None takes the defaults of `TrainingSettings`,
+            `TrainingSettings.of("darts")` is a paper's. DARTS networks get an auxiliary tower where
+            the settings train one.
         value: `"error"`: validation error after the last epoch in percent; `"loss"`: validation
             cross-entropy.
         seed: Seeds the split of the digits, the parameters and the order of the images.
         device: Where to train.
         num_threads: torch threads during a training, so that values do not depend on how many
             processes evaluate at once; None leaves the process's setting.
+        folder: Where trainings are written to after each epoch, a file each, so that one that was
+            killed goes on from there and ends as uninterrupted; the file goes when the training is
+            done. None writes nothing.
 
     Raises:
-        ValueError: The skeleton does not fit the data, or an argument is out of range.
+        TypeError, ValueError: The skeleton or the settings do not fit data and space, the space's
+            networks cannot be built, or an argument is of the wrong kind or out of range.
         ImportError: `data` is None and scikit-learn is not installed.
 
     Example:
@@ -62,39 +77,53 @@ class Training:
 
     def __init__(
         self,
-        data: ImageData | None = None,
+        data: ImageData | FolderImages | None = None,
         *,
-        skeleton: Skeleton | None = None,
+        space: SearchSpace | str | None = None,
+        skeleton: Skeleton | DARTSSkeleton | float | None = None,
         settings: TrainingSettings | None = None,
         value: Literal["error", "loss"] = "error",
         seed: int = 0,
         device: torch.device | str = "cpu",
         num_threads: int | None = 1,
+        folder: str | PathLike[str] | None = None,
     ) -> None:
         choice("value", value, ("error", "loss"))
         integer("seed", seed)
-        if data is not None and not isinstance(data, ImageData):
-            raise TypeError(f"data must be ImageData or None; got {data!r}")
-        kind("skeleton", skeleton, Skeleton, optional=True)
+        if data is not None and not isinstance(data, ImageData | FolderImages):
+            raise TypeError(f"data must be ImageData or None, or FolderImages; got {data!r}")
         kind("settings", settings, TrainingSettings, optional=True)
         if num_threads is not None:
             integer("num_threads", num_threads, least=1)
         self.data = digits(generator=seeded_generator(seed, "data")) if data is None else data
-        shape = {"input_channels": self.data.input_shape[0], "num_classes": self.data.num_classes}
-        if skeleton is None:
-            skeleton = Skeleton(channels=8, num_stages=2, cells_per_stage=1, **shape)
-        for name, expected in shape.items():
-            if getattr(skeleton, name) != expected:
-                raise ValueError(
-                    f"skeleton.{name} must be {expected} for {self.data.name!r}; got "
-                    f"{getattr(skeleton, name)}"
-                )
-        self.skeleton = skeleton
         self.settings = TrainingSettings() if settings is None else settings
+        if isinstance(space, str):
+            space = space_named(space)
+        self.builder = ModuleBuilder(
+            NASBench201() if space is None else space,
+            skeleton,
+            input_channels=self.data.input_shape[0],
+            num_classes=self.data.num_classes,
+            auxiliary=self.settings.regularization.auxiliary > 0.0,
+        )
+        if self.settings.regularization.drop_path and not self.builder.drops_paths:
+            raise ValueError(
+                f"drop_path must be 0 in {self.builder.space.name}, whose networks have no"
+                " operations that can be left out"
+            )
+        self.settings.augmentation.check(self.data.input_shape, self.data.pixels)
         self.value = value
         self.seed = seed
         self.device = torch.device(device)
         self.num_threads = num_threads
+        self.folder = None if folder is None else Path(folder)
+
+    @property
+    def skeleton(self) -> Skeleton | DARTSSkeleton | float:
+        """What is not searched."""
+        shape = self.builder.shape
+        assert shape is not None  # the builder has chosen one
+        return shape
 
     def __call__(self, net: Network) -> Evaluation:
         """Train one network; a loss that becomes non-finite is a failed evaluation.
@@ -104,12 +133,12 @@ class Training:
         cost is the time of the training.
 
         Raises:
-            ArchitectureError: `net` is not a NAS-Bench-201 network.
+            ArchitectureError: `net` is not of the space.
         """
+        checkpoint = self._checkpoint(net)
         with threads(self.num_threads):
-            module = NASBench201Module(
+            module = self.builder(
                 net,
-                self.skeleton,
                 generator=seeded_generator(self.seed, "parameters", net.spec),
                 device=self.device,
             )
@@ -118,7 +147,10 @@ class Training:
                 self.data,
                 self.settings,
                 generator=seeded_generator(self.seed, "order", net.spec),
+                checkpoint=checkpoint,
             )
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         if result.diverged:
             return Evaluation.failure(
                 f"the loss became non-finite in epoch {len(result.epochs)} (a smaller "
@@ -131,19 +163,29 @@ class Training:
             if self.value == "error"
             else last.validation_loss
         )
-        return Evaluation(value, training_metrics(result, module.num_parameters()), result.seconds)
+        num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        return Evaluation(value, training_metrics(result, num_parameters), result.seconds)
+
+    def _checkpoint(self, net: Network) -> Path | None:
+        if self.folder is None:
+            return None
+        text = json.dumps([self.describe(), net.spec], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pt"
 
     def describe(self) -> dict[str, Any]:
         """Return the data set with its checksum, skeleton, settings, seed and kind of value."""
-        return {
+        skeleton, space = self.skeleton, self.builder.space
+        described = {
             "kind": "training",
             "data": self.data.name,
             "data_sha256": self.data.digest(),
-            "skeleton": asdict(self.skeleton),
+            "skeleton": skeleton if isinstance(skeleton, float) else asdict(skeleton),
             "settings": self.settings.to_json(),
             "value": self.value,
             "seed": self.seed,
         }
+        # Records of NAS-Bench-201 do not say so, as those of earlier versions.
+        return described if space.name == "nasbench201" else described | {"space": repr(space)}
 
     def __repr__(self) -> str:
         return f"Training({self.data.name!r}, {self.settings!r}, value={self.value!r})"

@@ -68,6 +68,8 @@ class SearchSpace(ABC):
         labels: Labels that cells of the space can carry.
         tree: Operation costs; None is `default_tree`.
         default_tree: The space's own; None takes a tree in which all labels are 2 apart.
+        published_tree: What HOTNAS prints for these operations, where the space's own differs;
+            None is `tree`.
 
     Raises:
         TypeError: `tree` is no OperationTree.
@@ -77,6 +79,8 @@ class SearchSpace(ABC):
         name: Name that `hotnas_torch.spaces.get` knows.
         operations: Labels that are searched over.
         tree: Operation costs, by default the space's own; knows every label that a cell can carry.
+        published_tree: Those of `preset="paper"`: as HOTNAS prints them, where that says more or
+            else than the space's own.
         max_nodes: Largest number of nodes of a cell, input and output included.
         state_scale: Divisors that bring a cell's state, (log2 of its width relative to
             `input_channels`, log2 of its downsampling), into [0, 1].
@@ -117,6 +121,7 @@ class SearchSpace(ABC):
         *,
         tree: OperationTree | None = None,
         default_tree: OperationTree | None = None,
+        published_tree: OperationTree | None = None,
     ) -> None:
         kind("tree", tree, OperationTree, optional=True)
         kind("columns", columns, Mapping, hint="pass {name: number of values}")
@@ -125,11 +130,10 @@ class SearchSpace(ABC):
         labels = tuple(labels)
         if tree is None:
             tree = default_tree or flat_tree(("input", *labels, "output"))
-        rows = dict.fromkeys(tree.labels)
-        for label in labels:
-            tree.check(label)  # raises for a label that cells carry and the tree lacks
-            rows[label] = None
-        self.tree = tree.with_labels(rows) if len(rows) > len(tree.labels) else tree
+        self.tree = _knowing(tree, labels)
+        self.published_tree = (
+            self.tree if published_tree is None else _knowing(published_tree, labels)
+        )
         self._columns = tuple(columns)
         self.values = tuple(_values(name, found) for name, found in columns.items())
         self._cells: dict[Hashable, Cell] = {}
@@ -648,6 +652,15 @@ class SearchSpace(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _knowing(tree: OperationTree, labels: Iterable[str]) -> OperationTree:
+    """Return the tree with a row for each label, or raise for one that it lacks."""
+    rows = dict.fromkeys(tree.labels)
+    for label in labels:
+        tree.check(label)
+        rows[label] = None
+    return tree.with_labels(rows) if len(rows) > len(tree.labels) else tree
 
 
 def _values(name: str, given: int | range) -> range:

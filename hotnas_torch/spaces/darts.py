@@ -90,7 +90,7 @@ class DARTS(SearchSpace):
         ValueError: An argument out of range; `operations` holds an unknown or repeated one.
 
     Reference: Liu, Simonyan and Yang, DARTS: Differentiable Architecture Search, ICLR 2019; the
-        searched depth is from HOTNAS, Section 5.
+        searched depth is from HOTNAS, Section 4.
 
     Example:
         >>> cell = "skip_connect:0 sep_conv_3x3:1 " * 3 + "avg_pool_3x3:2 dil_conv_3x3:0"

@@ -172,7 +172,7 @@ class Joint(SearchSpace):
             raise ValueError(
                 f"hyperparameters must not be called as a column of {space!r}; got {name!r}"
             )
-        super().__init__(columns, labels=(), tree=space.tree)
+        super().__init__(columns, labels=(), tree=space.tree, published_tree=space.published_tree)
         self.space = space
         self.hyperparameters: Mapping[str, Hyperparameter] = MappingProxyType(found)
         self.operations = space.operations

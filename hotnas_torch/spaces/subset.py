@@ -72,7 +72,7 @@ class Subset(SearchSpace):
                 "put the hyperparameters beside the subset)"
             )
         columns = dict(zip(space.columns, space.values, strict=True))
-        super().__init__(columns, labels=(), tree=space.tree)
+        super().__init__(columns, labels=(), tree=space.tree, published_tree=space.published_tree)
         self.space = space
         self.name = space.name
         self.operations = space.operations

@@ -62,8 +62,9 @@ class TransNASMacro(SearchSpace):
         variant_cost: Cost between the variants of the first convolution. `"hamming"` (default):
             the number of differences in (width, resolution), so 1 or 2. No tree has these path
             lengths (they are those of a 4-cycle), hence `tree` is a cost matrix. `"paper"`:
-            0.1 between any two convolutions, as HOTNAS has it, which hardly tells networks apart.
-        tree: Operation costs instead of either.
+            0.1 between any two convolutions, after the poster of HOTNAS, which hardly tells
+            networks apart. `preset="paper"` of distances and searches has these costs in any case.
+        tree: Operation costs instead of either, under every preset.
 
     Raises:
         ValueError: Unknown `variant_cost`.
@@ -94,6 +95,7 @@ class TransNASMacro(SearchSpace):
             labels,
             tree=tree,
             default_tree=_hamming_costs(labels) if variant_cost == "hamming" else _paper_tree(),
+            published_tree=_paper_tree() if tree is None else None,
         )
         self.variant_cost = variant_cost
 

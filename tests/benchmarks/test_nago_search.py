@@ -33,7 +33,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nago_search, "GeneratorTraining", Fake)
-    few = BNNSurrogate(sampling=Sampling(num_chains=2, num_samples=2, num_burn_in=20, thinning=2))
+    few = BNNSurrogate(sampling=Sampling(2, 2, num_burn_in=20, thinning=2, num_descent=10))
     quick = UncertainPareto(population=10, generations=2)
     methods = {
         "random": nago_search.MULTI["random"],

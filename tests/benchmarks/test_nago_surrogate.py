@@ -17,7 +17,7 @@ COLUMNS = (
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = Sampling(num_chains=2, num_samples=3, num_burn_in=60, thinning=5)
+    few = Sampling(num_chains=2, num_samples=3, num_burn_in=60, thinning=5, num_descent=10)
     quick = {
         "homoscedastic": BNNSurrogate(noise="homoscedastic", sampling=few),
         "heteroscedastic": BNNSurrogate(sampling=few),

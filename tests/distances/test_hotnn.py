@@ -149,6 +149,37 @@ def test_the_paper_preset_sets_what_it_prints(tree):
     assert (metric.zeta, metric.mass) == (0.0, "channels")
 
 
+def test_the_paper_preset_has_the_operation_costs_of_the_poster():
+    space = spaces.get("transnas_macro")
+    labels = ["conv3x3", "conv1x1", "conv3x3_both"]
+
+    def costs(made):
+        return made.ifgw.tree.distance_matrix(labels)[0].tolist()
+
+    assert costs(HOTNN(space=space)) == [0.0, 2.0, 2.0]
+    printed = HOTNN(space=space, preset="paper")
+    assert costs(printed) == pytest.approx([0.0, 0.1, 0.1])
+    # So do spaces that stand for this one.
+    nets = space.sample(4, generator=torch.Generator().manual_seed(0))
+    for other in (spaces.Subset(space, nets), spaces.TransNASMacro(variant_cost="paper")):
+        assert costs(HOTNN(space=other, preset="paper")) == pytest.approx([0.0, 0.1, 0.1])
+    # A tree that is passed wins, to the distance or to the space.
+    own = space.published_tree.with_lengths(3.0 * space.published_tree.lengths_tensor())
+    for made in (
+        HOTNN(space=space, preset="paper", tree=own),
+        HOTNN(space=spaces.TransNASMacro(tree=own), preset="paper"),
+    ):
+        assert costs(made) == pytest.approx([0.0, 0.3, 0.3])
+
+
+def test_the_paper_preset_changes_distances_on_transnas_by_the_poster():
+    space = spaces.get("transnas_macro")
+    nets = space.sample(6, generator=torch.Generator().manual_seed(1))
+    printed = HOTNN(space=space, preset="paper")(nets)
+    assert not torch.equal(printed, HOTNN(space=space, preset="paper", tree=space.tree)(nets))
+    assert torch.equal(printed, HOTNN(space=space, preset="paper", tree=space.published_tree)(nets))
+
+
 def test_one_network_gives_one_zero(networks, tree):
     assert HOTNN(tree=tree)(networks[:1]).tolist() == [[0.0]]
 

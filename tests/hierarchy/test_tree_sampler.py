@@ -167,3 +167,66 @@ def test_wrong_settings_are_refused():
     other = TreeSampler(random_tree(3, generator=torch.Generator()))
     with pytest.raises(ValueError, match="its settings is"):
         other.load_state_dict(TreeSampler(tree).state_dict())
+
+
+# --- averaged communication -----------------------------------------------------------------------
+
+
+def averaged(weight, **settings):
+    codes = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+    return TreeSampler(
+        layer_tree(codes),
+        beta=0.5,
+        regularization=weight,
+        communication="averaged",
+        schedule=Schedule(warm_up=0.0, start=0.5, end=0.5),
+        **settings,
+    )
+
+
+def test_equivalent_nodes_are_updated_with_the_one_that_was_visited():
+    sampler = averaged(0.5)
+    # Nodes: root, first layer 1-2, second layer 3-5 below 1 and 6-8 below 2.
+    sampler.update(torch.tensor([1]), torch.tensor([0.0]))
+    assert sampler.values.tolist() == [0.5, 0.5, 1.0, 1.0, 0.5, 1.0, 1.0, 0.75, 1.0]
+    assert sampler.visits.tolist() == [1, 1, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_complete_communication_makes_the_layers_independent(rng):
+    sampler = averaged(1.0, exploration=0.0, initial=0.3, unvisited="initial")
+    sampler.update(torch.randint(6, (40,), generator=rng), torch.rand(40, generator=rng))
+    below = sampler.node_log_probabilities()
+    torch.testing.assert_close(below[3:6], below[6:9])
+    assert len(set(below[3:6].tolist())) == 3
+    state = sampler.state_dict()
+    other = averaged(1.0, exploration=0.0, initial=0.3, unvisited="initial")
+    other.load_state_dict(state)
+    assert torch.equal(other.log_probabilities(), sampler.log_probabilities())
+    with pytest.raises(ValueError, match="its settings is"):
+        averaged(0.5).load_state_dict(state)
+
+
+def test_a_node_that_equivalent_ones_were_rewarded_for_is_preferred_before_its_first_visit():
+    sampler = averaged(1.0, exploration=0.0)
+    for _ in range(20):
+        sampler.update(torch.tensor([0, 1, 2]), torch.tensor([0.1, 0.9, 0.2]))
+    # Below the branch that was never taken, all are unvisited.
+    below = sampler.node_log_probabilities()[6:9]
+    assert int(below.argmax()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight": 1.5}, "regularization must be at most 1 with communication='averaged'"),
+        ({"weight": -0.5}, "regularization must be"),
+    ],
+)
+def test_weights_of_averages_are_shares(settings, message):
+    with pytest.raises(ValueError, match=message):
+        averaged(**settings)
+
+
+def test_another_communication_is_refused():
+    with pytest.raises(ValueError, match="communication must be one of 'added', 'averaged'"):
+        TreeSampler(random_tree(4, generator=torch.Generator()), communication="max")

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from hotnas_torch.nago import BNN, NoisyEnsemblePosterior, Sampling
 
-FEW = Sampling(num_chains=4, num_samples=5, num_burn_in=800, thinning=20)
+FEW = Sampling(num_chains=4, num_samples=5, num_burn_in=800, thinning=20, num_descent=100)
 
 
 def data(generator: torch.Generator, num: int = 100) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,14 @@ def test_without_layers_it_is_bayesian_linear_regression(rng: torch.Generator) -
     X = torch.rand(80, 3, generator=rng, dtype=torch.float64)
     noise = 0.2 * torch.randn(80, generator=rng, dtype=torch.float64)
     y = X @ X.new_tensor([1.0, -2.0, 0.5]) + 3.0 + noise
-    sampling = Sampling(num_chains=20, num_samples=10, num_burn_in=500, thinning=20, step_size=0.1)
+    sampling = Sampling(
+        num_chains=20,
+        num_samples=10,
+        num_burn_in=500,
+        thinning=20,
+        step_size=0.1,
+        num_descent=100,
+    )
     model = BNN(
         X, y[:, None], noise="homoscedastic", num_layers=0, sampling=sampling, generator=rng
     )
@@ -96,7 +104,7 @@ def test_chains_follow_the_gradient_of_the_posterior(
             return kept[0][None]
 
         monkeypatch.setattr("hotnas_torch.nago.bnn.sample_sghmc", sampled)
-        two = Sampling(num_chains=2, num_samples=1)
+        two = Sampling(num_chains=2, num_samples=1, num_descent=0)
         return BNN(X, y, noise=noise, sampling=two, generator=rng), kept[0]
 
     def potential(parameters: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ def test_chains_follow_the_gradient_of_the_posterior(
 @pytest.mark.parametrize("batch_size", [None, 20])
 def test_the_generator_decides(batch_size: int | None, rng: torch.Generator) -> None:
     X, Y = data(rng)
-    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5, batch_size=batch_size)
+    few = Sampling(2, 2, num_burn_in=50, thinning=5, batch_size=batch_size, num_descent=20)
     values = [
         BNN(X, Y, sampling=few, generator=torch.Generator().manual_seed(seed)).forward(X)
         for seed in (0, 0, 1)
@@ -127,7 +135,7 @@ def test_the_generator_decides(batch_size: int | None, rng: torch.Generator) -> 
 
 def test_targets_may_have_any_unit(rng: torch.Generator) -> None:
     X, Y = data(rng)
-    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5)
+    few = Sampling(num_chains=2, num_samples=2, num_burn_in=50, thinning=5, num_descent=20)
     small, large = (
         BNN(X, 3.0 + unit * Y, sampling=few, generator=torch.Generator().manual_seed(0))
         for unit in (1.0, 1000.0)
@@ -253,3 +261,44 @@ def test_what_does_not_fit_is_refused(
     options = {"train_X": torch.zeros(4, 2), "train_Y": torch.zeros(4, 1)} | given
     with pytest.raises(ValueError, match=expected):
         BNN(**options, generator=rng)
+
+
+# --- noise that is known --------------------------------------------------------------------------
+
+
+def known(num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.rand(num, 1, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(num, 1, generator=generator, dtype=torch.float64)
+    return X, torch.sin(6.0 * X) + (0.04 + 0.3 * X) * drawn
+
+
+@pytest.mark.slow  # 400 observations, with the default chains
+def test_the_noise_is_within_30_percent_where_data_are_dense() -> None:
+    X, Y = known(400)
+    model = BNN(X, Y, generator=torch.Generator().manual_seed(1))
+    inside = torch.tensor([[0.1], [0.2], [0.35], [0.5], [0.65], [0.8], [0.95]]).double()
+    found = model.noise_variance(inside).mean(0).sqrt()
+    ratio = found / (0.04 + 0.3 * inside)
+    assert bool(((ratio > 0.7) & (ratio < 1.3)).all()), ratio.flatten()
+
+
+def test_no_chain_stays_where_the_function_is_noise() -> None:
+    # Started at draws from the prior, one of these ten does: its noise is that of the targets.
+    X, Y = known(200, seed=2)
+    short = Sampling(num_burn_in=300, num_samples=2, thinning=10)
+    model = BNN(X, Y, weight_scale=2.0, sampling=short, generator=torch.Generator().manual_seed(1))
+    deviations = model.noise_variance(torch.tensor([[0.1]]).double()).sqrt().flatten()
+    assert float(deviations.max()) < 0.5 * float(Y.std())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight_scale": 0.0}, "weight_scale must be"),
+        ({"sampling": Sampling(num_descent=-1)}, "num_descent must be at least 0"),
+    ],
+)
+def test_settings_of_the_start_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BNN(*known(5), **settings, generator=torch.Generator())

@@ -32,7 +32,9 @@ def plain_gp(X: Tensor, Y: Tensor, generator: torch.Generator) -> Model:
     return ModelListGP(*(SingleTaskGP(X, y[:, None]) for y in Y.T)).eval()
 
 
-FEW = BNNSurrogate(sampling=Sampling(num_chains=3, num_samples=4, num_burn_in=100, thinning=5))
+FEW = BNNSurrogate(
+    sampling=Sampling(num_chains=3, num_samples=4, num_burn_in=100, thinning=5, num_descent=20)
+)
 QUICK = UncertainPareto(population=20, generations=8)
 CLIMB = HypervolumeImprovement(num_samples=16, raw_samples=24, num_restarts=1, max_iter=5)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hotnas_torch.nn import cifar10
+from hotnas_torch.nn import cifar10, cifar100
 
 
 @pytest.fixture
@@ -53,3 +53,25 @@ def test_files_are_checked(folder, rng):
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(ValueError, match=r"cannot read .*data_batch_3.bin"):
         cifar10(folder, generator=rng, num_train=8)
+
+
+def test_cifar100_has_the_fine_labels_of_its_two(tmp_path, rng):
+    random = np.random.default_rng(1)
+    for name in ("train.bin", "test.bin"):
+        coarse = random.integers(0, 20, size=(12, 1), dtype=np.uint8)
+        fine = random.integers(50, 100, size=(12, 1), dtype=np.uint8)
+        planes = random.integers(0, 256, size=(12, 3072), dtype=np.uint8)
+        (tmp_path / name).write_bytes(np.concatenate([coarse, fine, planes], axis=1).tobytes())
+    data = cifar100(tmp_path, generator=rng, num_train=8)
+    raw = np.frombuffer((tmp_path / "test.bin").read_bytes(), np.uint8).reshape(12, 3074)
+    assert data.num_classes == 100
+    assert data.test.labels.tolist() == raw[:, 1].tolist()
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [8, 4, 12]
+    # The pixels come back from how they were scaled.
+    pixels = (data.test.images * data.pixels.deviation + data.pixels.mean) * 255
+    np.testing.assert_allclose(pixels.flatten(1).numpy(), raw[:, 2:], atol=1e-3)
+    with pytest.raises(ValueError, match=r"unpack cifar-100-binary\.tar\.gz"):
+        cifar100(tmp_path / "elsewhere", generator=rng)
+    (tmp_path / "train.bin").write_bytes(b"x" * 3073)
+    with pytest.raises(ValueError, match="records of 3074 bytes"):
+        cifar100(tmp_path, generator=rng)

@@ -133,3 +133,44 @@ def test_a_skeleton_is_checked():
     for name, value in (("channels", 0), ("num_cells", 2), ("input_channels", 0)):
         with pytest.raises(ValueError, match=f"{name} must be at least"):
             DARTSSkeleton(**{name: value})
+
+
+def test_a_skeleton_without_cells_takes_each_networks_depth():
+    space = DARTS(min_depth=5, max_depth=20)
+    skeleton = DARTSSkeleton(channels=1, num_cells=None, input_channels=1)
+    text = space.sample_one(generator=generator()).spec.rsplit(",", 1)[0]
+    for depth in (5, 20):
+        net = space.from_string(f"{text},{depth}")
+        module = DARTSModule(net, skeleton, generator=generator(), space=space)
+        assert len(module.body.cells) == depth
+        reducing = [place for place, cell in enumerate(module.body.cells) if cell.reduces]
+        assert reducing == [depth // 3, 2 * depth // 3]
+    with pytest.raises(ValueError, match="num_cells must be a number where no network"):
+        DARTSSupernet(skeleton, generator=generator())
+
+
+def test_every_cell_may_be_another_networks(rng):
+    nets = SPACE.sample(3, generator=rng)
+    module = DARTSModule(nets, SMALL, generator=generator())
+    alone = [DARTSModule(net, SMALL, generator=generator()) for net in nets]
+    for place, cell in enumerate(module.body.cells):
+        own = alone[place].body.cells[place]
+        assert [str(one) for one in cell.operations] == [str(one) for one in own.operations]
+        assert cell.sources == own.sources
+    assert module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    for wrong in (nets[:2], []):
+        with pytest.raises(ValueError, match="net must be a network, or one per cell, 3; got"):
+            DARTSModule(wrong, SMALL, generator=generator())
+
+
+@pytest.mark.parametrize("size", [8, 9, 32, 40])
+def test_an_auxiliary_tower_reads_what_the_second_reduction_gives(size, rng):
+    net = SPACE.sample_one(generator=rng)
+    module = DARTSModule(net, SMALL, generator=generator(), auxiliary=True)
+    images = torch.randn(2, 1, size, size, generator=rng)
+    module.eval()
+    logits, tower = module.with_auxiliary(images)
+    assert tower.shape == (2, 10)
+    assert torch.equal(logits, module(images))
+    with pytest.raises(ValueError, match="has no auxiliary tower"):
+        DARTSModule(net, SMALL, generator=generator()).with_auxiliary(images)

@@ -1,9 +1,20 @@
+import json
+
 import pytest
 import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.nn import ImageData, Skeleton, Split, TrainingSettings
+from hotnas_torch.nn import (
+    DARTSSkeleton,
+    ImageData,
+    Regularization,
+    Skeleton,
+    Split,
+    TrainingSettings,
+    train,
+)
+from hotnas_torch.nn.building import BUILDABLE
 from hotnas_torch.objectives import Training
 
 SPACE = spaces.NASBench201()
@@ -72,7 +83,7 @@ def test_other_data_get_a_skeleton_that_fits():
     objective = Training(own_data(), settings=SHORT)
     assert (objective.skeleton.input_channels, objective.skeleton.num_classes) == (3, 4)
     assert not objective(NETS[0]).failed
-    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3 for 'own'; got 1"):
+    with pytest.raises(ValueError, match=r"skeleton\.input_channels must be 3, as the data have"):
         Training(own_data(), skeleton=Skeleton(input_channels=1, num_classes=4))
 
 
@@ -113,4 +124,94 @@ def test_what_is_wrong_is_named():
 )
 def test_settings_of_the_wrong_kind_are_refused_at_once(given, message):
     with pytest.raises(TypeError, match=message):
+        Training(**given)
+
+
+# --- other spaces ---------------------------------------------------------------------------------
+
+ONE = TrainingSettings(epochs=1, batch_size=100)
+
+
+@pytest.mark.parametrize("name", BUILDABLE)
+def test_networks_of_every_space_that_can_be_built_are_trained(name):
+    space = spaces.get(name)
+    net = space.sample_one(generator=torch.Generator().manual_seed(1))
+    objective = Training(space=name, settings=ONE)
+    found = objective(net)
+    assert not found.failed
+    assert found.metrics["parameters"] > 100
+    assert figures(Training(space=spaces.Subset(space, [net]), settings=ONE)(net)) == figures(found)
+    described = objective.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert ("space" in described) == (name != "nasbench201")
+
+
+def test_a_darts_network_is_trained_at_its_depth_and_with_its_tower():
+    space = spaces.DARTS(min_depth=3, max_depth=6)
+    text = space.sample_one(generator=torch.Generator().manual_seed(1)).spec.rsplit(",", 1)[0]
+    sizes = {}
+    for depth in (3, 4):
+        for weight in (0.0, 0.4):
+            settings = TrainingSettings(
+                epochs=1, batch_size=100, regularization=Regularization(auxiliary=weight)
+            )
+            objective = Training(space=space, settings=settings)
+            evaluation = objective(space.from_string(f"{text},{depth}"))
+            sizes[depth, weight] = evaluation.metrics["parameters"]
+    assert sizes[3, 0.0] < sizes[4, 0.0] < sizes[3, 0.4]
+
+
+def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
+    expected = figures(Training(settings=SHORT)(NETS[0]))
+    objective = Training(settings=SHORT, folder=tmp_path)
+
+    def killed(*arguments, **settings):
+        def stop(_epoch):
+            raise KeyboardInterrupt
+
+        return train(*arguments, every_epoch=stop, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hotnas_torch.objectives.training.train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            objective(NETS[0])
+    assert len(list(tmp_path.iterdir())) == 1
+    # Another network, or other settings, do not go on from there.
+    assert figures(objective(NETS[1])) == figures(Training(settings=SHORT)(NETS[1]))
+    assert figures(objective(NETS[0])) == expected
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"space": "nasbench101"}, ValueError, "space must be one whose networks can be built"),
+        ({"space": "nosuch"}, ValueError, "nosuch"),
+        ({"space": 5}, TypeError, "space must be"),
+        ({"space": "pooling", "skeleton": Skeleton()}, TypeError, "a factor of all widths"),
+        ({"space": "pooling", "skeleton": 0.0}, ValueError, "skeleton must be"),
+        ({"space": "darts", "skeleton": Skeleton()}, TypeError, "must be a DARTSSkeleton or None"),
+        ({"space": "darts", "skeleton": DARTSSkeleton()}, ValueError, "input_channels must be 1"),
+        (
+            {"settings": TrainingSettings(regularization=Regularization(auxiliary=0.4))},
+            ValueError,
+            "auxiliary must be 0 in nasbench201",
+        ),
+        (
+            {
+                "settings": TrainingSettings(regularization=Regularization(drop_path=0.4)),
+                "space": "pooling",
+            },
+            ValueError,
+            "drop_path must be 0 in pooling",
+        ),
+        (
+            {"settings": TrainingSettings.of("darts"), "space": "darts"},
+            ValueError,
+            "cutout must be below 16",
+        ),
+    ],
+)
+def test_spaces_and_settings_that_do_not_fit_are_refused_at_once(given, kind, message):
+    with pytest.raises(kind, match=message):
         Training(**given)

@@ -1,3 +1,4 @@
+# Over 400 lines: one training, with what it is set by and what it ends with.
 """Training of a supernet whose architectures a sampler draws and learns to choose."""
 
 import hashlib
@@ -5,8 +6,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +17,18 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import choice, integer, number
+from hotnas_torch.arguments import choice, integer, kind, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
+from hotnas_torch.nn.supernets.reward import Reward
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
+from hotnas_torch.nn.training import autocast_to, precision_of
 
 __all__ = ["SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
 
 _EVALUATION_BATCH = 1000
+_LARGEST_LOSS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +48,10 @@ class SupernetSettings:
         precision: What convolutions and linear layers compute with: `"float32"`, `"bfloat16"`
             or `"float16"` (with scaled losses); `"auto"` takes float32 on a CPU, and on a GPU
             bfloat16 where it has it and else float16.
+        reward: What the sampler is told.
 
     Raises:
-        ValueError: A setting out of range.
+        TypeError, ValueError: A setting of the wrong kind or out of range.
 
     Reference: "Neural Architecture Search by Learning a Hierarchical Search Space", 2025, Appendix
         B.1; the defaults are those of the search in the pooling space, the weight decay that of its
@@ -61,6 +66,7 @@ class SupernetSettings:
     weight_decay: float = 1e-3
     num_final: int = 1
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    reward: Reward = field(default_factory=Reward)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("num_final", 1)):
@@ -71,10 +77,14 @@ class SupernetSettings:
         number("momentum", self.momentum, least=0.0, below=1.0)
         number("weight_decay", self.weight_decay, least=0.0)
         choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        kind("reward", self.reward, Reward)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings, ready for `json.dumps`."""
-        return asdict(self)
+        """Return the settings, ready for `json.dumps`; a reward that is the default is left out."""
+        settings = asdict(self)
+        if self.reward == Reward():
+            del settings["reward"]
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,7 @@ class SupernetEpoch:
 
     Attributes:
         train_loss: Mean cross-entropy of the steps, each with its own architecture.
-        reward: Mean accuracy of these architectures on their validation batches, in [0, 1].
+        reward: Mean of what the sampler was told of these architectures, see `Reward`.
         network: Official string of the network that the sampler would end with here.
     """
 
@@ -114,7 +124,8 @@ class SupernetSearch:
 
     .. math:: w \leftarrow w - \alpha \nabla_w L(f_a(X_t, w))
 
-    and then tells the sampler the accuracy of a on a batch of validation images. With the sampler
+    and then tells the sampler the accuracy of a on a batch of validation images, or what else
+    `settings.reward` says. With the sampler
     `Uniform` this is single-path one-shot training, with
     `TreeSampler` the tree search of the paper.
 
@@ -194,7 +205,7 @@ class SupernetSearch:
         self._generator = generator
         self._path = None if checkpoint is None else Path(checkpoint)
         self._device = next(supernet.parameters()).device
-        self._precision = _precision(settings.precision, self._device)
+        self._precision = precision_of(settings.precision, self._device)
         weights = [parameter for parameter in supernet.parameters() if parameter.dim() > 1]
         others = [parameter for parameter in supernet.parameters() if parameter.dim() <= 1]
         self._optimizer = torch.optim.SGD(
@@ -210,6 +221,7 @@ class SupernetSearch:
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=self._precision == torch.float16
         )
+        self._running: float | None = None
         self.epochs: list[SupernetEpoch] = []
         """Figures of the finished epochs."""
         if self._path is not None and self._path.exists():
@@ -278,12 +290,13 @@ class SupernetSearch:
             self.sampler.set_progress(share)
             index = self.sampler.sample(1, generator=self._generator)
             path = self._paths[int(index)]
-            total += self._descend(path, *fitted)
-            reward = self._accuracy(path, *judged)
-            self.sampler.update(index, torch.tensor([reward]))
+            loss, *of_training = self._descend(path, *fitted)
+            total += loss
+            reward = self._reward(path, of_training, judged)
+            self.sampler.update(index, torch.tensor([reward], dtype=torch.float64))
             rewards += reward
-        loss = float(total) / len(starts)
-        if not math.isfinite(loss):
+        mean_loss = float(total) / len(starts)
+        if not math.isfinite(mean_loss):
             raise RuntimeError(
                 f"the loss became non-finite in epoch {len(self.epochs) + 1} (a smaller "
                 "learning_rate may help)"
@@ -291,28 +304,47 @@ class SupernetSearch:
         if len(self.epochs) + 1 == self.settings.epochs:
             self.sampler.set_progress(1.0)
         greedy = int(self.sampler.best(1, generator=self._generator))
-        return SupernetEpoch(loss, rewards / len(starts), self.nets[greedy].spec)
+        return SupernetEpoch(mean_loss, rewards / len(starts), self.nets[greedy].spec)
 
-    def _descend(self, path: Sequence[int], images: Tensor, labels: Tensor) -> Tensor:
-        """Take a step on the weights of a path, and return its loss."""
+    def _reward(
+        self, path: Sequence[int], of_training: Sequence[Tensor], judged: tuple[Tensor, Tensor]
+    ) -> float:
+        rule = self.settings.reward
+        logits, labels = of_training if rule.images == "train" else self._outputs(path, *judged)
+        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+        loss = float(functional.cross_entropy(logits.float(), labels))
+        if not math.isfinite(loss):
+            # Weights that have become useless: the epoch ends with an error if training has, too.
+            accuracy, loss = 0.0, _LARGEST_LOSS
+        reward, self._running = rule.of(accuracy, loss, self._running)
+        return reward
+
+    @torch.no_grad()
+    def _outputs(
+        self, path: Sequence[int], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            loss = functional.cross_entropy(self.supernet.follow(images, path), labels)
+            return self.supernet.follow(images, path), labels
+
+    def _descend(
+        self, path: Sequence[int], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take a step on the weights of a path; return its loss, its logits and the labels."""
+        with self._autocast():
+            logits = self.supernet.follow(images, path)
+            loss = functional.cross_entropy(logits, labels)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss.detach()
+        return loss.detach(), logits.detach(), labels
 
-    @torch.no_grad()
     def _accuracy(self, path: Sequence[int], images: Tensor, labels: Tensor) -> float:
-        with self._autocast():
-            logits = self.supernet.follow(images, path)
+        logits, _ = self._outputs(path, images, labels)
         return float((logits.argmax(dim=1) == labels).double().mean())
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._precision)
+        return autocast_to(self._precision, self._device)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -374,6 +406,7 @@ class SupernetSearch:
             "sampler": self.sampler.state_dict(),
             "generator": self._generator.get_state(),
             "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
+            "running": self._running,
         }
         write_checkpoint(path, self._identity(), state)
 
@@ -385,13 +418,5 @@ class SupernetSearch:
             self._scaler.load_state_dict(state["scaler"])
             self.sampler.load_state_dict(state["sampler"])
             self._generator.set_state(state["generator"].cpu())
+            self._running = state.get("running")
             self.epochs = [SupernetEpoch(**entry) for entry in json.loads(state["epochs"])]
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        named: torch.dtype = getattr(torch, wanted)
-        return named
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

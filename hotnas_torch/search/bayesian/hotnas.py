@@ -22,17 +22,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "acquisition": "ucb",
         "random_fraction": 0.0,
         "transform": "none",
-        "model_options": {
-            "pairs": "ordered",
-            "linear_term": "literal",
-            "normalize": False,
-            "mass": "channels",
-            "zeta": 0.0,
-            "learn": [],
-        },
+        "model_options": {"preset": "paper", "learn": []},
     },
 }
-"""Settings by name; `"paper"` is as printed, as far as the paper says."""
+"""Settings by name."""
 
 # None leaves them to the preset.
 _OF_PRESETS = ("acquisition", "random_fraction", "transform")
@@ -50,10 +43,11 @@ class HOTNAS(Recipe):
             `{"eta": 0.3, "learn": []}`.
         model: Builds another BoTorch model from rows (n, d) and targets (n, 1), larger is better,
             and fits it; None builds and fits a `gp.HOTNNGP`.
-        preset: `"paper"` sets what the paper prints: UCB with its schedule, a pool of mutants
-            only, and the distance as in `HOTNN(preset="paper")` with fixed trade-offs.
-            `"distribution"` multiplies the kernel with one between operation distributions.
-            Arguments that are passed win over the preset.
+        preset: `"paper"` sets what paper and poster print: UCB, a pool of mutants only, and the
+            distance as in `HOTNN(preset="paper")`. What they leave to a supplement that is not
+            public (trade-offs, the bound's schedule, sizes of pool and batch) is ours, see
+            docs/definitions.md. `"distribution"` multiplies the kernel with one between operation
+            distributions. Arguments that are passed win over the preset.
         **settings: Fields of `SearchSettings`, all of which it has. A pool is half random by
             default, which the paper's is not.
 

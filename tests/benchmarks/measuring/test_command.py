@@ -28,6 +28,7 @@ from benchmarks import (
     gpu_occupancy,
     gram,
     hierarchy,
+    imagenet_scale,
     importing,
     joint,
     learned,
@@ -91,6 +92,9 @@ TINY = {
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
+    "imagenet_scale": imagenet_scale.Settings(
+        networks=20, steps=5, seeds=1, rejected=50, image_size=32, budget=6.0
+    ),
     "multi_objective": multi_objective.Settings(seeds=1, evaluations=11, pool_size=20),
     "outliers": outliers.Settings(seeds=1, evaluations=12, pool_size=20),
     "joint": joint.Settings(seeds=1, share=0.05, draws=100, most=16, most_without=40),

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -8,6 +9,7 @@ from hotnas_torch.hierarchy import Boltzmann, Schedule, TreeSampler, Uniform, ra
 from hotnas_torch.nn import (
     MacroSupernet,
     PoolingSupernet,
+    Reward,
     SupernetSearch,
     SupernetSettings,
     digits,
@@ -286,4 +288,106 @@ def test_settings_are_checked(name, value):
 
 
 def test_settings_are_ready_for_json():
-    assert json.loads(json.dumps(SETTINGS.to_json())) == asdict(SETTINGS)
+    assert json.loads(json.dumps(SETTINGS.to_json())) == {
+        name: value for name, value in asdict(SETTINGS).items() if name != "reward"
+    }
+
+
+# --- rewards --------------------------------------------------------------------------------------
+
+
+def told_of(rule, outcomes):
+    running, rewards = None, []
+    for accuracy, loss in outcomes:
+        reward, running = rule.of(accuracy, loss, running)
+        rewards.append(reward)
+    return rewards
+
+
+def test_rewards_are_what_they_say():
+    outcomes = [(0.5, 2.0), (0.6, 1.0), (0.1, 4.0)]
+    assert told_of(Reward(), outcomes) == [0.5, 0.6, 0.1]
+    assert told_of(Reward(measure="loss"), outcomes) == pytest.approx(
+        [math.exp(-2.0), math.exp(-1.0), math.exp(-4.0)]
+    )
+    relative = told_of(Reward(relative=True, beta=0.5), outcomes)
+    assert relative == pytest.approx([1.0, 0.6 / 0.55, 0.1 / 0.325])
+    losses = told_of(Reward(measure="loss", relative=True, beta=0.5), outcomes)
+    assert losses == pytest.approx([1.0, 1.5, 2.75 / 4.0])
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "loss"])
+def test_relative_rewards_are_bounded(measure):
+    rule = Reward(measure=measure, relative=True)
+    assert told_of(rule, [(0.0, 0.0)] * 2) == [1.0, 1.0]
+    for reward in told_of(rule, [(0.01, 5.0), (1.0, 0.0), (0.0, 100.0)]):
+        assert 0.0 <= reward <= 2.0
+
+
+REWARDS = [
+    Reward(measure=measure, images=images, relative=relative)
+    for measure in ("accuracy", "loss")
+    for images in ("validation", "train")
+    for relative in (False, True)
+]
+
+
+@pytest.mark.parametrize("reward", REWARDS, ids=repr)
+def test_every_reward_searches_and_goes_on_as_uninterrupted(reward, tmp_path):
+    settings = replace(SETTINGS, epochs=3, reward=reward)
+    whole = searching(settings=settings)
+    expected = whole.run(progress=False)
+    assert all(0.0 < epoch.reward <= 2.0 for epoch in whole.epochs)
+
+    file = tmp_path / "search.pt"
+    begun = searching(settings=settings, checkpoint=file)
+    with pytest.raises(KeyboardInterrupt):
+        begun.run(progress=False, every_epoch=stop_after(2))
+    resumed = searching(settings=settings, checkpoint=file)
+    assert len(resumed.epochs) == 2
+    assert resumed.run(progress=False).accuracy == expected.accuracy
+    assert resumed.epochs == whole.epochs
+
+
+def stop_after(epochs):
+    seen = []
+
+    def stop(epoch):
+        seen.append(epoch)
+        if len(seen) == epochs:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_rewards_of_training_images_differ_from_those_of_validation_images():
+    rewards = []
+    for reward in REWARDS[0], REWARDS[2]:
+        search = searching(settings=replace(SETTINGS, epochs=1, reward=reward))
+        search.run(progress=False)
+        rewards.append(search.epochs[0].reward)
+    assert rewards[0] != rewards[1]
+
+
+def test_settings_without_a_reward_of_their_own_are_recorded_as_before():
+    assert "reward" not in SETTINGS.to_json()
+    assert replace(SETTINGS, reward=Reward(relative=True)).to_json()["reward"]["relative"] is True
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"measure": "error"}, ValueError, "measure must be one of 'accuracy', 'loss'"),
+        ({"images": "test"}, ValueError, "images must be one of 'validation', 'train'"),
+        ({"relative": 1}, TypeError, "relative must be"),
+        ({"beta": 1.0}, ValueError, "beta must be"),
+    ],
+)
+def test_unknown_rewards_are_refused(settings, kind, message):
+    with pytest.raises(kind, match=message):
+        Reward(**settings)
+
+
+def test_a_reward_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="reward must be"):
+        SupernetSettings(reward="loss")

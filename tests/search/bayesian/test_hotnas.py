@@ -265,6 +265,8 @@ def test_the_paper_preset():
     advance(strategy, 4, 1)
     metric = strategy.model.metric.config()
     assert (metric["pairs"], metric["linear_term"], metric["zeta"]) == ("ordered", "literal", 0.0)
+    assert (metric["normalize"], metric["mass"], metric["eta"]) == (False, "channels", 0.5)
+    assert settings["model_options"] == {"preset": "paper", "learn": []}
     assert hotnas(preset="paper", random_fraction=0.5).random_fraction == 0.5
 
 
