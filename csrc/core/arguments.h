@@ -29,14 +29,14 @@ struct SinkhornArgs {
 };
 
 /// struct_x (batch, n, n), struct_y (batch, m, m), alpha (batch); init (batch, n, m) or null;
-/// start_costs (num_start_costs, n, m).
+/// start_costs (num_start_costs, n, m). dummies: whether the last node of each side has no pairs.
 template <class T>
 struct FgwArgs {
   int n, m;
   const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init, *start_costs;
   int num_start_costs, loss, pairs, num_starts;
   double tol;
-  int max_iter;
+  int max_iter, dummies;
   T *plan, *objective, *f, *g, *gap;
   std::int32_t *iterations, *status;
 };

@@ -8,7 +8,9 @@
 // with uniform masses are the assignment problem: one row per column, no flow matrix.
 // Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
 //
-// Costs are finite and of a size far below `huge`, masses finite and not negative: csrc/items sees to that.
+// Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
+// masses are finite and not negative: csrc/items sees to that. No path leads over a forbidden arc, so that what
+// cannot be moved without is left.
 #pragma once
 
 #include "arena.h"
@@ -20,6 +22,7 @@ struct Shape {
   int n, m;     // rows, columns
   int ld, ldn;  // m and n rounded up to the lane width
   bool assignment;
+  int paired_n = n, paired_m = m;  // rows and columns, the first ones, that take part in pairs (pair_cost.h)
 };
 
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
@@ -102,6 +105,40 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
     w.flow_of_row = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
   }
   return w;
+}
+
+/// Whether a cost forbids its arc.
+template <class G, class T>
+HN_HD auto is_forbidden(typename G::template Var<T> cost) {
+  return cost > G::splat(Limits<T>::huge / 2);
+}
+
+/// Whether every row and every column of costs (n, ld) has an arc that is not forbidden.
+template <class G, class T>
+HN_HD bool all_have_arcs(const G& g, const Shape& s, const std::type_identity_t<T>* cost) {
+  using Var = typename G::template Var<T>;
+  const Var none = G::splat(T(0)), one = G::splat(T(1));
+  bool all = true;
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    Var any = none;
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const auto real = g.template index<T>(j0) < G::template splat_int<T>(s.m);
+      const Var allowed = G::select(is_forbidden<G, T>(g.load(cost + i * s.ld + j0)), none, one);
+      any = G::max(any, G::select(real, allowed, none));
+    }
+    all &= g.max_of(any) > 0;
+  }
+  Var without = none;
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var least = g.load(cost + j0);
+    HN_ROLLED
+    for (int i = 1; i < s.n; ++i) least = G::min(least, g.load(cost + i * s.ld + j0));
+    without = G::max(without, G::select(is_forbidden<G, T>(least), one, none));
+  }
+  return all && g.max_of(without) == 0;
 }
 
 template <class G, class T>

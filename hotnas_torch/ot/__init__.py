@@ -8,9 +8,13 @@ solved, stopped and reported on its own. Padding is weight 0: a node without mas
 from hotnas_torch.ot.entropic_fgw import entropic_fgw
 from hotnas_torch.ot.fgw import fgw
 from hotnas_torch.ot.lower_bound import fgw_lower_bound
+from hotnas_torch.ot.partial_fgw import partial_fgw
+from hotnas_torch.ot.partial_transport import partial_transport
 from hotnas_torch.ot.result import (
     EntropicFGWResult,
     FGWResult,
+    PartialFGWResult,
+    PartialTransportResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
@@ -21,12 +25,16 @@ from hotnas_torch.ot.transport import transport
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
+    "PartialFGWResult",
+    "PartialTransportResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
     "entropic_fgw",
     "fgw",
     "fgw_lower_bound",
+    "partial_fgw",
+    "partial_transport",
     "sinkhorn",
     "transport",
 ]

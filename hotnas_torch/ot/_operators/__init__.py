@@ -13,6 +13,7 @@ from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._operators.operator import Backend, Differentiate
+from hotnas_torch.ot._operators.partial import partial_fgw, partial_transport
 from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
@@ -35,6 +36,8 @@ __all__ = [
     "following_masses",
     "following_plan",
     "network_distances",
+    "partial_fgw",
+    "partial_transport",
     "quadratic_cost",
     "reduced_costs",
     "sinkhorn",
