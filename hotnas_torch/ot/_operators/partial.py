@@ -152,16 +152,27 @@ def _bordered(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     def left(masses: Tensor, moved: Tensor) -> Tensor:
         rest = masses - moved
-        return torch.where(rest.abs() <= 8 * torch.finfo(rest.dtype).eps * masses, 0, rest)
+        dust = 8 * torch.finfo(rest.dtype).eps * masses
+        return torch.where(rest <= dust, 0, rest)
 
     whole = torch.cat([plan, left(a, plan.sum(2))[:, :, None]], 2)
     below = torch.cat([left(b, plan.sum(1)), torch.zeros_like(a[:, :1])], 1)
     return torch.cat([whole, below[:, None, :]], 1)
 
 
-def _without_dummies(f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Duals of the partial problem from those of the bordered one, which have a free constant."""
-    row, column = f[:, -1], g[:, -1]
+def _without_dummies(
+    rows: Tensor, columns: Tensor, f: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Duals of the partial problem from those of the bordered one, which have a free constant.
+
+    A dummy for which nothing is left enters where the nodes that are there allow it.
+    """
+
+    def at_dummy(own: Tensor, dual: Tensor, masses: Tensor, others: Tensor) -> Tensor:
+        largest = torch.where(masses > 0, others, -torch.inf)[:, :-1].amax(1)
+        return torch.where((own[:, -1] > 0) | (largest == -torch.inf), dual[:, -1], -largest)
+
+    row, column = at_dummy(rows, f, columns, g), at_dummy(columns, g, rows, f)
     of_rows = (f[:, :-1] + column[:, None]).clamp_max(0)
     of_columns = (g[:, :-1] + row[:, None]).clamp_max(0)
     return of_rows, of_columns, -(row + column)
@@ -188,9 +199,9 @@ def _entering(
 def _transport(
     cost: Tensor, a: Tensor, b: Tensor, mass: Tensor, backend: Backend
 ) -> tuple[Tensor, ...]:
-    bordered = _with_dummies(cost, a, b, mass)
-    plan, objective, f, g, iterations, status = transport(*bordered, backend=backend)
-    f, g, price = _without_dummies(f, g)
+    bordered, rows, columns = _with_dummies(cost, a, b, mass)
+    plan, objective, f, g, iterations, status = transport(bordered, rows, columns, backend=backend)
+    f, g, price = _without_dummies(rows, columns, f, g)
     return plan[:, :-1, :-1].contiguous(), objective, f, g, price, iterations, status
 
 
@@ -280,7 +291,7 @@ def _fgw(
         1,
         backend=backend,
     )
-    f, g, price = _without_dummies(f, g)
+    f, g, price = _without_dummies(rows, columns, f, g)
     plan = plan[:, :-1, :-1].contiguous()
     return plan, objective, f, g, price, gap, iterations, status
 
