@@ -18,6 +18,7 @@ from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
     following_masses,
+    forbidding_costs,
     reduced_costs,
     sinkhorn,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "fgw_backward",
     "fgw_lower_bound",
     "following_masses",
+    "forbidding_costs",
     "following_plan",
     "network_distances",
     "partial_fgw",

@@ -31,7 +31,6 @@ from hotnas_torch.ot._reference.transport import (
     feasibility,
     split_costs,
     transport,
-    without_arcs,
 )
 
 __all__ = [
@@ -121,8 +120,10 @@ def fgw(
     present, *structures = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs, dummies)
     numbers, forbidden = split_costs(present, x[:, :, None] & y[:, None, :])
     status = feasibility(a, b, numbers, *structures, alpha)
-    cut_off = (status == CONVERGED) & without_arcs(forbidden, x, y)
-    status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
+    if forbidden.any():
+        barred = torch.where(forbidden, torch.inf, torch.zeros_like(cost))
+        cut_off = (status == CONVERGED) & (transport(barred, a, b)[5] == INFEASIBLE)
+        status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
     status = _check_starts(status, a, b, forbidden, init, start_costs, num_starts)
     items = (status == CONVERGED).nonzero().squeeze(1)
     used_cost, used_x, used_y = (value[items] for value in (numbers, *structures))

@@ -19,7 +19,6 @@ __all__ = [
     "feasibility",
     "split_costs",
     "transport",
-    "without_arcs",
 ]
 
 # Status codes of every solver of the library.
@@ -70,9 +69,8 @@ def transport(
     active = rows[:, :, None] & columns[:, None, :]
     used_cost, forbidden = split_costs(cost, active)
     status = feasibility(a, b, used_cost)
-    status = torch.where(
-        (status == CONVERGED) & without_arcs(forbidden, rows, columns), INFEASIBLE, status
-    ).to(torch.int32)
+    cut_off = (status == CONVERGED) & _without_arcs(forbidden, rows, columns)
+    status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
     solvable = status == CONVERGED
 
     of_cost, of_mass = exponent_of(largest_of(used_cost)), exponent_of(a.sum(1))
@@ -278,7 +276,7 @@ def split_costs(cost: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(active & ~forbidden, cost, 0), forbidden
 
 
-def without_arcs(forbidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _without_arcs(forbidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Whether all pairs of some node that has mass are forbidden, (B,)."""
     of_rows = (forbidden | ~columns[:, None, :]).all(2) & rows
     of_columns = (forbidden | ~rows[:, :, None]).all(1) & columns
