@@ -152,7 +152,7 @@ def _bordered(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     def left(masses: Tensor, moved: Tensor) -> Tensor:
         rest = masses - moved
-        dust = 8 * torch.finfo(rest.dtype).eps * masses
+        dust = 8 * torch.finfo(rest.dtype).eps * masses.sum(1, keepdim=True)
         return torch.where(rest <= dust, 0, rest)
 
     whole = torch.cat([plan, left(a, plan.sum(2))[:, :, None]], 2)
