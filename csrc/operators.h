@@ -21,7 +21,8 @@ namespace {
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tensor& cost_,
                                                                      const Tensor& a_,
-                                                                     const Tensor& b_) {
+                                                                     const Tensor& b_,
+                                                                     std::int64_t dummies) {
   const Batch in("transport", cost_);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
@@ -31,6 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
   by_dtype(in.matrix, in.op, [&]<class T>() {
     const TransportArgs<T> args{.n = in.n,
                                 .m = in.m,
+                                .dummies = count(in.op, "dummies", dummies, 0, 1),
                                 .cost = data<T>(in.matrix),
                                 .a = data<T>(a),
                                 .b = data<T>(b),

@@ -7,7 +7,7 @@
 // clang-format off
 #define HOTNAS_OPERATORS(X) \
   X(transport, Transport, \
-    "(Tensor cost, Tensor a, Tensor b)" \
+    "(Tensor cost, Tensor a, Tensor b, int dummies=0)" \
     " -> (Tensor plan, Tensor objective, Tensor f, Tensor g, Tensor iterations, Tensor status)") \
   X(sinkhorn, Sinkhorn, \
     "(Tensor cost, Tensor a, Tensor b, float epsilon, float tol, int max_iter)" \

@@ -9,10 +9,11 @@ namespace hotnas {
 /// How an item ended.
 enum class Status : std::int32_t { converged = 0, max_iter = 1, nonfinite = 2, infeasible = 3 };
 
-/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0.
+/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0. dummies: whether the last
+/// node of each side is one, which costs nothing.
 template <class T>
 struct TransportArgs {
-  int n, m;
+  int n, m, dummies;
   const T *cost, *a, *b;
   T *plan, *objective, *f, *g;
   std::int32_t *iterations, *status;

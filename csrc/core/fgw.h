@@ -234,7 +234,7 @@ class Fgw {
         if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
       if (cheapest) {
-        transport_.cold(w_.grad);
+        transport_.cold(w_.grad, w_.a, w_.b);
         const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
         if (g_.leader()) ++w_.best->iterations;
         if (!complete) return fail(Status::infeasible);
@@ -648,7 +648,7 @@ class Fgw {
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
       if (forbids_) forbid(w_.grad);
-      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
+      if (now.iterations == 0 && !warm) transport_.cold(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
@@ -744,7 +744,7 @@ class Fgw {
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width)
         g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
-      transport_.cold(w_.grad);
+      transport_.cold(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
       transport_.extract(v, unit_);

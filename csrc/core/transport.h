@@ -153,8 +153,10 @@ class Transport {
   /// Augmenting paths searched so far: what the cheapest arcs alone could not match.
   HN_HD int paths() const { return paths_; }
 
-  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
-  HN_HD void cold(const T* cost) const {
+  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour. With dummies on both sides those of
+  /// the real columns are 0 then, and that of the dummy says from which cost on a row goes there: the least at which
+  /// as much mass as is moved finds columns.
+  HN_HD void cold(const T* cost, const T* a, const T* b) const {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
@@ -163,6 +165,36 @@ class Transport {
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
+    if (s_.paired_n == s_.n || s_.paired_m == s_.m || s_.paired_n == 0) return;
+    T moved = -a[s_.paired_n];
+    HN_ROLLED
+    for (int j = 0; j < s_.paired_m; ++j) moved += b[j];
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var least = g_.load(cost + j0);
+      HN_ROLLED
+      for (int i = 1; i < s_.paired_n; ++i)
+        least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      g_.store(w_.reach + j0, least);
+    }
+    g_.sync();
+    Var best = G::splat(huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var least = g_.load(w_.reach + j0);
+      Var served = G::splat(T(0));
+      HN_ROLLED
+      for (int k = 0; k < s_.paired_m; ++k)
+        served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.paired_m);
+      const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
+      best = G::min(best, G::select(real, enough, best));
+    }
+    const T price = -g_.max_of(-best);
+    if (price > huge / 2) return;
+    g_.sync();
+    if (g_.leader()) w_.v[s_.paired_m] = -price;
+    g_.sync();
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.

@@ -33,11 +33,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    Shape s = shape_of<G>(x, y);
-    if (p.dummies && s.n > 0) {
-      s.paired_n -= x.node[s.n - 1] == p.n - 1 ? 1 : 0;
-      s.paired_m -= y.node[s.m - 1] == p.m - 1 ? 1 : 0;
-    }
+    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
     const T alpha = p.alpha[item];
     load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,

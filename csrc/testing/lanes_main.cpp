@@ -199,10 +199,11 @@ class Calls {
     return p;
   }
 
-  Results<T> transport() {
+  Results<T> transport(int dummies = 0) {
     Results<T> r = results(4);
     const TransportArgs<T> args{p_.n,
                                 p_.m,
+                                dummies,
                                 p_.cost.data(),
                                 p_.a.data(),
                                 p_.b.data(),
@@ -481,7 +482,7 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
-    if (kernel == "forbidding") return calls.transport();
+    if (kernel == "forbidding") return calls.transport(1);
     if (kernel == "fgw_partial") return calls.fgw(loss, pairs, 0, 1);
     if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);

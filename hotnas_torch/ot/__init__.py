@@ -20,6 +20,7 @@ from hotnas_torch.ot.result import (
     TransportResult,
 )
 from hotnas_torch.ot.sinkhorn import sinkhorn
+from hotnas_torch.ot.trace import trace
 from hotnas_torch.ot.transport import transport
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "partial_fgw",
     "partial_transport",
     "sinkhorn",
+    "trace",
     "transport",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "LinearProblem",
     "check_count",
     "check_number",
+    "given_duals",
     "graph_problem",
     "has_values",
     "linear_problem",
@@ -235,6 +236,43 @@ def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor,
     value_g = (torch.where(y, g, 0) * b).sum(1)
     shift = (0.5 * (value_g - value_f))[:, None]
     return f + shift, g - shift
+
+
+def given_duals(
+    problem: LinearProblem, init: tuple[Tensor, Tensor], *, validate: bool
+) -> tuple[Tensor, Tensor]:
+    """Return duals to start from, (B, n) and (B, m), constant, 0 where they are no numbers.
+
+    Raises:
+        TypeError: They are no pair of tensors of the dtype of the costs.
+        ValueError: Shapes or devices do not fit, or a dual is NaN or +inf.
+    """
+    if not isinstance(init, tuple | list) or len(init) != 2:
+        msg = f"init must be a pair (f, g) of row and column duals; got {type(init).__name__}"
+        raise TypeError(msg)
+    flat = []
+    for place, (dual, masses) in enumerate(zip(init, (problem.a, problem.b), strict=True)):
+        name = f"init[{place}]"
+        _check_like(name, dual, tuple(masses.shape[1:]), problem.cost)
+        try:
+            flat.append(_flatten(dual.detach(), problem.batch_shape, 1))
+        except RuntimeError:
+            msg = (
+                f"{name} must have the batch dimensions of the problem, {problem.batch_shape}, or"
+                f" fewer; got shape {tuple(dual.shape)}"
+            )
+            raise ValueError(msg) from None
+        if validate and has_values(flat[-1], masses):
+            wrong = ~(flat[-1] < inf) & (masses > 0)
+            if wrong.any():
+                item, node = wrong.nonzero()[0].tolist()
+                msg = (
+                    f"{name} must be finite, or -inf at absent nodes;"
+                    f" {_item(item, problem.batch_shape)}has {float(flat[-1][item, node])} at"
+                    f" {node} (pass the duals of an item that was solved, or init=None)"
+                )
+                raise ValueError(msg)
+    return flat[0].nan_to_num(0, 0, 0), flat[1].nan_to_num(0, 0, 0)
 
 
 def paid(cost: Tensor, plan: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from hotnas_torch.ot.problem import (
     LinearProblem,
     check_count,
     check_number,
+    given_duals,
     has_values,
     linear_problem,
     mean_free_duals,
@@ -27,6 +28,7 @@ def sinkhorn(
     b: Tensor | None = None,
     *,
     epsilon: float,
+    init: tuple[Tensor, Tensor] | None = None,
     tol: float | None = None,
     max_iter: int = 10_000,
     differentiate: ops.Differentiate = "implicit",
@@ -45,6 +47,9 @@ def sinkhorn(
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         epsilon: Weight of the entropy, > 0, in units of the cost. Iterations grow as it shrinks.
+        init: Row and column duals to start from, shapes (*batch, n) and (*batch, m) or
+            broadcastable, such as `f` and `g` of a result; constants where gradients are concerned,
+            and 0 where they are not finite, as at absent nodes. None for none.
         tol: L1 error to stop at, of the row and of the column masses of `plan` as it is returned.
             Default 1e-9 for float64, 1e-5 for float32. The dtype bounds what can be reached: to
             about its precision times the largest cost over `epsilon`, what whole rows or columns
@@ -94,9 +99,14 @@ def sinkhorn(
     problem = linear_problem(cost, a, b, validate=validate)
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
-    cost, of_rows, of_columns = ops.reduced_costs(
-        problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
-    )
+    if init is None:
+        cost, of_rows, of_columns = ops.reduced_costs(
+            problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
+        )
+    else:
+        # Duals to start from are what rows and columns have in common.
+        of_rows, of_columns = given_duals(problem, init, validate=validate)
+        cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
     forbidden = _forbidden(problem, validate=validate)
     if forbidden is not None:
         cost = ops.forbidding_costs(cost, forbidden, epsilon)

@@ -79,7 +79,7 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
         places = [d.to(torch.zeros_like(value)) for value in expected]
         found[name] = structure(*head, *(places[k] for k in order)), expected, places
 
-    add("Transport", [n, m, cost, a, b],
+    add("Transport", [n, m, 0, cost, a, b],
         transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
     add("Sinkhorn", [n, m, cost, a, b, 0.1, 1e-4, 30],
         sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(5))  # fmt: skip

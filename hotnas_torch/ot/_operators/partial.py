@@ -200,7 +200,9 @@ def _transport(
     cost: Tensor, a: Tensor, b: Tensor, mass: Tensor, backend: Backend
 ) -> tuple[Tensor, ...]:
     bordered, rows, columns = _with_dummies(cost, a, b, mass)
-    plan, objective, f, g, iterations, status = transport(bordered, rows, columns, backend=backend)
+    plan, objective, f, g, iterations, status = transport(
+        bordered, rows, columns, 1, backend=backend
+    )
     f, g, price = _without_dummies(rows, columns, f, g)
     return plan[:, :-1, :-1].contiguous(), objective, f, g, price, iterations, status
 

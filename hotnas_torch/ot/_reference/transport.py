@@ -29,7 +29,7 @@ INFEASIBLE = 3
 
 
 def transport(
-    cost: Tensor, a: Tensor, b: Tensor
+    cost: Tensor, a: Tensor, b: Tensor, dummies: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Minimise :math:`\langle C, T \rangle` over the couplings T of `a` and `b`.
 
@@ -45,6 +45,8 @@ def transport(
             zero-weight nodes are never used for the plan.
         a: Row masses, shape (B, n), non-negative. Zero weight removes the row.
         b: Column masses, shape (B, m), with the same sum as `a`.
+        dummies: 1: the last node of each side takes at no cost what a partial coupling leaves. This
+            tells the compiled op where to begin, and changes no result.
 
     Returns:
         `plan` (B, n, m); `objective` (B,); duals `f` (B, n) and `g` (B, m) with f_i + g_j
@@ -64,6 +66,7 @@ def transport(
         assignment problems, Computing 38, 1987; R. Ahuja, T. Magnanti, J. Orlin, Network Flows,
         1993, section 9.7.
     """
+    del dummies
     batch, n, m = cost.shape
     rows, columns = a > 0, b > 0
     active = rows[:, :, None] & columns[:, None, :]
