@@ -119,8 +119,8 @@ def test_nothing_and_all_of_it(part: float, rng: torch.Generator, backend: str) 
     found = solve(problem, mass, backend=backend)
     none = none_like(problem.cost)
     if part == 0:
-        assert (objective == 0).all()
-        assert (found[1] == 0).all()
+        assert objective.abs().max() <= 1e-16
+        assert found[1].abs().max() <= 1e-16
         return
     whole = fgw(*problem.tensors(), none, none, 0, 1, 1, 1e-9, 1000, backend=backend)
     assert torch.allclose(found[1], whole[1], atol=1e-12)
