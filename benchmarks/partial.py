@@ -1,4 +1,4 @@
-"""How much faster than POT is one thread where a part of the mass is moved, at the same objective?"""
+"""How much faster than POT is one thread where a part of the mass is moved, objective alike?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

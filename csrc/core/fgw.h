@@ -287,8 +287,7 @@ class Fgw {
             in_other += G::select(column > at, mass, none) * entering;
           }
         }
-        const auto paired =
-            column < G::template splat_int<T>(i < s_.paired_n ? s_.paired_m : 0);
+        const auto paired = column < G::template splat_int<T>(i < s_.paired_n ? s_.paired_m : 0);
         const Var both = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
                          loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
         const Var gap = G::select(paired, both, G::splat(T(0)));

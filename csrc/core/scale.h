@@ -57,8 +57,7 @@ HN_HD void survey(const G& g, const T* values, int count, typename G::template V
 /// The same of costs, of which +infinity forbids a pair and has no size; `forbids` becomes 1 on a lane that met it.
 template <class G, class T>
 HN_HD void survey_costs(const G& g, const T* costs, int count, typename G::template Var<T>& most,
-                        typename G::template Var<T>& defect,
-                        typename G::template Var<T>& forbids) {
+                        typename G::template Var<T>& defect, typename G::template Var<T>& forbids) {
   const auto none = G::splat(T(0)), one = G::splat(T(1)), infinite = G::splat(T(INFINITY));
   HN_ROLLED
   for (int e = 0; e < count; e += G::width) {

@@ -22,7 +22,8 @@ struct Shape {
   int n, m;     // rows, columns
   int ld, ldn;  // m and n rounded up to the lane width
   bool assignment;
-  int paired_n = n, paired_m = m;  // rows and columns, the first ones, that take part in pairs (pair_cost.h)
+  int paired_n = n,
+      paired_m = m;  // rows and columns, the first ones, that take part in pairs (pair_cost.h)
 };
 
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
@@ -173,8 +174,7 @@ class Transport {
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
       HN_ROLLED
-      for (int i = 1; i < s_.paired_n; ++i)
-        least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      for (int i = 1; i < s_.paired_n; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
       g_.store(w_.reach + j0, least);
     }
     g_.sync();

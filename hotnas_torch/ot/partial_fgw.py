@@ -64,7 +64,7 @@ def partial_fgw(
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, that moves `mass`
             within `a` and `b`; "product" for the share of a b' (POT's start); None for none.
         generator: Source of the random starts; needed if `num_starts` exceeds the others.
-        tol: Duality gap, relative to the objective, to stop at, proved as for `hotnas_torch.ot.fgw`.
+        tol: Duality gap, relative to the objective, to stop at; see `hotnas_torch.ot.fgw`.
         max_iter: Most transport problems that one start may solve.
         backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
             else the reference implementation in torch; "ext" and "torch" insist on one of them.

@@ -247,7 +247,8 @@ def given_duals(
         TypeError: They are no pair of tensors of the dtype of the costs.
         ValueError: Shapes or devices do not fit, or a dual is NaN or +inf.
     """
-    if not isinstance(init, tuple | list) or len(init) != 2:
+    given: object = init
+    if not isinstance(given, tuple | list) or len(given) != 2:
         msg = f"init must be a pair (f, g) of row and column duals; got {type(init).__name__}"
         raise TypeError(msg)
     flat = []

@@ -1,4 +1,4 @@
-"""Costs of +inf: never in a plan, whatever else is asked, and said by the status where they must."""
+"""Costs of +inf: never in a plan, and said by the status where there is none without."""
 
 import numpy as np
 import pytest

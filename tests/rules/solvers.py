@@ -163,9 +163,7 @@ class Solver:
             )
         if self.partial:
             share = choose(rng, 0.0, 1.0, *[-1.0] * 6)
-            inputs["mass"] = (
-                uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
-            )
+            inputs["mass"] = uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
         dtype = (torch.float32, F64)[integer(rng, 0, 2)]
         case = Case({name: value.to(dtype) for name, value in inputs.items()}, self.options(rng))
         if case.options.get("init") == "none":

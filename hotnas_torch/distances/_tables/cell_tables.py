@@ -408,7 +408,6 @@ class CellTables:
         graphs = cost * self._linear_factor(n, m), x.struct[i], y.struct[j]
         alpha, nothing = cost.new_full((len(i),), settings.alpha), cost.new_empty(0)
         codes = LOSS_L1, PAIR_SETS[settings.pairs]
-        stops = settings.num_starts, settings.tol, settings.max_iter
         if settings.partial is None:
             plan, objective, _, _, gap, _, status = fgw(
                 *graphs,
@@ -418,7 +417,9 @@ class CellTables:
                 nothing,
                 nothing,
                 *codes,
-                *stops,
+                settings.num_starts,
+                settings.tol,
+                settings.max_iter,
                 backend=settings.backend,
             )
         else:
@@ -432,7 +433,9 @@ class CellTables:
                 nothing,
                 nothing,
                 *codes,
-                *stops,
+                settings.num_starts,
+                settings.tol,
+                settings.max_iter,
                 backend=settings.backend,
             )
         self.log.add(objective, gap, status)

@@ -187,9 +187,7 @@ def _entering(
     of_rows = torch.where(y[:, None, :], rest - g[:, None, :], torch.inf).amin(2)
     of_columns = torch.where(x[:, :, None], rest - f[:, :, None], torch.inf).amin(1)
     # What costs no number does not enter.
-    of_rows, of_columns = (
-        dual.nan_to_num(0, 0, 0).clamp_max(0) for dual in (of_rows, of_columns)
-    )
+    of_rows, of_columns = (dual.nan_to_num(0, 0, 0).clamp_max(0) for dual in (of_rows, of_columns))
     return torch.where(x, f, of_rows), torch.where(y, g, of_columns)
 
 
@@ -310,9 +308,7 @@ def _fgw_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor 
     cost, struct_x, struct_y, a, b, alpha = inputs
     plan, f, g, price = (value.detach() for value in (plan, f, g, price))
     if needed[3] or needed[4]:
-        slope = linearised(
-            cost, struct_x, struct_y, alpha, plan, loss=ctx.loss, pairs=ctx.pairs
-        )
+        slope = linearised(cost, struct_x, struct_y, alpha, plan, loss=ctx.loss, pairs=ctx.pairs)
         f, g = _entering(slope, a, b, f, g, price)
     others = cost, struct_x, struct_y, alpha
     if is_tracked(*others, a, b, mass):
@@ -321,7 +317,19 @@ def _fgw_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor 
         moved = held(plan, _MOVES, *others, vertex=vertex)
         plan = held(plan, _MOVES, a, b, mass) + (moved - moved.detach())
     slopes = envelope_gradients(
-        grad, *inputs, plan, f, g, loss=ctx.loss, pairs=ctx.pairs, needed=needed
+        grad,
+        cost,
+        struct_x,
+        struct_y,
+        a,
+        b,
+        alpha,
+        plan,
+        f,
+        g,
+        loss=ctx.loss,
+        pairs=ctx.pairs,
+        needed=needed,
     )
     of_cost, of_x, of_y, _, _, of_alpha = slopes
     return of_cost, of_x, of_y, grad[:, None] * f, grad[:, None] * g, of_alpha, grad * price

@@ -128,9 +128,7 @@ def fgw(
     items = (status == CONVERGED).nonzero().squeeze(1)
     used_cost, used_x, used_y = (value[items] for value in (numbers, *structures))
     units = Units.of(used_cost, used_x, used_y, a[items], alpha[items], loss)
-    problem = units.scale(
-        used_cost, used_x, used_y, a[items], b[items], forbidden[items], dummies
-    )
+    problem = units.scale(used_cost, used_x, used_y, a[items], b[items], forbidden[items], dummies)
     coupling = back(init[items], -units.mass) if init.numel() else init
     best = _Solution.unsolved(problem)
     supports: list[Tensor] = []

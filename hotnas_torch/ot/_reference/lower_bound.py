@@ -51,11 +51,10 @@ def fgw_lower_bound(
         section 6 (third lower bound).
     """
     batch, n, m = cost.shape
-    present, *structures = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
+    present, struct_x, struct_y = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
     numbers, forbidden = split_costs(present, (a != 0)[:, :, None] & (b != 0)[:, None, :])
-    inputs = numbers, *structures
-    units = Units.of(*inputs, a, alpha, loss)
-    problem = units.scale(*inputs, a, b, forbidden)
+    units = Units.of(numbers, struct_x, struct_y, a, alpha, loss)
+    problem = units.scale(numbers, struct_x, struct_y, a, b, forbidden)
     cost, struct_x, struct_y = problem.cost, problem.struct_x, problem.struct_y
     a, b = problem.a, problem.b
     inner = torch.zeros_like(cost)
