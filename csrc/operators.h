@@ -21,7 +21,8 @@ namespace {
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tensor& cost_,
                                                                      const Tensor& a_,
-                                                                     const Tensor& b_) {
+                                                                     const Tensor& b_,
+                                                                     std::int64_t dummies) {
   const Batch in("transport", cost_);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
@@ -31,6 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
   by_dtype(in.matrix, in.op, [&]<class T>() {
     const TransportArgs<T> args{.n = in.n,
                                 .m = in.m,
+                                .dummies = count(in.op, "dummies", dummies, 0, 1),
                                 .cost = data<T>(in.matrix),
                                 .a = data<T>(a),
                                 .b = data<T>(b),
@@ -80,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
     const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
     const Tensor& b_, const Tensor& alpha_, const Tensor& init_, const Tensor& start_costs_,
     std::int64_t loss, std::int64_t pairs, std::int64_t num_starts, double tol,
-    std::int64_t max_iter) {
+    std::int64_t max_iter, std::int64_t dummies) {
   const Batch in("fgw", cost_);
   check_terms(in.op, loss, pairs);
   const Tensor struct_x = in.rows_squared("struct_x", struct_x_);
@@ -113,6 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
                           .num_starts = starts_used(in.op, num_starts, has_init + given),
                           .tol = tolerance(in.op, "tol", tol),
                           .max_iter = count(in.op, "max_iter", max_iter),
+                          .dummies = count(in.op, "dummies", dummies, 0, 1),
                           .plan = write<T>(plan),
                           .objective = write<T>(objective),
                           .f = write<T>(f),

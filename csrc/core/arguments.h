@@ -9,10 +9,11 @@ namespace hotnas {
 /// How an item ended.
 enum class Status : std::int32_t { converged = 0, max_iter = 1, nonfinite = 2, infeasible = 3 };
 
-/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0.
+/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0. dummies: whether the last
+/// node of each side is one, which costs nothing.
 template <class T>
 struct TransportArgs {
-  int n, m;
+  int n, m, dummies;
   const T *cost, *a, *b;
   T *plan, *objective, *f, *g;
   std::int32_t *iterations, *status;
@@ -29,14 +30,14 @@ struct SinkhornArgs {
 };
 
 /// struct_x (batch, n, n), struct_y (batch, m, m), alpha (batch); init (batch, n, m) or null;
-/// start_costs (num_start_costs, n, m).
+/// start_costs (num_start_costs, n, m). dummies: whether the last node of each side has no pairs.
 template <class T>
 struct FgwArgs {
   int n, m;
   const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init, *start_costs;
   int num_start_costs, loss, pairs, num_starts;
   double tol;
-  int max_iter;
+  int max_iter, dummies;
   T *plan, *objective, *f, *g, *gap;
   std::int32_t *iterations, *status;
 };

@@ -33,7 +33,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    const Shape s = shape_of<G>(x, y);
+    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
     const T alpha = p.alpha[item];
     load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
@@ -41,7 +41,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
     const FgwUnits<T> chosen =
         scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
-    if (!chosen.finite) best.status = Status::nonfinite;
+    if (chosen.status == Status::nonfinite || best.status == Status::converged)
+      best.status = chosen.status;
     if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves
     g.sync();
     const bool solved = best.status == Status::converged && s.n > 0;
@@ -109,12 +110,13 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     };
     const Pairs pairs = terms.pairs();
     T sum = 0;
+    const bool paired = !p.dummies || (i < p.n - 1 && j < p.m - 1);
     HN_ROLLED
-    for (int r = 0; r < s.n; ++r) {
+    for (int r = 0; paired && r < s.paired_n; ++r) {
       const int k = x.node[r];
       if (pairs != Pairs::all && k == i) continue;
       HN_ROLLED
-      for (int c = 0; c < s.m; ++c) {
+      for (int c = 0; c < s.paired_m; ++c) {
         const T mass = w.fgw.plan[r * s.ld + c];
         const int l = y.node[c];
         if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
@@ -206,7 +208,7 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
     const FgwUnits<T> units =
         scale_problem(g, s, terms, w.bound.c, w.bound.cost, p.alpha[item], mass.exponent);
-    if (!units.finite) status = Status::nonfinite;
+    if (status == Status::converged) status = units.status;
     T bound = status == Status::converged ? T(0) : T(NAN);
     if (status == Status::converged && s.n > 0) {
       g.sync();

@@ -8,25 +8,35 @@ solved, stopped and reported on its own. Padding is weight 0: a node without mas
 from hotnas_torch.ot.entropic_fgw import entropic_fgw
 from hotnas_torch.ot.fgw import fgw
 from hotnas_torch.ot.lower_bound import fgw_lower_bound
+from hotnas_torch.ot.partial_fgw import partial_fgw
+from hotnas_torch.ot.partial_transport import partial_transport
 from hotnas_torch.ot.result import (
     EntropicFGWResult,
     FGWResult,
+    PartialFGWResult,
+    PartialTransportResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
 )
 from hotnas_torch.ot.sinkhorn import sinkhorn
+from hotnas_torch.ot.trace import trace
 from hotnas_torch.ot.transport import transport
 
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
+    "PartialFGWResult",
+    "PartialTransportResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
     "entropic_fgw",
     "fgw",
     "fgw_lower_bound",
+    "partial_fgw",
+    "partial_transport",
     "sinkhorn",
+    "trace",
     "transport",
 ]

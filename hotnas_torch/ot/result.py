@@ -15,6 +15,8 @@ from hotnas_torch.ot._operators.operator import has_values
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
+    "PartialFGWResult",
+    "PartialTransportResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
@@ -44,7 +46,10 @@ _MESSAGES = {
         " if there is one, or use float64"
     ),
     SolveStatus.NONFINITE: "met NaN or infinity; costs must be finite and of moderate size",
-    SolveStatus.INFEASIBLE: "the masses are negative or differ in sum; normalise both to sum 1",
+    SolveStatus.INFEASIBLE: (
+        "the masses are negative or differ in sum, or forbidden pairs leave no coupling; normalise"
+        " both to sum 1, and see which costs are +inf"
+    ),
 }
 
 
@@ -101,6 +106,61 @@ class TransportResult(_Result):
     objective: Tensor
     f: Tensor
     g: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialTransportResult(_Result):
+    """Result of `hotnas_torch.ot.partial_transport`.
+
+    Attributes:
+        plan: Optimal partial coupling, shape (*batch, n, m).
+        objective: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals <= 0, shape (*batch, n): 0 where a row is not moved whole. f_i + g_j + price
+            <= cost_ij, and <f, a> + <g, b> + price * mass is the objective.
+        g: Column duals <= 0, shape (*batch, m).
+        price: What a little more mass costs, per mass, shape (*batch,).
+        iterations: Augmenting paths, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "partial_transport"
+
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+    price: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialFGWResult(_Result):
+    """Result of `hotnas_torch.ot.partial_fgw`.
+
+    Attributes:
+        plan: Stationary partial coupling, shape (*batch, n, m).
+        objective: cost_linear + cost_quad, shape (*batch,); differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals <= 0 of the problem linearised at `plan`, shape (*batch, n): f_i + g_j + price
+            is at most grad F(plan)_ij.
+        g: Its column duals <= 0, shape (*batch, m).
+        price: What a little more mass costs, per mass, shape (*batch,).
+        gap: <grad F(plan), plan - V> >= 0 for the best partial coupling V, shape (*batch,): 0 at
+            stationary ones. It bounds the distance to the optimum only where F is convex.
+        iterations: Transport problems solved over all starts, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "partial_fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    g: Tensor
+    price: Tensor
+    gap: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +260,14 @@ class EntropicFGWResult(_Result):
     residual: Tensor
 
 
-for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):
+for _result in (
+    TransportResult,
+    PartialTransportResult,
+    SinkhornResult,
+    FGWResult,
+    PartialFGWResult,
+    EntropicFGWResult,
+):
     torch.export.register_dataclass(_result)
 
 

@@ -79,11 +79,11 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
         places = [d.to(torch.zeros_like(value)) for value in expected]
         found[name] = structure(*head, *(places[k] for k in order)), expected, places
 
-    add("Transport", [n, m, cost, a, b],
+    add("Transport", [n, m, 0, cost, a, b],
         transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
     add("Sinkhorn", [n, m, cost, a, b, 0.1, 1e-4, 30],
         sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(5))  # fmt: skip
-    add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50],
+    add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50, 0],
         fgw(*p.tensors(), none, none, loss, pairs, 3, 1e-4, 50, backend="ext"),
         range(7))  # fmt: skip
     backward = (plan, p.struct_x, p.struct_y, p.alpha, loss, pairs)

@@ -13,10 +13,12 @@ from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._operators.operator import Backend, Differentiate
+from hotnas_torch.ot._operators.partial import partial_fgw, partial_transport
 from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
     following_masses,
+    forbidding_costs,
     reduced_costs,
     sinkhorn,
 )
@@ -34,7 +36,10 @@ __all__ = [
     "fgw_lower_bound",
     "following_masses",
     "following_plan",
+    "forbidding_costs",
     "network_distances",
+    "partial_fgw",
+    "partial_transport",
     "quadratic_cost",
     "reduced_costs",
     "sinkhorn",

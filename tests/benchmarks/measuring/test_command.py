@@ -35,6 +35,7 @@ from benchmarks import (
     nago_surrogate,
     nested,
     outliers,
+    partial,
     peers,
     quality,
     relaxed,
@@ -62,6 +63,7 @@ TINY = {
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
+    "partial": partial.Settings(sizes=((4, 3),), rounds=1, seconds=0.0),
     "threads": threads.Settings(sizes=(5,), rounds=1, seconds=0.0, pot_problems=2),
     "scaling": scaling.Settings(sizes=(8, 10), problems=4, peer_entries=8, rounds=1, seconds=0.0),
     "quality": quality.Settings(pairs=10, random_starts=3, most_starts=4),
