@@ -11,22 +11,30 @@ from hotnas_torch.ot.lower_bound import fgw_lower_bound
 from hotnas_torch.ot.result import (
     EntropicFGWResult,
     FGWResult,
+    SemirelaxedFGWResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
+    UnbalancedSinkhornResult,
 )
+from hotnas_torch.ot.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot.sinkhorn import sinkhorn
 from hotnas_torch.ot.transport import transport
+from hotnas_torch.ot.unbalanced_sinkhorn import unbalanced_sinkhorn
 
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
+    "SemirelaxedFGWResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedSinkhornResult",
     "entropic_fgw",
     "fgw",
     "fgw_lower_bound",
+    "semirelaxed_fgw",
     "sinkhorn",
     "transport",
+    "unbalanced_sinkhorn",
 ]

@@ -51,7 +51,7 @@ class GraphProblem(LinearProblem):
 
 
 def linear_problem(
-    cost: Tensor, a: Tensor | None, b: Tensor | None, *, validate: bool
+    cost: Tensor, a: Tensor | None, b: Tensor | None, *, validate: bool, balanced: bool = True
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
@@ -60,6 +60,7 @@ def linear_problem(
         a: Row masses, shape (*batch, n) or broadcastable, or None for uniform.
         b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        balanced: Whether masses must sum to 1; else to any positive number.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -77,7 +78,7 @@ def linear_problem(
     whole = readable and _all_present(flat_a, flat_b, validate=validate)
     problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole)
     if validate and readable:
-        _check_linear_values(problem)
+        _check_linear_values(problem, balanced=balanced)
     return problem
 
 
@@ -91,6 +92,7 @@ def graph_problem(
     init: Tensor | str | None = None,
     *,
     validate: bool,
+    columns_free: bool = False,
 ) -> GraphProblem:
     """Check and flatten a fused Gromov-Wasserstein problem.
 
@@ -103,6 +105,7 @@ def graph_problem(
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
         init: Coupling to start from, shape (*batch, n, m) or broadcastable, "product", or None.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        columns_free: Whether `init` may have any column masses where there are columns.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -169,7 +172,7 @@ def graph_problem(
             _check_finite("struct_y", problem.struct_y, batch_shape)
         _check_trade_off(problem)
         if start.numel():
-            _check_coupling(problem)
+            _check_coupling(problem, columns_free=columns_free)
     return problem
 
 
@@ -304,8 +307,8 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
     return expanded.reshape((count, *own))
 
 
-def _check_linear_values(problem: LinearProblem) -> None:
-    _check_both_masses(problem)
+def _check_linear_values(problem: LinearProblem, *, balanced: bool) -> None:
+    _check_both_masses(problem, balanced=balanced)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
@@ -347,9 +350,12 @@ def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
         raise ValueError(msg)
 
 
-def _check_both_masses(problem: LinearProblem) -> None:
+def _check_both_masses(problem: LinearProblem, *, balanced: bool = True) -> None:
     for name, masses in (("a", problem.a), ("b", problem.b)):
-        _check_masses(name, masses.detach(), problem.batch_shape, whole=problem.whole)
+        if balanced:
+            _check_masses(name, masses.detach(), problem.batch_shape, whole=problem.whole)
+        else:
+            _check_any_masses(name, masses.detach(), problem.batch_shape)
 
 
 def _check_masses(name: str, masses: Tensor, batch_shape: Shape, *, whole: bool) -> None:
@@ -371,6 +377,21 @@ def _check_masses(name: str, masses: Tensor, batch_shape: Shape, *, whole: bool)
         raise ValueError(msg)
 
 
+def _check_any_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:
+    must = f"{name} must be non-negative and have a finite sum that is positive; "
+    wrong = ~(masses >= 0)  # NaN as well
+    if wrong.any():
+        where = wrong.nonzero()[0]
+        item = _item(int(where[0]), batch_shape)
+        raise ValueError(f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}")
+    totals = masses.sum(1)
+    off = ~((totals > 0) & totals.isfinite())
+    if off.any():
+        first = int(off.nonzero()[0])
+        item = _item(first, batch_shape)
+        raise ValueError(f"{must}{item}sums to {float(totals[first]):.9g}")
+
+
 def _check_trade_off(problem: GraphProblem) -> None:
     alpha = problem.alpha.detach()
     wrong = ~((alpha >= 0) & (alpha <= 1))
@@ -381,7 +402,7 @@ def _check_trade_off(problem: GraphProblem) -> None:
         raise ValueError(msg)
 
 
-def _check_coupling(problem: GraphProblem) -> None:
+def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
     init = problem.init
     wrong = ~(init >= 0)
     if wrong.any():
@@ -397,12 +418,15 @@ def _check_coupling(problem: GraphProblem) -> None:
     ]
     for name, masses, marginal in sides:
         error = (marginal(init) - masses.detach()).abs()
+        if columns_free and name == "b":
+            error = torch.where(masses == 0, error, 0)
         off = ~(error <= slack)
         if off.any():
             first = int(off.nonzero()[0][0])
             item = _item(first, problem.batch_shape)
+            wanted = "row masses a, and none where b is 0" if columns_free else "marginals a and b"
             msg = (
-                f"init must have the marginals a and b; {item}misses {name} by"
+                f"init must have the {wanted}; {item}misses {name} by"
                 f' {float(error[first].max()):.3g} (use init="product" or a plan of these masses)'
             )
             raise ValueError(msg)

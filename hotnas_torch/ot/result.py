@@ -15,9 +15,11 @@ from hotnas_torch.ot._operators.operator import has_values
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
+    "SemirelaxedFGWResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedSinkhornResult",
     "unless_beyond",
     "warn_if_unsolved",
 ]
@@ -200,7 +202,76 @@ class EntropicFGWResult(_Result):
     residual: Tensor
 
 
-for _result in (TransportResult, SinkhornResult, FGWResult, EntropicFGWResult):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SemirelaxedFGWResult(_Result):
+    """Result of `hotnas_torch.ot.semirelaxed_fgw`.
+
+    Attributes:
+        plan: Stationary coupling, shape (*batch, n, m), with the row masses `a`.
+        objective: cost_linear + cost_quad, shape (*batch,); differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals, shape (*batch, n): the least entry of each row of grad F(plan).
+        gap: <grad F(plan), plan - V> >= 0 for the best vertex V, shape (*batch,): 0 at stationary
+            couplings. It bounds the distance to the optimum only where F is convex.
+        iterations: Steps over all starts, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "semirelaxed_fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    gap: Tensor
+
+    @property
+    def column_masses(self) -> Tensor:
+        """What the columns got, shape (*batch, m)."""
+        return self.plan.sum(-2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnbalancedSinkhornResult(_Result):
+    """Result of `hotnas_torch.ot.unbalanced_sinkhorn`.
+
+    Attributes:
+        plan: a_i b_j exp((f_i + g_j - cost_ij) / epsilon), shape (*batch, n, m); differentiable.
+        objective: The optimal value, shape (*batch,), entropy and penalties included, by the duals:
+            a lower bound that is met at convergence; differentiable.
+        cost_linear: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), -inf at zero weights; differentiable. With KL, the plan's
+            row masses are a exp(-f / reg_m); with the total variation, abs(f) <= reg_m.
+        g: Column duals, shape (*batch, m); differentiable.
+        gap: What the plan costs, its entropy and penalties included, above `objective`, shape
+            (*batch,); penalties of masses that are held (infinite `reg_m`) left out.
+        residual: L1 distance of the plan's masses from those that the duals ask for, the larger of
+            rows' and columns', over the larger total of `a` and `b`, shape (*batch,).
+        iterations: Sinkhorn iterations, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "unbalanced_sinkhorn"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    residual: Tensor
+
+
+for _result in (
+    TransportResult,
+    SinkhornResult,
+    FGWResult,
+    EntropicFGWResult,
+    SemirelaxedFGWResult,
+    UnbalancedSinkhornResult,
+):
     torch.export.register_dataclass(_result)
 
 

@@ -13,6 +13,7 @@ from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._operators.operator import Backend, Differentiate
+from hotnas_torch.ot._operators.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
@@ -21,6 +22,13 @@ from hotnas_torch.ot._operators.sinkhorn import (
     sinkhorn,
 )
 from hotnas_torch.ot._operators.transport import transport
+from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
+    following_unbalanced,
+    unbalanced_objective,
+    unbalanced_plan,
+    unbalanced_sinkhorn,
+    unbalanced_value,
+)
 
 __all__ = [
     "Backend",
@@ -34,10 +42,16 @@ __all__ = [
     "fgw_lower_bound",
     "following_masses",
     "following_plan",
+    "following_unbalanced",
     "network_distances",
     "quadratic_cost",
     "reduced_costs",
+    "semirelaxed_fgw",
     "sinkhorn",
     "stationary_objective",
     "transport",
+    "unbalanced_objective",
+    "unbalanced_plan",
+    "unbalanced_sinkhorn",
+    "unbalanced_value",
 ]
