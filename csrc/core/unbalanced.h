@@ -59,6 +59,7 @@ HN_HD UnbalancedWork<T> take_unbalanced(Arena& arena, const Shape& s) {
 template <class G, class T>
 class Unbalanced {
   using Var = typename G::template Var<T>;
+  static constexpr T huge_ = Limits<T>::huge;
 
  public:
   /// level: the share of a difference of logarithms of masses by which the level of the duals is off; 0 where there is
@@ -152,6 +153,8 @@ class Unbalanced {
 
   /// Takes the best level of the duals.
   HN_HD void take_level() const {
+    if (x_.bound < huge_ && y_.bound > 0 && y_.inverse == 0) return take_bounded_level();
+    if (y_.bound < huge_ && x_.bound > 0 && x_.inverse == 0) return take_bounded_level();
     if (!(level_ > 0)) return;
     const T more = level_ * (log_asked(w_.f, in_.a, s_.n, s_.ldn, x_.inverse) -
                              log_asked(w_.g, in_.b, s_.m, s_.ld, y_.inverse));
@@ -159,6 +162,52 @@ class Unbalanced {
     raise(w_.f, in_.f, s_.ldn, more);
     raise(w_.g, in_.g, s_.ld, -more);
     g_.sync();
+  }
+  /// The same for the total variation, whose dual problem is piecewise linear in the level: at one of its corners, where
+  /// a dual meets its upper bound. What lies above the bound then is cut off, which only helps.
+  HN_HD void take_bounded_level() const {
+    T low = -huge_, high = huge_;
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i)
+      low = ScalarLanes::max(low, -(x_.bound < huge_ ? x_.bound : huge_) - w_.f[i]);
+    HN_ROLLED
+    for (int j = 0; j < s_.m; ++j)
+      high = ScalarLanes::min(high, w_.g[j] + (y_.bound < huge_ ? y_.bound : huge_));
+    T best = bounded_value(0), at = 0;
+    HN_ROLLED
+    for (int k = 0; k < s_.n + s_.m; ++k) {
+      T level = k < s_.n ? x_.bound - w_.f[k] : w_.g[k - s_.n] - y_.bound;
+      if (!(level - level == 0)) continue;
+      level = ScalarLanes::min(ScalarLanes::max(level, low), high);
+      const T value = bounded_value(level);
+      if (!(value > best)) continue;
+      best = value;
+      at = level;
+    }
+    g_.sync();
+    shift(x_, w_.f, in_.f, in_.log_a, s_.ldn, at);
+    shift(y_, w_.g, in_.g, in_.log_b, s_.ld, -at);
+    g_.sync();
+  }
+  HN_HD T bounded_value(T level) const {
+    Var sum = G::splat(T(0));
+    HN_ROLLED
+    for (int i0 = 0; i0 < s_.ldn; i0 += G::width)  // no mass in the padding
+      sum += g_.load(in_.a + i0) * G::min(g_.load(w_.f + i0) + G::splat(level), G::splat(x_.bound));
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width)
+      sum += g_.load(in_.b + j0) * G::min(g_.load(w_.g + j0) - G::splat(level), G::splat(y_.bound));
+    return g_.sum(sum);
+  }
+  HN_HD void shift(const Penalty<T>& side, T* dual, T* with_mass, const T* log_mass, int ld,
+                   T more) const {
+    const Var most = G::splat(side.bound);
+    HN_ROLLED
+    for (int j0 = 0; j0 < ld; j0 += G::width) {
+      const Var value = G::max(G::min(g_.load(dual + j0) + G::splat(more), most), -most);
+      g_.store(dual + j0, value);
+      g_.store(with_mass + j0, value + G::splat(epsilon_) * g_.load(log_mass + j0));
+    }
   }
   HN_HD void raise(T* dual, T* with_mass, int ld, T more) const {
     HN_ROLLED

@@ -179,12 +179,41 @@ def _levelled(
     f: Tensor, g: Tensor, log_a: Tensor, log_b: Tensor, x: Penalty, y: Penalty, level: float
 ) -> tuple[Tensor, Tensor]:
     """Give the duals their best level."""
+    if x.kind == PENALTY_TV and x.bound > 0 and y.bound > 0 and min(x.bound, y.bound) < inf:
+        return _bounded_level(f, g, log_a.exp(), log_b.exp(), x, y)
     if level == 0:
         return f, g
     more = (log_a - f * x.inverse).logsumexp(1) - (log_b - g * y.inverse).logsumexp(1)
     more = torch.where(more.isfinite(), level * more, 0)[:, None]
     there_x, there_y = log_a != -torch.inf, log_b != -torch.inf
     return torch.where(there_x, f + more, 0), torch.where(there_y, g - more, 0)
+
+
+def _bounded_level(
+    f: Tensor, g: Tensor, a: Tensor, b: Tensor, x: Penalty, y: Penalty
+) -> tuple[Tensor, Tensor]:
+    """The level that is best for the total variation.
+
+    The dual problem is piecewise linear in it, with corners where a dual meets its upper bound. What
+    lies above the bound then is cut off, which only helps.
+    """
+    there_x, there_y = a > 0, b > 0
+
+    def value(level: Tensor) -> Tensor:
+        on_x = (f[:, None, :] + level[:, :, None]).clamp(max=x.bound)
+        on_y = (g[:, None, :] - level[:, :, None]).clamp(max=y.bound)
+        return (a[:, None, :] * on_x).sum(2) + (b[:, None, :] * on_y).sum(2)
+
+    low = torch.where(there_x, -x.bound - f, -torch.inf).amax(1, keepdim=True)
+    high = torch.where(there_y, g + y.bound, torch.inf).amin(1, keepdim=True)
+    levels = torch.cat(
+        [torch.where(there_x, x.bound - f, 0), torch.where(there_y, g - y.bound, 0)], 1
+    )
+    levels = torch.where(levels.isfinite(), levels, 0).clamp(low, high)
+    levels = torch.cat([torch.zeros_like(levels[:, :1]), levels], 1)
+    level = levels.gather(1, value(levels).argmax(1, keepdim=True))
+    f = torch.where(there_x, (f + level).clamp(-x.bound, x.bound), 0)
+    return f, torch.where(there_y, (g - level).clamp(-y.bound, y.bound), 0)
 
 
 def _masses(cost: Tensor, a: Tensor, b: Tensor, *, held: bool) -> Tensor:
