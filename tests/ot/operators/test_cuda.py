@@ -18,8 +18,10 @@ from hotnas_torch.ot._operators import (
     fgw_backward,
     fgw_lower_bound,
     network_distances,
+    semirelaxed_fgw,
     sinkhorn,
     transport,
+    unbalanced_sinkhorn,
 )
 from tests.generators.problems import Graphs, graphs
 
@@ -49,6 +51,12 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
         "transport": lambda: transport(p.cost, p.a, p.b, backend="ext")[1],
         "sinkhorn": lambda: sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 100, backend="ext")[2:3],
         "fgw": lambda: fgw(*p.tensors(), none, none, 0, 1, 3, 1e-4, 100, backend="ext")[1],
+        "semirelaxed_fgw": lambda: semirelaxed_fgw(
+            *p.tensors(), none, none, 0, 1, 2, 1e-4, 100, backend="ext"
+        )[1],
+        "unbalanced_sinkhorn": lambda: unbalanced_sinkhorn(
+            p.cost, p.a, p.b, 0.1, 0.3, 0.5, 0, 1e-4, 100, backend="ext"
+        )[:2],
         "fgw_backward": lambda: fgw_backward(
             plan, p.struct_x, p.struct_y, p.alpha, 1, 0, backend="ext"
         ),
