@@ -16,11 +16,13 @@ from hotnas_torch.ot.result import (
     SolveStatus,
     TransportResult,
     UnbalancedSinkhornResult,
+    UnbalancedTransportResult,
 )
 from hotnas_torch.ot.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot.sinkhorn import sinkhorn
 from hotnas_torch.ot.transport import transport
 from hotnas_torch.ot.unbalanced_sinkhorn import unbalanced_sinkhorn
+from hotnas_torch.ot.unbalanced_transport import unbalanced_transport
 
 __all__ = [
     "EntropicFGWResult",
@@ -30,6 +32,7 @@ __all__ = [
     "SolveStatus",
     "TransportResult",
     "UnbalancedSinkhornResult",
+    "UnbalancedTransportResult",
     "entropic_fgw",
     "fgw",
     "fgw_lower_bound",
@@ -37,4 +40,5 @@ __all__ = [
     "sinkhorn",
     "transport",
     "unbalanced_sinkhorn",
+    "unbalanced_transport",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "SolveStatus",
     "TransportResult",
     "UnbalancedSinkhornResult",
+    "UnbalancedTransportResult",
     "unless_beyond",
     "warn_if_unsolved",
 ]
@@ -264,6 +265,30 @@ class UnbalancedSinkhornResult(_Result):
     residual: Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnbalancedTransportResult(_Result):
+    """Result of `hotnas_torch.ot.unbalanced_transport`.
+
+    Attributes:
+        plan: What moves, shape (*batch, n, m).
+        objective: <cost, plan> and the penalties, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), f_i + g_j <= cost_ij: with KL, the plan's row masses are a
+            exp(-f / reg_m) at the optimum; with the total variation, f <= reg_m.
+        g: Column duals, shape (*batch, m).
+        gap: How far the objective can be above the optimum, shape (*batch,), by these duals.
+        iterations: Augmenting paths ("tv") or proximal steps ("kl"), int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "unbalanced_transport"
+
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+
+
 for _result in (
     TransportResult,
     SinkhornResult,
@@ -271,6 +296,7 @@ for _result in (
     EntropicFGWResult,
     SemirelaxedFGWResult,
     UnbalancedSinkhornResult,
+    UnbalancedTransportResult,
 ):
     torch.export.register_dataclass(_result)
 

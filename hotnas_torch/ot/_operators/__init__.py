@@ -29,6 +29,7 @@ from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
     unbalanced_sinkhorn,
     unbalanced_value,
 )
+from hotnas_torch.ot._operators.unbalanced_transport import unbalanced_transport
 
 __all__ = [
     "Backend",
@@ -53,5 +54,6 @@ __all__ = [
     "unbalanced_objective",
     "unbalanced_plan",
     "unbalanced_sinkhorn",
+    "unbalanced_transport",
     "unbalanced_value",
 ]

@@ -194,8 +194,8 @@ def _bounded_level(
 ) -> tuple[Tensor, Tensor]:
     """The level that is best for the total variation.
 
-    The dual problem is piecewise linear in it, with corners where a dual meets its upper bound. What
-    lies above the bound then is cut off, which only helps.
+    The dual problem is piecewise linear in it, with corners where a dual meets its upper bound.
+    What lies above the bound then is cut off, which only helps.
     """
     there_x, there_y = a > 0, b > 0
 
