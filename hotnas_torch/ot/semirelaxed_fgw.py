@@ -30,7 +30,7 @@ def semirelaxed_fgw(
     alpha: float | Tensor = 0.5,
     loss: Loss = "l1",
     pairs: Pairs = "all",
-    num_starts: int = 1,
+    num_starts: int = 2,
     init: Tensor | Literal["product"] | None = None,
     generator: torch.Generator | None = None,
     tol: float = 1e-6,
@@ -61,7 +61,7 @@ def semirelaxed_fgw(
         loss: L(d) = abs(d) for "l1", d squared for "l2".
         pairs: The sum goes over "all" i, j, k, l; over i != k, j != l for "directed"; over i < k,
             j < l for "ordered".
-        num_starts: How many starts to use, in the order `init` if given, a b' (POT's start), each
+        num_starts: How many starts to use and take the best of, in the order `init` if given, a b' (POT's start), each
             row's cheapest column, then random columns drawn from `generator`.
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with row masses
             `a`; "product" for a b'; None for none.
