@@ -61,10 +61,10 @@ def semirelaxed_fgw(
         loss: L(d) = abs(d) for "l1", d squared for "l2".
         pairs: The sum goes over "all" i, j, k, l; over i != k, j != l for "directed"; over i < k,
             j < l for "ordered".
-        num_starts: How many starts to use and take the best of, in the order `init` if given, a b' (POT's start), each
-            row's cheapest column, then random columns drawn from `generator`.
+        num_starts: How many starts to take the best of, in the order `init` if given, a b' (POT's
+            start), each row's cheapest column, then random columns drawn from `generator`.
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with row masses
-            `a`; "product" for a b'; None for none.
+            `a`; "product" for a b', which is the first start anyway; None for none.
         generator: Source of the random starts; needed if `num_starts` exceeds the others.
         tol: Gap, relative to the objective, to stop at. The gap is a sum of terms of which none is
             negative, so that Converged holds up to the rounding of the gradient: 8 epsilon times

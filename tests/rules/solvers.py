@@ -348,7 +348,8 @@ def unbalanced_excess(case: Case, found: Outputs) -> Tensor:
             bound = weight * (1 - torch.finfo(case.dtype).eps)
             more = torch.where(dual >= bound, more.clamp_min(0), more)
             more = torch.where(dual <= -bound, more.clamp_max(0), more)
-            excess = torch.maximum(excess, (dual.abs() > weight).any(1).to(F64) * torch.inf)
+            outside = (dual.abs() > weight * (1 + torch.finfo(case.dtype).eps)).any(1)
+            excess = torch.where(outside, torch.inf, excess)
         missed = more.abs().sum(1) / (tol + rounding * size * mass)
         excess = torch.maximum(excess, missed)
     return excess
