@@ -64,6 +64,32 @@ struct EntropicFgwArgs {
   std::int32_t *iterations, *status;
 };
 
+/// As FgwArgs; b gives the start a b' and says which columns are there.
+template <class T>
+struct SemirelaxedFgwArgs {
+  int n, m;
+  const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init, *start_costs;
+  int num_start_costs, loss, pairs, num_starts;
+  double tol;
+  int max_iter;
+  T *plan, *objective, *f, *gap;
+  std::int32_t *iterations, *status;
+};
+
+/// marginal_x, marginal_y: weights of the penalties, infinite for masses that are held; penalty: 0 for the
+/// Kullback-Leibler divergence, 1 for the total variation. f and g are those of a plan a b' exp((f + g - cost) / epsilon).
+template <class T>
+struct UnbalancedSinkhornArgs {
+  int n, m;
+  const T *cost, *a, *b;
+  double epsilon, marginal_x, marginal_y;
+  int penalty;
+  double tol;
+  int max_iter;
+  T *f, *g, *residual;
+  std::int32_t *iterations, *status;
+};
+
 template <class T>
 struct LowerBoundArgs {
   int n, m;

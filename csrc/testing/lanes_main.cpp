@@ -267,6 +267,57 @@ class Calls {
     return r;
   }
 
+  Results<T> semirelaxed_fgw(int loss, int pairs, int has_init) {
+    Results<T> r = results(4);
+    const SemirelaxedFgwArgs<T> args{p_.n,
+                                     p_.m,
+                                     p_.cost.data(),
+                                     p_.struct_x.data(),
+                                     p_.struct_y.data(),
+                                     p_.a.data(),
+                                     p_.b.data(),
+                                     p_.alpha.data(),
+                                     has_init ? p_.init.data() : nullptr,
+                                     p_.start_costs.data(),
+                                     2,
+                                     loss,
+                                     pairs,
+                                     p_.starts > 1 ? 4 : 1,
+                                     1e-3,
+                                     25,
+                                     r.room("plan", matrix()),
+                                     r.room("objective", p_.count),
+                                     r.room("f", rows()),
+                                     r.room("gap", p_.count),
+                                     r.iterations.data(),
+                                     r.status.data()};
+    r.complete = k_.semirelaxed_fgw(args, 0, p_.count, watch_);
+    return r;
+  }
+
+  /// Rows that pay, and columns that are held or pay, too.
+  Results<T> unbalanced_sinkhorn(int penalty, int held) {
+    Results<T> r = results(3);
+    const UnbalancedSinkhornArgs<T> args{p_.n,
+                                         p_.m,
+                                         p_.cost.data(),
+                                         p_.a.data(),
+                                         p_.b.data(),
+                                         0.1,
+                                         0.3,
+                                         held ? std::numeric_limits<double>::infinity() : 0.5,
+                                         penalty,
+                                         1e-4,
+                                         20,
+                                         r.room("f", rows()),
+                                         r.room("g", columns()),
+                                         r.room("residual", p_.count),
+                                         r.iterations.data(),
+                                         r.status.data()};
+    r.complete = k_.unbalanced_sinkhorn(args, 0, p_.count, watch_);
+    return r;
+  }
+
   Results<T> fgw_backward(int loss, int pairs) {
     Results<T> r = results(3);
     const FgwBackwardArgs<T> args{
@@ -415,10 +466,11 @@ bool close(T got, T expected, T tolerance) {
 /// What the command line chose.
 struct Choice {
   std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
-  std::vector<std::string> kernels{"transport",       "sinkhorn",       "fgw",
-                                   "fgw_merging",     "fgw_backward",   "entropic_fgw",
-                                   "fgw_lower_bound", "cell_distances", "network_distances",
-                                   "forbidding",      "fgw_partial"};
+  std::vector<std::string> kernels{"transport",       "sinkhorn",           "fgw",
+                                   "fgw_merging",     "fgw_backward",       "entropic_fgw",
+                                   "fgw_lower_bound", "cell_distances",     "network_distances",
+                                   "forbidding",      "fgw_partial",
+                                   "semirelaxed_fgw", "unbalanced_sinkhorn"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
@@ -490,6 +542,8 @@ class Comparison {
     if (kernel == "fgw_lower_bound") return calls.fgw_lower_bound(loss, pairs);
     if (kernel == "cell_distances") return calls.cell_distances(loss, pairs, flag);
     if (kernel == "network_distances") return calls.network_distances();
+    if (kernel == "semirelaxed_fgw") return calls.semirelaxed_fgw(loss, pairs, flag);
+    if (kernel == "unbalanced_sinkhorn") return calls.unbalanced_sinkhorn(loss, flag);
     std::fprintf(stderr, "no kernel %s\n", kernel.c_str());
     std::exit(2);
   }
@@ -696,6 +750,8 @@ int run_wild(const Choice& choice, const Kernels& kernels, int rounds, unsigned 
       if (kernel == "fgw_lower_bound") calls.fgw_lower_bound(loss, pairs);
       if (kernel == "cell_distances") calls.cell_distances(loss, pairs, flag);
       if (kernel == "network_distances") calls.network_distances();
+      if (kernel == "semirelaxed_fgw") calls.semirelaxed_fgw(loss, pairs, flag);
+      if (kernel == "unbalanced_sinkhorn") calls.unbalanced_sinkhorn(loss, flag);
       if (good) continue;
       ++wrong;
       std::printf("%s: converged without the masses, seed %u\n", kernel.c_str(), seed + round);

@@ -15,28 +15,40 @@ from hotnas_torch.ot.result import (
     FGWResult,
     PartialFGWResult,
     PartialTransportResult,
+    SemirelaxedFGWResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
+    UnbalancedSinkhornResult,
+    UnbalancedTransportResult,
 )
+from hotnas_torch.ot.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot.sinkhorn import sinkhorn
 from hotnas_torch.ot.trace import trace
 from hotnas_torch.ot.transport import transport
+from hotnas_torch.ot.unbalanced_sinkhorn import unbalanced_sinkhorn
+from hotnas_torch.ot.unbalanced_transport import unbalanced_transport
 
 __all__ = [
     "EntropicFGWResult",
     "FGWResult",
     "PartialFGWResult",
     "PartialTransportResult",
+    "SemirelaxedFGWResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedSinkhornResult",
+    "UnbalancedTransportResult",
     "entropic_fgw",
     "fgw",
     "fgw_lower_bound",
     "partial_fgw",
     "partial_transport",
+    "semirelaxed_fgw",
     "sinkhorn",
     "trace",
     "transport",
+    "unbalanced_sinkhorn",
+    "unbalanced_transport",
 ]

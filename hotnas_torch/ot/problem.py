@@ -60,6 +60,7 @@ def linear_problem(
     mass: float | Tensor | None = None,
     *,
     validate: bool,
+    balanced: bool = True,
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
@@ -69,6 +70,8 @@ def linear_problem(
         b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
         mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        balanced: Whether masses must sum to 1, and a cost may be +infinity; else masses have any
+            positive sum.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -92,7 +95,7 @@ def linear_problem(
         readable = readable and has_values(moved)
     problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved)
     if validate and readable:
-        _check_linear_values(problem)
+        _check_linear_values(problem, balanced=balanced)
     return problem
 
 
@@ -106,8 +109,9 @@ def graph_problem(
     init: Tensor | str | None = None,
     mass: float | Tensor | None = None,
     *,
-    forbidding: bool = True,
     validate: bool,
+    forbidding: bool = True,
+    columns_free: bool = False,
 ) -> GraphProblem:
     """Check and flatten a fused Gromov-Wasserstein problem.
 
@@ -122,6 +126,7 @@ def graph_problem(
         mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
         forbidding: Whether a cost may be +infinity.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        columns_free: Whether `init` may have any column masses where there are columns.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -197,7 +202,7 @@ def graph_problem(
             _check_finite("struct_y", problem.struct_y, batch_shape)
         _check_trade_off(problem)
         if start.numel():
-            _check_coupling(problem)
+            _check_coupling(problem, columns_free=columns_free)
     return problem
 
 
@@ -380,13 +385,13 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
     return expanded.reshape((count, *own))
 
 
-def _check_linear_values(problem: LinearProblem) -> None:
-    _check_both_masses(problem)
+def _check_linear_values(problem: LinearProblem, *, balanced: bool) -> None:
+    _check_both_masses(problem, balanced=balanced)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     costs = torch.where(present, problem.cost, 0)
-    _check_finite("cost", costs, problem.batch_shape, forbidding=True)
+    _check_finite("cost", costs, problem.batch_shape, forbidding=balanced)
 
 
 def _all_present(*masses: Tensor, validate: bool) -> bool:
@@ -429,12 +434,15 @@ def _check_finite(
         raise ValueError(msg)
 
 
-def _check_both_masses(problem: LinearProblem) -> None:
+def _check_both_masses(problem: LinearProblem, *, balanced: bool = True) -> None:
     partial = problem.moved is not None
     for name, masses in (("a", problem.a), ("b", problem.b)):
-        _check_masses(
-            name, masses.detach(), problem.batch_shape, whole=problem.whole, partial=partial
-        )
+        if balanced:
+            _check_masses(
+                name, masses.detach(), problem.batch_shape, whole=problem.whole, partial=partial
+            )
+        else:
+            _check_any_masses(name, masses.detach(), problem.batch_shape)
     if partial:
         _check_moved(problem)
 
@@ -482,6 +490,21 @@ def _check_masses(
         raise ValueError(msg)
 
 
+def _check_any_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:
+    must = f"{name} must be non-negative and have a finite sum that is positive; "
+    wrong = ~(masses >= 0)  # NaN as well
+    if wrong.any():
+        where = wrong.nonzero()[0]
+        item = _item(int(where[0]), batch_shape)
+        raise ValueError(f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}")
+    totals = masses.sum(1)
+    off = ~((totals > 0) & totals.isfinite())
+    if off.any():
+        first = int(off.nonzero()[0])
+        item = _item(first, batch_shape)
+        raise ValueError(f"{must}{item}sums to {float(totals[first]):.9g}")
+
+
 def _check_trade_off(problem: GraphProblem) -> None:
     alpha = problem.alpha.detach()
     wrong = ~((alpha >= 0) & (alpha <= 1))
@@ -492,7 +515,7 @@ def _check_trade_off(problem: GraphProblem) -> None:
         raise ValueError(msg)
 
 
-def _check_coupling(problem: GraphProblem) -> None:
+def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
     init = problem.init
     forbidden = (init > 0) & (problem.cost.detach() == inf)
     if forbidden.any():
@@ -520,12 +543,15 @@ def _check_coupling(problem: GraphProblem) -> None:
     ]
     for name, masses, marginal in sides:
         error = (marginal(init) - masses.detach()).abs()
+        if columns_free and name == "b":
+            error = torch.where(masses == 0, error, 0)
         off = ~(error <= slack)
         if off.any():
             first = int(off.nonzero()[0][0])
             item = _item(first, problem.batch_shape)
+            wanted = "row masses a, and none where b is 0" if columns_free else "marginals a and b"
             msg = (
-                f"init must have the marginals a and b; {item}misses {name} by"
+                f"init must have the {wanted}; {item}misses {name} by"
                 f' {float(error[first].max()):.3g} (use init="product" or a plan of these masses)'
             )
             raise ValueError(msg)

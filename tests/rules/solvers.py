@@ -76,6 +76,9 @@ class Case:
         case = self.with_inputs(lambda name, value: times(value, self.unit_of(name, powers)))
         if "epsilon" in self.options:
             case = case.with_options(epsilon=self.options["epsilon"] * 2.0 ** int(powers[0]))
+        if "reg_m" in self.options:
+            weights = tuple(weight * 2.0 ** int(powers[0]) for weight in self.options["reg_m"])
+            case = case.with_options(reg_m=weights)
         return case
 
     def renumbered(self, of: dict[str, Tensor]) -> "Case":
@@ -347,6 +350,53 @@ def entropic_excess(case: Case, found: Outputs) -> Tensor:
     return torch.maximum(stationary, lost_mass(case, plan) / (tol + rounding))
 
 
+def semirelaxed_excess(case: Case, found: Outputs) -> Tensor:
+    """Gap, row masses and value of a plan whose columns are free, in units of what is allowed."""
+    plan, here = found["plan"].to(F64), (case.inputs["b"] > 0)[:, None, :]
+    epsilon = torch.finfo(case.dtype).eps
+    value, gradient = slope(case, plan)
+    least = torch.where(here, gradient, torch.inf).amin(2, keepdim=True)
+    gap = torch.where(plan != 0, plan * (gradient - least), 0).sum((1, 2))
+    size = (gradient.abs() * plan).sum((1, 2)) + epsilon * steepest(case)
+    rows = (plan.sum(2) - case.inputs["a"].to(F64)).abs().sum(1)
+    excess = torch.maximum(
+        gap / (1e-6 * value.abs() + ROUNDING * epsilon * size), rows / (ROUNDING * epsilon)
+    )
+    off = (found["objective"].to(F64) - value).abs() / (ROUNDING * epsilon * size)
+    excess = torch.where(size == 0, 0, torch.maximum(excess, off))
+    astray = (plan < 0) | ((plan != 0) & ~here)
+    return torch.where(astray.any(2).any(1), torch.inf, excess)
+
+
+def unbalanced_excess(case: Case, found: Outputs) -> Tensor:
+    """Form of the plan, and its masses against those that the duals ask for."""
+    plan, at = found["plan"].to(F64), doubles(case)
+    epsilon, weights = case.options["epsilon"], case.options["reg_m"]
+    duals = [torch.where(case.present(name), found[name], 0).to(F64) for name in ("f", "g")]
+    exponent = (duals[0][:, :, None] + duals[1][:, None, :] - at["cost"]) / epsilon
+    exact = at["a"][:, :, None] * at["b"][:, None, :] * exponent.exp()
+    rounding = ROUNDING * torch.finfo(case.dtype).eps
+    tol = 1e-5 if case.dtype == torch.float32 else 1e-9
+    size = 1 + (exponent.abs() + at["cost"].abs() / epsilon).amax((1, 2))
+    mass = 1 + plan.sum((1, 2))
+    excess = (plan - exact).abs().sum((1, 2)) / (rounding * size * mass)
+    for dual, weight, wanted, sums in zip(
+        duals, weights, (at["a"], at["b"]), (plan.sum(2), plan.sum(1)), strict=True
+    ):
+        more = sums - wanted
+        if case.options["penalty"] == "kl" and 0 < weight < torch.inf:
+            more = sums - wanted * (-dual / weight).exp()
+        elif weight < torch.inf:
+            bound = weight * (1 - torch.finfo(case.dtype).eps)
+            more = torch.where(dual >= bound, more.clamp_min(0), more)
+            more = torch.where(dual <= -bound, more.clamp_max(0), more)
+            outside = (dual.abs() > weight * (1 + torch.finfo(case.dtype).eps)).any(1)
+            excess = torch.where(outside, torch.inf, excess)
+        missed = more.abs().sum(1) / (tol + rounding * size * mass)
+        excess = torch.maximum(excess, missed)
+    return excess
+
+
 def bound_excess(case: Case, found: Outputs) -> Tensor:
     """No coupling costs less than the lower bound: tried are a good one and the product."""
     at = doubles(case)
@@ -383,9 +433,17 @@ def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
     return {**terms(rng), "method": method, "epsilon": epsilon, "max_iter": 40}
 
 
+def of_unbalanced(penalty: str, rng: torch.Generator) -> dict[str, Any]:
+    weights = [choose(rng, 0.1, 0.5, 2.0, torch.inf) for _ in range(2)]
+    if penalty == "kl":
+        weights[0] = choose(rng, weights[0], 0.0)
+    epsilon = 0.05 + float(uniform(rng, 1))
+    return {"epsilon": epsilon, "reg_m": tuple(weights), "penalty": penalty, "max_iter": 1000}
+
+
 SOLVERS: dict[str, Solver] = {
     "transport": Solver(
-        ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 250_000
+        ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 200_000
     ),
     "partial_transport": Solver(
         ht.ot.partial_transport,
@@ -395,7 +453,7 @@ SOLVERS: dict[str, Solver] = {
         50_000,
         partial=True,
     ),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 200_000, local=True),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 150_000, local=True),
     "partial_fgw": Solver(
         ht.ot.partial_fgw,
         of_fgw,
@@ -407,6 +465,20 @@ SOLVERS: dict[str, Solver] = {
         # Where even masses are moved in part and by structure alone, plans tie: which of two nodes
         # is moved whole, and which in part, pays the same.
         elsewhere=1e-2,
+    ),
+    "semirelaxed_fgw": Solver(
+        ht.ot.semirelaxed_fgw,
+        lambda rng: {**of_fgw(rng), "num_starts": integer(rng, 1, 3)},
+        True,
+        semirelaxed_excess,
+        40_000,
+        local=True,
+    ),
+    "unbalanced_kl": Solver(
+        ht.ot.unbalanced_sinkhorn, partial(of_unbalanced, "kl"), False, unbalanced_excess, 40_000
+    ),
+    "unbalanced_tv": Solver(
+        ht.ot.unbalanced_sinkhorn, partial(of_unbalanced, "tv"), False, unbalanced_excess, 20_000
     ),
     "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess, 100_000),
     "sinkhorn": Solver(

@@ -36,9 +36,11 @@ from hotnas_torch.ot._reference.transport import (
 __all__ = [
     "NUM_STRUCTURAL_STARTS",
     "Problem",
+    "Solution",
     "Units",
     "fgw",
     "fgw_backward",
+    "slopes_between",
     "without_absent_nodes",
 ]
 
@@ -130,7 +132,7 @@ def fgw(
     units = Units.of(used_cost, used_x, used_y, a[items], alpha[items], loss)
     problem = units.scale(used_cost, used_x, used_y, a[items], b[items], forbidden[items], dummies)
     coupling = back(init[items], -units.mass) if init.numel() else init
-    best = _Solution.unsolved(problem)
+    best = Solution.unsolved(problem)
     supports: list[Tensor] = []
     for number in range(num_starts):
         start, transports = _start(problem, number, coupling, start_costs, loss, pairs)
@@ -147,13 +149,13 @@ def fgw(
         best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
     found = units.restore(best, problem, loss, pairs)
     if not (bool(x.all()) and bool(y.all())):
-        slopes = _slopes(
+        slopes = slopes_between(
             problem, best.plan, cost[items], struct_x[items], struct_y[items], units, loss, pairs
         )
         f, g = extend_duals(slopes, x[items], y[items], found.f, found.g)
         lost = (found.status == NONFINITE)[:, None]
         found = replace(found, f=torch.where(lost, torch.nan, f), g=torch.where(lost, torch.nan, g))
-    result = _Solution.failed(cost, a, b, status)
+    result = Solution.failed(cost, a, b, status)
     result.fill(items, found)
     return (
         result.plan,
@@ -329,7 +331,7 @@ class Units(_Rows):
             paired,
         )
 
-    def restore(self, found: "_Solution", problem: Problem, loss: int, pairs: int) -> "_Solution":
+    def restore(self, found: "Solution", problem: Problem, loss: int, pairs: int) -> "Solution":
         """Bring results back to the units of the caller; NaN throughout where they exceed these."""
         result, objective = self.result, back(found.objective, self.result)
         gap, status = found.gap, found.status
@@ -402,7 +404,7 @@ def _check_starts(
     return status
 
 
-def _slopes(
+def slopes_between(
     problem: Problem,
     plan: Tensor,
     cost: Tensor,
@@ -425,7 +427,9 @@ def _slopes(
 
 
 @dataclass(frozen=True)
-class _Solution(_Rows):
+class Solution(_Rows):
+    """What was found of each item."""
+
     plan: Tensor
     objective: Tensor
     f: Tensor
@@ -453,11 +457,11 @@ class _Solution(_Rows):
         status = torch.full_like(problem.linear, MAX_ITER, dtype=torch.int32)
         return cls.failed(problem.cost, problem.a, problem.b, status)
 
-    def fill(self, items: Tensor, found: "_Solution") -> None:
+    def fill(self, items: Tensor, found: "Solution") -> None:
         for field in fields(self):
             getattr(self, field.name)[items] = getattr(found, field.name)
 
-    def improve(self, items: Tensor, found: "_Solution") -> None:
+    def improve(self, items: Tensor, found: "Solution") -> None:
         """Take over what is better for the given items; count all of it."""
         self.iterations[items] += found.iterations
         now = self.objective[items]
@@ -606,13 +610,13 @@ def _descend(
     pairs: int,
     tol: float,
     max_iter: int,
-) -> _Solution:
+) -> Solution:
     """Run the conditional gradient from one coupling; each item leaves when it is done.
 
     What is no better than the objective `known`, shape (B,), needs no proof; NaN is none.
     """
     batch = start.shape[0]
-    solution = _Solution.unsolved(problem)
+    solution = Solution.unsolved(problem)
     rounding = 8 * torch.finfo(start.dtype).eps
     items = torch.arange(batch, device=start.device)
     spent = torch.zeros_like(solution.iterations)
@@ -654,7 +658,7 @@ def _descend(
         done = (small & ~below) | failed | (spent >= max_iter)
         status = torch.where(solved | failed, status, MAX_ITER).to(torch.int32)
 
-        values = _Solution(plan, objective, found.f, found.g, gap, spent, status)
+        values = Solution(plan, objective, found.f, found.g, gap, spent, status)
         invalid = failed[done]
         ended = values.select(done)
         for name in ("plan", "objective", "gap"):

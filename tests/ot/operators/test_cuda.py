@@ -21,8 +21,10 @@ from hotnas_torch.ot._operators import (
     network_distances,
     partial_fgw,
     partial_transport,
+    semirelaxed_fgw,
     sinkhorn,
     transport,
+    unbalanced_sinkhorn,
 )
 from tests.generators.problems import Graphs, graphs
 
@@ -60,6 +62,12 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
         "partial_fgw": lambda: partial_fgw(
             *p.tensors(), 0.5 + 0 * p.alpha, none, none, 0, 1, 3, 1e-4, 100, backend="ext"
         )[1],
+        "semirelaxed_fgw": lambda: semirelaxed_fgw(
+            *p.tensors(), none, none, 0, 1, 2, 1e-4, 100, backend="ext"
+        )[1],
+        "unbalanced_sinkhorn": lambda: unbalanced_sinkhorn(
+            p.cost, p.a, p.b, 0.1, 0.3, 0.5, 0, 1e-4, 100, backend="ext"
+        )[:2],
         "fgw_backward": lambda: fgw_backward(
             plan, p.struct_x, p.struct_y, p.alpha, 1, 0, backend="ext"
         ),
