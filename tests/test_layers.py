@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "matrices": BASE | {"ot", "arch", "spaces"},
     "distances": BASE | {"references", "ot", "ot._operators", "arch", "spaces", "matrices"},
     "hierarchy": BASE | {"arch", "spaces", "distances"},
-    "nn": BASE | {"arch", "spaces", "spaces.encodings", "hierarchy"},
+    "nn": BASE | {"ot", "arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
@@ -52,7 +52,9 @@ LAYERS: dict[str, set[str]] = {
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
     | {"_lazy", "arch", "distances", "matrices", "search", "search.running"},
-    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search", "integrations.ray"},
+    "integrations.pot": {"errors", "ot"},
+    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search"}
+    | {"integrations.pot", "integrations.ray"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"search.running"},

@@ -1,8 +1,11 @@
-"""Search strategies inside other people's tuning libraries; each module needs its library.
+"""Other people's libraries: searches inside those that tune, and the functions of POT by its names.
 
 - `hotnas_torch.integrations.ray`: `RayExecutor` for matrices and evaluations on a cluster, and
   `tune.StrategySearcher` for `ray.tune.Tuner`.
 - `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`.
+- `hotnas_torch.integrations.pot`: POT's functions, so that a script changes one import.
+
+The first two need their library, the last does not.
 """
 
 from typing import TYPE_CHECKING
@@ -10,8 +13,8 @@ from typing import TYPE_CHECKING
 from hotnas_torch._lazy import lazily
 
 if TYPE_CHECKING:
-    from hotnas_torch.integrations import optuna, ray
+    from hotnas_torch.integrations import optuna, pot, ray
 else:
     __getattr__, __dir__ = lazily(__name__)
 
-__all__ = ["optuna", "ray"]
+__all__ = ["optuna", "pot", "ray"]

@@ -26,6 +26,7 @@ from hotnas_torch.nn.supernets.supernet_search import (
     SupernetSearch,
     SupernetSettings,
 )
+from hotnas_torch.nn.templates import FGWTemplates
 from hotnas_torch.nn.training import EpochResult, TrainingResult, TrainingSettings, evaluate, train
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "DifferentiableSearch",
     "DifferentiableSettings",
     "EpochResult",
+    "FGWTemplates",
     "ImageData",
     "LearnedHierarchySearch",
     "LearnedHierarchySettings",

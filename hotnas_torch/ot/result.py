@@ -13,11 +13,13 @@ from hotnas_torch.errors import ConvergenceWarning, SolverError
 from hotnas_torch.ot._operators.operator import has_values
 
 __all__ = [
+    "BarycenterResult",
     "EntropicFGWResult",
     "FGWResult",
     "PartialFGWResult",
     "PartialTransportResult",
     "SemirelaxedFGWResult",
+    "SinkhornDivergenceResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
@@ -349,17 +351,75 @@ class UnbalancedTransportResult(_Result):
     gap: Tensor
 
 
-for _result in (
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarycenterResult(_Result):
+    """Result of `hotnas_torch.ot.fgw_barycenter`.
+
+    Attributes:
+        struct: Structure of the barycenter, shape (*batch, N, N); differentiable.
+        features: Features of its nodes, shape (*batch, N, d), None without; differentiable.
+        masses: Masses of its nodes, shape (*batch, N).
+        plans: Its couplings with the graphs of the group, shape (*batch, S, N, n).
+        objective: The weighted sum of `distances`, shape (*batch,); differentiable.
+        distances: Fused Gromov-Wasserstein objectives with the graphs of the group, shape
+            (*batch, S); differentiable.
+        iterations: Rounds of couplings, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,). Converged says that the last round
+            lowered the objective by no more than the tolerance, and that its couplings converged.
+    """
+
+    solver: ClassVar[str] = "fgw_barycenter"
+
+    struct: Tensor
+    features: Tensor | None
+    masses: Tensor
+    plans: Tensor
+    objective: Tensor
+    distances: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkhornDivergenceResult(_Result):
+    """Result of `hotnas_torch.ot.sinkhorn_divergence`.
+
+    Attributes:
+        objective: between - within_x / 2 - within_y / 2, shape (*batch,); differentiable.
+        between: Entropic transport between the measures, shape (*batch,); differentiable.
+        within_x: Entropic transport of the first to itself, shape (*batch,); differentiable.
+        within_y: Entropic transport of the second to itself, shape (*batch,); differentiable.
+        f: The derivative of `objective` in the masses of the first, up to a constant, shape
+            (*batch, n), -inf at zero weights; differentiable.
+        g: The same of the second, shape (*batch, m); differentiable.
+        residual: Largest L1 error of the masses in the three problems, shape (*batch,).
+        iterations: Sinkhorn iterations of the three problems together, int32, shape (*batch,).
+        status: `SolveStatus` codes, the worst of the three, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "sinkhorn_divergence"
+
+    objective: Tensor
+    between: Tensor
+    within_x: Tensor
+    within_y: Tensor
+    f: Tensor
+    g: Tensor
+    residual: Tensor
+
+
+_RESULTS = (
     TransportResult,
     PartialTransportResult,
     SinkhornResult,
+    SinkhornDivergenceResult,
     FGWResult,
     PartialFGWResult,
     EntropicFGWResult,
     SemirelaxedFGWResult,
     UnbalancedSinkhornResult,
     UnbalancedTransportResult,
-):
+    BarycenterResult,
+)
+for _result in _RESULTS:
     torch.export.register_dataclass(_result)
 
 

@@ -288,7 +288,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     cost, struct_x, struct_y, a, b, alpha, plan, f, g = ctx.saved_tensors
-    if needed[3] or needed[4]:
+    if any(want and _has_absent(mass) for want, mass in zip(needed[3:5], (a, b), strict=True)):
         f, g = entering_duals(
             cost, struct_x, struct_y, a, b, alpha, plan, f, g, loss=ctx.loss, pairs=ctx.pairs
         )
@@ -308,6 +308,11 @@ def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | No
         pairs=ctx.pairs,
         needed=needed,
     )
+
+
+def _has_absent(masses: Tensor) -> bool:
+    """Whether a node may be absent: what it would cost to enter takes the dense form."""
+    return not (has_values(masses) and bool((masses > 0).all()))
 
 
 def _backward(

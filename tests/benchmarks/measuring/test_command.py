@@ -10,6 +10,7 @@ import torch
 from benchmarks import (
     anasod,
     backward,
+    barycenters,
     capacity_costs,
     capacity_landmarks,
     checkouts,
@@ -44,6 +45,7 @@ from benchmarks import (
     spread,
     step,
     supernet,
+    templates,
     threads,
 )
 from benchmarks.measuring import command
@@ -64,6 +66,10 @@ TINY = {
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
     "partial": partial.Settings(sizes=((4, 3),), rounds=1, seconds=0.0),
+    "barycenters": barycenters.Settings(graphs=3, nodes=4, groups=1, rounds=1),
+    "templates": templates.Settings(
+        graphs=8, nodes=(5, 6), templates=2, template_nodes=3, epochs=1, batch=4, seeds=1
+    ),
     "threads": threads.Settings(sizes=(5,), rounds=1, seconds=0.0, pot_problems=2),
     "scaling": scaling.Settings(sizes=(8, 10), problems=4, peer_entries=8, rounds=1, seconds=0.0),
     "quality": quality.Settings(pairs=10, random_starts=3, most_starts=4),
@@ -181,6 +187,8 @@ def test_each_benchmark_measures_draws_and_writes(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
+    if name == "templates":
+        pytest.importorskip("torch_geometric", reason="POT's layer needs torch_geometric")
     module = command.BENCHMARKS[name].module
     settings = TINY[name]
     if hasattr(settings, "data"):

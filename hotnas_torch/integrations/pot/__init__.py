@@ -1,0 +1,46 @@
+"""POT's functions, answered by this library: `from hotnas_torch.integrations import pot as ot`.
+
+Names and signatures are POT's, and so are the kinds of arrays: numpy in, numpy out; torch in,
+torch out, with gradients. POT itself is not needed. A call that is outside what this library
+solves raises `Unsupported`, and its message says what it has to be.
+"""
+
+from hotnas_torch.integrations.pot import batch, bregman, gromov, lp
+from hotnas_torch.integrations.pot.arrays import Unsupported, dist, unif
+from hotnas_torch.integrations.pot.batch import solve_batch, solve_gromov_batch
+from hotnas_torch.integrations.pot.bregman import sinkhorn, sinkhorn2
+from hotnas_torch.integrations.pot.gromov import (
+    fused_gromov_wasserstein,
+    fused_gromov_wasserstein2,
+    gromov_barycenters,
+    gromov_wasserstein,
+    gromov_wasserstein2,
+)
+from hotnas_torch.integrations.pot.lp import emd, emd2
+from hotnas_torch.integrations.pot.results import OTResult
+from hotnas_torch.integrations.pot.solvers import solve, solve_gromov, solve_sample
+
+__all__ = [
+    "OTResult",
+    "Unsupported",
+    "batch",
+    "bregman",
+    "dist",
+    "emd",
+    "emd2",
+    "fused_gromov_wasserstein",
+    "fused_gromov_wasserstein2",
+    "gromov",
+    "gromov_barycenters",
+    "gromov_wasserstein",
+    "gromov_wasserstein2",
+    "lp",
+    "sinkhorn",
+    "sinkhorn2",
+    "solve",
+    "solve_batch",
+    "solve_gromov",
+    "solve_gromov_batch",
+    "solve_sample",
+    "unif",
+]

@@ -1,0 +1,164 @@
+"""POT's arrays and ours: numpy or torch in, the same kind out."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hotnas_torch.errors import ConvergenceWarning
+
+__all__ = ["Problem", "Unsupported", "dist", "problem", "quiet_unless", "tensors", "unif"]
+
+
+class Unsupported(NotImplementedError, ValueError):
+    """The call is one of POT's that this library does not solve; POT itself may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Tensors with masses that sum to 1, and the way back to the caller's arrays."""
+
+    arrays: tuple[Tensor, ...]
+    a: Tensor
+    b: Tensor
+    total: Tensor
+    numpy: bool
+
+    def back(self, value: Tensor) -> Any:
+        """Return a value in the kind of array that was passed."""
+        return value.detach().cpu().numpy()[()] if self.numpy else value
+
+
+def tensors(*values: Any) -> tuple[list[Tensor | None], bool]:
+    """Return arrays as tensors of one dtype, and whether they came as numpy arrays.
+
+    Args:
+        *values: Numpy arrays, tensors, lists or None; integers are taken for float64.
+
+    Raises:
+        Unsupported: Arrays of another library, sparse ones, or numpy and torch mixed.
+    """
+    given = [value for value in values if value is not None]
+    is_torch = any(isinstance(value, Tensor) for value in given)
+    if is_torch and any(isinstance(value, np.ndarray) for value in given):
+        raise Unsupported("arrays must be of one kind; got numpy and torch mixed")
+    found = [None if value is None else _tensor(value) for value in values]
+    floating = {value.dtype for value in found if value is not None and value.is_floating_point()}
+    if len(floating) > 1:
+        listed = ", ".join(sorted(map(str, floating)))
+        raise Unsupported(f"arrays must have one dtype; got {listed} (use .astype or .to)")
+    dtype = floating.pop() if floating else torch.float64
+    if dtype not in (torch.float32, torch.float64):
+        raise Unsupported(f"arrays must be float32 or float64; got {dtype}")
+    return [None if value is None else value.to(dtype) for value in found], not is_torch
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, list | tuple):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiub":
+            raise Unsupported(f"arrays must hold real numbers; got {value.dtype}")
+        # A copy: what is returned must not change with what was passed.
+        value = torch.from_numpy(np.array(value))
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise Unsupported(
+            f"arrays must be numpy arrays or dense tensors; got {type(value).__name__}"
+        )
+    return value
+
+
+def problem(arrays: Sequence[Any], a: Any, b: Any) -> Problem:
+    """Read matrices, the last two dimensions of the first being rows and columns, and masses.
+
+    Args:
+        arrays: Costs, or structures of rows and of columns, behind costs or not.
+        a: Masses of rows, None or empty for uniform ones.
+        b: Masses of columns, likewise.
+
+    Raises:
+        Unsupported: What is read is no problem of ours; the message says why.
+    """
+    found, is_numpy = tensors(*arrays, a, b)
+    matrices = [matrix for matrix in found[:-2] if matrix is not None]
+    if any(matrix.dim() < 2 or not matrix.numel() for matrix in matrices):
+        raise Unsupported("costs and structures must be matrices with at least one entry")
+    cost = matrices[0]
+    batch = cost.shape[:-2]
+    masses = []
+    for name, mass, size in (
+        ("a", found[-2], cost.shape[-2]),
+        ("b", found[-1], matrices[-1].shape[-1]),
+    ):
+        if mass is None or len(mass) == 0:
+            masses.append(cost.new_full((*batch, size), 1 / size))
+            continue
+        if mass.shape != (*batch, size):
+            raise Unsupported(
+                f"{name} must have shape {(*batch, size)} to fit costs of shape"
+                f" {tuple(cost.shape)}; got {tuple(mass.shape)}"
+            )
+        if bool((mass < 0).any()):
+            raise Unsupported(f"{name} must not be negative")
+        masses.append(mass)
+    total, other = (mass.detach().sum(-1) for mass in masses)
+    if not torch.allclose(total, other, rtol=1e-6, atol=0.0) or not bool((total > 0).all()):
+        raise Unsupported("a and b must have the same positive sum")
+    rounding = 1e-6 if cost.dtype == torch.float32 else 1e-12
+    if all(torch.allclose(s, torch.ones_like(s), rtol=rounding) for s in (total, other)):
+        return Problem(tuple(matrices), masses[0], masses[1], torch.ones_like(total), is_numpy)
+    masses = [mass / mass.detach().sum(-1, keepdim=True) for mass in masses]
+    return Problem(tuple(matrices), masses[0], masses[1], total, is_numpy)
+
+
+@contextmanager
+def quiet_unless(warn: bool) -> Iterator[None]:
+    """Pass on warnings of items that were not solved only where they are wanted."""
+    with warnings.catch_warnings():
+        if not warn:
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def unif(n: int, type_as: Any = None) -> Any:
+    """Return n equal masses of sum 1, as `ot.unif`."""
+    if isinstance(type_as, Tensor):
+        return type_as.new_full((n,), 1 / n)
+    return np.full(n, 1 / n, dtype=None if type_as is None else type_as.dtype)
+
+
+_METRICS = ("sqeuclidean", "euclidean", "cityblock")
+
+
+def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> Any:
+    """Return costs between points, shape (n, m), as `ot.dist` of a metric by name.
+
+    Args:
+        x1: Points, shape (n, d).
+        x2: Points, shape (m, d); None for `x1`.
+        metric: "sqeuclidean", "euclidean" or "cityblock".
+        p: Of POT's Minkowski metric, which is not here.
+
+    Raises:
+        Unsupported: Another metric.
+    """
+    del p
+    if metric not in _METRICS:
+        raise Unsupported(f"metric must be one of {', '.join(_METRICS)}; got {metric!r}")
+    found, is_numpy = tensors(x1, x2)
+    first, second = found[0], found[0] if found[1] is None else found[1]
+    assert first is not None
+    assert second is not None
+    difference = first[:, None] - second
+    if metric == "cityblock":
+        costs = difference.abs().sum(-1)
+    elif metric == "sqeuclidean":
+        costs = difference.square().sum(-1)
+    else:
+        costs = torch.linalg.vector_norm(difference, dim=-1)
+    return costs.numpy() if is_numpy else costs

@@ -1,0 +1,216 @@
+"""`ot.solve` and `ot.solve_gromov`: POT's one interface to many problems."""
+
+from typing import Any
+
+import torch
+
+from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem
+from hotnas_torch.integrations.pot.gromov import entropic, fused_gromov_wasserstein2
+from hotnas_torch.integrations.pot.results import OTResult
+from hotnas_torch.ot import sinkhorn, sinkhorn_divergence, transport
+
+__all__ = ["solve", "solve_gromov", "solve_sample"]
+
+_GRADS = ("autodiff", "envelope", "implicit", "detach")
+
+
+def solve(
+    M: Any,
+    a: Any = None,
+    b: Any = None,
+    reg: float | None = None,
+    c: Any = None,
+    reg_type: str = "KL",
+    unbalanced: Any = None,
+    unbalanced_type: str = "KL",
+    method: str | None = None,
+    n_threads: int = 1,
+    max_iter: int | None = None,
+    plan_init: Any = None,
+    potentials_init: Any = None,
+    tol: float | None = None,
+    verbose: bool = False,
+    grad: str = "autodiff",
+) -> OTResult:
+    """`ot.solve`: exact transport, or entropic with `reg`.
+
+    Arguments and results are POT's. Gradients, under any `grad` but "detach", are those of the
+    solution, implicit.
+
+    Raises:
+        Unsupported: Another regularisation than "KL" and "entropy", unbalanced problems, starts,
+            or gradients of steps.
+    """
+    del unbalanced_type, method, n_threads, verbose
+    if unbalanced is not None or c is not None:
+        raise Unsupported("unbalanced and c must be None")
+    if plan_init is not None or potentials_init is not None:
+        raise Unsupported("plan_init and potentials_init must be None")
+    if grad not in _GRADS:
+        raise Unsupported(f"grad must be one of {', '.join(_GRADS)}; got {grad!r}")
+    solved = problem([M], a, b)
+    cost = solved.arrays[0]
+    if cost.dim() != 2 or not torch.allclose(solved.total, torch.ones_like(solved.total)):
+        raise Unsupported("M must be a matrix, and masses sum to 1")
+    if not reg:
+        exact = transport(cost, solved.a, solved.b)
+        value = solved.back(exact.objective.detach() if grad == "detach" else exact.objective)
+        return OTResult(
+            plan=solved.back(exact.plan.detach()),
+            value=value,
+            value_linear=value,
+            potentials=(solved.back(exact.f.detach()), solved.back(exact.g.detach())),
+            status="Converged",
+        )
+    if not isinstance(reg_type, str) or reg_type.lower() not in ("kl", "entropy"):
+        raise Unsupported(f"reg_type must be 'KL' or 'entropy'; got {reg_type!r}")
+    least = 1e-5 if cost.dtype == torch.float32 else 1e-9
+    found = sinkhorn(
+        cost,
+        solved.a,
+        solved.b,
+        epsilon=float(reg),
+        tol=max(least if tol is None else tol, least),
+        max_iter=1000 if max_iter is None else int(max_iter),
+    )
+    objective = found.objective
+    if reg_type.lower() == "entropy":
+        # KL is to the product of the masses, and the entropy to 1.
+        own = sum(torch.special.entr(mass).sum() for mass in (solved.a, solved.b))
+        objective = objective - float(reg) * own
+    tensors = [found.plan, objective, found.cost_linear, found.f, found.g]
+    if grad == "detach":
+        tensors = [value.detach() for value in tensors]
+    plan, value, linear, f, g = map(solved.back, tensors)
+    return OTResult(
+        plan=plan,
+        value=value,
+        value_linear=linear,
+        potentials=(f / float(reg), g / float(reg)),
+        status="Converged" if bool(found.converged) else "stopped at max_iter",
+        log={"niter": int(found.iterations)},
+    )
+
+
+def solve_sample(
+    X_a: Any,
+    X_b: Any,
+    a: Any = None,
+    b: Any = None,
+    metric: str = "sqeuclidean",
+    reg: float | None = None,
+    debias: bool = False,
+    **settings: Any,
+) -> OTResult:
+    """`ot.solve_sample`: `solve` of the costs between points; by `sinkhorn_divergence` if `debias`.
+
+    Raises:
+        Unsupported: As `solve`; another metric; low-rank and lazy plans.
+    """
+    if not debias:
+        return solve(dist(X_a, X_b, metric), a, b, reg, **settings)
+    known = {"tol", "max_iter", "reg_type", "grad"}
+    if not reg or not known.issuperset(settings):
+        raise Unsupported(f"debias takes reg and {', '.join(sorted(known))} only")
+    solved = problem([dist(X_a, X_b, metric)], a, b)
+    of_a, of_b = (problem([dist(x, None, metric)], None, None).arrays[0] for x in (X_a, X_b))
+    tol = settings.get("tol")
+    found = sinkhorn_divergence(
+        solved.arrays[0],
+        of_a,
+        of_b,
+        solved.a,
+        solved.b,
+        epsilon=float(reg),
+        tol=None if tol is None else max(tol, 1e-5 if of_a.dtype == torch.float32 else 1e-9),
+        max_iter=int(settings.get("max_iter") or 10_000),
+    )
+    value = found.objective.detach() if settings.get("grad") == "detach" else found.objective
+    return OTResult(
+        value=solved.back(value), potentials=(solved.back(found.f), solved.back(found.g))
+    )
+
+
+def solve_gromov(
+    Ca: Any,
+    Cb: Any,
+    M: Any = None,
+    a: Any = None,
+    b: Any = None,
+    loss: str = "L2",
+    symmetric: bool | None = None,
+    alpha: float = 0.5,
+    reg: float | None = None,
+    reg_type: str = "entropy",
+    unbalanced: Any = None,
+    unbalanced_type: str = "KL",
+    n_threads: int = 1,
+    method: str | None = None,
+    max_iter: int | None = None,
+    plan_init: Any = None,
+    tol: float | None = None,
+    verbose: bool = False,
+) -> OTResult:
+    """`ot.solve_gromov`: (fused) Gromov-Wasserstein, exact or entropic with `reg`.
+
+    Arguments and results are POT's.
+
+    Raises:
+        Unsupported: Another loss than "L2"; unbalanced, partial or semi-relaxed problems; an
+            entropic start, or another entropic method than POT's "PGD" and "PPA".
+    """
+    del symmetric, n_threads, verbose
+    if loss.lower() != "l2":
+        raise Unsupported(f"loss must be 'L2'; got {loss!r}")
+    if unbalanced is not None or unbalanced_type.lower() == "semirelaxed":
+        raise Unsupported("unbalanced must be None, and unbalanced_type not 'semirelaxed'")
+    weight: Any = 1.0 if M is None else alpha
+    if not reg:
+        costs = M
+        if M is None:
+            solved = problem([Ca, Cb], a, b)
+            x, y = solved.arrays
+            costs = solved.back(x.new_zeros(len(x), len(y)))
+        value, log = fused_gromov_wasserstein2(
+            costs,
+            Ca,
+            Cb,
+            a,
+            b,
+            alpha=weight,
+            log=True,
+            G0=plan_init,
+            max_iter=10_000 if max_iter is None else max_iter,
+        )
+        return OTResult(
+            plan=log["T"],
+            value=value,
+            value_linear=None if M is None else log["lin_loss"],
+            value_quad=value if M is None else log["quad_loss"],
+            potentials=(log["u"], log["v"]),
+            log=log,
+        )
+    if reg_type.lower() != "entropy":
+        raise Unsupported(f"reg_type must be 'entropy'; got {reg_type!r}")
+    solved, found = entropic(
+        M,
+        Ca,
+        Cb,
+        a,
+        b,
+        "square_loss",
+        float(reg),
+        weight,
+        plan_init,
+        1000 if max_iter is None else max_iter,
+        1e-9 if tol is None else tol,
+        "PGD" if method is None else method,
+    )
+    whole = found.objective - float(reg) * torch.special.entr(found.plan).sum()
+    return OTResult(
+        plan=solved.back(found.plan),
+        value=solved.back(whole),
+        value_linear=None if M is None else solved.back(found.cost_linear),
+        value_quad=solved.back(found.objective if M is None else found.cost_quad),
+        log={"err": [solved.back(found.residual)]},
+    )

@@ -1,0 +1,197 @@
+import inspect
+import warnings
+
+import numpy as np
+import ot as theirs
+import pytest
+import torch
+from torch import Tensor
+
+from hotnas_torch.integrations import pot as ours
+
+RNG = np.random.default_rng(0)
+A, B = RNG.dirichlet(np.ones(5)), RNG.dirichlet(np.ones(4))
+X, Y = RNG.random((5, 2)), RNG.random((4, 2))
+M, C1, C2 = theirs.dist(X, Y), theirs.dist(X, X), theirs.dist(Y, Y)
+
+# Where it is in both, and a call of it.
+CALLS = {
+    "emd": (A, B, M),
+    "emd2": (A, B, M),
+    "lp.emd": (A, B, M),
+    "sinkhorn": (A, B, M, 0.1),
+    "sinkhorn2": (A, B, M, 0.1),
+    "bregman.sinkhorn": (A, B, M, 0.1),
+    "bregman.empirical_sinkhorn": (X, Y, 0.1),
+    "bregman.empirical_sinkhorn2": (X, Y, 0.1),
+    "bregman.empirical_sinkhorn_divergence": (X, Y, 0.1),
+    "gromov_wasserstein": (C1, C2, A, B),
+    "gromov.gromov_wasserstein2": (C1, C2, A, B),
+    "gromov.fused_gromov_wasserstein": (M, C1, C2, A, B),
+    "gromov.fused_gromov_wasserstein2": (M, C1, C2, A, B),
+    "gromov.entropic_gromov_wasserstein": (C1, C2, A, B),
+    "gromov.entropic_gromov_wasserstein2": (C1, C2, A, B),
+    "gromov.entropic_fused_gromov_wasserstein": (M, C1, C2, A, B),
+    "gromov.entropic_fused_gromov_wasserstein2": (M, C1, C2, A, B),
+    "dist": (X, Y),
+    "unif": (3,),
+}
+RESULTS = {
+    "solve": ((M,), {}),
+    "solve entropic": ((M, A, B), {"reg": 0.1}),
+    "solve entropy": ((M, A, B), {"reg": 0.1, "reg_type": "entropy"}),
+    "solve_gromov": ((C1, C2), {}),
+    "solve_gromov fused": ((C1, C2, M, A, B), {"alpha": 0.3}),
+    "solve_gromov entropic": ((C1, C2, M, A, B), {"reg": 0.1}),
+    "solve_sample": ((X, Y), {}),
+    "solve_sample debiased": ((X, Y), {"reg": 0.1, "debias": True}),
+}
+
+
+def function(module: object, name: str) -> object:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_is_called_as_pots_and_finds_the_same(name: str) -> None:
+    mine, other = function(ours, name), function(theirs, name)
+    known, wanted = inspect.signature(mine).parameters, inspect.signature(other).parameters
+    assert list(known)[: len(CALLS[name])] == list(wanted)[: len(CALLS[name])]
+    if name not in ("dist", "unif"):
+        assert list(known) == list(wanted)
+        for key, parameter in known.items():
+            assert parameter.default == wanted[key].default, key
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = other(*CALLS[name])
+    found = mine(*CALLS[name])
+    assert isinstance(found, np.ndarray | np.floating | float)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_has_what_pots_has(name: str) -> None:
+    arguments, settings = RESULTS[name]
+    name = name.split()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = getattr(theirs, name)(*arguments, **settings)
+    found = getattr(ours, name)(*arguments, **settings)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-4)
+    for part in ("plan", "value_linear", "value_quad"):
+        wanted = getattr(expected, part)
+        if wanted is not None and getattr(found, part) is not None:
+            np.testing.assert_allclose(getattr(found, part), wanted, atol=1e-4)
+    if found.plan is not None:
+        np.testing.assert_allclose(found.marginal_a, expected.marginal_a, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in CALLS if n not in ("unif", "dist")])
+def test_torch_in_torch_out(name: str) -> None:
+    arguments = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in CALLS[name]]
+    found, expected = function(ours, name)(*arguments), function(ours, name)(*CALLS[name])
+    assert isinstance(found, Tensor)
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in CALLS if n.endswith("2")])
+def test_values_have_gradients(name: str) -> None:
+    arguments = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in CALLS[name]]
+    leaf = arguments[-3 if "gromov" in name else 0].clone().requires_grad_()
+    place = next(
+        i for i, x in enumerate(arguments) if x is arguments[-3 if "gromov" in name else 0]
+    )
+    value = function(ours, name)(*arguments[:place], leaf, *arguments[place + 1 :])
+    value.backward()
+    assert bool(leaf.grad.isfinite().all())
+    assert float(leaf.grad.abs().sum()) > 0
+
+
+def test_barycenters_are_not_above_pots() -> None:
+    rng = np.random.default_rng(1)
+    points = [rng.random((n, 2)) for n in (4, 5, 6)]
+    structures = [theirs.dist(p, p) for p in points]
+    start, nodes = theirs.dist(points[0], points[0]), points[0]
+    settings = {"alpha": 0.5, "init_C": start, "init_X": nodes, "log": True}
+    found = ours.gromov.fgw_barycenters(4, points, structures, **settings)
+    expected = theirs.gromov.fgw_barycenters(4, points, structures, **settings)
+    assert [x.shape for x in found[:2]] == [x.shape for x in expected[:2]]
+
+    def worth(features: np.ndarray, structure: np.ndarray) -> float:
+        return sum(
+            ours.gromov.fused_gromov_wasserstein2(theirs.dist(features, p), structure, c)
+            for p, c in zip(points, structures, strict=True)
+        )
+
+    assert worth(*found[:2]) <= worth(*expected[:2]) * (1 + 1e-2)
+    assert [t.shape for t in found[2]["T"]] == [t.shape for t in expected[2]["T"]]
+    assert [m.shape for m in found[2]["Ms"]] == [m.shape for m in expected[2]["Ms"]]
+    structure = ours.gromov_barycenters(4, structures)
+    assert structure.shape == (4, 4)
+    held = ours.gromov.fgw_barycenters(
+        4, points, structures, fixed_structure=True, init_C=start, p=np.full(4, 0.25)
+    )
+    np.testing.assert_array_equal(held[1], start)
+
+
+def test_several_histograms_have_several_costs() -> None:
+    many = np.stack([B, B[::-1]], axis=1)
+    found = ours.emd2(A, many, M)
+    np.testing.assert_allclose(found, [theirs.emd2(A, column.copy(), M) for column in many.T])
+    entropic = ours.sinkhorn2(A, many, M, 0.1)
+    np.testing.assert_allclose(entropic, theirs.sinkhorn2(A, many, M, 0.1), rtol=1e-5)
+
+
+def test_lists_integers_and_masses_of_any_sum_are_taken() -> None:
+    cost = [[0, 1], [3, 1]]
+    np.testing.assert_allclose(ours.emd([0.5, 0.5], [0.25, 0.75], cost), [[0.25, 0.25], [0, 0.5]])
+    np.testing.assert_allclose(ours.emd([], [], cost), np.eye(2) / 2)
+    assert ours.emd2([2, 2], [1, 3], np.array(cost)) == pytest.approx(3.0)
+    assert ours.sinkhorn2([], [], cost, 0.1) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_was_passed_does_not_change() -> None:
+    before = M.copy()
+    plan = ours.emd(A, B, M)
+    plan[:] = 7.0
+    ours.sinkhorn(A, B, M, 0.1)[:] = 7.0
+    np.testing.assert_array_equal(M, before)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ours.emd(A, 2 * B, M), "a and b must have the same positive sum"),
+        (lambda: ours.emd(A, B[:3], M), "b must have shape"),
+        (lambda: ours.emd(-A, -B, M), "a must not be negative"),
+        (lambda: ours.emd(A, B, M, potentials_init=(A, B)), "potentials_init must be None"),
+        (lambda: ours.emd(A, torch.as_tensor(B), M), "numpy and torch mixed"),
+        (lambda: ours.emd(A.astype(np.float32), B, M), "arrays must have one dtype"),
+        (lambda: ours.emd(A, B, M.astype(complex)), "real numbers"),
+        (lambda: ours.sinkhorn(A, B, M, 0.1, method="fast"), "method must be one of"),
+        (lambda: ours.sinkhorn(A, B, M, 0.0), "epsilon must be finite and positive"),
+        (lambda: ours.sinkhorn(A, B, M, 0.1, warmstart=(A, B)), "warmstart must be None"),
+        (lambda: ours.gromov_wasserstein(C1, C2, loss_fun="kl_loss"), "loss_fun must be one of"),
+        (lambda: ours.gromov_wasserstein(M, C2), "structures must be square"),
+        (lambda: ours.gromov_wasserstein(C1, C2, 2 * A, 2 * B), "p and q must sum to 1"),
+        (
+            lambda: ours.gromov.entropic_gromov_wasserstein(C1, C2, solver="BAPG"),
+            "solver must be one of",
+        ),
+        (lambda: ours.gromov_barycenters(3, [C1], lambdas=[2.0]), "lambdas, p and each of ps"),
+        (lambda: ours.gromov_barycenters(3, [C1], stop_criterion="x"), "stop_criterion must be"),
+        (
+            lambda: ours.gromov.fgw_barycenters(3, [X], [C1], fixed_structure=True),
+            "init_C must be given",
+        ),
+        (lambda: ours.solve(M, unbalanced=1.0), "unbalanced and c must be None"),
+        (lambda: ours.solve(M, reg=1.0, reg_type="L2"), "reg_type must be"),
+        (lambda: ours.solve_gromov(C1, C2, loss="KL"), "loss must be 'L2'"),
+        (lambda: ours.dist(X, Y, "cosine"), "metric must be one of"),
+    ],
+)
+def test_what_is_not_solved_is_refused_by_name(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
