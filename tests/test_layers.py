@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
 BASE = {"arguments", "errors", "_version", "_ext", "files"}
-SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.base"}
+SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
+SEARCH |= {"search.base", "search.goal_settings"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -40,24 +41,37 @@ LAYERS: dict[str, set[str]] = {
     "search.randomness": {"arguments", "errors"},
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
-    "search.base": {"errors", "arguments", "arch", "spaces", "search.asking", "search.draws"},
+    "search.fronts": set(),
+    "search.goal_settings": {"arch"},
+    "search.goal": {"arguments", "arch", "search.fronts", "search.goal_settings"},
+    "search.base": {"errors", "arguments", "arch", "spaces"}
+    | {"search.asking", "search.draws", "search.goal", "search.goal_settings"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
-    | {"search.asking", "search.base"},
+    | {"search.asking", "search.base", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
     "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
-    | {"_lazy", "arch", "distances", "matrices", "search", "search.running"},
+    | {
+        "_lazy",
+        "arch",
+        "distances",
+        "matrices",
+        "search",
+        "search.goal_settings",
+        "search.running",
+    },
     "integrations.pot": {"errors", "ot"},
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search"}
-    | {"integrations.pot", "integrations.ray"},
+    | {"integrations.pot", "integrations.ray", "search.goal_settings"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"search.running"},
+    | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
+    "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {
         "references",
@@ -71,7 +85,7 @@ LAYERS: dict[str, set[str]] = {
         "nn",
         "objectives",
     }
-    | {"search", "comparison", "integrations.ray", "plot", "plot.report"},
+    | {"search", "comparison", "integrations.ray", "plot", "plot.report", "plot.results"},
     "__main__": {"cli"},
     "__init__": BASE
     | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
@@ -94,7 +108,7 @@ CONFINED = {
     "gpytorch": {"gp", "search.bayesian", "nago"},
     "botorch": {"gp", "search.bayesian", "nago"},
     "linear_operator": {"gp", "nago"},
-    "matplotlib": {"plot", "plot.report"},
+    "matplotlib": {"plot", "plot.report", "plot.results"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},

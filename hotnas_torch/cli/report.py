@@ -57,5 +57,8 @@ def _report(parser: Parser, arguments: argparse.Namespace) -> None:
     check_output("--out", out)
     space = None if arguments.space is None else space_named(arguments.space)
     result = write_report(storage, out, space=space)
-    best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
+    if result.goal.several:
+        best = f"{len(result.front)} on the front"
+    else:
+        best = "no value yet" if result.best is None else f"best {result.best.value:.6g}"
     print(f"{len(result.trials):,} evaluations, {best}\n  report     {out}")

@@ -26,11 +26,13 @@ from hotnas_torch.cli.commands import (
 from hotnas_torch.cli.messages import BadInput, check_output, seed
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
-from hotnas_torch.plot import plot_trace, save_figure, short_name
+from hotnas_torch.plot import save_figure, short_name
 from hotnas_torch.plot.report import write_report
+from hotnas_torch.plot.results import draw_progress
 from hotnas_torch.references import referenced
 from hotnas_torch.search import (
     HOTNAS,
+    ParetoEvolution,
     RandomSearch,
     RegularizedEvolution,
     SearchResult,
@@ -118,16 +120,46 @@ def add_search(commands: Any) -> None:
     )
     add_quiet(search)
 
+    goal = search.add_argument_group("goal")
+    goal.add_argument(
+        "--direction",
+        choices=("minimize", "maximize"),
+        help="of the value, or of all objectives without one of their own; default minimize",
+    )
+    goal.add_argument(
+        "--objectives",
+        nargs="+",
+        metavar="NAME",
+        help="what is sought: figures of an evaluation by name, or value; NAME:maximize and "
+        "NAME:minimize say which way",
+    )
+    goal.add_argument(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help='a bound on a figure of an evaluation, such as "params <= 1.2"; may be repeated',
+    )
+
     strategy = search.add_argument_group("strategy")
-    strategy.add_argument("--strategy", choices=("hotnas", "random", "evolution"), default="hotnas")
+    strategy.add_argument(
+        "--strategy", choices=("hotnas", "random", "evolution", "nsga2"), default="hotnas"
+    )
     strategy.add_argument("--preset", choices=("default", "paper"), help="settings of hotnas")
-    strategy.add_argument("--acquisition", choices=("log_ei", "ucb"), help="of hotnas")
+    strategy.add_argument(
+        "--acquisition",
+        choices=("log_ei", "ucb", "log_nehvi", "log_nparego"),
+        help="of hotnas; the last two are for several objectives",
+    )
     strategy.add_argument(
         "--initial", type=int, metavar="N", help="random networks first, default 10 (hotnas)"
     )
     strategy.add_argument("--pool", type=int, metavar="N", help="candidates per choice (hotnas)")
     strategy.add_argument(
-        "--population", type=int, metavar="N", help="of evolution, default 50, which are random"
+        "--population",
+        type=int,
+        metavar="N",
+        help="of evolution (default 50) and nsga2 (20), which are random",
     )
 
     own = search.add_argument_group("values of one's own")
@@ -229,8 +261,7 @@ def _run(
         )
     if files:
         num_initial = min(len(result.trials), strategy.settings().get("num_initial", 0))
-        values = [trial.value for trial in result.trials]
-        save_figure(plot_trace(values, num_initial=num_initial), files["picture"])
+        save_figure(draw_progress(result, num_initial=num_initial), files["picture"])
         write_report(out, files["report"], space=space)
     if not arguments.quiet:
         _print_result(result, {"trials": out, **files})
@@ -358,11 +389,12 @@ def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.Searc
             "pool": "pool_size",
         },
         "evolution": {"population": "population"},
+        "nsga2": {"population": "population"},
         "random": {},
     }
     for name, options in own.items():
         for option in options:
-            if name != arguments.strategy and getattr(arguments, option) is not None:
+            if option not in own[arguments.strategy] and getattr(arguments, option) is not None:
                 parser.error(f"--{option} is an option of --strategy {name}")
     settings = {
         argument: value
@@ -372,20 +404,42 @@ def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.Searc
     make: Callable[..., Strategy] = {
         "hotnas": HOTNAS,
         "evolution": RegularizedEvolution,
+        "nsga2": ParetoEvolution,
         "random": RandomSearch,
     }[arguments.strategy]
     generator = torch.Generator().manual_seed(arguments.seed)
-    return checked(parser, partial(make, space, generator=generator, **settings))
+    make = partial(make, space, generator=generator, **settings, **_goal(arguments))
+    return checked(parser, make)
+
+
+def _goal(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return settings of `Goal`, only those that differ from its defaults."""
+    settings: dict[str, Any] = {}
+    if arguments.constraint:
+        settings["constraints"] = arguments.constraint
+    if arguments.objectives is None:
+        return settings | ({"direction": arguments.direction} if arguments.direction else {})
+    names, directions = [], []
+    for text in arguments.objectives:
+        name, colon, direction = text.rpartition(":")
+        names.append(name if colon else text)
+        directions.append(direction if colon else arguments.direction or "minimize")
+    return settings | {"objectives": names, "direction": directions}
 
 
 def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
-    best = result.best
     failed = sum(trial.failed for trial in result.trials)
     note = f", {failed} failed" if failed else ""
     if result.reason == "exhausted":
         note += ", the whole space"
     lines = {}
-    if best is None:
+    best = None if result.goal.several else result.best
+    if result.goal.several:
+        lines["front"] = f"{len(result.front)} networks"
+        lines["hypervolume"] = f"{result.hypervolume():.6g}"
+    elif best is None and failed < len(result.trials):
+        lines["best"] = f"none: no evaluation has {', '.join(map(str, result.goal.constraints))}"
+    elif best is None:
         lines["best"] = "none: no evaluation succeeded (the storage holds the reasons)"
     else:
         lines["best"] = f"{best.value:.6g} (evaluation {best.number + 1})"
@@ -397,3 +451,8 @@ def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
     print(f"{len(result.trials):,} evaluations{note}")
     for name, text in lines.items():
         print(f"  {name:<{width}}  {text}")
+    names = result.goal.names
+    for trial in result.front if result.goal.several else ():
+        row = result.goal.recorded(trial.value, trial.outcome.metrics)
+        figures = ", ".join(f"{name} {one:.6g}" for name, one in zip(names, row, strict=True))
+        print(f"    {figures}: {trial.network.spec}")

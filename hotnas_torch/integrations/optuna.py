@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import kind
+from hotnas_torch.arguments import kind, number
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
+from hotnas_torch.search.goal_settings import Direction
 
 try:
     from optuna import Study
@@ -46,6 +47,10 @@ class StrategySampler(BaseSampler):
     each decision is for a network. Other suggestions, such as a learning rate, go to `others`,
     which sees them as a study of their own: samplers that draw parameters jointly, as Optuna's GP,
     CMA-ES and multivariate TPE, do so among them.
+
+    A study of several objectives needs a strategy that has as many, in this order. Numbers that the
+    strategy has bounds on besides are user attributes of a trial: where one is missing, the trial
+    counts as failed.
 
     Trials of a study that goes on, or that several processes share, are told or pending before each
     choice. A pruned trial counts with its last intermediate value, a failed one as failed. A
@@ -123,12 +128,12 @@ class StrategySampler(BaseSampler):
 
         Raises:
             RuntimeError: The space has no other network.
-            ValueError: The study has several objectives, or is not the one that this sampler began
-                with; or a trial holds the architecture of another space.
+            ValueError: The study has other objectives than the strategy, or is not the one that
+                this sampler began with; or a trial holds the architecture of another space.
         """
-        _check_single(study)
         with self._lock:
             self._check_same(study)
+            self._check_goal(study)
             self._catch_up(study, trial.number)
             fixed = trial.system_attrs.get("fixed_params", {})
             if ARCHITECTURE in fixed:
@@ -168,7 +173,7 @@ class StrategySampler(BaseSampler):
                 continue
             network = self._networks.setdefault(trial.number, self._read(trial, text))
             if trial.state.is_finished():
-                self._tell(study, trial, trial.state, trial.values)
+                self._tell(trial, trial.state, trial.values)
             else:
                 self.strategy.expect([network])
 
@@ -205,9 +210,9 @@ class StrategySampler(BaseSampler):
         """Return what `others` samples jointly; the network's values come one by one.
 
         Raises:
-            ValueError: The study has several objectives.
+            ValueError: The study has other objectives than the strategy.
         """
-        _check_single(study)
+        self._check_goal(study)
         return self._others.sample_relative(study, trial, search_space)
 
     def _decided(self, trial: FrozenTrial) -> Mapping[str, Any]:
@@ -233,9 +238,10 @@ class StrategySampler(BaseSampler):
         """Return the network's value of a parameter, or what `others` samples.
 
         Raises:
-            ValueError: The objective does not allow the network's value, or the study has several.
+            ValueError: The objective does not allow the network's value, or the study has other
+                objectives than the strategy.
         """
-        _check_single(study)
+        self._check_goal(study)
         network = self._networks.get(trial.number)
         values = self._decided(trial)
         if param_name not in values:
@@ -260,38 +266,47 @@ class StrategySampler(BaseSampler):
         """Tell the strategy what came of a trial."""
         with self._lock:
             if trial.number in self._networks:
-                self._tell(study, trial, state, values)
+                self._tell(trial, state, values)
         self._others.after_trial(study, trial, state, values)
 
-    def _tell(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        value = math.nan
+    def _tell(self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        goal = self.strategy.goal
+        found: Sequence[float] = [math.nan] * len(goal.objectives)
         if state == TrialState.COMPLETE and values:
-            value = float(values[0])
-        elif state == TrialState.PRUNED and trial.intermediate_values:
-            value = float(trial.intermediate_values[max(trial.intermediate_values)])
-        if math.isinf(value):
-            value = math.nan
+            found = values
+        elif state == TrialState.PRUNED and trial.intermediate_values and not goal.several:
+            found = [trial.intermediate_values[max(trial.intermediate_values)]]
+        row = dict(zip(goal.objectives, map(float, found), strict=True))
+        bounded = [name for name in goal.measured if name not in row]
+        row |= {name: number(name, trial.user_attrs.get(name, math.nan)) for name in bounded}
+        if not all(map(math.isfinite, row.values())):
+            row = dict.fromkeys(row, math.nan)
         network = self._networks.pop(trial.number)
         self._observed.add(trial.number)
         key = self.strategy.space.key(network)
         # Two processes may have begun the same network at the same time.
         if key not in self._keys:
             self._keys.add(key)
-            maximize = study.direction == StudyDirection.MAXIMIZE
-            self.strategy.tell([network], [-value if maximize else value])
+            self.strategy.tell([network], [row[goal.objectives[0]] if goal.plain else row])
+
+    def _check_goal(self, study: Study) -> None:
+        """Hand the directions of the study to the strategy, or refuse them."""
+        directions: list[Direction] = [
+            "maximize" if found == StudyDirection.MAXIMIZE else "minimize"
+            for found in study.directions
+        ]
+        objectives = self.strategy.goal.objectives
+        if len(directions) != len(objectives):
+            raise ValueError(
+                f"the study must have as many objectives as the strategy, {len(objectives)}; got "
+                f"{len(directions)} directions (name them when the strategy is made: "
+                'HOTNAS(..., objectives=("error", "latency")))'
+            )
+        self.strategy.aim(directions)
 
     def reseed_rng(self) -> None:
         """Reseeds what samples the other parameters; the strategy keeps its generator."""
         self._others.reseed_rng()
-
-
-def _check_single(study: Study) -> None:
-    if len(study.directions) != 1:
-        raise ValueError(
-            f"the study must have one objective; got {len(study.directions)} directions"
-        )
 
 
 def _string(network: Network) -> dict[str, Any]:

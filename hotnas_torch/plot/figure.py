@@ -3,6 +3,7 @@
 import io
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 from unicodedata import category
 
 import numpy as np
@@ -11,11 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from hotnas_torch.arguments import choice
 from hotnas_torch.files import check_writable, write_bytes
 
 __all__ = [
     "FAINT",
     "INK",
+    "Direction",
     "FloatArray",
     "add_room_on_top",
     "check_picture",
@@ -24,9 +27,11 @@ __all__ = [
     "plain",
     "printable",
     "save_figure",
+    "sign_of",
 ]
 
 FloatArray = npt.NDArray[np.float64]
+Direction = Literal["minimize", "maximize"]
 
 _FORMATS = (".png", ".pdf", ".svg")
 
@@ -39,6 +44,16 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def sign_of(direction: str) -> float:
+    """Return what turns a value into a loss, of which smaller is better.
+
+    Raises:
+        ValueError: The direction is unknown.
+    """
+    found = choice("direction", direction, ("minimize", "maximize"))
+    return 1.0 if found == "minimize" else -1.0
 
 
 def add_room_on_top(figure: Figure, inches: float) -> None:

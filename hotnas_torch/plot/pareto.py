@@ -7,7 +7,15 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hotnas_torch.plot.figure import INK, FloatArray, darker, new_figure, plain
+from hotnas_torch.plot.figure import (
+    INK,
+    Direction,
+    FloatArray,
+    darker,
+    new_figure,
+    plain,
+    sign_of,
+)
 
 __all__ = ["plot_fronts", "plot_progress", "plot_spread"]
 
@@ -16,30 +24,36 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def plot_fronts(
-    values: Mapping[str, npt.ArrayLike], *, labels: tuple[str, str], log: str = ""
+    values: Mapping[str, npt.ArrayLike],
+    *,
+    labels: tuple[str, str],
+    log: str = "",
+    directions: tuple[Direction, Direction] = ("minimize", "minimize"),
 ) -> Figure:
     """Everything that searches evaluated, and the front of each: filled points on a stepped line.
 
     Args:
-        values: By the name of the search: the values of both objectives, smaller is better, shape
-            (N, 2), N >= 1; rows with NaN are left out.
+        values: By the name of the search: the values of both objectives, shape (N, 2), N >= 1;
+            rows with NaN are left out.
         labels: Names of the axes; the first objective goes upwards.
         log: Axes with a logarithmic scale: `""`, `"x"`, `"y"` or `"xy"`.
+        directions: `"minimize"` or `"maximize"` for each objective.
 
     Returns:
-        The figure; what lies above and to the right of a stepped line is dominated.
+        The figure; a stepped line bounds what is dominated: what is worse in both objectives.
 
     Raises:
-        ValueError: There is no search, or a shape does not fit.
+        ValueError: There is no search, or a shape does not fit, or a direction is unknown.
     """
     if not values:
         raise ValueError("values must hold at least one search; got none")
+    signs = np.array([sign_of(direction) for direction in directions])
     figure, axes = _panel(labels, log)
     for place, (name, given) in enumerate(values.items()):
         points = _pairs(f"values[{name!r}]", given)
         points = points[np.isfinite(points).all(axis=1)]
         colour, marker = _style(place)
-        front = _front(points)
+        front = signs * _front(signs * points)
         axes.scatter(
             points[:, 1],
             points[:, 0],

@@ -19,7 +19,15 @@ from hotnas_torch.arch import Cell, Network
 from hotnas_torch.distances import HOTNN
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import check_writable, write_bytes
-from hotnas_torch.plot import plot_heat_map, plot_map, plot_network, plot_trace, short_name
+from hotnas_torch.plot import (
+    plot_heat_map,
+    plot_map,
+    plot_network,
+    short_name,
+)
+from hotnas_torch.plot.results import draw_front, draw_progress
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import SearchResult, Trial
 from hotnas_torch.spaces import SearchSpace
@@ -57,8 +65,9 @@ def write_report(
     """Write a search as a self-contained HTML file, complete or not at all.
 
     It shows the best value over time, the best network with its metrics, a map of everything that
-    was evaluated by HOTNN distance, the distances as a heat map, all trials, and the settings. It
-    loads nothing from anywhere. The search may still be running.
+    was evaluated by HOTNN distance, the distances as a heat map, all trials, and the settings; of
+    several objectives hypervolume and front. It loads nothing from anywhere. The search may still
+    be running.
 
     Args:
         storage: File that `hotnas_torch.search.run` writes.
@@ -106,7 +115,8 @@ def read_search(
         trials = store.trials(space)
     if not trials:
         raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
-    return identity, SearchResult(space, trials, "")
+    goal = Goal.read(identity["strategy"].get("goal"))
+    return identity, SearchResult(space, trials, "", goal)
 
 
 def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> SearchSpace:
@@ -129,15 +139,14 @@ def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> Sear
 def _page(identity: Mapping[str, Any], result: SearchResult, name: str) -> str:
     strategy = identity["strategy"]
     num_initial = strategy.get("num_initial", strategy.get("population", 0))
-    values = [trial.value for trial in result.trials]
-    label = _label(identity["objective"])
+    goal = result.goal
+    label = _label(identity["objective"], goal)
     title = f"{strategy['strategy']} on {identity['space']['name']}"
     parts = [
         f"<h1>{_text(title)}</h1>",
         _summary(result),
-        "<h2>Values</h2>",
-        _picture(plot_trace(values, num_initial=num_initial, label=label), "values over time"),
-        *_best(result, identity["objective"]),
+        *_progress(result, num_initial, label),
+        *_leading(result, identity["objective"]),
         *_maps(result, num_initial, label),
         *_tables(result),
         "<h2>Settings</h2>",
@@ -160,21 +169,55 @@ def _page(identity: Mapping[str, Any], result: SearchResult, name: str) -> str:
     )
 
 
-def _label(objective: Mapping[str, Any]) -> str:
+def _label(objective: Mapping[str, Any], goal: Goal) -> str:
+    better = "smaller" if goal.direction == "minimize" else "larger"
+    if goal.several:
+        return "rank among the fronts (smaller is better)"
+    if goal.objectives != (VALUE,):
+        return f"{goal.objectives[0]} ({better} is better)"
     if objective.get("kind") == "training":
         unit = "validation error, %" if objective.get("value") == "error" else "validation loss"
-        return f"{unit} (smaller is better)"
+        return f"{unit} ({better} is better)"
     column = objective.get("column", objective.get("run", objective.get("name", "value")))
-    return f"value by {column} (smaller is better)"
+    return f"value by {column} ({better} is better)"
+
+
+def _progress(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
+    goal = result.goal
+    if goal.several:
+        yield "<h2>Hypervolume</h2>"
+        if result.front:
+            ends = zip(goal.objectives, result.reference_point.tolist(), strict=True)
+            point = ", ".join(f"{name} {number:.6g}" for name, number in ends)
+            yield f"<p class='note'>Of what the front dominates, up to {_text(point)}.</p>"
+        figure = draw_progress(result, num_initial=num_initial)
+        yield _picture(figure, "hypervolume over time")
+        return
+    yield "<h2>Values</h2>"
+    if goal.constraints:
+        bounds = " and ".join(map(str, goal.constraints))
+        yield f"<p class='note'>Hollow: networks that break {_text(bounds)}.</p>"
+    figure = draw_progress(result, num_initial=num_initial, label=label)
+    yield _picture(figure, "values over time")
 
 
 def _summary(result: SearchResult) -> str:
     trials = result.trials
     num_failed = sum(trial.failed for trial in trials)
+    if result.goal.several:
+        found = {
+            "on the front": f"{len(result.front):,}",
+            "hypervolume": f"{result.hypervolume():.6g}",
+        }
+    else:
+        best = result.best
+        found = {
+            "best value": "none" if best is None else f"{best.value:.6g}",
+            "found as evaluation": "-" if best is None else f"{best.number + 1:,}",
+        }
     figures = {
         "evaluations": f"{len(trials):,}",
-        "best value": "none" if result.best is None else f"{result.best.value:.6g}",
-        "found as evaluation": "-" if result.best is None else f"{result.best.number + 1:,}",
+        **found,
         "failed": f"{num_failed:,}",
         "time searching": _duration(max(trial.elapsed for trial in trials)),
         "time evaluating": _duration(sum(trial.outcome.cost for trial in trials)),
@@ -185,14 +228,38 @@ def _summary(result: SearchResult) -> str:
     return f"<dl>{''.join(entries)}</dl>"
 
 
+def _leading(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
+    if not result.goal.several:
+        yield from _best(result, objective)
+        return
+    front = result.front
+    yield "<h2>Front</h2>"
+    if not front:
+        yield "<p>No evaluation succeeded and kept all bounds.</p>"
+        return
+    goal = result.goal
+    if len(goal.objectives) == 2:
+        figure = draw_front(result)
+        yield _picture(figure, "the front")
+    ordered = sorted(front, key=lambda trial: trial.value, reverse=goal.direction == "maximize")
+    yield _table(ordered, goal)
+
+
 def _best(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:
     best = result.best
     if best is None:
-        yield "<h2>Best network</h2><p>All evaluations failed.</p>"
+        missing = (
+            "All evaluations failed."
+            if all(trial.failed for trial in result.trials)
+            else "No evaluation keeps all bounds."
+        )
+        yield f"<h2>Best network</h2><p>{missing}</p>"
         return
     yield "<h2>Best network</h2>"
     yield f"<p><code>{_text(best.network.spec)}</code></p>"
-    figures = {"value": best.value, **best.outcome.metrics}
+    figures = {VALUE: best.value, **best.outcome.metrics}
+    if VALUE not in result.goal.names:
+        del figures[VALUE]
     entries = (
         f"<div><dt>{_text(name)}</dt><dd>{number:.6g}</dd></div>"
         for name, number in figures.items()
@@ -241,12 +308,15 @@ def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
     note = ""
     if len(trials) > _MAX_MAPPED:
         places = np.linspace(0, len(trials) - 1, _MAX_MAPPED).round().astype(int).tolist()
-        if result.best is not None:
-            places = sorted({*places, trials.index(result.best)})
+        leaders = result.goal.leaders(result.values)[:_MAX_MAPPED]
+        places = sorted({*places, *leaders})
         note = f" Shown are {len(places):,} of {len(trials):,} networks, evenly spaced."
         trials = [trials[place] for place in places]
     networks = [trial.network for trial in trials]
-    values = [trial.value for trial in trials]
+    goal = result.goal
+    judged = result.goal.losses(result.values).tolist()
+    loss = {one.number: value for one, value in zip(result.trials, judged, strict=True)}
+    values = [loss[trial.number] if goal.several else trial.value for trial in trials]
     distances = HOTNN(space=result.space)(networks)
     num_initial = sum(trial.number < num_initial for trial in trials)
     yield "<h2>Map</h2>"
@@ -255,7 +325,14 @@ def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
         f"initial networks. Numbers: the best.{note}</p>"
     )
     yield _picture(
-        plot_map(distances, values, num_initial=num_initial, label=label), "map of the networks"
+        plot_map(
+            distances,
+            values,
+            num_initial=num_initial,
+            label=label,
+            direction="minimize" if goal.several else goal.direction,
+        ),
+        "map of the networks",
     )
     yield "<h2>Distances</h2>"
     names = [short_name(net.spec, 32) for net in networks]
@@ -263,27 +340,36 @@ def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
 
 
 def _tables(result: SearchResult) -> Iterable[str]:
-    ranked = sorted(
-        (trial for trial in result.trials if not trial.failed), key=lambda trial: trial.value
-    )
-    if ranked:
+    goal = result.goal
+    losses = goal.losses(result.values).tolist()
+    ranked = [
+        trial
+        for loss, trial in sorted(zip(losses, result.trials, strict=True), key=lambda pair: pair[0])
+        if not trial.failed
+    ]
+    if ranked and not goal.several:
         yield f"<h2>Best {min(_NUM_LISTED, len(ranked))}</h2>"
-        yield _table(ranked[:_NUM_LISTED])
+        yield _table(ranked[:_NUM_LISTED], goal)
     yield f"<details><summary>All {len(result.trials):,} evaluations</summary>"
-    yield _table(result.trials)
+    yield _table(result.trials, goal)
     yield "</details>"
 
 
-def _table(trials: Iterable[Trial]) -> str:
-    rows = ["<tr><th>evaluation</th><th>value</th><th>seconds</th><th>network</th></tr>"]
+def _table(trials: Iterable[Trial], goal: Goal) -> str:
+    heads = "".join(f"<th>{_text(name)}</th>" for name in goal.names)
+    rows = [f"<tr><th>evaluation</th>{heads}<th>seconds</th><th>network</th></tr>"]
     for trial in trials:
-        value = (
-            f"<span class='failed'>failed: {_text(trial.outcome.error)}</span>"
+        cells = (
+            f"<td class='number' colspan='{len(goal.names)}'>"
+            f"<span class='failed'>failed: {_text(trial.outcome.error)}</span></td>"
             if trial.failed
-            else f"{trial.value:.6g}"
+            else "".join(
+                f"<td class='number'>{number:.6g}</td>"
+                for number in goal.recorded(trial.value, trial.outcome.metrics)
+            )
         )
         rows.append(
-            f"<tr><td class='number'>{trial.number + 1}</td><td class='number'>{value}</td>"
+            f"<tr><td class='number'>{trial.number + 1}</td>{cells}"
             f"<td class='number'>{trial.outcome.cost:.3g}</td>"
             f"<td><code>{_text(trial.network.spec)}</code></td></tr>"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hotnas_torch.plot.clustering import as_matrix
 from hotnas_torch.plot.embedding import embed
-from hotnas_torch.plot.figure import FAINT, INK, FloatArray, new_figure, plain
+from hotnas_torch.plot.figure import FAINT, INK, Direction, FloatArray, new_figure, plain, sign_of
 
 __all__ = ["plot_map", "plot_trace"]
 
@@ -26,24 +26,37 @@ def plot_trace(
     values: Sequence[float],
     *,
     num_initial: int = 0,
-    label: str = "value (smaller is better)",
+    label: str | None = None,
+    direction: Direction = "minimize",
+    feasible: Sequence[bool] | None = None,
 ) -> Figure:
     """Values in the order of evaluation, and the best so far.
 
     Args:
         values: One per evaluation, at least one; NaN for a failed one.
         num_initial: Evaluations at the start that are set apart, for example random ones.
-        label: Name of the vertical axis.
+        label: Name of the vertical axis; None says which values are better.
+        direction: `"minimize"` or `"maximize"`.
+        feasible: Which evaluations keep all bounds; the others are drawn hollow and are never the
+            best. None: all.
 
     Returns:
-        The figure. Values far above the others are counted at the upper edge.
+        The figure. Values far worse than the others are counted at the edge.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: There are no values, an unknown direction, or `feasible` has another length.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if not len(numbers):
         raise ValueError("values must hold at least one evaluation; got none")
+    sign = sign_of(direction)
+    kept = np.ones(len(numbers), dtype=np.bool_)
+    if feasible is not None:
+        kept = np.asarray(feasible, dtype=np.bool_)
+        if kept.shape != numbers.shape:
+            raise ValueError(
+                f"feasible must hold one entry per value, {len(numbers)}; got {kept.shape}"
+            )
     figure = new_figure(8.0, 4.2)
     axes = figure.add_axes((0.09, 0.13, 0.89, 0.81))
     places = np.arange(1, len(numbers) + 1)
@@ -61,67 +74,101 @@ def plot_trace(
             color=FAINT,
         )
     if finite.any():
-        _draw_values(axes, places, numbers, finite)
+        _draw_values(axes, places, numbers, finite, kept, sign)
     for place in places[~finite]:
         axes.plot(
             place, 0.02, "x", color=_FAILED, markersize=6, transform=axes.get_xaxis_transform()
         )
     axes.set_xlim(0.5, len(numbers) + 0.5)
     axes.set_xlabel("evaluations" + (" (x: failed)" if not finite.all() else ""), color=INK)
-    axes.set_ylabel(plain(label), color=INK)
+    axes.set_ylabel(plain(label or _label(direction)), color=INK)
     _tidy(axes)
     return figure
 
 
 def _draw_values(
-    axes: Axes, places: npt.NDArray[np.int64], numbers: FloatArray, finite: npt.NDArray[np.bool_]
+    axes: Axes,
+    places: npt.NDArray[np.int64],
+    numbers: FloatArray,
+    finite: npt.NDArray[np.bool_],
+    kept: npt.NDArray[np.bool_],
+    sign: float,
 ) -> None:
-    shown = numbers[finite]
-    best = np.minimum.accumulate(np.where(finite, numbers, np.inf))
+    losses = sign * numbers
+    best = np.minimum.accumulate(np.where(finite & kept, losses, np.inf))
     begun = np.isfinite(best)
+    shown = losses[finite]
     low, median = float(shown.min()), float(np.median(shown))
     high = float(shown[shown <= median + _REACH * (median - low)].max())
     room = 0.06 * (high - low) or max(abs(low), 1.0) * 0.06
-    axes.set_ylim(low - room, high + room)
-    axes.scatter(places[finite], shown, s=18, color=_POINT, alpha=0.75, linewidths=0, zorder=3)
-    axes.step(
-        places[begun], best[begun], where="post", color=_LINE, linewidth=1.8, label="best so far"
-    )
-    first = int(np.argmin(best))
-    axes.plot(places[first], best[first], "o", color=_LINE, markersize=7, zorder=4)
-    late = places[first] > 0.92 * len(numbers)
-    axes.annotate(
-        f"{best[first]:.4g}",
-        (float(places[first]), float(best[first])),
-        xytext=(0, -9),
-        textcoords="offset points",
-        ha="right" if late else "center",
-        va="top",
-        color=_LINE,
-        fontsize=9,
-    )
-    axes.set_ylim(low - 2.2 * room, high + room)
-    above = int((shown > high + room).sum())
-    if above:
-        note = f"{above} value{'s' if above > 1 else ''} above, up to {shown.max():.4g}"
+    for chosen, colour in ((finite & kept, _POINT), (finite & ~kept, "none")):
+        axes.scatter(
+            places[chosen],
+            numbers[chosen],
+            s=18,
+            facecolors=colour,
+            edgecolors=_POINT,
+            alpha=0.75,
+            linewidths=0 if colour == _POINT else 0.8,
+            zorder=3,
+        )
+    if begun.any():
+        axes.step(
+            places[begun],
+            sign * best[begun],
+            where="post",
+            color=_LINE,
+            linewidth=1.8,
+            label="best so far",
+        )
+        first = int(np.argmin(best))
+        found = sign * float(best[first])
+        axes.plot(places[first], found, "o", color=_LINE, markersize=7, zorder=4)
+        late = places[first] > 0.92 * len(numbers)
+        axes.annotate(
+            f"{found:.4g}",
+            (float(places[first]), found),
+            xytext=(0, -9 * sign),
+            textcoords="offset points",
+            ha="right" if late else "center",
+            va="top" if sign > 0 else "bottom",
+            color=_LINE,
+            fontsize=9,
+        )
+        axes.legend(
+            loc="upper right" if sign > 0 else "lower right",
+            framealpha=0.9,
+            edgecolor="none",
+            fontsize=9,
+        )
+    axes.set_ylim(*sorted((sign * (low - 2.2 * room), sign * (high + room))))
+    beyond = int((shown > high + room).sum())
+    if beyond:
+        side = "above, up to" if sign > 0 else "below, down to"
+        note = f"{beyond} value{'s' if beyond > 1 else ''} {side} {sign * shown.max():.4g}"
         axes.set_title(note, loc="right", fontsize=8.5, color=FAINT, pad=3)
-    axes.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
+
+
+def _label(direction: str) -> str:
+    return f"value ({'smaller' if direction == 'minimize' else 'larger'} is better)"
 
 
 def plot_map(
     distances: Tensor | npt.ArrayLike,
     values: Sequence[float],
     *,
-    label: str = "value (smaller is better)",
+    label: str | None = None,
     num_initial: int = 0,
+    direction: Direction = "minimize",
 ) -> Figure:
     """Everything evaluated as points in the plane, near where networks are alike.
 
     Args:
         distances: Distances between the networks, shape (N, N), N >= 2.
         values: Their values in the order of evaluation, NaN for a failed one.
-        label: Name of the colour scale.
+        label: Name of the colour scale; None says which values are better.
         num_initial: Evaluations at the start, drawn as squares.
+        direction: `"minimize"` or `"maximize"`; the best are dark.
 
     Returns:
         The figure. Points are placed by multidimensional scaling; the best are numbered.
@@ -133,6 +180,7 @@ def plot_map(
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (len(matrix),):
         raise ValueError(f"values must hold one number per item, {len(matrix)}; got {len(numbers)}")
+    sign = sign_of(direction)
     points = embed(matrix)
     figure = new_figure(8.0, 5.6)
     axes = figure.add_axes((0.02, 0.05, 0.82, 0.92))
@@ -140,7 +188,7 @@ def plot_map(
     axes.scatter(points[~finite, 0], points[~finite, 1], marker="x", color=_FAILED, s=26)
     if finite.any():
         # Equal steps of colour for equal shares of the networks: values have long tails.
-        order = np.argsort(np.argsort(numbers[finite], kind="stable"), kind="stable")
+        order = np.argsort(np.argsort(sign * numbers[finite], kind="stable"), kind="stable")
         shade = np.full(len(numbers), np.nan)
         shade[finite] = order / max(finite.sum() - 1, 1)
         first = np.arange(len(numbers)) < num_initial
@@ -158,8 +206,8 @@ def plot_map(
                 linewidths=0.6,
                 zorder=3,
             )
-        _number_the_best(axes, points, numbers)
-        _draw_scale(figure, numbers[finite], label)
+        _number_the_best(axes, points, sign * numbers)
+        _draw_scale(figure, sign * numbers[finite], label or _label(direction), sign)
     _draw_yardstick(axes, points)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.06)
@@ -182,7 +230,7 @@ def _number_the_best(axes: Axes, points: FloatArray, numbers: FloatArray) -> Non
         )
 
 
-def _draw_scale(figure: Figure, values: FloatArray, label: str) -> None:
+def _draw_scale(figure: Figure, losses: FloatArray, label: str, sign: float) -> None:
     axes = figure.add_axes((0.88, 0.12, 0.025, 0.76))
     axes.imshow(
         np.linspace(0.0, 1.0, 128)[:, None],
@@ -192,7 +240,7 @@ def _draw_scale(figure: Figure, values: FloatArray, label: str) -> None:
         extent=(0.0, 1.0, 0.0, 1.0),
     )
     shares = np.linspace(0.0, 1.0, 5)
-    axes.set_yticks(shares, [f"{value:.4g}" for value in np.quantile(values, shares)])
+    axes.set_yticks(shares, [f"{value:.4g}" for value in sign * np.quantile(losses, shares)])
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=INK)
     axes.set_xticks([])

@@ -6,6 +6,8 @@ from hotnas_torch.search.bayesian.acquisition import (
     Acquisition,
     AcquisitionInputs,
     LogEI,
+    LogNEHVI,
+    LogNParEGO,
     ThompsonSampling,
 )
 from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
@@ -25,6 +27,7 @@ from hotnas_torch.search.bayesian.hotnas import HOTNAS
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
+from hotnas_torch.search.bayesian.outcomes import OutcomeModels
 from hotnas_torch.search.bayesian.pools import BredPool, EncodingPool, MutantPool, Pool
 from hotnas_torch.search.bayesian.random_pool import RandomPool
 from hotnas_torch.search.bayesian.recipe import SearchSettings
@@ -43,8 +46,11 @@ from hotnas_torch.search.direct.anasod_random import ANASODRandomSearch
 from hotnas_torch.search.direct.evolution import RegularizedEvolution
 from hotnas_torch.search.direct.local_search import LocalSearch
 from hotnas_torch.search.direct.mutation import MutationSearch
+from hotnas_torch.search.direct.pareto_evolution import ParetoEvolution
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.search.running.runner import run
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
@@ -67,6 +73,7 @@ __all__ = [
     "Believer",
     "BredPool",
     "Choice",
+    "Constraint",
     "Determinantal",
     "DirichletTrustRegion",
     "DistanceSurrogate",
@@ -74,13 +81,18 @@ __all__ = [
     "EncodingPool",
     "EnsembleSurrogate",
     "FeatureSurrogate",
+    "Goal",
     "HOTNNSurrogate",
     "LocalSearch",
     "LogEI",
+    "LogNEHVI",
+    "LogNParEGO",
     "MutantPool",
     "MutationSearch",
     "Observation",
     "Outcome",
+    "OutcomeModels",
+    "ParetoEvolution",
     "PendingAware",
     "Pool",
     "RandomChoice",

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import finite, integer
+from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search.asking import AskTell
 from hotnas_torch.search.draws import Draws
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
 
@@ -24,7 +26,7 @@ class Observation(NamedTuple):
 
     Attributes:
         network: The network.
-        value: Its value; NaN when the evaluation failed.
+        value: Its value, of several objectives the first; NaN when the evaluation failed.
     """
 
     network: Network
@@ -32,7 +34,7 @@ class Observation(NamedTuple):
 
 
 class Strategy(AskTell):
-    """A search that minimises by asking and observing; it never evaluates anything itself.
+    """A search for the best values by asking and observing; it never evaluates anything itself.
 
     `ask` proposes networks that it has neither proposed nor observed before, up to what the
     space counts as the same (`space.key`). `tell` records their values, in any order
@@ -45,20 +47,38 @@ class Strategy(AskTell):
     Args:
         space: What is searched.
         generator: Source of all randomness.
+        **goal: Settings of `Goal`: `direction="maximize"` where large values are good, `objectives`
+            by name where there are several, `constraints`, and what is `known` without evaluation.
+
+    Attributes:
+        goal: What is sought.
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: `generator` is missing.
+        ValueError: `generator` is missing, or the strategy can only pursue one objective.
     """
 
-    def __init__(self, space: SearchSpace, *, generator: torch.Generator | None) -> None:
+    pursues_several: bool = False
+    """Whether there may be several objectives."""
+
+    def __init__(
+        self, space: SearchSpace, *, generator: torch.Generator | None, **goal: Any
+    ) -> None:
         check_space(space)
         super().__init__(generator)
+        self.goal = Goal.of(goal)
+        if self.goal.several and not self.pursues_several:
+            raise ValueError(
+                f"objectives must be one for {type(self).__name__}; got "
+                f"{', '.join(self.goal.objectives)} (HOTNAS, ParetoEvolution and RandomSearch take "
+                "several)"
+            )
         self.space = space
         # What random networks come from.
         self._draws = Draws(space, self._generator)
         # By the space's key, in the order of observing and of asking.
         self._observed: dict[str, Observation] = {}
+        self._rows: dict[str, tuple[float, ...]] = {}
         self._pending: dict[str, Network] = {}
 
     # --- what a strategy defines ------------------------------------------------------------------
@@ -111,30 +131,32 @@ class Strategy(AskTell):
             if key not in self._observed:
                 self._pending.setdefault(key, net)
 
-    def tell(self, nets: Sequence[Network], values: Sequence[float] | Tensor) -> None:
+    def tell(self, nets: Sequence[Network], values: Sequence[Any] | Tensor) -> None:
         """Record values. Either everything is recorded or, on an error, nothing.
 
         Args:
             nets: Networks of the space, none of them observed before.
-            values: One number per network, to be minimised; NaN for a failed evaluation. Numbers of
+            values: One number per network; NaN for a failed evaluation. Numbers of
                 NumPy and torch, and arrays and tensors of one element, count as such; texts and
-                bools do not.
+                bools do not. Where several count (`goal.names`), their mapping by name, or
+                a sequence in this order; one NaN among them is a failed evaluation.
 
         Raises:
             TypeError: `nets` or an entry of the wrong kind; the message gives the index.
             ArchitectureError: A network is not of the space.
-            ValueError: Lengths differ, a value is infinite, or a network was observed before; the
-                message gives the index.
+            ValueError: Lengths differ, a value is infinite or missing, or a network was observed
+                before; the message gives the index.
         """
         if isinstance(nets, Network):
             raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
-        nets, numbers = list(nets), _numbers(values)
-        if len(nets) != len(numbers):
+        nets, given = list(nets), _each(values, plain=self.goal.plain)
+        if len(nets) != len(given):
             raise ValueError(
-                f"values must hold one number per network, {len(nets)}; got {len(numbers)}"
+                f"values must hold one number per network, {len(nets)}; got {len(given)}"
             )
         new: dict[str, Observation] = {}
-        for place, (net, value) in enumerate(zip(nets, numbers, strict=True)):
+        rows: dict[str, tuple[float, ...]] = {}
+        for place, (net, one) in enumerate(zip(nets, given, strict=True)):
             if not self.space.contains(net):
                 raise ArchitectureError(
                     f"nets[{place}] must be a network of {self.space!r}; got "
@@ -145,8 +167,10 @@ class Strategy(AskTell):
                 raise ValueError(
                     f"nets[{place}] = {net.spec!r} is observed already (a network has one value)"
                 )
-            new[key] = Observation(net, value)
+            rows[key] = self.goal.row(f"values[{place}]", net, one)
+            new[key] = Observation(net, rows[key][0])
         self._observed |= new
+        self._rows |= rows
         for key in new:
             self._pending.pop(key, None)
 
@@ -162,8 +186,41 @@ class Strategy(AskTell):
 
     @property
     def best(self) -> Observation | None:
-        """The observation with the smallest value, the earliest of equals; None without a value."""
-        return min(self._finite(), key=lambda observation: observation.value, default=None)
+        """The observation with the best value, the earliest of equals; None without a value.
+
+        Raises:
+            ValueError: There are several objectives, see `front`.
+        """
+        place = self.goal.best(self.values)
+        return None if place is None else self.observations[place]
+
+    @property
+    def front(self) -> tuple[Observation, ...]:
+        """The observations that keep all bounds and that no other one dominates, in order."""
+        observed = self.observations
+        return tuple(observed[place] for place in self.goal.front(self.values))
+
+    @property
+    def values(self) -> Tensor:
+        """All numbers that count of everything observed, (n, len(goal.names)) float64."""
+        rows = torch.tensor(list(self._rows.values()), dtype=torch.float64)
+        return rows.reshape(-1, len(self.goal.names))
+
+    def aim(self, direction: Direction | Sequence[Direction]) -> None:
+        """Say which values are good, where the strategy was made without saying so.
+
+        Args:
+            direction: `"minimize"` or `"maximize"`, of several objectives one for each.
+
+        Raises:
+            ValueError: It is unknown, or the strategy was made for another one.
+        """
+        self.goal = self.goal.toward(direction)
+
+    def config(self) -> dict[str, Any]:
+        """Return what proposals depend on besides what is observed, ready for `json.dumps`."""
+        goal = self.goal.describe()
+        return super().config() | ({"goal": goal} if goal else {})
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -173,30 +230,53 @@ class Strategy(AskTell):
     def _memory(self) -> dict[str, Any]:
         return {
             "observations": [
-                [net.spec, None if math.isnan(value) else value]
-                for net, value in self._observed.values()
+                [self._observed[key].network.spec, self._written(row)]
+                for key, row in self._rows.items()
             ],
             "pending": [net.spec for net in self._pending.values()],
         }
 
     def _remembered(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        found = [
-            Observation(
-                self.space.from_string(str(spec)), math.nan if value is None else float(value)
-            )
-            for spec, value in state["observations"]
-        ]
+        observed: dict[str, Observation] = {}
+        rows: dict[str, tuple[float, ...]] = {}
+        for spec, written in state["observations"]:
+            net = self.space.from_string(str(spec))
+            key = self.space.key(net)
+            rows[key] = self.goal.row(spec, net, math.nan if written is None else written)
+            observed[key] = Observation(net, rows[key][0])
         pending = [self.space.from_string(str(spec)) for spec in state["pending"]]
         return {
-            "_observed": {self.space.key(one.network): one for one in found},
+            "_observed": observed,
+            "_rows": rows,
             "_pending": {self.space.key(net): net for net in pending},
         }
 
+    @staticmethod
+    def _written(row: tuple[float, ...]) -> float | list[float] | None:
+        if math.isnan(row[0]):
+            return None
+        return row[0] if len(row) == 1 else list(row)
+
     # --- for strategies ---------------------------------------------------------------------------
 
+    def _judged(self) -> dict[str, Observation]:
+        """Return everything observed by its key, in order, with losses for values.
+
+        A loss is what the goal compares by, smaller being better; NaN is a failed evaluation.
+        """
+        losses = self.goal.losses(self.values).tolist()
+        return {
+            key: Observation(found.network, loss)
+            for (key, found), loss in zip(self._observed.items(), losses, strict=True)
+        }
+
     def _finite(self) -> list[Observation]:
-        """Return the observations that have a value, in order."""
-        return [found for found in self._observed.values() if not math.isnan(found.value)]
+        """Return the observations that have a value, in order, with losses for values."""
+        return [found for found in self._judged().values() if not math.isnan(found.value)]
+
+    def _leading(self) -> Observation | None:
+        """Return the observation with the smallest loss, the earliest of equals."""
+        return min(self._finite(), key=lambda found: found.value, default=None)
 
     def _taken(self) -> set[str]:
         """Return the keys of everything observed or pending, as a set of the caller's own."""
@@ -215,14 +295,15 @@ class Strategy(AskTell):
         return f"{type(self).__name__}({', '.join(filter(None, (repr(self.space), settings)))})"
 
 
-def _numbers(values: Sequence[float] | Tensor) -> list[float]:
-    if (dims := getattr(values, "ndim", 1)) != 1:
+def _each(values: Sequence[Any] | Tensor, *, plain: bool) -> list[Any]:
+    dims = 1 if plain else 2
+    if (found := getattr(values, "ndim", dims)) != dims:
         raise ValueError(
-            f"values must have shape (N,); got {tuple(getattr(values, 'shape', ()))} of {dims} "
-            "dimensions"
+            f"values must have shape {'(N,)' if plain else '(N, k)'}; got "
+            f"{tuple(getattr(values, 'shape', ()))} of {found} dimensions"
         )
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(
             f"values must be a sequence of numbers; got {values!r} of type {type(values).__name__}"
         )
-    return [finite(f"values[{place}]", value) for place, value in enumerate(values)]
+    return list(values)

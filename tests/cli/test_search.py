@@ -75,6 +75,44 @@ def test_hotnas_is_the_default(tmp_path, data_dir):
     )
 
 
+def test_a_search_maximises_within_bounds(tmp_path, capsys, data_dir):
+    out = tmp_path / "pooling.sqlite"
+    arguments = [*pooling(data_dir), "--out", str(out), "--strategy", "random"]
+    goal = ["--direction", "maximize", "--constraint", "accuracy >= 90"]
+    assert main([*arguments, *goal, "--evaluations", "50"]) == 0
+    assert "36 evaluations" in capsys.readouterr().out
+    _, result = read_search(out)
+    kept = [one.value for one in result.trials if one.outcome.metrics["accuracy"] >= 90.0]
+    assert 0 < len(kept) < 36
+    assert result.best.value == max(kept)
+    page = (tmp_path / "pooling.html").read_text(encoding="utf-8")
+    assert "networks that break accuracy &gt;= 90.0" in page
+
+
+def test_a_search_has_several_objectives(tmp_path, capsys, data_dir):
+    out = tmp_path / "nb201.sqlite"
+    path = data_dir / "nas-bench-201" / "nb201.csv.gz"
+    arguments = ["search", "--table", "nasbench201", str(path), "--out", str(out)]
+    goal = ["--objectives", "cifar10_test:maximize", "params_M_cifar10", "--strategy", "nsga2"]
+    assert main([*arguments, *goal, "--population", "5", "--evaluations", "15"]) == 0
+    printed = capsys.readouterr().out
+    _, result = read_search(out)
+    assert result.goal.directions == ("maximize", "minimize")
+    assert f"{len(result.front)} networks" in printed
+    assert all(one.network.spec in printed for one in result.front)
+    assert main(["report", str(out), "--overwrite"]) == 0
+    assert f"{len(result.front)} on the front" in capsys.readouterr().out
+
+
+def test_goals_that_make_no_sense_are_named_before_work(tmp_path, capsys):
+    begin = ["search", "--out", str(tmp_path / "x.sqlite"), *FAST]
+    assert "must be a text such as" in failed(capsys, [*begin, "--constraint", "params"])
+    assert "'minimize' or 'maximize'; got 'up'" in failed(capsys, [*begin, "--objectives", "a:up"])
+    several = [*begin[:3], "--strategy", "hotnas", "--objectives", "a", "b", "--acquisition", "ucb"]
+    assert "acquisition must be 'log_nehvi'" in failed(capsys, several)
+    assert not list(tmp_path.iterdir())
+
+
 def test_time_may_be_the_budget(tmp_path, data_dir):
     arguments = [*pooling(data_dir), "--out", str(tmp_path / "p.sqlite"), "--no-pictures", *FAST]
     assert main([*arguments, "--minutes", "0.02"]) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
-from hotnas_torch.search import RandomSearch, RegularizedEvolution
+from hotnas_torch.search import ParetoEvolution, RandomSearch, RegularizedEvolution
 from hotnas_torch.testing.strategy import toy_value
 
 optuna = pytest.importorskip("optuna")
@@ -158,6 +158,55 @@ def test_enqueued_trials_are_respected():
     assert len(chosen.observations) == 2
 
 
+def test_a_study_may_maximise_and_have_several_objectives():
+    chosen = ParetoEvolution(
+        SPACE,
+        generator=torch.Generator().manual_seed(0),
+        population=4,
+        objectives=("error", "ones"),
+        constraints=["latency <= 5"],
+    )
+    sampler = integration.StrategySampler(chosen)
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+
+    def objective(trial):
+        spec = trial.user_attrs["architecture"]
+        if trial.number == 2:
+            return math.nan, 1.0
+        if trial.number != 3:
+            trial.set_user_attr("latency", float(int(spec[0]) * 3))
+        return value(trial), spec.count("1")
+
+    study.optimize(objective, n_trials=12)
+    assert chosen.goal.directions == ("minimize", "maximize")
+    failed = [place for place, one in enumerate(chosen.observations) if math.isnan(one.value)]
+    assert failed == [2, 3]
+    kept = {
+        trial.user_attrs["architecture"]
+        for trial in study.best_trials
+        if trial.user_attrs.get("latency", 9.0) <= 5.0
+    }
+    assert kept <= {found.network.spec for found in chosen.front}
+    for trial, row in zip(study.trials, chosen.values.tolist(), strict=True):
+        if trial.number not in (2, 3):
+            assert row == [*trial.values, trial.user_attrs["latency"]]
+
+
+def test_values_of_a_study_that_maximises_are_the_strategys():
+    chosen = strategy()
+    study = optuna.create_study(direction="maximize", sampler=integration.StrategySampler(chosen))
+    study.optimize(value, n_trials=6)
+    assert chosen.best.value == study.best_value
+    assert [found.value for found in chosen.observations] == [one.value for one in study.trials]
+
+
+def test_a_direction_that_the_strategy_contradicts_is_refused():
+    chosen = RandomSearch(SPACE, generator=torch.Generator().manual_seed(0), direction="minimize")
+    study = optuna.create_study(direction="maximize", sampler=integration.StrategySampler(chosen))
+    with pytest.raises(ValueError, match="direction must be minimize, as the strategy says"):
+        study.ask()
+
+
 def test_a_sampler_serves_one_study():
     sampler = integration.StrategySampler(strategy())
     first = optuna.create_study(sampler=sampler, study_name="first")
@@ -197,14 +246,14 @@ def test_what_cannot_work_is_refused():
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=integration.StrategySampler(strategy())
     )
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.ask()
     trial = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.sampler.sample_independent(
             study, trial, "x", optuna.distributions.FloatDistribution(0, 1)
         )
-    with pytest.raises(ValueError, match="one objective; got 2"):
+    with pytest.raises(ValueError, match="as many objectives as the strategy, 1; got 2"):
         study.sampler.sample_relative(study, trial, {})
 
 

@@ -68,3 +68,13 @@ def test_what_cannot_be_drawn_is_refused():
         plot_spread({"a": [np.zeros((3, 2)), np.zeros((0, 2))]}, labels=LABELS)
     with pytest.raises(ValueError, match="equal length"):
         plot_progress({"p": {"a": [([1, 2], [1.0])]}}, labels=LABELS)
+
+
+def test_fronts_of_objectives_that_are_maximised():
+    values = np.array([[1.0, 5.0], [2.0, 4.0], [3.0, 1.0], [0.5, 0.5]])
+    figure = plot_fronts({"a": values}, labels=("x", "y"), directions=("maximize", "maximize"))
+    assert "a (3 of 4)" in figure.axes[0].get_legend().get_texts()[0].get_text()
+    mixed = plot_fronts({"a": values}, labels=("x", "y"), directions=("maximize", "minimize"))
+    assert "a (2 of 4)" in mixed.axes[0].get_legend().get_texts()[0].get_text()
+    with pytest.raises(ValueError, match="direction must be one of"):
+        plot_fronts({"a": values}, labels=("x", "y"), directions=("up", "minimize"))

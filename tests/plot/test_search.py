@@ -80,3 +80,37 @@ def test_small_maps_are_drawn(values):
 def test_a_map_needs_a_value_per_network():
     with pytest.raises(ValueError, match="one number per item, 11; got 3"):
         plot_map(distances(11), [1.0, 2.0, 3.0])
+
+
+def test_the_best_is_the_largest_where_values_are_maximised():
+    figure = plot_trace([1.0, 3.0, 2.0, math.nan], direction="maximize")
+    (axes,) = figure.axes
+    (line,) = [line for line in axes.lines if line.get_label() == "best so far"]
+    assert line.get_ydata().tolist() == [1.0, 3.0, 3.0, 3.0]
+    assert axes.get_ylabel() == "value (larger is better)"
+    low, high = axes.get_ylim()
+    assert low < 1.0 < 3.0 < high
+    with pytest.raises(ValueError, match="direction must be one of 'minimize', 'maximize'"):
+        plot_trace([1.0], direction="up")
+
+
+def test_what_breaks_a_bound_is_never_the_best():
+    figure = plot_trace([1.0, 3.0, 2.0], feasible=[False, True, True])
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "best so far"]
+    assert line.get_ydata().tolist() == [3.0, 2.0]
+    drawn(plot_trace([1.0, 2.0], feasible=[False, False]))
+    with pytest.raises(ValueError, match="feasible must hold one entry per value, 2"):
+        plot_trace([1.0, 2.0], feasible=[True])
+
+
+def test_a_map_numbers_the_largest_where_values_are_maximised():
+    figure = plot_map(distances(3), [1.0, 3.0, 2.0], direction="maximize")
+    places = {
+        text.get_text(): text.xy for text in figure.axes[0].texts if len(text.get_text()) == 1
+    }
+    smallest = plot_map(distances(3), [-1.0, -3.0, -2.0])
+    expected = {
+        text.get_text(): text.xy for text in smallest.axes[0].texts if len(text.get_text()) == 1
+    }
+    assert places.keys() == {"1", "2", "3"}
+    assert all(tuple(places[name]) == tuple(expected[name]) for name in places)

@@ -10,6 +10,7 @@ from hotnas_torch.arguments import kind, number
 from hotnas_torch.errors import StorageError
 from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
+from hotnas_torch.search.goal_settings import VALUE, Direction
 
 try:
     from ray.tune.search import Searcher
@@ -23,7 +24,10 @@ else:
 
 __all__ = ["StrategySearcher"]
 
-_VERSION = 1
+_VERSION = 2
+# Values were negated where large ones are good.
+_NEGATED = 1
+_DIRECTIONS: dict[str, Direction] = {"min": "minimize", "max": "maximize"}
 _MOST_BYTES = 2**30
 
 
@@ -37,8 +41,10 @@ class StrategySearcher(Searcher):
     Args:
         strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         metric: What trials report; None takes the one of `TuneConfig`, which Tune hands on only
-            where there is a `param_space`.
-        mode: `"min"` or `"max"`; None takes the one of `TuneConfig`.
+            where there is a `param_space`. Several objectives are reported by their names in the
+            strategy; a list gives them others. So are numbers that the strategy has bounds on.
+        mode: `"min"` or `"max"`; None takes the one of `TuneConfig`; for several objectives a list,
+            None takes the strategy's directions.
         parameter: Key of the architecture string in the configuration.
 
     Raises:
@@ -69,8 +75,8 @@ class StrategySearcher(Searcher):
         self,
         strategy: Strategy,
         *,
-        metric: str | None = None,
-        mode: str | None = None,
+        metric: str | list[str] | None = None,
+        mode: str | list[str] | None = None,
         parameter: str = "architecture",
     ) -> None:
         if _missing is not None:
@@ -78,11 +84,19 @@ class StrategySearcher(Searcher):
                 f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
             ) from _missing
         kind("strategy", strategy, Strategy)
-        super().__init__(metric=metric, mode=mode)
+        # Lists are allowed, which its annotations leave out.
+        super().__init__(metric=metric, mode=mode)  # type: ignore[arg-type]
         self.strategy = strategy
         self.parameter = parameter
         self._constants: dict[str, Any] = {}
         self._networks: dict[str, Network] = {}
+        self._aim()
+
+    def _aim(self) -> None:
+        """Tell the strategy the mode, once it is known."""
+        modes = [self._mode] if isinstance(self._mode, str) else list(self._mode or ())
+        if modes and all(mode in _DIRECTIONS for mode in modes):
+            self.strategy.aim([_DIRECTIONS[mode] for mode in modes])
 
     def set_search_properties(
         self,
@@ -112,6 +126,7 @@ class StrategySearcher(Searcher):
         self._constants = dict(config)
         self._metric = metric or self._metric
         self._mode = mode or self._mode
+        self._aim()
         return True
 
     # Tune's own annotation leaves out what its documentation promises, FINISHED.
@@ -121,7 +136,8 @@ class StrategySearcher(Searcher):
         Raises:
             ValueError: Nobody said what the metric and its mode are.
         """
-        if not self._metric or self._mode not in ("min", "max"):
+        said = self._metric and self._mode in ("min", "max")
+        if not (said or self.strategy.goal.several):
             raise ValueError(
                 "metric and mode ('min' or 'max') must be given, here or in TuneConfig; got "
                 f"{self._metric!r} and {self._mode!r}"
@@ -143,20 +159,41 @@ class StrategySearcher(Searcher):
         network = self._networks.get(trial_id)
         if network is None:
             return
-        value = math.nan
-        if not error and result is not None and self._metric is not None:
-            found = result.get(self._metric)
+        goal = self.strategy.goal
+        names = {name: self._reported(name) for name in goal.measured}
+        row = dict.fromkeys(names, math.nan)
+        for name, key in names.items():
+            found = None if error or result is None else result.get(key)
             if found is not None:
-                value = number(f"{self._metric!r} of trial {trial_id}", found)
-        if math.isinf(value):
-            value = math.nan
+                row[name] = number(f"{key!r} of trial {trial_id}", found)
+        if not all(map(math.isfinite, row.values())):
+            row = dict.fromkeys(row, math.nan)
+        self.strategy.tell([network], [row[VALUE] if goal.plain else row])
         del self._networks[trial_id]
-        self.strategy.tell([network], [-value if self._mode == "max" else value])
+
+    def _reported(self, name: str) -> str:
+        """Return the key of a result that holds a number of the goal."""
+        objectives = self.strategy.goal.objectives
+        metrics = [self._metric] if isinstance(self._metric, str) else list(self._metric or ())
+        return dict(zip(objectives, metrics, strict=False)).get(name, name)
+
+    def _upgraded(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a strategy's state of version 1 with the values that trials reported."""
+        if self._mode not in _DIRECTIONS:
+            raise ValueError("it does not say its mode (pass mode= to the searcher)")
+        if self._mode == "min":
+            return state
+        observed = [
+            [spec, None if value is None else -value] for spec, value in state["observations"]
+        ]
+        config = {**state["config"], "goal": self.strategy.goal.describe()}
+        return {**state, "observations": observed, "config": config}
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state as JSON, in one step."""
         state = {
             "version": _VERSION,
+            "mode": self._mode,
             "strategy": self.strategy.state_dict(),
             "trials": {trial: network.spec for trial, network in self._networks.items()},
         }
@@ -171,13 +208,20 @@ class StrategySearcher(Searcher):
         """
         try:
             state = dict(json.loads(read_bytes(Path(checkpoint_path), most=_MOST_BYTES)))
-            if not is_version(state.get("version"), _VERSION):
+            version = state.get("version")
+            if not (is_version(version, _VERSION) or is_version(version, _NEGATED)):
                 raise ValueError(
                     f"it has version {state.get('version')!r} of a searcher's state, expected "
                     f"{_VERSION} (another hotnas_torch wrote it)"
                 )
             space = self.strategy.space
             networks = {trial: space.from_string(spec) for trial, spec in state["trials"].items()}
+            mode = self._mode or state.get("mode")
+            if version == _NEGATED:
+                mode = self._mode
+                state["strategy"] = self._upgraded(state["strategy"])
+            self._mode = mode
+            self._aim()
             self.strategy.load_state_dict(state["strategy"])
         except (
             *(OSError, ValueError, KeyError, TypeError, AttributeError),

@@ -83,7 +83,7 @@ class ANASODBO(Recipe):
         if surrogate == "ensemble":
             model = EnsembleSurrogate(encoding.encode)
         if settings.get("acquisition") is None:
-            settings["acquisition"] = "log_ei" if surrogate == "gp" else "its"
+            settings["acquisition"] = None if surrogate == "gp" else "its"
         super().__init__(
             space,
             SearchSettings(**settings),
@@ -101,11 +101,11 @@ class ANASODBO(Recipe):
     @property
     def best_encoding(self) -> Tensor | None:
         """The encoding of the best network so far, (k,) float64; None without a value."""
-        best = self.best
+        best = self._leading()
         return None if best is None else self.encoding.encode([best.network])[0]
 
     @property
     def beta(self) -> float:
         """How closely candidates keep to the best encoding; 0 is not at all."""
         assert isinstance(self.pool, EncodingPool)
-        return self.pool.beta(self.observations, self.num_initial)
+        return self.pool.beta(list(self._judged().values()), self.num_initial)

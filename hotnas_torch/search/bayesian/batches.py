@@ -23,6 +23,9 @@ class Batch(ABC):
     needs_model: bool = True
     """Whether the rule asks for the model."""
 
+    one_outcome: bool = False
+    """Whether the model must be of one objective without constraints."""
+
     @abstractmethod
     def __call__(self, choice: Choice, rows: Tensor, num: int) -> list[int]:
         """Choose networks.
@@ -91,6 +94,7 @@ class Determinantal(Batch):
     """
 
     single: Batch = Believer()
+    one_outcome = True
 
     def __call__(self, choice: Choice, rows: Tensor, num: int) -> list[int]:
         """Draw a set."""

@@ -1,5 +1,6 @@
 """What the networks of one question are chosen from, and by."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,11 @@ class Choice:
     Attributes:
         draws: Draws unseen networks; it knows the space and the generator.
         history: Everything observed, in order; NaN is a failed evaluation.
-        observed: The observations that have a value.
+        observed: The observations that have a value, which is a loss here as in `history`: smaller
+            is better, a rank among several objectives.
         X: Their rows, (n, d) float64.
-        Y: What the model maximises, (n, 1).
+        Y: What the model maximises, (n, 1); of several objectives and constraints, a column each.
+        kept: Which observations keep all bounds, (n,) bool.
         surrogate: The fitted model; None in a search without one.
         acquisition: Builds the acquisition function.
         pending: Rows of the networks that are pending, (p, d).
@@ -38,6 +41,7 @@ class Choice:
     observed: Sequence[Observation]
     X: Tensor
     Y: Tensor
+    kept: Tensor
     surrogate: Model | None
     acquisition: Acquisition
     pending: Tensor
@@ -56,14 +60,15 @@ class Choice:
         return self.surrogate
 
     def best(self, num: int) -> list[Network]:
-        """Return the observed networks with the smallest values, the earliest of equals first."""
+        """Return the observed networks with the smallest losses, the earliest of equals first."""
         return [
             found.network for found in sorted(self.observed, key=lambda found: found.value)[:num]
         ]
 
     def function(self, model: Model, *, pending: Tensor, step: int) -> AcquisitionFunction:
         """Build the acquisition function of a model, larger is better."""
-        best = float(mean_of(model, self.X).max())
+        mean = mean_of(model, self.X)[:, 0].masked_fill(~self.kept, -math.inf)
+        best = float(mean.max())
         return self.acquisition(model, AcquisitionInputs(self.X, best, pending, step))
 
 

@@ -1,6 +1,6 @@
 """Methods by name: a search whose parts are chosen, with their settings by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,19 +8,22 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arch import Network
 from hotnas_torch.arguments import checked_options, integer, known_settings, refused_by
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.search.bayesian.acquisition import Acquisition, name_of
+from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionName, name_of
 from hotnas_torch.search.bayesian.batches import Batch, Believer, PendingAware
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
+from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal_settings import Constraint, Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
 __all__ = ["CHOICE", "POOL", "Recipe", "SearchSettings", "distance_of", "network_encoding"]
 
-CHOICE = ("num_initial", "acquisition", "transform")
+CHOICE = ("num_initial", "acquisition", "transform", *GOAL)
 """Settings that every method with a model has."""
 
 POOL = ("pool_size", "num_parents", "random_fraction")
@@ -33,8 +36,9 @@ class SearchSettings:
 
     Attributes:
         num_initial: Random networks at the start, >= 2.
-        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling), or a callable
-            that builds a BoTorch acquisition function, see `Acquisition`.
+        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling); for several
+            objectives `"log_nehvi"` or `"log_nparego"`; or a callable that builds a BoTorch
+            acquisition function, see `Acquisition`. None takes the first of these.
         transform: `"log"`: the model sees the logarithm of the values, when all of them are
             positive (errors and losses are); `"none"`: the values themselves.
         pool_size: Candidates per choice of a batch, >= 1.
@@ -43,15 +47,27 @@ class SearchSettings:
         pending: What networks that are pending count for. `"believer"`: the model observes its own
             mean there; `"acquisition"`: the acquisition function gets their rows, for those of
             BoTorch that take `X_pending`.
+        direction: `"minimize"` or `"maximize"`; this and the others as for `Goal`.
+        objectives: Names of what is sought.
+        constraints: Bounds on numbers of an evaluation.
+        known: Numbers that are functions of a network.
     """
 
     num_initial: int = 10
-    acquisition: Literal["log_ei", "ucb", "its"] | Acquisition = "log_ei"
+    acquisition: AcquisitionName | Acquisition | None = None
     transform: Literal["none", "log"] = "log"
     pool_size: int = 500
     num_parents: int = 10
     random_fraction: float = 0.5
     pending: Literal["believer", "acquisition"] = "believer"
+    direction: Direction | Sequence[Direction] | None = None
+    objectives: Sequence[str] | Mapping[str, Direction] | None = None
+    constraints: Sequence[str | Constraint] = ()
+    known: Mapping[str, Callable[[Network], float]] | None = None
+
+    def goal(self) -> dict[str, Any]:
+        """Return the settings of `Goal`."""
+        return {name: getattr(self, name) for name in GOAL}
 
     def mutants(self) -> MutantPool:
         """Return the pool."""
@@ -105,6 +121,7 @@ class Recipe(BayesianSearch):
             batch=settings.rule() if batch is None else batch,
             num_initial=settings.num_initial,
             transform=settings.transform,
+            **settings.goal(),
         )
         self._record = {
             "num_initial": self.num_initial,

@@ -5,17 +5,34 @@ from typing import Any, Literal
 
 import torch
 from botorch.models.model import Model
+from botorch.utils.multi_objective.hypervolume import infer_reference_point
+from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
-from hotnas_torch.search.bayesian.acquisition import Acquisition, acquisition_of, name_of
+from hotnas_torch.search.bayesian.acquisition import (
+    Acquisition,
+    AcquisitionName,
+    acquisition_of,
+    name_of,
+)
 from hotnas_torch.search.bayesian.batches import Batch, Believer
 from hotnas_torch.search.bayesian.choice import Choice
+from hotnas_torch.search.bayesian.outcomes import (
+    ConstantValue,
+    KnownModel,
+    Outcome,
+    OutcomeModels,
+    outcomes_of,
+    slacks,
+)
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.surrogates import Fit, FunctionSurrogate, Surrogate
 from hotnas_torch.search.bayesian.targets import targets, unexplained
+from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
 
@@ -44,13 +61,15 @@ class BayesianSearch(Strategy):
             and fits a BoTorch model of rows (n, d) and targets (n, 1), larger being better. None
             fits nothing, for batch rules that need no model.
         pool: Where candidates come from.
-        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling), or a callable
-            that builds a BoTorch acquisition function, see `Acquisition`.
+        acquisition: `"log_ei"`, `"ucb"`, `"its"` (independent Thompson sampling); for several
+            objectives `"log_nehvi"` or `"log_nparego"`; or a callable that builds a BoTorch
+            acquisition function, see `Acquisition`. None takes the first of these.
         batch: How networks are taken from the pool, and what pending ones count for.
         num_initial: Random networks at the start, >= 2.
         transform: `"log"`: the model sees the logarithm of the values, when all of them are
             positive (errors and losses are); `"none"`: the values themselves.
         name: What the method is called in records; None keeps the class's.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Attributes:
         model: The model that the last choice was made with, fitted; None before that.
@@ -78,8 +97,9 @@ class BayesianSearch(Strategy):
     """
 
     name = "bayesian"
+    pursues_several = True
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -87,13 +107,14 @@ class BayesianSearch(Strategy):
         generator: torch.Generator | None,
         surrogate: Surrogate | Callable[[Tensor, Tensor], Model] | None,
         pool: Pool = MutantPool(),  # noqa: B008 - frozen
-        acquisition: Literal["log_ei", "ucb", "its"] | Acquisition = "log_ei",
+        acquisition: AcquisitionName | Acquisition | None = None,
         batch: Batch = Believer(),  # noqa: B008 - frozen
         num_initial: int = 10,
         transform: Literal["none", "log"] = "log",
         name: str | None = None,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         if not (surrogate is None or isinstance(surrogate, Surrogate)):
             surrogate = FunctionSurrogate(surrogate)
         if not isinstance(pool, Pool):
@@ -108,7 +129,12 @@ class BayesianSearch(Strategy):
             raise TypeError(f"name must be a str or None; got {name!r}")
         self.surrogate = surrogate
         self.pool = pool
-        self.acquisition = acquisition_of(acquisition)
+        self.acquisition = acquisition_of(acquisition, self.goal)
+        if batch.one_outcome and not self._one_outcome:
+            raise ValueError(
+                "batch must be a rule such as Believer() for several objectives or constraints; got"
+                f" {batch!r}"
+            )
         self.batch = batch
         self.num_initial = integer("num_initial", num_initial, least=2)
         self.transform: Literal["none", "log"] = transform
@@ -118,13 +144,28 @@ class BayesianSearch(Strategy):
         self._bind()
 
     def _bind(self) -> None:
-        self._fit: Fit | None = None
+        self._outcomes = outcomes_of(self.goal)
+        # One for each outcome that is not known: what fits may remember.
+        self._fits: dict[str, Fit] = {}
         if self.surrogate is not None:
-            self._fit = self.surrogate.bind(self.space, self._generator)
+            for outcome in self._outcomes:
+                if outcome.function is None:
+                    self._fits[outcome.name] = self.surrogate.bind(self.space, self._generator)
+
+    @property
+    def _one_outcome(self) -> bool:
+        return not (self.goal.several or self.goal.constraints)
+
+    def aim(self, direction: Direction | Sequence[Direction]) -> None:
+        """Say which values are good, see `Strategy`."""
+        before = self.goal.directions
+        super().aim(direction)
+        if self.goal.directions != before:
+            self._bind()
 
     def __getstate__(self) -> dict[str, Any]:
         # What fits is bound to this search's generator; what it remembers can be found again.
-        return {name: value for name, value in self.__dict__.items() if name != "_fit"}
+        return {name: value for name, value in self.__dict__.items() if name != "_fits"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -147,7 +188,7 @@ class BayesianSearch(Strategy):
         taken = self._taken()
         proposed = self._draws.sample(max(0, min(num, self.num_initial - len(taken))), taken)
         # Values that are all the same say nothing.
-        if len(proposed) < num and len({found.value for found in self._finite()}) > 1:
+        if len(proposed) < num and self._differ():
             with seeded(draw_seed(self._generator, below=2**62)):
                 choice = self._choice(proposed)
                 pool = self.pool(choice, num - len(proposed), taken)
@@ -158,18 +199,25 @@ class BayesianSearch(Strategy):
         taken = self._taken() | {self.space.key(net) for net in proposed}
         return proposed + self._draws.sample(num - len(proposed), taken)
 
+    def _differ(self) -> bool:
+        """Whether observed values are not all the same."""
+        rows = self._rows_of(self._finite())
+        return bool((rows != rows[:1]).any())
+
     def _choice(self, proposed: Sequence[Network] = ()) -> Choice:
         """Fit the model, and return all that networks are chosen by."""
         observed = self._finite()
         X = self.space.encode([found.network for found in observed])
-        Y = self._targets(observed)
-        self.model = self._fit_explained(X, Y)
+        rows = self._rows_of(observed)
+        Y = self._targets(rows)
+        self.model = self._fitted(X, Y, rows)
         return Choice(
             draws=self._draws,
-            history=self.observations,
+            history=list(self._judged().values()),
             observed=observed,
             X=X,
             Y=Y,
+            kept=self.goal.feasible(rows),
             surrogate=self.model,
             acquisition=self.acquisition,
             pending=self.space.encode([*self._pending.values(), *proposed]),
@@ -177,25 +225,61 @@ class BayesianSearch(Strategy):
             step=max(1, len(self._taken()) + len(proposed) - self.num_initial + 1),
         )
 
-    def _targets(self, observed: list[Observation]) -> Tensor:
-        """Return what the model is to maximise, (n, 1)."""
-        values = torch.tensor([found.value for found in observed], dtype=torch.float64)
-        first = max(2, self._num_learned(len(values)))
-        return targets(values, transform=self.transform, num_reference=first)[:, None]
+    def _rows_of(self, observed: Sequence[Observation]) -> Tensor:
+        """Return all numbers that count of observed networks, (n, len(goal.names))."""
+        rows = [self._rows[self.space.key(found.network)] for found in observed]
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(self.goal.names))
+
+    def _targets(self, rows: Tensor) -> Tensor:
+        """Return what the models are to maximise, (n, number of outcomes)."""
+        return torch.stack([self._target(outcome, rows) for outcome in self._outcomes], dim=1)
+
+    def _target(self, outcome: Outcome, rows: Tensor) -> Tensor:
+        found = outcome.losses(self.goal, rows)
+        if outcome.function is not None:
+            return -found
+        if outcome.constraint is not None:
+            return slacks(found)
+        first = max(2, self._num_learned(len(found)))
+        return targets(found, transform=self.transform, num_reference=first)
 
     def _num_learned(self, num: int) -> int:
         if self.surrogate is None:
             return num
         return self.surrogate.num_learned(num, self.num_initial)
 
-    def _fit_explained(self, X: Tensor, Y: Tensor) -> Model | None:
-        """Fit the model, and again without what it says are trainings that went wrong.
+    def _fitted(self, X: Tensor, Y: Tensor, rows: Tensor) -> Model | None:
+        """Fit a model of each outcome; of one objective, and nothing else, that of it."""
+        if self.surrogate is None:
+            return None
+        models = [
+            self._outcome_model(outcome, X, Y[:, place : place + 1])
+            for place, outcome in enumerate(self._outcomes)
+        ]
+        if self._one_outcome:
+            return models[0]
+        count = len(self.goal.objectives)
+        kept = self.goal.feasible(rows)
+        best = Y[kept if bool(kept.any()) else slice(None), :count]
+        reference = infer_reference_point(best[is_non_dominated(best)])
+        return OutcomeModels(models, num_objectives=count, reference=reference)
+
+    def _outcome_model(self, outcome: Outcome, X: Tensor, Y: Tensor) -> Model:
+        if outcome.function is not None:
+            return KnownModel(self.space, outcome.function)
+        fit = self._fits[outcome.name]
+        if bool((Y[0] == Y).all()):
+            return KnownModel(self.space, ConstantValue(float(Y[0])))
+        if outcome.constraint is not None:
+            return fit(X, Y, self._num_learned(len(X)))
+        return self._fit_explained(fit, X, Y)
+
+    def _fit_explained(self, fit: Fit, X: Tensor, Y: Tensor) -> Model:
+        """Fit a model, and again without what it says are trainings that went wrong.
 
         These are few: at least half of the observations stay.
         """
-        if self._fit is None:
-            return None
-        model = self._fit(X, Y, self._num_learned(len(X)))
+        model = fit(X, Y, self._num_learned(len(X)))
         kept = torch.arange(len(X))
         for _ in range(_ROUNDS):
             outliers = unexplained(model)
@@ -204,7 +288,7 @@ class BayesianSearch(Strategy):
             kept = kept[~outliers.cpu()]
             if 2 * len(kept) < len(X) or bool((Y[kept] == Y[kept[0]]).all()):
                 break
-            model = self._fit(X[kept], Y[kept], self._num_learned(len(kept)))
+            model = fit(X[kept], Y[kept], self._num_learned(len(kept)))
         return model
 
 

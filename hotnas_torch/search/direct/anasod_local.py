@@ -1,7 +1,7 @@
 """Local search first over operation distributions, then over architectures."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,6 +12,8 @@ from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
 from hotnas_torch.search.draws import EncodingDraws
+from hotnas_torch.search.goal import GOAL
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODLocalSearch"]
@@ -35,6 +37,7 @@ class ANASODLocalSearch(EncodingStrategy):
         full_neighborhood: Evaluate all neighbours before moving to the best of them; otherwise the
             first that is better becomes the centre, as in
             `LocalSearch`.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: `num_initial` is below 1, or the space has no operation encoding.
@@ -57,7 +60,7 @@ class ANASODLocalSearch(EncodingStrategy):
 
     name = "anasod_local_search"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -65,8 +68,9 @@ class ANASODLocalSearch(EncodingStrategy):
         generator: torch.Generator | None,
         num_initial: int = 10,
         full_neighborhood: bool = False,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         self.num_initial = integer("num_initial", num_initial, least=1)
         self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
         self._levels: tuple[_Level, ...] = (_Encodings(self._draws), _Networks(space))
@@ -79,6 +83,11 @@ class ANASODLocalSearch(EncodingStrategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken, see `Strategy`."""
         super().load_state_dict(state)
+        self._begin()
+
+    def aim(self, direction: Direction | Sequence[Direction]) -> None:
+        """Say which values are good, see `Strategy`."""
+        super().aim(direction)
         self._begin()
 
     @property
@@ -97,7 +106,7 @@ class ANASODLocalSearch(EncodingStrategy):
 
     def _replay(self) -> None:
         """Walk on with what was observed since the last time, one by one, in order."""
-        for found in list(self._observed.values())[self._num_replayed :]:
+        for found in list(self._judged().values())[self._num_replayed :]:
             self._num_replayed += 1
             found = found._replace(value=math.inf if math.isnan(found.value) else found.value)
             for level, known in zip(self._levels, self._known, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, number, takes
 from hotnas_torch.search.direct.encoding_strategy import EncodingStrategy
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["ANASODRandomSearch"]
@@ -30,6 +31,7 @@ class ANASODRandomSearch(EncodingStrategy):
         generator: Source of all randomness.
         bias: beta_max >= 0; the paper's biased random search has 2.
         budget: T >= 1, the number of evaluations after which the bias has grown to `bias`.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: An argument out of range.
@@ -49,7 +51,7 @@ class ANASODRandomSearch(EncodingStrategy):
 
     name = "anasod_random"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -57,8 +59,9 @@ class ANASODRandomSearch(EncodingStrategy):
         generator: torch.Generator | None,
         bias: float = 0.0,
         budget: int = 300,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         bias = number("bias", bias)
         if not 0.0 <= bias < math.inf:
             raise ValueError(f"bias must be finite and >= 0; got {bias}")

@@ -1,5 +1,7 @@
 """What searches over operation distributions share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,13 +26,15 @@ class EncodingStrategy(Strategy):
         encoding: The map between networks and encodings.
     """
 
-    def __init__(self, space: SearchSpace, *, generator: torch.Generator | None) -> None:
-        super().__init__(space, generator=generator)
+    def __init__(
+        self, space: SearchSpace, *, generator: torch.Generator | None, **goal: Any
+    ) -> None:
+        super().__init__(space, generator=generator, **goal)
         self._draws: EncodingDraws = EncodingDraws(space, self._generator)
         self.encoding = self._draws.encoding
 
     @property
     def best_encoding(self) -> Tensor | None:
         """The encoding of the best network so far, (k,) float64; None without a value."""
-        best = self.best
+        best = self._leading()
         return None if best is None else self.encoding.encode([best.network])[0]

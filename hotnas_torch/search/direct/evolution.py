@@ -7,6 +7,7 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["RegularizedEvolution"]
@@ -24,6 +25,7 @@ class RegularizedEvolution(Strategy):
         generator: Source of all randomness.
         population: Size of the population, >= 1.
         tournament: Members drawn per tournament, >= 1.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: A setting is below 1.
@@ -46,8 +48,9 @@ class RegularizedEvolution(Strategy):
     """
 
     name = "evolution"
+    pursues_several = True
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -55,8 +58,9 @@ class RegularizedEvolution(Strategy):
         generator: torch.Generator | None,
         population: int = 50,
         tournament: int = 10,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         self.population = integer("population", population, least=1)
         self.tournament = integer("tournament", tournament, least=1)
 

@@ -8,6 +8,7 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer, takes
 from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["LocalSearch"]
@@ -29,6 +30,7 @@ class LocalSearch(Strategy):
         generator: Source of all randomness.
         num_initial: Random networks at the start of each climb, >= 1.
         full_neighborhood: Evaluate all neighbours before moving to the best of them.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: `num_initial` is below 1.
@@ -52,7 +54,7 @@ class LocalSearch(Strategy):
 
     name = "local_search"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -60,8 +62,9 @@ class LocalSearch(Strategy):
         generator: torch.Generator | None,
         num_initial: int = 10,
         full_neighborhood: bool = False,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         self.num_initial = integer("num_initial", num_initial, least=1)
         self.full_neighborhood = boolean("full_neighborhood", full_neighborhood)
         self._neighborhoods: dict[str, dict[str, Network]] = {}
@@ -89,7 +92,7 @@ class LocalSearch(Strategy):
         left: set[str] = set()
         seen: set[str] = set()
         length = 0
-        for key, found in self._observed.items():
+        for key, found in self._judged().items():
             seen.add(key)
             left.discard(key)
             length += 1

@@ -7,6 +7,7 @@ import torch
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, takes
 from hotnas_torch.search.base import Observation, Strategy
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["MutationSearch"]
@@ -23,6 +24,7 @@ class MutationSearch(Strategy):
         generator: Source of all randomness.
         num_initial: Random networks at the start, >= 1.
         num_parents: How many of the best networks are mutated, >= 1.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: A setting is below 1.
@@ -43,8 +45,9 @@ class MutationSearch(Strategy):
     """
 
     name = "mutation"
+    pursues_several = True
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -52,8 +55,9 @@ class MutationSearch(Strategy):
         generator: torch.Generator | None,
         num_initial: int = 10,
         num_parents: int = 10,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         self.num_initial = integer("num_initial", num_initial, least=1)
         self.num_parents = integer("num_parents", num_parents, least=1)
 

@@ -16,6 +16,7 @@ class RandomSearch(Strategy):
     Args:
         space: What is searched.
         generator: Source of all randomness.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Example:
         >>> import torch
@@ -30,6 +31,7 @@ class RandomSearch(Strategy):
     """
 
     name = "random"
+    pursues_several = True
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: there are none."""

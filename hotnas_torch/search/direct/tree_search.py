@@ -26,6 +26,7 @@ from hotnas_torch.hierarchy import (
     random_tree,
 )
 from hotnas_torch.search.base import Strategy
+from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
 
@@ -83,6 +84,7 @@ class SamplerSearch(Strategy):
 
     Attributes:
         sampler: As passed.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         TypeError: `sampler` is no sampler.
@@ -103,7 +105,7 @@ class SamplerSearch(Strategy):
 
     name = "sampler"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -112,8 +114,9 @@ class SamplerSearch(Strategy):
         generator: torch.Generator | None,
         budget: int = 100,
         rewards: Callable[[Tensor], Tensor] = rank_rewards,
+        **goal: Any,
     ) -> None:
-        super().__init__(space, generator=generator)
+        super().__init__(space, generator=generator, **goal)
         if not isinstance(sampler, Sampler):
             raise TypeError(f"sampler must be a Sampler; got {type(sampler).__name__}")
         budget = integer("budget", budget, least=1)
@@ -184,6 +187,7 @@ class TreeSearch(SamplerSearch):
         regularization: Weight of the node communication; trees of layers only.
         rewards: Turns the (n,) values observed so far, smaller is better, into (n,) rewards, larger
             is better.
+        **goal: Settings of `Goal`, such as `direction="maximize"`.
 
     Raises:
         ValueError: An argument out of range, an unknown hierarchy, or a space that is too large.
@@ -208,7 +212,7 @@ class TreeSearch(SamplerSearch):
 
     name = "tree_search"
 
-    @takes()
+    @takes(*GOAL)
     def __init__(
         self,
         space: SearchSpace,
@@ -222,6 +226,7 @@ class TreeSearch(SamplerSearch):
         beta: float = 0.95,
         regularization: float = 0.0,
         rewards: Callable[[Tensor], Tensor] = rank_rewards,
+        **goal: Any,
     ) -> None:
         num_initial, budget = integer("num_initial", num_initial), integer("budget", budget)
         try:
@@ -267,7 +272,9 @@ class TreeSearch(SamplerSearch):
             regularization=regularization,
             schedule=Schedule(warm_up=num_initial / budget, start=start, end=end),
         )
-        super().__init__(space, sampler, generator=generator, budget=budget, rewards=rewards)
+        super().__init__(
+            space, sampler, generator=generator, budget=budget, rewards=rewards, **goal
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return the hierarchy's name, or the digest of a given one, and all other settings."""

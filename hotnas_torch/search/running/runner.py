@@ -1,20 +1,21 @@
 """Running a search: ask, evaluate, record, tell, until the budget is spent."""
 
 import inspect
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
 from hotnas_torch.errors import StorageError
 from hotnas_torch.search.base import Strategy
+from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
@@ -22,13 +23,14 @@ from hotnas_torch.search.running.checks import (
     check_timeout,
     describe_objective,
 )
+from hotnas_torch.search.running.progress import reporting
 from hotnas_torch.search.running.storage import OpenTrial, Storage
 from hotnas_torch.search.running.trial import (
+    Named,
     ObjectiveFunction,
     Outcome,
     SearchResult,
     Trial,
-    best_trial,
 )
 from hotnas_torch.search.running.workers import (
     Evaluator,
@@ -55,6 +57,7 @@ def run(
     take_over: bool = False,
     accept_objective: bool = False,
     timeout: float | None = None,
+    direction: Direction | Sequence[Direction] | None = None,
 ) -> SearchResult:
     """Search until the budget is spent.
 
@@ -73,9 +76,10 @@ def run(
 
     Args:
         strategy: What to ask.
-        objective: Called with a `Network`; returns the value to minimise, or
-            an `Evaluation`. NaN and infinite values are failed
-            evaluations.
+        objective: Called with a `Network`; returns its value, or
+            an `Evaluation`. For a strategy with several `objectives`, or with `constraints`, it
+            returns a mapping of their names to numbers, a sequence, or an `Evaluation` with them
+            among its metrics. NaN and infinite values are failed evaluations.
         budget: An int: evaluations in all, >= 1. A `timedelta`: time spent searching in all; the
             batch that is running when it is over is finished. What then takes more than twice as
             long as the longest evaluation before and ten seconds, or as long again as the whole
@@ -103,6 +107,9 @@ def run(
             limit. Worker processes are killed with all that they have started; with one worker the
             evaluation is interrupted as by Ctrl-C, which works in the main thread and in what
             listens to signals. An `executor` has time limits of its own.
+        direction: `"maximize"` where large values are good, `"minimize"` where small ones are; None
+            is what the strategy was made for, by default minimising. Of several objectives one for
+            each.
 
     Returns:
         All trials, the best one, and why the search ended.
@@ -142,7 +149,12 @@ def run(
     catch = check_catch(catch)
     check_executor(executor)
     timeout = check_timeout(timeout, workers, executor)
+    if direction is not None:
+        strategy.aim(direction)
+    goal = strategy.goal
     described = describe_objective(objective)
+    if not goal.plain:
+        objective = Named(objective, goal.measured)
     with ExitStack() as stack:
         # Models and networks are trained here, whatever the caller is in the middle of.
         stack.enter_context(torch.inference_mode(False))
@@ -168,13 +180,13 @@ def run(
             evaluator = stack.enter_context(
                 executor.evaluator(objective, workers, catch, **options)
             )
-        report = stack.enter_context(_reporting(progress, store, strategy, limits.evaluations))
+        report = stack.enter_context(reporting(progress, store, strategy, limits.evaluations))
         search = _Search(strategy, store, evaluator, report, limits)
         if batch_size is None:
             reason = search.asynchronously(opened)
         else:
             reason = search.in_batches(opened, batch_size)
-        return SearchResult(strategy.space, store.trials(strategy.space), reason)
+        return SearchResult(strategy.space, store.trials(strategy.space), reason, goal)
 
 
 class _Limits(NamedTuple):
@@ -227,10 +239,7 @@ class _Search:
             if len(outcomes) < len(batch):
                 return "time"  # over for good before the rest of the batch had begun
             # In the order of asking, so that the order of finishing does not matter.
-            self._strategy.tell(
-                [trial.network for trial in batch],
-                [outcomes[trial.number].value for trial in batch],
-            )
+            self._tell(batch, [outcomes[trial.number] for trial in batch])
             batch = self._ask(size)
             if not batch:
                 return self._reason
@@ -240,7 +249,7 @@ class _Search:
         # Those that an earlier run finished after it last asked, in the order of finishing.
         for trial in sorted(opened, key=lambda trial: trial.elapsed):
             if trial.outcome is not None:
-                self._strategy.tell([trial.network], [trial.outcome.value])
+                self._tell([trial], [trial.outcome])
 
         def asked() -> Iterator[OpenTrial]:
             yield from (trial for trial in opened if trial.outcome is None)
@@ -248,8 +257,14 @@ class _Search:
                 yield from batch
 
         for trial, outcome in self._evaluated(asked()):
-            self._strategy.tell([trial.network], [outcome.value])
+            self._tell([trial], [outcome])
         return self._reason or "time"
+
+    def _tell(self, trials: Sequence[OpenTrial], outcomes: Sequence[Outcome]) -> None:
+        goal = self._strategy.goal
+        rows = [goal.recorded(outcome.value, outcome.metrics) for outcome in outcomes]
+        values = [row[0] for row in rows] if goal.plain else rows
+        self._strategy.tell([trial.network for trial in trials], values)
 
     def _ask(self, size: int) -> list[OpenTrial]:
         """Ask for up to `size` networks and records them; none when the search is over."""
@@ -276,10 +291,20 @@ class _Search:
 
         for place, outcome in self._evaluator(networks()):
             trial = begun[place]
+            outcome = self._completed(trial.network, outcome)
             finished = Trial(trial.number, trial.network, outcome, self.elapsed)
             self._store.add_outcome(trial.number, outcome, finished.elapsed)
             self._report(finished)
             yield trial, outcome
+
+    def _completed(self, net: Network, outcome: Outcome) -> Outcome:
+        """Return an outcome with what is known of the network, its value that of the goal."""
+        goal = self._strategy.goal
+        if goal.plain or math.isnan(outcome.value):
+            return outcome
+        metrics = goal.completed("outcome", net, outcome.metrics)
+        value = metrics[goal.objectives[0]]
+        return Outcome(value, metrics, outcome.cost, outcome.error)
 
 
 def _identity(
@@ -317,45 +342,6 @@ def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
     except ValueError as error:
         raise StorageError(f"{store.path}: {error}") from error
     return opened
-
-
-@contextmanager
-def _reporting(
-    progress: bool | Callable[[Trial], None],
-    store: Storage,
-    strategy: Strategy,
-    num_evaluations: int | None,
-) -> Iterator[Callable[[Trial], None]]:
-    if callable(progress):
-        yield progress
-        return
-    trials = store.trials(strategy.space)
-    best = best_trial(trials)
-    num_failed = sum(trial.failed for trial in trials)
-    with tqdm(
-        desc="search",
-        total=num_evaluations,
-        initial=len(trials),
-        unit="net",
-        disable=not progress,
-    ) as bar:
-
-        def show() -> None:
-            notes = [] if best is None else [f"best {best.value:.6g}"]
-            notes += [f"{num_failed} failed"] if num_failed else []
-            bar.set_postfix_str(", ".join(notes))
-
-        def report(trial: Trial) -> None:
-            nonlocal best, num_failed
-            if trial.failed:
-                num_failed += 1
-            elif best is None or trial.value < best.value:
-                best = trial
-            bar.update()
-            show()
-
-        show()
-        yield report
 
 
 def _check_budget(budget: object) -> _Limits:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,9 +12,19 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
 from hotnas_torch.errors import NonFiniteValueError
+from hotnas_torch.search.goal import Goal
+from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["ObjectiveFunction", "Outcome", "SearchResult", "SupportsOutcome", "Trial", "evaluate"]
+__all__ = [
+    "Named",
+    "ObjectiveFunction",
+    "Outcome",
+    "SearchResult",
+    "SupportsOutcome",
+    "Trial",
+    "evaluate",
+]
 
 
 @runtime_checkable
@@ -23,7 +33,7 @@ class SupportsOutcome(Protocol):
 
     @property
     def value(self) -> float:
-        """The value to minimise; NaN for a failure."""
+        """The value; NaN for a failure."""
         ...
 
     @property
@@ -42,8 +52,68 @@ class SupportsOutcome(Protocol):
         ...
 
 
-ObjectiveFunction = Callable[[Network], float | SupportsOutcome]
+ObjectiveFunction = Callable[
+    [Network], float | SupportsOutcome | Mapping[str, float] | Sequence[float]
+]
 """An objective: anything that takes a network and returns a number or more than that."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Named:
+    """An objective of which several numbers count.
+
+    Attributes:
+        objective: It returns them as a mapping by name, as a sequence, or as an `Evaluation` with
+            them among its metrics.
+        names: What they are called, in the order of a sequence.
+    """
+
+    objective: ObjectiveFunction
+    names: tuple[str, ...]
+
+    def __call__(self, net: Network) -> Any:
+        """Evaluate a network, whatever comes of it; `read` understands it."""
+        return self.objective(net)
+
+    def read(self, result: Any, seconds: float) -> "Outcome":
+        """Return what was measured, as a failure if one of the numbers is NaN or infinite.
+
+        Raises:
+            TypeError: They are not the numbers that were to be measured.
+        """
+        metrics: dict[str, Any] = {}
+        cost, error = seconds, ""
+        if isinstance(result, SupportsOutcome):
+            metrics = {VALUE: result.value, **result.metrics}
+            cost, error = number("cost", result.cost, least=0.0), str(result.error)
+            if math.isnan(number("value", result.value)) and VALUE not in self.names and error:
+                metrics = dict.fromkeys(self.names, math.nan) | metrics
+        elif isinstance(result, Mapping):
+            metrics = dict(result)
+        else:
+            if callable(listed := getattr(result, "tolist", None)):
+                result = listed()
+            many = isinstance(result, Sequence) and not isinstance(result, str | bytes)
+            numbers = list(result) if many else [result]
+            if not many and isinstance(result, float) and math.isnan(result):
+                numbers = [result] * len(self.names)
+            if len(numbers) != len(self.names):
+                raise TypeError(f"expected {len(self.names)} numbers, {', '.join(self.names)}")
+            metrics = dict(zip(self.names, numbers, strict=True))
+        for name in self.names:
+            if name not in metrics:
+                raise TypeError(f"there is no {name!r} among {', '.join(map(repr, metrics))}")
+        found = {str(name): number(str(name), entry) for name, entry in metrics.items()}
+        wrong = [name for name in self.names if not math.isfinite(found[name])]
+        if VALUE not in self.names:
+            found.pop(VALUE, None)
+        if wrong:
+            what = "NaN" if math.isnan(found[wrong[0]]) else f"{found[wrong[0]]}"
+            return Outcome(math.nan, found, cost, error or f"{wrong[0]} was {what}")
+        return Outcome(found[self.names[0]], found, cost, "")
+
+    def __repr__(self) -> str:
+        return repr(self.objective)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +121,7 @@ class Outcome:
     """What came of one evaluation.
 
     Attributes:
-        value: The value to minimise; NaN when it failed.
+        value: The value, of several objectives the first; NaN when it failed.
         metrics: Other figures by name.
         cost: Seconds that the evaluation took, by the objective's own account, else wall clock.
         error: Why it failed; empty otherwise. What no text file can hold is written as an escape.
@@ -91,7 +161,7 @@ class Trial:
 
     @property
     def value(self) -> float:
-        """The value to minimise; NaN when the evaluation failed."""
+        """The value, of several objectives the first; NaN when the evaluation failed."""
         return self.outcome.value
 
     @property
@@ -109,34 +179,73 @@ class SearchResult:
         trials: All evaluations in the order of asking.
         reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
             space has no other network).
+        goal: What was sought.
     """
 
     space: SearchSpace
     trials: tuple[Trial, ...]
     reason: str
+    goal: Goal = field(default_factory=Goal)
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the smallest value, the earliest of equals; None when all failed."""
-        return best_trial(self.trials)
+        """The best trial that keeps all bounds, the earliest of equals; None without one.
+
+        Raises:
+            ValueError: There are several objectives, see `front`.
+        """
+        place = self.goal.best(self.values)
+        return None if place is None else self.trials[place]
 
     @property
     def best_so_far(self) -> Tensor:
-        """Smallest value up to each trial, (num_trials,) float64; NaN before the first value."""
-        return best_so_far([trial.value for trial in self.trials])
+        """Best value up to each trial, (num_trials,) float64; NaN before the first.
 
+        Only those count that keep all bounds.
 
-def best_trial(trials: tuple[Trial, ...]) -> Trial | None:
-    """Return the trial with the smallest value, the earliest of equals; None without a value."""
-    finished = (trial for trial in trials if not trial.failed)
-    return min(finished, key=lambda trial: trial.value, default=None)
+        Raises:
+            ValueError: There are several objectives, see `front`.
+        """
+        return self.goal.best_so_far(self.values)
 
+    @property
+    def values(self) -> Tensor:
+        """All numbers that count of each trial, (num_trials, len(goal.names)) float64."""
+        rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in self.trials]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.goal.names))
 
-def best_so_far(values: list[float]) -> Tensor:
-    """Return running minimum that passes over NaN, (N,) float64; NaN before the first number."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    running = torch.cummin(numbers.nan_to_num(nan=math.inf), dim=0).values
-    return running.masked_fill(running.isinf(), math.nan)
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The trials that keep all bounds and that no other one dominates, in order."""
+        return tuple(self.trials[place] for place in self.goal.front(self.values))
+
+    @property
+    def reference_point(self) -> Tensor:
+        """A point a tenth of the front's extent worse than it in all objectives, (m,) float64.
+
+        Raises:
+            ValueError: No trial keeps all bounds.
+        """
+        return self.goal.reference_point(self.values)
+
+    def hypervolume(self, reference: Sequence[float] | Tensor | None = None) -> float:
+        """Return the volume of what the front dominates.
+
+        Args:
+            reference: Up to where, one number per objective in its units; None takes
+                `reference_point`. Searches are compared with one point for all of them.
+
+        Returns:
+            The volume in the product of the objectives' units; 0 without a front.
+
+        Raises:
+            TypeError, ValueError: `reference` is not one finite number per objective.
+        """
+        return self.goal.hypervolume(self.values, reference)
+
+    def hypervolume_so_far(self, reference: Sequence[float] | Tensor | None = None) -> Tensor:
+        """Return the hypervolume up to each trial, (num_trials,) float64, as `hypervolume`."""
+        return self.goal.hypervolume_so_far(self.values, reference)
 
 
 def evaluate(
@@ -173,6 +282,8 @@ def evaluate(
         raise
     seconds = time.perf_counter() - started
     try:
+        if isinstance(objective, Named):
+            return objective.read(result, seconds)
         if isinstance(result, SupportsOutcome):
             cost = number("cost", result.cost)
             if not (math.isfinite(cost) and cost >= 0.0):
@@ -186,9 +297,15 @@ def evaluate(
         return _finite(number("value", result), {}, seconds, "")
     except (TypeError, ValueError, AttributeError) as error:
         raise TypeError(
-            "the objective must return a number or an Evaluation; got "
+            f"the objective must return {_expected(objective)}; got "
             f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}"
         ) from error
+
+
+def _expected(objective: ObjectiveFunction) -> str:
+    if isinstance(objective, Named):
+        return f"a mapping or an Evaluation with {', '.join(map(repr, objective.names))}"
+    return "a number or an Evaluation"
 
 
 def _described(error: BaseException) -> str:

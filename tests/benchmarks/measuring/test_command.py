@@ -31,6 +31,7 @@ from benchmarks import (
     importing,
     learned,
     metric_quality,
+    multi_objective,
     nago_data,
     nago_search,
     nago_surrogate,
@@ -90,6 +91,7 @@ TINY = {
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
+    "multi_objective": multi_objective.Settings(seeds=1, evaluations=11, pool_size=20),
     "outliers": outliers.Settings(seeds=1, evaluations=12, pool_size=20),
     "digits": digits.Settings(seeds=1, evaluations=2, batch=2, workers=1),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hotnas_torch import spaces
+from hotnas_torch.errors import StorageError
 from hotnas_torch.search import RandomSearch, RegularizedEvolution
 from hotnas_torch.testing.strategy import toy_value
 
@@ -47,7 +48,63 @@ def test_tune_says_what_the_metric_is_and_adds_constants():
     config = found.suggest("a")
     assert config.keys() == {"epochs", "data", "arch"}
     found.on_trial_complete("a", {"accuracy": 90.0})
-    assert found.strategy.best.value == -90.0
+    assert found.strategy.best.value == 90.0
+    assert found.strategy.goal.direction == "maximize"
+
+
+def test_several_objectives_are_reported_by_name():
+    several = RandomSearch(
+        SPACE,
+        generator=torch.Generator().manual_seed(0),
+        objectives={"error": "minimize", "accuracy": "maximize"},
+        constraints=["latency <= 5"],
+    )
+    found = integration.StrategySearcher(several)
+    found.set_search_properties(None, None, {})
+    for number, latency in enumerate((4.0, 6.0, None)):
+        found.suggest(f"t{number}")
+        found.on_trial_complete(
+            f"t{number}", {"error": 2.0, "accuracy": 0.5, "latency": latency, "other": 1}
+        )
+    assert several.values[:2].tolist() == [[2.0, 0.5, 4.0], [2.0, 0.5, 6.0]]
+    assert several.values[2].isnan().all()
+    assert len(several.front) == 1
+
+
+def test_lists_name_metrics_and_modes_of_several_objectives():
+    several = RandomSearch(
+        SPACE, generator=torch.Generator().manual_seed(0), objectives=("error", "speed")
+    )
+    found = integration.StrategySearcher(several, metric=["err", "spd"], mode=["min", "max"])
+    found.suggest("a")
+    found.on_trial_complete("a", {"err": 1.0, "spd": 2.0})
+    assert several.values.tolist() == [[1.0, 2.0]]
+    assert several.goal.directions == ("minimize", "maximize")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_what_an_earlier_version_saved_goes_on(tmp_path, mode):
+    """Its values were negated where large ones are good."""
+    found = searcher(mode=mode)
+    for number in range(3):
+        found.suggest(f"t{number}")
+        found.on_trial_complete(f"t{number}", {"error": float(number)})
+    path = str(tmp_path / "state.json")
+    found.save(path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    old = state["strategy"]
+    if mode == "max":
+        del old["config"]["goal"]
+        old["observations"] = [[spec, -value] for spec, value in old["observations"]]
+    (tmp_path / "state.json").write_text(
+        json.dumps({"version": 1, "strategy": old, "trials": state["trials"]})
+    )
+    again = searcher(mode=mode)
+    again.restore(path)
+    assert again.strategy.observations == found.strategy.observations
+    assert again.suggest("next") == found.suggest("next")
+    with pytest.raises(StorageError, match="does not say its mode"):
+        integration.StrategySearcher(strategy()).restore(path)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,8 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
 from hotnas_torch.objectives import Evaluation, Function
-from hotnas_torch.search import HOTNAS, RandomSearch, Storage, run
+from hotnas_torch.search import HOTNAS, Goal, RandomSearch, Storage, run
 from hotnas_torch.search.running.checks import CATCH
-from hotnas_torch.search.running.trial import best_so_far
 from hotnas_torch.search.running.workers import InProcess
 from tests.search import programs
 
@@ -55,8 +54,10 @@ def test_the_budget_counts_evaluations():
 
 
 def test_the_best_so_far_passes_over_failures():
-    assert best_so_far([math.nan, 3.0, math.nan, 1.0, 2.0]).tolist()[1:] == [3.0, 3.0, 1.0, 1.0]
-    assert best_so_far([math.nan, 3.0])[0].isnan()
+    values = torch.tensor([math.nan, 3.0, math.nan, 1.0, 2.0], dtype=torch.float64)[:, None]
+    best = Goal().best_so_far(values)
+    assert best.tolist()[1:] == [3.0, 3.0, 1.0, 1.0]
+    assert best[0].isnan()
     result = search()
     assert result.best_so_far[-1] == result.best.value
 
