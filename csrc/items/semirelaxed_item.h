@@ -37,7 +37,7 @@ struct SemirelaxedFgwItem : BatchItem<SemirelaxedFgwArgs<T>, T> {
                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
     const int mass = load_scaled_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
     const FgwUnits<T> chosen = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha[item], mass);
-    if (!chosen.finite) best.status = Status::nonfinite;
+    if (chosen.forbids || chosen.status == Status::nonfinite) best.status = Status::nonfinite;
     if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves
     g.sync();
     const bool solved = best.status == Status::converged && s.n > 0;
