@@ -59,6 +59,7 @@ LAYERS: dict[str, set[str]] = {
     | {
         "_lazy",
         "arch",
+        "spaces",
         "distances",
         "matrices",
         "search",
@@ -66,7 +67,7 @@ LAYERS: dict[str, set[str]] = {
         "search.running",
     },
     "integrations.pot": {"errors", "ot"},
-    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "search"}
+    "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
     | {"integrations.pot", "integrations.ray", "search.goal_settings"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
@@ -112,6 +113,7 @@ CONFINED = {
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},
+    "ConfigSpace": {"integrations"},
     "zarr": {"matrices"},
     "sklearn": {"nn"},
     "PIL": {"nn"},

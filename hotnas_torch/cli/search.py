@@ -55,15 +55,6 @@ It writes digits.sqlite (all trials), digits.png (values over time) and digits.h
 An interrupted search goes on with the same command and --resume.
 """
 
-_TABLES = (
-    "nasbench101",
-    "nasbench201",
-    "nasbench301",
-    "nasbench_macro",
-    "pooling",
-    "transnas_macro",
-)
-
 
 def add_search(commands: Any) -> None:
     """Add the command.
@@ -175,8 +166,8 @@ def add_search(commands: Any) -> None:
         "--table",
         nargs=2,
         metavar=("FORMAT", "FILE"),
-        help=f"look values up instead of training; FORMAT is one of {', '.join(_TABLES)}, or csv "
-        "for a file of one's own, whose column arch holds strings of --space",
+        help="look values up instead of training; FORMAT is one of "
+        f"{', '.join(objectives.TABLES)}, or csv for a file of one's own, whose column arch holds strings of --space",
     )
     table.add_argument("--column", metavar="NAME", help="column of the table, default its first")
     table.add_argument(

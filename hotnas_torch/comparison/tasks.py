@@ -89,6 +89,29 @@ _ALL = (
         "nas-bench-301/nb301_surrogate_samples.csv",
         unit="error, % (surrogate)",
     ),
+    *(
+        Task(
+            f"transnas_micro_{column}",
+            f"TransNAS micro {title}",
+            "transnas_micro",
+            "transnas-bench-101/micro_4096_final.csv.gz",
+            column,
+            unit,
+        )
+        for column, title, unit in (
+            ("class_object", "object", "error, %"),
+            ("class_scene", "scene", "error, %"),
+            ("jigsaw", "jigsaw", "error, %"),
+            ("autoencoder", "autoencoder", "100 - SSIM x 100"),
+        )
+    ),
+    Task(
+        "enas_macro",
+        "ENAS macro",
+        "enas_macro",
+        "enas-macro-dvae/final_structures6.txt.gz",
+        unit="error, % (shared weights)",
+    ),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 """Tasks by name."""

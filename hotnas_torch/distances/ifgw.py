@@ -31,6 +31,7 @@ from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
 from hotnas_torch.ot.scalars import Scalar, fraction, value_of
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["IFGW"]
 
@@ -109,6 +110,7 @@ class IFGW:
     ) -> None:
         if space is not None:
             check_space(space)
+            check_architectures("a distance", space)
         if tree is not None and not isinstance(tree, OperationTree):
             raise TypeError(
                 f"tree must be an OperationTree; got {type(tree).__name__}"

@@ -31,6 +31,7 @@ from hotnas_torch.ot._operators import Backend
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["KernelTerm", "NetworkDistance"]
 
@@ -76,6 +77,7 @@ class NetworkDistance:
 
     Raises:
         TypeError: `space` is no SearchSpace.
+        ValueError: `space` has hyperparameters, which no distance compares.
 
     Attributes:
         space: Space of the networks. Of `HOTNN` that was made from a tree alone it is None.
@@ -118,6 +120,7 @@ class NetworkDistance:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = check_space(space)
+        check_architectures(type(self).__name__, space)
 
     # --- for subclasses ---------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
-from hotnas_torch.gp.features import FeatureGP, FeatureKernel, NetworkFeatures
+from hotnas_torch.gp.feature_kernel import FeatureKernel
+from hotnas_torch.gp.features import FeatureGP, NetworkFeatures
 from hotnas_torch.gp.hotnn_settings import KernelSettings, ModelSettings
+from hotnas_torch.gp.joint import values_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory
@@ -37,4 +39,5 @@ __all__ = [
     "optimize_relaxed",
     "relaxation_of",
     "relaxed_distances",
+    "values_kernel",
 ]

@@ -13,7 +13,7 @@ from gpytorch.means import Mean
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import takes
+from hotnas_torch.arguments import kind, takes
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
@@ -22,6 +22,7 @@ from hotnas_torch.gp.network_lists import as_rows
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF
 from hotnas_torch.gp.scales import LogInterval, middle, scaled
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
+from hotnas_torch.spaces import Joint
 
 __all__ = ["DistanceGP", "DistanceKernel"]
 
@@ -151,6 +152,8 @@ class DistanceGP(KernelGP):
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         distance: The distance.
+        space: Space of the rows where these hold hyperparameters beside a network of the distance's
+            space, see `values_kernel`; None for rows of networks alone.
         memory: As for `DistanceKernel`.
         likelihood: Of the observations; None takes Gaussian noise.
         mean_module: Prior mean; None takes a constant that is learned.
@@ -182,6 +185,7 @@ class DistanceGP(KernelGP):
         train_Yvar: Tensor | None = None,
         *,
         distance: NetworkDistance,
+        space: Joint | None = None,
         memory: PairMemory | None = None,
         likelihood: Likelihood | None = None,
         mean_module: Mean | None = None,
@@ -189,7 +193,8 @@ class DistanceGP(KernelGP):
         input_transform: InputTransform | None = None,
     ) -> None:
         _check_distance(distance)
-        train_X = as_rows("train_X", train_X, distance.space)
+        kind("space", space, Joint, optional=True)
+        train_X = as_rows("train_X", train_X, distance.space if space is None else space)
 
         def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
             kernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape).to(rows)
@@ -205,7 +210,7 @@ class DistanceGP(KernelGP):
             train_Y,
             train_Yvar,
             covariance=covariance,
-            space=distance.space,
+            space=distance.space if space is None else space,
             likelihood=likelihood,
             mean_module=mean_module,
             outcome_transform=outcome_transform,
@@ -216,8 +221,8 @@ class DistanceGP(KernelGP):
     @property
     def kernel(self) -> DistanceKernel:
         """The kernel of the distance."""
-        kernel: DistanceKernel = self.covar_module.base_kernel
-        return kernel
+        modules = self.covar_module.modules()
+        return next(module for module in modules if isinstance(module, DistanceKernel))
 
 
 def _check_distance(distance: object) -> None:

@@ -12,6 +12,7 @@ from hotnas_torch.gp.scales import matern_kernel
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.encodings import operation_slots
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["Coarse", "distribution_kernel"]
 
@@ -42,6 +43,7 @@ def distribution_kernel(
     Reference: Wan et al., ANASOD, CVPR 2022, Appendix A.1, for the kernel.
     """
     check_space(space)
+    check_architectures("a distribution kernel", space)
     slots = operation_slots(space)
     if slots is None:
         raise ValueError(f"{space!r} chooses no operations that could have a distribution")

@@ -18,18 +18,15 @@ from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import interval, kind, takes
+from hotnas_torch.arguments import interval, takes
+from hotnas_torch.gp.feature_kernel import FeatureKernel, Features, check_features
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.memory import NetworkMemory
 from hotnas_torch.gp.observations import check_modules
 from hotnas_torch.gp.scales import matern_kernel, middle
-from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature_kernel"]
-
-Features = Callable[[Tensor], Tensor]
-"""Maps encoded rows (..., d) to features (..., f)."""
 
 # What ANASOD allows its hyperparameters, and where they start: inside, on a logarithmic scale.
 _LENGTHSCALE = (0.01, 0.5)
@@ -64,47 +61,6 @@ class NetworkFeatures:
         """Return the features of rows, (..., d) to (..., f), as they are encoded."""
         features: Tensor = self._memory(self._memory.index(rows))
         return features
-
-
-class FeatureKernel(Kernel):  # type: ignore[misc]
-    r"""A kernel between features of rows.
-
-    .. math:: k(x, x') = k_0(\phi(x), \phi(x'))
-
-    Positive semi-definite as k_0 is. It multiplies and adds with kernels on the rows themselves,
-    such as `HOTNNKernel`.
-
-    Args:
-        base_kernel: k_0, a kernel on features.
-        features: phi, for example
-            `hotnas_torch.spaces.encodings.encoding_of(space).of_rows`; no gradient flows
-            through it.
-        **kwargs: As for every GPyTorch kernel, for example `active_dims`.
-    """
-
-    @takes(*KERNEL_SETTINGS)
-    def __init__(self, base_kernel: Kernel, features: Features, **kwargs: Any) -> None:
-        if not isinstance(base_kernel, Kernel):
-            raise TypeError(f"base_kernel must be a Kernel; got {type(base_kernel).__name__}")
-        _check_features(features)
-        kind("batch_shape", kwargs.get("batch_shape"), Sequence, optional=True)
-        super().__init__(**{"batch_shape": base_kernel.batch_shape} | kwargs)
-        self.base_kernel = base_kernel
-        self.features = features
-
-    @property
-    def is_stationary(self) -> bool:
-        """Whether the kernel on features is."""
-        return bool(self.base_kernel.is_stationary)
-
-    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
-        """Covariance of rows, as for every GPyTorch kernel."""
-        like = next(self.base_kernel.parameters(), torch.empty(()))
-        first, second = (
-            self.features(x.detach() if x.is_floating_point() else x.to(like)) for x in (x1, x2)
-        )
-        result: Tensor = self.base_kernel.forward(first, second, diag=diag, **params)
-        return result
 
 
 @takes()
@@ -176,7 +132,7 @@ class FeatureGP(KernelGP):
         likelihood: GaussianLikelihood | None = None,
     ) -> None:
         check_modules(covar_module=covar_module)
-        _check_features(features)
+        check_features(features)
         ranges = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise}
         for name, range_ in ranges.items():
             interval(name, range_)
@@ -269,11 +225,3 @@ def _matern(lengthscale: tuple[float, float]) -> Kernel:
 def _range(ends: tuple[float, float]) -> Interval:
     # Without a transform, L-BFGS-B keeps to the bounds itself and does not crawl towards them.
     return Interval(*ends, transform=None)
-
-
-def _check_features(features: object) -> None:
-    if not callable(features):
-        raise TypeError(
-            f"features must be a function of rows, such as encoding_of(space).of_rows; got"
-            f" {type(features).__name__}"
-        )

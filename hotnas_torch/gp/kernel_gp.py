@@ -1,7 +1,7 @@
 """The model behind all Gaussian processes here: observations are checked, a kernel is passed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -17,6 +17,7 @@ from gpytorch.means import Mean
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.gp.joint import joined_kernel
 from hotnas_torch.gp.network_lists import as_rows
 from hotnas_torch.gp.observations import (
     check_input_transform,
@@ -24,12 +25,13 @@ from hotnas_torch.gp.observations import (
     checked_observations,
     checked_rows,
 )
-from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces import Joint, SearchSpace
 
 __all__ = ["Covariance", "KernelGP"]
 
 Covariance = Callable[[Tensor, torch.Size], Kernel]
-"""Builds a covariance from the training rows, which broadcast to the batch shape that follows."""
+"""Builds a covariance from the training rows, which broadcast to the batch shape that follows. Of a
+`Joint` space these are the columns of the network."""
 
 
 class KernelGP(SingleTaskGP):
@@ -44,8 +46,10 @@ class KernelGP(SingleTaskGP):
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
         train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
-        covariance: Builds the covariance.
+        covariance: Builds the covariance. That of networks is combined with one of hyperparameters
+            where the space is a `Joint` one.
         space: Search space of the rows, whose columns come first; None for rows of anything else.
+        combine: How hyperparameters of a `Joint` space enter, `"product"` or `"additive"`.
         likelihood: Of the observations; None takes Gaussian noise.
         mean_module: Prior mean; None takes a constant that is learned.
         outcome_transform: What is done to targets first; by default they are standardised.
@@ -72,6 +76,7 @@ class KernelGP(SingleTaskGP):
         *,
         covariance: Covariance,
         space: SearchSpace | None = None,
+        combine: Literal["product", "additive"] = "product",
         likelihood: Likelihood | None = None,
         mean_module: Mean | None = None,
         outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,
@@ -91,7 +96,8 @@ class KernelGP(SingleTaskGP):
             train_X, train_Y, train_Yvar = checked_rows(
                 train_X, train_Y, train_Yvar, space=space, outcome_transform=outcome_transform
             )
-            if train_X.shape[-1] != space.dim and not self._takes_numbers:
+            takes_numbers = self._takes_numbers and not isinstance(space, Joint)
+            if train_X.shape[-1] != space.dim and not takes_numbers:
                 raise ValueError(
                     f"train_X must have {space.dim} columns, those of space.encode for {space!r};"
                     f" got shape {tuple(train_X.shape)}"
@@ -103,12 +109,18 @@ class KernelGP(SingleTaskGP):
                 f" {tuple(train_X.shape)} and {tuple(train_Y.shape)}"
             )
         _, batch_shape = self.get_batch_dimensions(train_X=train_X, train_Y=train_Y)
+        rows = _rows_of_elements(train_X, batch_shape)
+        if isinstance(space, Joint):
+            networks = covariance(rows[..., : space.space.dim], batch_shape)
+            kernel = joined_kernel(networks, space, rows, combine)
+        else:
+            kernel = covariance(rows, batch_shape)
         super().__init__(
             train_X,
             train_Y,
             train_Yvar,
             likelihood=likelihood,
-            covar_module=covariance(_rows_of_elements(train_X, batch_shape), batch_shape),
+            covar_module=kernel,
             mean_module=mean_module,
             outcome_transform=outcome_transform,
             input_transform=input_transform,

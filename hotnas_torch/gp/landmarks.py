@@ -18,6 +18,7 @@ from hotnas_torch.gp.psd import DEFAULT_CUTOFF, Spectrum, landmark_features, spe
 from hotnas_torch.gp.settings import KERNEL_SETTINGS, LENGTHSCALE_SETTINGS
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["LandmarkKernel", "NetworkKernel"]
 
@@ -299,6 +300,7 @@ class NetworkKernel(LandmarkKernel):
     @takes("cutoff", *KERNEL_SETTINGS, *LENGTHSCALE_SETTINGS)
     def __init__(self, space: SearchSpace, **kwargs: Any) -> None:
         check_space(space)
+        check_architectures(type(self).__name__, space)
         super().__init__(**kwargs)
         if self.active_dims is not None and self.active_dims.numel() != space.dim:
             raise ValueError(

@@ -17,6 +17,7 @@ __all__ = [
     "Index",
     "NetworkIndex",
     "NetworkMemory",
+    "NumberedAnew",
     "PairMemory",
     "RowIndex",
     "typical_distance",
@@ -342,6 +343,31 @@ class PairMemory:
         both = ((self._row >= 0) & (self._col >= 0)).nonzero().squeeze(1)
         known = self._table[:, self._row[cols][:, None], self._col[both]]
         self._table[:, self._row[both][:, None], self._col[cols]] = known.mT
+
+
+class NumberedAnew(PairMemory):
+    """Pairs that another memory keeps, with numbers of its own.
+
+    Numbers of a memory that outlives models depend on all that was ever asked of it; those of a
+    model's own, and with them its roundings, on the model's rows alone.
+
+    Args:
+        memory: Of a distance between networks; computes and keeps the pairs.
+    """
+
+    def __init__(self, memory: PairMemory) -> None:
+        super().__init__(memory.distance)
+        self._kept = memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"memory": self._kept}
+
+    def _between(self, things_a: list[Any], things_b: list[Any] | None) -> Tensor:
+        rows = self._known(things_a)
+        return self._kept(rows, rows if things_b is None else self._known(things_b))
+
+    def _known(self, things: list[Any]) -> Tensor:
+        return torch.tensor([self._kept.index.number(thing) for thing in things])
 
 
 def typical_distance(distances: Tensor) -> float:

@@ -31,6 +31,7 @@ from hotnas_torch.gp.rounds import fit_in_rounds
 from hotnas_torch.gp.scales import matern_kernel, scaled, start_lengthscale
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.joint import network_space
 
 __all__ = ["HOTNNGP", "architecture_kernel", "combined_kernel"]
 
@@ -127,7 +128,8 @@ class HOTNNGP(KernelGP):
 
     A `botorch.models.SingleTaskGP` whose covariance is outputscale * exp(-HOTNN /
     lengthscale), made positive semi-definite with the training rows as landmarks. Inputs are rows
-    that `space.encode` returned, followed by numeric columns if there are any. Targets are
+    that `space.encode` returned, followed by numeric columns if there are any; of a `Joint` space,
+    the kernel is multiplied with one between hyperparameters (`values_kernel`). Targets are
     standardised unless another `outcome_transform` is given; several outputs are modelled
     independently with parameters of their own.
 
@@ -191,6 +193,7 @@ class HOTNNGP(KernelGP):
         check_modules(covar_module=covar_module)
         of_kernel: dict[str, Any] = dict(settings)
         space = space_or_any(space, of_kernel)
+        networks = network_space(space)
         train_X = as_rows("train_X", train_X, space)
         combine = of_kernel.pop("combine", "product")
         if combine not in ("product", "additive"):
@@ -202,7 +205,7 @@ class HOTNNGP(KernelGP):
             )
 
         def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
-            num_features = rows.shape[-1] - space.dim
+            num_features = rows.shape[-1] - networks.dim
             if distribution is not None and num_features:
                 raise ValueError(
                     "distribution must be None with numeric columns, of which there are"
@@ -211,10 +214,10 @@ class HOTNNGP(KernelGP):
             if covar_module is not None:
                 return covar_module
             kernel = architecture_kernel(
-                space,
-                rows[..., : space.dim],
+                networks,
+                rows[..., : networks.dim],
                 batch_shape=batch_shape,
-                active_dims=range(space.dim) if num_features else None,
+                active_dims=range(networks.dim) if num_features else None,
                 **of_kernel,
             )
             if num_features:
@@ -222,7 +225,7 @@ class HOTNNGP(KernelGP):
                 return both if combine == "additive" else scaled(both)
             if distribution is None:
                 return scaled(kernel)
-            coarse = distribution_kernel(space, batch_shape=batch_shape).to(rows)
+            coarse = distribution_kernel(networks, batch_shape=batch_shape).to(rows)
             if distribution == "product":
                 return scaled(kernel * coarse)
             return scaled(kernel) + scaled(coarse)
@@ -239,6 +242,7 @@ class HOTNNGP(KernelGP):
             train_Yvar,
             covariance=covariance,
             space=space,
+            combine=combine,
             likelihood=likelihood,
             mean_module=mean_module,
             outcome_transform=outcome_transform,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,9 +22,11 @@ from hotnas_torch.distances.weisfeiler_lehman import (
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.landmarks import NetworkKernel
 from hotnas_torch.gp.memory import NetworkMemory
+from hotnas_torch.gp.rounds import fit_in_rounds
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.joint import network_space
 
 __all__ = ["WeisfeilerLehmanGP", "WeisfeilerLehmanKernel"]
 
@@ -124,7 +127,8 @@ class WeisfeilerLehmanGP(KernelGP):
 
     A `botorch.models.SingleTaskGP` of standardised targets with zero mean, unit variance and
     noise. `fit_gpytorch_mll` finds the level of the kernel and the noise that maximise the
-    marginal likelihood: with K = Q diag(lambda) Q' and u = Q'y, ::
+    marginal likelihood, and with a `Joint` space also the lengthscales of hyperparameters, with a
+    gradient descent per level. Without hyperparameters: with K = Q diag(lambda) Q' and u = Q'y, ::
 
         log p(y) = -1/2 sum_i (u_i^2 / (lambda_i + noise) + log(lambda_i + noise)) + const
 
@@ -196,7 +200,7 @@ class WeisfeilerLehmanGP(KernelGP):
         def covariance(rows: Tensor, batch_shape: torch.Size) -> Kernel:
             del rows, batch_shape
             return WeisfeilerLehmanKernel(
-                space,
+                network_space(space),
                 level=min(levels),
                 max_level=max(levels),
                 aggregation=aggregation,
@@ -226,6 +230,8 @@ class WeisfeilerLehmanGP(KernelGP):
             `mll`, in evaluation mode.
         """
         del ignored
+        if self.covar_module is not self.kernel:
+            return self._fit_jointly(mll)
         low, high = self.noise_bounds
         room = _ROOM * (high - low)
         noises = torch.logspace(
@@ -241,6 +247,26 @@ class WeisfeilerLehmanGP(KernelGP):
                 best = float(evidence[place])
                 self.covar_module.level = level
                 self.likelihood.noise = float(noises[place])
+        return mll.eval()
+
+    @property
+    def kernel(self) -> WeisfeilerLehmanKernel:
+        """The kernel between networks."""
+        modules = self.covar_module.modules()
+        return next(module for module in modules if isinstance(module, WeisfeilerLehmanKernel))
+
+    def _fit_jointly(self, mll: MarginalLogLikelihood) -> MarginalLogLikelihood:
+        """Find the lengthscales of hyperparameters and the noise on every level; keep the best."""
+        least, best = torch.inf, self.state_dict()
+        for level in self.levels:
+            self.kernel.level = level
+            fit_in_rounds(mll, nullcontext, batch_shape=torch.Size(), max_rounds=1)
+            with torch.no_grad():
+                mll.train()
+                loss = -float(mll(self(*self.train_inputs), self.train_targets))
+            if loss < least:
+                least, best = loss, {name: one.clone() for name, one in self.state_dict().items()}
+        self.load_state_dict(best)
         return mll.eval()
 
 

@@ -2,10 +2,12 @@
 
 - `hotnas_torch.integrations.ray`: `RayExecutor` for matrices and evaluations on a cluster, and
   `tune.StrategySearcher` for `ray.tune.Tuner`.
-- `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`.
+- `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`, and its distributions as
+  hyperparameters of a `spaces.Joint`.
+- `hotnas_torch.integrations.configspace`: spaces of ConfigSpace as such hyperparameters.
 - `hotnas_torch.integrations.pot`: POT's functions, so that a script changes one import.
 
-The first two need their library, the last does not.
+All need their library but the last.
 """
 
 from typing import TYPE_CHECKING
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING
 from hotnas_torch._lazy import lazily
 
 if TYPE_CHECKING:
-    from hotnas_torch.integrations import optuna, pot, ray
+    from hotnas_torch.integrations import configspace, optuna, pot, ray
 else:
     __getattr__, __dir__ = lazily(__name__)
 
-__all__ = ["optuna", "pot", "ray"]
+__all__ = ["configspace", "optuna", "pot", "ray"]

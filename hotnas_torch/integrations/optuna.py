@@ -1,4 +1,4 @@
-"""A strategy as an Optuna sampler."""
+"""A strategy as an Optuna sampler, and Optuna's distributions as hyperparameters."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import kind, number
+from hotnas_torch.arguments import kind, number, shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
 from hotnas_torch.search.goal_settings import Direction
+from hotnas_torch.spaces import (
+    Categorical,
+    ConfiguredNetwork,
+    Float,
+    Hyperparameter,
+    Integer,
+    Log,
+    Ordered,
+)
+from hotnas_torch.spaces.joint import check_free_name
 
 try:
     from optuna import Study
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
     from optuna.samplers import BaseSampler, RandomSampler
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial, TrialState
@@ -26,10 +41,12 @@ except ImportError as error:
 else:
     _missing = None
 
-__all__ = ["ARCHITECTURE", "StrategySampler"]
+__all__ = ["ARCHITECTURE", "StrategySampler", "hyperparameters"]
 
 ARCHITECTURE = "architecture"
 """User attribute of a trial, and default name of the parameter, that holds the string."""
+
+_MOST_STEPS = 10_000
 
 Parameters = Callable[[Network], Mapping[str, Any]]
 
@@ -59,7 +76,7 @@ class StrategySampler(BaseSampler):
     Args:
         strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         parameters: Returns the values of the objective's suggestions by name; None is the string by
-            the name of `"architecture"`.
+            the name of `"architecture"`, and the hyperparameters of a `spaces.Joint` by theirs.
         others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
@@ -101,6 +118,7 @@ class StrategySampler(BaseSampler):
                 f"a sampler for Optuna needs it (pip install 'hotnas-torch[optuna]'): {_missing}"
             ) from _missing
         kind("strategy", strategy, Strategy)
+        check_free_name("hyperparameters", ARCHITECTURE, strategy.space)
         if parameters is not None and not callable(parameters):
             raise TypeError(f"parameters must be callable or None; got {parameters!r}")
         kind("others", others, BaseSampler, optional=True)
@@ -309,5 +327,62 @@ class StrategySampler(BaseSampler):
         self._others.reseed_rng()
 
 
+def hyperparameters(distributions: Mapping[str, BaseDistribution]) -> dict[str, Hyperparameter]:
+    """Return Optuna's distributions as hyperparameters of a `spaces.Joint`.
+
+    Args:
+        distributions: By name, for example those of a trial. Floats become `Float` or `Log`,
+            integers `Integer`, those with steps `Ordered`, choices `Categorical`.
+
+    Raises:
+        ImportError: Optuna is not installed.
+        TypeError: No mapping, or an entry is no distribution.
+        ValueError: One has a single value, or more than 10,000 steps; the message names it.
+
+    Example:
+        >>> from optuna.distributions import FloatDistribution, IntDistribution
+        >>> hyperparameters({"lr": FloatDistribution(1e-4, 1.0, log=True)})
+        {'lr': Log(low=0.0001, high=1.0)}
+        >>> hyperparameters({"width": IntDistribution(16, 64, step=16)})
+        {'width': Ordered(options=(16, 32, 48, 64))}
+    """
+    if _missing is not None:
+        raise ImportError(
+            f"Optuna's distributions need it (pip install 'hotnas-torch[optuna]'): {_missing}"
+        ) from _missing
+    given: object = distributions
+    if not isinstance(given, Mapping):
+        raise TypeError(f"distributions must be a mapping of them by name; got {shown(given)}")
+    return {name: _converted(name, one) for name, one in distributions.items()}
+
+
+def _converted(name: str, one: object) -> Hyperparameter:
+    if not isinstance(one, FloatDistribution | IntDistribution | CategoricalDistribution):
+        raise TypeError(f"distributions[{name!r}] must be one of Optuna's; got {shown(one)}")
+    if one.single():
+        raise ValueError(
+            f"distributions[{name!r}] must have more than one value; got {one} (leave it out, and "
+            "use its value in the objective)"
+        )
+    if isinstance(one, CategoricalDistribution):
+        return Categorical(tuple(one.choices))
+    if isinstance(one, FloatDistribution) and one.step is None:
+        return (Log if one.log else Float)(one.low, one.high)
+    if isinstance(one, IntDistribution) and one.step == 1:
+        return Integer(one.low, one.high, log=one.log)
+    steps = round((one.high - one.low) / (one.step or 1))
+    if steps > _MOST_STEPS:
+        raise ValueError(
+            f"distributions[{name!r}] must have at most {_MOST_STEPS:,} steps; got {one} (leave "
+            "the step out)"
+        )
+    # As Optuna writes them: multiples of the step, rounded to its digits.
+    values = [one.to_external_repr(one.low + (one.step or 1) * place) for place in range(steps + 1)]
+    if isinstance(one, FloatDistribution):
+        values = [round(value, 12) for value in values]
+    return Ordered(tuple(values))
+
+
 def _string(network: Network) -> dict[str, Any]:
-    return {ARCHITECTURE: network.spec}
+    values = network.values if isinstance(network, ConfiguredNetwork) else {}
+    return {ARCHITECTURE: network.spec, **values}

@@ -2,12 +2,15 @@
 
 from hotnas_torch.objectives.base import Evaluation, Objective
 from hotnas_torch.objectives.benchmarks import (
+    TABLES,
+    ENASMacroTable,
     NASBench101Table,
     NASBench201Table,
     NASBench301Table,
     NASBenchMacroTable,
     PoolingTable,
     TransNASMacroTable,
+    TransNASMicroTable,
     open_table,
 )
 from hotnas_torch.objectives.function import Function
@@ -15,6 +18,8 @@ from hotnas_torch.objectives.table import Table
 from hotnas_torch.objectives.training import Training
 
 __all__ = [
+    "TABLES",
+    "ENASMacroTable",
     "Evaluation",
     "Function",
     "NASBench101Table",
@@ -26,5 +31,6 @@ __all__ = [
     "Table",
     "Training",
     "TransNASMacroTable",
+    "TransNASMicroTable",
     "open_table",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import choice
+from hotnas_torch.arguments import choice, shown
 from hotnas_torch.errors import TableError
 from hotnas_torch.objectives.table import (
     AS_IS,
@@ -27,21 +27,26 @@ from hotnas_torch.objectives.table import (
 )
 from hotnas_torch.spaces import (
     DARTS,
+    ENASMacro,
     NASBench101,
     NASBench201,
     NASBenchMacro,
     Pooling,
     SearchSpace,
     TransNASMacro,
+    TransNASMicro,
 )
 
 __all__ = [
+    "TABLES",
+    "ENASMacroTable",
     "NASBench101Table",
     "NASBench201Table",
     "NASBench301Table",
     "NASBenchMacroTable",
     "PoolingTable",
     "TransNASMacroTable",
+    "TransNASMicroTable",
     "open_table",
 ]
 
@@ -176,6 +181,84 @@ class TransNASMacroTable(_Benchmark):
         "params_M": AS_IS,
         "flops_M": AS_IS,
     }
+
+
+class TransNASMicroTable(_StringTable):
+    """TransNAS-Bench-101, micro space, all 4,096 networks.
+
+    A CSV file with strings such as `64-41414-3_33_333` in `arch` and any of the columns below, all
+    validation metrics of the last epoch; values are 100 minus the metric in percent. They are not
+    those of `TransNASMacroTable`, which are of the best epoch.
+
+    Args:
+        path: The file, plain or gzip-compressed.
+        column: `"class_object"` (default), `"class_scene"`, `"jigsaw"`: top-1 accuracy, %;
+            `"autoencoder"`: SSIM in 0..1.
+        space: A `TransNASMicro` with other options.
+        sha256: Expected checksum.
+
+    Raises:
+        TableError: As `Table`.
+
+    Reference: Duan et al., TransNAS-Bench-101, CVPR 2021.
+    """
+
+    name = "transnas_micro"
+    space_type = TransNASMicro
+    default_column = "class_object"
+    pattern = re.compile("64-41414-[0-3]_[0-3]{2}_[0-3]{3}")
+    known_columns: ClassVar[dict[str, Column]] = {
+        "class_object": ERROR_OF_PERCENT,
+        "class_scene": ERROR_OF_PERCENT,
+        "jigsaw": ERROR_OF_PERCENT,
+        "autoencoder": ERROR_OF_FRACTION,
+    }
+
+
+class ENASMacroTable(_Benchmark):
+    """ENAS macro networks of 6 layers with the accuracy that shared weights give them.
+
+    The file of D-VAE: per line a network as `ENASMacro` writes it, `, ` and its validation accuracy
+    on CIFAR-10, a fraction, which becomes an error in percent. No network was trained by itself.
+    Five networks stand in the published file twice, with the same accuracy, and count once. D-VAE
+    leaves out the first 1,000 lines; here they count.
+
+    Args:
+        path: The file, plain or gzip-compressed.
+        column: `"shared_acc"` is the only one.
+        space: An `ENASMacro` with other options.
+        sha256: Expected checksum.
+
+    Raises:
+        TableError: As `Table`; a network stands there twice with different accuracies.
+
+    Reference: Zhang et al., D-VAE: A Variational Autoencoder for Directed Acyclic Graphs,
+        NeurIPS 2019, Section 4.1.
+    """
+
+    name = "enas_macro"
+    space_type = ENASMacro
+    default_column = "shared_acc"
+    known_columns: ClassVar[dict[str, Column]] = {"shared_acc": ERROR_OF_FRACTION}
+
+    def _parse(self, text: str) -> Rows:
+        lines: dict[tuple[str, str], int] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            network, separator, accuracy = line.rpartition("], ")
+            if not separator:
+                raise TableError(
+                    f"{self.path}, line {number}: expected a network and its accuracy, such as "
+                    f"'[[1], [4, 0], ...], 0.73'; got {shown(line)}"
+                )
+            lines.setdefault((f"{network}]", accuracy), number)
+        numbers = list(lines.values())
+        accuracies = [accuracy for _, accuracy in lines]
+        column = self._to_numbers(self.column, accuracies, numbers)
+        return Rows(
+            [network for network, _ in lines],
+            numbers,
+            {} if column is None else {self.column: column},
+        )
 
 
 class NASBench301Table(_Benchmark):
@@ -478,7 +561,12 @@ _TABLES: tuple[type[_Benchmark], ...] = (
     NASBenchMacroTable,
     PoolingTable,
     TransNASMacroTable,
+    TransNASMicroTable,
+    ENASMacroTable,
 )
+
+TABLES = tuple(table.name for table in _TABLES)
+"""Names of the formats that `open_table` reads."""
 
 
 def open_table(
@@ -492,7 +580,7 @@ def open_table(
 
     Args:
         name: `"nasbench101"`, `"nasbench201"`, `"nasbench301"`, `"nasbench_macro"`,
-            `"pooling"` or `"transnas_macro"`.
+            `"pooling"`, `"transnas_macro"`, `"transnas_micro"` or `"enas_macro"`.
         path: The file.
         column: Column to optimise; default: the format's. For `"nasbench_macro"` the run:
             `"mean"`, `"random"`, `"0"`, `"1"` or `"2"`.

@@ -23,6 +23,7 @@ from hotnas_torch.errors import ArchitectureError, TableError
 from hotnas_torch.files import read_bytes
 from hotnas_torch.objectives.base import Evaluation
 from hotnas_torch.spaces import SearchSpace, Subset
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = [
     "AS_IS",
@@ -137,6 +138,7 @@ class Table:
         self, path: str | PathLike[str], column: str, space: SearchSpace, sha256: str | None
     ) -> None:
         kind("space", space, SearchSpace)
+        check_architectures("a table of networks", space)
         self.path = Path(path)
         self.column = column
         self._space = space

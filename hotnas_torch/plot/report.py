@@ -31,6 +31,7 @@ from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import SearchResult, Trial
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.joint import network_space
 
 __all__ = ["read_search", "write_report"]
 
@@ -317,7 +318,7 @@ def _maps(result: SearchResult, num_initial: int, label: str) -> Iterable[str]:
     judged = result.goal.losses(result.values).tolist()
     loss = {one.number: value for one, value in zip(result.trials, judged, strict=True)}
     values = [loss[trial.number] if goal.several else trial.value for trial in trials]
-    distances = HOTNN(space=result.space)(networks)
+    distances = HOTNN(space=network_space(result.space))(networks)
     num_initial = sum(trial.number < num_initial for trial in trials)
     yield "<h2>Map</h2>"
     yield (

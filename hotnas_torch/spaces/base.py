@@ -8,6 +8,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self, overload
 
 import torch
@@ -79,6 +80,7 @@ class SearchSpace(ABC):
         max_nodes: Largest number of nodes of a cell, input and output included.
         state_scale: Divisors that bring a cell's state, (log2 of its width relative to
             `input_channels`, log2 of its downsampling), into [0, 1].
+        hyperparameters: What its networks have values of, by name; only `Joint` has any.
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
         operation_columns: Columns that hold the number of an operation in `operations` each, of
@@ -105,6 +107,7 @@ class SearchSpace(ABC):
     max_nodes: int
     state_scale: tuple[float, float]
     repeats_one_cell: bool = False
+    hyperparameters: Mapping[str, Any] = MappingProxyType({})
     operation_columns: tuple[int, ...] = ()
 
     def __init__(

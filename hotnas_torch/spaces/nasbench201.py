@@ -1,6 +1,5 @@
 """NAS-Bench-201: one cell of six searched edges, repeated in a fixed ResNet-like skeleton."""
 
-import itertools
 import re
 from typing import Any
 
@@ -8,6 +7,7 @@ from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import boolean
 from hotnas_torch.spaces.base import Code
 from hotnas_torch.spaces.choices import ChoiceSpace
+from hotnas_torch.spaces.edge_cells import EDGES, edge_cell
 from hotnas_torch.spaces.families import family_tree
 
 __all__ = ["NASBench201"]
@@ -16,20 +16,6 @@ NONE = "none"
 SKIP = "skip_connect"
 OPERATIONS = (NONE, SKIP, "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
-# The searched edges in the order of the official string, by the feature maps they join.
-_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-_OUTPUT_NODE = 7  # nodes 1..6 of the cell graph are the searched edges
-_LINE_GRAPH = tuple(
-    sorted(
-        [(0, place + 1) for place, (source, _) in enumerate(_EDGES) if source == 0]
-        + [
-            (first + 1, second + 1)
-            for first, second in itertools.permutations(range(6), 2)
-            if _EDGES[first][1] == _EDGES[second][0]
-        ]
-        + [(place + 1, _OUTPUT_NODE) for place, (_, target) in enumerate(_EDGES) if target == 3]
-    )
-)
 _TOKENS = re.compile(r"\||\+|~(\d+)|[^|+~]+")
 
 _STEM_CHANNELS = 16
@@ -74,7 +60,7 @@ class NASBench201(ChoiceSpace):
 
     name = "nasbench201"
     operations = OPERATIONS
-    max_nodes = _OUTPUT_NODE + 1
+    max_nodes = len(EDGES) + 2
     state_scale = (2.0, 2.0)
     mutation_period = 5  # as NAS-BOWL
     repeats_one_cell = True
@@ -97,7 +83,7 @@ class NASBench201(ChoiceSpace):
             }
         )
         super().__init__(
-            [f"operation {source}->{target}" for source, target in _EDGES],
+            [f"operation {source}->{target}" for source, target in EDGES],
             ("input", *OPERATIONS[1:], "output"),
             tree=tree,
             default_tree=default_tree,
@@ -162,16 +148,11 @@ class NASBench201(ChoiceSpace):
                 "output",
             )
             return Cell(ops, ((0, 1), (0, 3), (1, 2), (2, 5), (3, 4), (4, 5)))
-        labels = ["input", *(OPERATIONS[operation] for operation in key), "output"]
-        removed = [node for node, label in enumerate(labels) if label == NONE]
-        edges = {(i, j) for i, j in _LINE_GRAPH if i not in removed and j not in removed}
-        if self.contract_skip:
-            for node in (node for node, label in enumerate(labels) if label == SKIP):
-                before = [i for i, j in edges if j == node]
-                after = [j for i, j in edges if i == node]
-                edges = {edge for edge in edges if node not in edge}
-                edges.update(itertools.product(before, after))
-        return Cell.from_edges(labels, edges, prune=True)
+        return edge_cell(
+            [OPERATIONS[operation] for operation in key],
+            none=NONE,
+            contracted=SKIP if self.contract_skip else None,
+        )
 
     def __repr__(self) -> str:
         return (

@@ -9,12 +9,14 @@ from hotnas_torch.arguments import shown
 from hotnas_torch.references import referenced
 from hotnas_torch.spaces.base import SearchSpace
 from hotnas_torch.spaces.darts import DARTS
+from hotnas_torch.spaces.enas_macro import ENASMacro
 from hotnas_torch.spaces.mobilenet_v2 import MobileNetV2
 from hotnas_torch.spaces.nasbench101 import NASBench101
 from hotnas_torch.spaces.nasbench201 import NASBench201
 from hotnas_torch.spaces.nasbench_macro import NASBenchMacro
 from hotnas_torch.spaces.pooling import Pooling
 from hotnas_torch.spaces.transnas_macro import TransNASMacro
+from hotnas_torch.spaces.transnas_micro import TransNASMicro
 
 __all__ = ["NAMES", "get", "register"]
 
@@ -28,6 +30,8 @@ _SPACES: dict[str, type[SearchSpace]] = {
         NASBenchMacro,
         Pooling,
         MobileNetV2,
+        TransNASMicro,
+        ENASMacro,
     )
 }
 _GROUP = "hotnas_torch.spaces"

@@ -49,6 +49,7 @@ class Subset(SearchSpace):
 
     Raises:
         TypeError: `space` is not a SearchSpace, or an entry not a Network.
+        ValueError: `space` has hyperparameters.
         ArchitectureError: An entry is not of `space`; the message gives its index.
         ValueError: `networks` is empty.
 
@@ -65,6 +66,11 @@ class Subset(SearchSpace):
 
     def __init__(self, space: SearchSpace, networks: Iterable[Network]) -> None:
         kind("space", space, SearchSpace)
+        if space.hyperparameters:
+            raise ValueError(
+                f"space must be one of networks alone; got {space!r} (pass its .space here, and "
+                "put the hyperparameters beside the subset)"
+            )
         columns = dict(zip(space.columns, space.values, strict=True))
         super().__init__(columns, labels=(), tree=space.tree)
         self.space = space

@@ -72,10 +72,11 @@ class SearchSpaceContract(ABC):
     def test_mutants_are_other_networks_of_the_space(
         self, space: SearchSpace, nets: list[Network]
     ) -> None:
-        generator = _seeded(2)
+        generator, fresh = _seeded(2), self.make()
         for net in nets[:25]:
             mutant = space.mutate(net, generator=generator)
-            assert space.contains(mutant)
+            # One that has not made it itself has to read its string.
+            assert all(one.contains(mutant) for one in (space, fresh))
             assert mutant != net
             assert space.key(mutant) != space.key(net)
         assert space.mutate(nets[0], generator=_seeded(3)) == space.mutate(
@@ -91,12 +92,14 @@ class SearchSpaceContract(ABC):
     def test_neighbors_are_distinct_others_of_the_space(
         self, space: SearchSpace, nets: list[Network]
     ) -> None:
+        fresh = self.make()
         for net in nets[:8]:
             neighbors = space.neighbors(net)
             keys = [space.key(other) for other in neighbors]
             assert len(keys) == len(set(keys)) > 0
             assert space.key(net) not in keys
             assert all(map(space.contains, neighbors))
+            assert all(map(fresh.contains, neighbors[:50]))
             assert space.neighbors(net) == neighbors
 
     # --- counting ---------------------------------------------------------------------------------

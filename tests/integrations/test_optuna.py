@@ -310,6 +310,63 @@ def test_others_that_are_no_sampler_are_refused():
         integration.StrategySampler(strategy(), others="gp")
 
 
+def test_hyperparameters_are_what_the_objective_suggests():
+    space = spaces.Joint(SPACE, {"lr": spaces.Log(1e-4, 1.0), "batch": [32, 64]})
+
+    def objective(trial):
+        point = space.from_string(trial.user_attrs["architecture"])
+        suggested = {
+            "lr": trial.suggest_float("lr", 1e-4, 1.0, log=True),
+            "batch": trial.suggest_categorical("batch", [32, 64]),
+        }
+        assert dict(point.values) == suggested
+        assert trial.suggest_float("other", 0.0, 1.0) >= 0.0
+        return toy_value(point.network) + suggested["lr"]
+
+    chosen = strategy(space=space)
+    study = optuna.create_study(sampler=integration.StrategySampler(chosen))
+    study.optimize(objective, n_trials=10)
+    assert study.best_value == chosen.best.value
+    assert study.best_params["lr"] == chosen.best.network.values["lr"]
+    clash = spaces.Joint(SPACE, {"architecture": [1, 2]})
+    with pytest.raises(ValueError, match="'architecture' is what the architecture's string is"):
+        integration.StrategySampler(strategy(space=clash))
+
+
+def test_distributions_become_hyperparameters():
+    made = optuna.distributions
+    given = {
+        "lr": made.FloatDistribution(1e-4, 1.0, log=True),
+        "momentum": made.FloatDistribution(0.0, 1.0),
+        "drop": made.FloatDistribution(0.0, 0.5, step=0.1),
+        "layers": made.IntDistribution(1, 8),
+        "width": made.IntDistribution(1, 512, log=True),
+        "heads": made.IntDistribution(4, 16, step=4),
+        "optimizer": made.CategoricalDistribution(["sgd", "adam", None]),
+    }
+    found = integration.hyperparameters(given)
+    assert found == {
+        "lr": spaces.Log(1e-4, 1.0),
+        "momentum": spaces.Float(0.0, 1.0),
+        "drop": spaces.Ordered((0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
+        "layers": spaces.Integer(1, 8),
+        "width": spaces.Integer(1, 512, log=True),
+        "heads": spaces.Ordered((4, 8, 12, 16)),
+        "optimizer": spaces.Categorical(("sgd", "adam", None)),
+    }
+    point = spaces.Joint(SPACE, found).sample_one(generator=torch.Generator().manual_seed(0))
+    for name, value in point.values.items():
+        assert given[name]._contains(given[name].to_internal_repr(value))
+    for wrong, error, message in (
+        ({"a": made.IntDistribution(3, 3)}, ValueError, r"distributions\['a'\] must have more"),
+        ({"a": made.IntDistribution(0, 10**6, step=2)}, ValueError, "at most 10,000 steps"),
+        ({"a": [1, 2]}, TypeError, r"distributions\['a'\] must be one of Optuna's; got list"),
+        ([1], TypeError, "distributions must be a mapping of them by name; got list"),
+    ):
+        with pytest.raises(error, match=message):
+            integration.hyperparameters(wrong)
+
+
 class TestSingleOnly(suites.SingleOnlySamplerTestCase):
     """Optuna's own."""
 

@@ -8,23 +8,27 @@ import torch
 from hotnas_torch import spaces
 from hotnas_torch.errors import ArchitectureError, TableError
 from hotnas_torch.objectives import (
+    ENASMacroTable,
     NASBench101Table,
     NASBench201Table,
     NASBench301Table,
     NASBenchMacroTable,
     PoolingTable,
     TransNASMacroTable,
+    TransNASMicroTable,
     open_table,
 )
 from hotnas_torch.objectives.benchmarks import _graph_hashes
 
 FILES = {
+    "enas_macro": "enas-macro-dvae/final_structures6.txt.gz",
     "nasbench101": "nas-bench-101/nb101_test_5v.csv.gz",
     "nasbench201": "nas-bench-201/nb201.csv.gz",
     "nasbench301": "nas-bench-301/nb301_surrogate_samples.csv",
     "nasbench_macro": "nas-bench-macro/nas-bench-macro_cifar10.json",
     "pooling": "pooling-cifar10-resnet20/pooling36.csv",
     "transnas_macro": "transnas-bench-101/macro_subset_best.csv",
+    "transnas_micro": "transnas-bench-101/micro_4096_final.csv.gz",
 }
 
 
@@ -49,6 +53,9 @@ def path_of(data_dir):
         ("transnas_macro", "class_scene", 662, 100 - 56.91, False),
         ("transnas_macro", "jigsaw", 725, 100 - 96.92, False),
         ("transnas_macro", "autoencoder", 725, 100 - 76.88, False),
+        ("transnas_micro", None, 4096, None, True),
+        ("transnas_micro", "autoencoder", 4096, 100 - 57.7231, True),
+        ("enas_macro", None, 20_015, 100 - 75.02, False),
     ],
 )
 def test_published_figures(path_of, name, column, num_values, best, is_whole):
@@ -80,6 +87,15 @@ def test_known_rows(path_of):
     found = table(table.space.from_string("64-1114-basic"))
     assert found.value == pytest.approx(100 * (1 - 0.691339))
     assert found.metrics["class_scene"] == 50.109474
+
+    table = TransNASMicroTable(path_of["transnas_micro"], "autoencoder")
+    found = table(table.space.from_string("64-41414-0_00_002"))
+    assert found.value == pytest.approx(100 - 0.5548)
+    assert found.metrics["class_object"] == 26.547571
+
+    table = ENASMacroTable(path_of["enas_macro"])
+    text = "[[1], [4, 0], [5, 0, 0], [0, 1, 1, 1], [2, 1, 1, 1, 1], [3, 0, 0, 0, 0, 1]]"
+    assert table(table.space.from_string(text)).value == pytest.approx(100 - 73.02)
 
     table = PoolingTable(path_of["pooling"])
     assert table(table.space.from_string("[7,1,2]")).value == table.best_value
@@ -228,6 +244,7 @@ def test_unknown_formats_are_named():
 
 
 ROWS_101 = "v,adj,ops,test_acc,params\n4,110101,22,0.88,1\n"
+ROWS_ENAS = "[[1], [4, 0], [5, 0, 0], [0, 1, 1, 1], [2, 1, 1, 1, 1], [3, 0, 0, 0, 0, 1]], 0.73\n"
 ROWS_201 = "arch,cifar10_test\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,10.0\n"
 
 
@@ -250,6 +267,12 @@ ROWS_201 = "arch,cifar10_test\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,1
         (NASBench201Table, ROWS_201.replace("10.0", ""), "column 'cifar10_test' is empty"),
         (NASBench201Table, "arch,cifar10_test\n", "holds no rows"),
         (NASBench201Table, "", "must begin with a header"),
+        (TransNASMicroTable, "arch,class_object\n64-41414-3,9\n", "line 2: .64-41414-3. is no tra"),
+        (ENASMacroTable, ROWS_ENAS + ROWS_ENAS.replace("0.73", "0.74"), "line 2: .*line 1 again"),
+        (ENASMacroTable, ROWS_ENAS + "\n", "line 2: expected a network and its accuracy"),
+        (ENASMacroTable, ROWS_ENAS.replace("0.73", "good"), "line 1: .* numbers; got 'good'"),
+        (ENASMacroTable, ROWS_ENAS.replace("[1]", "[6]"), r"line 1: .*an operation 0\.\.5 at"),
+        (ENASMacroTable, "", "holds no rows"),
         (NASBenchMacroTable, "{", "is no JSON file"),
         (NASBenchMacroTable, "[]", "must hold an object"),
         (NASBenchMacroTable, '{"00000000": {"test_acc": [1, 2]}}', "key '00000000': expected"),

@@ -27,6 +27,9 @@ FACTORIES = {
     "nasbench_macro": spaces.NASBenchMacro,
     "pooling": spaces.Pooling,
     "mobilenet_v2": spaces.MobileNetV2,
+    "transnas_micro": spaces.TransNASMicro,
+    "enas_macro": spaces.ENASMacro,
+    "enas_macro-longer": lambda: spaces.ENASMacro(num_layers=12),
     "subset": _subset,
 }
 NAMES = [name for name in FACTORIES if "-" not in name and name != "subset"]

@@ -5,7 +5,7 @@ import pytest
 from hotnas_torch import spaces
 
 
-@pytest.fixture(params=[spaces.NASBench201, spaces.NASBenchMacro])
+@pytest.fixture(params=[spaces.NASBench201, spaces.NASBenchMacro, spaces.TransNASMicro])
 def space(request):
     return request.param()
 

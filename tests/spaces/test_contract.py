@@ -53,6 +53,16 @@ class TestMobileNetV2(SearchSpaceContract):
         return spaces.MobileNetV2()
 
 
+class TestTransNASMicro(SearchSpaceContract):
+    def make(self) -> SearchSpace:
+        return spaces.TransNASMicro()
+
+
+class TestENASMacro(SearchSpaceContract):
+    def make(self) -> SearchSpace:
+        return spaces.ENASMacro()
+
+
 class TestSubset(SearchSpaceContract):
     def make(self) -> SearchSpace:
         space = spaces.TransNASMacro()

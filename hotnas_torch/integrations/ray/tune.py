@@ -11,6 +11,8 @@ from hotnas_torch.errors import StorageError
 from hotnas_torch.files import is_version, read_bytes, write_text
 from hotnas_torch.search import Strategy
 from hotnas_torch.search.goal_settings import VALUE, Direction
+from hotnas_torch.spaces import ConfiguredNetwork
+from hotnas_torch.spaces.joint import check_free_name
 
 try:
     from ray.tune.search import Searcher
@@ -35,8 +37,9 @@ class StrategySearcher(Searcher):
     """Lets a strategy choose the architecture of each Tune trial.
 
     A trainable finds the architecture string in its configuration, beside the constants of
-    `param_space`, and reports its metric as always. The networks of running trials are pending
-    for the strategy; a trial that fails, or that never reports the metric, counts as failed.
+    `param_space` and the hyperparameters of a `spaces.Joint`, and reports its metric as always. The
+    networks of running trials are pending for the strategy; a trial that fails, or that never
+    reports the metric, counts as failed.
 
     Args:
         strategy: What chooses, for example `HOTNAS(space, generator=...)`.
@@ -84,6 +87,7 @@ class StrategySearcher(Searcher):
                 f"a searcher for Ray Tune needs it (pip install 'hotnas-torch[tune]'): {_missing}"
             ) from _missing
         kind("strategy", strategy, Strategy)
+        check_free_name("parameter", parameter, strategy.space)
         # Lists are allowed, which its annotations leave out.
         super().__init__(metric=metric, mode=mode)  # type: ignore[arg-type]
         self.strategy = strategy
@@ -118,6 +122,11 @@ class StrategySearcher(Searcher):
                 f"param_space: {', '.join(open_keys)} must be values; got distributions (the "
                 "strategy chooses the architecture only)"
             )
+        for name in self.strategy.space.hyperparameters:
+            if name in config:
+                raise ValueError(
+                    f"param_space must not hold {name!r}, which the strategy chooses (leave it out)"
+                )
         if self.parameter in config:
             raise ValueError(
                 f"param_space must not hold {self.parameter!r}, which the strategy chooses (leave "
@@ -145,8 +154,10 @@ class StrategySearcher(Searcher):
         networks = self.strategy.ask(1)
         if not networks:
             return self.FINISHED
-        self._networks[trial_id] = networks[0]
-        return {**self._constants, self.parameter: networks[0].spec}
+        (network,) = networks
+        self._networks[trial_id] = network
+        values = network.values if isinstance(network, ConfiguredNetwork) else {}
+        return {**self._constants, **values, self.parameter: network.spec}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

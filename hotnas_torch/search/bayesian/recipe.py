@@ -20,6 +20,7 @@ from hotnas_torch.search.goal import GOAL
 from hotnas_torch.search.goal_settings import Constraint, Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
+from hotnas_torch.spaces.joint import network_space
 
 __all__ = ["CHOICE", "POOL", "Recipe", "SearchSettings", "distance_of", "network_encoding"]
 
@@ -156,7 +157,7 @@ def distance_of(
 
     Args:
         kind: The class of the distance.
-        space: What is searched.
+        space: What is searched; of a `Joint` space, the distance is one between its networks.
         options: The caller's `distance_options`.
         **own: Settings that are the search's.
 
@@ -167,7 +168,7 @@ def distance_of(
     known = known_settings(kind, without=("space", *own))
     found = checked_options("distance_options", options, known)
     with refused_by("distance_options", found):
-        return kind(space, **own, **found), found
+        return kind(network_space(space), **own, **found), found
 
 
 def network_encoding(

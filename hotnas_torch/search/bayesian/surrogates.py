@@ -18,10 +18,11 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import checked_options, integer, known_settings, number, refused_by
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, PairMemory
+from hotnas_torch.gp.memory import NumberedAnew
 from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.ensemble import EnsembleSettings, MLPEnsemble
-from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces import Joint, SearchSpace
 
 __all__ = [
     "DistanceSurrogate",
@@ -177,13 +178,16 @@ class DistanceSurrogate(Surrogate):
 
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return what fits the model, with one memory of distances."""
-        del space, generator
+        del generator
+        joint = space if isinstance(space, Joint) else None
         memory = PairMemory(self.distance)
         # With their data, the latest last.
         last: deque[tuple[Tensor, Tensor, DistanceGP]] = deque(maxlen=_LAST_FITS)
 
         def build(X: Tensor, Y: Tensor) -> DistanceGP:
-            return DistanceGP(X, Y, distance=self.distance, memory=memory)
+            # Numbered by the model's own rows, so that a continued search has the same roundings.
+            own = NumberedAnew(memory)
+            return DistanceGP(X, Y, distance=self.distance, space=joint, memory=own)
 
         def learned(X: Tensor, Y: Tensor) -> DistanceGP:
             for last_X, last_Y, fitted in last:

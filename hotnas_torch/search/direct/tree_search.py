@@ -29,6 +29,7 @@ from hotnas_torch.search.base import Strategy
 from hotnas_torch.search.goal import GOAL
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["SamplerSearch", "TreeSearch", "accuracy_rewards", "rank_rewards"]
 
@@ -285,8 +286,9 @@ def enumerated(space: SearchSpace) -> list[Network]:
     """Return the networks of a space in its order, each once up to its key.
 
     Raises:
-        ValueError: There are more than 20,000.
+        ValueError: There are more than 20,000, or they have hyperparameters.
     """
+    check_architectures("a tree over networks", space)
     if (size := space.size_bound()) > _MAX_ARCHITECTURES:
         raise ValueError(
             f"space must have at most {_MAX_ARCHITECTURES} networks for a tree over all of them, "

@@ -10,6 +10,7 @@ from torch import Tensor
 from hotnas_torch.arch import Cell, Network, Operation
 from hotnas_torch.arguments import integer, kind
 from hotnas_torch.spaces.base import SearchSpace
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["AdjacencyEncoding", "PathEncoding"]
 
@@ -66,6 +67,7 @@ class PathEncoding:
         self, space: SearchSpace, *, max_length: int | None = None, num_places: int | None = None
     ) -> None:
         kind("space", space, SearchSpace)
+        check_architectures("PathEncoding", space)
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
         integer("max_length", max_length, least=0)
@@ -175,6 +177,7 @@ class AdjacencyEncoding:
 
     def __init__(self, space: SearchSpace) -> None:
         kind("space", space, SearchSpace)
+        check_architectures("AdjacencyEncoding", space)
         self.space = space
         rows = space.encode(_some_networks(space)).long()
         columns, values = [], []

@@ -18,6 +18,7 @@ from hotnas_torch.spaces.encodings.grid import (
     round_to_grid,
 )
 from hotnas_torch.spaces.encodings.slots import Slots, operation_slots
+from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["MemberEncoding", "OperationEncoding", "SlotEncoding", "encoding_of"]
 
@@ -164,6 +165,7 @@ class SlotEncoding(OperationEncoding):
         slots: Slots | None = None,
     ) -> None:
         kind("space", space, SearchSpace)
+        check_architectures("SlotEncoding", space)
         choice("cells", cells, ("shared", "joint"))
         slots = operation_slots(space) if slots is None else slots
         if slots is None or not slots.free:
@@ -282,6 +284,7 @@ class MemberEncoding(OperationEncoding):
 
     def __init__(self, space: SearchSpace) -> None:
         kind("space", space, SearchSpace)
+        check_architectures("MemberEncoding", space)
         size = space.size_bound()
         if size > _MOST_MEMBERS:
             raise ValueError(

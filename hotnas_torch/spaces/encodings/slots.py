@@ -13,6 +13,7 @@ from hotnas_torch.spaces import (
     SearchSpace,
     Subset,
     TransNASMacro,
+    TransNASMicro,
 )
 
 __all__ = ["Slots", "operation_slots"]
@@ -73,7 +74,7 @@ def operation_slots(space: SearchSpace) -> Slots | None:
         if slots is None:
             return None
         return Slots(slots.blocks, slots.operations, slots.first, free=False)
-    if isinstance(space, NASBench201 | NASBenchMacro):
+    if isinstance(space, NASBench201 | NASBenchMacro | TransNASMicro):
         return Slots((tuple(range(space.dim)),), space.operations)
     if isinstance(space, DARTS):
         half = 4 * space.num_nodes

@@ -29,6 +29,7 @@ from benchmarks import (
     gram,
     hierarchy,
     importing,
+    joint,
     learned,
     metric_quality,
     multi_objective,
@@ -93,6 +94,7 @@ TINY = {
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "multi_objective": multi_objective.Settings(seeds=1, evaluations=11, pool_size=20),
     "outliers": outliers.Settings(seeds=1, evaluations=12, pool_size=20),
+    "joint": joint.Settings(seeds=1, share=0.05, draws=100, most=16, most_without=40),
     "digits": digits.Settings(seeds=1, evaluations=2, batch=2, workers=1),
     "entropic": entropic.Settings(sizes=((4, 2),), batch=4, epsilons=(0.2,), rounds=1, seconds=0.0),
     "supernet": supernet.Settings(

@@ -107,6 +107,23 @@ def test_what_an_earlier_version_saved_goes_on(tmp_path, mode):
         integration.StrategySearcher(strategy()).restore(path)
 
 
+def test_hyperparameters_are_in_the_configuration():
+    space = spaces.Joint(SPACE, {"lr": spaces.Log(1e-4, 1.0), "batch": [32, 64]})
+    chosen = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    found = integration.StrategySearcher(chosen, metric="error", mode="min")
+    assert found.set_search_properties(None, None, {"epochs": 3})
+    config = found.suggest("a")
+    point = space.from_string(config["architecture"])
+    assert config == {"epochs": 3, "architecture": point.spec, **point.values}
+    json.dumps(config)
+    found.on_trial_complete("a", {"error": 1.0})
+    assert chosen.best.network == point
+    with pytest.raises(ValueError, match="param_space must not hold 'lr', which the strategy"):
+        found.set_search_properties(None, None, {"lr": 0.1})
+    with pytest.raises(ValueError, match="'lr' is what the architecture's string is called"):
+        integration.StrategySearcher(chosen, parameter="lr")
+
+
 @pytest.mark.parametrize(
     "result", [None, {}, {"error": None}, {"error": math.nan}, {"error": math.inf}]
 )
