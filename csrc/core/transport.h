@@ -191,10 +191,7 @@ class Transport {
       best = G::min(best, G::select(real, enough, best));
     }
     const T price = -g_.max_of(-best);
-    if (price > huge / 2) return;
-    g_.sync();
-    if (g_.leader()) w_.v[s_.paired_m] = -price;
-    g_.sync();
+    if (price < huge / 2 && g_.leader()) w_.v[s_.paired_m] = -price;  // solve() meets first
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
