@@ -21,6 +21,7 @@ from hotnas_torch.ot._reference.unbalanced_sinkhorn import unbalanced_sinkhorn a
 
 __all__ = [
     "following_unbalanced",
+    "paid_for",
     "unbalanced_objective",
     "unbalanced_plan",
     "unbalanced_sinkhorn",
@@ -100,7 +101,7 @@ def following_unbalanced(
     marginal_y: float,
     penalty: int,
 ) -> Tensor:
-    """`plan` with the derivative that it has in the masses of absent nodes.
+    """Return `plan` with the derivative that it has in the masses of absent nodes.
 
     Args:
         plan: `unbalanced_plan` of the duals, shape (B, n, m).
@@ -187,8 +188,8 @@ def unbalanced_value(
     return total
 
 
-def _paid(side: Penalty, dual: Tensor) -> Tensor:
-    """What a unit of mass that is asked for brings to the dual problem."""
+def paid_for(side: Penalty, dual: Tensor) -> Tensor:
+    """Return what a unit of mass that is asked for brings to the dual problem."""
     if side.inverse:
         return -side.weight * torch.expm1(-dual * side.inverse)
     return dual
@@ -208,7 +209,7 @@ def _objective(
     plan = unbalanced_plan(cost, a, b, f, g, epsilon)
     value = -epsilon * (plan.sum((1, 2)) - a.sum(1) * b.sum(1))
     for dual, mass, weight in ((f, a, marginal_x), (g, b, marginal_y)):
-        paid = _paid(Penalty(weight, penalty), torch.where(dual == -torch.inf, 0, dual))
+        paid = paid_for(Penalty(weight, penalty), torch.where(dual == -torch.inf, 0, dual))
         value = value + (paid * mass).sum(1)
     return value
 
@@ -222,21 +223,21 @@ def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _mass_slopes(
     cost: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, side: Penalty
 ) -> Tensor:
-    """Derivative of the dual problem in the row masses, (B, n)."""
+    """Return the derivative of the dual problem in the row masses, (B, n)."""
     f, known = entering_duals(cost, b, f, g, epsilon, side)
     there = (g != -torch.inf)[:, None, :]
     numbers = torch.where(cost.isfinite(), cost, 0)
     exponent = (f[:, :, None] + torch.where(there, g[:, None, :], 0) - numbers) / epsilon
     logarithm = torch.where(b > 0, b, 1).log()[:, None, :]
     shares = torch.where(there, (exponent + logarithm).exp(), 0).sum(2)
-    slope = _paid(side, f) - epsilon * (shares - b.sum(1, keepdim=True))
+    slope = paid_for(side, f) - epsilon * (shares - b.sum(1, keepdim=True))
     return torch.where(known | f.isnan(), slope, 0)
 
 
 def entering_duals(
     cost: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, side: Penalty
 ) -> tuple[Tensor, Tensor]:
-    """Row duals, those of absent rows as they would enter, and which of all are known, (B, n)."""
+    """Return row duals, of absent rows as they would enter, and which are known, both (B, n)."""
     here, there = f != -torch.inf, (g != -torch.inf)[:, None, :]
     usable = cost.isfinite()
     known = here | ((usable | ~there).all(2) & there.any(2))
@@ -282,7 +283,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _inverse(ctx: Any) -> tuple[Tensor, Tensor]:
-    """The inverse of the derivative of the equations in the duals, and the plan.
+    """Return the inverse of the derivative of the equations in the duals, and the plan.
 
     Row i asks for sum_j b_j exp((f_i + g_j - C_ij) / epsilon) = exp(-f_i / rho), which is 1 where
     its mass is held. Times epsilon a_i, the derivatives are H = (diag(p), T; T', diag(q)), p_i =
@@ -315,7 +316,7 @@ def mass_shares(
     marginal_y: float,
     penalty: int,
 ) -> tuple[Tensor, Tensor]:
-    """T_ij / a_i and T_ij / b_j, (B, n, m), in the limit for absent nodes; 0 where unknown.
+    """Return T_ij / a_i and T_ij / b_j, (B, n, m), for absent nodes their limits, or 0 if unknown.
 
     The arguments are those of `unbalanced_objective`.
     """

@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.ot._operators.operator import Backend, Operator, along, held, save, undefined
 from hotnas_torch.ot._operators.transport import transport
 from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
+    paid_for,
     unbalanced_plan,
     unbalanced_sinkhorn,
     unbalanced_value,
@@ -198,11 +199,6 @@ def _by_proximal_steps(
         costs = (costs + torch.where(here[items] & there[items], rest, 0))[going]
         items = items[going]
     return _without_failed(plan, objective, f, g, gap, iterations, status)
-
-
-def paid_for(side: Penalty, dual: Tensor) -> Tensor:
-    """What a unit of mass that is asked for brings to the dual problem."""
-    return -side.weight * torch.expm1(-dual * side.inverse) if side.inverse else dual
 
 
 def _without_failed(

@@ -192,7 +192,7 @@ def _levelled(
 def _bounded_level(
     f: Tensor, g: Tensor, a: Tensor, b: Tensor, x: Penalty, y: Penalty
 ) -> tuple[Tensor, Tensor]:
-    """The level that is best for the total variation.
+    """Give the duals the level that is best for the total variation.
 
     The dual problem is piecewise linear in it, with corners where a dual meets its upper bound.
     What lies above the bound then is cut off, which only helps.
