@@ -198,8 +198,8 @@ def run(settings: Settings) -> Report:
     )
     report.notes.append(
         "The share of the hypervolume of all networks' front, up to the 95 % quantiles of error "
-        "and size, mean ± standard error; p by Wilcoxon's test of pairs, two-sided. Sizes are known to "
-        "all methods and modelled by none."
+        "and size, mean ± standard error; p by Wilcoxon's test of pairs, two-sided. Sizes are "
+        "known to all methods and modelled by none."
     )
     return report
 

@@ -86,7 +86,7 @@ class ANASODBO(Recipe):
             settings["acquisition"] = None if surrogate == "gp" else "its"
         super().__init__(
             space,
-            SearchSettings(**settings),
+            SearchSettings.of(settings),
             model,
             generator=generator,
             pool=pool,

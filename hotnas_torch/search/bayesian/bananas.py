@@ -78,7 +78,7 @@ class BANANAS(Recipe):
         surrogate = EnsembleSurrogate(encode, {} if model_options is None else model_options)
         super().__init__(
             space,
-            SearchSettings(**(_DEFAULTS | settings)),
+            SearchSettings.of(_DEFAULTS | settings),
             surrogate,
             generator=generator,
             record={

@@ -63,7 +63,7 @@ class BOEdit(Recipe):
         surrogate = DistanceSurrogate(self.distance, refit_every)
         super().__init__(
             space,
-            SearchSettings(**({"pool_size": 200} | settings)),
+            SearchSettings.of({"pool_size": 200} | settings),
             surrogate,
             generator=generator,
             record={"refit_every": surrogate.refit_every, "distance_options": options},

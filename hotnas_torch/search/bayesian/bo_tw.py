@@ -83,7 +83,7 @@ class BOTW(Recipe):
         surrogate = DistanceSurrogate(self.distance, refit_every)
         if settings.get("acquisition") is None:
             settings["acquisition"] = UCB(_BETA)
-        common = SearchSettings(**({"pool_size": 100, "random_fraction": 0.0} | settings))
+        common = SearchSettings.of({"pool_size": 100, "random_fraction": 0.0} | settings)
         super().__init__(
             space,
             common,

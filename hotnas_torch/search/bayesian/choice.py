@@ -12,6 +12,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionInputs
+from hotnas_torch.search.bayesian.outcomes import OutcomeModels
 from hotnas_torch.search.draws import Draws
 
 __all__ = ["Choice", "mean_of"]
@@ -27,8 +28,8 @@ class Choice:
         observed: The observations that have a value, which is a loss here as in `history`: smaller
             is better, a rank among several objectives.
         X: Their rows, (n, d) float64.
-        Y: What the model maximises, (n, 1); of several objectives and constraints, a column each.
-        kept: Which observations keep all bounds, (n,) bool.
+        Y: What the model maximises, (n, 1); of several objectives and constraints, a column each,
+            of the latter >= 0 where they are kept.
         surrogate: The fitted model; None in a search without one.
         acquisition: Builds the acquisition function.
         pending: Rows of the networks that are pending, (p, d).
@@ -41,7 +42,6 @@ class Choice:
     observed: Sequence[Observation]
     X: Tensor
     Y: Tensor
-    kept: Tensor
     surrogate: Model | None
     acquisition: Acquisition
     pending: Tensor
@@ -67,7 +67,10 @@ class Choice:
 
     def function(self, model: Model, *, pending: Tensor, step: int) -> AcquisitionFunction:
         """Build the acquisition function of a model, larger is better."""
-        mean = mean_of(model, self.X)[:, 0].masked_fill(~self.kept, -math.inf)
+        mean = mean_of(model, self.X)[:, 0]
+        if isinstance(model, OutcomeModels):
+            kept = (self.Y[:, model.num_objectives :] >= 0.0).all(dim=1)
+            mean = mean.masked_fill(~kept, -math.inf)
         best = float(mean.max())
         return self.acquisition(model, AcquisitionInputs(self.X, best, pending, step))
 

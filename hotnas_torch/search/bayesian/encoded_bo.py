@@ -65,7 +65,7 @@ class EncodedBO(Recipe):
         encode = network_encoding(space, encoding, max_length)
         super().__init__(
             space,
-            SearchSettings(**({"random_fraction": 1.0} | settings)),
+            SearchSettings.of({"random_fraction": 1.0} | settings),
             FeatureSurrogate(NetworkFeatures(space, encode)),
             generator=generator,
             record={

@@ -113,7 +113,7 @@ class HOTNAS(Recipe):
         surrogate: Surrogate | Callable[[Tensor, Tensor], Model] = own if model is None else model
         super().__init__(
             space,
-            SearchSettings(**(chosen | settings)),
+            SearchSettings.of(chosen | settings),
             surrogate,
             generator=generator,
             record=own.settings() | {"model": None if model is None else name_of(model)},

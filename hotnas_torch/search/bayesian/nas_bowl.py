@@ -72,7 +72,7 @@ class NASBOWL(Recipe):
         surrogate = WeisfeilerLehmanSurrogate(levels, aggregation, max_noise)
         super().__init__(
             space,
-            SearchSettings(**({"pool_size": 200} | settings)),
+            SearchSettings.of({"pool_size": 200} | settings),
             surrogate,
             generator=generator,
             record=surrogate.settings(),

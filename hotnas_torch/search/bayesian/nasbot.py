@@ -68,7 +68,7 @@ class NASBOT(Recipe):
     ) -> None:
         self.distance, options = distance_of(OTMANN, space, distance_options)
         surrogate = DistanceSurrogate(self.distance, refit_every)
-        common = SearchSettings(**({"pool_size": 50} | settings))
+        common = SearchSettings.of({"pool_size": 50} | settings)
         super().__init__(
             space,
             common,

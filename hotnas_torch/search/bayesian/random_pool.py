@@ -54,7 +54,7 @@ class RandomPool(Recipe):
     ) -> None:
         super().__init__(
             space,
-            SearchSettings(**settings),
+            SearchSettings.of(settings),
             None,
             generator=generator,
             batch=RandomChoice(),

@@ -1,14 +1,13 @@
 """Methods by name: a search whose parts are chosen, with their settings by name."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import torch
 from botorch.models.model import Model
 from torch import Tensor
 
-from hotnas_torch.arch import Network
 from hotnas_torch.arguments import checked_options, integer, known_settings, refused_by
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.search.bayesian.acquisition import Acquisition, AcquisitionName, name_of
@@ -17,7 +16,6 @@ from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
 from hotnas_torch.search.goal import GOAL
-from hotnas_torch.search.goal_settings import Constraint, Direction
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 from hotnas_torch.spaces.joint import network_space
@@ -48,10 +46,7 @@ class SearchSettings:
         pending: What networks that are pending count for. `"believer"`: the model observes its own
             mean there; `"acquisition"`: the acquisition function gets their rows, for those of
             BoTorch that take `X_pending`.
-        direction: `"minimize"` or `"maximize"`; this and the others as for `Goal`.
-        objectives: Names of what is sought.
-        constraints: Bounds on numbers of an evaluation.
-        known: Numbers that are functions of a network.
+        goal: Settings of `Goal`, such as `direction` and `objectives`, which methods take by name.
     """
 
     num_initial: int = 10
@@ -61,14 +56,14 @@ class SearchSettings:
     num_parents: int = 10
     random_fraction: float = 0.5
     pending: Literal["believer", "acquisition"] = "believer"
-    direction: Direction | Sequence[Direction] | None = None
-    objectives: Sequence[str] | Mapping[str, Direction] | None = None
-    constraints: Sequence[str | Constraint] = ()
-    known: Mapping[str, Callable[[Network], float]] | None = None
+    goal: Mapping[str, Any] = field(default_factory=dict)
 
-    def goal(self) -> dict[str, Any]:
-        """Return the settings of `Goal`."""
-        return {name: getattr(self, name) for name in GOAL}
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Read settings by name, those of `Goal` among them."""
+        goal = {name: value for name, value in settings.items() if name in GOAL}
+        own = {name: value for name, value in settings.items() if name not in GOAL}
+        return cls(**own, goal=goal)
 
     def mutants(self) -> MutantPool:
         """Return the pool."""
@@ -122,7 +117,7 @@ class Recipe(BayesianSearch):
             batch=settings.rule() if batch is None else batch,
             num_initial=settings.num_initial,
             transform=settings.transform,
-            **settings.goal(),
+            **settings.goal,
         )
         self._record = {
             "num_initial": self.num_initial,

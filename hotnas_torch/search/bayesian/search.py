@@ -217,7 +217,6 @@ class BayesianSearch(Strategy):
             observed=observed,
             X=X,
             Y=Y,
-            kept=self.goal.feasible(rows),
             surrogate=self.model,
             acquisition=self.acquisition,
             pending=self.space.encode([*self._pending.values(), *proposed]),

@@ -99,4 +99,4 @@ class ParetoEvolution(Strategy):
             device=self._generator.device,
         )
         # Survivors are in the order of their ranks.
-        return survivors[min(drawn.tolist())].network
+        return survivors[int(drawn.min())].network
