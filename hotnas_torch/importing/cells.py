@@ -40,7 +40,7 @@ def network_of(
     owner = [place for place, (start, stop) in enumerate(runs) for _ in range(start, stop)]
     returned = set(computation.outputs)
     read_outside = [place in returned for place in range(len(nodes))]
-    edges = {(0, len(runs) + 1)} if -1 in returned else set()
+    edges: set[tuple[int, int]] = {(0, len(runs) + 1)} if -1 in returned else set()
     for place, node in enumerate(nodes):
         for source in node.inputs:
             if source < 0:
@@ -75,7 +75,7 @@ def _cell(
     shown: frozenset[str] | None,
 ) -> Cell:
     labels = ["input", *(_label(nodes[place], shown) for place in range(start, stop)), "output"]
-    edges = set()
+    edges: set[tuple[int, int]] = set()
     for place in range(start, stop):
         node = place - start + 1
         edges.update((max(0, source - start + 1), node) for source in nodes[place].inputs)

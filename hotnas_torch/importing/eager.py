@@ -88,7 +88,7 @@ class _Recording(TorchDispatchMode):
     def __init__(
         self, recorder: Recorder, names: Mapping[int, str], inputs: Sequence[Tensor]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder, self.names = recorder, names
         self.values: dict[int, Value] = {}
         self.alive: list[Tensor] = []  # an id is of one tensor only as long as that lives

@@ -5,12 +5,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hotnas_torch.arch.operation import Operation
+from hotnas_torch.arguments import shown
 from hotnas_torch.importing.aten import ATEN
 from hotnas_torch.importing.computation import Computation, Node
 from hotnas_torch.importing.kinds import OTHER, Kind
 from hotnas_torch.importing.patterns import fused
 from hotnas_torch.importing.readers import Reading, plain
-from hotnas_torch.importing.values import Call, Shape, Value, values_in
+from hotnas_torch.importing.values import Call, Role, Shape, Value, values_in
 
 __all__ = ["Recorder"]
 
@@ -84,7 +86,7 @@ class Recorder:
             bare, in_place = target[:-1], True
         call = Call(bare, args, kwargs, shapes, self.batch, [f for _, f in results], scope)
         if not any(value.role == "data" for value in given):
-            role = "weight" if any(value.role == "weight" for value in given) else "constant"
+            role: Role = "weight" if any(value.role == "weight" for value in given) else "constant"
             made = [Value(role, shape, weights=weights, floating=f) for shape, f in results]
         else:
             made = self._read(call, weights, results)
@@ -135,7 +137,14 @@ class Recorder:
             reading.kind = own if isinstance(own, str) else own.name
             reading.constant = False
             if isinstance(own, Kind):
-                reading.numbers = dict(own.numbers(call)) if own.numbers is not None else {}
+                found = {} if own.numbers is None else own.numbers(call)
+                if not isinstance(found, Mapping):
+                    raise TypeError(
+                        f"numbers of the kind {own.name!r} must return a mapping from names to"
+                        f" positive numbers; got {shown(found)} for {call.target!r}"
+                    )
+                Operation(own.name, **found)  # checks names and numbers
+                reading.numbers = dict(found)
             return reading
         if reader is None:
             self._unknown.setdefault(call.target, ".".join(call.scope) or "the root module")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Call", "Value", "values_in"]
+__all__ = ["Call", "Role", "Shape", "Value", "tracked_axis", "values_in"]
 
 Shape = tuple[int, ...]
 Role = Literal["data", "weight", "constant"]

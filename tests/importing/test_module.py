@@ -432,3 +432,12 @@ def test_kinds_are_checked() -> None:
         Kind("x[1]", "gate")
     with pytest.raises(ValueError, match="length"):
         Kind("x", "gate", -1.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"), [(3, "must return a mapping"), ({"a": -1}, "a of")]
+)
+def test_numbers_of_own_kinds_are_checked(numbers: object, message: str) -> None:
+    own = {"relu": Kind("mine", "gate", numbers=lambda _: numbers)}
+    with pytest.raises((TypeError, ValueError), match=message):
+        from_module(nn.ReLU(), torch.empty(1, 3), kinds=own)
