@@ -200,11 +200,23 @@ def run(settings: Settings) -> Report:
     report.tables.append(
         Table(
             "map",
-            "Places of the models in the picture",
-            (),
+            "Models, the nearest other one of each, and their places in the picture",
+            (
+                Column("model", "model"),
+                Column("family", "family"),
+                Column("top1", "top-1", number(3)),
+                Column("nearest", "nearest"),
+            ),
             [
-                {"model": m.name, "family": m.family, "top1": m.top1, "x": x, "y": y}
-                for m, (x, y) in zip(models, places, strict=True)
+                {
+                    "model": model.name,
+                    "family": model.family,
+                    "top1": model.top1,
+                    "nearest": models[other].name,
+                    "x": x,
+                    "y": y,
+                }
+                for model, other, (x, y) in zip(models, _nearest(matrices[0]), places, strict=True)
             ],
         )
     )
@@ -219,13 +231,18 @@ def run(settings: Settings) -> Report:
 def _same_family(matrix: Tensor, models: Sequence[_Model]) -> float:
     """Share of models whose nearest one is of their family, of those with relatives."""
     sizes = Counter(model.family for model in models)
-    nearest = (matrix + torch.diag(torch.full((len(matrix),), math.inf).double())).argmin(1)
     hits = [
         model.family == models[place].family
-        for model, place in zip(models, nearest.tolist(), strict=True)
+        for model, place in zip(models, _nearest(matrix), strict=True)
         if sizes[model.family] > 1
     ]
     return sum(hits) / max(1, len(hits))
+
+
+def _nearest(matrix: Tensor) -> list[int]:
+    """Place of the nearest other model of each."""
+    apart = matrix.clone().fill_diagonal_(math.inf)
+    return [int(place) for place in apart.argmin(1)]
 
 
 def _map(matrix: Tensor, seed: int) -> list[tuple[float, float]]:

@@ -50,14 +50,14 @@ class Prediction:
 def exponential(distances: Sequence[Tensor], name: str) -> Factor:
     """Return exp(-d / l), made positive semi-definite, over distances and fifteen scales l.
 
-    Scales are multiples of the median distance. Negative eigenvalues are set to 0, and rows scaled
-    to a unit diagonal again, over all points at once: of those that are to be predicted only the
-    networks are seen, not the values.
+    Scales are multiples of the median distance above 0. Negative eigenvalues are set to 0, and rows
+    scaled to a unit diagonal again, over all points at once: of those that are to be predicted only
+    the networks are seen, not the values.
     """
     kernels = []
     for matrix in distances:
-        apart = matrix[~torch.eye(len(matrix), dtype=torch.bool)]
-        median = float(apart.median())
+        apart = matrix[matrix > 0.0]
+        median = float(apart.median()) if len(apart) else 1.0
         for scale in _SCALES:
             kernels.append(_psd(torch.exp(-matrix / (scale * median))))
     stacked = torch.stack(kernels)

@@ -57,8 +57,10 @@ def _compare(_: Parser, arguments: argparse.Namespace) -> None:
     networks = []
     for name, text in (("A", arguments.a), ("B", arguments.b)):
         try:
-            named = arguments.space is not None
-            networks.append(space.from_string(text) if named else network_named(name, text))
+            if arguments.space is None:
+                networks.append(network_named(name, text))
+            else:
+                networks.append(space.from_string(text))
         except ArchitectureError as error:
             raise BadInput(f"{name}: {error}") from error
     if arguments.out is not None:

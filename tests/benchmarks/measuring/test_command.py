@@ -49,6 +49,7 @@ from benchmarks import (
     supernet,
     templates,
     threads,
+    zoo,
 )
 from benchmarks.measuring import command
 from benchmarks.measuring.benchmark import benchmarks
@@ -125,6 +126,8 @@ ELSEWHERE = {
     "nago_search": nago_search,
     "nago_surrogate": nago_surrogate,
     "peers": peers,
+    "importing": importing,
+    "zoo": zoo,
 }
 """What takes long or needs what is not here; each has tests of its own parts."""
 
