@@ -38,10 +38,10 @@ class Settings:
     nodes: tuple[int, int] = (12, 20)
     templates: int = 6
     template_nodes: int = 8
-    epochs: int = 20
+    epochs: int = 30
     batch: int = 30
     rate: float = 0.02
-    seeds: int = 5
+    seeds: int = 3
 
 
 QUICK = Settings(graphs=40, epochs=4, seeds=1)
