@@ -167,7 +167,8 @@ def add_search(commands: Any) -> None:
         nargs=2,
         metavar=("FORMAT", "FILE"),
         help="look values up instead of training; FORMAT is one of "
-        f"{', '.join(objectives.TABLES)}, or csv for a file of one's own, whose column arch holds strings of --space",
+        f"{', '.join(objectives.TABLES)}, or csv for a file of one's own, whose column arch "
+        "holds strings of --space",
     )
     table.add_argument("--column", metavar="NAME", help="column of the table, default its first")
     table.add_argument(
