@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "importing": {"errors", "arguments", "arch"},
     "spaces": {"_lazy", "errors", "arguments", "references", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
-    "spaces.declared": {"errors", "arguments", "arch", "spaces", "distances"},
+    "spaces.declared": {"errors", "arguments", "arch", "importing", "spaces", "distances"},
     "matrices": BASE | {"ot", "arch", "spaces"},
     "distances": BASE | {"references", "ot", "ot._operators", "arch", "spaces", "matrices"},
     "hierarchy": BASE | {"arch", "spaces", "distances"},

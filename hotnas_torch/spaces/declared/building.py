@@ -1,6 +1,5 @@
 """From what a function of the user's returns to a network."""
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import shown
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.importing import from_module, operation_tree
 
 __all__ = ["as_network", "called", "is_module", "tree_of_models"]
 
@@ -64,7 +64,7 @@ def as_network(name: str, built: Any, example_inputs: Any, described: str) -> Ne
         example_inputs = None  # it has its own
     network: Network = called(
         f"reading the model that {name} returned",
-        lambda model: _importing().from_module(model, example_inputs),
+        lambda model: from_module(model, example_inputs),
         built,
         described,
     )
@@ -73,10 +73,4 @@ def as_network(name: str, built: Any, example_inputs: Any, described: str) -> Ne
 
 def tree_of_models() -> OperationTree:
     """Return the costs of operations that models consist of."""
-    tree: OperationTree = _importing().operation_tree()
-    return tree
-
-
-def _importing() -> Any:
-    # Loaded where a model is read.
-    return importlib.import_module("hotnas_torch.importing")
+    return operation_tree()

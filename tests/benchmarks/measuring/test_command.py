@@ -126,7 +126,6 @@ ELSEWHERE = {
     "nago_search": nago_search,
     "nago_surrogate": nago_surrogate,
     "peers": peers,
-    "importing": importing,
     "zoo": zoo,
 }
 """What takes long or needs what is not here; each has tests of its own parts."""
