@@ -151,7 +151,8 @@ def unresolved(text: str) -> list[str]:
             wrong.append(chain)
     imports = r"from (hotnas_torch[\w.]*) import (?:\(([^)]*)\)|(.*))"
     for module, several, line in re.findall(imports, text):
-        for name in re.findall(r"\w+(?=\s*(?:,|$|#| as))", several or line.partition("#")[0]):
+        names = re.sub(r"\s+as\s+\w+", "", several or line.partition("#")[0])
+        for name in re.findall(r"\w+(?=\s*(?:,|$|#))", names):
             try:
                 pkgutil.resolve_name(f"{module}.{name}")
             except (ImportError, AttributeError):

@@ -1,3 +1,4 @@
+# Over 400 lines: one command with its options, read from top to bottom.
 """The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse

@@ -1,3 +1,4 @@
+# Over 400 lines: what every solver returns, most of it documentation.
 """Result objects of the solvers: frozen dataclasses of tensors, with a status per item."""
 
 import warnings
