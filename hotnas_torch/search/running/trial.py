@@ -86,8 +86,9 @@ class Named:
         if isinstance(result, SupportsOutcome):
             metrics = {VALUE: result.value, **result.metrics}
             cost, error = number("cost", result.cost, least=0.0), str(result.error)
-            if math.isnan(number("value", result.value)) and VALUE not in self.names and error:
-                metrics = dict.fromkeys(self.names, math.nan) | metrics
+            if math.isnan(number("value", result.value)):
+                known = {str(name): number(name, one) for name, one in result.metrics.items()}
+                return Outcome(math.nan, known, cost, error or "the value was NaN")
         elif isinstance(result, Mapping):
             metrics = dict(result)
         else:

@@ -269,6 +269,20 @@ def test_a_number_that_is_none_is_a_failed_evaluation(wrong):
     assert not any(trial.failed for trial in result.front)
 
 
+@pytest.mark.parametrize(
+    "goal", [{"objectives": ("error", "size")}, {"constraints": ["size <= 5"]}]
+)
+def test_an_evaluation_that_failed_needs_no_numbers(goal):
+    result = run(
+        made(RandomSearch, **goal),
+        lambda _: Evaluation.failure("no memory left"),
+        budget=3,
+        progress=False,
+    )
+    assert [trial.outcome.error for trial in result.trials] == ["no memory left"] * 3
+    assert result.front == ()
+
+
 def test_strategies_of_one_objective_say_who_takes_several():
     with pytest.raises(ValueError, match="objectives must be one for LocalSearch; got a, b"):
         made(LocalSearch, objectives=("a", "b"))
