@@ -171,7 +171,7 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.emd(A.astype(np.float32), B, M), "arrays must have one dtype"),
         (lambda: ours.emd(A, B, M.astype(complex)), "real numbers"),
         (lambda: ours.sinkhorn(A, B, M, 0.1, method="fast"), "method must be one of"),
-        (lambda: ours.sinkhorn(A, B, M, 0.0), "epsilon must be finite and positive"),
+        (lambda: ours.sinkhorn(A, B, M, 0.0), "reg must be positive"),
         (lambda: ours.sinkhorn(A, B, M, 0.1, warmstart=(A, B)), "warmstart must be None"),
         (lambda: ours.gromov_wasserstein(C1, C2, loss_fun="kl_loss"), "loss_fun must be one of"),
         (lambda: ours.gromov_wasserstein(M, C2), "structures must be square"),

@@ -53,6 +53,8 @@ def sinkhorn(
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
     if warmstart is not None:
         raise Unsupported("warmstart must be None: the solver chooses its own start")
+    if not float(reg) > 0:
+        raise Unsupported(f"reg must be positive; got {float(reg):g} (emd has no entropy)")
     settings: dict[str, Any] = {"epsilon": float(reg), "max_iter": int(numItermax)}
     if getattr(b, "ndim", 1) == 2:
         if log:

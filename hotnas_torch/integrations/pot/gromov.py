@@ -254,15 +254,15 @@ def entropic_gromov_wasserstein(
     """`ot.gromov.entropic_gromov_wasserstein`: the plan, by `hotnas_torch.ot.entropic_fgw`.
 
     Arguments and results are POT's. "PGD" is our method "mirror", "PPA" is "proximal"; epsilon is
-    the same. `tol` is not below 1e-7 (1e-4 in float32); `symmetric`, `warmstart` and `verbose`
-    change nothing.
+    the same. The solver stops at its own tolerance, 1e-7 (1e-4 in float32); `tol`, `symmetric`,
+    `warmstart` and `verbose` change nothing.
 
     Raises:
         Unsupported: Another loss or solver, a start that is not the product of the masses, or
             masses that do not sum to 1.
     """
-    del symmetric, warmstart, verbose, kwargs
-    solved, result = entropic(None, C1, C2, p, q, loss_fun, epsilon, 1.0, G0, max_iter, tol, solver)
+    del symmetric, tol, warmstart, verbose, kwargs
+    solved, result = entropic(None, C1, C2, p, q, loss_fun, epsilon, 1.0, G0, max_iter, solver)
     return _entropic_plan(solved, result, solver, log)
 
 
@@ -284,8 +284,8 @@ def entropic_gromov_wasserstein2(
     **kwargs: Any,
 ) -> Any:
     """`ot.gromov.entropic_gromov_wasserstein2`: the value without the entropy."""
-    del symmetric, warmstart, verbose, kwargs
-    solved, result = entropic(None, C1, C2, p, q, loss_fun, epsilon, 1.0, G0, max_iter, tol, solver)
+    del symmetric, tol, warmstart, verbose, kwargs
+    solved, result = entropic(None, C1, C2, p, q, loss_fun, epsilon, 1.0, G0, max_iter, solver)
     return _entropic_value(solved, result, solver, log)
 
 
@@ -309,8 +309,8 @@ def entropic_fused_gromov_wasserstein(
     **kwargs: Any,
 ) -> Any:
     """`ot.gromov.entropic_fused_gromov_wasserstein`: see `entropic_gromov_wasserstein`."""
-    del symmetric, warmstart, verbose, kwargs
-    solved, result = entropic(M, C1, C2, p, q, loss_fun, epsilon, alpha, G0, max_iter, tol, solver)
+    del symmetric, tol, warmstart, verbose, kwargs
+    solved, result = entropic(M, C1, C2, p, q, loss_fun, epsilon, alpha, G0, max_iter, solver)
     return _entropic_plan(solved, result, solver, log)
 
 
@@ -334,8 +334,8 @@ def entropic_fused_gromov_wasserstein2(
     **kwargs: Any,
 ) -> Any:
     """`ot.gromov.entropic_fused_gromov_wasserstein2`: the value without the entropy."""
-    del symmetric, warmstart, verbose, kwargs
-    solved, result = entropic(M, C1, C2, p, q, loss_fun, epsilon, alpha, G0, max_iter, tol, solver)
+    del symmetric, tol, warmstart, verbose, kwargs
+    solved, result = entropic(M, C1, C2, p, q, loss_fun, epsilon, alpha, G0, max_iter, solver)
     return _entropic_value(solved, result, solver, log)
 
 
@@ -350,7 +350,6 @@ def entropic(
     alpha: Any,
     G0: Any,
     max_iter: int,
-    tol: float,
     solver: str,
 ) -> tuple[Problem, EntropicFGWResult]:
     """Solve an entropic problem of one pair."""
@@ -364,7 +363,6 @@ def entropic(
         product = solved.a[:, None] * solved.b
         if not torch.allclose(start.to(product), product, rtol=0.0, atol=1e-12):
             raise Unsupported("G0 must be None or the product of the masses")
-    least = 1e-4 if solved.a.dtype == torch.float32 else 1e-7
     cost, x, y = solved.arrays
     result = entropic_fgw(
         cost,
@@ -376,7 +374,6 @@ def entropic(
         alpha=weight,
         loss="l2",
         method=_SOLVERS[solver],  # type: ignore[arg-type]
-        tol=max(float(tol), least),
         max_iter=int(max_iter),
     )
     return solved, result
@@ -392,7 +389,9 @@ def _entropic_value(solved: Problem, result: EntropicFGWResult, solver: str, log
     if not log:
         return value
     return value, _entropic_log(solved, result) | {
-        "T": solved.back(result.plan if solver == "PGD" else result.plan.detach())
+        "lin_loss": solved.back(result.cost_linear.detach()),
+        "quad_loss": solved.back(result.cost_quad.detach()),
+        "T": solved.back(result.plan if solver == "PGD" else result.plan.detach()),
     }
 
 

@@ -159,7 +159,7 @@ def solve_gromov(
         Unsupported: Another loss than "L2"; unbalanced, partial or semi-relaxed problems; an
             entropic start, or another entropic method than POT's "PGD" and "PPA".
     """
-    del symmetric, n_threads, verbose
+    del symmetric, n_threads, tol, verbose
     if loss.lower() != "l2":
         raise Unsupported(f"loss must be 'L2'; got {loss!r}")
     if unbalanced is not None or unbalanced_type.lower() == "semirelaxed":
@@ -203,7 +203,6 @@ def solve_gromov(
         weight,
         plan_init,
         1000 if max_iter is None else max_iter,
-        1e-9 if tol is None else tol,
         "PGD" if method is None else method,
     )
     whole = found.objective - float(reg) * torch.special.entr(found.plan).sum()
