@@ -271,7 +271,8 @@ def test_every_command_has_examples(capsys):
 def test_unknown_arguments_are_one_line(capsys):
     refused(capsys, [], "the following arguments are required: command")
     refused(capsys, ["draw"], "invalid choice: 'draw'")
-    refused(capsys, ["gram", "--out", "x"], "--space")
+    refused(capsys, ["gram", "--out", "x"], "one of the arguments --sample --file --modules")
+    refused(capsys, ["gram", "--sample", "3", "--out", "x"], "--space or --modules")
     refused(capsys, ["gram", "--space", "pooling", "--out", "x"], "one of the arguments --sample")
     refused(
         capsys,
