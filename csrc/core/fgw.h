@@ -38,7 +38,8 @@ struct FgwUnits {
   int of_linear, of_pair;     // exponents of the terms in the objective
   int result;                 // that of the objective, the gap and, times the mass, the duals
   bool forbids;               // whether there are forbidden arcs
-  Status status;              // of the inputs
+  Dummies dummies;
+  Status status;  // of the inputs
 
   HN_HD int dual() const { return result - mass; }
   HN_HD bool by_pair() const { return result == of_pair; }  // which term is the larger
@@ -52,9 +53,9 @@ constexpr int most_apart = Limits<T>::exponent / 4 * 3;
 template <class G, class Terms, class T>
 HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
-                                int mass) {
+                                int mass, Dummies dummies = {}) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
-  keep_pairs(g, s, terms, c);
+  keep_pairs(g, s, terms, c, dummies);
   typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost,
                               forbids = in_cost;
   survey_costs<G, T>(g, cost, matrix, in_cost, defect, forbids);
@@ -63,6 +64,7 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
   const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
   FgwUnits<T> units{};
   units.mass = mass;
+  units.dummies = dummies;
   units.cost = largest > 0 ? exponent_of(largest) : 0;
   units.structure = most > 0 ? exponent_of(most) : 0;
   units.forbids = g.max_of(forbids) > 0;
@@ -190,7 +192,6 @@ class Fgw {
         linear_(units.linear),
         pair_(units.pair),
         unit_(unit),
-        forbids_(units.forbids),
         stops_(stops) {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
@@ -228,13 +229,13 @@ class Fgw {
         if (!(largest - largest == 0)) return fail(Status::nonfinite);
         if (start != 0) {
           multiply<G, T>(g_, w_.grad, s_.n * s_.ld, power_of_two<T>(-exponent_of(largest)));
-          if (forbids_) forbid(w_.grad);
+          if (w_.units->forbids) forbid(w_.grad);
         }
         g_.sync();
         if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
       if (cheapest) {
-        transport_.cold(w_.grad, w_.a, w_.b);
+        transport_.cold(w_.grad);
         const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
         if (g_.leader()) ++w_.best->iterations;
         if (!complete) return fail(Status::infeasible);
@@ -242,7 +243,7 @@ class Fgw {
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
         g_.sync();
-        if (forbids_ && is_forbidden_coupling(w_.found)) {
+        if (w_.units->forbids && is_forbidden_coupling(w_.found)) {
           if (start == 0) return fail(Status::infeasible);
           continue;
         }
@@ -287,25 +288,92 @@ class Fgw {
             in_other += G::select(column > at, mass, none) * entering;
           }
         }
-        const auto paired = column < G::template splat_int<T>(i < s_.paired_n ? s_.paired_m : 0);
-        const Var both = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
-                         loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
-        const Var gap = G::select(paired, both, G::splat(T(0)));
+        const Var gap = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
+                        loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
         g_.store(out + i * s_.ld + j0, G::splat(linear_) * cost + G::splat(pair_ / 2) * gap);
       }
     }
-    if (forbids_) forbid(out);
+    if (w_.units->dummies.any()) unpair_dummies(out);
+    if (w_.units->forbids) forbid(out);
   }
 
  private:
+  /// B(V), (n, ld). No pair has a dummy: what is there of V comes last in the list, and is left out.
+  HN_HD void pairs_of(const Vertex<T>& v, T* out) const {
+    int count = *v.count;
+    if (w_.units->dummies.any()) count = put_dummies_last(v);
+    pair_cost(g_, s_, terms_, w_.c, v, count, out);
+    if (w_.units->dummies.any()) blank_dummies(out);
+  }
+
+  /// Returns how many entries of V are no dummies'.
+  HN_APART int put_dummies_last(const Vertex<T>& v) const {
+    const int rows = s_.n - (w_.units->dummies.row ? 1 : 0);
+    const int columns = s_.m - (w_.units->dummies.column ? 1 : 0);
+    const int all = *v.count;
+    g_.sync();  // all lanes have read the list
+    if (g_.leader()) {
+      int last = all;
+      HN_ROLLED
+      for (int t = 0; t < last;) {
+        const int i = v.row[t], j = v.col[t];
+        if (i < rows && j < columns) {
+          ++t;
+          continue;
+        }
+        const T mass = v.mass[t];
+        --last;
+        v.set(t, v.row[last], v.col[last], s_.ld, v.mass[last]);
+        v.set(last, i, j, s_.ld, mass);
+      }
+    }
+    g_.sync();
+    int count = 0;
+    HN_ROLLED
+    while (count < all && v.row[count] < rows && v.col[count] < columns) ++count;
+    return count;
+  }
+
+  HN_APART void blank_dummies(T* out) const {
+    const Dummies dummies = w_.units->dummies;
+    const auto last = G::template splat_int<T>(s_.m - (dummies.column ? 1 : 0));
+    const Var none = G::splat(T(0));
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      const bool alone = dummies.row && i == s_.n - 1;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var value = alone ? none : g_.load(out + i * s_.ld + j0);
+        g_.store(out + i * s_.ld + j0, G::select(g_.template index<T>(j0) < last, value, none));
+      }
+    }
+  }
+
+  /// What dummies cost in `out`, whose pairs are none.
+  HN_APART void unpair_dummies(T* out) const {
+    const Dummies dummies = w_.units->dummies;
+    const auto last = G::template splat_int<T>(s_.m - (dummies.column ? 1 : 0));
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      const bool alone = dummies.row && i == s_.n - 1;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var cost = G::splat(linear_) * g_.load(w_.cost + i * s_.ld + j0);
+        const Var value = alone ? cost : g_.load(out + i * s_.ld + j0);
+        const auto paired = g_.template index<T>(j0) < last;
+        g_.store(out + i * s_.ld + j0, G::select(paired, value, cost));
+      }
+    }
+  }
+
   /// A result whose terms are apart: each has its unit. Where the larger is 0 the smaller decides, and its unit is that
   /// of the gap; where it is not, all that the smaller can do is to be lost in the rounding of it.
   HN_APART void apart(FgwUnits<T>& units) const {
     const bool floor = never_negative(g_, s_, units, w_.cost);
     if (g_.leader()) *w_.found.count = list_coupling(w_.plan);
     g_.sync();
-    pair_cost(g_, s_, terms_, w_.c, w_.found, w_.grad);
+    pairs_of(w_.found, w_.grad);
     g_.sync();
     const T linear = linear_ * inner(g_, w_.cost, w_.found);
     const T pair = pair_ / 2 * inner(g_, w_.grad, w_.found);
@@ -438,7 +506,7 @@ class Fgw {
     const int count = *start.count;
     HN_ROLLED
     for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
-    pair_cost(g_, s_, terms_, w_.c, start, w_.pair);
+    pairs_of(start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
     if (g_.leader()) {
@@ -646,8 +714,8 @@ class Fgw {
       }
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
-      if (forbids_) forbid(w_.grad);
-      if (now.iterations == 0 && !warm) transport_.cold(w_.grad, w_.a, w_.b);
+      if (w_.units->forbids) forbid(w_.grad);
+      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
@@ -743,7 +811,7 @@ class Fgw {
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width)
         g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
-      transport_.cold(w_.grad, w_.a, w_.b);
+      transport_.cold(w_.grad);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
       transport_.extract(v, unit_);
@@ -767,7 +835,7 @@ class Fgw {
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
     const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;
-    pair_cost(g_, s_, terms_, w_.c, v, w_.pair + fresh * matrix);
+    pairs_of(v, w_.pair + fresh * matrix);
     g_.sync();
     const T linear = inner(g_, w_.cost, v);
     HN_ROLLED
@@ -789,7 +857,6 @@ class Fgw {
   const FgwWork<T>& w_;
   Transport<G, T> transport_;
   T linear_, pair_, unit_;
-  bool forbids_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
   int num_seen_ = 0;

@@ -70,7 +70,7 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   Transport<G, T> transport(g, s, w.transport);
   bool complete = true;
   const auto dual_value = [&](const T* cost) {
-    transport.cold(cost, w.a, w.b);
+    transport.cold(cost);
     complete &= transport.solve(cost, w.a, w.b);
     T value = 0;
     HN_ROLLED

@@ -399,7 +399,7 @@ class Semirelaxed {
   }
 
   /// Steps towards whole vertices before the rows go on alone.
-  static constexpr int most_whole = 20;
+  static constexpr int most_whole = 100;
 
   const G& g_;
   const Shape& s_;

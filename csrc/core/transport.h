@@ -22,8 +22,14 @@ struct Shape {
   int n, m;     // rows, columns
   int ld, ldn;  // m and n rounded up to the lane width
   bool assignment;
-  int paired_n = n,
-      paired_m = m;  // rows and columns, the first ones, that take part in pairs (pair_cost.h)
+};
+
+/// Whether the last row and the last column are dummies, which take what a partial coupling leaves.
+struct Dummies {
+  bool row, column;
+
+  HN_HD bool any() const { return row || column; }
+  HN_HD bool both() const { return row && column; }
 };
 
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
@@ -154,10 +160,8 @@ class Transport {
   /// Augmenting paths searched so far: what the cheapest arcs alone could not match.
   HN_HD int paths() const { return paths_; }
 
-  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour. With dummies on both sides those of
-  /// the real columns are 0 then, and that of the dummy says from which cost on a row goes there: the least at which
-  /// as much mass as is moved finds columns.
-  HN_HD void cold(const T* cost, const T* a, const T* b) const {
+  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
+  HN_HD void cold(const T* cost) const {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
@@ -166,15 +170,21 @@ class Transport {
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
-    if (s_.paired_n == s_.n || s_.paired_m == s_.m || s_.paired_n == 0) return;
-    T moved = -a[s_.paired_n];
+  }
+
+  /// After a cold start where the last row and column are dummies. The duals of the real columns are 0 then; that of the
+  /// dummy says from which cost on a row goes there: the least at which as much mass as is moved finds columns.
+  HN_APART void price_dummies(const T* cost, const T* a, const T* b) const {
+    const int rows = s_.n - 1, columns = s_.m - 1;
+    if (rows == 0) return;
+    T moved = -a[rows];
     HN_ROLLED
-    for (int j = 0; j < s_.paired_m; ++j) moved += b[j];
+    for (int j = 0; j < columns; ++j) moved += b[j];
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
       HN_ROLLED
-      for (int i = 1; i < s_.paired_n; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      for (int i = 1; i < rows; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
       g_.store(w_.reach + j0, least);
     }
     g_.sync();
@@ -184,14 +194,14 @@ class Transport {
       const Var least = g_.load(w_.reach + j0);
       Var served = G::splat(T(0));
       HN_ROLLED
-      for (int k = 0; k < s_.paired_m; ++k)
+      for (int k = 0; k < columns; ++k)
         served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
-      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.paired_m);
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(columns);
       const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
       best = G::min(best, G::select(real, enough, best));
     }
     const T price = -g_.max_of(-best);
-    if (price < huge / 2 && g_.leader()) w_.v[s_.paired_m] = -price;  // solve() meets first
+    if (price < huge / 2 && g_.leader()) w_.v[columns] = -price;  // solve() meets first
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.

@@ -163,48 +163,67 @@ class Unbalanced {
     raise(w_.g, in_.g, s_.ld, -more);
     g_.sync();
   }
-  /// The same for the total variation, whose dual problem is piecewise linear in the level: at one of its corners, where
-  /// a dual meets its upper bound. What lies above the bound then is cut off, which only helps.
+  /// The same for the total variation, whose dual problem is piecewise linear in the level: its slope is the mass of the
+  /// rows below their bound less that of all columns as the level rises, and likewise as it falls. So it goes, if at
+  /// all, to where the mass left below the bound is no longer the larger, and no further than the other side allows.
+  /// Duals that pass their bound are cut off there, which only helps. Masses that agree up to rounding ask for no level:
+  /// rounding must not choose among those that are as good.
   HN_HD void take_bounded_level() const {
-    T low = -huge_, high = huge_;
-    HN_ROLLED
-    for (int i = 0; i < s_.n; ++i)
-      low = ScalarLanes::max(low, -(x_.bound < huge_ ? x_.bound : huge_) - w_.f[i]);
-    HN_ROLLED
-    for (int j = 0; j < s_.m; ++j)
-      high = ScalarLanes::min(high, w_.g[j] + (y_.bound < huge_ ? y_.bound : huge_));
-    T best = bounded_value(0), at = 0;
-    HN_ROLLED
-    for (int k = 0; k < s_.n + s_.m; ++k) {
-      T level = k < s_.n ? x_.bound - w_.f[k] : w_.g[k - s_.n] - y_.bound;
-      if (!(level - level == 0)) continue;
-      level = ScalarLanes::min(ScalarLanes::max(level, low), high);
-      const T value = bounded_value(level);
-      if (!(value > best)) continue;
-      best = value;
-      at = level;
-    }
-    g_.sync();
-    shift(x_, w_.f, in_.f, in_.log_a, s_.ldn, at);
-    shift(y_, w_.g, in_.g, in_.log_b, s_.ld, -at);
+    const T own = mass_below(x_, w_.f, in_.a, s_.ldn, T(0)),
+            other = mass_below(y_, w_.g, in_.b, s_.ld, T(0));
+    const T rows = total(in_.a, s_.ldn), columns = total(in_.b, s_.ld);
+    const T slack = (s_.n + s_.m) * Limits<T>::epsilon * (rows + columns);
+    T more = 0;
+    if (own > columns + slack)
+      more = least_level(x_, w_.f, in_.a, s_.n, s_.ldn, columns + slack, room(y_, w_.g, s_.m));
+    else if (other > rows + slack)
+      more = -least_level(y_, w_.g, in_.b, s_.m, s_.ld, rows + slack, room(x_, w_.f, s_.n));
+    g_.sync();  // all lanes have read the duals
+    if (more == 0 || !(more - more == 0)) return;
+    shift(x_, w_.f, in_.f, in_.log_a, s_.ldn, more);
+    shift(y_, w_.g, in_.g, in_.log_b, s_.ld, -more);
     g_.sync();
   }
-  HN_HD T bounded_value(T level) const {
+  HN_HD T total(const T* mass, int ld) const {
     Var sum = G::splat(T(0));
     HN_ROLLED
-    for (int i0 = 0; i0 < s_.ldn; i0 += G::width)  // no mass in the padding
-      sum += g_.load(in_.a + i0) * G::min(g_.load(w_.f + i0) + G::splat(level), G::splat(x_.bound));
-    HN_ROLLED
-    for (int j0 = 0; j0 < s_.ld; j0 += G::width)
-      sum += g_.load(in_.b + j0) * G::min(g_.load(w_.g + j0) - G::splat(level), G::splat(y_.bound));
+    for (int j0 = 0; j0 < ld; j0 += G::width) sum += g_.load(mass + j0);
     return g_.sum(sum);
+  }
+  /// The mass whose duals are below their upper bound when they are raised by `level`.
+  HN_HD T mass_below(const Penalty<T>& side, const T* dual, const T* mass, int ld, T level) const {
+    Var sum = G::splat(T(0));
+    HN_ROLLED
+    for (int j0 = 0; j0 < ld; j0 += G::width) {  // no mass in the padding
+      const auto below = G::splat(side.bound) - g_.load(dual + j0) > G::splat(level);
+      sum += G::select(below, g_.load(mass + j0), G::splat(T(0)));
+    }
+    return g_.sum(sum);
+  }
+  /// How far the first `count` duals may fall.
+  HN_HD T room(const Penalty<T>& side, const T* dual, int count) const {
+    T least = huge_;
+    HN_ROLLED
+    for (int k = 0; k < count; ++k) least = ScalarLanes::min(least, dual[k] + side.bound);
+    return least;
+  }
+  /// The least level, up to `most`, at which no more than `enough` mass is below the bound.
+  HN_HD T least_level(const Penalty<T>& side, const T* dual, const T* mass, int count, int ld,
+                      T enough, T most) const {
+    HN_ROLLED
+    for (int k = 0; k < count; ++k) {
+      const T level = side.bound - dual[k];
+      if (level < most && mass_below(side, dual, mass, ld, level) <= enough) most = level;
+    }
+    return most;
   }
   HN_HD void shift(const Penalty<T>& side, T* dual, T* with_mass, const T* log_mass, int ld,
                    T more) const {
     const Var most = G::splat(side.bound);
     HN_ROLLED
     for (int j0 = 0; j0 < ld; j0 += G::width) {
-      const Var value = G::max(G::min(g_.load(dual + j0) + G::splat(more), most), -most);
+      const Var now = g_.load(dual + j0), above = now + G::splat(more);
+      const Var value = G::select(most - now <= G::splat(more), most, G::max(above, -most));
       g_.store(dual + j0, value);
       g_.store(with_mass + j0, value + G::splat(epsilon_) * g_.load(log_mass + j0));
     }

@@ -22,15 +22,14 @@ HN_HD T fgw_slope(const Args& p, const Terms& terms, int64_t item, const Support
   };
   const Pairs pairs = terms.pairs();
   bool paired = true;
-  if constexpr (requires { p.dummies; })
-    paired = !p.dummies || (i < p.n - 1 && j < p.m - 1);
+  if constexpr (requires { p.dummies; }) paired = !p.dummies || (i < p.n - 1 && j < p.m - 1);
   T sum = 0;
   HN_ROLLED
-  for (int r = 0; paired && r < s.paired_n; ++r) {
+  for (int r = 0; paired && r < s.n - (units.dummies.row ? 1 : 0); ++r) {
     const int k = x.node[r];
     if (pairs != Pairs::all && k == i) continue;
     HN_ROLLED
-    for (int c = 0; c < s.paired_m; ++c) {
+    for (int c = 0; c < s.m - (units.dummies.column ? 1 : 0); ++c) {
       const T mass = plan[r * s.ld + c];
       const int l = y.node[c];
       if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
@@ -76,14 +75,14 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
+    const Shape s = shape_of<G>(x, y);
     const T alpha = p.alpha[item];
     load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
-    const FgwUnits<T> chosen =
-        scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
+    const FgwUnits<T> chosen = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent,
+                                             list_dummies(x, y, p.n, p.m, p.dummies));
     if (chosen.status == Status::nonfinite || best.status == Status::converged)
       best.status = chosen.status;
     if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves

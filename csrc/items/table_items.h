@@ -230,7 +230,7 @@ struct NetworkDistancesItem {
     const int exponent = exponent_of(largest);
     multiply<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
     Transport<G, T> transport(g, s, w.transport);
-    transport.cold(w.cost, w.a, w.b);
+    transport.cold(w.cost);
     if (!transport.solve(w.cost, w.a, w.b)) return T(NAN);
     transport.extract(w.vertex, mass.unit);
     T objective = 0;

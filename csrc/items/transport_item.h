@@ -39,7 +39,7 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     Status status = check_masses(g, a, b);
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
+    const Shape s = shape_of<G>(x, y);
     load_matrix(g, x, y, cost, p.m, s.ld, w.cost);
     typename G::template Var<T> most = G::splat(T(0)), defect = most, forbids = most;
     survey_costs<G, T>(g, w.cost, s.n * s.ld, most, defect, forbids);
@@ -57,7 +57,8 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       of_mass = Back<T>(mass.exponent);
       g.sync();
       Transport<G, T> transport(g, s, w.transport);
-      transport.cold(w.cost, w.a, w.b);
+      transport.cold(w.cost);
+      if (list_dummies(x, y, p.n, p.m, p.dummies).both()) transport.price_dummies(w.cost, w.a, w.b);
       if (transport.solve(w.cost, w.a, w.b))
         transport.extract(w.vertex, mass.unit);
       else

@@ -30,7 +30,7 @@ __all__ = ["NUM_STARTS", "semirelaxed_fgw"]
 
 NUM_STARTS = 2
 """Starts that need no further input: product, pointwise."""
-_MOST_WHOLE = 20
+_MOST_WHOLE = 100
 """Steps towards whole vertices before the rows go on alone."""
 
 

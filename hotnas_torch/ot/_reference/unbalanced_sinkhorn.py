@@ -194,26 +194,34 @@ def _bounded_level(
 ) -> tuple[Tensor, Tensor]:
     """Give the duals the level that is best for the total variation.
 
-    The dual problem is piecewise linear in it, with corners where a dual meets its upper bound.
-    What lies above the bound then is cut off, which only helps.
+    The dual problem is piecewise linear in it: its slope is the mass of the rows below their bound
+    less that of all columns as the level rises, and likewise as it falls. Duals that pass their
+    bound are cut off there, which only helps. Masses that agree up to rounding ask for no level.
     """
     there_x, there_y = a > 0, b > 0
-
-    def value(level: Tensor) -> Tensor:
-        on_x = (f[:, None, :] + level[:, :, None]).clamp(max=x.bound)
-        on_y = (g[:, None, :] - level[:, :, None]).clamp(max=y.bound)
-        return (a[:, None, :] * on_x).sum(2) + (b[:, None, :] * on_y).sum(2)
-
-    low = torch.where(there_x, -x.bound - f, -torch.inf).amax(1, keepdim=True)
-    high = torch.where(there_y, g + y.bound, torch.inf).amin(1, keepdim=True)
-    levels = torch.cat(
-        [torch.where(there_x, x.bound - f, 0), torch.where(there_y, g - y.bound, 0)], 1
+    rows, columns = a.sum(1), b.sum(1)
+    slack = (a.shape[1] + b.shape[1]) * torch.finfo(a.dtype).eps * (rows + columns)
+    low = torch.where(there_x, f + x.bound, torch.inf).amin(1)
+    high = torch.where(there_y, g + y.bound, torch.inf).amin(1)
+    up = _least_level(x.bound - f, a, columns + slack, high)
+    down = _least_level(y.bound - g, b, rows + slack, low)
+    level = (up - down)[:, None]
+    new_f = torch.where(x.bound - f <= level, x.bound, (f + level).clamp(min=-x.bound))
+    new_g = torch.where(y.bound - g <= -level, y.bound, (g - level).clamp(min=-y.bound))
+    moves = level != 0
+    return (
+        torch.where(there_x & moves, new_f, torch.where(there_x, f, 0)),
+        torch.where(there_y & moves, new_g, torch.where(there_y, g, 0)),
     )
-    levels = torch.where(levels.isfinite(), levels, 0).clamp(low, high)
-    levels = torch.cat([torch.zeros_like(levels[:, :1]), levels], 1)
-    level = levels.gather(1, value(levels).argmax(1, keepdim=True))
-    f = torch.where(there_x, (f + level).clamp(-x.bound, x.bound), 0)
-    return f, torch.where(there_y, (g - level).clamp(-y.bound, y.bound), 0)
+
+
+def _least_level(room: Tensor, mass: Tensor, enough: Tensor, most: Tensor) -> Tensor:
+    """Least level of each item, up to `most`, at which no more mass has room left than `enough`."""
+    levels = torch.cat([torch.zeros_like(most)[:, None], room, most[:, None]], 1)
+    left = (mass[:, None, :] * (room[:, None, :] > levels[:, :, None])).sum(2)
+    fits = (left <= enough[:, None]) | (levels == most[:, None])
+    fits &= (levels >= 0) & (levels <= most[:, None])
+    return torch.where(fits, levels, torch.inf).amin(1)
 
 
 def _masses(cost: Tensor, a: Tensor, b: Tensor, *, held: bool) -> Tensor:
