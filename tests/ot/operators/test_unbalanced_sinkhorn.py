@@ -64,6 +64,23 @@ def test_plan_and_duals_have_the_same_value(
             assert (mass - wanted).abs().sum() < 5e-9
 
 
+@pytest.mark.ext
+@pytest.mark.parametrize("share", [0.6, 1.0, 1.7])
+@pytest.mark.parametrize("weights", [(0.5, inf), (0.3, 0.4), (inf, 0.2)])
+def test_rounding_chooses_no_level_of_duals_that_are_as_good(
+    weights: tuple[float, float], share: float, rng: torch.Generator
+) -> None:
+    # With equal masses, whole ranges of levels have the same value.
+    cost, b = uniform(rng, 20, 6, 7), masses(rng, 20, 7)
+    a = share * masses(rng, 20, 6)
+    compiled, text = (
+        solve(cost, a, b, weights, TV, backend=backend, tol=0.0, max_iter=40)[:2]
+        for backend in ("ext", "torch")
+    )
+    for found, wanted in zip(compiled, text, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-9)
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (10.0, 0.3), (1.0, inf)])
 @pytest.mark.parametrize(("n", "m"), [(8, 8), (6, 9)])
 def test_never_above_pot(
