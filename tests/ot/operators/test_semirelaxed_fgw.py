@@ -66,8 +66,12 @@ def test_backends_agree(loss: int, pairs: int, rng: torch.Generator) -> None:
     compiled, text = (
         solve(problem, loss, pairs, backend=backend, num_starts=2) for backend in ("ext", "torch")
     )
-    for found, wanted in zip(compiled, text, strict=True):
-        assert torch.allclose(found.to(F64), wanted.to(F64), atol=1e-9)
+    *numbers, iterations, status = zip(compiled, text, strict=True)
+    for found, wanted in numbers:
+        assert torch.allclose(found, wanted, atol=1e-9)
+    # a hundred steps and more, each rounded in its own way
+    assert torch.allclose(*(count.to(F64) for count in iterations), rtol=0.05, atol=1.0)
+    assert torch.equal(*status)
 
 
 @pytest.mark.parametrize(("n", "m", "count"), [(8, 8, 350), (12, 7, 150)])
