@@ -56,12 +56,18 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 int mass, Dummies dummies = {}) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
   keep_pairs(g, s, terms, c, dummies);
-  typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost,
-                              forbids = in_cost;
-  survey_costs<G, T>(g, cost, matrix, in_cost, defect, forbids);
+  const auto none = G::splat(T(0));
+  typename G::template Var<T> in_cost = none, in_structures = none, defect = none, forbids = none;
+  survey<G, T>(g, cost, matrix, in_cost, defect);
+  T largest = g.max_of(in_cost);
+  if (largest == T(INFINITY)) {  // few problems forbid pairs, and the others need not look for them
+    in_cost = defect = none;
+    survey_costs<G, T>(g, cost, matrix, in_cost, defect, forbids);
+    largest = g.max_of(in_cost);
+  }
   survey<G, T>(g, c.cx, own, in_structures, defect);
   survey<G, T>(g, c.cy, other, in_structures, defect);
-  const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
+  const T most = g.max_of(in_structures);
   FgwUnits<T> units{};
   units.mass = mass;
   units.dummies = dummies;
@@ -70,7 +76,10 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
   units.forbids = g.max_of(forbids) > 0;
   units.status = g.sum(defect) + (alpha - alpha) == 0 ? Status::converged : Status::nonfinite;
   if (units.status != Status::converged) return units;
-  scale_costs(g, cost, matrix, power_of_two<T>(-units.cost));
+  if (units.forbids)
+    scale_costs(g, cost, matrix, power_of_two<T>(-units.cost));
+  else
+    multiply(g, cost, matrix, power_of_two<T>(-units.cost));
   if (units.forbids && !all_have_arcs<G, T>(g, s, cost)) {
     units.status = Status::infeasible;
     return units;
