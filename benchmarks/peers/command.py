@@ -71,7 +71,10 @@ SUITES = (
         "POT",
         [
             f"test/test_{name}.py"
-            for name in ("ot", "bregman", "solvers", "optim", "da", "mapping", "factored", "gmm")
+            for name in (
+                *("ot", "bregman", "solvers", "optim", "da", "mapping", "factored", "gmm"),
+                *("partial", "unbalanced"),
+            )
         ],
         "pot",
         sources.POT,
@@ -83,6 +86,8 @@ SUITES = (
             "test/gromov/test_gw.py",
             "test/gromov/test_bregman.py",
             "test/gromov/test_estimators.py",
+            "test/gromov/test_partial.py",
+            "test/gromov/test_semirelaxed.py",
             "test/gromov/test_quantized.py",
             "test/gromov/test_utils.py",
             "test/batch/test_solve_batch.py",

@@ -16,6 +16,8 @@ import ot
 import ot.batch
 import ot.bregman
 import ot.gromov
+import ot.partial
+import ot.unbalanced
 import pytest
 import torch
 from ot.backend import get_backend_list
@@ -39,6 +41,16 @@ _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     ot.bregman.empirical_sinkhorn: ours.bregman.empirical_sinkhorn,
     ot.bregman.empirical_sinkhorn2: ours.bregman.empirical_sinkhorn2,
     ot.bregman.empirical_sinkhorn_divergence: ours.bregman.empirical_sinkhorn_divergence,
+    ot.partial.partial_wasserstein: ours.partial.partial_wasserstein,
+    ot.partial.partial_wasserstein2: ours.partial.partial_wasserstein2,
+    ot.partial.partial_wasserstein_lagrange: ours.partial.partial_wasserstein_lagrange,
+    ot.unbalanced.sinkhorn_unbalanced: ours.sinkhorn_unbalanced,
+    ot.unbalanced.sinkhorn_unbalanced2: ours.sinkhorn_unbalanced2,
+    ot.unbalanced.sinkhorn_knopp_unbalanced: ours.sinkhorn_unbalanced,
+    ot.unbalanced.sinkhorn_stabilized_unbalanced: ours.sinkhorn_unbalanced,
+    ot.unbalanced.sinkhorn_unbalanced_translation_invariant: ours.sinkhorn_unbalanced,
+    ot.unbalanced.mm_unbalanced: ours.unbalanced.mm_unbalanced,
+    ot.unbalanced.mm_unbalanced2: ours.unbalanced.mm_unbalanced2,
     ot.batch.solve_batch: ours.solve_batch,
     ot.batch.solve_gromov_batch: ours.solve_gromov_batch,
 }

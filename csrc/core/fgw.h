@@ -37,7 +37,9 @@ struct FgwUnits {
   int mass, cost, structure;  // exponents
   int of_linear, of_pair;     // exponents of the terms in the objective
   int result;                 // that of the objective, the gap and, times the mass, the duals
-  bool finite;
+  bool forbids;               // whether there are forbidden arcs
+  Dummies dummies;
+  Status status;  // of the inputs
 
   HN_HD int dual() const { return result - mass; }
   HN_HD bool by_pair() const { return result == of_pair; }  // which term is the larger
@@ -47,25 +49,41 @@ struct FgwUnits {
 template <class T>
 constexpr int most_apart = Limits<T>::exponent / 4 * 3;
 
-/// Brings the costs and structures of a problem to size 1.
+/// Brings the costs and structures of a problem to size 1, costs of +infinity to `huge`.
 template <class G, class Terms, class T>
 HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
-                                int mass) {
+                                int mass, Dummies dummies = {}) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
-  keep_pairs(g, s, terms, c);
-  typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost;
+  keep_pairs(g, s, terms, c, dummies);
+  const auto none = G::splat(T(0));
+  typename G::template Var<T> in_cost = none, in_structures = none, defect = none, forbids = none;
   survey<G, T>(g, cost, matrix, in_cost, defect);
+  T largest = g.max_of(in_cost);
+  if (largest == T(INFINITY)) {  // few problems forbid pairs, and the others need not look for them
+    in_cost = defect = none;
+    survey_costs<G, T>(g, cost, matrix, in_cost, defect, forbids);
+    largest = g.max_of(in_cost);
+  }
   survey<G, T>(g, c.cx, own, in_structures, defect);
   survey<G, T>(g, c.cy, other, in_structures, defect);
-  const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
+  const T most = g.max_of(in_structures);
   FgwUnits<T> units{};
   units.mass = mass;
+  units.dummies = dummies;
   units.cost = largest > 0 ? exponent_of(largest) : 0;
   units.structure = most > 0 ? exponent_of(most) : 0;
-  units.finite = g.sum(defect) + (alpha - alpha) == 0;
-  if (!units.finite) return units;
-  multiply(g, cost, matrix, power_of_two<T>(-units.cost));
+  units.forbids = g.max_of(forbids) > 0;
+  units.status = g.sum(defect) + (alpha - alpha) == 0 ? Status::converged : Status::nonfinite;
+  if (units.status != Status::converged) return units;
+  if (units.forbids)
+    scale_costs(g, cost, matrix, power_of_two<T>(-units.cost));
+  else
+    multiply(g, cost, matrix, power_of_two<T>(-units.cost));
+  if (units.forbids && !all_have_arcs<G, T>(g, s, cost)) {
+    units.status = Status::infeasible;
+    return units;
+  }
   const T factor = power_of_two<T>(-units.structure);
   multiply<G, T>(g, c.cx, own, factor);
   multiply<G, T>(g, c.cy, other, factor);
@@ -202,7 +220,8 @@ class Fgw {
   /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
   /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
   /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld). A
-  /// start that is none (no coupling, no numbers) is the caller's mistake and ends the run.
+  /// start that is none (no coupling, no numbers, a forbidden arc) is the caller's mistake and ends the run; the
+  /// order-preserving coupling is passed over where arcs of it are forbidden.
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
     HN_ROLLED
@@ -217,8 +236,10 @@ class Fgw {
         load(start - 4, w_.grad);
         const T largest = largest_of<G, T>(g_, w_.grad, s_.n * s_.ld);
         if (!(largest - largest == 0)) return fail(Status::nonfinite);
-        if (start != 0)
+        if (start != 0) {
           multiply<G, T>(g_, w_.grad, s_.n * s_.ld, power_of_two<T>(-exponent_of(largest)));
+          if (w_.units->forbids) forbid(w_.grad);
+        }
         g_.sync();
         if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
@@ -231,6 +252,10 @@ class Fgw {
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
         g_.sync();
+        if (w_.units->forbids && is_forbidden_coupling(w_.found)) {
+          if (start == 0) return fail(Status::infeasible);
+          continue;
+        }
       }
       if (start != 0 && !is_new(w_.found)) continue;
       descend_from(w_.found, cheapest);
@@ -278,16 +303,86 @@ class Fgw {
         g_.store(out + i * s_.ld + j0, G::splat(linear_) * cost + G::splat(pair_ / 2) * gap);
       }
     }
+    if (w_.units->dummies.any()) unpair_dummies(out);
+    if (w_.units->forbids) forbid(out);
   }
 
  private:
+  /// B(V), (n, ld). No pair has a dummy: what is there of V comes last in the list, and is left out.
+  HN_HD void pairs_of(const Vertex<T>& v, T* out) const {
+    int count = *v.count;
+    if (w_.units->dummies.any()) count = put_dummies_last(v);
+    pair_cost(g_, s_, terms_, w_.c, v, count, out);
+    if (w_.units->dummies.any()) blank_dummies(out);
+  }
+
+  /// Returns how many entries of V are no dummies'.
+  HN_APART int put_dummies_last(const Vertex<T>& v) const {
+    const int rows = s_.n - (w_.units->dummies.row ? 1 : 0);
+    const int columns = s_.m - (w_.units->dummies.column ? 1 : 0);
+    const int all = *v.count;
+    g_.sync();  // all lanes have read the list
+    if (g_.leader()) {
+      int last = all;
+      HN_ROLLED
+      for (int t = 0; t < last;) {
+        const int i = v.row[t], j = v.col[t];
+        if (i < rows && j < columns) {
+          ++t;
+          continue;
+        }
+        const T mass = v.mass[t];
+        --last;
+        v.set(t, v.row[last], v.col[last], s_.ld, v.mass[last]);
+        v.set(last, i, j, s_.ld, mass);
+      }
+    }
+    g_.sync();
+    int count = 0;
+    HN_ROLLED
+    while (count < all && v.row[count] < rows && v.col[count] < columns) ++count;
+    return count;
+  }
+
+  HN_APART void blank_dummies(T* out) const {
+    const Dummies dummies = w_.units->dummies;
+    const auto last = G::template splat_int<T>(s_.m - (dummies.column ? 1 : 0));
+    const Var none = G::splat(T(0));
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      const bool alone = dummies.row && i == s_.n - 1;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var value = alone ? none : g_.load(out + i * s_.ld + j0);
+        g_.store(out + i * s_.ld + j0, G::select(g_.template index<T>(j0) < last, value, none));
+      }
+    }
+  }
+
+  /// What dummies cost in `out`, whose pairs are none.
+  HN_APART void unpair_dummies(T* out) const {
+    const Dummies dummies = w_.units->dummies;
+    const auto last = G::template splat_int<T>(s_.m - (dummies.column ? 1 : 0));
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      const bool alone = dummies.row && i == s_.n - 1;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var cost = G::splat(linear_) * g_.load(w_.cost + i * s_.ld + j0);
+        const Var value = alone ? cost : g_.load(out + i * s_.ld + j0);
+        const auto paired = g_.template index<T>(j0) < last;
+        g_.store(out + i * s_.ld + j0, G::select(paired, value, cost));
+      }
+    }
+  }
+
   /// A result whose terms are apart: each has its unit. Where the larger is 0 the smaller decides, and its unit is that
   /// of the gap; where it is not, all that the smaller can do is to be lost in the rounding of it.
   HN_APART void apart(FgwUnits<T>& units) const {
     const bool floor = never_negative(g_, s_, units, w_.cost);
     if (g_.leader()) *w_.found.count = list_coupling(w_.plan);
     g_.sync();
-    pair_cost(g_, s_, terms_, w_.c, w_.found, w_.grad);
+    pairs_of(w_.found, w_.grad);
     g_.sync();
     const T linear = linear_ * inner(g_, w_.cost, w_.found);
     const T pair = pair_ / 2 * inner(g_, w_.grad, w_.found);
@@ -302,6 +397,24 @@ class Fgw {
       }
     }
     g_.sync();
+  }
+
+  /// Forbids in `out` the arcs that the costs forbid, each lane its own columns.
+  HN_HD void forbid(T* out) const {
+    HN_ROLLED
+    for (int e = 0; e < s_.n * s_.ld; e += G::width) {
+      const Var cost = g_.load(w_.cost + e);
+      g_.store(out + e, G::select(is_forbidden<G, T>(cost), cost, g_.load(out + e)));
+    }
+  }
+
+  HN_HD bool is_forbidden_coupling(const Vertex<T>& v) const {
+    int forbidden = 0;
+    const int count = *v.count;
+    HN_ROLLED
+    for (int t = g_.begin(); t < count; t += g_.step())
+      forbidden += w_.cost[v.place[t]] > huge / 2 ? 1 : 0;
+    return g_.total(static_cast<T>(forbidden)) > 0;
   }
 
   HN_HD void fail(Status status) const {
@@ -402,7 +515,7 @@ class Fgw {
     const int count = *start.count;
     HN_ROLLED
     for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
-    pair_cost(g_, s_, terms_, w_.c, start, w_.pair);
+    pairs_of(start, w_.pair);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
     if (g_.leader()) {
@@ -610,6 +723,7 @@ class Fgw {
       }
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
+      if (w_.units->forbids) forbid(w_.grad);
       if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
@@ -730,7 +844,7 @@ class Fgw {
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
     const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;
-    pair_cost(g_, s_, terms_, w_.c, v, w_.pair + fresh * matrix);
+    pairs_of(v, w_.pair + fresh * matrix);
     g_.sync();
     const T linear = inner(g_, w_.cost, v);
     HN_ROLLED

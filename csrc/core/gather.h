@@ -104,6 +104,12 @@ HN_HD Shape shape_of(const Support& x, const Support& y) {
           x.count == y.count && x.uniform && y.uniform};
 }
 
+/// Which dummies there are where the last of the caller's n and m nodes may be.
+HN_HD Dummies list_dummies(const Support& x, const Support& y, int n, int m, bool may_be) {
+  if (!may_be || x.count == 0 || y.count == 0) return {false, false};
+  return {x.node[x.count - 1] == n - 1, y.node[y.count - 1] == m - 1};
+}
+
 /// What the loaded masses count: a unit is `unit` of a total of 1 to 2, times 2^exponent in the caller's.
 template <class T>
 struct MassUnit {

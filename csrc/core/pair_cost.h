@@ -42,10 +42,11 @@ HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
 
 /// Blanks what no pair of the pair set has, in the lanes' own columns, so that it can reach no result.
 template <class G, class Terms, class T>
-HN_HD void keep_pairs(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c) {
+HN_HD void keep_pairs(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                      Dummies dummies = {}) {
   const Pairs pairs = terms.pairs();
   if (pairs == Pairs::all) return;
-  const bool any = s.n > 1 && s.m > 1;
+  const bool any = s.n - (dummies.row ? 1 : 0) > 1 && s.m - (dummies.column ? 1 : 0) > 1;
   const auto keep = [&](T* values, int rows, int ld, bool after) {
     const auto none = G::splat(T(0));
     HN_ROLLED
@@ -112,10 +113,10 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
   }
 }
 
+/// B(V), (n, ld), of the first `count` entries of V.
 template <class G, class Terms, class T>
 HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
-                     const Vertex<T>& v, std::type_identity_t<T>* out) {
-  const int count = *v.count;
+                     const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
   int i = 0;
   HN_ROLLED
   for (; i + 4 <= s.n; i += 4) {
@@ -127,6 +128,12 @@ HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Struc
     i += 2;
   }
   if (i < s.n) pair_cost_rows<1>(g, s, terms, c, v, count, i, out);
+}
+
+template <class G, class Terms, class T>
+HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                     const Vertex<T>& v, std::type_identity_t<T>* out) {
+  pair_cost(g, s, terms, c, v, *v.count, out);
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -8,7 +8,9 @@
 // with uniform masses are the assignment problem: one row per column, no flow matrix.
 // Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
 //
-// Costs are finite and of a size far below `huge`, masses finite and not negative: csrc/items sees to that.
+// Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
+// masses are finite and not negative: csrc/items sees to that. No path leads over a forbidden arc, so that what
+// cannot be moved without is left.
 #pragma once
 
 #include "arena.h"
@@ -20,6 +22,14 @@ struct Shape {
   int n, m;     // rows, columns
   int ld, ldn;  // m and n rounded up to the lane width
   bool assignment;
+};
+
+/// Whether the last row and the last column are dummies, which take what a partial coupling leaves.
+struct Dummies {
+  bool row, column;
+
+  HN_HD bool any() const { return row || column; }
+  HN_HD bool both() const { return row && column; }
 };
 
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
@@ -104,6 +114,40 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   return w;
 }
 
+/// Whether a cost forbids its arc.
+template <class G, class T>
+HN_HD auto is_forbidden(typename G::template Var<T> cost) {
+  return cost > G::splat(Limits<T>::huge / 2);
+}
+
+/// Whether every row and every column of costs (n, ld) has an arc that is not forbidden.
+template <class G, class T>
+HN_HD bool all_have_arcs(const G& g, const Shape& s, const std::type_identity_t<T>* cost) {
+  using Var = typename G::template Var<T>;
+  const Var none = G::splat(T(0)), one = G::splat(T(1));
+  bool all = true;
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    Var any = none;
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const auto real = g.template index<T>(j0) < G::template splat_int<T>(s.m);
+      const Var allowed = G::select(is_forbidden<G, T>(g.load(cost + i * s.ld + j0)), none, one);
+      any = G::max(any, G::select(real, allowed, none));
+    }
+    all &= g.max_of(any) > 0;
+  }
+  Var without = none;
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var least = g.load(cost + j0);
+    HN_ROLLED
+    for (int i = 1; i < s.n; ++i) least = G::min(least, g.load(cost + i * s.ld + j0));
+    without = G::max(without, G::select(is_forbidden<G, T>(least), one, none));
+  }
+  return all && g.max_of(without) == 0;
+}
+
 template <class G, class T>
 class Transport {
   using Var = typename G::template Var<T>;
@@ -126,6 +170,38 @@ class Transport {
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
+  }
+
+  /// After a cold start where the last row and column are dummies. The duals of the real columns are 0 then; that of the
+  /// dummy says from which cost on a row goes there: the least at which as much mass as is moved finds columns.
+  HN_APART void price_dummies(const T* cost, const T* a, const T* b) const {
+    const int rows = s_.n - 1, columns = s_.m - 1;
+    if (rows == 0) return;
+    T moved = -a[rows];
+    HN_ROLLED
+    for (int j = 0; j < columns; ++j) moved += b[j];
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var least = g_.load(cost + j0);
+      HN_ROLLED
+      for (int i = 1; i < rows; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      g_.store(w_.reach + j0, least);
+    }
+    g_.sync();
+    Var best = G::splat(huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var least = g_.load(w_.reach + j0);
+      Var served = G::splat(T(0));
+      HN_ROLLED
+      for (int k = 0; k < columns; ++k)
+        served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(columns);
+      const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
+      best = G::min(best, G::select(real, enough, best));
+    }
+    const T price = -g_.max_of(-best);
+    if (price < huge / 2 && g_.leader()) w_.v[columns] = -price;  // solve() meets first
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.

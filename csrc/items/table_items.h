@@ -146,8 +146,8 @@ struct CellDistancesItem {
                      });
     const FgwUnits<T> units =
         scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha, mass.exponent);
-    if (!units.finite) {
-      none.status = Status::nonfinite;
+    if (units.status != Status::converged) {
+      none.status = units.status;
       return none;
     }
     if (g.leader()) *w.fgw.units = units;

@@ -35,13 +35,15 @@ SITES = sites()
 KERNELS = {
     "entropic_fgw.h": "entropic_fgw",
     "entropic_items.h": "sinkhorn,entropic_fgw",
-    "fgw.h": "fgw,fgw_merging",
+    "fgw.h": "fgw,fgw_merging,fgw_partial",
     "fgw_backward.h": "fgw_backward",
     "gather.h": "transport,fgw_backward",
     "item.h": "transport,fgw",
     "lower_bound.h": "fgw_lower_bound",
+    "semirelaxed.h": "semirelaxed_fgw",
     "sinkhorn.h": "sinkhorn",
-    "transport.h": "transport,fgw",
+    "transport.h": "transport,forbidding,fgw",
+    "unbalanced.h": "unbalanced_sinkhorn",
 }
 
 

@@ -5,7 +5,7 @@ torch out, with gradients. POT itself is not needed. A call that is outside what
 solves raises `Unsupported`, and its message says what it has to be.
 """
 
-from hotnas_torch.integrations.pot import batch, bregman, gromov, lp
+from hotnas_torch.integrations.pot import batch, bregman, gromov, lp, partial, unbalanced
 from hotnas_torch.integrations.pot.arrays import Unsupported, dist, unif
 from hotnas_torch.integrations.pot.batch import solve_batch, solve_gromov_batch
 from hotnas_torch.integrations.pot.bregman import sinkhorn, sinkhorn2
@@ -19,6 +19,7 @@ from hotnas_torch.integrations.pot.gromov import (
 from hotnas_torch.integrations.pot.lp import emd, emd2
 from hotnas_torch.integrations.pot.results import OTResult
 from hotnas_torch.integrations.pot.solvers import solve, solve_gromov, solve_sample
+from hotnas_torch.integrations.pot.unbalanced import sinkhorn_unbalanced, sinkhorn_unbalanced2
 
 __all__ = [
     "OTResult",
@@ -35,12 +36,16 @@ __all__ = [
     "gromov_wasserstein",
     "gromov_wasserstein2",
     "lp",
+    "partial",
     "sinkhorn",
     "sinkhorn2",
+    "sinkhorn_unbalanced",
+    "sinkhorn_unbalanced2",
     "solve",
     "solve_batch",
     "solve_gromov",
     "solve_gromov_batch",
     "solve_sample",
+    "unbalanced",
     "unif",
 ]

@@ -73,13 +73,14 @@ def _tensor(value: Any) -> Tensor:
     return value
 
 
-def problem(arrays: Sequence[Any], a: Any, b: Any) -> Problem:
+def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> Problem:
     """Read matrices, the last two dimensions of the first being rows and columns, and masses.
 
     Args:
         arrays: Costs, or structures of rows and of columns, behind costs or not.
         a: Masses of rows, None or empty for uniform ones.
         b: Masses of columns, likewise.
+        balanced: Whether masses must have the same sum, and are scaled to 1; else they stay.
 
     Raises:
         Unsupported: What is read is no problem of ours; the message says why.
@@ -107,6 +108,8 @@ def problem(arrays: Sequence[Any], a: Any, b: Any) -> Problem:
             raise Unsupported(f"{name} must not be negative")
         masses.append(mass)
     total, other = (mass.detach().sum(-1) for mass in masses)
+    if not balanced:
+        return Problem(tuple(matrices), masses[0], masses[1], torch.ones_like(total), is_numpy)
     if not torch.allclose(total, other, rtol=1e-6, atol=0.0) or not bool((total > 0).all()):
         raise Unsupported("a and b must have the same positive sum")
     rounding = 1e-6 if cost.dtype == torch.float32 else 1e-12

@@ -1,5 +1,5 @@
 # Over 400 lines: POT's functions one by one, with its signatures.
-"""`ot.gromov`: Gromov-Wasserstein and its fused form, exact and entropic, and barycenters."""
+"""`ot.gromov`: (fused) Gromov-Wasserstein: exact, entropic, partial, semi-relaxed; barycenters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,14 @@ from hotnas_torch.ot import (
     BarycenterResult,
     EntropicFGWResult,
     FGWResult,
+    PartialFGWResult,
+    SemirelaxedFGWResult,
     entropic_fgw,
     fgw,
     fgw_barycenter,
     pad_graphs,
+    partial_fgw,
+    semirelaxed_fgw,
 )
 from hotnas_torch.ot.graphs import feature_costs
 
@@ -36,6 +40,14 @@ __all__ = [
     "gromov_barycenters",
     "gromov_wasserstein",
     "gromov_wasserstein2",
+    "partial_fused_gromov_wasserstein",
+    "partial_fused_gromov_wasserstein2",
+    "partial_gromov_wasserstein",
+    "partial_gromov_wasserstein2",
+    "semirelaxed_fused_gromov_wasserstein",
+    "semirelaxed_fused_gromov_wasserstein2",
+    "semirelaxed_gromov_wasserstein",
+    "semirelaxed_gromov_wasserstein2",
 ]
 
 _LOSSES = ("square_loss",)
@@ -159,11 +171,6 @@ def _stationary(
 ) -> tuple[Problem, FGWResult]:
     solved = graphs(M, C1, C2, p, q)
     weight = _check(solved, loss_fun, alpha)
-    init: Any = "product"
-    if G0 is not None:
-        (init,), _ = tensors(G0)
-        assert init is not None
-        init = init.to(solved.a.dtype)
     cost, x, y = solved.arrays
     result = fgw(
         cost,
@@ -173,16 +180,16 @@ def _stationary(
         solved.b,
         alpha=weight,
         loss="l2",
-        init=init,
+        init=_start(solved, G0),
         tol=max(float(tol), 1e-6),
         max_iter=int(max_iter),
     )
     return solved, result
 
 
-def graphs(M: Any, C1: Any, C2: Any, p: Any, q: Any) -> Problem:
+def graphs(M: Any, C1: Any, C2: Any, p: Any, q: Any, *, balanced: bool = True) -> Problem:
     """Read costs (None for none) and structures, and masses of rows and columns."""
-    found = problem([C1, C2] if M is None else [M, C1, C2], p, q)
+    found = problem([C1, C2] if M is None else [M, C1, C2], p, q, balanced=balanced)
     *costs, x, y = found.arrays
     if x.shape[-1] != x.shape[-2] or y.shape[-1] != y.shape[-2]:
         raise Unsupported("structures must be square matrices")
@@ -398,6 +405,315 @@ def _entropic_value(solved: Problem, result: EntropicFGWResult, solver: str, log
 def _entropic_log(solved: Problem, result: EntropicFGWResult) -> dict[str, Any]:
     value = solved.back(result.objective)
     return {"err": [solved.back(result.residual)], "gw_dist": value, "fgw_dist": value}
+
+
+# --- partial --------------------------------------------------------------------------------------
+
+
+def partial_gromov_wasserstein(
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    q: Any = None,
+    m: Any = None,
+    loss_fun: str = "square_loss",
+    nb_dummies: int = 1,
+    G0: Any = None,
+    thres: float = 1,
+    numItermax: float = 1e4,
+    tol: float = 1e-8,
+    symmetric: bool | None = None,
+    warn: bool = True,
+    log: bool = False,
+    verbose: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.partial_gromov_wasserstein`: the plan, by `hotnas_torch.ot.partial_fgw`.
+
+    Arguments and results are POT's. The start is `G0`, or the product of the masses, as in POT. The
+    stopping rule is a duality gap of 1e-6 of the objective, or of `tol` if that is larger;
+    `nb_dummies`, `thres`, `symmetric` and `verbose` change nothing.
+
+    Raises:
+        ValueError: `m` is negative or more than there is.
+        Unsupported: Another loss than "square_loss".
+    """
+    del nb_dummies, thres, symmetric, verbose, kwargs
+    solved, result = _partial(None, C1, C2, p, q, m, loss_fun, 1.0, G0, numItermax, tol, warn)
+    return _relaxed_plan(solved, result, "partial_gw_dist", log)
+
+
+def partial_gromov_wasserstein2(
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    q: Any = None,
+    m: Any = None,
+    loss_fun: str = "square_loss",
+    nb_dummies: int = 1,
+    G0: Any = None,
+    thres: float = 1,
+    numItermax: float = 1e4,
+    tol: float = 1e-7,
+    symmetric: bool | None = None,
+    warn: bool = False,
+    log: bool = False,
+    verbose: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.partial_gromov_wasserstein2`: the value; see `partial_gromov_wasserstein`."""
+    del nb_dummies, thres, symmetric, verbose, kwargs
+    solved, result = _partial(None, C1, C2, p, q, m, loss_fun, 1.0, G0, numItermax, tol, warn)
+    return _relaxed_value(solved, result, "partial_gw_dist", log)
+
+
+def partial_fused_gromov_wasserstein(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    q: Any = None,
+    m: Any = None,
+    loss_fun: str = "square_loss",
+    alpha: Any = 0.5,
+    nb_dummies: int = 1,
+    G0: Any = None,
+    thres: float = 1,
+    numItermax: float = 1e4,
+    tol: float = 1e-8,
+    symmetric: bool | None = None,
+    warn: bool = True,
+    log: bool = False,
+    verbose: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.partial_fused_gromov_wasserstein`: see `partial_gromov_wasserstein`."""
+    del nb_dummies, thres, symmetric, verbose, kwargs
+    solved, result = _partial(M, C1, C2, p, q, m, loss_fun, alpha, G0, numItermax, tol, warn)
+    return _relaxed_plan(solved, result, "partial_fgw_dist", log)
+
+
+def partial_fused_gromov_wasserstein2(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    q: Any = None,
+    m: Any = None,
+    loss_fun: str = "square_loss",
+    alpha: Any = 0.5,
+    nb_dummies: int = 1,
+    G0: Any = None,
+    thres: float = 1,
+    numItermax: float = 1e4,
+    tol: float = 1e-7,
+    symmetric: bool | None = None,
+    warn: bool = False,
+    log: bool = False,
+    verbose: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.partial_fused_gromov_wasserstein2`: the value, differentiable."""
+    del nb_dummies, thres, symmetric, verbose, kwargs
+    solved, result = _partial(M, C1, C2, p, q, m, loss_fun, alpha, G0, numItermax, tol, warn)
+    return _relaxed_value(solved, result, "partial_fgw_dist", log)
+
+
+def _partial(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any,
+    q: Any,
+    m: Any,
+    loss_fun: str,
+    alpha: Any,
+    G0: Any,
+    max_iter: float,
+    tol: float,
+    warn: bool,
+) -> tuple[Problem, PartialFGWResult]:
+    solved = graphs(M, C1, C2, p, q, balanced=False)
+    weight = _check(solved, loss_fun, alpha)
+    mass = torch.minimum(solved.a.sum(), solved.b.sum()) if m is None else m
+    cost, x, y = solved.arrays
+    with quiet_unless(warn):
+        result = partial_fgw(
+            cost,
+            x,
+            y,
+            solved.a,
+            solved.b,
+            mass=mass.to(cost) if isinstance(mass, Tensor) else float(mass),
+            alpha=weight,
+            loss="l2",
+            init=_start(solved, G0),
+            tol=max(float(tol), 1e-6),
+            max_iter=int(max_iter),
+        )
+    return solved, result
+
+
+# --- semi-relaxed ---------------------------------------------------------------------------------
+
+
+def semirelaxed_gromov_wasserstein(
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    loss_fun: str = "square_loss",
+    symmetric: bool | None = None,
+    log: bool = False,
+    G0: Any = None,
+    max_iter: float = 1e4,
+    tol_rel: float = 1e-9,
+    tol_abs: float = 1e-9,
+    random_state: Any = 0,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.semirelaxed_gromov_wasserstein`: the plan, by `hotnas_torch.ot.semirelaxed_fgw`.
+
+    Arguments and results are POT's. The start is `G0`, or the product of `p` and equal masses, as
+    in POT. The stopping rule is a gap of 1e-6 of the objective, or of `tol_rel` if that is larger;
+    `symmetric`, `tol_abs` and `random_state` change nothing.
+
+    Raises:
+        Unsupported: Another loss than "square_loss", a start by name, or masses that do not sum
+            to 1.
+    """
+    del symmetric, tol_abs, random_state, kwargs
+    solved, result = _semirelaxed(None, C1, C2, p, loss_fun, 1.0, G0, max_iter, tol_rel)
+    return _relaxed_plan(solved, result, "srgw_dist", log)
+
+
+def semirelaxed_gromov_wasserstein2(
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    loss_fun: str = "square_loss",
+    symmetric: bool | None = None,
+    log: bool = False,
+    G0: Any = None,
+    max_iter: float = 1e4,
+    tol_rel: float = 1e-9,
+    tol_abs: float = 1e-9,
+    random_state: Any = 0,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.semirelaxed_gromov_wasserstein2`: the value, differentiable."""
+    del symmetric, tol_abs, random_state, kwargs
+    solved, result = _semirelaxed(None, C1, C2, p, loss_fun, 1.0, G0, max_iter, tol_rel)
+    return _relaxed_value(solved, result, "srgw_dist", log)
+
+
+def semirelaxed_fused_gromov_wasserstein(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    loss_fun: str = "square_loss",
+    symmetric: bool | None = None,
+    alpha: Any = 0.5,
+    G0: Any = None,
+    log: bool = False,
+    max_iter: float = 1e4,
+    tol_rel: float = 1e-9,
+    tol_abs: float = 1e-9,
+    random_state: Any = 0,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.semirelaxed_fused_gromov_wasserstein`: see `semirelaxed_gromov_wasserstein`."""
+    del symmetric, tol_abs, random_state, kwargs
+    solved, result = _semirelaxed(M, C1, C2, p, loss_fun, alpha, G0, max_iter, tol_rel)
+    return _relaxed_plan(solved, result, "srfgw_dist", log)
+
+
+def semirelaxed_fused_gromov_wasserstein2(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any = None,
+    loss_fun: str = "square_loss",
+    symmetric: bool | None = None,
+    alpha: Any = 0.5,
+    G0: Any = None,
+    log: bool = False,
+    max_iter: float = 1e4,
+    tol_rel: float = 1e-9,
+    tol_abs: float = 1e-9,
+    random_state: Any = 0,
+    **kwargs: Any,
+) -> Any:
+    """`ot.gromov.semirelaxed_fused_gromov_wasserstein2`: the value, differentiable."""
+    del symmetric, tol_abs, random_state, kwargs
+    solved, result = _semirelaxed(M, C1, C2, p, loss_fun, alpha, G0, max_iter, tol_rel)
+    return _relaxed_value(solved, result, "srfgw_dist", log)
+
+
+def _semirelaxed(
+    M: Any,
+    C1: Any,
+    C2: Any,
+    p: Any,
+    loss_fun: str,
+    alpha: Any,
+    G0: Any,
+    max_iter: float,
+    tol: float,
+) -> tuple[Problem, SemirelaxedFGWResult]:
+    if isinstance(G0, str):
+        raise Unsupported(f"G0 must be a plan or None; got {G0!r}")
+    solved = graphs(M, C1, C2, p, None)
+    weight = _check(solved, loss_fun, alpha)
+    cost, x, y = solved.arrays
+    result = semirelaxed_fgw(
+        cost,
+        x,
+        y,
+        solved.a,
+        solved.b,
+        alpha=weight,
+        loss="l2",
+        num_starts=1,
+        init=_start(solved, G0),
+        tol=max(float(tol), 1e-6),
+        max_iter=int(max_iter),
+    )
+    return solved, result
+
+
+def _start(solved: Problem, G0: Any) -> Any:
+    """Return the coupling to start from, POT's where none is given."""
+    if G0 is None:
+        return "product"
+    (start,), _ = tensors(G0)
+    assert start is not None
+    return start.to(solved.a.dtype)
+
+
+def _relaxed_plan(
+    solved: Problem, result: PartialFGWResult | SemirelaxedFGWResult, name: str, log: bool
+) -> Any:
+    plan = solved.back(result.plan.detach())
+    if not log:
+        return plan
+    value = solved.back(result.objective.detach())
+    return plan, {"loss": [value], name: value}
+
+
+def _relaxed_value(
+    solved: Problem, result: PartialFGWResult | SemirelaxedFGWResult, name: str, log: bool
+) -> Any:
+    value = solved.back(result.objective)
+    if not log:
+        return value
+    return value, {
+        "loss": [value],
+        name: value,
+        "T": solved.back(result.plan.detach()),
+        "lin_loss": solved.back(result.cost_linear.detach()),
+        "quad_loss": solved.back(result.cost_quad.detach()),
+    }
 
 
 # --- barycenters ----------------------------------------------------------------------------------

@@ -5,8 +5,15 @@ from typing import Any
 import torch
 
 from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem
-from hotnas_torch.integrations.pot.gromov import entropic, fused_gromov_wasserstein2
+from hotnas_torch.integrations.pot.gromov import (
+    entropic,
+    fused_gromov_wasserstein2,
+    partial_fused_gromov_wasserstein2,
+    semirelaxed_fused_gromov_wasserstein2,
+)
 from hotnas_torch.integrations.pot.results import OTResult
+from hotnas_torch.integrations.pot.unbalanced import entropic as entropic_unbalanced
+from hotnas_torch.integrations.pot.unbalanced import mm_unbalanced
 from hotnas_torch.ot import sinkhorn, sinkhorn_divergence, transport
 
 __all__ = ["solve", "solve_gromov", "solve_sample"]
@@ -32,22 +39,24 @@ def solve(
     verbose: bool = False,
     grad: str = "autodiff",
 ) -> OTResult:
-    """`ot.solve`: exact transport, or entropic with `reg`.
+    """`ot.solve`: exact transport, or entropic with `reg`; unbalanced by KL.
 
     Arguments and results are POT's. Gradients, under any `grad` but "detach", are those of the
     solution, implicit.
 
     Raises:
-        Unsupported: Another regularisation than "KL" and "entropy", unbalanced problems, starts,
-            or gradients of steps.
+        Unsupported: Another regularisation than "KL" and "entropy", another penalty than "KL",
+            starts, or gradients of steps.
     """
-    del unbalanced_type, method, n_threads, verbose
-    if unbalanced is not None or c is not None:
-        raise Unsupported("unbalanced and c must be None")
+    del method, n_threads, verbose
+    if unbalanced is None and c is not None:
+        raise Unsupported("c must be None")
     if plan_init is not None or potentials_init is not None:
         raise Unsupported("plan_init and potentials_init must be None")
     if grad not in _GRADS:
         raise Unsupported(f"grad must be one of {', '.join(_GRADS)}; got {grad!r}")
+    if unbalanced is not None:
+        return _unbalanced(M, a, b, reg, c, reg_type, unbalanced, unbalanced_type, max_iter, grad)
     solved = problem([M], a, b)
     cost = solved.arrays[0]
     if cost.dim() != 2 or not torch.allclose(solved.total, torch.ones_like(solved.total)):
@@ -89,6 +98,42 @@ def solve(
         potentials=(f / float(reg), g / float(reg)),
         status="Converged" if bool(found.converged) else "stopped at max_iter",
         log={"niter": int(found.iterations)},
+    )
+
+
+def _unbalanced(
+    M: Any,
+    a: Any,
+    b: Any,
+    reg: float | None,
+    c: Any,
+    reg_type: str,
+    weights: Any,
+    penalty: str,
+    max_iter: int | None,
+    grad: str,
+) -> OTResult:
+    if penalty.lower() != "kl" or grad == "detach":
+        raise Unsupported(f"unbalanced_type must be 'KL' with gradients; got {penalty!r}, {grad!r}")
+    limit = 1000 if max_iter is None else int(max_iter)
+    if reg:
+        # As in POT: the total of "KL" has no masses in its divergences, that of "entropy" has.
+        masses = reg_type.lower() == "entropy"
+        found = entropic_unbalanced(
+            a, b, M, reg, weights, reg_type, c, limit, 0.0, with_masses=masses
+        )
+        plan, log = found.answer_plan(log=True)
+        potentials = (log["logu"], log["logv"])
+    else:
+        plan, log = mm_unbalanced(a, b, M, weights, numItermax=limit, log=True)
+        potentials = None
+    return OTResult(
+        plan=plan,
+        value=log["total_cost"],
+        value_linear=log["cost"],
+        potentials=potentials,
+        status="Converged",
+        log=log,
     )
 
 
@@ -156,38 +201,42 @@ def solve_gromov(
     Arguments and results are POT's.
 
     Raises:
-        Unsupported: Another loss than "L2"; unbalanced, partial or semi-relaxed problems; an
-            entropic start, or another entropic method than POT's "PGD" and "PPA".
+        Unsupported: Another loss than "L2"; unbalanced problems that are neither partial nor
+            semi-relaxed, or entropic; an entropic start, or another entropic method than POT's
+            "PGD" and "PPA".
     """
     del symmetric, n_threads, tol, verbose
     if loss.lower() != "l2":
         raise Unsupported(f"loss must be 'L2'; got {loss!r}")
-    if unbalanced is not None or unbalanced_type.lower() == "semirelaxed":
-        raise Unsupported("unbalanced must be None, and unbalanced_type not 'semirelaxed'")
+    kind = unbalanced_type.lower()
+    relaxed = kind == "semirelaxed" or (kind == "partial" and unbalanced is not None)
+    if (unbalanced is not None and not relaxed) or (relaxed and reg):
+        raise Unsupported("unbalanced_type must be 'partial' or 'semirelaxed', and reg None then")
     weight: Any = 1.0 if M is None else alpha
     if not reg:
         costs = M
         if M is None:
-            solved = problem([Ca, Cb], a, b)
+            solved = problem([Ca, Cb], None, None)
             x, y = solved.arrays
             costs = solved.back(x.new_zeros(len(x), len(y)))
-        value, log = fused_gromov_wasserstein2(
-            costs,
-            Ca,
-            Cb,
-            a,
-            b,
-            alpha=weight,
-            log=True,
-            G0=plan_init,
-            max_iter=10_000 if max_iter is None else max_iter,
-        )
+        limit = 10_000 if max_iter is None else max_iter
+        settings: dict[str, Any] = {"alpha": weight, "log": True, "G0": plan_init}
+        if kind == "semirelaxed":
+            value, log = semirelaxed_fused_gromov_wasserstein2(
+                costs, Ca, Cb, a, max_iter=limit, **settings
+            )
+        elif relaxed:
+            value, log = partial_fused_gromov_wasserstein2(
+                costs, Ca, Cb, a, b, unbalanced, numItermax=limit, **settings
+            )
+        else:
+            value, log = fused_gromov_wasserstein2(costs, Ca, Cb, a, b, max_iter=limit, **settings)
         return OTResult(
             plan=log["T"],
             value=value,
             value_linear=None if M is None else log["lin_loss"],
             value_quad=value if M is None else log["quad_loss"],
-            potentials=(log["u"], log["v"]),
+            potentials=None if relaxed else (log["u"], log["v"]),
             log=log,
         )
     if reg_type.lower() != "entropy":
