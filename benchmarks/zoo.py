@@ -6,13 +6,14 @@ hyperparameters maximise the marginal likelihood in each fold, and by gradient b
 """
 
 import csv
+import itertools
 import math
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,18 @@ from benchmarks.measuring.grid_gp import Factor, exponential, matern, predict
 from benchmarks.measuring.report import Claim, Column, Report, Table, Unavailable, number
 from benchmarks.measuring.statistics import standard_error, surprise
 from benchmarks.measuring.tables import published
-from benchmarks.measuring.zoo import imported, published_models, timm_model
-from hotnas_torch.arch import Cell, Network, Operation
+from benchmarks.measuring.zoo import (
+    computation_of,
+    first_import,
+    imported,
+    published_models,
+    timm_model,
+)
+from hotnas_torch.arch import Network
 from hotnas_torch.distances import HOTNN, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.distances._tables.layer_graph import NetworkView, layer_graph
 from hotnas_torch.importing import operation_tree
+from hotnas_torch.importing.computation import Computation
 from hotnas_torch.spaces import AnyNetwork
 
 __all__ = ["ON_REQUEST", "QUICK", "Settings", "draw", "run"]
@@ -64,8 +72,9 @@ class Settings:
 
     Attributes:
         models: How many; 0 takes all that can be imported.
-        numbers: Which distances to compute, by the numbers that they read; the first one is drawn,
-            and the likelihood chooses among them.
+        granularities: Most operations of a cell; a matrix of each.
+        numbers: Numbers that distances read; a matrix of each. The first matrix is drawn, and the
+            likelihood chooses among all.
         folds: Parts that are predicted from the others.
         repeats: Divisions into parts.
         threads: Processor threads.
@@ -76,6 +85,7 @@ class Settings:
     """
 
     models: int = 0
+    granularities: tuple[int, ...] = (28,)
     numbers: tuple[str, ...] = ("structure", "none")
     folds: int = 5
     repeats: int = 5
@@ -89,7 +99,7 @@ class Settings:
 QUICK = Settings(models=30, numbers=("structure",), repeats=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Model:
     """A published model, its network, and what can be counted in it."""
 
@@ -97,9 +107,12 @@ class _Model:
     family: str
     top1: float
     parameters: float
-    multiply_adds: float
-    operations: int
-    network: Network
+    computation: Computation
+
+    @cached_property
+    def network(self) -> Network:
+        """With all numbers, of which `_columns` counts."""
+        return self.computation.network()
 
 
 def _accuracies(folder: Path) -> dict[str, float]:
@@ -120,18 +133,16 @@ def _models(settings: Settings) -> list[_Model]:
     top1 = _accuracies(folder)
     known = {model.name: model for model in published_models(folder)}
     names = [n for n in top1 if not settings.cached or (cache / f"{n}.json").is_file()]
-    rows = imported(names, lambda name: timm_model(known[name]), cache)
+    rows = imported(names, lambda name: timm_model(known[name]), cache, first_import)
     found = []
-    for row in islice((r for r in rows if "network" in r), settings.models or None):
+    for row in itertools.islice((r for r in rows if "computation" in r), settings.models or None):
         found.append(
             _Model(
                 row["name"],
                 row["module"].rpartition(".")[2],
                 top1[row["name"]],
                 known[row["name"]].parameters,
-                row["multiply_adds"],
-                row["operations"],
-                Network.from_json(row["network"]),
+                computation_of(row),
             )
         )
     if len(found) < 2 * settings.folds:
@@ -139,64 +150,52 @@ def _models(settings: Settings) -> list[_Model]:
     return found
 
 
-def _reading(network: Network, names: Sequence[str] | None) -> Network:
-    """Return the network with some numbers of its operations; equal cells become one object."""
-    if names is None:
-        return network
-    cells: dict[Cell, Cell] = {}
-    for cell in network.cells:
-        if cell not in cells:
-            labels = []
-            for label in cell.ops:
-                read = Operation.parse(label)
-                kept = {name: read.numbers[name] for name in names if name in read.numbers}
-                labels.append(str(Operation(read.kind, **kept)))
-            cells[cell] = Cell(tuple(labels), cell.edges)
-    return Network(
-        tuple(cells[cell] for cell in network.cells),
-        network.channels,
-        network.downsampling,
-        network.edges,
-        network.input_channels,
-    )
-
-
 def run(settings: Settings) -> Report:
     """Import, compare, predict."""
     torch.set_num_threads(settings.threads)
     report = Report()
     models = _models(settings)
-    metrics, matrices = {}, []
-    for name in settings.numbers:
-        nets = [_reading(model.network, NUMBERS[name]) for model in models]
-        begun = time.perf_counter()
+    rows, matrices = [], {}
+    for granularity, numbers in itertools.product(settings.granularities, settings.numbers):
+        nets = [
+            model.computation.network(granularity=granularity, numbers=NUMBERS[numbers])
+            for model in models
+        ]
+        begun, busy = time.perf_counter(), time.process_time()
         metric = HOTNN(tree=operation_tree(), state_scale=_STATE_SCALE)
-        matrices.append(metric(nets).double())
-        metrics[name] = {
-            "numbers": name,
-            "seconds": time.perf_counter() - begun,
-            "cells": len({cell for net in nets for cell in net.cells}),
-            "labels": len({op for net in nets for cell in net.cells for op in cell.ops}),
-            "neighbours": _same_family(matrices[-1], models),
-        }
+        matrix = metric(nets).double()
+        rows.append(
+            {
+                "granularity": granularity,
+                "numbers": numbers,
+                "seconds": time.perf_counter() - begun,
+                "processor": time.process_time() - busy,
+                "cells": len({cell for net in nets for cell in net.cells}),
+                "labels": len({op for net in nets for cell in net.cells for op in cell.ops}),
+                "neighbours": _same_family(matrix, models),
+            }
+        )
+        matrices[f"{granularity} {numbers}"] = matrix
     report.tables.append(
         Table(
             "distances",
             f"HOTNN between {len(models)} models, on {settings.threads} threads: distinct cells and"
             " labels, seconds, and share of models whose nearest one is of their family",
             (
+                Column("granularity", "granularity", number()),
                 Column("numbers", "numbers"),
                 Column("cells", "cells", number(4)),
                 Column("labels", "labels", number(4)),
                 Column("seconds", "s", number(3)),
+                Column("processor", "processor s", number(3)),
                 Column("neighbours", "same family", number(3)),
             ),
-            list(metrics.values()),
+            rows,
         )
     )
-    rows = list(_predictions(models, matrices, settings))
-    report.tables.append(_summary(rows, settings))
-    places = _map(matrices[0], settings.seed)
+    report.tables.append(_summary(list(_predictions(models, matrices, settings)), settings))
+    first = next(iter(matrices.values()))
+    places = _map(first, settings.seed)
     report.tables.append(
         Table(
             "map",
@@ -216,14 +215,13 @@ def run(settings: Settings) -> Report:
                     "x": x,
                     "y": y,
                 }
-                for model, other, (x, y) in zip(models, _nearest(matrices[0]), places, strict=True)
+                for model, other, (x, y) in zip(models, _nearest(first), places, strict=True)
             ],
         )
     )
-    first = metrics[settings.numbers[0]]
     report.claims += [
-        Claim("minutes for the matrix", "<=", 10.0, first["seconds"] / 60.0),
-        Claim("nearest model is of the same family", ">=", 0.9, first["neighbours"]),
+        Claim("minutes for the matrix", "<=", 10.0, rows[0]["seconds"] / 60.0),
+        Claim("nearest model is of the same family", ">=", 0.9, rows[0]["neighbours"]),
     ]
     return report
 
@@ -261,10 +259,10 @@ def _columns(models: Sequence[_Model]) -> dict[str, Tensor]:
     """Hand-made features, (N, k) each."""
     logs = {
         "parameters": [[math.log(m.parameters)] for m in models],
-        "multiply_adds": [[math.log(max(1.0, m.multiply_adds))] for m in models],
+        "multiply_adds": [[math.log(max(1.0, m.computation.multiply_adds))] for m in models],
         "shape": [
             [
-                math.log(m.operations),
+                math.log(len(m.computation.nodes)),
                 math.log(m.network.num_cells),
                 sum(map(math.log, m.network.channels)) / m.network.num_cells,
                 math.log(max(m.network.channels)),
@@ -284,10 +282,10 @@ def _columns(models: Sequence[_Model]) -> dict[str, Tensor]:
 def _weisfeiler_lehman(models: Sequence[_Model]) -> Factor:
     """Kernels of the flat graphs of layers: by kinds alone or with numbers, levels 0 to 3."""
     space = AnyNetwork(operation_tree())
-    plain = [_reading(model.network, ()) for model in models]
+    plain = [model.computation.network(numbers=()) for model in models]
     ones = [(1,) * net.num_cells for net in plain]
     alike = [Network(n.cells, o, o, n.edges) for n, o in zip(plain, ones, strict=True)]
-    structure = [_reading(model.network, _STRUCTURE) for model in models]
+    structure = [model.computation.network(numbers=_STRUCTURE) for model in models]
     levels = [
         WeisfeilerLehman(space, level=level, aggregation="assignment").similarity(nets)
         for nets in (alike, structure)
@@ -301,7 +299,9 @@ def _tree_wasserstein(models: Sequence[_Model]) -> Factor:
     tree = operation_tree()
     groups = {kind: str(tree.parents[kind]) for kind in tree.kinds}
     graphs = [
-        layer_graph(_reading(m.network, ()), NetworkView("all"), without={"input", "output"})
+        layer_graph(
+            m.computation.network(numbers=()), NetworkView("all"), without={"input", "output"}
+        )
         for m in models
     ]
     distances = []
@@ -313,11 +313,11 @@ def _tree_wasserstein(models: Sequence[_Model]) -> Factor:
 
 
 def _predictions(
-    models: Sequence[_Model], matrices: Sequence[Tensor], settings: Settings
+    models: Sequence[_Model], matrices: Mapping[str, Tensor], settings: Settings
 ) -> Iterator[dict[str, Any]]:
     columns = _columns(models)
     factors = {name: matern(values, name) for name, values in columns.items()}
-    factors["hotnn"] = exponential(matrices, "hotnn")
+    factors["hotnn"] = exponential(list(matrices.values()), "hotnn")
     factors["weisfeiler_lehman"] = _weisfeiler_lehman(models)
     factors["tree_wasserstein"] = _tree_wasserstein(models)
     methods = {
@@ -333,6 +333,12 @@ def _predictions(
         "tree-Wasserstein": ("tree_wasserstein",),
         "tree-Wasserstein x log parameters": ("tree_wasserstein", "parameters"),
     }
+    if len(settings.granularities) > 1:
+        for granularity in settings.granularities:
+            mine = [m for name, m in matrices.items() if name.startswith(f"{granularity} ")]
+            factors[f"hotnn {granularity}"] = exponential(mine, "hotnn")
+            name = f"HOTNN of at most {granularity} operations x log parameters"
+            methods[name] = (f"hotnn {granularity}", "parameters")
     top1 = torch.tensor([model.top1 for model in models], dtype=torch.float64)
     every = torch.cat(list(columns.values()), dim=1).numpy()
     for held_out, repeat, fold, train, test in _divisions(models, settings):
