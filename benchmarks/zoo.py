@@ -5,9 +5,11 @@ is missing is imported). The top-1 of held-out models is predicted by Gaussian p
 hyperparameters maximise the marginal likelihood in each fold, and by gradient boosting.
 """
 
+import concurrent.futures
 import csv
 import itertools
 import math
+import multiprocessing
 import re
 import time
 from collections import Counter
@@ -78,6 +80,7 @@ class Settings:
         folds: Parts that are predicted from the others.
         repeats: Divisions into parts.
         threads: Processor threads.
+        workers: Processes that predict, each on one thread.
         cached: Take only models that have been imported.
         data: Folder of the tables, see `published`.
         cache: Folder of the imported networks.
@@ -90,6 +93,7 @@ class Settings:
     folds: int = 5
     repeats: int = 5
     threads: int = 2
+    workers: int = 2
     cached: bool = False
     data: str | None = None
     cache: str = "runs/zoo"
@@ -340,30 +344,83 @@ def _predictions(
             name = f"HOTNN of at most {granularity} operations x log parameters"
             methods[name] = (f"hotnn {granularity}", "parameters")
     top1 = torch.tensor([model.top1 for model in models], dtype=torch.float64)
-    every = torch.cat(list(columns.values()), dim=1).numpy()
-    for held_out, repeat, fold, train, test in _divisions(models, settings):
-        shift, size = top1[train].mean(), top1[train].std()
-        values = (top1 - shift) / size
+    task = _Task(factors, methods, torch.cat(list(columns.values()), dim=1).numpy(), top1)
+    divisions = list(_divisions(models, settings))
+    if settings.workers == 1:
+        _predicting.append(task)
+        try:
+            for division in divisions:
+                yield from _scores(division)
+        finally:
+            _predicting.clear()
+        return
+    # Forked, so that the kernels are not sent to every worker.
+    with concurrent.futures.ProcessPoolExecutor(
+        settings.workers,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=_receive,
+        initargs=(task,),
+    ) as pool:
+        for rows in pool.map(_scores, divisions):
+            yield from rows
 
-        def scored(method: str, mean: Tensor, variance: Tensor) -> dict[str, Any]:
-            return {
-                "held_out": held_out,  # noqa: B023 - used before the next division
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What all divisions have in common.
+
+    Attributes:
+        factors: Kernels by name.
+        methods: Names of the kernels that a method multiplies, by its name.
+        features: All columns, (N, k).
+        top1: Shape (N,).
+    """
+
+    factors: Mapping[str, Factor]
+    methods: Mapping[str, Sequence[str]]
+    features: np.ndarray
+    top1: Tensor
+
+
+_predicting: list[_Task] = []
+"""What this process predicts."""
+
+
+def _receive(task: _Task) -> None:
+    torch.set_num_threads(1)
+    _predicting.append(task)
+
+
+_Division = tuple[str, int, int, Tensor, Tensor]
+
+
+def _scores(division: _Division) -> list[dict[str, Any]]:
+    """Predict what a division holds out, by every method."""
+    (task,) = _predicting
+    held_out, repeat, fold, train, test = division
+    values = (task.top1 - task.top1[train].mean()) / task.top1[train].std()
+    rows = []
+
+    def scored(method: str, mean: Tensor, variance: Tensor) -> None:
+        rows.append(
+            {
+                "held_out": held_out,
                 "method": method,
-                "repeat": repeat,  # noqa: B023
-                "fold": fold,  # noqa: B023
-                "surprise": float(surprise(mean, variance, values[test]).mean()),  # noqa: B023
-                "spearman": float(spearmanr(mean, values[test]).statistic),  # noqa: B023
+                "repeat": repeat,
+                "fold": fold,
+                "surprise": float(surprise(mean, variance, values[test]).mean()),
+                "spearman": float(spearmanr(mean, values[test]).statistic),
             }
+        )
 
-        for method, names in methods.items():
-            found = predict([factors[name] for name in names], values, train, test)
-            yield scored(method, found.mean, found.variance)
-        yield scored("gradient boosting", *_boosted(every, values, train, test))
+    for method, names in task.methods.items():
+        found = predict([task.factors[name] for name in names], values, train, test)
+        scored(method, found.mean, found.variance)
+    scored("gradient boosting", *_boosted(task.features, values, train, test))
+    return rows
 
 
-def _divisions(
-    models: Sequence[_Model], settings: Settings
-) -> Iterator[tuple[str, int, int, Tensor, Tensor]]:
+def _divisions(models: Sequence[_Model], settings: Settings) -> Iterator[_Division]:
     """Yield what is held out, repeat, fold, and places to learn from and to predict."""
     families = sorted({model.family for model in models})
     for repeat in range(settings.repeats):
