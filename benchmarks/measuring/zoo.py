@@ -143,7 +143,8 @@ def transformer_model(name: str) -> tuple[nn.Module, Any]:
     main = built.main_input_name
     # A recurrence without its own kernel is a loop over tokens; sparse attention needs many.
     length = {"Mamba": 16, "BigBird": 768, "Longformer": 512}.get(name, 128)
-    length = min(length, getattr(config, "max_position_embeddings", None) or length)
+    longest = getattr(config, "max_position_embeddings", None) or 0  # -1 of XLNet is no limit
+    length = min(length, longest) if longest > 0 else length
     inputs: dict[str, Any] = {}
     seen = getattr(config, "vision_config", None)
     if main == "pixel_values" or seen is not None:

@@ -1,11 +1,12 @@
 """Modules that cannot be exported: recorded call by call while they run on empty tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -111,9 +112,7 @@ class _Recording(TorchDispatchMode):
         name = name_of_target(func)
         if name in ("_local_scalar_dense", "is_nonzero", "item"):
             value = self.value_of(args[0])
-            if value.role == "constant" and not isinstance(
-                args[0], torch._subclasses.fake_tensor.FakeTensor
-            ):
+            if value.role == "constant" and not isinstance(args[0], FakeTensor):
                 return func(*args, **kwargs)
             place = self.scope[-1] if self.scope else ""
             where = f"module {place!r}" if place else "the module itself"
@@ -121,7 +120,9 @@ class _Recording(TorchDispatchMode):
                 None
             )
             return 0.0 if args[0].is_floating_point() else 0
-        result = func(*args, **kwargs)
+        # Sizes are divided with torch.div, too: what follows from numbers alone is known.
+        with unset_fake_temporarily() if self._of_numbers(args, kwargs) else nullcontext():
+            result = func(*args, **kwargs)
         results = results_of(result)
         if not results:
             return result
@@ -151,6 +152,17 @@ class _Recording(TorchDispatchMode):
                 found = self.recorder.weight(name, shape)
             self._keep(tensor, found)
         return found
+
+    def _of_numbers(self, args: Any, kwargs: Any) -> bool:
+        """Whether a call's tensors are all single numbers that were never data or parameters."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        return bool(tensors) and all(
+            tensor.dim() == 0
+            and not isinstance(tensor, FakeTensor)
+            and tensor.device.type == "cpu"
+            and id(tensor) not in self.names
+            for tensor in tensors
+        )
 
     def entering(self, name: str) -> Callable[..., None]:
         """Return a hook that notes that a module is called."""

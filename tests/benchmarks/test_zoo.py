@@ -11,9 +11,11 @@ from torch import nn
 
 from benchmarks import zoo
 from benchmarks.measuring.report import Unavailable
+from benchmarks.measuring.workers import Processes
 from benchmarks.measuring.zoo import computation_of, first_import, imported, second_import
 from hotnas_torch.arch import Network
-from hotnas_torch.importing import trace
+from hotnas_torch.distances import HOTNN
+from hotnas_torch.importing import operation_tree, trace
 
 
 def model(kernel: int, depth: int, width: int) -> nn.Module:
@@ -53,7 +55,6 @@ def settings(tmp_path: Path) -> zoo.Settings:
         numbers=("structure", "none"),
         folds=3,
         repeats=2,
-        threads=1,
         workers=1,
         cached=True,
         data=str(tmp_path / "data"),
@@ -63,11 +64,7 @@ def settings(tmp_path: Path) -> zoo.Settings:
 
 @pytest.mark.ext
 def test_models_are_compared_predicted_and_drawn(settings: zoo.Settings) -> None:
-    before = torch.get_num_threads()
-    try:
-        report = zoo.run(settings)
-    finally:
-        torch.set_num_threads(before)
+    report = zoo.run(settings)
     structure, none = report.rows("distances")[:2]
     assert structure["labels"] > none["labels"]
     assert all(0.0 <= row["neighbours"] <= 1.0 for row in (structure, none))
@@ -98,11 +95,7 @@ def test_too_few_models_are_said_to_be(settings: zoo.Settings, tmp_path: Path) -
 @pytest.mark.ext
 def test_granularities_are_compared(settings: zoo.Settings) -> None:
     several = replace(settings, granularities=(2, 28), numbers=("structure",), repeats=1)
-    before = torch.get_num_threads()
-    try:
-        report = zoo.run(several)
-    finally:
-        torch.set_num_threads(before)
+    report = zoo.run(several)
     fine, coarse = report.rows("distances")
     assert (fine["granularity"], coarse["granularity"]) == (2, 28)
     assert fine["cells"] != coarse["cells"]
@@ -139,3 +132,9 @@ def test_imports_are_kept_and_come_back_as_they_were(tmp_path: Path) -> None:
     (second,) = imported(["branches"], build, tmp_path / "second", second_import)
     assert second["turned"] == 1
     assert Network.from_json(second["network"]) == found.network()
+
+
+def test_processes_find_the_same_matrix(settings: zoo.Settings) -> None:
+    networks = [model.network for model in zoo._models(settings)]
+    metric = HOTNN(tree=operation_tree())
+    assert torch.equal(metric(networks, executor=Processes(2)), metric(networks))
