@@ -9,6 +9,7 @@ import csv
 import itertools
 import math
 import os
+import random
 import re
 import time
 from collections import Counter
@@ -55,8 +56,9 @@ _MORE_DATA = re.compile(
 """What tags of models say that were trained on more than ImageNet-1k, or by another network."""
 
 _STRUCTURE = ("kernel", "groups", "stride", "dilation", "heads", "layers")
-_STATE_SCALE = (7.0, 5.0)
-"""Octaves of width and of resolution that networks go through."""
+_METRIC: Mapping[str, Any] = {"state_scale": (7.0, 5.0), "mass": "uniform", "eta": 0.3}
+"""Octaves of width and of resolution that networks go through; masses and the share of places were
+chosen by the nearest neighbours of half of the families (docs/zoo.md)."""
 
 NUMBERS: Mapping[str, tuple[str, ...] | None] = {
     "none": (),
@@ -73,7 +75,7 @@ class Settings:
     """How much is measured.
 
     Attributes:
-        models: How many; 0 takes all that can be imported.
+        models: How many, drawn at random; 0 takes all that can be imported.
         granularities: Most operations of a cell; a matrix of each.
         numbers: Numbers that distances read; a matrix of each. The first matrix is drawn, and the
             likelihood chooses among all.
@@ -83,7 +85,7 @@ class Settings:
         cached: Take only models that have been imported.
         data: Folder of the tables, see `published`.
         cache: Folder of the imported networks.
-        seed: Of the divisions.
+        seed: Of the draw and of the divisions.
     """
 
     models: int = 0
@@ -135,6 +137,8 @@ def _models(settings: Settings) -> list[_Model]:
     top1 = _accuracies(folder)
     known = {model.name: model for model in published_models(folder)}
     names = [n for n in top1 if not settings.cached or (cache / f"{n}.json").is_file()]
+    if settings.models:
+        names = random.Random(settings.seed).sample(names, len(names))
     rows = imported(names, lambda name: timm_model(known[name]), cache, first_import)
     found = []
     for row in itertools.islice((r for r in rows if "computation" in r), settings.models or None):
@@ -163,7 +167,7 @@ def run(settings: Settings) -> Report:
             for model in models
         ]
         begun, busy = time.perf_counter(), _processor()
-        metric = HOTNN(tree=operation_tree(), state_scale=_STATE_SCALE)
+        metric = HOTNN(tree=operation_tree(), **_METRIC)
         matrix = metric(nets, executor=Processes(settings.workers)).double()
         rows.append(
             {

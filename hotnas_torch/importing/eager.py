@@ -121,7 +121,7 @@ class _Recording(TorchDispatchMode):
             )
             return 0.0 if args[0].is_floating_point() else 0
         # Sizes are divided with torch.div, too: what follows from numbers alone is known.
-        with unset_fake_temporarily() if self._of_numbers(args, kwargs) else nullcontext():
+        with unset_fake_temporarily() if self._of_numbers(func, args) else nullcontext():
             result = func(*args, **kwargs)
         results = results_of(result)
         if not results:
@@ -153,15 +153,23 @@ class _Recording(TorchDispatchMode):
             self._keep(tensor, found)
         return found
 
-    def _of_numbers(self, args: Any, kwargs: Any) -> bool:
+    def _of_numbers(self, func: Any, args: tuple[Any, ...]) -> bool:
         """Whether a call's tensors are all single numbers that were never data or parameters."""
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        return bool(tensors) and all(
-            tensor.dim() == 0
-            and not isinstance(tensor, FakeTensor)
-            and tensor.device.type == "cpu"
-            and id(tensor) not in self.names
-            for tensor in tensors
+        given = [
+            arg
+            for arg, declared in zip(args, func._schema.arguments, strict=False)
+            if isinstance(declared.type, torch.TensorType)
+        ]
+        return bool(given) and all(
+            isinstance(arg, int | float)
+            or (
+                isinstance(arg, Tensor)
+                and arg.dim() == 0
+                and not isinstance(arg, FakeTensor)
+                and arg.device.type == "cpu"
+                and id(arg) not in self.names
+            )
+            for arg in given
         )
 
     def entering(self, name: str) -> Callable[..., None]:
