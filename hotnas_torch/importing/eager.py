@@ -113,7 +113,8 @@ class _Recording(TorchDispatchMode):
         if name in ("_local_scalar_dense", "is_nonzero", "item"):
             value = self.value_of(args[0])
             if value.role == "constant" and not isinstance(args[0], FakeTensor):
-                return func(*args, **kwargs)
+                with unset_fake_temporarily():
+                    return func(*args, **kwargs)
             place = self.scope[-1] if self.scope else ""
             where = f"module {place!r}" if place else "the module itself"
             self.lost[f"{where} depends on the values of tensors: imported as for 0 or False"] = (
