@@ -5,8 +5,8 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,31 @@ from torch import nn
 
 from benchmarks.measuring.machine import peak_memory
 from benchmarks.measuring.report import Unavailable
-from hotnas_torch.arch import Network
 from hotnas_torch.importing import trace
+from hotnas_torch.importing.computation import Computation, Node
 
-__all__ = ["Published", "imported", "networks", "published_models", "transformer_models"]
+__all__ = [
+    "TRANSFORMERS",
+    "Published",
+    "computation_of",
+    "first_import",
+    "imported",
+    "published_models",
+    "second_import",
+    "timm_model",
+    "transformer_model",
+]
 
 TRANSFORMERS = (
-    *("Albert", "Bart", "Bert", "BigBird", "Bloom", "Canine", "CLIPText", "CLIPVision"),
-    *("Convbert", "ConvNext", "ConvNextV2", "Deberta", "DebertaV2", "Deit", "Dinov2", "DistilBert"),
-    *("Electra", "Ernie", "Falcon", "FNet", "Funnel", "Gemma", "GPT2", "GPTBigCode", "GPTNeo"),
-    *(
-        "GPTNeoX",
-        "GPTJ",
-        "Hubert",
-        "LayoutLM",
-        "Llama",
-        "Longformer",
-        "MBart",
-        "Mistral",
-        "MobileBert",
-    ),
-    *(
-        "MobileViT",
-        "MPNet",
-        "Mamba",
-        "OPT",
-        "Pegasus",
-        "Phi",
-        "Qwen2",
-        "ResNet",
-        "Roberta",
-        "RoFormer",
-    ),
-    *("Segformer", "SqueezeBert", "Swin", "T5", "ViT", "Wav2Vec2", "Whisper", "XGLM", "XLNet"),
+    *("Albert", "Bart", "Bert", "BigBird", "Blip2", "Bloom", "Canine", "CLIP", "CLIPText"),
+    *("CLIPVision", "ConvBert", "ConvNext", "ConvNextV2", "Deberta", "DebertaV2", "DeiT"),
+    *("Dinov2", "DistilBert", "Electra", "Ernie", "Falcon", "FNet", "Funnel", "GPT2"),
+    *("GPTBigCode", "GPTJ", "GPTNeo", "GPTNeoX", "Gemma", "Hubert", "LayoutLM", "Llama"),
+    *("Longformer", "MBart", "MPNet", "Mamba", "Mistral", "MobileBert", "MobileViT", "OPT"),
+    *("Pegasus", "Phi", "Qwen2", "ResNet", "RoFormer", "Roberta", "Segformer"),
+    *("SqueezeBert", "Swin", "T5", "ViT", "Wav2Vec2", "Whisper", "XGLM", "XLNet"),
 )
+"""Models of transformers whose default configurations are built: `BertModel`, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,31 +128,31 @@ def timm_model(model: Published) -> tuple[nn.Module, Any]:
     return built, torch.empty(1, channels, height, width, device="meta")
 
 
-def transformer_models() -> list[str]:
-    """Return names of models of transformers, whose default configurations are built."""
-    return list(TRANSFORMERS)
-
-
 def transformer_model(name: str) -> tuple[nn.Module, Any]:
     """Build a model of transformers from its default configuration, with example inputs."""
     _declare_torchvision()
     import transformers
 
-    config_name = {"Convbert": "ConvBert", "Deit": "DeiT"}.get(name, name)
-    config = getattr(transformers, f"{config_name}Config")()
+    config = getattr(transformers, f"{name}Config")()
+    if name == "Blip2":  # where images go among the tokens, which the default leaves open
+        config.image_token_index = 0
     if hasattr(config, "use_cache"):
         config.use_cache = False
     with torch.device("meta"):
-        built = getattr(transformers, f"{config_name}Model")(config)
+        built = getattr(transformers, f"{name}Model")(config)
     main = built.main_input_name
-    # A recurrence without its own kernel is a loop over tokens.
-    length = 16 if name == "Mamba" else 512 if name in ("BigBird", "Longformer") else 128
-    length = min(length, getattr(config, "max_position_embeddings", None) or length)
+    # A recurrence without its own kernel is a loop over tokens; sparse attention needs many.
+    length = {"Mamba": 16, "BigBird": 768, "Longformer": 512}.get(name, 128)
+    longest = getattr(config, "max_position_embeddings", None) or 0  # -1 of XLNet is no limit
+    length = min(length, longest) if longest > 0 else length
     inputs: dict[str, Any] = {}
-    if main == "pixel_values":
-        size = getattr(config, "image_size", 224)
+    seen = getattr(config, "vision_config", None)
+    if main == "pixel_values" or seen is not None:
+        seen = seen or config
+        size = getattr(seen, "image_size", 224)
         side = size if isinstance(size, int) else size[0]
-        inputs[main] = torch.empty(1, getattr(config, "num_channels", 3), side, side, device="meta")
+        images = torch.empty(1, getattr(seen, "num_channels", 3), side, side, device="meta")
+        inputs["pixel_values"] = images
     elif main == "input_features":
         length = 2 * config.max_source_positions
         inputs[main] = torch.empty(1, config.num_mel_bins, length, device="meta")
@@ -169,13 +160,18 @@ def transformer_model(name: str) -> tuple[nn.Module, Any]:
         inputs[main] = torch.empty(1, 16000, device="meta")
     else:
         inputs[main] = torch.zeros(1, length, dtype=torch.int64, device="meta")
+    if name in ("CLIP", "Blip2"):  # of images and texts
+        inputs["input_ids"] = torch.zeros(1, 64, dtype=torch.int64, device="meta")
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = torch.zeros(1, 32, dtype=torch.int64, device="meta")
     return built, inputs
 
 
 def imported(
-    names: Sequence[str], build: Callable[[str], tuple[nn.Module, Any]], cache: Path
+    names: Iterable[str],
+    build: Callable[[str], tuple[nn.Module, Any]],
+    cache: Path,
+    measure: Callable[[nn.Module, Any], dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """Import models one after the other, each once: what is in the cache is read from there.
 
@@ -183,12 +179,10 @@ def imported(
         names: Of the models.
         build: Makes a module and example inputs of a name.
         cache: Folder with a JSON file per model.
+        measure: What is done with each: `first_import` or `second_import`.
 
     Yields:
-        A row per model: `name`; `seconds` of the import, and
-        `processor` seconds of it; `parameters`, `built` (parameters of the
-        module), `multiply_adds`, `operations`, `cells`, `distinct`, `lost`, `warnings`, `network`;
-        or `error`.
+        A row per model: its `name`, and what `measure` found; or `error`.
     """
     cache.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -196,28 +190,36 @@ def imported(
         if path.is_file():
             yield json.loads(path.read_text(encoding="utf-8"))
             continue
-        row = _measured(name, build)
+        row: dict[str, Any] = {"name": name}
+        try:
+            model, inputs = build(name)
+        except Exception as error:  # a model that its own library cannot build
+            row["error"] = f"not built: {type(error).__name__}: {error}"[:300]
+        else:
+            try:
+                row |= measure(model, inputs)
+            except Exception as error:  # counted, and named in the report
+                row["error"] = f"{type(error).__name__}: {error}"[:300]
         part = path.with_suffix(".part")
         part.write_text(json.dumps(row), encoding="utf-8")
         part.replace(path)
         yield row
 
 
-def _measured(name: str, build: Callable[[str], tuple[nn.Module, Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name}
-    try:
-        model, inputs = build(name)
-    except Exception as error:  # a model that its own library cannot build
-        return row | {"error": f"not built: {type(error).__name__}: {error}"[:300]}
+def first_import(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """Import a model.
+
+    Returns:
+        `seconds`, and `processor` seconds of it; `peak` memory of the process; `parameters`, and
+        `built` ones, of the module; `multiply_adds`, `operations`, `cells`, `distinct`, `lost`,
+        `warnings`; `computation`, which `computation_of` reads.
+    """
     begun, busy = time.perf_counter(), time.process_time()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            computation = trace(model, inputs)
-            network = computation.network()
-    except Exception as error:  # counted, and named in the report
-        return row | {"error": f"{type(error).__name__}: {error}"[:300]}
-    return row | {
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        computation = trace(model, inputs)
+        network = computation.network()
+    return {
         "seconds": time.perf_counter() - begun,
         "processor": time.process_time() - busy,
         "peak": peak_memory(),
@@ -230,13 +232,45 @@ def _measured(name: str, build: Callable[[str], tuple[nn.Module, Any]]) -> dict[
         "distinct": len(set(network.cells)),
         "lost": list(computation.lost),
         "warnings": [str(w.message)[:300] for w in caught if "no known kind" in str(w.message)],
-        "network": network.to_json(),
+        "computation": asdict(computation),
     }
 
 
-def networks(folder: Path, cache: Path) -> Iterator[tuple[Published, Network, dict[str, Any]]]:
-    """Yield every model of the published table that can be imported, its network and its row."""
-    for model in published_models(folder):
-        (row,) = imported([model.name], lambda _, model=model: timm_model(model), cache)
-        if "network" in row:
-            yield model, Network.from_json(row["network"]), row
+def computation_of(row: Mapping[str, Any]) -> Computation:
+    """Return the computation that `first_import` wrote."""
+    written = dict(row["computation"])
+    for name in ("nodes", "outputs", "lost"):
+        written[name] = tuple(written[name])
+    written["nodes"] = tuple(
+        Node(**node | {name: tuple(node[name]) for name in ("inputs", "scope", "shape")})
+        for node in written["nodes"]
+    )
+    return Computation(**written)
+
+
+def declared_backwards(model: nn.Module) -> int:
+    """Turn the order in which modules declare their parts; sequences keep theirs.
+
+    Returns:
+        Number of modules whose parts have another order now.
+    """
+    turned = 0
+    for module in list(model.modules()):
+        parts = module._modules
+        if len(parts) > 1 and not isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            module._modules = dict(reversed(parts.items()))
+            turned += 1
+    return turned
+
+
+def second_import(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """Import a model whose parts are declared in the opposite order; same network, it should be.
+
+    Returns:
+        `turned`, the number of modules with another order, and `network`.
+    """
+    turned = declared_backwards(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = trace(model, inputs).network()
+    return {"turned": turned, "network": network.to_json()}

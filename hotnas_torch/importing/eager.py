@@ -1,11 +1,12 @@
 """Modules that cannot be exported: recorded call by call while they run on empty tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -111,17 +112,18 @@ class _Recording(TorchDispatchMode):
         name = name_of_target(func)
         if name in ("_local_scalar_dense", "is_nonzero", "item"):
             value = self.value_of(args[0])
-            if value.role == "constant" and not isinstance(
-                args[0], torch._subclasses.fake_tensor.FakeTensor
-            ):
-                return func(*args, **kwargs)
+            if value.role == "constant" and not isinstance(args[0], FakeTensor):
+                with unset_fake_temporarily():
+                    return func(*args, **kwargs)
             place = self.scope[-1] if self.scope else ""
             where = f"module {place!r}" if place else "the module itself"
             self.lost[f"{where} depends on the values of tensors: imported as for 0 or False"] = (
                 None
             )
             return 0.0 if args[0].is_floating_point() else 0
-        result = func(*args, **kwargs)
+        # Sizes are divided with torch.div, too: what follows from numbers alone is known.
+        with unset_fake_temporarily() if self._of_numbers(func, args) else nullcontext():
+            result = func(*args, **kwargs)
         results = results_of(result)
         if not results:
             return result
@@ -151,6 +153,25 @@ class _Recording(TorchDispatchMode):
                 found = self.recorder.weight(name, shape)
             self._keep(tensor, found)
         return found
+
+    def _of_numbers(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Whether a call's tensors are all single numbers that were never data or parameters."""
+        given = [
+            arg
+            for arg, declared in zip(args, func._schema.arguments, strict=False)
+            if isinstance(declared.type, torch.TensorType)
+        ]
+        return bool(given) and all(
+            isinstance(arg, int | float)
+            or (
+                isinstance(arg, Tensor)
+                and arg.dim() == 0
+                and not isinstance(arg, FakeTensor)
+                and arg.device.type == "cpu"
+                and id(arg) not in self.names
+            )
+            for arg in given
+        )
 
     def entering(self, name: str) -> Callable[..., None]:
         """Return a hook that notes that a module is called."""

@@ -458,3 +458,19 @@ def test_numbers_of_own_kinds_are_checked(numbers: object, message: str) -> None
     own = {"relu": Kind("mine", "gate", numbers=lambda _: numbers)}
     with pytest.raises((TypeError, ValueError), match=message):
         from_module(nn.ReLU(), torch.empty(1, 3), kinds=own)
+
+
+class _ByTorchDiv(nn.Module):
+    """Cuts its input into windows, counted by a tensor, after a branch that depends on data."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (x > 0).any().item():
+            x = x.relu()
+        count = torch.div(x.shape[1], 8, rounding_mode="trunc")
+        return x.view(x.shape[0], count, 8).softmax(-1).flatten(1)
+
+
+def test_sizes_that_tensors_divide_are_known_where_a_module_has_to_run() -> None:
+    with pytest.warns(UserWarning, match="depends on the values of tensors"):
+        network = from_module(_ByTorchDiv(), torch.empty(2, 32), numbers=())
+    assert network.cells[0].ops == ("input", "softmax", "output")
