@@ -1,6 +1,7 @@
 """Gaussian processes on architectures, and on relaxed architectures."""
 
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
+from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
@@ -20,6 +21,8 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "CombinedGP",
+    "CombinedKernel",
     "DistanceGP",
     "DistanceKernel",
     "FeatureGP",
@@ -35,6 +38,7 @@ __all__ = [
     "RelaxedSettings",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
+    "combined_parts",
     "distribution_kernel",
     "optimize_relaxed",
     "relaxation_of",

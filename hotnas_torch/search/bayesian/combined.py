@@ -1,0 +1,143 @@
+"""HOTNN and Weisfeiler-Lehman together: a surrogate that combines kernels, and a search with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from botorch.models.model import Model
+from torch import Tensor
+
+from hotnas_torch.arguments import takes
+from hotnas_torch.distances import NetworkDistance
+from hotnas_torch.gp import CombinedGP, PairMemory, combined_parts
+from hotnas_torch.gp.combined import Parts, check_parts, factors_of
+from hotnas_torch.gp.memory import NumberedAnew
+from hotnas_torch.search.bayesian.acquisition import name_of
+from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
+from hotnas_torch.search.bayesian.surrogates import (
+    FIT_OPTIONS,
+    Fit,
+    Surrogate,
+    fit_model,
+    two_networks,
+)
+from hotnas_torch.spaces import SearchSpace
+
+__all__ = ["CombinedBO", "CombinedSurrogate"]
+
+
+@dataclass(frozen=True)
+class CombinedSurrogate(Surrogate):
+    """A Gaussian process whose kernel adds and multiplies several, `gp.CombinedGP`.
+
+    Distances between networks are computed once in a search.
+
+    Attributes:
+        terms: What is added, for example `("hotnn", "hotnn * wl")`; None takes each part, and the
+            product of all.
+        parts: What is combined, see `gp.CombinedGP`; None takes HOTNN as `"hotnn"` and
+            Weisfeiler-Lehman as `"wl"`.
+
+    Raises:
+        TypeError, ValueError: A setting of the wrong kind or out of range.
+    """
+
+    terms: Sequence[str] | None = None
+    parts: Parts | None = None
+
+    def __post_init__(self) -> None:
+        names = ("hotnn", "wl") if self.parts is None else tuple(self.parts)
+        if self.terms is not None:
+            object.__setattr__(self, "terms", tuple(map(" * ".join, factors_of(self.terms, names))))
+
+    def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
+        """Return what fits the model, with one memory of each distance."""
+        del generator
+        parts = combined_parts(space) if self.parts is None else check_parts(self.parts, space)
+        memories = {
+            name: PairMemory(part)
+            for name, part in parts.items()
+            if isinstance(part, NetworkDistance)
+        }
+
+        def build(X: Tensor, Y: Tensor) -> CombinedGP:
+            # Numbered by the model's own rows, so that a continued search has the same roundings.
+            own = {name: NumberedAnew(memory) for name, memory in memories.items()}
+            return CombinedGP(X, Y, space=space, parts=parts, terms=self.terms, memories=own)
+
+        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
+            return fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})
+
+        # A model of any two networks says now what would be wrong later.
+        X, Y = two_networks(space)
+        if not X[0].equal(X[1]):
+            build(X, Y)
+        return fit
+
+    def settings(self) -> dict[str, Any]:
+        """Return terms and parts, a function by its name."""
+        described = None
+        if self.parts is not None:
+            described = {
+                name: {"name": type(part).__name__, **part.config()}
+                if isinstance(part, NetworkDistance)
+                else name_of(part)
+                for name, part in self.parts.items()
+            }
+        return {"terms": None if self.terms is None else list(self.terms), "parts": described}
+
+
+class CombinedBO(Recipe):
+    """Bayesian optimisation with HOTNN and Weisfeiler-Lehman distances in one kernel.
+
+    The Gaussian process adds the kernels of both distances and their product, with weights and
+    lengthscales by marginal likelihood: what one of the two does not see, the other may.
+
+    Args:
+        space: What is searched.
+        generator: Source of all randomness.
+        terms: What is added, for example `("hotnn", "hotnn * wl")`; None takes both distances, and
+            their product.
+        **settings: Fields of `SearchSettings`, all of which it has.
+
+    Raises:
+        TypeError, ValueError: A setting that is unknown, of the wrong kind or out of range.
+
+    Complexity: one fit of the model per `ask`; one distance of each kind per pair of a candidate
+        and an observation.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> strategy = CombinedBO(
+        ...     ht.spaces.NASBenchMacro(),
+        ...     generator=torch.Generator().manual_seed(0),
+        ...     num_initial=4,
+        ...     pool_size=20,
+        ... )
+        >>> for num in (4, 2):
+        ...     nets = strategy.ask(num)
+        ...     strategy.tell(nets, [1.0 + net.spec.count("0") for net in nets])
+        >>> strategy.model.kernel.factors
+        (('hotnn',), ('wl',), ('hotnn', 'wl'))
+    """
+
+    name = "combined_bo"
+
+    @takes(*CHOICE, *POOL, "pending")
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        generator: torch.Generator | None,
+        terms: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        surrogate = CombinedSurrogate(terms)
+        super().__init__(
+            space,
+            SearchSettings.of(settings),
+            surrogate,
+            generator=generator,
+            record={"terms": surrogate.settings()["terms"]},
+        )
