@@ -247,12 +247,12 @@ def all_terms(parts: Sequence[str] | Parts) -> tuple[str, ...]:
     return names if len(names) < 2 else (*names, " * ".join(names))
 
 
-def check_parts(parts: object, space: SearchSpace) -> Parts:
-    """Return what may be combined.
+def check_mapping(parts: object) -> Parts:
+    """Return what may be combined, of whichever spaces.
 
     Raises:
         TypeError: It is no mapping from names to distances and functions.
-        ValueError: There is nothing, a name that terms cannot use, or a distance of another space.
+        ValueError: There is nothing, or a name that terms cannot use.
     """
     if not isinstance(parts, Mapping):
         raise TypeError(
@@ -261,22 +261,30 @@ def check_parts(parts: object, space: SearchSpace) -> Parts:
         )
     if not parts:
         raise ValueError("parts must hold at least one distance or function of rows; got none")
-    networks = network_space(space)
     for name, part in parts.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"parts must have names such as 'hotnn'; got {name!r}")
-        if isinstance(part, NetworkDistance):
-            own = part.space
-            same = own is networks or (
-                own is not None and own.description() == networks.description()
-            )
-            if not same:
-                raise ValueError(f"parts[{name!r}] must be of {networks!r}; it is of {own!r}")
-        elif not callable(part):
+        if not (isinstance(part, NetworkDistance) or callable(part)):
             raise TypeError(
                 f"parts[{name!r}] must be a NetworkDistance or a function of rows; got {part!r}"
             )
     return parts
+
+
+def check_parts(parts: object, space: SearchSpace) -> Parts:
+    """Return what may be combined for rows of a space.
+
+    Raises:
+        TypeError, ValueError: As `check_mapping`, or a distance of another space.
+    """
+    found, networks = check_mapping(parts), network_space(space)
+    for name, part in found.items():
+        if isinstance(part, NetworkDistance) and part.space is not networks:
+            if part.space is None or part.space.description() != networks.description():
+                raise ValueError(
+                    f"parts[{name!r}] must be of {networks!r}; it is of {part.space!r}"
+                )
+    return found
 
 
 def factors_of(terms: object, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -11,9 +11,12 @@ from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
 from botorch.utils.types import DEFAULT, _DefaultType
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
+from gpytorch.settings import detach_test_caches, min_variance
+from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
@@ -153,11 +156,39 @@ class KernelGP(SingleTaskGP):
         """As for every BoTorch model; rows may be of another type than those of the training.
 
         In place of rows alone, a list of networks may be passed where the model has a space.
+        Batches of single rows, (N, 1, d), are predicted at once: each batch by itself would compare
+        all observations with each other and with the row.
         """
         if not isinstance(X, Tensor) and self._space is not None:
             X = as_rows("X", X, self._space)
         rows = cast(Tensor, X).to(self.train_targets.dtype)
-        return super().posterior(rows, output_indices, observation_noise, posterior_transform)
+        single = rows.ndim == 3 and rows.shape[1] == 1 and len(rows) > 1
+        alone = self.train_targets.ndim == 1 and output_indices is None
+        if not single or not alone or observation_noise is not False:
+            return super().posterior(rows, output_indices, observation_noise, posterior_transform)
+        found: Any = self._marginals(rows.squeeze(1))
+        if hasattr(self, "outcome_transform"):
+            found = self.outcome_transform.untransform_posterior(found, X=rows)
+        return found if posterior_transform is None else posterior_transform(found)
+
+    def _marginals(self, rows: Tensor) -> GPyTorchPosterior:
+        """Posterior of each of N > 1 rows by itself, a batch of N, of transformed targets."""
+        self.eval()
+        if self.prediction_strategy is None:
+            super().posterior(rows[:1])  # which finds what depends on the observations alone
+        (known,), strategy = self.train_inputs, self.prediction_strategy
+        rows = self.transform_inputs(rows)
+        with detach_test_caches():
+            between = self.covar_module(rows, known).evaluate_kernel()
+            mean = strategy.exact_predictive_mean(self.mean_module(rows), between)
+            own = DiagLinearOperator(self.covar_module(rows, diag=True))
+            variance = strategy.exact_predictive_covar(own, between).diagonal(dim1=-2, dim2=-1)
+        least = min_variance.value(variance.dtype)
+        return GPyTorchPosterior(
+            MultivariateNormal(
+                mean.unsqueeze(-1), DiagLinearOperator(variance.clamp_min(least).unsqueeze(-1))
+            )
+        )
 
     def subset_output(self, idcs: list[int]) -> "KernelGP":
         """Return the model of some outputs, as for every BoTorch model."""

@@ -29,7 +29,13 @@ from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
 from hotnas_torch.search.bayesian.outcomes import OutcomeModels
-from hotnas_torch.search.bayesian.pools import BredPool, EncodingPool, MutantPool, Pool
+from hotnas_torch.search.bayesian.pools import (
+    BredPool,
+    EncodingPool,
+    MutantPool,
+    Pool,
+    ScreenedPool,
+)
 from hotnas_torch.search.bayesian.random_pool import RandomPool
 from hotnas_torch.search.bayesian.recipe import SearchSettings
 from hotnas_torch.search.bayesian.search import BayesianSearch
@@ -103,6 +109,7 @@ __all__ = [
     "RandomSearch",
     "RegularizedEvolution",
     "SamplerSearch",
+    "ScreenedPool",
     "SearchResult",
     "SearchSettings",
     "Storage",

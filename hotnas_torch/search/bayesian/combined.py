@@ -11,7 +11,7 @@ from torch import Tensor
 from hotnas_torch.arguments import takes
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp import CombinedGP, PairMemory, combined_parts
-from hotnas_torch.gp.combined import Parts, check_parts, factors_of
+from hotnas_torch.gp.combined import Parts, check_mapping, check_parts, factors_of
 from hotnas_torch.gp.memory import NumberedAnew
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
@@ -47,6 +47,8 @@ class CombinedSurrogate(Surrogate):
     parts: Parts | None = None
 
     def __post_init__(self) -> None:
+        if self.parts is not None:
+            check_mapping(self.parts)
         names = ("hotnn", "wl") if self.parts is None else tuple(self.parts)
         if self.terms is not None:
             object.__setattr__(self, "terms", tuple(map(" * ".join, factors_of(self.terms, names))))
