@@ -204,10 +204,7 @@ class CombinedGP(KernelGP):
         input_transform: InputTransform | None = None,
     ) -> None:
         check_space(space)
-        chosen = combined_parts(space) if parts is None else dict(check_parts(parts, space))
-        if terms is None:
-            terms = all_terms(chosen)
-        factors_of(terms, list(chosen))
+        chosen, terms = chosen_parts(space, parts, terms)
         known = {} if memories is None else dict(memories)
         for name in known:
             if not isinstance(chosen.get(name), NetworkDistance):
@@ -241,10 +238,21 @@ class CombinedGP(KernelGP):
         return next(module for module in modules if isinstance(module, CombinedKernel))
 
 
-def all_terms(parts: Sequence[str] | Parts) -> tuple[str, ...]:
-    """Return each part as a term, and the product of all where there are several."""
-    names = tuple(parts)
-    return names if len(names) < 2 else (*names, " * ".join(names))
+def chosen_parts(
+    space: SearchSpace, parts: Parts | None, terms: Sequence[str] | None
+) -> tuple[dict[str, NetworkDistance | Features], Sequence[str]]:
+    """Return parts and terms, in place of None those of `CombinedGP`.
+
+    Raises:
+        TypeError, ValueError: As `CombinedGP`.
+    """
+    found = combined_parts(space) if parts is None else dict(check_parts(parts, space))
+    names = tuple(found)
+    if terms is None:
+        return found, names if len(names) < 2 else (*names, " * ".join(names))
+    factors = factors_of(terms, names, all_parts=parts is not None)
+    used = {name for names in factors for name in names}
+    return {name: part for name, part in found.items() if name in used}, terms
 
 
 def check_mapping(parts: object) -> Parts:
@@ -279,16 +287,26 @@ def check_parts(parts: object, space: SearchSpace) -> Parts:
     """
     found, networks = check_mapping(parts), network_space(space)
     for name, part in found.items():
-        if isinstance(part, NetworkDistance) and part.space is not networks:
-            if part.space is None or part.space.description() != networks.description():
-                raise ValueError(
-                    f"parts[{name!r}] must be of {networks!r}; it is of {part.space!r}"
-                )
+        if isinstance(part, NetworkDistance) and not _same(part.space, networks):
+            raise ValueError(f"parts[{name!r}] must be of {networks!r}; it is of {part.space!r}")
     return found
 
 
-def factors_of(terms: object, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _same(space: SearchSpace | None, other: SearchSpace) -> bool:
+    if space is None or space is other:
+        return space is other
+    return space.description() == other.description()
+
+
+def factors_of(
+    terms: object, names: Sequence[str], *, all_parts: bool = True
+) -> tuple[tuple[str, ...], ...]:
     """Read terms: the names that each multiplies.
+
+    Args:
+        terms: The terms.
+        names: Of the parts.
+        all_parts: Whether each part must be in a term.
 
     Raises:
         TypeError, ValueError: As `CombinedKernel`.
@@ -310,7 +328,7 @@ def factors_of(terms: object, names: Sequence[str]) -> tuple[tuple[str, ...], ..
         if sorted(found) in [sorted(before) for before in factors]:
             raise ValueError(f"terms[{place}] must not repeat an earlier term; got {term!r}")
         factors.append(found)
-    for name in names:
+    for name in names if all_parts else ():
         if not any(name in found for found in factors):
             raise ValueError(f"terms must use all parts (leave {name!r} out of them); got {terms}")
     return tuple(factors)

@@ -117,7 +117,11 @@ def test_memories_are_asked_for_each_pair_once(monkeypatch):
         ({"terms": ["hotnn", "wl * edits"]}, ValueError, r"terms[1] must multiply 'hotnn', 'wl'"),
         ({"terms": ["hotnn", "wl", " wl*"]}, ValueError, r"terms[2] must multiply"),
         ({"terms": ["hotnn * wl", "wl * hotnn"]}, ValueError, "terms[1] must not repeat"),
-        ({"terms": ["hotnn"]}, ValueError, "terms must use all parts (leave 'wl' out of them)"),
+        (
+            {"terms": ["a"], "parts": {"a": SHARES, "wl": SHARES}},
+            ValueError,
+            "terms must use all parts (leave 'wl' out of them)",
+        ),
         ({"parts": {}}, ValueError, "parts must hold at least one"),
         ({"parts": [HOTNN(space=SPACE)]}, TypeError, "parts must be a mapping"),
         (

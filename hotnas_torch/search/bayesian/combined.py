@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hotnas_torch.arguments import takes
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.gp import CombinedGP, PairMemory, combined_parts
-from hotnas_torch.gp.combined import Parts, check_mapping, check_parts, factors_of
+from hotnas_torch.gp import CombinedGP, PairMemory
+from hotnas_torch.gp.combined import Parts, check_mapping, chosen_parts, factors_of
 from hotnas_torch.gp.memory import NumberedAnew
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
@@ -51,12 +51,13 @@ class CombinedSurrogate(Surrogate):
             check_mapping(self.parts)
         names = ("hotnn", "wl") if self.parts is None else tuple(self.parts)
         if self.terms is not None:
-            object.__setattr__(self, "terms", tuple(map(" * ".join, factors_of(self.terms, names))))
+            factors = factors_of(self.terms, names, all_parts=self.parts is not None)
+            object.__setattr__(self, "terms", tuple(map(" * ".join, factors)))
 
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return what fits the model, with one memory of each distance."""
         del generator
-        parts = combined_parts(space) if self.parts is None else check_parts(self.parts, space)
+        parts, terms = chosen_parts(space, self.parts, self.terms)
         memories = {
             name: PairMemory(part)
             for name, part in parts.items()
@@ -66,7 +67,7 @@ class CombinedSurrogate(Surrogate):
         def build(X: Tensor, Y: Tensor) -> CombinedGP:
             # Numbered by the model's own rows, so that a continued search has the same roundings.
             own = {name: NumberedAnew(memory) for name, memory in memories.items()}
-            return CombinedGP(X, Y, space=space, parts=parts, terms=self.terms, memories=own)
+            return CombinedGP(X, Y, space=space, parts=parts, terms=terms, memories=own)
 
         def fit(X: Tensor, Y: Tensor, _: int) -> Model:
             return fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})

@@ -63,6 +63,14 @@ def test_other_spaces_are_searched(name):
     assert isinstance(strategy.model, CombinedGP)
 
 
+def test_terms_choose_among_the_parts():
+    strategy = advanced(
+        CombinedBO(SPACE, generator=generator(), terms=["wl"], num_initial=6, pool_size=15)
+    )
+    assert list(strategy.model.kernel.kernels) == ["wl"]
+    assert strategy.terms == ["wl"]
+
+
 def test_parts_of_all_kinds_are_combined():
     parts = {
         "hotnn": HOTNN(space=SPACE),
@@ -149,7 +157,9 @@ def test_settings_tell_the_screen():
         (lambda: ScreenedPool(surrogate=3), TypeError, "surrogate must be a Surrogate"),
         (lambda: ScreenedPool(num_kept=0), ValueError, "num_kept must be at least 1"),
         (
-            lambda: CombinedBO(SPACE, generator=generator(), terms=["hotnn"]),
+            lambda: CombinedSurrogate(
+                ["tw"], {"tw": TreeWasserstein(SPACE), "o": LayerCosts(SPACE)}
+            ),
             ValueError,
             "terms must use all parts",
         ),
