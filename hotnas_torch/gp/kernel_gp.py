@@ -8,6 +8,7 @@ from botorch.acquisition.objective import PosteriorTransform
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.models.utils import gpt_posterior_settings
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
 from botorch.utils.types import DEFAULT, _DefaultType
@@ -15,7 +16,7 @@ from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
-from gpytorch.settings import detach_test_caches, min_variance
+from gpytorch.settings import min_variance
 from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
@@ -178,7 +179,7 @@ class KernelGP(SingleTaskGP):
             super().posterior(rows[:1])  # which finds what depends on the observations alone
         (known,), strategy = self.train_inputs, self.prediction_strategy
         rows = self.transform_inputs(rows)
-        with detach_test_caches():
+        with gpt_posterior_settings():
             between = self.covar_module(rows, known).evaluate_kernel()
             mean = strategy.exact_predictive_mean(self.mean_module(rows), between)
             own = DiagLinearOperator(self.covar_module(rows, diag=True))
