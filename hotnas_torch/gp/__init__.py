@@ -5,6 +5,7 @@ from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
+from hotnas_torch.gp.feature_mean import FeatureMean
 from hotnas_torch.gp.features import FeatureGP, NetworkFeatures
 from hotnas_torch.gp.hotnn_settings import KernelSettings, ModelSettings
 from hotnas_torch.gp.joint import values_kernel
@@ -27,6 +28,7 @@ __all__ = [
     "DistanceKernel",
     "FeatureGP",
     "FeatureKernel",
+    "FeatureMean",
     "HOTNNKernel",
     "KernelSettings",
     "LandmarkKernel",

@@ -28,6 +28,12 @@ from hotnas_torch.nn.supernets.supernet_search import (
 )
 from hotnas_torch.nn.templates import FGWTemplates
 from hotnas_torch.nn.training import EpochResult, TrainingResult, TrainingSettings, evaluate, train
+from hotnas_torch.nn.zero_cost import (
+    ZeroCost,
+    jacobian_covariance,
+    num_parameters,
+    synflow,
+)
 
 __all__ = [
     "ClassificationData",
@@ -58,6 +64,7 @@ __all__ = [
     "SupernetSettings",
     "TrainingResult",
     "TrainingSettings",
+    "ZeroCost",
     "build",
     "cifar10",
     "digits",

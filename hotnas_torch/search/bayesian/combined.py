@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hotnas_torch.arguments import takes
 from hotnas_torch.distances import NetworkDistance
-from hotnas_torch.gp import CombinedGP, PairMemory
+from hotnas_torch.gp import CombinedGP, FeatureMean, PairMemory
 from hotnas_torch.gp.combined import Parts, check_mapping, chosen_parts, factors_of
+from hotnas_torch.gp.feature_kernel import Features, check_features
 from hotnas_torch.gp.memory import NumberedAnew
 from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
@@ -38,6 +39,8 @@ class CombinedSurrogate(Surrogate):
             product of all.
         parts: What is combined, see `gp.CombinedGP`; None takes HOTNN as `"hotnn"` and
             Weisfeiler-Lehman as `"wl"`.
+        mean: Features that the prior mean is linear in, see `gp.FeatureMean`, for example scores of
+            untrained networks (`nn.ZeroCost`); None for a constant mean.
 
     Raises:
         TypeError, ValueError: A setting of the wrong kind or out of range.
@@ -45,10 +48,13 @@ class CombinedSurrogate(Surrogate):
 
     terms: Sequence[str] | None = None
     parts: Parts | None = None
+    mean: Features | None = None
 
     def __post_init__(self) -> None:
         if self.parts is not None:
             check_mapping(self.parts)
+        if self.mean is not None:
+            check_features(self.mean)
         names = ("hotnn", "wl") if self.parts is None else tuple(self.parts)
         if self.terms is not None:
             factors = factors_of(self.terms, names, all_parts=self.parts is not None)
@@ -67,7 +73,10 @@ class CombinedSurrogate(Surrogate):
         def build(X: Tensor, Y: Tensor) -> CombinedGP:
             # Numbered by the model's own rows, so that a continued search has the same roundings.
             own = {name: NumberedAnew(memory) for name, memory in memories.items()}
-            return CombinedGP(X, Y, space=space, parts=parts, terms=terms, memories=own)
+            mean = None if self.mean is None else FeatureMean(self.mean, X)
+            return CombinedGP(
+                X, Y, space=space, parts=parts, terms=terms, memories=own, mean_module=mean
+            )
 
         def fit(X: Tensor, Y: Tensor, _: int) -> Model:
             return fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})
@@ -79,7 +88,7 @@ class CombinedSurrogate(Surrogate):
         return fit
 
     def settings(self) -> dict[str, Any]:
-        """Return terms and parts, a function by its name."""
+        """Return all settings, a function by its name."""
         described = None
         if self.parts is not None:
             described = {
@@ -88,7 +97,11 @@ class CombinedSurrogate(Surrogate):
                 else name_of(part)
                 for name, part in self.parts.items()
             }
-        return {"terms": None if self.terms is None else list(self.terms), "parts": described}
+        return {
+            "terms": None if self.terms is None else list(self.terms),
+            "parts": described,
+            "mean": None if self.mean is None else name_of(self.mean),
+        }
 
 
 class CombinedBO(Recipe):
