@@ -70,5 +70,8 @@ __all__ = [
     "digits",
     "evaluate",
     "image_folder",
+    "jacobian_covariance",
+    "num_parameters",
+    "synflow",
     "train",
 ]

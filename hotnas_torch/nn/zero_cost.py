@@ -26,7 +26,7 @@ def num_parameters(module: nn.Module) -> float:
 def synflow(module: nn.Module, images: Tensor) -> float:
     r"""Return the logarithm of one more than the synaptic flow of a module.
 
-    .. math:: \sum_\theta \theta \, \frac{\partial R}{\partial \theta}, \quad R = 1^T f_{|\theta|}(1)
+    .. math:: \sum_\theta \theta \, \partial R / \partial \theta, \quad R = 1^T f_{|\theta|}(1)
 
     with all parameters replaced by their absolute values, normalisations left out, and an image of
     ones. The module stays as it is.
@@ -81,8 +81,8 @@ def jacobian_covariance(module: nn.Module, images: Tensor) -> float:
 
     Complexity: a copy of the module, one forward and one backward pass; O(N^3).
 
-    Reference: Mellor et al., Neural Architecture Search without Training, ICML 2021 (first version);
-        Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021.
+    Reference: Mellor et al., Neural Architecture Search without Training, ICML 2021 (first
+        version); Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021.
     """
     if images.ndim != 4 or len(images) < 2:
         raise ValueError(f"images must be (N, C, H, W) with N >= 2; got {tuple(images.shape)}")
