@@ -14,12 +14,12 @@ from hotnas_torch.gp import CombinedGP, FeatureMean, PairMemory
 from hotnas_torch.gp.combined import Parts, check_mapping, chosen_parts, factors_of
 from hotnas_torch.gp.feature_kernel import Features, check_features
 from hotnas_torch.gp.memory import NumberedAnew
-from hotnas_torch.search.bayesian.acquisition import name_of
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
 from hotnas_torch.search.bayesian.surrogates import (
     FIT_OPTIONS,
     Fit,
     Surrogate,
+    called,
     fit_model,
     two_networks,
 )
@@ -94,13 +94,13 @@ class CombinedSurrogate(Surrogate):
             described = {
                 name: {"name": type(part).__name__, **part.config()}
                 if isinstance(part, NetworkDistance)
-                else name_of(part)
+                else called(part)
                 for name, part in self.parts.items()
             }
         return {
             "terms": None if self.terms is None else list(self.terms),
             "parts": described,
-            "mean": None if self.mean is None else name_of(self.mean),
+            "mean": None if self.mean is None else called(self.mean),
         }
 
 

@@ -327,7 +327,7 @@ class EnsembleSurrogate(Surrogate):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings; the encoding by its name."""
-        return {"encoding": _called(self.encoding), "model_options": dict(self.model_options)}
+        return {"encoding": called(self.encoding), "model_options": dict(self.model_options)}
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ class FeatureSurrogate(Surrogate):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings; the features by their name."""
-        return {"features": _called(self.features), "on_simplex": self.on_simplex}
+        return {"features": called(self.features), "on_simplex": self.on_simplex}
 
 
 def fit_model(build: Callable[[], Fitted], **options: Any) -> Fitted:
@@ -392,6 +392,6 @@ def two_networks(space: SearchSpace) -> tuple[Tensor, Tensor]:
     return space.encode(nets), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
 
 
-def _called(function: Callable[..., object]) -> str:
+def called(function: Callable[..., object]) -> str:
     """Return the name of a function, or of the kind of a callable object."""
     return str(getattr(function, "__qualname__", type(function).__name__))
