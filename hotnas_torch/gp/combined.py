@@ -337,7 +337,8 @@ def factors_of(
 def _distance_kernel(
     distance: NetworkDistance, memory: PairMemory | None, rows: Tensor, batch_shape: torch.Size
 ) -> DistanceKernel:
-    kernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape).to(rows)
+    kernel: DistanceKernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape)
+    kernel.to(rows)
     if not distance.negative_definite:
         kernel.landmarks = rows
     parts = kernel.part_distances(rows.reshape(-1, rows.shape[-1]))

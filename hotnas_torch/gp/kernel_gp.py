@@ -168,16 +168,19 @@ class KernelGP(SingleTaskGP):
         if not single or not alone or observation_noise is not False:
             return super().posterior(rows, output_indices, observation_noise, posterior_transform)
         found: Any = self._marginals(rows.squeeze(1))
-        if hasattr(self, "outcome_transform"):
-            found = self.outcome_transform.untransform_posterior(found, X=rows)
-        return found if posterior_transform is None else posterior_transform(found)
+        of_targets: Any = getattr(self, "outcome_transform", None)
+        if of_targets is not None:
+            found = of_targets.untransform_posterior(found, X=rows)
+        if posterior_transform is not None:
+            found = posterior_transform(found)
+        return cast(GPyTorchPosterior, found)
 
     def _marginals(self, rows: Tensor) -> GPyTorchPosterior:
         """Posterior of each of N > 1 rows by itself, a batch of N, of transformed targets."""
         self.eval()
-        if self.prediction_strategy is None:
+        if cast(Any, self.prediction_strategy) is None:
             super().posterior(rows[:1])  # which finds what depends on the observations alone
-        (known,), strategy = self.train_inputs, self.prediction_strategy
+        known, strategy = self.train_inputs[0], cast(Any, self.prediction_strategy)
         rows = self.transform_inputs(rows)
         with gpt_posterior_settings():
             between = self.covar_module(rows, known).evaluate_kernel()
