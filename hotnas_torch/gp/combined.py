@@ -125,6 +125,13 @@ class CombinedKernel(Kernel):  # type: ignore[misc]
         """Whether all kernels are."""
         return all(bool(one.is_stationary) for one in self.kernels.values())
 
+    def __getitem__(self, index: Any) -> "CombinedKernel":
+        """Return the kernel of some batch elements, as for every GPyTorch kernel."""
+        chosen: CombinedKernel = super().__getitem__(index)
+        for name, one in self.kernels.items():
+            chosen.kernels[name] = one[index]
+        return chosen
+
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
         """Covariance of rows, as for every GPyTorch kernel."""
         found = {

@@ -177,6 +177,24 @@ def test_single_rows_are_predicted_as_in_batches_of_their_own(make, given):
     torch.testing.assert_close(found.variance, expected.variance, atol=1e-8, rtol=0.0)
 
 
+def test_two_outputs_are_two_models():
+    X, Z = rows(12), rows(5, seed=2)
+    Y = torch.cat([targets(X), targets(X).square()], dim=1)
+    both = CombinedGP(X, Y, space=SPACE)
+    both.kernel.shares = torch.tensor([[0.2, 0.3, 0.4], [0.5, 0.6, 0.7]]).double()
+    with torch.no_grad():
+        found = both.posterior(Z)
+        for place in range(2):
+            one = CombinedGP(X, Y[:, place : place + 1], space=SPACE)
+            one.kernel.shares = both.kernel.shares[place]
+            expected = one.posterior(Z)
+            part = both.subset_output([place]).posterior(Z)
+            for of_both in (found.mean[:, place : place + 1], part.mean):
+                torch.testing.assert_close(of_both, expected.mean)
+            for of_both in (found.variance[:, place : place + 1], part.variance):
+                torch.testing.assert_close(of_both, expected.variance, atol=1e-7, rtol=1e-6)
+
+
 def test_a_model_of_hyperparameters_beside_networks_learns_from_both():
     joint = spaces.Joint(SPACE, {"lr": spaces.Log(1e-4, 1.0)})
     nets = joint.sample(25, generator=torch.Generator().manual_seed(0))
