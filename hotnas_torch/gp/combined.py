@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ class CombinedKernel(Kernel):  # type: ignore[misc]
         """Return the kernel of some batch elements, as for every GPyTorch kernel."""
         chosen: CombinedKernel = super().__getitem__(index)
         for name, one in self.kernels.items():
-            chosen.kernels[name] = one[index]
+            kernel: Any = one
+            chosen.kernels[name] = kernel[index]
         return chosen
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:
@@ -352,7 +354,10 @@ def _distance_kernel(
     starts = torch.tensor([_LENGTHS * (typical_distance(part) or 1.0) for part in parts]).to(rows)
     kernel.scales = starts
     kernel.register_prior(
-        "scales_prior", LogNormalPrior(starts.log(), _SPREAD).to(rows), _scales, _set_scales
+        "scales_prior",
+        LogNormalPrior(0.0, _SPREAD).to(rows),
+        partial(_relative, starts.tolist()),
+        partial(_set_relative, starts.tolist()),
     )
     return kernel
 
@@ -372,9 +377,9 @@ def _set_shares(kernel: CombinedKernel, value: Tensor) -> None:
     kernel.shares = value
 
 
-def _scales(kernel: DistanceKernel) -> Tensor:
-    return kernel.scales
+def _relative(starts: list[float], kernel: DistanceKernel) -> Tensor:
+    return kernel.scales / kernel.scales.new_tensor(starts)
 
 
-def _set_scales(kernel: DistanceKernel, value: Tensor) -> None:
-    kernel.scales = value
+def _set_relative(starts: list[float], kernel: DistanceKernel, value: Tensor) -> None:
+    kernel.scales = value * kernel.scales.detach().new_tensor(starts)
