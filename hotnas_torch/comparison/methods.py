@@ -18,6 +18,7 @@ from hotnas_torch.search import (
     ANASODLocalSearch,
     ANASODRandomSearch,
     BOEdit,
+    CombinedBO,
     EncodedBO,
     LocalSearch,
     MutationSearch,
@@ -145,6 +146,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "hotnas_distribution": Method(
             "HOTNAS with operation distributions", _with(HOTNAS, preset="distribution")
         ),
+        "combined_bo": Method("HOTNAS, combined kernels", _with(CombinedBO)),
         "random": Method("random search", _random),
         "evolution": Method("evolution", _evolution),
         "nasbot": Method("NASBOT", _with(NASBOT)),

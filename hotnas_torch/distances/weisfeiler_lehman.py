@@ -26,6 +26,8 @@ __all__ = ["Aggregation", "WeisfeilerLehman", "level_similarities"]
 
 Aggregation = Literal["histogram", "assignment"]
 
+_Graph = tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
+
 _ENDS = frozenset(("input", "output"))
 _AGGREGATIONS: dict[str, Aggregation] = {"nasbench201": "histogram"}
 """By the name of a space, where NAS-BOWL does not use optimal assignment."""
@@ -140,7 +142,8 @@ class WeisfeilerLehman(NetworkDistance):
             TypeError: `nets` is a single network, or an entry no Network.
         """
         items("nets", nets, Network)
-        graphs = [self._graph(net) for net in nets]
+        view, contract, numbers = self._view, self.contract, self.numbers
+        graphs = [_graph(net, view, contract, numbers) for net in nets]
         sizes = [len(names) for names, _ in graphs]
         labels = torch.tensor([_hash(name) for names, _ in graphs for name in names]).long()
         starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
@@ -153,20 +156,6 @@ class WeisfeilerLehman(NetworkDistance):
             labels = _mix(_mix(labels) + read)
             levels.append(labels)
         return list(torch.stack(levels).split(sizes, dim=1))
-
-    def _graph(self, net: Network) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-        hidden = self.contract | _ENDS
-        if self._view.cells == "all":
-            states = zip(net.cells, net.channels, net.downsampling, strict=True)
-            cells = tuple(
-                _placed(cell, f"@{c}/{d}", hidden, numbers=self.numbers) for cell, c, d in states
-            )
-            net = Network(cells, net.channels, net.downsampling, net.edges)
-        elif not self.numbers:
-            cells = tuple(_placed(cell, "", hidden, numbers=False) for cell in net.cells)
-            net = Network(cells, net.channels, net.downsampling, net.edges)
-        graph = layer_graph(net, self._view, without=hidden)
-        return graph.ops, graph.edges
 
     def similarity(
         self, nets_a: Sequence[Network], nets_b: Sequence[Network] | None = None
@@ -198,6 +187,21 @@ class WeisfeilerLehman(NetworkDistance):
             similarity = level_similarities(of_rows, of_cols, self.aggregation)[-1]
             advance(similarity.numel())
         return (2.0 - 2.0 * similarity).clamp_min(0.0).sqrt()[None]
+
+
+@lru_cache(maxsize=2**12)
+def _graph(net: Network, view: NetworkView, contract: frozenset[str], numbers: bool) -> _Graph:
+    """Labels and edges of the layers that are compared; a search asks for the same ones often."""
+    hidden = contract | _ENDS
+    if view.cells == "all":
+        states = zip(net.cells, net.channels, net.downsampling, strict=True)
+        cells = tuple(_placed(cell, f"@{c}/{d}", hidden, numbers=numbers) for cell, c, d in states)
+        net = Network(cells, net.channels, net.downsampling, net.edges)
+    elif not numbers:
+        cells = tuple(_placed(cell, "", hidden, numbers=False) for cell in net.cells)
+        net = Network(cells, net.channels, net.downsampling, net.edges)
+    graph = layer_graph(net, view, without=hidden)
+    return graph.ops, graph.edges
 
 
 def level_similarities(

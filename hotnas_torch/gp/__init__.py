@@ -1,9 +1,11 @@
 """Gaussian processes on architectures, and on relaxed architectures."""
 
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
+from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
+from hotnas_torch.gp.feature_mean import FeatureMean
 from hotnas_torch.gp.features import FeatureGP, NetworkFeatures
 from hotnas_torch.gp.hotnn_settings import KernelSettings, ModelSettings
 from hotnas_torch.gp.joint import values_kernel
@@ -20,10 +22,13 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "CombinedGP",
+    "CombinedKernel",
     "DistanceGP",
     "DistanceKernel",
     "FeatureGP",
     "FeatureKernel",
+    "FeatureMean",
     "HOTNNKernel",
     "KernelSettings",
     "LandmarkKernel",
@@ -35,6 +40,7 @@ __all__ = [
     "RelaxedSettings",
     "WeisfeilerLehmanGP",
     "WeisfeilerLehmanKernel",
+    "combined_parts",
     "distribution_kernel",
     "optimize_relaxed",
     "relaxation_of",

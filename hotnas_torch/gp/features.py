@@ -4,17 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
-from botorch.acquisition.objective import PosteriorTransform
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
-from botorch.posteriors.gpytorch import GPyTorchPosterior
-from botorch.posteriors.transformed import TransformedPosterior
 from gpytorch.constraints import Interval
-from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import Mean
-from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
@@ -32,8 +27,6 @@ __all__ = ["FeatureGP", "FeatureKernel", "Features", "NetworkFeatures", "feature
 _LENGTHSCALE = (0.01, 0.5)
 _OUTPUTSCALE = (0.5, 5.0)
 _NOISE = (1e-6, 1e-1)
-# Points that are predicted at once; bounds the memory of their covariance.
-_MOST_POINTS = 1024
 
 
 class NetworkFeatures:
@@ -162,31 +155,6 @@ class FeatureGP(KernelGP):
         self.features = features
         (rows,) = self.train_inputs
         self._observed = rows, train_Y.to(rows)
-
-    def posterior(  # type: ignore[override]
-        self,
-        X: Tensor,
-        output_indices: list[int] | None = None,
-        observation_noise: bool | Tensor = False,
-        posterior_transform: PosteriorTransform | None = None,
-    ) -> GPyTorchPosterior | TransformedPosterior:
-        """Posterior at rows, as for every BoTorch model.
-
-        Batches of single points, (N, 1, d), are predicted at once: each batch by itself would copy
-        the features of all observations.
-        """
-        alone = X.ndim == 3 and X.shape[1] == 1 and not self.batch_shape
-        if not alone or isinstance(observation_noise, Tensor):
-            return super().posterior(X, output_indices, observation_noise, posterior_transform)
-        means, variances = [], []
-        for rows in X.squeeze(1).split(_MOST_POINTS):
-            joint = super().posterior(rows, output_indices, observation_noise)
-            means.append(joint.mean)
-            variances.append(joint.variance.clamp_min(0.0))
-        single = GPyTorchPosterior(
-            MultivariateNormal(torch.cat(means), DiagLinearOperator(torch.cat(variances)))
-        )
-        return single if posterior_transform is None else posterior_transform(single)
 
     def on_features(self) -> SingleTaskGP:
         """Return the same model as a function of features, differentiable in them."""

@@ -8,12 +8,16 @@ from botorch.acquisition.objective import PosteriorTransform
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.models.utils import gpt_posterior_settings
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
 from botorch.utils.types import DEFAULT, _DefaultType
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
+from gpytorch.settings import min_variance
+from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from hotnas_torch.arch import Network
@@ -153,11 +157,42 @@ class KernelGP(SingleTaskGP):
         """As for every BoTorch model; rows may be of another type than those of the training.
 
         In place of rows alone, a list of networks may be passed where the model has a space.
+        Batches of single rows, (N, 1, d), are predicted at once: each batch by itself would compare
+        all observations with each other and with the row.
         """
         if not isinstance(X, Tensor) and self._space is not None:
             X = as_rows("X", X, self._space)
         rows = cast(Tensor, X).to(self.train_targets.dtype)
-        return super().posterior(rows, output_indices, observation_noise, posterior_transform)
+        single = rows.ndim == 3 and rows.shape[1] == 1 and len(rows) > 1
+        alone = self.train_targets.ndim == 1 and output_indices is None
+        if not single or not alone or observation_noise is not False:
+            return super().posterior(rows, output_indices, observation_noise, posterior_transform)
+        found: Any = self._marginals(rows.squeeze(1))
+        of_targets: Any = getattr(self, "outcome_transform", None)
+        if of_targets is not None:
+            found = of_targets.untransform_posterior(found, X=rows)
+        if posterior_transform is not None:
+            found = posterior_transform(found)
+        return cast(GPyTorchPosterior, found)
+
+    def _marginals(self, rows: Tensor) -> GPyTorchPosterior:
+        """Posterior of each of N > 1 rows by itself, a batch of N, of transformed targets."""
+        self.eval()
+        if cast(Any, self.prediction_strategy) is None:
+            super().posterior(rows[:1])  # which finds what depends on the observations alone
+        known, strategy = self.train_inputs[0], cast(Any, self.prediction_strategy)
+        rows = self.transform_inputs(rows)
+        with gpt_posterior_settings():
+            between = self.covar_module(rows, known).evaluate_kernel()
+            mean = strategy.exact_predictive_mean(self.mean_module(rows), between)
+            own = DiagLinearOperator(self.covar_module(rows, diag=True))
+            variance = strategy.exact_predictive_covar(own, between).diagonal(dim1=-2, dim2=-1)
+        least = min_variance.value(variance.dtype)
+        return GPyTorchPosterior(
+            MultivariateNormal(
+                mean.unsqueeze(-1), DiagLinearOperator(variance.clamp_min(least).unsqueeze(-1))
+            )
+        )
 
     def subset_output(self, idcs: list[int]) -> "KernelGP":
         """Return the model of some outputs, as for every BoTorch model."""

@@ -34,6 +34,12 @@ from hotnas_torch.nn.supernets.supernet_search import (
 from hotnas_torch.nn.templates import FGWTemplates
 from hotnas_torch.nn.training import EpochResult, TrainingResult, evaluate, train
 from hotnas_torch.nn.transnas import TransNASMacroModule
+from hotnas_torch.nn.zero_cost import (
+    ZeroCost,
+    jacobian_covariance,
+    num_parameters,
+    synflow,
+)
 
 __all__ = [
     "PROTOCOLS",
@@ -74,11 +80,15 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "TransNASMacroModule",
+    "ZeroCost",
     "build",
     "cifar10",
     "cifar100",
     "digits",
     "evaluate",
     "image_folder",
+    "jacobian_covariance",
+    "num_parameters",
+    "synflow",
     "train",
 ]

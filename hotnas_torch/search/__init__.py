@@ -22,13 +22,20 @@ from hotnas_torch.search.bayesian.batches import (
 from hotnas_torch.search.bayesian.bo_edit import BOEdit
 from hotnas_torch.search.bayesian.bo_tw import BOTW
 from hotnas_torch.search.bayesian.choice import Choice
+from hotnas_torch.search.bayesian.combined import CombinedBO, CombinedSurrogate
 from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
 from hotnas_torch.search.bayesian.hotnas import HOTNAS
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
 from hotnas_torch.search.bayesian.outcomes import OutcomeModels
-from hotnas_torch.search.bayesian.pools import BredPool, EncodingPool, MutantPool, Pool
+from hotnas_torch.search.bayesian.pools import (
+    BredPool,
+    EncodingPool,
+    MutantPool,
+    Pool,
+    ScreenedPool,
+)
 from hotnas_torch.search.bayesian.random_pool import RandomPool
 from hotnas_torch.search.bayesian.recipe import SearchSettings
 from hotnas_torch.search.bayesian.search import BayesianSearch
@@ -73,6 +80,8 @@ __all__ = [
     "Believer",
     "BredPool",
     "Choice",
+    "CombinedBO",
+    "CombinedSurrogate",
     "Constraint",
     "Determinantal",
     "DirichletTrustRegion",
@@ -100,6 +109,7 @@ __all__ = [
     "RandomSearch",
     "RegularizedEvolution",
     "SamplerSearch",
+    "ScreenedPool",
     "SearchResult",
     "SearchSettings",
     "Storage",

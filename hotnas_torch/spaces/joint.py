@@ -440,8 +440,8 @@ def check_architectures(who: str, space: SearchSpace) -> None:
     if isinstance(space, Joint):
         raise ValueError(
             f"{who} sees networks alone, and would ignore the hyperparameters of {space!r} (pass "
-            "its .space to leave them out; HOTNAS, NASBOWL, NASBOT, BOTW, BOEdit, evolution, local "
-            "and random search take both)"
+            "its .space to leave them out; HOTNAS, CombinedBO, NASBOWL, NASBOT, BOTW, BOEdit,"
+            " evolution, local and random search take both)"
         )
 
 

@@ -129,10 +129,9 @@ def test_a_model_that_is_given_an_observation_copies_no_networks(features):
 
 
 @pytest.mark.parametrize("noise", [False, True])
-def test_single_points_are_predicted_as_in_batches_of_their_own(noise, monkeypatch):
+def test_single_points_are_predicted_as_in_batches_of_their_own(noise):
     X = rows(20)
     model = FeatureGP(X[:12], targets(X[:12]), ENCODING.of_rows).eval()
-    monkeypatch.setattr("hotnas_torch.gp.features._MOST_POINTS", 3)
     found = model.posterior(X[:, None], observation_noise=noise)
     expected = SingleTaskGP.posterior(model, X[:, None], observation_noise=noise)
     assert found.mean.shape == expected.mean.shape == (20, 1, 1)

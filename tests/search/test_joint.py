@@ -17,6 +17,7 @@ SPACE = Joint(
 )
 SETTINGS = {
     "HOTNAS": {"num_initial": 5, "pool_size": 40},
+    "CombinedBO": {"num_initial": 5, "pool_size": 40},
     "NASBOWL": {"num_initial": 5, "pool_size": 40},
     "NASBOT": {"num_initial": 5, "pool_size": 20},
     "BOTW": {"num_initial": 5, "pool_size": 40},

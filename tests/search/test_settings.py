@@ -12,7 +12,9 @@ from hotnas_torch.search.bayesian.acquisition import UCB
 
 SPACE = spaces.NASBench201()
 BOX = nago.UnitBox(2)
-BAYESIAN = ("HOTNAS", "RandomPool", "BANANAS", "BOEdit", "BOTW", "NASBOWL", "EncodedBO")
+BAYESIAN = (
+    *("HOTNAS", "CombinedBO", "RandomPool", "BANANAS", "BOEdit", "BOTW", "NASBOWL", "EncodedBO"),
+)
 DIRECT = ("LocalSearch", "ANASODLocalSearch", "MutationSearch")
 
 

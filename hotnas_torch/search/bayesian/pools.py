@@ -15,12 +15,13 @@ from hotnas_torch.gp import FeatureGP
 from hotnas_torch.search.base import Observation
 from hotnas_torch.search.bayesian.acquisition import LogEI
 from hotnas_torch.search.bayesian.choice import Choice
+from hotnas_torch.search.bayesian.surrogates import Surrogate, WeisfeilerLehmanSurrogate
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
 from hotnas_torch.search.draws import Draws, EncodingDraws
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import MemberEncoding, SlotEncoding, ascend_simplex
 
-__all__ = ["BredPool", "EncodingPool", "MutantPool", "Pool"]
+__all__ = ["BredPool", "EncodingPool", "MutantPool", "Pool", "ScreenedPool"]
 
 # NASBOT: evaluations of the acquisition over the square root of the step, min(5, d)^2 for networks'
 # d = 3; how sharply good parents are preferred; children per epoch; chances of 1 to 5 edits.
@@ -101,6 +102,64 @@ class MutantPool(Pool):
     def settings(self) -> dict[str, Any]:
         """Return all settings."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ScreenedPool(Pool):
+    """The candidates of another pool that a cheaper model finds most promising.
+
+    Where a distance is costly, a larger pool can be looked through this way: the cheap model is
+    fitted to the same observations, and the search's own model then sees what is left. With several
+    objectives or constraints, nothing is left out.
+
+    Attributes:
+        pool: Draws the candidates.
+        surrogate: The cheap model.
+        num_kept: How many candidates stay, >= 1.
+
+    Raises:
+        TypeError, ValueError: A setting of the wrong kind or out of range.
+    """
+
+    pool: Pool = MutantPool(pool_size=1000)
+    surrogate: Surrogate = WeisfeilerLehmanSurrogate()  # noqa: RUF009 - frozen
+    num_kept: int = 250
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pool, Pool):
+            raise TypeError(f"pool must be a Pool such as MutantPool(); got {self.pool!r}")
+        if not isinstance(self.surrogate, Surrogate):
+            raise TypeError(
+                "surrogate must be a Surrogate such as WeisfeilerLehmanSurrogate(); got"
+                f" {self.surrogate!r}"
+            )
+        object.__setattr__(self, "num_kept", integer("num_kept", self.num_kept, least=1))
+
+    def draws(self, space: SearchSpace, generator: torch.Generator) -> Draws:
+        """Return what random networks of the other pool come from."""
+        return self.pool.draws(space, generator)
+
+    def __call__(self, choice: Choice, num: int, taken: set[str]) -> list[Network]:
+        """Draw candidates, and leave out all but the most promising."""
+        found = self.pool(choice, num, taken)
+        size = max(self.num_kept, num)
+        if len(found) <= size or choice.Y.shape[1] > 1:
+            return found
+        draws = choice.draws
+        fit = self.surrogate.bind(draws.space, draws.generator)
+        model = fit(choice.X, choice.Y, len(choice.X))
+        with torch.no_grad():
+            function = choice.function(model, pending=choice.pending, step=choice.step)
+            values: Tensor = function(draws.space.encode(found).unsqueeze(1))
+        order = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+        kept = set(order[:size].tolist())
+        taken -= {draws.space.key(net) for n, net in enumerate(found) if n not in kept}
+        return [net for n, net in enumerate(found) if n in kept]
+
+    def settings(self) -> dict[str, Any]:
+        """Return those of the other pool, and all of its own."""
+        screen = {"name": type(self.surrogate).__name__, **self.surrogate.settings()}
+        return self.pool.settings() | {"screen": screen, "num_kept": self.num_kept}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ Fitted = TypeVar("Fitted", bound=Model)
 _LEAST_NOISE = 1e-5
 # All but what the search itself passes.
 _HOTNN_SETTINGS = known_settings(HOTNNGP, without=("train_X", "train_Y", "train_Yvar", "space"))
-_FIT_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
+FIT_OPTIONS = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-4}
 # Fits of distance kernels that are remembered: as many as one choice makes.
 _LAST_FITS = 4
 # Range of the lengthscale of ANASOD-BO, for points of the simplex, whose diameter is sqrt(2).
@@ -136,10 +136,10 @@ class HOTNNSurrogate(Surrogate):
 
         def fit(X: Tensor, Y: Tensor, _: int) -> Model:
             options: dict[str, Any] = {"learn": []} if len(X) < self.learn_from else {}
-            return _fitted(lambda: build(X, Y, **options))
+            return fit_model(lambda: build(X, Y, **options))
 
         # A model of any two networks says now what would be wrong later.
-        X, Y = _probe(space)
+        X, Y = two_networks(space)
         if not X[0].equal(X[1]):
             with refused_by("model_options", self.model_options):
                 build(X, Y)
@@ -193,7 +193,7 @@ class DistanceSurrogate(Surrogate):
             for last_X, last_Y, fitted in last:
                 if torch.equal(X, last_X) and torch.equal(Y, last_Y):
                     return fitted
-            model = _fitted(lambda: build(X, Y), optimizer_kwargs={"options": _FIT_OPTIONS})
+            model = fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})
             last.append((X, Y, model))
             return model
 
@@ -270,7 +270,7 @@ class WeisfeilerLehmanSurrogate(Surrogate):
             return model
 
         # A model of any two networks says now what would be wrong later.
-        build(*_probe(space))
+        build(*two_networks(space))
         return fit
 
     def settings(self) -> dict[str, Any]:
@@ -327,7 +327,7 @@ class EnsembleSurrogate(Surrogate):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings; the encoding by its name."""
-        return {"encoding": _called(self.encoding), "model_options": dict(self.model_options)}
+        return {"encoding": called(self.encoding), "model_options": dict(self.model_options)}
 
 
 @dataclass(frozen=True)
@@ -365,16 +365,16 @@ class FeatureSurrogate(Surrogate):
             if not self.on_simplex:
                 spread = float(torch.pdist(self.features(X)).max()) / 2.0**0.5
                 ranges = {"lengthscale": tuple(edge * (spread or 1.0) for edge in _LENGTHSCALE)}
-            return _fitted(lambda: FeatureGP(X, Y, self.features, **ranges))
+            return fit_model(lambda: FeatureGP(X, Y, self.features, **ranges))
 
         return fit
 
     def settings(self) -> dict[str, Any]:
         """Return all settings; the features by their name."""
-        return {"features": _called(self.features), "on_simplex": self.on_simplex}
+        return {"features": called(self.features), "on_simplex": self.on_simplex}
 
 
-def _fitted(build: Callable[[], Fitted], **options: Any) -> Fitted:
+def fit_model(build: Callable[[], Fitted], **options: Any) -> Fitted:
     """Build a model and maximise its marginal likelihood; where that fails, keep its start."""
     model = build()
     try:
@@ -386,12 +386,12 @@ def _fitted(build: Callable[[], Fitted], **options: Any) -> Fitted:
     return model
 
 
-def _probe(space: SearchSpace) -> tuple[Tensor, Tensor]:
+def two_networks(space: SearchSpace) -> tuple[Tensor, Tensor]:
     """Rows and targets of any two networks."""
     nets = space.sample(2, generator=torch.Generator().manual_seed(0))
     return space.encode(nets), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
 
 
-def _called(function: Callable[..., object]) -> str:
+def called(function: Callable[..., object]) -> str:
     """Return the name of a function, or of the kind of a callable object."""
     return str(getattr(function, "__qualname__", type(function).__name__))

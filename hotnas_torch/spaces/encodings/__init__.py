@@ -1,6 +1,7 @@
 """Networks as numbers: adjacency, paths, and operation distributions, to and from networks."""
 
 from hotnas_torch.spaces.encodings.binary import AdjacencyEncoding, PathEncoding
+from hotnas_torch.spaces.encodings.layer_costs import LayerCosts
 from hotnas_torch.spaces.encodings.operation_distribution import (
     MemberEncoding,
     OperationEncoding,
@@ -12,6 +13,7 @@ from hotnas_torch.spaces.encodings.slots import Slots, operation_slots
 
 __all__ = [
     "AdjacencyEncoding",
+    "LayerCosts",
     "MemberEncoding",
     "OperationEncoding",
     "PathEncoding",
