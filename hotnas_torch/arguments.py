@@ -181,7 +181,7 @@ def boolean(name: str, value: Any) -> bool:
     Raises:
         TypeError: It is neither.
     """
-    if not _is_boolean(value):
+    if not _is_boolean(value) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be True or False; got {shown(value)}")
     return bool(value)
 

@@ -151,7 +151,7 @@ def test_the_same_cell_at_a_place_of_another_space():
         (["a", ""], {}, ValueError, r"operations\[1\] must be an operation"),
         (["input"], {}, ValueError, r"operations\[0\] must be an operation; got 'input'"),
         ([3], {}, TypeError, r"operations\[0\] must be a str"),
-        (["a"], {"max_nodes": 1}, ValueError, "max_nodes must be at least 2"),
+        (["a"], {"max_nodes": 1}, ValueError, "max_nodes must be between 2 and 128"),
         (["a"], {"max_nodes": 4.0}, TypeError, "max_nodes must be an integer"),
         (["a"], {"min_nodes": 8}, ValueError, "min_nodes must be between 2 and 7"),
         (["a"], {"min_nodes": 5, "max_edges": 3}, ValueError, "max_edges must be at least 4"),
