@@ -348,8 +348,8 @@ class SearchSpace(ABC):
         nets = [self.network_of(left[place]) for place in order[: num - len(found)]]
         if len(found) + len(nets) < num:
             raise ValueError(
-                f"num must be at most {len(found) + len(left)} when distinct=True, the size of {self!r}; got "
-                f"{num} (ask for fewer, or pass distinct=False)"
+                f"num must be at most {len(found) + len(left)} when distinct=True, the size of "
+                f"{self!r}; got {num} (ask for fewer, or pass distinct=False)"
             )
         return [*found.values(), *nets]
 

@@ -311,8 +311,8 @@ class Categorical(Hyperparameter):
             raise TypeError(f"options must be a list or tuple; got {shown(given)}")
         if len(given) > _MOST_OPTIONS:
             raise ValueError(
-                f"options must be at most {_MOST_OPTIONS:,}; got {len(given):,} (take Integer, Float "
-                "or Log for numbers)"
+                f"options must be at most {_MOST_OPTIONS:,}; got {len(given):,} (take Integer, "
+                "Float or Log for numbers)"
             )
         options = tuple(_option(place, option) for place, option in enumerate(given))
         places: dict[Value, int] = {}

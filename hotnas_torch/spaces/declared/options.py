@@ -36,14 +36,15 @@ class Options:
             options = listed()
         if not isinstance(options, list | tuple | range):
             raise TypeError(
-                f"options of {name!r} must be a list or tuple; got {shown(options)}{_remedy(options)}"
+                f"options of {name!r} must be a list or tuple; got "
+                f"{shown(options)}{_remedy(options)}"
             )
         if not options:
             raise ValueError(f"options of {name!r} must hold at least one; got none")
         if len(options) > _MOST:
             raise ValueError(
-                f"options of {name!r} must be at most {_MOST:,}; got {len(options):,} (a number from"
-                " a wide range is a hyperparameter beside the space: Joint(space, {...}))"
+                f"options of {name!r} must be at most {_MOST:,}; got {len(options):,} (a number "
+                "from a wide range is a hyperparameter beside the space: Joint(space, {...}))"
             )
         places: dict[Option, int] = {}
         for place, given in enumerate(options):
