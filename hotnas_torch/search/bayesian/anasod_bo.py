@@ -11,7 +11,8 @@ from hotnas_torch.search.bayesian.pools import EncodingPool
 from hotnas_torch.search.bayesian.recipe import CHOICE, Recipe, SearchSettings
 from hotnas_torch.search.bayesian.surrogates import EnsembleSurrogate, FeatureSurrogate, Surrogate
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
-from hotnas_torch.spaces import SearchSpace, check_space
+from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.encodings import encoding_of
 
 __all__ = ["ANASODBO"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -210,7 +211,9 @@ def _allowed(name: str, parent: str, part: Part | None, given: Any) -> frozenset
         found = {
             n
             for n, (option, one) in enumerate(zip(part.options, said, strict=True))
-            if verdict(one, lambda: f"when of {name!r} returns for {parent}={option!r}")
+            if verdict(
+                one, partial("when of {!r} returns for {}={!r}".format, name, parent, option)
+            )
         }
     else:
         several = given if isinstance(given, list | tuple | range | set | frozenset) else [given]

@@ -33,10 +33,10 @@ def plain(value: Any) -> Option:
             value = item()
         except (TypeError, ValueError, RuntimeError):
             value = [value]  # several numbers, refused below
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # Integers beyond are too long for texts as well.
-        if not math.isfinite(size := number("it", value)):
-            raise ValueError(f"must be finite; got {size}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Integers beyond floats are too long for texts as well.
+    if is_number and not math.isfinite(size := number("it", value)):
+        raise ValueError(f"must be finite; got {size}")
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)  # without subclasses, such as members of an enumeration
