@@ -49,12 +49,12 @@ def test_what_is_no_integer_is_refused(value):
 def test_integers_beyond_64_bits_are_refused(value):
     with pytest.raises(ValueError, match=r"^n must be at (most 9223|least -9223)\d+; got "):
         integer("n", value)
-    with pytest.raises(ValueError, match="^n must be between 0 and 9; got"):
+    with pytest.raises(ValueError, match=r"^n must be between 0 and 9; got"):
         integer("n", value, least=0, most=9)
 
 
 def test_several_booleans_are_no_boolean():
-    with pytest.raises(TypeError, match="^b must be True or False; got Tensor"):
+    with pytest.raises(TypeError, match=r"^b must be True or False; got Tensor"):
         boolean("b", torch.tensor([True, False]))
 
 
