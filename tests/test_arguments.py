@@ -45,7 +45,7 @@ def test_what_is_no_integer_is_refused(value):
         integer("n", value, least=1)
 
 
-@pytest.mark.parametrize("value", [2**63, -(2**63), 10**5000])
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**5000], ids=["most", "least", "digits"])
 def test_integers_beyond_64_bits_are_refused(value):
     with pytest.raises(ValueError, match=r"^n must be at (most 9223|least -9223)\d+; got "):
         integer("n", value)

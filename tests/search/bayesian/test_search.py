@@ -221,7 +221,7 @@ def test_a_part_refuses_settings_when_it_is_made(part, settings, kind, message):
         part(**settings)
 
 
-@pytest.mark.parametrize("length", [0, -1, 65, 10**400, 40])
+@pytest.mark.parametrize("length", [0, -1, 65, 2**70, 40])
 def test_lengths_of_paths_have_bounds(length):
     with pytest.raises(ValueError, match="max_length must be"):
         BANANAS(SPACE, generator=torch.Generator().manual_seed(0), max_length=length)
