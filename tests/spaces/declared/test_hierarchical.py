@@ -83,6 +83,7 @@ def hierarchical() -> Choices:
     return Choices(choices, assembled, name="hierarchical_nasbench201")
 
 
+@pytest.mark.slow
 class TestHierarchicalNASBench201(SearchSpaceContract):
     def make(self) -> SearchSpace:
         return hierarchical()
