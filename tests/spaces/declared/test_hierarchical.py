@@ -3,14 +3,9 @@
 import math
 from itertools import product
 
-import pytest
-import torch
-
 from hotnas_torch import Cell
 from hotnas_torch.arch import NestedCell
-from hotnas_torch.search import HOTNAS, run
-from hotnas_torch.spaces import Block, Choice, Choices, SearchSpace
-from hotnas_torch.testing import SearchSpaceContract
+from hotnas_torch.spaces import Block, Choice, Choices
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
@@ -83,12 +78,6 @@ def hierarchical() -> Choices:
     return Choices(choices, assembled, name="hierarchical_nasbench201")
 
 
-@pytest.mark.slow
-class TestHierarchicalNASBench201(SearchSpaceContract):
-    def make(self) -> SearchSpace:
-        return hierarchical()
-
-
 def test_its_size_is_the_published_one():
     """By hand, production by production; about 10^446 are published."""
     ops = 3 + 2 * 27  # the grammar lists the convolution block twice
@@ -100,14 +89,3 @@ def test_its_size_is_the_published_one():
     assert CELL.count() == cells
     assert hierarchical().size() == size
     assert round(math.log10(size)) == 446
-
-
-@pytest.mark.slow
-def test_it_is_searched_by_hotnas():
-    space = hierarchical()
-    strategy = HOTNAS(
-        space, generator=torch.Generator().manual_seed(0), num_initial=5, pool_size=20
-    )
-    result = run(strategy, lambda net: float(len(net.spec)), budget=7, progress=False)
-    assert len({trial.network.spec for trial in result.trials}) == 7
-    assert all(space.from_string(one.network.spec) == one.network for one in result.trials)
