@@ -43,6 +43,10 @@ Value = TypeVar("Value")
 Choice = TypeVar("Choice", bound=str | int)
 
 
+_LARGEST = 2**63 - 1
+# Bits of an integer that messages show; Python refuses to write out very long ones.
+_LONGEST = 256
+
 # --- numbers --------------------------------------------------------------------------------------
 
 
@@ -53,7 +57,7 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
         name: What the message calls it.
         value: An int, or an integer of NumPy or torch; a bool is none.
         least: Smallest that is allowed.
-        most: Largest that is allowed.
+        most: Largest that is allowed; None is what 64 bits hold, so that records and tensors can.
 
     Raises:
         TypeError: It is no integer.
@@ -66,12 +70,13 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
     except TypeError:
         wanted = "an integer" if least is None else f"an integer >= {least}"
         raise TypeError(f"{name} must be {wanted}; got {shown(value)}") from None
+    got = shown(found)
     if least is not None and most is not None and not least <= found <= most:
-        raise ValueError(f"{name} must be between {least} and {most}; got {found}")
-    if least is not None and found < least:
-        raise ValueError(f"{name} must be at least {least}; got {found}")
-    if most is not None and found > most:
-        raise ValueError(f"{name} must be at most {most}; got {found}")
+        raise ValueError(f"{name} must be between {least} and {most}; got {got}")
+    if found < (least := -_LARGEST if least is None else least):
+        raise ValueError(f"{name} must be at least {least}; got {got}")
+    if found > (most := _LARGEST if most is None else most):
+        raise ValueError(f"{name} must be at most {most}; got {got}")
     return found
 
 
@@ -181,7 +186,7 @@ def boolean(name: str, value: Any) -> bool:
     Raises:
         TypeError: It is neither.
     """
-    if not _is_boolean(value):
+    if not _is_boolean(value) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be True or False; got {shown(value)}")
     return bool(value)
 
@@ -395,6 +400,8 @@ def refused_by(name: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 def shown(value: object) -> str:
     """Return what a message says of a value: numbers and texts themselves, else the class."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST:
+        return f"an integer of {value.bit_length():,} bits"
     if value is None or isinstance(value, bool | int | float | complex):
         return repr(value)
     if isinstance(value, str):

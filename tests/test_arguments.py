@@ -45,6 +45,19 @@ def test_what_is_no_integer_is_refused(value):
         integer("n", value, least=1)
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**5000], ids=["most", "least", "digits"])
+def test_integers_beyond_64_bits_are_refused(value):
+    with pytest.raises(ValueError, match=r"^n must be at (most 9223|least -9223)\d+; got "):
+        integer("n", value)
+    with pytest.raises(ValueError, match=r"^n must be between 0 and 9; got"):
+        integer("n", value, least=0, most=9)
+
+
+def test_several_booleans_are_no_boolean():
+    with pytest.raises(TypeError, match=r"^b must be True or False; got Tensor"):
+        boolean("b", torch.tensor([True, False]))
+
+
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), torch.tensor([0.5]), np.array(0.5)])
 def test_numbers_of_all_kinds_are_taken_as_floats(value):
     found = number("x", value, above=0, most=1)

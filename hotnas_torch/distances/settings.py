@@ -1,5 +1,6 @@
 """Settings of iFGW and HOTNN in small objects: the terms of the cost, and how it is minimised."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
@@ -10,7 +11,9 @@ from hotnas_torch.arguments import (
     choice,
     integer,
     kind,
+    number,
     refuse_unknown,
+    shown,
     usable_device,
     working_dtype,
 )
@@ -179,7 +182,9 @@ def _positive_share(value: object) -> float:
     return share
 
 
-def _two_divisors(scale: tuple[float, float]) -> tuple[float, float]:
-    if len(scale) != 2 or not all(float(divisor) > 0.0 for divisor in scale):
+def _two_divisors(scale: object) -> tuple[float, float]:
+    if not isinstance(scale, tuple | list):
+        raise TypeError(f"state_scale must be two numbers > 0; got {shown(scale)}")
+    if len(scale) != 2 or not all(0.0 < number("state_scale", one) < math.inf for one in scale):
         raise ValueError(f"state_scale must be two numbers > 0; got {scale!r}")
     return float(scale[0]), float(scale[1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, NestedCell, Network
-from hotnas_torch.arguments import boolean, choice, items, takes
+from hotnas_torch.arguments import boolean, choice, integer, items, shown, takes
 from hotnas_torch.distances._tables.layer_graph import (
     IDENTITIES,
     NetworkView,
@@ -18,6 +18,7 @@ from hotnas_torch.distances._tables.layer_graph import (
     layer_graph,
 )
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
+from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.spaces import SearchSpace
@@ -108,10 +109,7 @@ class WeisfeilerLehman(NetworkDistance):
     ) -> None:
         super().__init__(space)
         self.numbers = boolean("numbers", numbers)
-        if isinstance(level, bool) or not isinstance(level, int):
-            raise TypeError(f"level must be an int; got {level!r}")
-        if level < 0:
-            raise ValueError(f"level must be >= 0; got {level}")
+        level = integer("level", level, least=0)
         if isinstance(contract, str) or not isinstance(contract, Collection | None):
             raise TypeError(
                 "contract must be a collection of labels or None; got the"
@@ -124,6 +122,13 @@ class WeisfeilerLehman(NetworkDistance):
             default if aggregation is None else aggregation,
             ("histogram", "assignment"),
         )
+        for label in contract or ():
+            if not isinstance(label, str):
+                raise TypeError(f"contract must hold labels; got {shown(label)}")
+            try:
+                space.tree.check(label)
+            except ArchitectureError as error:
+                raise ValueError(f"contract must hold labels of {space!r}: {error}") from None
         self.contract = IDENTITIES if contract is None else frozenset(contract)
         self._view = NetworkView("first" if space.repeats_one_cell else "all")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Network
+from hotnas_torch.arguments import shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
@@ -244,6 +245,10 @@ class PairMemory:
     """
 
     def __init__(self, distance: Any, index: Index[Any] | None = None) -> None:
+        if index is None and not hasattr(distance, "space"):
+            raise TypeError(
+                f"distance must be one between networks, such as HOTNN; got {shown(distance)}"
+            )
         self.distance = distance
         self.index: Index[Any] = NetworkIndex(distance.space) if index is None else index
         self.forget()

@@ -189,7 +189,7 @@ class WeisfeilerLehmanGP(KernelGP):
         if levels is None:
             levels = range(1 if space.repeats_one_cell else 0, 4)
         given: object = levels
-        if isinstance(given, str) or not isinstance(given, Sequence):
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(f"levels must be a sequence of integers; got {levels!r}")
         if not levels:
             raise ValueError("levels must hold at least one level; got none")

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from hotnas_torch.arguments import shown
+from hotnas_torch.arguments import number, shown
 from hotnas_torch.ot._operators.operator import is_tracked, is_vmapped, plain
 
 __all__ = ["Scalar", "constant", "fraction", "not_negative", "readable", "value_of"]
@@ -84,4 +84,5 @@ def _checked(name: str, value: object, expected: str) -> tuple[Scalar, float]:
         raise TypeError(
             f"{name} must be {expected}, a float or a 0-d floating-point tensor; got {shown(value)}"
         )
-    return float(value), float(value)
+    found = number(name, value)  # integers beyond floats are infinite
+    return found, found

@@ -43,6 +43,8 @@ _INTEGER_TOLERANCE = 1e-6
 # Codes that `size` looks at one by one, and random ones without a valid one before drawing ends.
 _MOST_COUNTED = 2**20
 _MOST_DRAWS = 20_000
+# A list of more networks takes gigabytes.
+_MOST_LISTED = 2**22
 # Draws in a row that meet known networks before a space of unknown size counts as drawn out.
 _MOST_MISSES = 300
 # Longer ones are beyond every number here, and beyond what int() reads.
@@ -286,13 +288,6 @@ class SearchSpace(ABC):
         except SizeError:
             return self._code_bound()
 
-    def _is_counted(self) -> bool:
-        try:
-            self.size()
-        except SizeError:
-            return False
-        return True
-
     def _code_bound(self) -> int:
         """Return a number that the number of codes does not exceed."""
         return math.prod(map(len, self.values))
@@ -334,25 +329,33 @@ class SearchSpace(ABC):
                 f"num must be at most {size} when distinct=True, the size of {self!r}; got {num} "
                 "(ask for fewer, or pass distinct=False)"
             )
-        if 2 * num > size:
-            # Rejection would mostly meet networks it has seen.
-            everything = list(self.all_codes())
-            order = torch.randperm(size, generator=generator, device=generator.device).tolist()
-            return [self.network_of(everything[place]) for place in order[:num]]
         found: dict[str, Network] = {}
         misses = 0
-        while len(found) < num:
+        # Beyond a half, draws would mostly meet networks that were drawn.
+        while 2 * num <= size and len(found) < num and misses < _MOST_MISSES:
             before = len(found)
             for code in self.draw_codes(num - len(found), generator):
                 net = self.network_of(code)
                 found.setdefault(self.key(net), net)
             misses = 0 if len(found) > before else misses + num - before
-            if misses >= _MOST_MISSES and not self._is_counted():
-                raise ValueError(
-                    f"num must be at most what {self!r} holds; got {num}, and {misses:,} draws "
-                    f"found nothing beyond {before} distinct networks (ask for fewer)"
-                )
-        return list(found.values())
+        if len(found) == num:
+            return list(found.values())
+        if size > _MOST_COUNTED and misses:
+            raise ValueError(
+                f"num must be at most what {self!r} holds; got {num}, and {misses:,} draws "
+                f"found nothing beyond {len(found)} distinct networks (ask for fewer)"
+            )
+        left = list(self.all_codes())
+        if found:
+            left = [code for code in left if self.key(self.network_of(code)) not in found]
+        order = torch.randperm(len(left), generator=generator, device=generator.device).tolist()
+        nets = [self.network_of(left[place]) for place in order[: num - len(found)]]
+        if len(found) + len(nets) < num:
+            raise ValueError(
+                f"num must be at most {len(found) + len(left)} when distinct=True, the size of "
+                f"{self!r}; got {num} (ask for fewer, or pass distinct=False)"
+            )
+        return [*found.values(), *nets]
 
     def sample_one(self, *, generator: torch.Generator | None = None) -> Network:
         """Draw one network; arguments and errors as `sample`."""
@@ -407,6 +410,19 @@ class SearchSpace(ABC):
     def __iter__(self) -> Iterator[Network]:
         """Yield every network once, lazily, in a fixed order."""
         return map(self._built, self.all_codes())
+
+    def __length_hint__(self) -> int:
+        """Refuse `list(space)` where it would not end, or not fit into memory.
+
+        Raises:
+            SizeError: There are too many networks.
+        """
+        if (bound := self.size_bound()) > _MOST_LISTED:
+            raise SizeError(
+                f"{self!r} has too many networks for a list, {bound:,} where {_MOST_LISTED:,} are "
+                "the most (draw some with sample, or go through them one by one in a loop)"
+            )
+        return bound
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the space: it is immutable, and its tables are large."""

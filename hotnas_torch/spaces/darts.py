@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import Cell, Network, OperationTree
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, shown
 from hotnas_torch.spaces.base import (
     Code,
     SearchSpace,
@@ -119,6 +119,10 @@ class DARTS(SearchSpace):
             ("num_nodes", num_nodes, 1),
         ):
             integer(argument, value, least=smallest)
+        if isinstance(operations, str) or not isinstance(operations, Sequence):
+            raise TypeError(
+                f"operations must be a list or tuple of labels; got {shown(operations)}"
+            )
         if not operations or len(set(operations)) != len(operations):
             raise ValueError(f"operations must be distinct and not empty; got {operations!r}")
         for operation in operations:

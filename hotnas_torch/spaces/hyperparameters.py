@@ -33,6 +33,7 @@ _STEPS = (0.01, 0.3)
 # Neighbours of a number are this far away, in shares of its range.
 _NEIGHBORS = (-0.1, -0.01, 0.01, 0.1)
 _DRAWS = 16
+_MOST_OPTIONS = 2**16
 # Beyond it, float64 does not tell integers apart.
 _LARGEST = 2**53
 
@@ -308,12 +309,17 @@ class Categorical(Hyperparameter):
         given: object = self.options
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(f"options must be a list or tuple; got {shown(given)}")
+        if len(given) > _MOST_OPTIONS:
+            raise ValueError(
+                f"options must be at most {_MOST_OPTIONS:,}; got {len(given):,} (take Integer, "
+                "Float or Log for numbers)"
+            )
         options = tuple(_option(place, option) for place, option in enumerate(given))
+        places: dict[Value, int] = {}
         for place, option in enumerate(options):
-            if option in options[:place]:
+            if (earlier := places.setdefault(option, place)) != place:  # True is 1
                 raise ValueError(
-                    f"options[{place}] = {option!r} repeats options[{options.index(option)}] "
-                    "(each once)"
+                    f"options[{place}] = {option!r} repeats options[{earlier}] (each once)"
                 )
         if len(options) < 2:
             raise ValueError(f"options must hold at least two; got {list(options)}")
@@ -401,8 +407,8 @@ def hyperparameter(name: str, given: object) -> Hyperparameter:
 
     Args:
         name: What messages call it.
-        given: A hyperparameter; or a list or tuple, `Ordered` where it holds numbers from small to
-            large, `Categorical` otherwise.
+        given: A hyperparameter; or a list, tuple, range or array, `Ordered` where it holds numbers
+            from small to large, `Categorical` otherwise.
 
     Raises:
         TypeError: It is something else, or a list holds something else than values.
@@ -410,7 +416,9 @@ def hyperparameter(name: str, given: object) -> Hyperparameter:
     """
     if isinstance(given, Hyperparameter):
         return given
-    if not isinstance(given, list | tuple):
+    if callable(listed := getattr(given, "tolist", None)):
+        given = listed()  # an array of NumPy or torch
+    if not isinstance(given, list | tuple | range):
         raise TypeError(
             f"{name} must be a hyperparameter such as Log(1e-4, 1.0) or Integer(1, 8), or a list "
             f"of its values; got {shown(given)}"
@@ -455,8 +463,10 @@ def _option(place: int, option: object) -> Value:
             f"options[{place}] must be a str, a number, True, False or None; got {shown(option)} "
             "(name it, and look it up by its name)"
         )
-    if isinstance(found, float) and not math.isfinite(found):
-        raise ValueError(f"options[{place}] must be finite; got {found}")
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        value = number(f"options[{place}]", found)
+        if not math.isfinite(value):
+            raise ValueError(f"options[{place}] must be finite; got {value}")
     return found + 0.0 if isinstance(found, float) else found
 
 

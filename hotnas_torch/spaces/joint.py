@@ -129,7 +129,8 @@ class Joint(SearchSpace):
 
     Raises:
         TypeError: `space` is no SearchSpace, `hyperparameters` no mapping, or an entry is none.
-        ValueError: `space` has hyperparameters already, there is none, or a name is empty.
+        ValueError: `space` has hyperparameters already, there is none, or a name is empty or
+            unprintable.
 
     Example:
         >>> from hotnas_torch.spaces import Log, Pooling
@@ -162,8 +163,10 @@ class Joint(SearchSpace):
         for name, one in given.items():
             if not isinstance(name, str):
                 raise TypeError(f"names of hyperparameters must be str; got {shown(name)}")
-            if not name:
-                raise ValueError("names of hyperparameters must not be empty; got ''")
+            if not name or not name.isprintable():
+                raise ValueError(
+                    f"names of hyperparameters must be printable and not empty; got {name!r}"
+                )
             found[name] = hyperparameter(f"hyperparameters[{name!r}]", one)
         # Codes hold the values themselves; ranges of their columns are nobody's business.
         columns = dict(zip(space.columns, space.values, strict=True)) | dict.fromkeys(found, 1)

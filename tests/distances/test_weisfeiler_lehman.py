@@ -147,10 +147,12 @@ def test_the_paper_aggregates_differently_on_nasbench201():
     ("settings", "kind", "message"),
     [
         ({"space": "nasbench201"}, TypeError, "space must be a SearchSpace; got 'nasbench201'"),
-        ({"level": -1}, ValueError, "level must be >= 0; got -1"),
-        ({"level": 1.5}, TypeError, "level must be an int; got 1.5"),
+        ({"level": -1}, ValueError, "level must be at least 0; got -1"),
+        ({"level": 1.5}, TypeError, "level must be an integer >= 0; got 1.5"),
         ({"aggregation": "sum"}, ValueError, "aggregation must be one of 'histogram', 'assign"),
         ({"contract": "skip_connect"}, TypeError, "contract must be a collection of labels"),
+        ({"contract": ["nope"]}, ValueError, "contract must hold labels of NASBench201.*'nope'"),
+        ({"contract": [3]}, TypeError, "contract must hold labels; got 3"),
     ],
 )
 def test_bad_settings_are_refused(settings, kind, message):

@@ -176,6 +176,7 @@ def test_levels_are_those_of_the_paper(name, levels):
         ({"levels": (-1,)}, ValueError, r"levels\[\d\] must be at least 0; got -1"),
         ({"noise_bounds": (0.1, 0.01)}, ValueError, r"0 < low < high; got \(0.1, 0.01\)"),
         ({"aggregation": "sum"}, ValueError, "aggregation must be one of"),
+        ({"contract": ["nope"]}, ValueError, "contract must hold labels of NASBenchMacro"),
     ],
 )
 def test_bad_arguments_are_refused(change, kind, message):

@@ -127,6 +127,8 @@ def test_finite_spaces_are_counted_and_listed():
     with pytest.raises(SizeError, match="infinitely many pairs: 'lr' is continuous"):
         infinite.size()
     with pytest.raises(ArchitectureError, match="cannot be enumerated: 'lr' is continuous"):
+        next(iter(infinite))
+    with pytest.raises(SizeError, match="too many networks for a list, inf where"):
         list(infinite)
     assert len(infinite.sample(99, generator=torch.Generator().manual_seed(0), distinct=True)) == 99
 
@@ -190,7 +192,7 @@ def test_values_are_checked():
         ({}, ValueError, "hyperparameters must hold at least one; got none"),
         ([("lr", [1, 2])], TypeError, "hyperparameters must be a mapping of them by name"),
         ({1: [1, 2]}, TypeError, "names of hyperparameters must be str; got 1"),
-        ({"": [1, 2]}, ValueError, "must not be empty"),
+        ({"": [1, 2]}, ValueError, "printable and not empty"),
         (
             {"layers at 1/2 resolution": [1, 2]},
             ValueError,

@@ -12,6 +12,7 @@ from hotnas_torch.search.bayesian.recipe import CHOICE, Recipe, SearchSettings
 from hotnas_torch.search.bayesian.surrogates import EnsembleSurrogate, FeatureSurrogate, Surrogate
 from hotnas_torch.search.bayesian.trust_region import DirichletTrustRegion
 from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.encodings import encoding_of
 
 __all__ = ["ANASODBO"]
@@ -77,7 +78,7 @@ class ANASODBO(Recipe):
             raise ValueError(f"surrogate must be 'gp' or 'ensemble'; got {surrogate!r}")
         if optimizer == "gradient" and surrogate == "ensemble":
             raise ValueError("optimizer must be 'sample' with an ensemble; got 'gradient'")
-        self.encoding = encoding = encoding_of(space)
+        self.encoding = encoding = encoding_of(check_space(space))
         pool = EncodingPool(num_candidates, optimizer, trust_region, encoding)
         model: Surrogate = FeatureSurrogate(encoding.of_rows, on_simplex=True)
         if surrogate == "ensemble":

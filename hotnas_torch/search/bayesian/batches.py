@@ -8,6 +8,7 @@ import torch
 from botorch.models.model import Model
 from torch import Tensor
 
+from hotnas_torch.arguments import kind
 from hotnas_torch.search.bayesian.choice import Choice, mean_of
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
 
@@ -89,12 +90,18 @@ class Determinantal(Batch):
     Attributes:
         single: Rule for a single network.
 
+    Raises:
+        TypeError: `single` is no Batch.
+
     Reference: Nguyen, Le, Yamada and Osborne, Optimal Transport Kernels for Sequential and Parallel
         Neural Architecture Search, ICML 2021, Algorithm 2.
     """
 
     single: Batch = Believer()
     one_outcome = True
+
+    def __post_init__(self) -> None:
+        kind("single", self.single, Batch)
 
     def __call__(self, choice: Choice, rows: Tensor, num: int) -> list[int]:
         """Draw a set."""

@@ -296,6 +296,10 @@ class EncodingPool(Pool):
             raise TypeError(
                 f"trust_region must be a DirichletTrustRegion or None; got {self.trust_region!r}"
             )
+        if not isinstance(self.encoding, SlotEncoding | MemberEncoding | None):
+            raise TypeError(
+                f"encoding must be a SlotEncoding, a MemberEncoding or None; got {self.encoding!r}"
+            )
 
     def draws(self, space: SearchSpace, generator: torch.Generator) -> EncodingDraws:
         """Return what draws networks of random encodings."""

@@ -182,7 +182,7 @@ def network_encoding(
     if encoding not in ("path", "adjacency"):
         raise ValueError(f"encoding must be 'path' or 'adjacency'; got {encoding!r}")
     if max_length is not None:
-        max_length = integer("max_length", max_length)
+        max_length = integer("max_length", max_length, least=1)
     if encoding == "path":
         return PathEncoding(space, max_length=max_length)
     if max_length is not None:

@@ -15,7 +15,14 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import checked_options, integer, known_settings, number, refused_by
+from hotnas_torch.arguments import (
+    checked_options,
+    choice,
+    integer,
+    known_settings,
+    number,
+    refused_by,
+)
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp import HOTNNGP, DistanceGP, FeatureGP, PairMemory
 from hotnas_torch.gp.memory import NumberedAnew
@@ -242,8 +249,14 @@ class WeisfeilerLehmanSurrogate(Surrogate):
         if self.levels is not None:
             if not isinstance(self.levels, list | tuple | range):
                 raise TypeError(f"levels must be a sequence of int or None; got {self.levels!r}")
-            levels = tuple(integer(f"levels[{n}]", level) for n, level in enumerate(self.levels))
+            levels = tuple(
+                integer(f"levels[{n}]", level, least=0) for n, level in enumerate(self.levels)
+            )
+            if not levels:
+                raise ValueError("levels must hold at least one level; got none")
             object.__setattr__(self, "levels", levels)
+        if self.aggregation is not None:
+            choice("aggregation", self.aggregation, ("histogram", "assignment"))
         object.__setattr__(self, "max_noise", number("max_noise", self.max_noise))
         if not _LEAST_NOISE < self.max_noise < math.inf:
             raise ValueError(

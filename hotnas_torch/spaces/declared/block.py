@@ -13,8 +13,9 @@ import torch
 from hotnas_torch.arguments import kind, shown
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, draw_index
+from hotnas_torch.spaces.declared.building import called
 from hotnas_torch.spaces.declared.options import Options
-from hotnas_torch.spaces.declared.places import Part, Place, parents_first, read_places
+from hotnas_torch.spaces.declared.places import Part, Place, parents_first, read_places, verdict
 from hotnas_torch.spaces.declared.texts import enclosed, opened, pieces
 
 __all__ = ["Block", "Constraint"]
@@ -79,13 +80,17 @@ class Block:
         self._order = parents_first(self._places)
         self._build = build
         self._constraint = constraint
-        self.columns = {
-            f"{place.name}{'.' if column else ''}{column}": (
-                range(values.start - 1, values.stop) if place.parents else values
-            )
-            for place in self._places
-            for column, values in place.part.columns.items()
-        }
+        self.columns: dict[str, range] = {}
+        for place in self._places:
+            for column, values in place.part.columns.items():
+                name = f"{place.name}{'.' if column else ''}{column}"
+                if name in self.columns:
+                    raise ValueError(
+                        f"names of choices must differ from those within blocks; got {name!r} twice"
+                        f", in {place.name!r} as well (call one of them something else)"
+                    )
+                whole = range(values.start - 1, values.stop) if place.parents else values
+                self.columns[name] = whole
         self._some_code, self._listed = self._find_codes()
 
     @property
@@ -232,13 +237,14 @@ class Block:
             return True
         chosen = self.chosen(code)
         try:
-            return bool(self._constraint(chosen))
+            found = self._constraint(chosen)
         # The user's own function, which may fail in any way.
         except Exception as error:
             raise ArchitectureError(
                 f"constraint raised {type(error).__name__}: {error}, for the choices "
                 f"{self.format(code)}"
             ) from error
+        return verdict(found, lambda: f"constraint returns for {self.format(code)}")
 
     # --- drawing and editing ----------------------------------------------------------------------
 
@@ -361,7 +367,9 @@ class Block:
     def value(self, code: Code) -> Any:
         """Return what the build function of the space around it gets."""
         chosen = self.chosen(code)
-        return chosen if self._build is None else self._build(chosen)
+        if self._build is None:
+            return chosen
+        return called("build of a block", self._build, chosen, self.format(code))
 
     def to_plain(self, code: Code) -> dict[str, Any]:
         """Return what was chosen by name, ready for JSON."""

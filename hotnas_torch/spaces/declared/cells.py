@@ -13,7 +13,7 @@ from hotnas_torch.arguments import integer, shown
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, SearchSpace, draw_index
 from hotnas_torch.spaces.cell_graphs import MOST_COUNTED_NODES, CellGraphs, Edge
-from hotnas_torch.spaces.declared.building import as_network, called
+from hotnas_torch.spaces.declared.building import as_network, called, is_module
 from hotnas_torch.spaces.declared.probe import Probe, checked_labels, labels_of, own_name
 
 __all__ = ["Cells"]
@@ -21,6 +21,9 @@ __all__ = ["Cells"]
 Skeleton = Callable[[Cell], Any]
 
 _PROBED = 32
+# A row holds every pair of nodes; a network every cell.
+_MOST_NODES = 128
+_MOST_CELLS = 10_000
 # Random graphs that break a limit before a chain is taken, which breaks none.
 _DRAWS = 64
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -40,13 +43,14 @@ class Cells(SearchSpace):
 
     Args:
         operations: Labels of inner nodes.
-        max_nodes: Most nodes of a cell, input and output included.
+        max_nodes: Most nodes of a cell, input and output included; at most 128.
         min_nodes: Fewest nodes; 2 has the cell that joins input and output.
         max_edges: Most edges; None is as many as there can be.
         max_in_degree: Most edges into an inner node; None is no limit.
         max_out_degree: Most edges out of an inner node.
         skeleton: The network of a cell: a list of stages, (how many cells, channels) each, the
-            resolution halved from stage to stage; or a function from the cell to a `Network`.
+            resolution halved from stage to stage, of at most 10,000 cells; or a function from the
+            cell to a `Network`.
             None is the cell alone.
         tree: Operation costs; None puts all operations 2 apart.
         name: Of the space, for records and reports.
@@ -83,7 +87,7 @@ class Cells(SearchSpace):
         name: str = "cells",
     ) -> None:
         labels = checked_labels(operations)
-        max_nodes = integer("max_nodes", max_nodes, least=2)
+        max_nodes = integer("max_nodes", max_nodes, least=2, most=_MOST_NODES)
         min_nodes = integer("min_nodes", min_nodes, least=2, most=max_nodes)
         most = max_nodes * (max_nodes - 1) // 2
         self._graphs = CellGraphs(
@@ -157,6 +161,11 @@ class Cells(SearchSpace):
         if self._skeleton is not None:
             text = self.format_code(self._graphs.code_of_cell(cell))
             built = called("skeleton", self._skeleton, cell, text)
+            if is_module(built):
+                raise TypeError(
+                    f"skeleton must return a Network; got {shown(built)}, for {text} (import it: "
+                    "return from_module(model, example_inputs))"
+                )
             return as_network("skeleton", built, None, text)
         stages = self._stages or ((1, 1),)
         places = [place for place, (repeats, _) in enumerate(stages) for _ in range(repeats)]
@@ -339,4 +348,6 @@ def _checked_stages(stages: object) -> tuple[tuple[int, int], ...] | None:
             raise TypeError(f"{expected}; skeleton[{place}] is {shown(stage)}")
         repeats, channels = (integer(f"skeleton[{place}]", one, least=1) for one in stage)
         found.append((repeats, channels))
+    if (num := sum(repeats for repeats, _ in found)) > _MOST_CELLS:
+        raise ValueError(f"skeleton must have at most {_MOST_CELLS:,} cells; got {num:,}")
     return tuple(found)

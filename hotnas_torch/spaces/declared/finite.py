@@ -21,6 +21,8 @@ __all__ = ["Finite"]
 # A mutation draws one of so many nearest networks.
 _MUTATION_RANGE = 64
 _MOST_NEIGHBORS = 8
+# Of the largest distance: what a matrix may be from symmetric, and its diagonal from 0.
+_ROUNDING = 1e-5
 
 
 class Finite(SearchSpace):
@@ -33,8 +35,8 @@ class Finite(SearchSpace):
     Args:
         networks: Networks by their names; or a list, named by their `spec`, or where all of these
             are empty by their places: `"0"`, `"1"`, ...
-        distance: What is near: a distance between networks, or an (N, N) matrix of numbers >= 0 in
-            the order of `networks`. None is `HOTNN` with its defaults.
+        distance: What is near: a distance between networks, or a symmetric (N, N) matrix of numbers
+            >= 0, 0 on its diagonal, in the order of `networks`. None is `HOTNN` with its defaults.
         num_neighbors: How many neighbours a network has; fewer if there are fewer networks.
         tree: Operation costs; None puts all operations 2 apart.
         name: Of the space, for records and reports.
@@ -199,19 +201,24 @@ def _named(networks: object) -> dict[str, Network]:
     if not found:
         raise ValueError("networks must hold at least one network; got none")
     for name, net in found.items():
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"names of networks must be texts that are not empty; got {name!r}")
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ValueError(
+                f"names of networks must be printable texts that are not empty; got {name!r}"
+            )
         kind(f"networks[{name!r}]", net, Network)
     return found
 
 
 def _checked_matrix(given: Any, size: int) -> Tensor:
     try:
-        matrix = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+        matrix = torch.as_tensor(given).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"distance must be a distance between networks or a matrix; got {shown(given)}"
         ) from None
+    if matrix.is_complex() or matrix.dtype == torch.bool:
+        raise TypeError(f"distance must hold real numbers; got {matrix.dtype}")
+    matrix = matrix.double()
     if matrix.shape != (size, size):
         raise ValueError(
             f"distance must have shape ({size}, {size}), a row and a column per network; got "
@@ -222,5 +229,19 @@ def _checked_matrix(given: Any, size: int) -> Tensor:
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(
             f"distance[{row}, {column}] must be finite and >= 0; got {matrix[row, column].item():g}"
+        )
+    # A similarity would have its nearest farthest.
+    allowed = _ROUNDING * matrix.max()
+    if (wrong := matrix.diagonal() > allowed).any():
+        place = int(wrong.nonzero()[0].item())
+        raise ValueError(
+            f"distance[{place}, {place}] must be 0, of a network to itself; got "
+            f"{matrix[place, place].item():g} (a similarity is none)"
+        )
+    if (wrong := (matrix - matrix.T).abs() > allowed).any():
+        row, column = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"distance must be symmetric; distance[{row}, {column}] = {matrix[row, column]:g}, and "
+            f"distance[{column}, {row}] = {matrix[column, row]:g} (pass (D + D.T) / 2)"
         )
     return matrix

@@ -9,8 +9,12 @@ from hotnas_torch.arguments import shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import Code, draw_index
 from hotnas_torch.spaces.declared.texts import Option, plain, written
+from hotnas_torch.spaces.hyperparameters import Hyperparameter
 
 __all__ = ["Options"]
+
+# More are a number, not a list of choices.
+_MOST = 2**16
 
 
 class Options:
@@ -31,22 +35,29 @@ class Options:
         if callable(listed := getattr(options, "tolist", None)):
             options = listed()
         if not isinstance(options, list | tuple | range):
-            raise TypeError(f"options of {name!r} must be a list or tuple; got {shown(options)}")
+            raise TypeError(
+                f"options of {name!r} must be a list or tuple; got "
+                f"{shown(options)}{_remedy(options)}"
+            )
         if not options:
             raise ValueError(f"options of {name!r} must hold at least one; got none")
-        found: list[Option] = []
+        if len(options) > _MOST:
+            raise ValueError(
+                f"options of {name!r} must be at most {_MOST:,}; got {len(options):,} (a number "
+                "from a wide range is a hyperparameter beside the space: Joint(space, {...}))"
+            )
+        places: dict[Option, int] = {}
         for place, given in enumerate(options):
             try:
                 value = plain(given)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"options[{place}] of {name!r} {error}") from None
-            for earlier, other in enumerate(found):
-                if value == other:  # True is 1
-                    raise ValueError(
-                        f"options of {name!r} must differ; options[{place}] = {value!r} is"
-                        f" options[{earlier}] = {other!r}"
-                    )
-            found.append(value)
+            if (earlier := places.setdefault(value, place)) != place:  # True is 1
+                raise ValueError(
+                    f"options of {name!r} must differ; options[{place}] = {value!r} is"
+                    f" options[{earlier}] = {list(places)[earlier]!r}"
+                )
+        found = list(places)
         self.name = name
         self.options = tuple(found)
         self.texts = tuple(map(written, found))
@@ -139,6 +150,13 @@ class Options:
     def declaration(self) -> list[Any]:
         """Return what tells it from others, ready for JSON."""
         return [list(self.options), self.ordered]
+
+
+def _remedy(given: object) -> str:
+    """Return what to do about a hyperparameter in the place of options."""
+    if not isinstance(given, Hyperparameter):
+        return ""
+    return f" (put it beside the space: Joint(space, {{name: {given!r}}}))"
 
 
 def _monotone(values: Sequence[Option]) -> bool:

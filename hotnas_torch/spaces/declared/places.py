@@ -1,7 +1,8 @@
 """What stands at a place of a declared space, and the conditions under which it is chosen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -12,7 +13,7 @@ from hotnas_torch.spaces.base import Code, SearchSpace
 from hotnas_torch.spaces.declared.options import Options
 from hotnas_torch.spaces.declared.texts import SEPARATORS
 
-__all__ = ["Choice", "Part", "Place", "parents_first", "read_places"]
+__all__ = ["Choice", "Part", "Place", "parents_first", "read_places", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ def _part(name: str, choice: Choice, block: type) -> Part:
         if choice.ordered is not None:
             raise ValueError(f"ordered of {name!r} must be None: it is for lists of options")
         if isinstance(choice.options, SearchSpace):
+            if choice.options.hyperparameters:
+                raise ValueError(
+                    f"options of {name!r} must be a space of networks alone; got {choice.options!r}"
+                    " (put hyperparameters beside the whole: Joint(space, {...}))"
+                )
             return _Member(name, choice.options)
         return cast(Part, choice.options)
     return Options(name, choice.options, ordered=choice.ordered)
@@ -195,13 +201,20 @@ def _allowed(name: str, parent: str, part: Part | None, given: Any) -> frozenset
         )
     if callable(given):
         try:
-            found = {n for n, option in enumerate(part.options) if given(option)}
+            said = [given(option) for option in part.options]
         # The user's own function, which may fail in any way.
         except Exception as error:
             raise ValueError(
                 f"when of {name!r} raised {type(error).__name__} for an option of {parent!r}: "
                 f"{error}"
             ) from error
+        found = {
+            n
+            for n, (option, one) in enumerate(zip(part.options, said, strict=True))
+            if verdict(
+                one, partial("when of {!r} returns for {}={!r}".format, name, parent, option)
+            )
+        }
     else:
         several = given if isinstance(given, list | tuple | range | set | frozenset) else [given]
         try:
@@ -213,6 +226,19 @@ def _allowed(name: str, parent: str, part: Part | None, given: Any) -> frozenset
             f"when of {name!r} must hold for an option of {parent!r}; it does for none"
         )
     return frozenset(found)
+
+
+def verdict(found: Any, described: Callable[[], str]) -> bool:
+    """Return what a function of the user's said: True or False, or a whole number for these.
+
+    Args:
+        found: What it returned.
+        described: Says which function that is, and what it was asked.
+
+    Raises:
+        TypeError: It is something else; "no" and [False] would count as true.
+    """
+    return bool(found) if isinstance(found, int) else boolean(f"what {described()}", found)
 
 
 def parents_first(places: Sequence[Place]) -> list[int]:

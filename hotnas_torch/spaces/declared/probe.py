@@ -58,7 +58,7 @@ class Probe:
             self.state_scale = _checked_scale(state_scale)
         self._known: set[str] = set()
         for network in networks:
-            self.check(network, network.spec)
+            self.check(network, network.spec or "an example")
 
     def check(self, network: Network, described: str) -> None:
         """Check that a network of the space is as the space says.
@@ -96,8 +96,9 @@ def own_name(name: object) -> str:
         ValueError: It is empty, or the name of a space of the library.
     """
     kind("name", name, str)
-    if not name or name in NAMES:
-        reason = "not the name of a space of the library" if name else "not empty"
+    if not name or not str(name).isprintable() or name in NAMES:
+        reason = "not the name of a space of the library" if name in NAMES else "printable"
+        reason = reason if name else "not empty"
         raise ValueError(f"name must be {reason}; got {name!r}")
     return str(name)
 

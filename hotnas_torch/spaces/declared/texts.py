@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from hotnas_torch.arguments import shown
+from hotnas_torch.arguments import number, shown
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["SEPARATORS", "Option", "enclosed", "opened", "pieces", "plain", "written"]
@@ -33,8 +33,10 @@ def plain(value: Any) -> Option:
             value = item()
         except (TypeError, ValueError, RuntimeError):
             value = [value]  # several numbers, refused below
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"must be finite; got {value}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Integers beyond floats are too long for texts as well.
+    if is_number and not math.isfinite(size := number("it", value)):
+        raise ValueError(f"must be finite; got {size}")
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)  # without subclasses, such as members of an enumeration

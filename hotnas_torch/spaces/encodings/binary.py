@@ -19,6 +19,9 @@ _MAX_LENGTHS = {"nasbench101": 3, "nasbench201": 2}
 """By the name of a space: BANANAS keeps 40 paths of NAS-Bench-101, 30 of NAS-Bench-201."""
 _DEFAULT_MAX_LENGTH = 3
 _SAMPLE = 256
+# There are as many columns as sequences of operations, and a row holds all of them.
+_MOST_LENGTH = 64
+_MOST_COLUMNS = 2**22
 
 
 class PathEncoding:
@@ -34,8 +37,8 @@ class PathEncoding:
 
     Args:
         space: Search space of the networks.
-        max_length: Most operations of a path that is encoded, >= 0; None takes 3 on NAS-Bench-101
-            and 2 on NAS-Bench-201, as BANANAS does, otherwise 3.
+        max_length: Most operations of a path that is encoded, 0 to 64; None takes 3 on
+            NAS-Bench-101 and 2 on NAS-Bench-201, as BANANAS does, otherwise 3.
         num_places: How many cells are encoded where each has its own columns; cells beyond are left
             out. None takes the most that any of 256 networks has.
 
@@ -70,7 +73,7 @@ class PathEncoding:
         check_architectures("PathEncoding", space)
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
-        integer("max_length", max_length, least=0)
+        max_length = integer("max_length", max_length, least=0, most=_MOST_LENGTH)
         if num_places is not None:
             integer("num_places", num_places, least=1)
         self.space = space
@@ -91,6 +94,11 @@ class PathEncoding:
             itertools.accumulate((base**length for length in range(max_length + 1)), initial=0)
         )
         self.num_columns = num_places * self._starts[-1] + self._by_role
+        if self.num_columns > _MOST_COLUMNS:
+            raise ValueError(
+                f"max_length must be small enough for {_MOST_COLUMNS:,} columns; got {max_length}, "
+                f"which takes {self.num_columns:,} for {base} operations at {num_places} places"
+            )
         self._cells: dict[Cell, list[int]] = {}
 
     @cached_property

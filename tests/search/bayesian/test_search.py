@@ -10,6 +10,8 @@ from botorch.models.transforms import Normalize
 
 from hotnas_torch import distances, nago, search, spaces
 from hotnas_torch.search import (
+    ANASODBO,
+    BANANAS,
     BayesianSearch,
     Believer,
     BredPool,
@@ -187,3 +189,44 @@ def test_no_constructor_has_more_than_ten_parameters():
             if inspect.isclass(kind) and kind.__init__ is not object.__init__:
                 named = inspect.signature(kind).parameters.values()
                 assert sum(found.kind is not found.VAR_KEYWORD for found in named) <= 10, name
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "kind", "message"),
+    [
+        (
+            Determinantal,
+            {"single": "believer"},
+            TypeError,
+            "single must be a Batch; got 'believer'",
+        ),
+        (
+            EncodingPool,
+            {"encoding": "path"},
+            TypeError,
+            "encoding must be a SlotEncoding, a Member",
+        ),
+        (WeisfeilerLehmanSurrogate, {"aggregation": "sum"}, ValueError, "aggregation must be one"),
+        (WeisfeilerLehmanSurrogate, {"levels": []}, ValueError, "levels must hold at least one"),
+        (
+            WeisfeilerLehmanSurrogate,
+            {"levels": [-1]},
+            ValueError,
+            r"levels\[0\] must be at least 0",
+        ),
+    ],
+)
+def test_a_part_refuses_settings_when_it_is_made(part, settings, kind, message):
+    with pytest.raises(kind, match=message):
+        part(**settings)
+
+
+@pytest.mark.parametrize("length", [0, -1, 65, 2**70, 40])
+def test_lengths_of_paths_have_bounds(length):
+    with pytest.raises(ValueError, match="max_length must be"):
+        BANANAS(SPACE, generator=torch.Generator().manual_seed(0), max_length=length)
+
+
+def test_operation_distributions_need_a_space():
+    with pytest.raises(TypeError, match="space must be a SearchSpace; got 'darts'"):
+        ANASODBO("darts", generator=torch.Generator().manual_seed(0))

@@ -433,3 +433,69 @@ def test_other_spaces_stand_at_places():
     net = space.from_string("cell=([7,1,2]),unused=2")
     assert net.downsampling == spaces.Pooling().from_string("[7,1,2]").downsampling
     assert space.to_choices(net) == {"cell": "[7,1,2]", "unused": 2}
+
+
+@pytest.mark.parametrize("said", [None, "no", 0.3, math.nan, [], [False], torch.tensor([True])])
+def test_only_true_and_false_are_answers(said):
+    with pytest.raises(TypeError, match=r"constraint returns for operation=conv.* True or False"):
+        Choices(SMALL, chain, constraint=lambda _: said)
+    with pytest.raises(TypeError, match="when of 'b' returns for a=1 must be True or False"):
+        Block({"a": [1], "b": Choice([1], when={"a": lambda _: said})})
+
+
+@pytest.mark.parametrize("said", [True, 1, np.bool_(True), torch.tensor(True)])
+def test_numbers_and_numpys_answers_count(said):
+    block = Block(
+        {"a": [1], "b": Choice([1], when={"a": lambda _: said})}, constraint=lambda _: said
+    )
+    assert [block.format(code) for code in block.all_codes()] == ["a=1,b=1"]
+
+
+def test_a_choice_called_as_one_within_a_block_is_refused():
+    with pytest.raises(ValueError, match=r"names of choices must differ .*got 'a\.b' twice"):
+        Block({"a.b": [1, 2], "a": Block({"b": [1, 2, 3]})})
+
+
+def test_a_block_whose_build_function_fails_names_the_choices():
+    block = Block({"x": [1, 2]}, lambda chosen: chosen["x"] / 0)
+    for constraint in (None, lambda _: True):
+        with pytest.raises(ArchitectureError, match=r"build of a block raised ZeroDiv.*for x=1"):
+            Choices({"block": block}, chain, constraint=constraint)
+
+
+def test_hyperparameters_stand_beside_a_space():
+    for one in (spaces.Log(1e-4, 1.0), spaces.Integer(1, 8), spaces.Ordered([1, 2])):
+        with pytest.raises(TypeError, match=r"options of 'lr' must be .*Joint\(space"):
+            Choices({"lr": one}, chain)
+    joint = spaces.Joint(spaces.Pooling(), {"lr": spaces.Log(1e-4, 1.0)})
+    with pytest.raises(ValueError, match=r"options of 'part' must be a space of networks alone"):
+        Choices({"part": joint}, chain)
+
+
+def test_long_lists_and_numbers_are_refused_at_once():
+    with pytest.raises(
+        ValueError, match=r"options of 'a' must be at most 65,536; got 1,000,000,000"
+    ):
+        Block({"a": range(10**9)})
+    assert Block({"a": list(range(20_000))}).count() == 20_000
+    with pytest.raises(ValueError, match=r"options\[0\] of 'a' must be finite; got inf"):
+        Block({"a": [10**5000]})
+
+
+def test_a_list_of_too_many_networks_is_refused_and_a_loop_is_not():
+    many = Choices({f"c{place}": [0, 1] for place in range(40)}, chain)
+    with pytest.raises(SizeError, match=r"too many networks for a list, 1,099,511,627,776 where"):
+        list(many)
+    assert len(list(itertools.islice(many, 5))) == 5
+
+
+def test_rare_networks_are_drawn_in_the_end():
+    """Of 41 networks, each is half as likely as the one before."""
+    choices = {"c0": [0, 1]}
+    for place in range(1, 40):
+        choices[f"c{place}"] = Choice([0, 1], when={f"c{place - 1}": 1})
+    space = Choices(choices, chain)
+    assert space.size() == 41
+    for num in (20, 41):
+        nets = space.sample(num, generator=torch.Generator().manual_seed(0), distinct=True)
+        assert len({net.spec for net in nets}) == num

@@ -219,3 +219,33 @@ def test_names_of_a_list_are_specs_or_places():
         Finite([nets[0], nets[0]])
     with pytest.raises(ValueError, match=r"the spec '' of networks\[1\] is empty"):
         Finite([nets[0], net])
+
+
+TWO = {name: mobile(default() | {"kernel0": kernel}) for name, kernel in (("a", 3), ("b", 5))}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "error", "message"),
+    [
+        ([[1.0, 0.2], [0.2, 1.0]], ValueError, r"distance\[0, 0\] must be 0.*a similarity is none"),
+        ([[0.0, 1.0], [2.0, 0.0]], ValueError, r"distance must be symmetric; distance\[0, 1\] = 1"),
+        ([[0, 1j], [1j, 0]], TypeError, "distance must hold real numbers; got torch.complex"),
+        ([[False, True], [True, False]], TypeError, "distance must hold real numbers"),
+    ],
+)
+def test_what_is_no_matrix_of_distances_is_refused(matrix, error, message):
+    with pytest.raises(error, match=message):
+        Finite(TWO, matrix)
+
+
+def test_a_matrix_may_be_symmetric_but_for_rounding():
+    space = Finite(TWO, [[1e-8, 1.0], [1.0 + 1e-7, 0.0]])
+    assert [net.spec for net in space.neighbors(space.from_string("a"))] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "a\0"])
+def test_names_that_cannot_be_printed_are_refused(name):
+    with pytest.raises(ValueError, match="names of networks must be printable"):
+        Finite({name: TWO["a"]})
+    with pytest.raises(ValueError, match="names of hyperparameters must be printable"):
+        spaces.Joint(zoo(), {name: [1, 2]})
