@@ -68,7 +68,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "integrations.pot": {"errors", "ot"},
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
-    | {"integrations.pot", "integrations.ray", "search.goal_settings"},
+    | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
@@ -106,16 +106,17 @@ LAYERS: dict[str, set[str]] = {
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
-    "gpytorch": {"gp", "search.bayesian", "nago"},
-    "botorch": {"gp", "search.bayesian", "nago"},
+    "gpytorch": {"gp", "search.bayesian", "nago", "integrations"},
+    "botorch": {"gp", "search.bayesian", "nago", "integrations"},
     "linear_operator": {"gp", "nago"},
     "matplotlib": {"plot", "plot.report", "plot.results"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},
     "ConfigSpace": {"integrations"},
+    "ax": {"integrations"},
     "zarr": {"matrices"},
-    "sklearn": {"nn"},
+    "sklearn": {"nn", "integrations"},
     "PIL": {"nn"},
     "onnx": {"importing"},
     "tqdm": {"comparison", "matrices", "distances", "nn", "search.running", "nago", "cli"},
