@@ -164,8 +164,11 @@ def check_distances(name: str, distances: Tensor) -> None:
     for wrong, expected in (
         (~distances.isfinite(), "finite"),
         (distances < 0.0, ">= 0"),
-        (skew > tolerance, f"what {name}[j, i] is, within {tolerance:g}"),
-        (torch.diag(distances.diagonal().abs() > tolerance), "0: a point has no distance to itself"),
+        (skew > tolerance, f"what the entry across the diagonal is, within {tolerance:g}"),
+        (
+            torch.diag(distances.diagonal().abs() > tolerance),
+            "0: a point has no distance to itself",
+        ),
     ):
         if bool(wrong.any()):
             i, j = wrong.nonzero()[0].tolist()

@@ -6,8 +6,8 @@
   hyperparameters of a `spaces.Joint`.
 - `hotnas_torch.integrations.configspace`: spaces of ConfigSpace as such hyperparameters.
 - `hotnas_torch.integrations.ax`: a strategy as a generation node of Ax.
-- `hotnas_torch.integrations.sklearn`: distances and kernels as scikit-learn's transformers, Gaussian
-  processes as its regressor.
+- `hotnas_torch.integrations.sklearn`: distances and kernels as transformers of scikit-learn,
+  Gaussian processes as its regressors.
 - `hotnas_torch.integrations.pot`: POT's functions, so that a script changes one import.
 
 All need their library but the last two.

@@ -105,7 +105,9 @@ class StrategyNode(ExternalGenerationNode):  # type: ignore[misc]
                     continue
                 if trial.status.is_terminal:
                     row = {own: found.get((index, ax), math.nan) for own, ax in names.items()}
-                    if not trial.completed_successfully or not all(map(math.isfinite, row.values())):
+                    if not trial.completed_successfully or not all(
+                        map(math.isfinite, row.values())
+                    ):
                         row = dict.fromkeys(row, math.nan)
                     self._keys.add(key)
                     plain = self.strategy.goal.plain

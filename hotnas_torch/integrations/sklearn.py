@@ -188,9 +188,7 @@ class HOTNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         settings = self._checked_settings()
         if self._precomputed:
-            X, y = validate_data(
-                self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
-            )
+            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
             check_non_negative(X, f"{type(self).__name__}, distances")
             rows = torch.tensor(X)
             check_distances("X", rows)

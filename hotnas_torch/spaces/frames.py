@@ -29,7 +29,8 @@ def frame_rows(name: str, frame: Any, space: "SearchSpace") -> Tensor:
     Args:
         name: What messages call it.
         frame: A DataFrame with the columns that the space names, in any order, whose others follow
-            as numbers; or one column, or a Series, of the space's strings.
+            as numbers; or one column, or a Series, of the space's strings, which alone serve where
+            the space has hyperparameters.
         space: Space of the networks.
 
     Returns:
@@ -50,9 +51,16 @@ def frame_rows(name: str, frame: Any, space: "SearchSpace") -> Tensor:
     if twice:
         raise ValueError(f"{name} must name every column once; got {twice[0]!r} twice")
     missing = [column for column in space.columns if column not in columns]
-    if missing:
+    # Whether a number in a column of options is one of them or its place, nobody can tell.
+    if missing or space.hyperparameters:
         if len(columns) == 1 and all(isinstance(entry, str) for entry in frame[columns[0]]):
             return space.encode(read_strings(name, frame[columns[0]].tolist(), space))
+        if space.hyperparameters:
+            raise ValueError(
+                f"{name} must have one column of strings of {space.name!r}, as the space has"
+                f" hyperparameters; it has {', '.join(map(repr, columns)) or 'none'} (pass rows of"
+                " space.encode, or map(space.to_string, nets))"
+            )
         raise ValueError(
             f"{name} must have the columns {', '.join(map(repr, space.columns))}, or one column of"
             f" strings of {space.name!r}; it has {', '.join(map(repr, columns)) or 'none'} (as in"
@@ -71,7 +79,9 @@ def read_strings(name: str, texts: list[Any], space: "SearchSpace") -> list[Any]
     found = []
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"{name}[{place}] must be a string of {space.name!r}; got {shown(text)}")
+            raise TypeError(
+                f"{name}[{place}] must be a string of {space.name!r}; got {shown(text)}"
+            )
         try:
             found.append(space.from_string(text))
         except ArchitectureError as error:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from hotnas_torch.errors import NonFiniteValueError
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "Named",
@@ -228,6 +231,42 @@ class SearchResult:
             ValueError: No trial keeps all bounds.
         """
         return self.goal.reference_point(self.values)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the trials as a DataFrame, one per line in the order of asking.
+
+        Its columns are `arch` (the string of the network), those of `goal.names`, the other
+        metrics, `trial_failed`, `trial_error`, and `trial_cost` and `trial_elapsed` in seconds;
+        what a failed trial did not measure is NaN. `objectives.Table(frame, column,
+        space=result.space)` reads it.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: A metric has the name of one of our columns.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                f"to_pandas needs pandas (pip install 'hotnas-torch[pandas]'): {error}"
+            ) from error
+        outcomes = [trial.outcome for trial in self.trials]
+        texts = [self.space.to_string(trial.network) for trial in self.trials]
+        columns: dict[str, Any] = dict(zip(self.goal.names, self.values.T.tolist(), strict=True))
+        for name in sorted({name for one in outcomes for name in one.metrics}.difference(columns)):
+            columns[name] = [one.metrics.get(name, math.nan) for one in outcomes]
+        own = {
+            "trial_failed": [trial.failed for trial in self.trials],
+            "trial_error": pandas.Series([one.error for one in outcomes], dtype=str),
+            "trial_cost": [one.cost for one in outcomes],
+            "trial_elapsed": [trial.elapsed for trial in self.trials],
+        }
+        taken = [name for name in columns if name in own or name == "arch"]
+        if taken:
+            raise ValueError(
+                f"metrics must not be called {taken[0]!r}, as a column is (call it otherwise)"
+            )
+        return pandas.DataFrame({"arch": pandas.Series(texts, dtype=str), **columns, **own})
 
     def hypervolume(self, reference: Sequence[float] | Tensor | None = None) -> float:
         """Return the volume of what the front dominates.
