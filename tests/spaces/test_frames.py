@@ -21,7 +21,7 @@ def test_a_frame_of_any_order_is_decoded():
     joint = ht.spaces.Joint(SPACE, {"lr": ht.spaces.Log(1e-4, 1.0), "batch": [32, 64]})
     pairs = joint.sample(4, generator=torch.Generator().manual_seed(0))
     assert joint.decode(pandas.Series([net.spec for net in pairs])) == pairs
-    with pytest.raises(ValueError, match="one column of strings .* as the space has hyper"):
+    with pytest.raises(ValueError, match=r"one column of strings .* as the space has hyper"):
         joint.decode(frame(joint, pairs))
 
 
