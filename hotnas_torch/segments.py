@@ -94,11 +94,14 @@ def segment_max(
     if library is None:
         found = values.new_full(_shape(values, num_segments, dim), empty)
         return found.scatter_reduce_(dim, index, values, "amax", include_self=False)
+    # It has 0 where a segment is empty, and passes NaN by.
     largest: Tensor = library.scatter_max(values, index, dim, dim_size=num_segments)[0]
-    if empty == 0:
-        return largest  # as torch_scatter has it
-    full = torch.zeros_like(largest, dtype=torch.bool).scatter_(dim, index, True)
-    return largest.masked_fill_(~full, empty)
+    marks = torch.zeros_like(largest, dtype=torch.bool)
+    largest.masked_fill_(~marks.scatter(dim, index, True), empty)
+    if values.is_floating_point():
+        lost = marks.scatter_reduce(dim, index, values.isnan(), "amax")
+        largest.masked_fill_(lost, torch.nan)
+    return largest
 
 
 def segment_logsumexp(

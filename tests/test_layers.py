@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "files": set(),
     "callables": set(),
     "references": set(),
+    "segments": {"arguments"},
     "_ext": {"errors"},
     "_show_config": BASE,
     "ot._reference": set(),
@@ -32,8 +33,9 @@ LAYERS: dict[str, set[str]] = {
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
     "spaces.declared": {"errors", "arguments", "arch", "importing", "spaces", "distances"},
     "matrices": BASE | {"ot", "arch", "spaces"},
-    "distances": BASE | {"references", "ot", "ot._operators", "arch", "spaces", "matrices"},
-    "hierarchy": BASE | {"arch", "spaces", "distances"},
+    "distances": BASE
+    | {"references", "segments", "ot", "ot._operators", "arch", "spaces", "matrices"},
+    "hierarchy": BASE | {"segments", "arch", "spaces", "distances"},
     "nn": BASE | {"ot", "arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
@@ -115,6 +117,7 @@ CONFINED = {
     "optuna": {"integrations"},
     "ConfigSpace": {"integrations"},
     "ax": {"integrations"},
+    "torch_scatter": {"segments"},
     "zarr": {"matrices"},
     "sklearn": {"nn", "integrations"},
     "PIL": {"nn"},
