@@ -1,4 +1,4 @@
-"""Are sums over the nodes of ragged graphs faster with torch's own operations or torch_scatter's?"""
+"""Who is faster on sums over the nodes of ragged graphs, torch itself or torch_scatter?"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
