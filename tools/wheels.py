@@ -1,13 +1,13 @@
 """Build what is published: the source distribution, and a wheel for Linux with the core inside.
 
-One wheel serves every Python from 3.11 on and every torch from 2.13 on: the core has no Python symbol and keeps to
-torch's stable ABI. It is built against the torch of the interpreter, which is not bundled: the wheel finds the
-libraries of the torch beside it. auditwheel, without a container, says which systems it runs on, the oldest whose
-glibc and libstdc++ have the symbols that this compiler asks for (manylinux_2_34 from GCC 12 and glibc 2.36), and
-names the wheel so.
+One wheel serves every Python from 3.11 on and every torch from 2.13 on: the core has no Python
+symbol and keeps to torch's stable ABI. It is built against the torch of the interpreter, which is
+not bundled: the wheel finds the libraries of the torch beside it. auditwheel, without a container,
+says which systems it runs on, the oldest whose glibc and libstdc++ have the symbols that this
+compiler asks for (manylinux_2_34 from GCC 12 and glibc 2.36), and names the wheel so.
 
 Usage: python -m tools.wheels [--cuda] [--python PYTHON] [--output dist]
-       python -m tools.wheels --try WHEEL [--torch torch==2.14.1] [--in ENVIRONMENT] [--tests tests/ot]
+       python -m tools.wheels --try WHEEL [--torch torch==2.14.1] [--in ENVIRONMENT] [--tests ...]
 """
 
 import argparse
@@ -44,7 +44,7 @@ assert model.posterior(space.encode(nets[:3])).mean.isfinite().all()
 strategy = ht.search.HOTNAS(space, generator=torch.Generator().manual_seed(0), num_initial=3)
 found = ht.search.run(strategy, lambda net: net.spec.count("none"), budget=5, progress=False)
 assert len(found.trials) == 5
-print("the installed wheel works with torch", torch.__version__, "on Python", sys.version.split()[0])
+print("the wheel works with torch", torch.__version__, "on Python", sys.version.split()[0])
 """
 
 
