@@ -1,8 +1,8 @@
 """Sums, maxima and log-sum-exps over segments: parts of ragged data, such as the graphs of a batch.
 
-torch's own operations do it everywhere, and torch_scatter's where that is installed and asked for.
-`benchmarks/results/segments.md` has both beside each other: torch's are as fast or faster on a CPU,
-so they are what `"auto"` takes there; on a GPU it takes those of torch_scatter.
+torch's own operations do it everywhere, and those of torch_scatter where it is installed. `"auto"`
+takes what `python -m benchmarks segments` found faster: on a CPU torch's own. On a GPU nobody has
+measured it yet, so they are taken there as well.
 """
 
 from functools import cache
@@ -35,8 +35,8 @@ def segment_sum(
             of `values` where it differs from row to row.
         num_segments: Their number, >= 0.
         dim: The dimension.
-        implementation: Who computes: `"torch"`, `"torch_scatter"`, or `"auto"`, the faster one on
-            the device of the values that is installed.
+        implementation: Who computes: `"torch"`, `"torch_scatter"`, or `"auto"`, what was measured
+            to be faster: `"torch"`.
 
     Returns:
         Shape of `values` with num_segments at `dim`; 0 where a segment is empty.
@@ -169,10 +169,10 @@ def _checked(
                 f" {int(least) if int(least) < 0 else int(most)}"
             )
     choice("implementation", implementation, ("auto", "torch", "torch_scatter"))
-    if implementation == "torch" or (implementation == "auto" and values.device.type == "cpu"):
+    if implementation != "torch_scatter":
         return dim, None
     library = _torch_scatter()
-    if library is None and implementation == "torch_scatter":
+    if library is None:
         raise ImportError(
             "implementation='torch_scatter' needs torch_scatter (pip install"
             " --no-build-isolation 'hotnas-torch[scatter]', which compiles it)"
