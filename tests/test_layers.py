@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
-BASE = {"arguments", "errors", "_version", "_ext", "files"}
+BASE = {"arguments", "errors", "_version", "_ext", "files", "notebook"}
 SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
 SEARCH |= {"search.base", "search.goal_settings"}
 LAYERS: dict[str, set[str]] = {
@@ -22,12 +22,13 @@ LAYERS: dict[str, set[str]] = {
     "callables": set(),
     "references": set(),
     "segments": {"arguments"},
+    "notebook": set(),
     "_ext": {"errors"},
     "_show_config": BASE,
     "ot._reference": set(),
     "ot._operators": BASE | {"ot._reference"},
     "ot": BASE | {"ot._operators"},
-    "arch": {"errors", "arguments"},
+    "arch": {"errors", "arguments", "notebook"},
     "importing": {"errors", "arguments", "arch"},
     "spaces": {"_lazy", "errors", "arguments", "references", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
@@ -50,7 +51,7 @@ LAYERS: dict[str, set[str]] = {
     | {"search.asking", "search.draws", "search.goal", "search.goal_settings"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
-    "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
+    "search.running": {"errors", "arguments", "files", "notebook", "callables", "arch", "spaces"}
     | {"search.asking", "search.base", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}

@@ -140,7 +140,7 @@ def attempt(wheel: Path, torch: str, environment: Path | None, tests: list[str])
         if environment is None:
             run(sys.executable, "-m", "venv", home)
             run(python, "tools/install_torch.py", torch)
-        install = [python, "-m", "pip", "install", "--quiet"]
+        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
         run(*install, wheel)
         # What lies there already may be of the same version.
         run(*install, "--force-reinstall", "--no-deps", wheel)
@@ -154,7 +154,7 @@ def attempt(wheel: Path, torch: str, environment: Path | None, tests: list[str])
                 "markers =\n    slow\n    cuda\n    ext\n    compile\n"
             )
             variables = os.environ | {"HOTNAS_REQUIRE_EXT": "1"}
-            command = [python, "-P", "-m", "pytest", "-q", *tests]
+            command: list[str | Path] = [python, "-P", "-m", "pytest", "-q", *tests]
             subprocess.run(command, cwd=copied, env=variables, check=True)
 
 

@@ -13,6 +13,7 @@ from hotnas_torch.arch._json import check_keys, check_list, check_value
 from hotnas_torch.arch.number_costs import read_numbers, weighed
 from hotnas_torch.arch.operation import Operation, check_name
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.notebook import table_html
 
 __all__ = ["OperationTree"]
 
@@ -357,6 +358,15 @@ class OperationTree:
         weights = ", ".join(f"{name}={v:.4g}" for name, v in self._weight_values().items())
         weights = f"; weights {weights}" if weights else ""
         return f"OperationTree({len(self.labels)} labels; {values}{weights})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (node, "" if parent is None else parent, self._length_values().get(node, ""))
+            for node, parent in self.parents.items()
+        ]
+        weights = [(f"[{name}=]", "", weight) for name, weight in self._weight_values().items()]
+        caption = f"OperationTree of {len(self.labels)} labels"
+        return table_html(("node", "parent", "length or weight"), [*rows, *weights], caption)
 
     def _length_values(self) -> dict[str, float]:
         return _by_name(self._edges, _values(self._lengths))

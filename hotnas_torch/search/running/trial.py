@@ -12,6 +12,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
 from hotnas_torch.errors import NonFiniteValueError
+from hotnas_torch.notebook import table_html
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.spaces import SearchSpace
@@ -231,6 +232,31 @@ class SearchResult:
             ValueError: No trial keeps all bounds.
         """
         return self.goal.reference_point(self.values)
+
+    def _repr_html_(self) -> str:
+        """Show the best trials, of several objectives the front."""
+        if self.goal.several:
+            kept, which = list(self.front), "the front"
+        else:
+            sign = 1.0 if self.goal.direction == "minimize" else -1.0
+            feasible = self.goal.feasible(self.values).tolist()
+            kept = [
+                trial
+                for trial, keeps in zip(self.trials, feasible, strict=True)
+                if keeps and not trial.failed
+            ]
+            kept, which = sorted(kept, key=lambda trial: sign * trial.value), "the best"
+        rows = [
+            (
+                trial.number,
+                *self.goal.recorded(trial.value, trial.outcome.metrics),
+                self.space.to_string(trial.network),
+            )
+            for trial in kept[:10]
+        ]
+        failed = sum(trial.failed for trial in self.trials)
+        caption = f"SearchResult: {len(self.trials)} trials, {failed} failed; {which}"
+        return table_html(("trial", *self.goal.names, "network"), rows, caption)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the trials as a DataFrame, one per line in the order of asking.
