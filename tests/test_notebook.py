@@ -57,7 +57,7 @@ def test_a_network_shows_its_repeated_cells_and_a_tree_its_lengths():
     assert f"Network: a chain of {NETS[0].num_cells} cells {NETS[0].spec}" in shown
     assert "cell 1" in shown
     matrix = ht.OperationTree.from_matrix(["input", "output", "c"], 1 - torch.eye(3))
-    assert "OperationTree of 3 labels" in texts(matrix._repr_html_())
+    assert "OperationTree of 3 labels, their costs" in texts(matrix._repr_html_())
     edges = texts(SPACE.tree._repr_html_())
     assert set(SPACE.tree.parents) <= set(edges)
     weighed = ht.OperationTree({"a": None, "b": "a"}, {"b": 1.0}, weights={"kernel": 0.25})
