@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import kind, shown
+from hotnas_torch.arguments import kind, number, shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.search import Strategy
 from hotnas_torch.search.goal_settings import Direction
@@ -250,7 +250,8 @@ def network(space: SearchSpace, parameterization: Mapping[str, Any]) -> Network:
     for name, values in zip(own.columns, own.values, strict=True):
         if len(values) > 1 and name not in parameterization:
             raise ValueError(f"parameterization must have a value of {name!r}; got none")
-        row.append(float(parameterization.get(name, values[0])))
+        value = parameterization.get(name, values[0])
+        row.append(number(f"parameterization[{name!r}]", value))
     (net,) = own.decode(torch.tensor([row], dtype=torch.float64))
     if not isinstance(space, Joint):
         return net
@@ -292,7 +293,7 @@ def _configured(name: str, one: Hyperparameter) -> Any:
             types = {bool: "bool", int: "int", float: "float", str: "str"}
             found = {types.get(type(option)) for option in options}
             if len(found) > 1 and found <= {"int", "float"}:
-                options, found = [float(option) for option in options], {"float"}
+                options, found = list(map(_real, options)), {"float"}
             if len(found) > 1 or None in found:
                 raise ValueError(
                     f"hyperparameters[{name!r}] must have options of one type, which Ax needs; got"
@@ -302,6 +303,10 @@ def _configured(name: str, one: Hyperparameter) -> Any:
             ordered = isinstance(one, Ordered)
             return ChoiceParameterConfig(name, options, kind_of, is_ordered=ordered)
     raise ValueError(f"hyperparameters[{name!r}] has no counterpart in Ax; got {one!r}")
+
+
+def _real(option: Any) -> float:
+    return float(option)
 
 
 def _check_installed() -> None:

@@ -243,7 +243,7 @@ class HOTNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if return_std:
                 return mean, posterior.variance[:, 0].sqrt().numpy()
             if return_cov:
-                return mean, posterior.distribution.covariance_matrix.numpy()
+                return mean, posterior.distribution.covariance_matrix.numpy()  # type: ignore[union-attr]
         return mean
 
     @property
