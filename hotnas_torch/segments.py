@@ -94,11 +94,14 @@ def segment_max(
     if library is None:
         found = values.new_full(_shape(values, num_segments, dim), empty)
         return found.scatter_reduce_(dim, index, values, "amax", include_self=False)
-    # It has 0 where a segment is empty, and passes NaN by.
-    largest: Tensor = library.scatter_max(values, index, dim, dim_size=num_segments)[0]
+    # It has 0 where a segment is empty or holds nothing but -inf, and passes NaN by.
+    largest: Tensor
+    largest, which = library.scatter_max(values, index, dim, dim_size=num_segments)
     marks = torch.zeros_like(largest, dtype=torch.bool)
-    largest.masked_fill_(~marks.scatter(dim, index, True), empty)
+    full = marks.scatter(dim, index, True)
+    largest.masked_fill_(~full, empty)
     if values.is_floating_point():
+        largest.masked_fill_(full & (which == values.shape[dim]), -torch.inf)
         lost = marks.scatter_reduce(dim, index, values.isnan(), "amax")
         largest.masked_fill_(lost, torch.nan)
     return largest
