@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 # CUDA kernels take minutes to compile: by default only where there is a GPU (make cuda: anywhere with nvcc).
 CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
 CUDA_ARCHITECTURES ?= 80;90;100;120
+# Has the torch that wheels are built against, the oldest that they are to run with.
+WHEEL_PYTHON ?= $(BIN)/python
 
 BIN := $(VENV)/bin
 BUILD := build/dev
@@ -17,7 +19,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help setup run test test-slow bench peers docs lint format ext cuda lanes gpu-check clean
+.PHONY: help setup run test test-slow bench peers docs lint format ext cuda lanes gpu-check wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +32,7 @@ help:
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
 	@echo 'make cuda       the same with CUDA kernels; needs nvcc, no GPU'
 	@echo 'make gpu-check  on a machine with a GPU: CUDA tests, compute-sanitizer, benchmark, into runs/gpu'
+	@echo 'make wheels     a wheel for Linux and the source distribution, into dist/; CUDA=ON: with CUDA kernels, into dist/cuda'
 	@echo 'make setup      only .venv and the compiled core; PYTHON=python3.12 chooses the interpreter'
 
 run: setup
@@ -73,6 +76,9 @@ format: $(DEPS)
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 setup: $(DEPS) ext
+
+wheels: $(DEPS)
+	$(BIN)/python -m tools.wheels --python $(WHEEL_PYTHON) $(if $(filter ON,$(CUDA)),--cuda)
 
 # --- environment ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 
 # What each part may import of the package, besides itself. A part that is not named here fails the
 # test: say where it belongs.
-BASE = {"arguments", "errors", "_version", "_ext", "files"}
+BASE = {"arguments", "errors", "_version", "_ext", "files", "notebook"}
 SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
 SEARCH |= {"search.base", "search.goal_settings"}
 LAYERS: dict[str, set[str]] = {
@@ -21,19 +21,22 @@ LAYERS: dict[str, set[str]] = {
     "files": set(),
     "callables": set(),
     "references": set(),
+    "segments": {"arguments"},
+    "notebook": set(),
     "_ext": {"errors"},
     "_show_config": BASE,
     "ot._reference": set(),
     "ot._operators": BASE | {"ot._reference"},
     "ot": BASE | {"ot._operators"},
-    "arch": {"errors", "arguments"},
+    "arch": {"errors", "arguments", "notebook"},
     "importing": {"errors", "arguments", "arch"},
     "spaces": {"_lazy", "errors", "arguments", "references", "arch"},
     "spaces.encodings": {"errors", "arguments", "arch", "spaces"},
     "spaces.declared": {"errors", "arguments", "arch", "importing", "spaces", "distances"},
     "matrices": BASE | {"ot", "arch", "spaces"},
-    "distances": BASE | {"references", "ot", "ot._operators", "arch", "spaces", "matrices"},
-    "hierarchy": BASE | {"arch", "spaces", "distances"},
+    "distances": BASE
+    | {"references", "segments", "ot", "ot._operators", "arch", "spaces", "matrices"},
+    "hierarchy": BASE | {"segments", "arch", "spaces", "distances"},
     "nn": BASE | {"ot", "arch", "spaces", "spaces.encodings", "hierarchy"},
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
@@ -48,7 +51,7 @@ LAYERS: dict[str, set[str]] = {
     | {"search.asking", "search.draws", "search.goal", "search.goal_settings"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
-    "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}
+    "search.running": {"errors", "arguments", "files", "notebook", "callables", "arch", "spaces"}
     | {"search.asking", "search.base", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
@@ -68,7 +71,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "integrations.pot": {"errors", "ot"},
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
-    | {"integrations.pot", "integrations.ray", "search.goal_settings"},
+    | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
     | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
@@ -106,16 +109,18 @@ LAYERS: dict[str, set[str]] = {
 }
 # Third-party packages that only some parts may import.
 CONFINED = {
-    "gpytorch": {"gp", "search.bayesian", "nago"},
-    "botorch": {"gp", "search.bayesian", "nago"},
+    "gpytorch": {"gp", "search.bayesian", "nago", "integrations"},
+    "botorch": {"gp", "search.bayesian", "nago", "integrations"},
     "linear_operator": {"gp", "nago"},
     "matplotlib": {"plot", "plot.report", "plot.results"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},
     "ConfigSpace": {"integrations"},
+    "ax": {"integrations"},
+    "torch_scatter": {"segments"},
     "zarr": {"matrices"},
-    "sklearn": {"nn"},
+    "sklearn": {"nn", "integrations"},
     "PIL": {"nn"},
     "onnx": {"importing"},
     "tqdm": {"comparison", "matrices", "distances", "nn", "search.running", "nago", "cli"},

@@ -16,6 +16,7 @@ from hotnas_torch.arch.dag import (
 )
 from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.notebook import graph_svg
 
 __all__ = ["Cell"]
 
@@ -176,6 +177,9 @@ class Cell:
         check_keys(data, "a cell", required=("ops", "edges"))
         ops = check_list(data["ops"], str, "ops")
         return cls(tuple(ops), check_pairs(data["edges"], "edges"))
+
+    def _repr_html_(self) -> str:
+        return graph_svg(self.ops, self.edges, f"cell of {self.num_nodes} nodes")
 
     def __hash__(self) -> int:
         value = self._hash

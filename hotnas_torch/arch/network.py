@@ -1,5 +1,6 @@
 """Networks: macro graphs of cells, the outer level of an architecture."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,8 +19,14 @@ from hotnas_torch.arch.dag import check_edges, longest_paths
 from hotnas_torch.arch.nested import cell_from_json
 from hotnas_torch.arguments import choice, shown
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.notebook import table_html
 
 __all__ = ["Network"]
+
+
+# What a notebook shows of a long network.
+_MOST_RUNS = 40
+_MOST_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -222,6 +229,29 @@ class Network:
             check_value(data.get("input_channels", 1), int, "input_channels"),
             check_value(data.get("spec", ""), str, "spec"),
         )
+
+    def _repr_html_(self) -> str:
+        """Show the cells as they repeat, in a chain, and each distinct one as a graph."""
+        distinct = dict.fromkeys(self.cells)
+        numbers = {cell: place for place, cell in enumerate(distinct, 1)}
+        found = [
+            (f"cell {numbers[cell]}", width, f"1/{divisor}")
+            for cell, width, divisor in zip(
+                self.cells, self.channels, self.downsampling, strict=True
+            )
+        ]
+        runs = [(*row, len(list(same))) for row, same in itertools.groupby(found)]
+        way = "a chain" if self.is_chain else "a graph"
+        caption = f"Network: {way} of {self.num_cells} cells {self.spec}".strip()
+        header = ("cell", "channels", "resolution", "times")
+        drawn = [
+            f"<p>cell {place}</p>{cell._repr_html_()}"
+            for cell, place in numbers.items()
+            if place <= _MOST_SHOWN
+        ]
+        hidden = len(distinct) - len(drawn)
+        more = f"<p>and {hidden} other cells</p>" if hidden else ""
+        return table_html(header, runs[:_MOST_RUNS], caption) + "".join(drawn) + more
 
     def __hash__(self) -> int:
         value = self._hash

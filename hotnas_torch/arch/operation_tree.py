@@ -13,6 +13,7 @@ from hotnas_torch.arch._json import check_keys, check_list, check_value
 from hotnas_torch.arch.number_costs import read_numbers, weighed
 from hotnas_torch.arch.operation import Operation, check_name
 from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.notebook import matrix_html, table_html
 
 __all__ = ["OperationTree"]
 
@@ -358,6 +359,15 @@ class OperationTree:
         weights = f"; weights {weights}" if weights else ""
         return f"OperationTree({len(self.labels)} labels; {values}{weights})"
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (node, "" if parent is None else parent, self._length_values().get(node, ""))
+            for node, parent in self.parents.items()
+        ]
+        weights = [(f"[{name}=]", "", weight) for name, weight in self._weight_values().items()]
+        caption = f"OperationTree of {len(self.labels)} labels"
+        return table_html(("node", "parent", "length or weight"), [*rows, *weights], caption)
+
     def _length_values(self) -> dict[str, float]:
         return _by_name(self._edges, _values(self._lengths))
 
@@ -493,6 +503,12 @@ class _CostMatrix(OperationTree):
     def parents(self) -> dict[str, str | None]:
         """Not available for a matrix: raises ArchitectureError."""
         raise ArchitectureError("parents: these operation costs are a matrix, without a tree")
+
+    def _repr_html_(self) -> str:
+        size = len(self.kinds)
+        costs = self.distance_matrix(labels=self.kinds).detach().double().tolist()
+        caption = f"OperationTree of {size} labels, their costs"
+        return matrix_html(costs, self.kinds, caption, size=size)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"labels": [...], "matrix": [[...]]}`, and `"weights"` if there are any."""

@@ -25,6 +25,7 @@ from hotnas_torch.distances._tables.operation_kinds import OPERATION_KINDS
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.ot.scalars import Scalar, fraction, readable, value_of
+from hotnas_torch.segments import segment_sum
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["GramTree", "TreeWasserstein"]
@@ -385,8 +386,8 @@ def _cumulative(degrees: Tensor, hops: Tensor, max_layers: int) -> Tensor:
     Returns:
         (U, fractions) float64.
     """
-    mass = torch.zeros(len(hops), max_layers, dtype=torch.float64)
-    mass.scatter_add_(1, hops.clamp(min=0), degrees.double().masked_fill(hops < 0, 0.0))
+    present_degrees = degrees.double().masked_fill(hops < 0, 0.0)
+    mass = segment_sum(present_degrees, hops.clamp(min=0), max_layers, dim=1)
     layers = hops.amax(1) + 1
     present = (torch.arange(max_layers) < layers[:, None]).double()
     mass = torch.where(mass.sum(1, keepdim=True) > 0, mass, present)

@@ -21,6 +21,7 @@ from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.segments import segment_sum
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["Aggregation", "WeisfeilerLehman", "level_similarities"]
@@ -157,7 +158,7 @@ class WeisfeilerLehman(NetworkDistance):
         source, target = (ends + starts.repeat_interleave(counts)[:, None]).unbind(1)
         levels = [labels]
         for _ in range(self.level):
-            read = torch.zeros_like(labels).index_add_(0, source, _mix(labels[target] + _STEP))
+            read = segment_sum(_mix(labels[target] + _STEP), source, len(labels))
             labels = _mix(_mix(labels) + read)
             levels.append(labels)
         return list(torch.stack(levels).split(sizes, dim=1))
@@ -283,8 +284,7 @@ def _norms(labels: Sequence[Tensor], aggregation: Aggregation) -> Tensor:
         features, owner = _features([of[level] for of in labels], aggregation)
         num_features = int(features.max()) + 1
         pairs, counts = torch.unique(owner * num_features + features, return_counts=True)
-        squares = torch.zeros(len(labels), dtype=torch.float64)
-        levels.append(squares.index_add_(0, pairs // num_features, counts.double().square()))
+        levels.append(segment_sum(counts.double().square(), pairs // num_features, len(labels)))
     return torch.stack(levels).cumsum(0)
 
 

@@ -14,6 +14,7 @@ from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory
 from hotnas_torch.gp.model import HOTNNGP
 from hotnas_torch.gp.optimize_relaxed import RelaxedSettings, optimize_relaxed
+from hotnas_torch.gp.precomputed import PrecomputedGP
 from hotnas_torch.gp.priors import LogitNormalPrior
 from hotnas_torch.gp.relaxation import relaxation_of
 from hotnas_torch.gp.relaxed import RelaxedHOTNNGP
@@ -36,6 +37,7 @@ __all__ = [
     "ModelSettings",
     "NetworkFeatures",
     "PairMemory",
+    "PrecomputedGP",
     "RelaxedHOTNNGP",
     "RelaxedSettings",
     "WeisfeilerLehmanGP",

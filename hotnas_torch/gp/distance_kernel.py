@@ -24,7 +24,7 @@ from hotnas_torch.gp.scales import LogInterval, middle, scaled
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import Joint
 
-__all__ = ["DistanceGP", "DistanceKernel"]
+__all__ = ["DistanceGP", "DistanceKernel", "starting_scales"]
 
 
 class DistanceKernel(NetworkKernel):
@@ -200,7 +200,7 @@ class DistanceGP(KernelGP):
             kernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape).to(rows)
             if not distance.negative_definite:
                 kernel.landmarks = rows
-            kernel.scales = _starts(
+            kernel.scales = starting_scales(
                 distance, kernel.part_distances(rows.reshape(-1, rows.shape[-1]))
             )
             return scaled(kernel, bounded=True)
@@ -235,7 +235,7 @@ def _check_distance(distance: object) -> None:
         )
 
 
-def _starts(distance: NetworkDistance, parts: Tensor) -> Tensor:
+def starting_scales(distance: NetworkDistance, parts: Tensor) -> Tensor:
     """Where the scales start, from the parts (K, r, r) between training networks."""
     starts = torch.ones(len(parts), dtype=torch.float64)
     for term in distance.kernel_terms:

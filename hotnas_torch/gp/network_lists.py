@@ -9,6 +9,7 @@ from hotnas_torch.arch import Network, OperationTree
 from hotnas_torch.arguments import items, kind, shown
 from hotnas_torch.spaces import AnyNetwork, SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.frames import frame_rows, is_frame
 
 __all__ = ["as_rows", "space_or_any"]
 
@@ -32,14 +33,18 @@ def space_or_any(space: SearchSpace | None, settings: Mapping[str, Any]) -> Sear
 
 
 def as_rows(name: str, given: Tensor | Sequence[Network], space: SearchSpace) -> Tensor:
-    """Return rows as they are, and a list of networks as the rows of a space.
+    """Return rows as they are, and a list of networks or a DataFrame as the rows of a space.
 
     Raises:
-        TypeError, ValueError: Neither a tensor nor a list of networks, or an empty one.
+        TypeError, ValueError: None of these, or an empty one.
         ArchitectureError: A network that is not of the space; the message names it.
     """
     if isinstance(given, Tensor):
         return given
+    if is_frame(given):
+        return frame_rows(name, given, space)
     if not isinstance(given, list | tuple):
-        raise TypeError(f"{name} must be a tensor, or a list of networks; got {shown(given)}")
+        raise TypeError(
+            f"{name} must be a tensor, a DataFrame, or a list of networks; got {shown(given)}"
+        )
     return space.encode(items(name, given, Network))

@@ -12,6 +12,7 @@ from hotnas_torch.hierarchy.running_mean import RunningMean, SharedMean
 from hotnas_torch.hierarchy.sampler import Sampler
 from hotnas_torch.hierarchy.schedule import Schedule
 from hotnas_torch.hierarchy.tree import ArchitectureTree
+from hotnas_torch.segments import segment_logsumexp
 
 __all__ = ["TreeSampler"]
 
@@ -185,11 +186,9 @@ class TreeSampler(Sampler):
         """Log-softmax over the children of each node."""
         parent = self.tree.parent[1:]
         below = scores[1:]
-        largest = torch.full_like(scores, -math.inf).scatter_reduce_(0, parent, below, "amax")
-        shifted = below - largest.nan_to_num(neginf=0.0)[parent]
-        total = torch.zeros_like(scores).index_add_(0, parent, shifted.exp())
+        total = segment_logsumexp(below, parent, len(scores))
         log_p = torch.zeros_like(scores)
-        log_p[1:] = torch.where(below.isfinite(), shifted - total[parent].log(), -math.inf)
+        log_p[1:] = torch.where(below.isfinite(), below - total[parent], -math.inf)
         return log_p
 
     def _log_weights(self, *, explore: bool, allowed: Tensor | None) -> Tensor:

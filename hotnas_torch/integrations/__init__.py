@@ -5,9 +5,12 @@
 - `hotnas_torch.integrations.optuna`: `StrategySampler` for `optuna.Study`, and its distributions as
   hyperparameters of a `spaces.Joint`.
 - `hotnas_torch.integrations.configspace`: spaces of ConfigSpace as such hyperparameters.
+- `hotnas_torch.integrations.ax`: a strategy as a generation node of Ax.
+- `hotnas_torch.integrations.sklearn`: distances and kernels as transformers of scikit-learn,
+  Gaussian processes as its regressors.
 - `hotnas_torch.integrations.pot`: POT's functions, so that a script changes one import.
 
-All need their library but the last.
+All need their library but the last two.
 """
 
 from typing import TYPE_CHECKING
@@ -15,8 +18,8 @@ from typing import TYPE_CHECKING
 from hotnas_torch._lazy import lazily
 
 if TYPE_CHECKING:
-    from hotnas_torch.integrations import configspace, optuna, pot, ray
+    from hotnas_torch.integrations import ax, configspace, optuna, pot, ray, sklearn
 else:
     __getattr__, __dir__ = lazily(__name__)
 
-__all__ = ["configspace", "optuna", "pot", "ray"]
+__all__ = ["ax", "configspace", "optuna", "pot", "ray", "sklearn"]

@@ -26,6 +26,7 @@ from hotnas_torch.files import (
     open_ordinary,
     read_array,
 )
+from hotnas_torch.notebook import matrix_html
 
 __all__ = ["Gram", "check_same", "describe_gram", "finished_gram", "load_gram", "lock"]
 
@@ -51,6 +52,13 @@ class Gram(NamedTuple):
     distances: Tensor
     networks: list[str]
     meta: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        settings = self.meta.get("settings", {})
+        caption = f"Gram: {settings.get('distance', 'distances')} of {len(self.networks)} networks"
+        names = [name if len(name) <= 60 else f"{name[:57]}..." for name in self.networks[:10]]
+        first = self.distances[:10, :10].double().tolist()
+        return matrix_html(first, names, caption, size=len(self.networks))
 
 
 def load_gram(path: str | PathLike[str]) -> Gram:

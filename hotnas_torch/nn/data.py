@@ -208,7 +208,7 @@ def digits(
         ValueError: The parts do not fit.
     """
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
             "the digits data set ships with scikit-learn, which is not installed "

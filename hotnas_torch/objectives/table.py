@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,11 @@ from hotnas_torch.errors import ArchitectureError, TableError
 from hotnas_torch.files import read_bytes
 from hotnas_torch.objectives.base import Evaluation
 from hotnas_torch.spaces import SearchSpace, Subset
+from hotnas_torch.spaces.frames import is_frame
 from hotnas_torch.spaces.joint import check_architectures
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "AS_IS",
@@ -94,7 +98,7 @@ class Table:
     isomorphic cell finds its row.
 
     Args:
-        path: A CSV file with a header, plain or gzip-compressed.
+        path: A CSV file with a header, plain or gzip-compressed; or a DataFrame of pandas.
         column: Which column to optimise.
         space: Search space whose official strings the file holds.
         architecture: Name of the column with the strings.
@@ -121,7 +125,7 @@ class Table:
 
     def __init__(
         self,
-        path: str | PathLike[str],
+        path: "str | PathLike[str] | pandas.DataFrame",
         column: str,
         *,
         space: SearchSpace,
@@ -135,14 +139,23 @@ class Table:
         self._load(path, column, space, sha256)
 
     def _load(
-        self, path: str | PathLike[str], column: str, space: SearchSpace, sha256: str | None
+        self,
+        path: "str | PathLike[str] | pandas.DataFrame",
+        column: str,
+        space: SearchSpace,
+        sha256: str | None,
     ) -> None:
         kind("space", space, SearchSpace)
         check_architectures("a table of networks", space)
-        self.path = Path(path)
         self.column = column
         self._space = space
-        data = self._read_file()
+        if is_frame(path):
+            # As pandas would write it, with all digits: the same table as from that file.
+            self.path = Path(type(path).__name__)
+            data = path.to_csv(index=False).encode("utf-8")  # type: ignore[union-attr]
+        else:
+            self.path = Path(path)  # type: ignore[arg-type]
+            data = self._read_file()
         self.sha256 = hashlib.sha256(data).hexdigest()
         if sha256 is not None and sha256.lower() != self.sha256:
             raise TableError(

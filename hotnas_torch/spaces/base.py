@@ -18,6 +18,7 @@ from hotnas_torch.arch import Cell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number, random_generator
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.families import flat_tree
+from hotnas_torch.spaces.frames import frame_rows, is_frame
 
 __all__ = [
     "Code",
@@ -514,17 +515,20 @@ class SearchSpace(ABC):
         """Return the networks that `encode` described.
 
         Args:
-            X: (N, d) tensor, any floating or integer dtype, any device.
+            X: (N, d) tensor, any floating or integer dtype, any device; or a DataFrame of pandas,
+                whose columns are found by the names in `columns`, or which has one of strings.
 
         Raises:
-            TypeError: `X` is not a tensor.
-            ValueError: Wrong shape.
+            TypeError: `X` is neither, or a column of the DataFrame holds no numbers.
+            ValueError: Wrong shape, or a column is missing.
             ArchitectureError: A row is not finite, not whole, or describes no network of this
                 space; the message gives the row, the column and what was expected.
         """
         return [self.network_of(tuple(code)) for code in self._check_rows(X).tolist()]
 
     def _check_rows(self, X: Tensor) -> Tensor:
+        if is_frame(X):
+            X = frame_rows("X", X, self)
         kind("X", X, Tensor, hint="pass space.encode(nets)")
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(

@@ -16,6 +16,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind, random_generator, shown
 from hotnas_torch.errors import ArchitectureError, SizeError
 from hotnas_torch.spaces.base import Code, SearchSpace, draw_index
+from hotnas_torch.spaces.frames import frame_rows, is_frame
 from hotnas_torch.spaces.hyperparameters import (
     Hyperparameter,
     Value,
@@ -370,6 +371,8 @@ class Joint(SearchSpace):
         return None
 
     def _check_rows(self, X: Tensor) -> Tensor:
+        if is_frame(X):
+            X = frame_rows("X", X, self)
         kind("X", X, Tensor, hint="pass space.encode(nets)")
         if X.dim() != 2 or X.shape[1] != self.dim:
             raise ValueError(

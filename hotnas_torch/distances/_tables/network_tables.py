@@ -15,6 +15,7 @@ from hotnas_torch.distances._tables.envelope import HeldNetworks
 from hotnas_torch.matrices.pairwise import distinct_pairs, straight_pairs
 from hotnas_torch.ot._operators import Backend, network_distances, transport
 from hotnas_torch.ot._operators.operator import plain
+from hotnas_torch.segments import segment_sum
 
 __all__ = ["CellCosts", "NetworkTables", "NetworkWeights", "network_state", "unique_networks"]
 
@@ -297,11 +298,7 @@ class NetworkTables:
         of_large = self._slot_places[self._pattern[large]][:, None]
         pair_of = (of_small * slots + of_large).flatten(1).to(self._device)
         flat = plan.flatten(1)
-        mass[rest] = (
-            flat.new_zeros(len(rest), slots**2)
-            .scatter_add_(1, pair_of, flat)
-            .reshape(-1, slots, slots)
-        )
+        mass[rest] = segment_sum(flat, pair_of, slots**2, dim=1).reshape(-1, slots, slots)
         state[rest] = torch.linalg.vecdot(flat, state_apart.flatten(1))
         position[rest] = torch.linalg.vecdot(flat, position_apart.flatten(1))
         return mass, state, position

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,9 +12,13 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
 from hotnas_torch.errors import NonFiniteValueError
+from hotnas_torch.notebook import table_html
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "Named",
@@ -228,6 +232,67 @@ class SearchResult:
             ValueError: No trial keeps all bounds.
         """
         return self.goal.reference_point(self.values)
+
+    def _repr_html_(self) -> str:
+        """Show the best trials, of several objectives the front."""
+        if self.goal.several:
+            kept, which = list(self.front), "the front"
+        else:
+            sign = 1.0 if self.goal.direction == "minimize" else -1.0
+            feasible = self.goal.feasible(self.values).tolist()
+            kept = [
+                trial
+                for trial, keeps in zip(self.trials, feasible, strict=True)
+                if keeps and not trial.failed
+            ]
+            kept, which = sorted(kept, key=lambda trial: sign * trial.value), "the best"
+        rows = [
+            (
+                trial.number,
+                *self.goal.recorded(trial.value, trial.outcome.metrics),
+                self.space.to_string(trial.network),
+            )
+            for trial in kept[:10]
+        ]
+        failed = sum(trial.failed for trial in self.trials)
+        caption = f"SearchResult: {len(self.trials)} trials, {failed} failed; {which}"
+        return table_html(("trial", *self.goal.names, "network"), rows, caption)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the trials as a DataFrame, one per line in the order of asking.
+
+        Its columns are `arch` (the string of the network), those of `goal.names`, the other
+        metrics, `trial_failed`, `trial_error`, and `trial_cost` and `trial_elapsed` in seconds;
+        what a failed trial did not measure is NaN. `objectives.Table(frame, column,
+        space=result.space)` reads it.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: A metric has the name of one of our columns.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                f"to_pandas needs pandas (pip install 'hotnas-torch[pandas]'): {error}"
+            ) from error
+        outcomes = [trial.outcome for trial in self.trials]
+        texts = [self.space.to_string(trial.network) for trial in self.trials]
+        columns: dict[str, Any] = dict(zip(self.goal.names, self.values.T.tolist(), strict=True))
+        for name in sorted({name for one in outcomes for name in one.metrics}.difference(columns)):
+            columns[name] = [one.metrics.get(name, math.nan) for one in outcomes]
+        own = {
+            "trial_failed": [trial.failed for trial in self.trials],
+            "trial_error": pandas.Series([one.error for one in outcomes], dtype=str),
+            "trial_cost": [one.cost for one in outcomes],
+            "trial_elapsed": [trial.elapsed for trial in self.trials],
+        }
+        taken = [name for name in columns if name in own or name == "arch"]
+        if taken:
+            raise ValueError(
+                f"metrics must not be called {taken[0]!r}, as a column is (call it otherwise)"
+            )
+        return pandas.DataFrame({"arch": pandas.Series(texts, dtype=str), **columns, **own})
 
     def hypervolume(self, reference: Sequence[float] | Tensor | None = None) -> float:
         """Return the volume of what the front dominates.

@@ -44,6 +44,7 @@ from benchmarks import (
     quality,
     relaxed,
     scaling,
+    segments,
     speed,
     spread,
     step,
@@ -66,6 +67,7 @@ TINY = {
         against=str(ROOT), rounds=2, seconds=0.0, only="transport, n = 8"
     ),
     "gpu_model": gpu_model.Settings(),
+    "segments": segments.Settings(graphs=(5,), rounds=1, seconds=0.0),
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
@@ -199,6 +201,8 @@ def test_each_benchmark_measures_draws_and_writes(
 ) -> None:
     if name == "templates":
         pytest.importorskip("torch_geometric", reason="POT's layer needs torch_geometric")
+    if name == "segments":
+        pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
     module = command.BENCHMARKS[name].module
     settings = TINY[name]
     if hasattr(settings, "data"):
