@@ -38,7 +38,16 @@ LAYERS: dict[str, set[str]] = {
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
-    "centres": {"arguments", "ot", "ot._operators", "arch", "distances", "matrices", "gp"},
+    "centres": {
+        "arguments",
+        "errors",
+        "ot",
+        "ot._operators",
+        "arch",
+        "distances",
+        "matrices",
+        "gp",
+    },
     "search.randomness": {"arguments", "errors"},
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},

@@ -11,11 +11,17 @@ from hotnas_torch.arch import ArchitectureBatch, Cell, NestedCell, OperationTree
 from hotnas_torch.arguments import integer, items, kind, number
 from hotnas_torch.distances import IFGW
 from hotnas_torch.distances._tables.cell_tables import pair_costs, unique_cells
+from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot._operators.operator import interpreted
 from hotnas_torch.ot.graphs import Graphs, feature_costs
 from hotnas_torch.ot.scalars import value_of
 
 __all__ = ["CellBarycenter", "cell_barycenter", "checked_weights"]
+
+_SLACK = 1e-9
+"""Rounding of costs, in parts of them."""
+
+_REMEDY = "has no medians (hotnas_torch.centres.mean_network needs none)"
 
 
 @interpreted
@@ -113,8 +119,8 @@ def cell_barycenter(
     Raises:
         TypeError: An argument of the wrong kind; the message names the index.
         ValueError: No cells, an operation that the tree does not know, operation costs that are no
-            distances along a tree, nested cells, a metric that depends on the numbering, or wrong
-            weights.
+            distances along a tree (a matrix, or operations that differ in a number), nested cells,
+            a metric that depends on the numbering, or wrong weights.
 
     Complexity: one problem of fused Gromov-Wasserstein per distinct cell, start and round.
 
@@ -172,7 +178,7 @@ def checked_weights(weights: Tensor | Sequence[float] | None, size: int) -> Tens
         if weights.dim() != 1:
             raise ValueError(f"weights must have shape ({size},); got {tuple(weights.shape)}")
         weights = weights.tolist()
-    kind("weights", weights, list | tuple)  # type: ignore[arg-type]
+    kind("weights", weights, Sequence, hint="pass a list or a tensor of numbers")
     if len(weights) != size:
         raise ValueError(f"weights must hold one number per item, {size}; got {len(weights)}")
     values = [number(f"weights[{place}]", value, least=0.0) for place, value in enumerate(weights)]
@@ -226,28 +232,37 @@ def _graphs(metric: IFGW, cells: Sequence[Cell]) -> Graphs:
 
 
 def _operation_vectors(tree: OperationTree, labels: Sequence[str]) -> Tensor:
-    """Return vectors whose L1 distances are the costs of labels: the edges above each, (L, E).
+    """Return vectors whose L1 distances are the costs of labels: the edges above each, and its
+    numbers, shape (L, E + F).
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are none, as costs are a matrix or operations differ in a number.
     """
-    parents, edges = tree.parents, {edge: place for place, edge in enumerate(tree.edges)}
+    try:
+        parents = tree.parents
+    except ArchitectureError:
+        raise ValueError(
+            f"metric must have operation costs along a tree: a matrix of them {_REMEDY}"
+        ) from None
+    edges = {edge: place for place, edge in enumerate(tree.edges)}
     length = tree.lengths_tensor(dtype=torch.float64, device="cpu").detach()
+    places, numbers = tree.kinds_and_numbers(labels)
     vectors = torch.zeros(len(labels), len(edges), dtype=torch.float64)
-    kinds = [tree.kinds[kind] for kind in tree.kinds_and_numbers(labels)[0].tolist()]
-    for row, label in enumerate(kinds):
-        node: str | None = label
-        while node in edges and parents.get(node) is not None:
+    for row, place in enumerate(places.tolist()):
+        node = tree.kinds[place]
+        while (above := parents[node]) is not None:
             vectors[row, edges[node]] = length[edges[node]]
-            node = parents[node]
+            node = above
+    # An operation with a number and one without are half of its weight apart.
+    weights = tree.weights_tensor(dtype=torch.float64, device="cpu").detach()
+    vectors = torch.cat([vectors, weights / 2 * ~numbers.isnan()], dim=1)
     apart = torch.cdist(vectors, vectors, p=1.0)
     costs = tree.distance_matrix(labels, dtype=torch.float64, device="cpu").detach()
-    wrong = (apart - costs).abs() > 1e-9 * (1 + costs)
+    wrong = (apart - costs).abs() > _SLACK * (1 + costs)
     if bool(wrong.any()):
         one, other = (labels[place] for place in wrong.nonzero()[0].tolist())
         raise ValueError(
-            "the operation tree of metric must hold costs along a tree, of labels without numbers"
-            f" that differ; what {one!r} and {other!r} cost is none"
-            " (hotnas_torch.centres.mean_network needs no barycenter)"
+            f"cells must hold operations that differ in no number: the cost of {one!r} and"
+            f" {other!r} {_REMEDY}"
         )
     return vectors

@@ -150,7 +150,7 @@ class _Search:
 
     def name(self, net: Network) -> str:
         """Return what equal networks share."""
-        return self.metric._identity(net)
+        return net.key if self.metric.space is None else self.metric._identity(net)
 
     def values(self, nets: Sequence[Network]) -> Tensor:
         """Objectives of networks, shape (X,), float64."""
