@@ -232,8 +232,7 @@ def _graphs(metric: IFGW, cells: Sequence[Cell]) -> Graphs:
 
 
 def _operation_vectors(tree: OperationTree, labels: Sequence[str]) -> Tensor:
-    """Return vectors whose L1 distances are the costs of labels: the edges above each, and its
-    numbers, shape (L, E + F).
+    """Return vectors (L, E + F) whose L1 distances are costs: edges above labels, and numbers.
 
     Raises:
         ValueError: There are none, as costs are a matrix or operations differ in a number.
