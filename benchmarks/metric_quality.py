@@ -75,6 +75,9 @@ def _learned(space: SearchSpace, nets: list[Network], targets: Tensor) -> Metric
 
 DISTANCES: Mapping[str, Distance] = {
     "hotnn": Distance("HOTNN", _of_space(lambda space: ht.HOTNN(space=space))),
+    "hotnn_partial": Distance(
+        "HOTNN, partial", _of_space(lambda space: ht.HOTNN(space=space, partial=1.0))
+    ),
     "hotnn_learned": Distance("HOTNN, learned", _learned, learns=True),
     "hotnn_paper": Distance(
         "HOTNN as printed", _of_space(lambda space: ht.HOTNN(space=space, preset="paper"))

@@ -21,7 +21,8 @@ namespace {
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tensor& cost_,
                                                                      const Tensor& a_,
-                                                                     const Tensor& b_) {
+                                                                     const Tensor& b_,
+                                                                     std::int64_t dummies) {
   const Batch in("transport", cost_);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
@@ -31,6 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
   by_dtype(in.matrix, in.op, [&]<class T>() {
     const TransportArgs<T> args{.n = in.n,
                                 .m = in.m,
+                                .dummies = count(in.op, "dummies", dummies, 0, 1),
                                 .cost = data<T>(in.matrix),
                                 .a = data<T>(a),
                                 .b = data<T>(b),
@@ -80,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
     const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
     const Tensor& b_, const Tensor& alpha_, const Tensor& init_, const Tensor& start_costs_,
     std::int64_t loss, std::int64_t pairs, std::int64_t num_starts, double tol,
-    std::int64_t max_iter) {
+    std::int64_t max_iter, std::int64_t dummies) {
   const Batch in("fgw", cost_);
   check_terms(in.op, loss, pairs);
   const Tensor struct_x = in.rows_squared("struct_x", struct_x_);
@@ -113,6 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
                           .num_starts = starts_used(in.op, num_starts, has_init + given),
                           .tol = tolerance(in.op, "tol", tol),
                           .max_iter = count(in.op, "max_iter", max_iter),
+                          .dummies = count(in.op, "dummies", dummies, 0, 1),
                           .plan = write<T>(plan),
                           .objective = write<T>(objective),
                           .f = write<T>(f),
@@ -123,6 +126,94 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
     Device::run(&KernelsOf<T>::fgw, args, in.size, in.chunk(), in.op);
   });
   return {plan, objective, f, g, gap, iterations, status};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> semirelaxed_fgw(
+    const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
+    const Tensor& b_, const Tensor& alpha_, const Tensor& init_, const Tensor& start_costs_,
+    std::int64_t loss, std::int64_t pairs, std::int64_t num_starts, double tol,
+    std::int64_t max_iter) {
+  const Batch in("semirelaxed_fgw", cost_);
+  check_terms(in.op, loss, pairs);
+  const Tensor struct_x = in.rows_squared("struct_x", struct_x_);
+  const Tensor struct_y = in.columns_squared("struct_y", struct_y_);
+  const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
+  const Tensor alpha = in.items("alpha", alpha_);
+  const bool has_init = init_.numel() > 0, has_starts = start_costs_.numel() > 0;
+  const Tensor init = has_init ? in.read("init", init_, {in.size, in.n, in.m}) : init_;
+  const Tensor starts =
+      has_starts ? in.read("start_costs", start_costs_, {-1, in.n, in.m}) : start_costs_;
+  const int given = has_starts ? count(in.op, "the number of start_costs", starts.size(0)) : 0;
+  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.size, in.n}), gap = in.result_per_item();
+  Tensor iterations = in.count_per_item();
+  Tensor status = in.count_per_item();
+  by_dtype(in.matrix, in.op, [&]<class T>() {
+    const SemirelaxedFgwArgs<T> args{
+        .n = in.n,
+        .m = in.m,
+        .cost = data<T>(in.matrix),
+        .struct_x = data<T>(struct_x),
+        .struct_y = data<T>(struct_y),
+        .a = data<T>(a),
+        .b = data<T>(b),
+        .alpha = data<T>(alpha),
+        .init = has_init ? data<T>(init) : nullptr,
+        .start_costs = has_starts ? data<T>(starts) : nullptr,
+        .num_start_costs = given,
+        .loss = static_cast<int>(loss),
+        .pairs = static_cast<int>(pairs),
+        .num_starts = count(in.op, "num_starts", num_starts, 1, 2 + has_init + given),
+        .tol = tolerance(in.op, "tol", tol),
+        .max_iter = count(in.op, "max_iter", max_iter),
+        .plan = write<T>(plan),
+        .objective = write<T>(objective),
+        .f = write<T>(f),
+        .gap = write<T>(gap),
+        .iterations = write<std::int32_t>(iterations),
+        .status = write<std::int32_t>(status)};
+    Device::run(&KernelsOf<T>::semirelaxed_fgw, args, in.size, in.chunk(), in.op);
+  });
+  return {plan, objective, f, gap, iterations, status};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> unbalanced_sinkhorn(
+    const Tensor& cost_, const Tensor& a_, const Tensor& b_, double epsilon, double marginal_x,
+    double marginal_y, std::int64_t penalty, double tol, std::int64_t max_iter) {
+  const Batch in("unbalanced_sinkhorn", cost_);
+  check_epsilon(in.op, epsilon);
+  for (const double weight : {marginal_x, marginal_y})
+    STD_TORCH_CHECK(weight >= 0, in.op, ": marginal_x and marginal_y must not be negative, got ",
+                    weight);
+  STD_TORCH_CHECK(penalty == 0 || penalty == 1, in.op, ": penalty must be 0 (kl) or 1 (tv), got ",
+                  penalty);
+  const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
+  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}),
+         residual = in.result_per_item();
+  Tensor iterations = in.count_per_item();
+  Tensor status = in.count_per_item();
+  by_dtype(in.matrix, in.op, [&]<class T>() {
+    const UnbalancedSinkhornArgs<T> args{.n = in.n,
+                                         .m = in.m,
+                                         .cost = data<T>(in.matrix),
+                                         .a = data<T>(a),
+                                         .b = data<T>(b),
+                                         .epsilon = epsilon,
+                                         .marginal_x = marginal_x,
+                                         .marginal_y = marginal_y,
+                                         .penalty = static_cast<int>(penalty),
+                                         .tol = tol,
+                                         .max_iter = count(in.op, "max_iter", max_iter),
+                                         .f = write<T>(f),
+                                         .g = write<T>(g),
+                                         .residual = write<T>(residual),
+                                         .iterations = write<std::int32_t>(iterations),
+                                         .status = write<std::int32_t>(status)};
+    Device::run(&KernelsOf<T>::unbalanced_sinkhorn, args, in.size, in.chunk(), in.op);
+  });
+  return {f, g, residual, iterations, status};
 }
 
 template <class Device>

@@ -7,15 +7,22 @@
 // clang-format off
 #define HOTNAS_OPERATORS(X) \
   X(transport, Transport, \
-    "(Tensor cost, Tensor a, Tensor b)" \
+    "(Tensor cost, Tensor a, Tensor b, int dummies=0)" \
     " -> (Tensor plan, Tensor objective, Tensor f, Tensor g, Tensor iterations, Tensor status)") \
   X(sinkhorn, Sinkhorn, \
     "(Tensor cost, Tensor a, Tensor b, float epsilon, float tol, int max_iter)" \
     " -> (Tensor f, Tensor g, Tensor residual, Tensor iterations, Tensor status)") \
   X(fgw, Fgw, \
     "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, Tensor init," \
-    " Tensor start_costs, int loss, int pairs, int num_starts, float tol, int max_iter)" \
+    " Tensor start_costs, int loss, int pairs, int num_starts, float tol, int max_iter, int dummies=0)" \
     " -> (Tensor plan, Tensor objective, Tensor f, Tensor g, Tensor gap, Tensor iterations, Tensor status)") \
+  X(semirelaxed_fgw, SemirelaxedFgw, \
+    "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, Tensor init," \
+    " Tensor start_costs, int loss, int pairs, int num_starts, float tol, int max_iter)" \
+    " -> (Tensor plan, Tensor objective, Tensor f, Tensor gap, Tensor iterations, Tensor status)") \
+  X(unbalanced_sinkhorn, UnbalancedSinkhorn, \
+    "(Tensor cost, Tensor a, Tensor b, float epsilon, float marginal_x, float marginal_y, int penalty, float tol," \
+    " int max_iter) -> (Tensor f, Tensor g, Tensor residual, Tensor iterations, Tensor status)") \
   X(fgw_backward, FgwBackward, \
     "(Tensor plan, Tensor struct_x, Tensor struct_y, Tensor weight, int loss, int pairs)" \
     " -> (Tensor grad_x, Tensor grad_y, Tensor value)") \

@@ -9,10 +9,11 @@ namespace hotnas {
 /// How an item ended.
 enum class Status : std::int32_t { converged = 0, max_iter = 1, nonfinite = 2, infeasible = 3 };
 
-/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0.
+/// Masses (batch, n) and (batch, m), cost (batch, n, m); contiguous, padding has mass 0. dummies: whether the last
+/// node of each side is one, which costs nothing.
 template <class T>
 struct TransportArgs {
-  int n, m;
+  int n, m, dummies;
   const T *cost, *a, *b;
   T *plan, *objective, *f, *g;
   std::int32_t *iterations, *status;
@@ -29,14 +30,14 @@ struct SinkhornArgs {
 };
 
 /// struct_x (batch, n, n), struct_y (batch, m, m), alpha (batch); init (batch, n, m) or null;
-/// start_costs (num_start_costs, n, m).
+/// start_costs (num_start_costs, n, m). dummies: whether the last node of each side has no pairs.
 template <class T>
 struct FgwArgs {
   int n, m;
   const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init, *start_costs;
   int num_start_costs, loss, pairs, num_starts;
   double tol;
-  int max_iter;
+  int max_iter, dummies;
   T *plan, *objective, *f, *g, *gap;
   std::int32_t *iterations, *status;
 };
@@ -60,6 +61,32 @@ struct EntropicFgwArgs {
   double inner_tol;
   int inner_max_iter;
   T *log_plan, *f, *g, *residual;
+  std::int32_t *iterations, *status;
+};
+
+/// As FgwArgs; b gives the start a b' and says which columns are there.
+template <class T>
+struct SemirelaxedFgwArgs {
+  int n, m;
+  const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init, *start_costs;
+  int num_start_costs, loss, pairs, num_starts;
+  double tol;
+  int max_iter;
+  T *plan, *objective, *f, *gap;
+  std::int32_t *iterations, *status;
+};
+
+/// marginal_x, marginal_y: weights of the penalties, infinite for masses that are held; penalty: 0 for the
+/// Kullback-Leibler divergence, 1 for the total variation. f and g are those of a plan a b' exp((f + g - cost) / epsilon).
+template <class T>
+struct UnbalancedSinkhornArgs {
+  int n, m;
+  const T *cost, *a, *b;
+  double epsilon, marginal_x, marginal_y;
+  int penalty;
+  double tol;
+  int max_iter;
+  T *f, *g, *residual;
   std::int32_t *iterations, *status;
 };
 

@@ -37,7 +37,8 @@ struct FgwUnits {
   int mass, cost, structure;  // exponents
   int of_linear, of_pair;     // exponents of the terms in the objective
   int result;                 // that of the objective, the gap and, times the mass, the duals
-  bool finite;
+  bool forbids;               // whether there are forbidden arcs
+  Status status;              // of the inputs
 
   HN_HD int dual() const { return result - mass; }
   HN_HD bool by_pair() const { return result == of_pair; }  // which term is the larger
@@ -47,15 +48,16 @@ struct FgwUnits {
 template <class T>
 constexpr int most_apart = Limits<T>::exponent / 4 * 3;
 
-/// Brings the costs and structures of a problem to size 1.
+/// Brings the costs and structures of a problem to size 1, costs of +infinity to `huge`.
 template <class G, class Terms, class T>
 HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
                                 const Structures<T>& c, std::type_identity_t<T>* cost, T alpha,
                                 int mass) {
   const int matrix = s.n * s.ld, own = s.n * s.ldn, other = s.m * s.ld;
   keep_pairs(g, s, terms, c);
-  typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost;
-  survey<G, T>(g, cost, matrix, in_cost, defect);
+  typename G::template Var<T> in_cost = G::splat(T(0)), in_structures = in_cost, defect = in_cost,
+                              forbids = in_cost;
+  survey_costs<G, T>(g, cost, matrix, in_cost, defect, forbids);
   survey<G, T>(g, c.cx, own, in_structures, defect);
   survey<G, T>(g, c.cy, other, in_structures, defect);
   const T largest = g.max_of(in_cost), most = g.max_of(in_structures);
@@ -63,9 +65,14 @@ HN_HD FgwUnits<T> scale_problem(const G& g, const Shape& s, const Terms& terms,
   units.mass = mass;
   units.cost = largest > 0 ? exponent_of(largest) : 0;
   units.structure = most > 0 ? exponent_of(most) : 0;
-  units.finite = g.sum(defect) + (alpha - alpha) == 0;
-  if (!units.finite) return units;
-  multiply(g, cost, matrix, power_of_two<T>(-units.cost));
+  units.forbids = g.max_of(forbids) > 0;
+  units.status = g.sum(defect) + (alpha - alpha) == 0 ? Status::converged : Status::nonfinite;
+  if (units.status != Status::converged) return units;
+  scale_costs(g, cost, matrix, power_of_two<T>(-units.cost));
+  if (units.forbids && !all_have_arcs<G, T>(g, s, cost)) {
+    units.status = Status::infeasible;
+    return units;
+  }
   const T factor = power_of_two<T>(-units.structure);
   multiply<G, T>(g, c.cx, own, factor);
   multiply<G, T>(g, c.cy, other, factor);
@@ -183,6 +190,7 @@ class Fgw {
         linear_(units.linear),
         pair_(units.pair),
         unit_(unit),
+        forbids_(units.forbids),
         stops_(stops) {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
@@ -202,7 +210,8 @@ class Fgw {
   /// Runs the first `num` of the starts in their fixed order: the coupling `init` if there is one, the cheapest
   /// vertices of the signature and of the linear term, the order-preserving coupling, and the cheapest
   /// vertices of `num_given` costs. load(k, to) fetches `init` (k < 0) or given cost k into `to`, (n, ld). A
-  /// start that is none (no coupling, no numbers) is the caller's mistake and ends the run.
+  /// start that is none (no coupling, no numbers, a forbidden arc) is the caller's mistake and ends the run; the
+  /// order-preserving coupling is passed over where arcs of it are forbidden.
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
     HN_ROLLED
@@ -217,13 +226,15 @@ class Fgw {
         load(start - 4, w_.grad);
         const T largest = largest_of<G, T>(g_, w_.grad, s_.n * s_.ld);
         if (!(largest - largest == 0)) return fail(Status::nonfinite);
-        if (start != 0)
+        if (start != 0) {
           multiply<G, T>(g_, w_.grad, s_.n * s_.ld, power_of_two<T>(-exponent_of(largest)));
+          if (forbids_) forbid(w_.grad);
+        }
         g_.sync();
         if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
       if (cheapest) {
-        transport_.cold(w_.grad);
+        transport_.cold(w_.grad, w_.a, w_.b);
         const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
         if (g_.leader()) ++w_.best->iterations;
         if (!complete) return fail(Status::infeasible);
@@ -231,6 +242,10 @@ class Fgw {
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
         g_.sync();
+        if (forbids_ && is_forbidden_coupling(w_.found)) {
+          if (start == 0) return fail(Status::infeasible);
+          continue;
+        }
       }
       if (start != 0 && !is_new(w_.found)) continue;
       descend_from(w_.found, cheapest);
@@ -272,12 +287,15 @@ class Fgw {
             in_other += G::select(column > at, mass, none) * entering;
           }
         }
-        const Var gap = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
-                        loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
+        const auto paired = column < G::template splat_int<T>(i < s_.paired_n ? s_.paired_m : 0);
+        const Var both = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
+                         loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
+        const Var gap = G::select(paired, both, G::splat(T(0)));
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
         g_.store(out + i * s_.ld + j0, G::splat(linear_) * cost + G::splat(pair_ / 2) * gap);
       }
     }
+    if (forbids_) forbid(out);
   }
 
  private:
@@ -302,6 +320,24 @@ class Fgw {
       }
     }
     g_.sync();
+  }
+
+  /// Forbids in `out` the arcs that the costs forbid, each lane its own columns.
+  HN_HD void forbid(T* out) const {
+    HN_ROLLED
+    for (int e = 0; e < s_.n * s_.ld; e += G::width) {
+      const Var cost = g_.load(w_.cost + e);
+      g_.store(out + e, G::select(is_forbidden<G, T>(cost), cost, g_.load(out + e)));
+    }
+  }
+
+  HN_HD bool is_forbidden_coupling(const Vertex<T>& v) const {
+    int forbidden = 0;
+    const int count = *v.count;
+    HN_ROLLED
+    for (int t = g_.begin(); t < count; t += g_.step())
+      forbidden += w_.cost[v.place[t]] > huge / 2 ? 1 : 0;
+    return g_.total(static_cast<T>(forbidden)) > 0;
   }
 
   HN_HD void fail(Status status) const {
@@ -610,7 +646,8 @@ class Fgw {
       }
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
-      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
+      if (forbids_) forbid(w_.grad);
+      if (now.iterations == 0 && !warm) transport_.cold(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
@@ -706,7 +743,7 @@ class Fgw {
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width)
         g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
-      transport_.cold(w_.grad);
+      transport_.cold(w_.grad, w_.a, w_.b);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
       transport_.extract(v, unit_);
@@ -752,6 +789,7 @@ class Fgw {
   const FgwWork<T>& w_;
   Transport<G, T> transport_;
   T linear_, pair_, unit_;
+  bool forbids_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
   int num_seen_ = 0;

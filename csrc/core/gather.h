@@ -104,6 +104,17 @@ HN_HD Shape shape_of(const Support& x, const Support& y) {
           x.count == y.count && x.uniform && y.uniform};
 }
 
+/// The same where the last of the caller's n and m nodes may be dummies, which take part in no pair.
+template <class G>
+HN_HD Shape shape_with(const Support& x, const Support& y, int n, int m, int dummies) {
+  Shape s = shape_of<G>(x, y);
+  if (dummies && s.n > 0 && s.m > 0) {
+    s.paired_n -= x.node[s.n - 1] == n - 1 ? 1 : 0;
+    s.paired_m -= y.node[s.m - 1] == m - 1 ? 1 : 0;
+  }
+  return s;
+}
+
 /// What the loaded masses count: a unit is `unit` of a total of 1 to 2, times 2^exponent in the caller's.
 template <class T>
 struct MassUnit {

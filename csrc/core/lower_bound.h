@@ -70,7 +70,7 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   Transport<G, T> transport(g, s, w.transport);
   bool complete = true;
   const auto dual_value = [&](const T* cost) {
-    transport.cold(cost);
+    transport.cold(cost, w.a, w.b);
     complete &= transport.solve(cost, w.a, w.b);
     T value = 0;
     HN_ROLLED
@@ -95,7 +95,9 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   g.sync();
   for (int e = 0; e < s.n * s.ld; e += G::width) {
     const Var linear = G::splat(units.linear) * g.load(w.cost + e);
-    g.store(w.kernel + e, linear + G::splat(units.pair / 2) * g.load(w.local + e));
+    const Var value = linear + G::splat(units.pair / 2) * g.load(w.local + e);
+    g.store(w.kernel + e,
+            G::select(is_forbidden<G, T>(g.load(w.cost + e)), G::splat(Limits<T>::huge), value));
   }
   T value = dual_value(w.kernel);
   int unit_of_value = units.result;

@@ -2,6 +2,8 @@
 //   B(V)_ij = sum_kl V_kl ( L(Cx_ik - Cy_jl) + L(Cx_ki - Cy_lj) )   over the pair set,
 // so that  grad F = (1 - alpha) cost + alpha B(T)  and  F = (1 - alpha) <cost, T> + alpha/2 <B(T), T>.
 // V has few entries, so B costs O(|V| n m) where the full sum costs n^2 m^2. Columns lie on lanes.
+//
+// The nodes beyond Shape::paired_n and paired_m are dummies, which take what a partial coupling leaves: no pair has them.
 #pragma once
 
 #include "group.h"
@@ -45,7 +47,7 @@ template <class G, class Terms, class T>
 HN_HD void keep_pairs(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c) {
   const Pairs pairs = terms.pairs();
   if (pairs == Pairs::all) return;
-  const bool any = s.n > 1 && s.m > 1;
+  const bool any = s.paired_n > 1 && s.paired_m > 1;
   const auto keep = [&](T* values, int rows, int ld, bool after) {
     const auto none = G::splat(T(0));
     HN_ROLLED
@@ -86,6 +88,7 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
     HN_ROLLED
     for (int t = 0; t < count; ++t) {
       const int k = v.row[t], l = v.col[t];
+      if (k >= s.paired_n || l >= s.paired_m) continue;
       const Var into = g.load(c.cyt + l * s.ld + j0), from = g.load(c.cy + l * s.ld + j0);
       const Var mass = G::splat(v.mass[t]), none = G::splat(T(0));
       const auto at = G::template splat_int<T>(l);
@@ -108,6 +111,10 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
         }
       }
     }
+    if (s.paired_m < s.m) {
+      const auto paired = column < G::template splat_int<T>(s.paired_m);
+      for (int r = 0; r < R; ++r) sum[r] = G::select(paired, sum[r], G::splat(T(0)));
+    }
     for (int r = 0; r < R; ++r) g.store(out + (i + r) * s.ld + j0, sum[r]);
   }
 }
@@ -117,16 +124,19 @@ HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Struc
                      const Vertex<T>& v, std::type_identity_t<T>* out) {
   const int count = *v.count;
   int i = 0;
+  const int n = s.paired_n;
   HN_ROLLED
-  for (; i + 4 <= s.n; i += 4) {
+  for (; i + 4 <= n; i += 4) {
     g.poll(std::int64_t{4} * count * s.ld);
     pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
   }
-  if (i + 2 <= s.n) {
+  if (i + 2 <= n) {
     pair_cost_rows<2>(g, s, terms, c, v, count, i, out);
     i += 2;
   }
-  if (i < s.n) pair_cost_rows<1>(g, s, terms, c, v, count, i, out);
+  if (i < n) pair_cost_rows<1>(g, s, terms, c, v, count, i, out);
+  HN_ROLLED
+  for (int e = n * s.ld; e < s.n * s.ld; e += G::width) g.store(out + e, G::splat(T(0)));
 }
 
 }  // namespace hotnas::HOTNAS_ISA

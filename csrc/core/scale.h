@@ -54,6 +54,22 @@ HN_HD void survey(const G& g, const T* values, int count, typename G::template V
   }
 }
 
+/// The same of costs, of which +infinity forbids a pair and has no size; `forbids` becomes 1 on a lane that met it.
+template <class G, class T>
+HN_HD void survey_costs(const G& g, const T* costs, int count, typename G::template Var<T>& most,
+                        typename G::template Var<T>& defect, typename G::template Var<T>& forbids) {
+  const auto none = G::splat(T(0)), one = G::splat(T(1)), infinite = G::splat(T(INFINITY));
+  HN_ROLLED
+  for (int e = 0; e < count; e += G::width) {
+    const auto cost = g.load(costs + e);
+    const auto forbidden = cost == infinite;
+    const auto value = G::select(forbidden, none, cost);
+    forbids = G::max(forbids, G::select(forbidden, one, none));
+    most = G::max(most, G::abs(value));
+    defect += value - value;
+  }
+}
+
 /// The largest magnitude of `count` values in rows of lanes; no number where one of them is none.
 template <class G, class T>
 HN_HD T largest_of(const G& g, const T* values, int count) {
@@ -68,6 +84,17 @@ HN_HD void multiply(const G& g, std::type_identity_t<T>* values, int count, T fa
   HN_ROLLED
   for (int e = 0; e < count; e += G::width)
     g.store(values + e, g.load(values + e) * G::splat(factor));
+}
+
+/// The same for costs; +infinity, which forbids a pair, becomes what the solvers take for it.
+template <class G, class T>
+HN_HD void scale_costs(const G& g, std::type_identity_t<T>* costs, int count, T factor) {
+  const auto forbidden = G::splat(Limits<T>::huge), infinite = G::splat(T(INFINITY));
+  HN_ROLLED
+  for (int e = 0; e < count; e += G::width) {
+    const auto cost = g.load(costs + e);
+    g.store(costs + e, G::select(cost == infinite, forbidden, cost * G::splat(factor)));
+  }
 }
 
 }  // namespace hotnas::HOTNAS_ISA

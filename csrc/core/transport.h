@@ -8,7 +8,9 @@
 // with uniform masses are the assignment problem: one row per column, no flow matrix.
 // Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
 //
-// Costs are finite and of a size far below `huge`, masses finite and not negative: csrc/items sees to that.
+// Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
+// masses are finite and not negative: csrc/items sees to that. No path leads over a forbidden arc, so that what
+// cannot be moved without is left.
 #pragma once
 
 #include "arena.h"
@@ -20,6 +22,8 @@ struct Shape {
   int n, m;     // rows, columns
   int ld, ldn;  // m and n rounded up to the lane width
   bool assignment;
+  int paired_n = n,
+      paired_m = m;  // rows and columns, the first ones, that take part in pairs (pair_cost.h)
 };
 
 /// A sparse coupling: mass[t] moves from row[t] to col[t]; place[t] = row[t] * ld + col[t].
@@ -104,6 +108,40 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   return w;
 }
 
+/// Whether a cost forbids its arc.
+template <class G, class T>
+HN_HD auto is_forbidden(typename G::template Var<T> cost) {
+  return cost > G::splat(Limits<T>::huge / 2);
+}
+
+/// Whether every row and every column of costs (n, ld) has an arc that is not forbidden.
+template <class G, class T>
+HN_HD bool all_have_arcs(const G& g, const Shape& s, const std::type_identity_t<T>* cost) {
+  using Var = typename G::template Var<T>;
+  const Var none = G::splat(T(0)), one = G::splat(T(1));
+  bool all = true;
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    Var any = none;
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const auto real = g.template index<T>(j0) < G::template splat_int<T>(s.m);
+      const Var allowed = G::select(is_forbidden<G, T>(g.load(cost + i * s.ld + j0)), none, one);
+      any = G::max(any, G::select(real, allowed, none));
+    }
+    all &= g.max_of(any) > 0;
+  }
+  Var without = none;
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var least = g.load(cost + j0);
+    HN_ROLLED
+    for (int i = 1; i < s.n; ++i) least = G::min(least, g.load(cost + i * s.ld + j0));
+    without = G::max(without, G::select(is_forbidden<G, T>(least), one, none));
+  }
+  return all && g.max_of(without) == 0;
+}
+
 template <class G, class T>
 class Transport {
   using Var = typename G::template Var<T>;
@@ -116,8 +154,10 @@ class Transport {
   /// Augmenting paths searched so far: what the cheapest arcs alone could not match.
   HN_HD int paths() const { return paths_; }
 
-  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
-  HN_HD void cold(const T* cost) const {
+  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour. With dummies on both sides those of
+  /// the real columns are 0 then, and that of the dummy says from which cost on a row goes there: the least at which
+  /// as much mass as is moved finds columns.
+  HN_HD void cold(const T* cost, const T* a, const T* b) const {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
@@ -126,6 +166,32 @@ class Transport {
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
       g_.store(w_.v + j0, G::select(real, least, G::splat(-huge)));
     }
+    if (s_.paired_n == s_.n || s_.paired_m == s_.m || s_.paired_n == 0) return;
+    T moved = -a[s_.paired_n];
+    HN_ROLLED
+    for (int j = 0; j < s_.paired_m; ++j) moved += b[j];
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var least = g_.load(cost + j0);
+      HN_ROLLED
+      for (int i = 1; i < s_.paired_n; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      g_.store(w_.reach + j0, least);
+    }
+    g_.sync();
+    Var best = G::splat(huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var least = g_.load(w_.reach + j0);
+      Var served = G::splat(T(0));
+      HN_ROLLED
+      for (int k = 0; k < s_.paired_m; ++k)
+        served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.paired_m);
+      const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
+      best = G::min(best, G::select(real, enough, best));
+    }
+    const T price = -g_.max_of(-best);
+    if (price < huge / 2 && g_.leader()) w_.v[s_.paired_m] = -price;  // solve() meets first
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.

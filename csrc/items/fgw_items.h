@@ -8,6 +8,49 @@
 
 namespace hotnas::HOTNAS_ISA {
 
+/// The derivative of the objective in the plan between any two nodes of the caller.
+template <class Args, class Terms, class T>
+HN_HD T fgw_slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
+                  const Support& y, const Shape& s, const std::type_identity_t<T>* plan,
+                  const FgwUnits<T>& units, int i, int j) {
+  using Base = BatchItem<Args, T>;
+  const T *struct_x = p.struct_x + item * Base::own(p),
+          *struct_y = p.struct_y + item * Base::other(p);
+  const T factor = power_of_two<T>(-units.structure);
+  const auto term = [&](T one, T other) {
+    return loss<ScalarLanes>(terms.loss(), one * factor - other * factor);
+  };
+  const Pairs pairs = terms.pairs();
+  bool paired = true;
+  if constexpr (requires { p.dummies; })
+    paired = !p.dummies || (i < p.n - 1 && j < p.m - 1);
+  T sum = 0;
+  HN_ROLLED
+  for (int r = 0; paired && r < s.paired_n; ++r) {
+    const int k = x.node[r];
+    if (pairs != Pairs::all && k == i) continue;
+    HN_ROLLED
+    for (int c = 0; c < s.paired_m; ++c) {
+      const T mass = plan[r * s.ld + c];
+      const int l = y.node[c];
+      if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
+      if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
+      T both = 0;
+      if (pairs != Pairs::ordered || i < k)
+        both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
+                     struct_y[static_cast<int64_t>(j) * p.m + l]);
+      if (pairs != Pairs::ordered || i > k)
+        both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
+                     struct_y[static_cast<int64_t>(l) * p.m + j]);
+      sum += mass * both;
+    }
+  }
+  const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
+  const T linear = units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
+  return Back<T>(units.of_linear - units.mass)(linear) +
+         Back<T>(units.of_pair - units.mass)(units.pair == 0 ? T(0) : units.pair * sum);
+}
+
 template <class T>
 struct FgwItem : BatchItem<FgwArgs<T>, T> {
   using Args = FgwArgs<T>;
@@ -33,7 +76,7 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     FgwResult<T> best{0, 0, 0, check_masses(g, a, b)};
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    const Shape s = shape_of<G>(x, y);
+    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
     const T alpha = p.alpha[item];
     load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
@@ -41,7 +84,8 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
     const FgwUnits<T> chosen =
         scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent);
-    if (!chosen.finite) best.status = Status::nonfinite;
+    if (chosen.status == Status::nonfinite || best.status == Status::converged)
+      best.status = chosen.status;
     if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves
     g.sync();
     const bool solved = best.status == Status::converged && s.n > 0;
@@ -77,8 +121,9 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       p.status[item] = static_cast<int32_t>(best.status);
     }
     if (!failed(best.status) && solved) {
-      extend_duals(g, a, b, x, y, f, dual,
-                   [&](int i, int j) { return slope(p, terms, item, x, y, s, w, i, j); });
+      extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
+        return fgw_slope(p, terms, item, x, y, s, w.fgw.plan, *w.fgw.units, i, j);
+      });
     }
   }
 
@@ -94,46 +139,6 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       defect += value - value;
     }
     return g.total(defect) == 0;
-  }
-
-  /// The derivative of the objective in the plan between any two nodes of the caller.
-  template <class Terms>
-  HN_HD static T slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
-                       const Support& y, const Shape& s, const Work& w, int i, int j) {
-    const FgwUnits<T>& units = *w.fgw.units;
-    const T *struct_x = p.struct_x + item * Base::own(p),
-            *struct_y = p.struct_y + item * Base::other(p);
-    const T factor = power_of_two<T>(-units.structure);
-    const auto term = [&](T one, T other) {
-      return loss<ScalarLanes>(terms.loss(), one * factor - other * factor);
-    };
-    const Pairs pairs = terms.pairs();
-    T sum = 0;
-    HN_ROLLED
-    for (int r = 0; r < s.n; ++r) {
-      const int k = x.node[r];
-      if (pairs != Pairs::all && k == i) continue;
-      HN_ROLLED
-      for (int c = 0; c < s.m; ++c) {
-        const T mass = w.fgw.plan[r * s.ld + c];
-        const int l = y.node[c];
-        if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
-        if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
-        T both = 0;
-        if (pairs != Pairs::ordered || i < k)
-          both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
-                       struct_y[static_cast<int64_t>(j) * p.m + l]);
-        if (pairs != Pairs::ordered || i > k)
-          both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
-                       struct_y[static_cast<int64_t>(l) * p.m + j]);
-        sum += mass * both;
-      }
-    }
-    const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
-    const T linear =
-        units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
-    return Back<T>(units.of_linear - units.mass)(linear) +
-           Back<T>(units.of_pair - units.mass)(units.pair == 0 ? T(0) : units.pair * sum);
   }
 };
 
@@ -206,7 +211,7 @@ struct LowerBoundItem : BatchItem<LowerBoundArgs<T>, T> {
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.bound.a, w.bound.b);
     const FgwUnits<T> units =
         scale_problem(g, s, terms, w.bound.c, w.bound.cost, p.alpha[item], mass.exponent);
-    if (!units.finite) status = Status::nonfinite;
+    if (status == Status::converged) status = units.status;
     T bound = status == Status::converged ? T(0) : T(NAN);
     if (status == Status::converged && s.n > 0) {
       g.sync();

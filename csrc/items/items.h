@@ -10,5 +10,7 @@
 
 #include "entropic_items.h"
 #include "fgw_items.h"
+#include "semirelaxed_item.h"
 #include "table_items.h"
 #include "transport_item.h"
+#include "unbalanced_item.h"

@@ -146,8 +146,8 @@ struct CellDistancesItem {
                      });
     const FgwUnits<T> units =
         scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha, mass.exponent);
-    if (!units.finite) {
-      none.status = Status::nonfinite;
+    if (units.status != Status::converged) {
+      none.status = units.status;
       return none;
     }
     if (g.leader()) *w.fgw.units = units;
@@ -230,7 +230,7 @@ struct NetworkDistancesItem {
     const int exponent = exponent_of(largest);
     multiply<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
     Transport<G, T> transport(g, s, w.transport);
-    transport.cold(w.cost);
+    transport.cold(w.cost, w.a, w.b);
     if (!transport.solve(w.cost, w.a, w.b)) return T(NAN);
     transport.extract(w.vertex, mass.unit);
     T objective = 0;

@@ -39,21 +39,25 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
     Status status = check_masses(g, a, b);
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
-    const Shape s = shape_of<G>(x, y);
+    const Shape s = shape_with<G>(x, y, p.n, p.m, p.dummies);
     load_matrix(g, x, y, cost, p.m, s.ld, w.cost);
-    const T largest = largest_of<G, T>(g, w.cost, s.n * s.ld);
-    if (!(largest - largest == 0)) status = Status::nonfinite;
+    typename G::template Var<T> most = G::splat(T(0)), defect = most, forbids = most;
+    survey_costs<G, T>(g, w.cost, s.n * s.ld, most, defect, forbids);
+    const T largest = g.max_of(most);
+    if (!(g.sum(defect) == 0)) status = Status::nonfinite;
     Back<T> of_cost(exponent_of(largest)), of_mass(0);
     T objective = 0;
     int paths = 0;
+    scale_costs<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent_of(largest)));
+    if (status == Status::converged && g.max_of(forbids) > 0 && !all_have_arcs<G, T>(g, s, w.cost))
+      status = Status::infeasible;
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
-      multiply<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent_of(largest)));
       const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.a, w.b);
       of_mass = Back<T>(mass.exponent);
       g.sync();
       Transport<G, T> transport(g, s, w.transport);
-      transport.cold(w.cost);
+      transport.cold(w.cost, w.a, w.b);
       if (transport.solve(w.cost, w.a, w.b))
         transport.extract(w.vertex, mass.unit);
       else

@@ -183,10 +183,27 @@ class Calls {
  public:
   Calls(const KernelsOf<T>& kernels, const Problems<T>& problems) : k_(kernels), p_(problems) {}
 
-  Results<T> transport() {
+  /// The same problems, but with forbidden pairs, and for FGW with the last node of each side as a dummy.
+  static Problems<T> partial(Problems<T> p) {
+    const auto last = [](int k, int nodes) { return k % nodes == nodes - 1; };
+    const auto clear = [&](std::vector<T>& structs, int nodes) {
+      for (std::size_t e = 0; e < structs.size(); ++e)
+        if (last(static_cast<int>(e), nodes) || last(static_cast<int>(e) / nodes, nodes))
+          structs[e] = 0;
+    };
+    clear(p.struct_x, p.n);
+    clear(p.struct_y, p.m);
+    for (std::size_t e = 0; e < p.cost.size(); ++e)
+      if (e % 11 == 5 || (last(static_cast<int>(e), p.m) && last(static_cast<int>(e) / p.m, p.n)))
+        p.cost[e] = std::numeric_limits<T>::infinity();
+    return p;
+  }
+
+  Results<T> transport(int dummies = 0) {
     Results<T> r = results(4);
     const TransportArgs<T> args{p_.n,
                                 p_.m,
+                                dummies,
                                 p_.cost.data(),
                                 p_.a.data(),
                                 p_.b.data(),
@@ -220,7 +237,7 @@ class Calls {
   }
 
   /// All kinds of starts: the given one, pointwise, signature, order-preserving, and two costs.
-  Results<T> fgw(int loss, int pairs, int has_init) {
+  Results<T> fgw(int loss, int pairs, int has_init, int dummies = 0) {
     Results<T> r = results(5);
     const FgwArgs<T> args{p_.n,
                           p_.m,
@@ -238,6 +255,7 @@ class Calls {
                           p_.starts,
                           1e-3,
                           12,
+                          dummies,
                           r.room("plan", matrix()),
                           r.room("objective", p_.count),
                           r.room("f", rows()),
@@ -246,6 +264,57 @@ class Calls {
                           r.iterations.data(),
                           r.status.data()};
     r.complete = k_.fgw(args, 0, p_.count, watch_);
+    return r;
+  }
+
+  Results<T> semirelaxed_fgw(int loss, int pairs, int has_init) {
+    Results<T> r = results(4);
+    const SemirelaxedFgwArgs<T> args{p_.n,
+                                     p_.m,
+                                     p_.cost.data(),
+                                     p_.struct_x.data(),
+                                     p_.struct_y.data(),
+                                     p_.a.data(),
+                                     p_.b.data(),
+                                     p_.alpha.data(),
+                                     has_init ? p_.init.data() : nullptr,
+                                     p_.start_costs.data(),
+                                     2,
+                                     loss,
+                                     pairs,
+                                     p_.starts > 1 ? 4 : 1,
+                                     1e-3,
+                                     25,
+                                     r.room("plan", matrix()),
+                                     r.room("objective", p_.count),
+                                     r.room("f", rows()),
+                                     r.room("gap", p_.count),
+                                     r.iterations.data(),
+                                     r.status.data()};
+    r.complete = k_.semirelaxed_fgw(args, 0, p_.count, watch_);
+    return r;
+  }
+
+  /// Rows that pay, and columns that are held or pay, too.
+  Results<T> unbalanced_sinkhorn(int penalty, int held) {
+    Results<T> r = results(3);
+    const UnbalancedSinkhornArgs<T> args{p_.n,
+                                         p_.m,
+                                         p_.cost.data(),
+                                         p_.a.data(),
+                                         p_.b.data(),
+                                         0.1,
+                                         0.3,
+                                         held ? std::numeric_limits<double>::infinity() : 0.5,
+                                         penalty,
+                                         1e-4,
+                                         20,
+                                         r.room("f", rows()),
+                                         r.room("g", columns()),
+                                         r.room("residual", p_.count),
+                                         r.iterations.data(),
+                                         r.status.data()};
+    r.complete = k_.unbalanced_sinkhorn(args, 0, p_.count, watch_);
     return r;
   }
 
@@ -397,9 +466,11 @@ bool close(T got, T expected, T tolerance) {
 /// What the command line chose.
 struct Choice {
   std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
-  std::vector<std::string> kernels{"transport",       "sinkhorn",       "fgw",
-                                   "fgw_merging",     "fgw_backward",   "entropic_fgw",
-                                   "fgw_lower_bound", "cell_distances", "network_distances"};
+  std::vector<std::string> kernels{"transport",       "sinkhorn",           "fgw",
+                                   "fgw_merging",     "fgw_backward",       "entropic_fgw",
+                                   "fgw_lower_bound", "cell_distances",     "network_distances",
+                                   "forbidding",      "fgw_partial",
+                                   "semirelaxed_fgw", "unbalanced_sinkhorn"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
@@ -425,7 +496,11 @@ class Comparison {
         const std::string where = std::string(type) + " " + std::to_string(size[0]) + "x" +
                                   std::to_string(size[1]) + " " +
                                   kind_names[static_cast<int>(kind)];
-        for (const std::string& kernel : choice_.kernels) compare(kernel, kind, problems, where);
+        const Problems<T> partial = Calls<T>::partial(problems);
+        for (const std::string& kernel : choice_.kernels) {
+          const bool part = kernel == "forbidding" || kernel == "fgw_partial";
+          compare(kernel, kind, part ? partial : problems, where);
+        }
       }
     }
     // FGW alone proves its gaps, and parts with its terms; sums of all digits are as one lane has them only for few
@@ -459,12 +534,16 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
+    if (kernel == "forbidding") return calls.transport(1);
+    if (kernel == "fgw_partial") return calls.fgw(loss, pairs, 0, 1);
     if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
     if (kernel == "entropic_fgw") return calls.entropic_fgw(loss, pairs, flag);
     if (kernel == "fgw_lower_bound") return calls.fgw_lower_bound(loss, pairs);
     if (kernel == "cell_distances") return calls.cell_distances(loss, pairs, flag);
     if (kernel == "network_distances") return calls.network_distances();
+    if (kernel == "semirelaxed_fgw") return calls.semirelaxed_fgw(loss, pairs, flag);
+    if (kernel == "unbalanced_sinkhorn") return calls.unbalanced_sinkhorn(loss, flag);
     std::fprintf(stderr, "no kernel %s\n", kernel.c_str());
     std::exit(2);
   }
@@ -473,8 +552,8 @@ class Comparison {
   template <class T>
   void compare(const std::string& kernel, Kind kind, const Problems<T>& p,
                const std::string& where) {
-    const bool plain =
-        kernel == "transport" || kernel == "sinkhorn" || kernel == "network_distances";
+    const bool plain = kernel == "transport" || kernel == "sinkhorn" || kernel == "forbidding" ||
+                       kernel == "network_distances";
     if (kernel == "fgw_lower_bound" && p.n * p.m > 100) return;  // n m transport problems
     // the remainder has too many digits for exact sums (see Draw)
     if (kind == Kind::remainder && !plain && kernel != "fgw_lower_bound") return;
@@ -671,6 +750,8 @@ int run_wild(const Choice& choice, const Kernels& kernels, int rounds, unsigned 
       if (kernel == "fgw_lower_bound") calls.fgw_lower_bound(loss, pairs);
       if (kernel == "cell_distances") calls.cell_distances(loss, pairs, flag);
       if (kernel == "network_distances") calls.network_distances();
+      if (kernel == "semirelaxed_fgw") calls.semirelaxed_fgw(loss, pairs, flag);
+      if (kernel == "unbalanced_sinkhorn") calls.unbalanced_sinkhorn(loss, flag);
       if (good) continue;
       ++wrong;
       std::printf("%s: converged without the masses, seed %u\n", kernel.c_str(), seed + round);

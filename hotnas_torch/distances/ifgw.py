@@ -50,6 +50,11 @@ class IFGW:
     the same cost between nodes i, k of one cell where k is reachable from i (`unreachable` where
     it is not). An object is configured once and called on lists of cells.
 
+    With `partial`, only a share of the nodes of the smaller cell is matched (`partial=1` all of
+    them) and the rest of either cell costs nothing: how far the smaller one is from being a part of
+    the larger one, with path lengths those of the whole cells. That is no metric: different cells
+    can be 0 apart.
+
     Where nodes are graphs themselves (`arch.NestedCell`), D between them is this distance, and so
     on down the levels; `distances._tables.nested_tables` defines the rest.
 
@@ -137,6 +142,7 @@ class IFGW:
                 "max_nodes is required with raw path lengths and no space: costs must be bounded"
                 " alike for all cells (pass max_nodes= or space=, or normalize=True)"
             )
+        self.partial = terms.partial
         self._unreachable = terms.unreachable
         self.solver = solver
         self.dtype = cast(torch.dtype, solver.dtype)
@@ -167,6 +173,7 @@ class IFGW:
             "linear_term": self.linear_term,
             "normalize": self.normalize,
             "unreachable": value_of(self.unreachable),
+            **({} if self.partial is None else {"partial": self.partial}),
             "num_starts": self.solver.num_starts,
             "tol": self.solver.tol,
             "max_iter": self.solver.max_iter,
@@ -266,6 +273,7 @@ class IFGW:
                     tol=self.solver.tol,
                     max_iter=self.solver.max_iter,
                     backend=self.solver.backend,
+                    partial=self.partial,
                 ),
                 dtype=self.dtype,
                 device=self.device,

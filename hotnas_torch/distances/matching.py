@@ -1,14 +1,15 @@
 """Matchings: the optimal coupling behind one distance and what each part of the cost adds."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from hotnas_torch import ot
 from hotnas_torch.arch import Cell, Network
-from hotnas_torch.distances._tables.cell_tables import CellTables
+from hotnas_torch.distances._tables.cell_tables import CellTables, partial_masses
 from hotnas_torch.distances._tables.network_tables import network_state
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class CellMatching:
     Attributes:
         cell_a: Canonical form of the first cell; its numbering gives the rows of `plan`.
         cell_b: Canonical form of the second cell; its numbering gives the columns.
-        plan: Coupling, shape (n, m), on the CPU; rows and columns sum to the node masses.
+        plan: Coupling, shape (n, m), on the CPU; rows and columns sum to the node masses, or to at
+            most these where a part is matched.
         distance: The iFGW distance, `linear + pairwise`.
         operation: Share of the distance due to the operations of matched nodes.
         location: Share due to the places (path lengths) of matched nodes.
@@ -109,7 +111,11 @@ def match_cells(tables: CellTables, row: int, col: int, *, lam: float) -> CellMa
         plan = torch.eye(first.num_nodes, dtype=operations.dtype) / first.num_nodes
         objective = 0.0
     else:
-        result = ot.fgw(
+        solve: Any = ot.fgw
+        if solver.partial is not None:
+            a, b = partial_masses(first.num_nodes, second.num_nodes, operations)
+            solve = partial(ot.partial_fgw, a=a, b=b, mass=solver.partial)
+        result = solve(
             operations + locations,
             tables.struct(row),
             tables.struct(col),

@@ -15,7 +15,7 @@ from hotnas_torch.arguments import (
     working_dtype,
 )
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
-from hotnas_torch.ot.scalars import Scalar, not_negative
+from hotnas_torch.ot.scalars import Scalar, constant, not_negative
 
 __all__ = ["PRESETS", "SOLVER_FIELDS", "TERM_FIELDS", "Solver", "Terms", "settings_from"]
 
@@ -42,6 +42,9 @@ class Terms:
             number that no finite cost exceeds.
         max_nodes: Nodes of the largest cell that will ever be compared, which bounds raw path
             lengths; None takes the space's. Needed with `normalize=False` only.
+        partial: Share of the nodes of the smaller cell that are matched, in (0, 1]. Every node of
+            both cells has the same mass then, and what is left of either costs nothing. None
+            matches all of both.
         state_scale: Divisors of the two state coordinates of a cell in its network, both > 0; None
             takes the space's. Of `HOTNN` only.
 
@@ -54,6 +57,7 @@ class Terms:
     normalize: bool | None = None
     unreachable: Scalar | None = None
     max_nodes: int | None = None
+    partial: float | None = None
     state_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +71,8 @@ class Terms:
             _set(self, "unreachable", not_negative("unreachable", self.unreachable))
         if self.max_nodes is not None:
             integer("max_nodes", self.max_nodes, least=1)
+        if self.partial is not None:
+            _set(self, "partial", _positive_share(self.partial))
         if self.state_scale is not None:
             _set(self, "state_scale", _two_divisors(self.state_scale))
 
@@ -164,6 +170,13 @@ def _with(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 def _set(settings: Terms | Solver, name: str, value: object) -> None:
     object.__setattr__(settings, name, value)
+
+
+def _positive_share(value: object) -> float:
+    share = constant("partial", value)
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"partial must be in (0, 1], or None for all of both cells; got {share}")
+    return share
 
 
 def _two_divisors(scale: tuple[float, float]) -> tuple[float, float]:

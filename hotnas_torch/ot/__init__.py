@@ -10,34 +10,56 @@ from hotnas_torch.ot.entropic_fgw import entropic_fgw
 from hotnas_torch.ot.fgw import fgw
 from hotnas_torch.ot.graphs import Graphs, pad_graphs
 from hotnas_torch.ot.lower_bound import fgw_lower_bound
+from hotnas_torch.ot.partial_fgw import partial_fgw
+from hotnas_torch.ot.partial_transport import partial_transport
 from hotnas_torch.ot.result import (
     BarycenterResult,
     EntropicFGWResult,
     FGWResult,
+    PartialFGWResult,
+    PartialTransportResult,
+    SemirelaxedFGWResult,
     SinkhornDivergenceResult,
     SinkhornResult,
     SolveStatus,
     TransportResult,
+    UnbalancedSinkhornResult,
+    UnbalancedTransportResult,
 )
+from hotnas_torch.ot.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot.sinkhorn import sinkhorn
 from hotnas_torch.ot.sinkhorn_divergence import sinkhorn_divergence
+from hotnas_torch.ot.trace import trace
 from hotnas_torch.ot.transport import transport
+from hotnas_torch.ot.unbalanced_sinkhorn import unbalanced_sinkhorn
+from hotnas_torch.ot.unbalanced_transport import unbalanced_transport
 
 __all__ = [
     "BarycenterResult",
     "EntropicFGWResult",
     "FGWResult",
     "Graphs",
+    "PartialFGWResult",
+    "PartialTransportResult",
+    "SemirelaxedFGWResult",
     "SinkhornDivergenceResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedSinkhornResult",
+    "UnbalancedTransportResult",
     "entropic_fgw",
     "fgw",
     "fgw_barycenter",
     "fgw_lower_bound",
     "pad_graphs",
+    "partial_fgw",
+    "partial_transport",
+    "semirelaxed_fgw",
     "sinkhorn",
     "sinkhorn_divergence",
+    "trace",
     "transport",
+    "unbalanced_sinkhorn",
+    "unbalanced_transport",
 ]

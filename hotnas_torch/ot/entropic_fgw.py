@@ -125,7 +125,9 @@ def entropic_fgw(
         >>> bool(result.converged), round(result.objective.item(), 3)
         (True, 0.0)
     """
-    problem = graph_problem(cost, struct_x, struct_y, a, b, alpha, validate=validate)
+    problem = graph_problem(
+        cost, struct_x, struct_y, a, b, alpha, forbidding=False, validate=validate
+    )
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     inner_tol = (

@@ -14,11 +14,12 @@ from hotnas_torch.ot.problem import (
     graph_problem,
     has_values,
     mean_free_duals,
+    paid,
 )
 from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
-__all__ = ["fgw"]
+__all__ = ["fgw", "random_starts"]
 
 
 def fgw(
@@ -48,7 +49,8 @@ def fgw(
     F is not convex: the result is the best of the stationary couplings that the starts lead to.
 
     Args:
-        cost: Costs between nodes, shape (*batch, n, m), float32 or float64.
+        cost: Costs between nodes, shape (*batch, n, m), float32 or float64. +inf forbids a pair:
+            it is never in the plan, whatever `alpha` is.
         struct_x: Structure of the first graph, shape (*batch, n, n) or broadcastable; need not be
             symmetric.
         struct_y: Structure of the second graph, shape (*batch, m, m) or broadcastable.
@@ -81,7 +83,7 @@ def fgw(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost or
-            a structure is NaN or infinite, or an option is out of range.
+            a structure is NaN or infinite (a cost: or -inf), or an option is out of range.
 
     Differentiability:
         `objective` in `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha` by the
@@ -122,7 +124,7 @@ def fgw(
     plan, objective, f, g, gap, iterations, status = ops.fgw(
         *tensors,
         problem.init,
-        _random_starts(problem, init is not None, num_starts, generator),
+        random_starts(problem, init is not None, num_starts, generator),
         *codes,
         num_starts,
         tol,
@@ -132,7 +134,7 @@ def fgw(
     lower = None
     if bound:
         lower = problem.restore(ops.fgw_lower_bound(*tensors, *codes, backend=backend))
-    linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
+    linear = (1 - problem.alpha) * paid(problem.cost, plan)
     f, g = mean_free_duals(f, g, problem.a, problem.b)
     status = unless_beyond(status, f, g)
     result = FGWResult(
@@ -152,7 +154,7 @@ def fgw(
     return result
 
 
-def _random_starts(
+def random_starts(
     problem: GraphProblem, has_init: bool, num_starts: int, generator: torch.Generator | None
 ) -> Tensor:
     """Costs of random vertices for the starts that structure does not provide."""

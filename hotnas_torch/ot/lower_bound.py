@@ -28,7 +28,7 @@ def fgw_lower_bound(
     transport problem with these costs bounds the objective of every coupling at once.
 
     Args:
-        cost: Costs between nodes, shape (*batch, n, m), float32 or float64.
+        cost: Costs between nodes, shape (*batch, n, m), float32 or float64; +inf forbids a pair.
         struct_x: Structure of the first graph, shape (*batch, n, n) or broadcastable.
         struct_y: Structure of the second graph, shape (*batch, m, m) or broadcastable.
         a: Masses of the first graph, shape (*batch, n) or broadcastable, sum 1; None for uniform.
@@ -46,7 +46,7 @@ def fgw_lower_bound(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost or
-            a structure is NaN or infinite, or an option is out of range.
+            a structure is NaN or infinite (a cost: or -inf), or an option is out of range.
 
     Differentiability:
         None: a backward pass raises.

@@ -20,6 +20,7 @@ __all__ = [
     "has_values",
     "linear_problem",
     "mean_free_duals",
+    "paid",
 ]
 
 Shape = tuple[int, ...]
@@ -35,6 +36,7 @@ class LinearProblem:
     b: Tensor  # (B, m)
     batch_shape: Shape
     whole: bool  # whether it is known that no mass is 0
+    moved: Tensor | None  # (B,), the mass of partial couplings; None: all of it
 
     def restore(self, values: Tensor) -> Tensor:
         """Give (B, ...) back the leading dimensions of the input."""
@@ -52,15 +54,24 @@ class GraphProblem(LinearProblem):
 
 
 def linear_problem(
-    cost: Tensor, a: Tensor | None, b: Tensor | None, *, validate: bool
+    cost: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    mass: float | Tensor | None = None,
+    *,
+    validate: bool,
+    balanced: bool = True,
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
     Args:
-        cost: Costs, shape (*batch, n, m), float32 or float64.
+        cost: Costs, shape (*batch, n, m), float32 or float64; +infinity forbids a pair.
         a: Row masses, shape (*batch, n) or broadcastable, or None for uniform.
         b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
+        mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        balanced: Whether masses must sum to 1, and a cost may be +infinity; else masses have any
+            positive sum.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -71,14 +82,20 @@ def linear_problem(
     a = _masses("a", a, n, cost)
     b = _masses("b", b, m, cost)
     shapes = {"cost": cost.shape[:-2], "a": a.shape[:-1], "b": b.shape[:-1]}
+    moved = None if mass is None else _one_per_item("mass", mass, cost)
+    if moved is not None:
+        shapes["mass"] = moved.shape
     batch_shape = _broadcast(shapes)
     flat_cost = _flatten(cost, batch_shape, 2)
     flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
     readable = has_values(flat_cost, flat_a, flat_b)
     whole = readable and _all_present(flat_a, flat_b, validate=validate)
-    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole)
+    if moved is not None:
+        moved = _flatten(moved, batch_shape, 0)
+        readable = readable and has_values(moved)
+    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved)
     if validate and readable:
-        _check_linear_values(problem)
+        _check_linear_values(problem, balanced=balanced)
     return problem
 
 
@@ -90,8 +107,11 @@ def graph_problem(
     b: Tensor | None,
     alpha: float | Tensor,
     init: Tensor | str | None = None,
+    mass: float | Tensor | None = None,
     *,
     validate: bool,
+    forbidding: bool = True,
+    columns_free: bool = False,
 ) -> GraphProblem:
     """Check and flatten a fused Gromov-Wasserstein problem.
 
@@ -103,7 +123,10 @@ def graph_problem(
         b: Masses of the second graph, shape (*batch, m) or broadcastable, or None for uniform.
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
         init: Coupling to start from, shape (*batch, n, m) or broadcastable, "product", or None.
+        mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
+        forbidding: Whether a cost may be +infinity.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
+        columns_free: Whether `init` may have any column masses where there are columns.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -115,7 +138,8 @@ def graph_problem(
     b = _masses("b", b, m, cost)
     _check_like("struct_x", struct_x, (n, n), cost)
     _check_like("struct_y", struct_y, (m, m), cost)
-    weight = _trade_off(alpha, cost)
+    weight = _one_per_item("alpha", alpha, cost)
+    moved = None if mass is None else _one_per_item("mass", mass, cost)
     shapes = {
         "cost": cost.shape[:-2],
         "struct_x": struct_x.shape[:-2],
@@ -124,6 +148,8 @@ def graph_problem(
         "b": b.shape[:-1],
         "alpha": weight.shape,
     }
+    if moved is not None:
+        shapes["mass"] = moved.shape
     if isinstance(init, Tensor):
         _check_like("init", init, (n, m), cost)
         shapes["init"] = init.shape[:-2]
@@ -132,10 +158,13 @@ def graph_problem(
         raise ValueError(msg)
     batch_shape = _broadcast(shapes)
     flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
+    moved = None if moved is None else _flatten(moved, batch_shape, 0)
     if isinstance(init, Tensor):
         start = _flatten(init, batch_shape, 2).detach()
     elif init == "product":
         start = (flat_a[:, :, None] * flat_b[:, None, :]).detach()
+        if moved is not None:
+            start = start * _share(moved.detach(), start.sum((1, 2)))
     else:
         start = cost.new_empty(0)
     flat_cost = _flatten(cost, batch_shape, 2)
@@ -143,6 +172,8 @@ def graph_problem(
     flat_alpha = _flatten(weight, batch_shape, 0)
     matrices = flat_cost, flat_x, flat_y
     readable = has_values(*matrices, flat_a, flat_b, flat_alpha, start)
+    if moved is not None:
+        readable = readable and has_values(moved)
     checks = validate and readable
     finite = checks and all(map(_has_finite_sum, matrices))
     if not finite:
@@ -157,6 +188,7 @@ def graph_problem(
         b=flat_b,
         batch_shape=batch_shape,
         whole=readable and _all_present(flat_a, flat_b, validate=validate),
+        moved=moved,
         struct_x=flat_x,
         struct_y=flat_y,
         alpha=flat_alpha,
@@ -165,12 +197,12 @@ def graph_problem(
     if checks:
         _check_both_masses(problem)
         if not finite:
-            _check_finite("cost", problem.cost, batch_shape)
+            _check_finite("cost", problem.cost, batch_shape, forbidding=forbidding)
             _check_finite("struct_x", problem.struct_x, batch_shape)
             _check_finite("struct_y", problem.struct_y, batch_shape)
         _check_trade_off(problem)
         if start.numel():
-            _check_coupling(problem)
+            _check_coupling(problem, columns_free=columns_free)
     return problem
 
 
@@ -220,8 +252,9 @@ def given_duals(
         TypeError: They are no pair of tensors of the dtype of the costs.
         ValueError: Shapes or devices do not fit, or a dual is NaN or +inf.
     """
-    if not isinstance(init, tuple | list) or len(init) != 2:
-        msg = f"init must be a pair (f, g) of row and column duals; got {type(init).__name__}"  # type: ignore[unreachable]
+    given: object = init
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        msg = f"init must be a pair (f, g) of row and column duals; got {type(init).__name__}"
         raise TypeError(msg)
     flat = []
     for place, (dual, masses) in enumerate(zip(init, (problem.a, problem.b), strict=True)):
@@ -246,6 +279,11 @@ def given_duals(
                 )
                 raise ValueError(msg)
     return flat[0].nan_to_num(0, 0, 0), flat[1].nan_to_num(0, 0, 0)
+
+
+def paid(cost: Tensor, plan: Tensor) -> Tensor:
+    """Return <cost, plan>, shape (B,); forbidden pairs, which carry no mass, cost nothing."""
+    return (torch.where((plan == 0) & (cost == inf), 0, cost) * plan).sum((1, 2))
 
 
 def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
@@ -314,14 +352,19 @@ def _masses(name: str, masses: Tensor | None, count: int, cost: Tensor) -> Tenso
     return masses
 
 
-def _trade_off(alpha: float | Tensor, cost: Tensor) -> Tensor:
-    if isinstance(alpha, Tensor):
-        _check_like("alpha", alpha, (), cost)
-        return alpha
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        msg = f"alpha must be a number or a torch.Tensor; got {type(alpha).__name__}"
+def _one_per_item(name: str, value: float | Tensor, cost: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        _check_like(name, value, (), cost)
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{name} must be a number or a torch.Tensor; got {type(value).__name__}"
         raise TypeError(msg)
-    return torch.full((), alpha, dtype=cost.dtype, device=cost.device)
+    return torch.full((), value, dtype=cost.dtype, device=cost.device)
+
+
+def _share(moved: Tensor, whole: Tensor) -> Tensor:
+    """Return moved / whole as factors of couplings, 0 of nothing, shape (B, 1, 1)."""
+    return torch.where(whole > 0, moved / whole, 0)[:, None, None]
 
 
 def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
@@ -342,12 +385,13 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
     return expanded.reshape((count, *own))
 
 
-def _check_linear_values(problem: LinearProblem) -> None:
-    _check_both_masses(problem)
+def _check_linear_values(problem: LinearProblem, *, balanced: bool) -> None:
+    _check_both_masses(problem, balanced=balanced)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
-    _check_finite("cost", torch.where(present, problem.cost, 0), problem.batch_shape)
+    costs = torch.where(present, problem.cost, 0)
+    _check_finite("cost", costs, problem.batch_shape, forbidding=balanced)
 
 
 def _all_present(*masses: Tensor, validate: bool) -> bool:
@@ -362,10 +406,14 @@ def _has_finite_sum(values: Tensor) -> bool:
     return bool(values.detach().sum().isfinite())
 
 
-def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
+def _check_finite(
+    name: str, values: Tensor, batch_shape: Shape, *, forbidding: bool = False
+) -> None:
     if _has_finite_sum(values):
         return
     bad = ~values.detach().isfinite()
+    if forbidding:
+        bad &= values.detach() != inf
     if bad.any():
         where = bad.nonzero()[0]
         place = tuple(where[1:].tolist())
@@ -373,6 +421,7 @@ def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
         remedy = "nodes to be ignored need zero mass"
         if isinf(found):
             remedy += ", and anything else a finite number"
+            remedy += " (or +inf, which forbids a pair)" if forbidding else ""
         if name == "cost" and found == inf:
             remedy += (
                 "; to forbid a pair, give it a cost above (n + m) times the largest of the others,"
@@ -385,13 +434,43 @@ def _check_finite(name: str, values: Tensor, batch_shape: Shape) -> None:
         raise ValueError(msg)
 
 
-def _check_both_masses(problem: LinearProblem) -> None:
+def _check_both_masses(problem: LinearProblem, *, balanced: bool = True) -> None:
+    partial = problem.moved is not None
     for name, masses in (("a", problem.a), ("b", problem.b)):
-        _check_masses(name, masses.detach(), problem.batch_shape, whole=problem.whole)
+        if balanced:
+            _check_masses(
+                name, masses.detach(), problem.batch_shape, whole=problem.whole, partial=partial
+            )
+        else:
+            _check_any_masses(name, masses.detach(), problem.batch_shape)
+    if partial:
+        _check_moved(problem)
 
 
-def _check_masses(name: str, masses: Tensor, batch_shape: Shape, *, whole: bool) -> None:
+def _check_moved(problem: LinearProblem) -> None:
+    assert problem.moved is not None
+    moved = problem.moved.detach()
+    totals = [masses.detach().sum(1) for masses in (problem.a, problem.b)]
+    least = torch.minimum(*totals)
+    slack = 0.5 * torch.finfo(moved.dtype).eps ** 0.5 * torch.maximum(*totals)
+    wrong = ~((moved >= 0) & (moved <= least + slack))  # NaN as well
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        item = _item(first, problem.batch_shape)
+        msg = (
+            "mass must be at least 0 and at most what both a and b have in all;"
+            f" {item}has {float(moved[first]):.9g}, where a sums to {float(totals[0][first]):.9g}"
+            f" and b to {float(totals[1][first]):.9g}"
+        )
+        raise ValueError(msg)
+
+
+def _check_masses(
+    name: str, masses: Tensor, batch_shape: Shape, *, whole: bool, partial: bool = False
+) -> None:
     must = f"{name} must be non-negative and sum to 1 along its last dimension; "
+    if partial:  # of any sum
+        must = f"{name} must be non-negative and finite; "
     wrong = None if whole else ~(masses >= 0)  # NaN as well
     if wrong is not None and wrong.any():
         where = wrong.nonzero()[0]
@@ -401,12 +480,29 @@ def _check_masses(name: str, masses: Tensor, batch_shape: Shape, *, whole: bool)
     totals = masses.sum(1)
     # Half of what the solvers accept as the difference of two totals.
     off = ~((totals - 1).abs() <= 0.5 * torch.finfo(masses.dtype).eps ** 0.5)
+    if partial:
+        off = ~totals.isfinite()
     if off.any():
         first = int(off.nonzero()[0])
         total = float(totals[first])
         item = _item(first, batch_shape)
-        msg = f"{must}{item}sums to {total:.9g} (divide it by its sum)"
+        msg = f"{must}{item}sums to {total:.9g}" + ("" if partial else " (divide it by its sum)")
         raise ValueError(msg)
+
+
+def _check_any_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:
+    must = f"{name} must be non-negative and have a finite sum that is positive; "
+    wrong = ~(masses >= 0)  # NaN as well
+    if wrong.any():
+        where = wrong.nonzero()[0]
+        item = _item(int(where[0]), batch_shape)
+        raise ValueError(f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}")
+    totals = masses.sum(1)
+    off = ~((totals > 0) & totals.isfinite())
+    if off.any():
+        first = int(off.nonzero()[0])
+        item = _item(first, batch_shape)
+        raise ValueError(f"{must}{item}sums to {float(totals[first]):.9g}")
 
 
 def _check_trade_off(problem: GraphProblem) -> None:
@@ -419,8 +515,17 @@ def _check_trade_off(problem: GraphProblem) -> None:
         raise ValueError(msg)
 
 
-def _check_coupling(problem: GraphProblem) -> None:
+def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
     init = problem.init
+    forbidden = (init > 0) & (problem.cost.detach() == inf)
+    if forbidden.any():
+        where = forbidden.nonzero()[0]
+        item = _item(int(where[0]), problem.batch_shape)
+        msg = (
+            f"init must have no mass where cost is +inf; {item}has {float(init[tuple(where)])} at"
+            f" {tuple(where[1:].tolist())} (pass init=None or a plan without forbidden pairs)"
+        )
+        raise ValueError(msg)
     wrong = ~(init >= 0)
     if wrong.any():
         where = wrong.nonzero()[0]
@@ -429,19 +534,41 @@ def _check_coupling(problem: GraphProblem) -> None:
         msg = f"init must be non-negative; {item}has {float(init[tuple(where)])} at {place}"
         raise ValueError(msg)
     slack = torch.finfo(init.dtype).eps ** 0.5
+    if problem.moved is not None:
+        _check_partial_coupling(problem, problem.moved.detach(), slack)
+        return
     sides: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]] = [
         ("a", problem.a, lambda plan: plan.sum(2)),
         ("b", problem.b, lambda plan: plan.sum(1)),
     ]
     for name, masses, marginal in sides:
         error = (marginal(init) - masses.detach()).abs()
+        if columns_free and name == "b":
+            error = torch.where(masses == 0, error, 0)
         off = ~(error <= slack)
         if off.any():
             first = int(off.nonzero()[0][0])
             item = _item(first, problem.batch_shape)
+            wanted = "row masses a, and none where b is 0" if columns_free else "marginals a and b"
             msg = (
-                f"init must have the marginals a and b; {item}misses {name} by"
+                f"init must have the {wanted}; {item}misses {name} by"
                 f' {float(error[first].max()):.3g} (use init="product" or a plan of these masses)'
+            )
+            raise ValueError(msg)
+
+
+def _check_partial_coupling(problem: GraphProblem, moved: Tensor, slack: float) -> None:
+    init, a, b = problem.init, problem.a.detach(), problem.b.detach()
+    size = torch.maximum(a.sum(1), b.sum(1)) * slack
+    over = torch.maximum((init.sum(2) - a).amax(1), (init.sum(1) - b).amax(1))
+    for error, what in ((over, "exceeds a or b"), ((init.sum((1, 2)) - moved).abs(), "misses it")):
+        off = ~(error <= size)
+        if off.any():
+            first = int(off.nonzero()[0])
+            msg = (
+                "init must move mass in all, at most a of the rows and b of the columns;"
+                f" {_item(first, problem.batch_shape)}{what} by {float(error[first]):.3g} (use"
+                ' init="product" or a plan of these masses)'
             )
             raise ValueError(msg)
 

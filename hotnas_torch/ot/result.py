@@ -1,3 +1,4 @@
+# Over 400 lines: what every solver returns, most of it documentation.
 """Result objects of the solvers: frozen dataclasses of tensors, with a status per item."""
 
 import warnings
@@ -16,10 +17,15 @@ __all__ = [
     "BarycenterResult",
     "EntropicFGWResult",
     "FGWResult",
+    "PartialFGWResult",
+    "PartialTransportResult",
+    "SemirelaxedFGWResult",
     "SinkhornDivergenceResult",
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedSinkhornResult",
+    "UnbalancedTransportResult",
     "unless_beyond",
     "warn_if_unsolved",
 ]
@@ -46,7 +52,10 @@ _MESSAGES = {
         " if there is one, or use float64"
     ),
     SolveStatus.NONFINITE: "met NaN or infinity; costs must be finite and of moderate size",
-    SolveStatus.INFEASIBLE: "the masses are negative or differ in sum; normalise both to sum 1",
+    SolveStatus.INFEASIBLE: (
+        "the masses are negative or differ in sum, or forbidden pairs leave no coupling; normalise"
+        " both to sum 1, and see which costs are +inf"
+    ),
 }
 
 
@@ -103,6 +112,61 @@ class TransportResult(_Result):
     objective: Tensor
     f: Tensor
     g: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialTransportResult(_Result):
+    """Result of `hotnas_torch.ot.partial_transport`.
+
+    Attributes:
+        plan: Optimal partial coupling, shape (*batch, n, m).
+        objective: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals <= 0, shape (*batch, n): 0 where a row is not moved whole. f_i + g_j + price
+            <= cost_ij, and <f, a> + <g, b> + price * mass is the objective.
+        g: Column duals <= 0, shape (*batch, m).
+        price: What a little more mass costs, per mass, shape (*batch,).
+        iterations: Augmenting paths, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "partial_transport"
+
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+    price: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartialFGWResult(_Result):
+    """Result of `hotnas_torch.ot.partial_fgw`.
+
+    Attributes:
+        plan: Stationary partial coupling, shape (*batch, n, m).
+        objective: cost_linear + cost_quad, shape (*batch,); differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals <= 0 of the problem linearised at `plan`, shape (*batch, n): f_i + g_j + price
+            is at most grad F(plan)_ij.
+        g: Its column duals <= 0, shape (*batch, m).
+        price: What a little more mass costs, per mass, shape (*batch,).
+        gap: <grad F(plan), plan - V> >= 0 for the best partial coupling V, shape (*batch,): 0 at
+            stationary ones. It bounds the distance to the optimum only where F is convex.
+        iterations: Transport problems solved over all starts, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "partial_fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    g: Tensor
+    price: Tensor
+    gap: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +267,92 @@ class EntropicFGWResult(_Result):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SemirelaxedFGWResult(_Result):
+    """Result of `hotnas_torch.ot.semirelaxed_fgw`.
+
+    Attributes:
+        plan: Stationary coupling, shape (*batch, n, m), with the row masses `a`.
+        objective: cost_linear + cost_quad, shape (*batch,); differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        f: Row duals, shape (*batch, n): the least entry of each row of grad F(plan).
+        gap: <grad F(plan), plan - V> >= 0 for the best vertex V, shape (*batch,): 0 at stationary
+            couplings. It bounds the distance to the optimum only where F is convex.
+        iterations: Steps over all starts, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "semirelaxed_fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    f: Tensor
+    gap: Tensor
+
+    @property
+    def column_masses(self) -> Tensor:
+        """What the columns got, shape (*batch, m)."""
+        return self.plan.sum(-2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnbalancedSinkhornResult(_Result):
+    """Result of `hotnas_torch.ot.unbalanced_sinkhorn`.
+
+    Attributes:
+        plan: a_i b_j exp((f_i + g_j - cost_ij) / epsilon), shape (*batch, n, m); differentiable.
+        objective: The optimal value, shape (*batch,), entropy and penalties included, by the duals:
+            a lower bound that is met at convergence; differentiable.
+        cost_linear: <cost, plan>, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), -inf at zero weights; differentiable. With KL, the plan's
+            row masses are a exp(-f / reg_m); with the total variation, abs(f) <= reg_m.
+        g: Column duals, shape (*batch, m); differentiable.
+        gap: What the plan costs, its entropy and penalties included, above `objective`, shape
+            (*batch,); penalties of masses that are held (infinite `reg_m`) left out.
+        residual: L1 distance of the plan's masses from those that the duals ask for, the larger of
+            rows' and columns', over the larger total of `a` and `b`, shape (*batch,).
+        iterations: Sinkhorn iterations, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "unbalanced_sinkhorn"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnbalancedTransportResult(_Result):
+    """Result of `hotnas_torch.ot.unbalanced_transport`.
+
+    Attributes:
+        plan: What moves, shape (*batch, n, m).
+        objective: <cost, plan> and the penalties, shape (*batch,); differentiable.
+        f: Row duals, shape (*batch, n), f_i + g_j <= cost_ij: with KL, the plan's row masses are a
+            exp(-f / reg_m) at the optimum; with the total variation, f <= reg_m.
+        g: Column duals, shape (*batch, m).
+        gap: How far the objective can be above the optimum, shape (*batch,), by these duals.
+        iterations: Augmenting paths ("tv") or proximal steps ("kl"), int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "unbalanced_transport"
+
+    plan: Tensor
+    objective: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BarycenterResult(_Result):
     """Result of `hotnas_torch.ot.fgw_barycenter`.
 
@@ -259,10 +409,15 @@ class SinkhornDivergenceResult(_Result):
 
 _RESULTS = (
     TransportResult,
+    PartialTransportResult,
     SinkhornResult,
     SinkhornDivergenceResult,
     FGWResult,
+    PartialFGWResult,
     EntropicFGWResult,
+    SemirelaxedFGWResult,
+    UnbalancedSinkhornResult,
+    UnbalancedTransportResult,
     BarycenterResult,
 )
 for _result in _RESULTS:

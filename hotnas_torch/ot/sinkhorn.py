@@ -5,14 +5,16 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
+    LinearProblem,
     check_count,
     check_number,
     given_duals,
     has_values,
     linear_problem,
     mean_free_duals,
+    paid,
 )
-from hotnas_torch.ot.result import SinkhornResult, warn_if_unsolved
+from hotnas_torch.ot.result import SinkhornResult, SolveStatus, warn_if_unsolved
 
 __all__ = ["sinkhorn"]
 
@@ -39,7 +41,8 @@ def sinkhorn(
         \quad T 1 = a, \; T^\top 1 = b
 
     Args:
-        cost: Costs, shape (*batch, n, m), float32 or float64, any sign.
+        cost: Costs, shape (*batch, n, m), float32 or float64, any sign. +inf forbids a pair: it is
+            never in the plan, and items that are not to be solved without have status INFEASIBLE.
         a: Row masses, shape (*batch, n) or broadcastable, sum 1; None for uniform. A node of zero
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
@@ -68,7 +71,7 @@ def sinkhorn(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost is
-            NaN or infinite, `epsilon`, `tol` or `max_iter` is out of range, or iterations
+            NaN or -inf, `epsilon`, `tol` or `max_iter` is out of range, or iterations
             shall be recorded in a mass of 0.
 
     Differentiability:
@@ -104,6 +107,9 @@ def sinkhorn(
         # Duals to start from are what rows and columns have in common.
         of_rows, of_columns = given_duals(problem, init, validate=validate)
         cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
+    forbidden = _forbidden(problem, validate=validate)
+    if forbidden is not None:
+        cost = ops.forbidding_costs(cost, forbidden, epsilon)
     f, g, residual, iterations, status = ops.sinkhorn(
         cost,
         problem.a,
@@ -115,6 +121,11 @@ def sinkhorn(
         differentiate=differentiate,
     )
     plan = ops.entropic_plan(cost, f, g, epsilon, whole=problem.whole)
+    if forbidden is not None:
+        lost = _without_coupling(problem, forbidden, plan, backend, validate=validate)
+        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        f, g = (torch.where(lost[:, None], torch.nan, dual) for dual in (f, g))
+        plan = torch.where(lost[:, None, None], torch.nan, plan)
     mass = plan.sum((1, 2))
     if differentiate == "implicit":
         plan = ops.following_masses(plan, cost, problem.a, problem.b, f, g, epsilon)
@@ -136,7 +147,7 @@ def sinkhorn(
     if not problem.whole or numbers.is_inference():  # which autograd cannot keep
         present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
-    linear = (numbers * plan).sum((1, 2))
+    linear = (numbers * plan).sum((1, 2)) if forbidden is None else paid(numbers, plan)
     f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
     result = SinkhornResult(
         plan=problem.restore(plan),
@@ -151,3 +162,34 @@ def sinkhorn(
     if validate and has_values(result.status):
         warn_if_unsolved("sinkhorn", result.status)
     return result
+
+
+def _forbidden(problem: LinearProblem, *, validate: bool) -> Tensor | None:
+    """Which pairs are forbidden, (B, n, m); None where it is known that none is."""
+    cost = problem.cost.detach()
+    forbidden = cost == torch.inf
+    if not problem.whole:
+        forbidden &= (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
+    if _may_read(problem, validate=validate) and not bool(forbidden.any()):
+        return None
+    return forbidden
+
+
+def _may_read(problem: LinearProblem, *, validate: bool) -> bool:
+    """Whether values can be looked at, and nothing that is not to waits for a GPU."""
+    there = has_values(problem.cost, problem.a, problem.b)
+    return there and (validate or problem.cost.device.type == "cpu")
+
+
+def _without_coupling(
+    problem: LinearProblem, forbidden: Tensor, plan: Tensor, backend: ops.Backend, *, validate: bool
+) -> Tensor:
+    """Items that no coupling solves without forbidden pairs, (B,).
+
+    Where values cannot be read, only those whose plan had come to use such a pair.
+    """
+    if not _may_read(problem, validate=validate):
+        return (forbidden & (plan.detach() > 0)).any(2).any(1)
+    barred = torch.where(forbidden, torch.inf, 0 * problem.cost.detach())
+    *_, status = ops.transport(barred, problem.a.detach(), problem.b.detach(), backend=backend)
+    return status == SolveStatus.INFEASIBLE

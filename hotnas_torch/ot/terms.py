@@ -2,10 +2,11 @@
 
 from typing import Literal, get_args
 
-__all__ = ["Loss", "Pairs", "loss_code", "pairs_code"]
+__all__ = ["Loss", "Pairs", "Penalty", "loss_code", "pairs_code", "penalty_code"]
 
 Loss = Literal["l1", "l2"]
 Pairs = Literal["all", "directed", "ordered"]
+Penalty = Literal["kl", "tv"]
 
 
 def loss_code(loss: str) -> int:
@@ -16,6 +17,11 @@ def loss_code(loss: str) -> int:
 def pairs_code(pairs: str) -> int:
     """Return the code of a pair set, or raise ValueError naming the known ones."""
     return _code("pairs", pairs, get_args(Pairs))
+
+
+def penalty_code(penalty: str) -> int:
+    """Return the code of a penalty of marginals, or raise ValueError naming the known ones."""
+    return _code("penalty", penalty, get_args(Penalty))
 
 
 def _code(name: str, value: str, known: tuple[str, ...]) -> int:

@@ -22,7 +22,8 @@ def transport(
     .. math:: \min_T \langle C, T \rangle \quad T \ge 0, \; T 1 = a, \; T^\top 1 = b
 
     Args:
-        cost: Costs, shape (*batch, n, m), float32 or float64, any sign.
+        cost: Costs, shape (*batch, n, m), float32 or float64, any sign. +inf forbids a pair: it is
+            never in the plan, and items that are not to be solved without have status INFEASIBLE.
         a: Row masses, shape (*batch, n) or broadcastable, sum 1; None for uniform. A node of zero
             mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, sum 1; None for uniform.
@@ -37,7 +38,7 @@ def transport(
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, or a cost
-            is NaN or infinite.
+            is NaN or -inf.
 
     Differentiability:
         `objective` in `cost`, `a` and `b` by the envelope theorem (plan and duals). Where

@@ -19,14 +19,16 @@ from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw
 from hotnas_torch.ot._reference.fgw import fgw, fgw_backward
 from hotnas_torch.ot._reference.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._reference.lower_bound import fgw_lower_bound
+from hotnas_torch.ot._reference.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot._reference.sinkhorn import sinkhorn
 from hotnas_torch.ot._reference.transport import transport
+from hotnas_torch.ot._reference.unbalanced_sinkhorn import unbalanced_sinkhorn
 from tests.generators.problems import F64, Graphs, none_like
 
 pytestmark = pytest.mark.ext
 
 WIDTHS = [1, 2, 8, 16, 32]
-DESCENTS = ("fgw", "cell_distances")
+DESCENTS = ("fgw", "cell_distances", "semirelaxed_fgw")
 GAP = 1e-3  # relative, at which they stop
 NEVER = -1.0  # a tolerance: it is up to rounding when a residual becomes exactly 0
 EDGES = (1, 7, 8, 9, 31, 32, 33)
@@ -40,6 +42,8 @@ TORCH_TEXTS = {
     "fgw_lower_bound": fgw_lower_bound,
     "cell_distances": cell_distances,
     "network_distances": network_distances,
+    "semirelaxed_fgw": semirelaxed_fgw,
+    "unbalanced_sinkhorn": unbalanced_sinkhorn,
 }
 NAMES = list(TORCH_TEXTS)
 FLOATS = {  # how many of the results are numbers; iterations and status follow
@@ -51,6 +55,8 @@ FLOATS = {  # how many of the results are numbers; iterations and status follow
     "fgw_lower_bound": 1,
     "cell_distances": 2,
     "network_distances": 1,
+    "semirelaxed_fgw": 4,
+    "unbalanced_sinkhorn": 3,
 }
 
 
@@ -112,6 +118,10 @@ def arguments(name: str, p: Graphs, loss: int, pairs: int) -> tuple[Any, ...]:
         "cell_distances": (
             *x, *y, label_cost, index, index.flip(0), 0.5, loss, pairs, loss, 3, none, GAP, 12
         ),
+        "semirelaxed_fgw": (
+            *graphs, none, p.cost[:1].contiguous(), loss, pairs, 3, GAP, 25
+        ),
+        "unbalanced_sinkhorn": (p.cost, p.a, p.b, 0.25, 0.5, torch.inf, loss, NEVER, 12),
         "network_distances": (
             p.cost[0], labels_x % n, p.a, x[1], labels_y.view(count, m) % m, p.b, y[1], index, index
         ),

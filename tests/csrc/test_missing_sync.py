@@ -40,8 +40,10 @@ KERNELS = {
     "gather.h": "transport,fgw_backward",
     "item.h": "transport,fgw",
     "lower_bound.h": "fgw_lower_bound",
+    "semirelaxed.h": "semirelaxed_fgw",
     "sinkhorn.h": "sinkhorn",
     "transport.h": "transport,fgw",
+    "unbalanced.h": "unbalanced_sinkhorn",
 }
 
 

@@ -8,6 +8,7 @@ import functools
 import re
 import struct
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from hotnas_torch.ot._operators import (
     fgw,
     fgw_lower_bound,
     network_distances,
+    semirelaxed_fgw,
     sinkhorn,
     transport,
+    unbalanced_sinkhorn,
 )
 from tests.csrc.ptx import Fault, Memory, Program, Tally, compile_kernels, structure
 from tests.generators.problems import Graphs, graphs
@@ -79,14 +82,20 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
         places = [d.to(torch.zeros_like(value)) for value in expected]
         found[name] = structure(*head, *(places[k] for k in order)), expected, places
 
-    add("Transport", [n, m, cost, a, b],
+    add("Transport", [n, m, 0, cost, a, b],
         transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
     add("Sinkhorn", [n, m, cost, a, b, 0.1, 1e-4, 30],
         sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(5))  # fmt: skip
-    add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50],
+    add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50, 0],
         fgw(*p.tensors(), none, none, loss, pairs, 3, 1e-4, 50, backend="ext"),
         range(7))  # fmt: skip
     backward = (plan, p.struct_x, p.struct_y, p.alpha, loss, pairs)
+    add("SemirelaxedFgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 2, 1e-4, 30],
+        semirelaxed_fgw(*p.tensors(), none, none, loss, pairs, 2, 1e-4, 30, backend="ext"),
+        range(6))  # fmt: skip
+    add("UnbalancedSinkhorn", [n, m, cost, a, b, 0.1, 0.3, inf, loss, 1e-4, 30],
+        unbalanced_sinkhorn(p.cost, p.a, p.b, 0.1, 0.3, inf, loss, 1e-4, 30, backend="ext"),
+        range(5))  # fmt: skip
     add("FgwBackward", [n, m, d.to(plan), x, y, alpha, loss, pairs],
         torch.ops.hotnas.fgw_backward(*backward), range(3))  # fmt: skip
     add("EntropicFgw", [n, m, cost, x, y, a, b, alpha, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20],
@@ -121,13 +130,15 @@ def work_space(name: str, dtype: torch.dtype, lanes: int) -> tuple[int, int]:
     raise AssertionError(f"the core has no such kernel: {name} {bits} {lanes}")
 
 
-DESCENTS = {"Fgw": 1, "CellDistances": 0}
+DESCENTS = {"Fgw": 1, "CellDistances": 0, "SemirelaxedFgw": 1}
 """Operators that descend to a local minimum, and which of their results is its value."""
 
 OPERATORS = [
     "Transport",
     "Sinkhorn",
     "Fgw",
+    "SemirelaxedFgw",
+    "UnbalancedSinkhorn",
     "FgwBackward",
     "EntropicFgw",
     "LowerBound",

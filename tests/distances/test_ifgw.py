@@ -229,3 +229,62 @@ def test_default_settings_come_close_to_the_best_of_fifty_random_starts(name, rn
         best[index] = result.objective.min()
     assert float(found.mean()) <= 1.002 * float(best.mean())
     assert float((found > 1.02 * best).double().mean()) <= 0.01
+
+
+@pytest.mark.parametrize("partial", [0.6, 1.0])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_a_part_of_the_smaller_cell_is_matched_at_the_cost_of_the_definition(
+    partial, backend, cells, tree
+):
+    metric = IFGW(tree=tree, partial=partial, dtype=torch.float64, tol=1e-9, backend=backend)
+    found = metric(cells)
+    assert torch.equal(found, found.T)
+    assert (found.diagonal() == 0).all()
+    for i, j in itertools.combinations(range(len(cells)), 2):
+        matching = metric.matching(cells[i], cells[j])
+        n, m = matching.plan.shape
+        assert matching.plan.sum().item() == pytest.approx(partial, abs=1e-12)
+        assert matching.plan.sum(0).max() <= 1 / min(n, m) + 1e-12
+        assert matching.plan.sum(1).max() <= 1 / min(n, m) + 1e-12
+        expected = objective(metric, cells[i], cells[j], matching.plan.numpy())
+        assert matching.distance == pytest.approx(expected, abs=1e-12)
+        assert found[i, j].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_cells_of_one_size_matched_whole_are_as_far_apart_as_ever(cells, tree):
+    alike = [cell for cell in cells if cell.num_nodes == 4]
+    assert len(alike) > 1
+    whole = IFGW(tree=tree, dtype=torch.float64, tol=1e-9)(alike)
+    part = IFGW(tree=tree, partial=1.0, dtype=torch.float64, tol=1e-9)(alike)
+    assert torch.allclose(part, whole, atol=1e-12)
+    assert (IFGW(tree=tree, partial=0.5)(alike) <= whole.float() + 1e-6).all()
+
+
+def test_a_cell_lies_within_the_cell_that_repeats_it(tree):
+    """A branch beside an equal one changes no path length that counts."""
+    one = Cell(("input", "conv1", "output"), ((0, 1), (1, 2)))
+    two = Cell(("input", "conv1", "conv1", "output"), ((0, 1), (0, 2), (1, 3), (2, 3)))
+    assert IFGW(tree=tree, partial=1.0)([one], [two]).item() == 0.0
+    assert IFGW(tree=tree)([one], [two]).item() > 0.05
+
+
+def test_gradients_with_a_part_matched(cells, tree):
+    def total(lam):
+        return IFGW(tree=tree, partial=0.8, lam=lam, dtype=torch.float64, tol=1e-11)(cells).sum()
+
+    lam = torch.tensor(0.37, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(total(lam), lam)
+    step = (total(lam.detach() + 1e-6) - total(lam.detach() - 1e-6)) / 2e-6
+    assert slope.item() == pytest.approx(step.item(), rel=1e-5)
+
+
+def test_the_part_is_a_setting_that_configs_name_where_it_is_set(cells, tree):
+    assert "partial" not in IFGW(tree=tree).config()
+    assert IFGW(tree=tree, partial=1).config()["partial"] == 1.0
+    for wrong in (0.0, -0.5, 1.5):
+        with pytest.raises(ValueError, match="partial must be"):
+            IFGW(tree=tree, partial=wrong)
+    with pytest.raises(TypeError, match="partial must be"):
+        IFGW(tree=tree, partial="all")
+    with pytest.raises(ValueError, match="partial is a constant"):
+        IFGW(tree=tree, partial=torch.tensor(0.5, requires_grad=True))

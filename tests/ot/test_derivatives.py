@@ -33,6 +33,17 @@ def fgw(cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Tensor,
     return ot.fgw(cost, x, y, balanced(a), balanced(b), alpha=alpha, tol=1e-13, **o)
 
 
+def partial_transport(
+    cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Tensor, **o: Any
+):
+    del x, y
+    return ot.partial_transport(cost, a, b, mass=0.6 + 0 * alpha, **o)
+
+
+def partial_fgw(cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Tensor, **o: Any):
+    return ot.partial_fgw(cost, x, y, a, b, mass=1.5 * alpha, alpha=alpha, tol=1e-13, **o)
+
+
 def entropic(cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Tensor, **o: Any):
     options = {"epsilon": 0.3, "alpha": alpha, "tol": 1e-12, "loss": "l2"}
     return ot.entropic_fgw(cost, x, y, balanced(a), balanced(b), **options, **o)
@@ -40,12 +51,14 @@ def entropic(cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Te
 
 SOLVERS: dict[str, Callable[..., Any]] = {
     "transport": transport,
+    "partial_transport": partial_transport,
     "sinkhorn": sinkhorn,
     "fgw": fgw,
+    "partial_fgw": partial_fgw,
     "fgw l2": partial(fgw, loss="l2"),
     "entropic_fgw": entropic,
 }
-LINEAR = ("transport", "sinkhorn")
+LINEAR = ("transport", "partial_transport", "sinkhorn")
 
 
 def problem(batch: tuple[int, ...] = (2,), *, seed: int = 0) -> list[Tensor]:

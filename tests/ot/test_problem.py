@@ -122,21 +122,64 @@ def test_costs_and_structures_that_are_not_finite(bad: float, rng: torch.Generat
         where = rf"\({place[1]}, {place[2]}\)"
         message = f"{name} must be finite; item 1 has {bad} at {where}; nodes to be ignored need"
         with pytest.raises(ValueError, match=message):
+            ot.entropic_fgw(**arguments, epsilon=0.1)
+        if name == "cost" and bad == torch.inf:  # which forbids a pair
+            continue
+        with pytest.raises(ValueError, match=message):
             ot.fgw(**arguments)
         with pytest.raises(ValueError, match=message):
-            ot.entropic_fgw(**arguments, epsilon=0.1)
+            ot.partial_fgw(**arguments, mass=0.5)
         with pytest.raises(ValueError, match=message):
             ot.fgw_lower_bound(**arguments)
 
 
-def test_infinite_costs_are_refused_with_a_remedy() -> None:
+def test_infinite_costs_are_refused_with_a_remedy_where_they_do_not_forbid() -> None:
     forbidden = torch.tensor([[1.0, torch.inf], [2.0, 3.0]])
+    assert ot.transport(forbidden).plan[0, 1] == 0
+    structure = torch.zeros(2, 2)
     with pytest.raises(
         ValueError, match=r"has inf at \(0, 1\); .*to forbid a pair, give it a cost"
     ):
-        ot.transport(forbidden)
-    finite = forbidden.nan_to_num(posinf=(2 + 2) * 3.5)
-    assert ot.transport(finite).plan[0, 1] == 0
+        ot.entropic_fgw(forbidden, structure, structure, epsilon=0.1)
+    for solve in (ot.transport, lambda cost: ot.sinkhorn(cost, epsilon=0.1)):
+        with pytest.raises(
+            ValueError, match=r"has -inf at \(0, 1\); .*\+inf, which forbids a pair"
+        ):
+            solve(-forbidden)
+
+
+@pytest.mark.parametrize(
+    ("mass", "error", "message"),
+    [
+        (1.5, ValueError, "mass must be .*; it has 1.5, where a sums to 1 and b to 1"),
+        (-0.1, ValueError, "mass must be at least 0"),
+        (float("nan"), ValueError, "mass must be at least 0"),
+        ("all", TypeError, "mass must be a number or a torch.Tensor; got str"),
+        (True, TypeError, "mass must be a number"),
+        (torch.tensor(0.5), TypeError, "mass must have the dtype of cost"),
+        (torch.tensor([0.5, 2.0], dtype=F64), ValueError, "item 1 has 2"),
+        (torch.full((3,), 0.5, dtype=F64), ValueError, r"must agree or be 1 .* mass \(3,\)"),
+    ],
+)
+def test_the_mass_of_a_part(mass: object, error: type[Exception], message: str) -> None:
+    costs = cost(2) if isinstance(mass, torch.Tensor) and mass.dim() else cost()
+    with pytest.raises(error, match=message):
+        ot.partial_transport(costs, mass=mass)
+    structures = torch.zeros(2, 2, dtype=F64), torch.zeros(3, 3, dtype=F64)
+    with pytest.raises(error, match=message):
+        ot.partial_fgw(costs, *structures, mass=mass)
+
+
+def test_a_start_that_is_no_part_is_refused() -> None:
+    structures = torch.zeros(2, 2, dtype=F64), torch.zeros(3, 3, dtype=F64)
+    init = torch.full((2, 3), 1 / 12, dtype=F64)
+    ot.partial_fgw(cost(), *structures, mass=0.5, init=init)
+    with pytest.raises(ValueError, match=r"init must move mass in all, .*misses it by 0\.25"):
+        ot.partial_fgw(cost(), *structures, mass=0.75, init=init)
+    init = torch.zeros(2, 3, dtype=F64)
+    init[0, 0] = 0.5
+    with pytest.raises(ValueError, match=r"exceeds a or b by 0\.167"):
+        ot.partial_fgw(cost(), *structures, mass=0.5, init=init)
 
 
 def test_meta_tensors_have_shapes(backend: str) -> None:

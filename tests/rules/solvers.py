@@ -17,10 +17,15 @@ import hotnas_torch as ht
 from tests.generators.problems import F64, masses, uniform
 
 # Powers of the unit of cost; structures have its square root where the loss is a square.
-OF_COST = ("cost", "objective", "cost_linear", "cost_quad", "f", "g", "gap")
-WITHOUT_UNIT = ("a", "b", "alpha", "plan", "log_plan", "residual", "iterations", "status")
+OF_COST = ("cost", "objective", "cost_linear", "cost_quad", "f", "g", "gap", "price")
+WITHOUT_UNIT = (
+    *("a", "b", "alpha", "mass", "plan", "log_plan", "residual", "iterations", "status"),
+)
 # Nodes along each dimension after the first.
-NUMBERED = {"cost": "xy", "struct_x": "xx", "struct_y": "yy", "a": "x", "b": "y", "alpha": ""}
+NUMBERED = {
+    **{"cost": "xy", "struct_x": "xx", "struct_y": "yy", "a": "x", "b": "y", "alpha": ""},
+    "mass": "",
+}
 # Rounding of an objective, a marginal and a gap, in units of the last place of the largest term.
 ROUNDING = 64
 
@@ -71,6 +76,9 @@ class Case:
         case = self.with_inputs(lambda name, value: times(value, self.unit_of(name, powers)))
         if "epsilon" in self.options:
             case = case.with_options(epsilon=self.options["epsilon"] * 2.0 ** int(powers[0]))
+        if "reg_m" in self.options:
+            weights = tuple(weight * 2.0 ** int(powers[0]) for weight in self.options["reg_m"])
+            case = case.with_options(reg_m=weights)
         return case
 
     def renumbered(self, of: dict[str, Tensor]) -> "Case":
@@ -118,6 +126,8 @@ class Solver:
             1; from the problems and what was returned, by arithmetic in float64 alone.
         of_a_million: How many of a million problems are its share: dear ones solve fewer.
         local: Whether it ends in one of several optima, as its starts and rounding lead it.
+        partial: Whether it moves a given part of the mass.
+        elsewhere: Of two descents that differ by rounding, how many may end in another optimum.
     """
 
     call: Callable[..., Any]
@@ -126,6 +136,8 @@ class Solver:
     excess: Callable[[Case, Outputs], Tensor]
     of_a_million: int
     local: bool = False
+    partial: bool = False
+    elsewhere: float = 1e-3
 
     def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
         """A batch of problems of up to `most` nodes: any masses, absent nodes, any settings."""
@@ -152,6 +164,9 @@ class Solver:
             inputs["alpha"] = (
                 uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
             )
+        if self.partial:
+            share = choose(rng, 0.0, 1.0, *[-1.0] * 6)
+            inputs["mass"] = uniform(rng, size) if share < 0 else torch.full((size,), share).to(F64)
         dtype = (torch.float32, F64)[integer(rng, 0, 2)]
         case = Case({name: value.to(dtype) for name, value in inputs.items()}, self.options(rng))
         if case.options.get("init") == "none":
@@ -269,6 +284,36 @@ def exact_excess(case: Case, found: Outputs, *, tol: float) -> Tensor:
     return torch.where((plan < 0).any(2).any(1), torch.inf, torch.where(size == 0, 0, excess))
 
 
+def partial_excess(case: Case, found: Outputs, *, tol: float) -> Tensor:
+    """Of a plan that moves a part: gap by weak duality, mass beyond what there is, value.
+
+    f_i = min(0, min_j (gradient_ij - price - g_j)) is feasible whatever g <= 0 and price are.
+    """
+    plan = found["plan"].to(F64)
+    epsilon = torch.finfo(case.dtype).eps
+    at = doubles(case)
+    a, b, mass = at["a"], at["b"], at["mass"]
+    moved = torch.minimum(mass, torch.minimum(a.sum(1), b.sum(1)))
+    value, gradient = slope(case, plan)
+    solved = ht.ot.partial_transport(gradient, a, b, mass=moved, validate=False)
+    rest = gradient - solved.price[:, None, None] - solved.g[:, None, :]
+    here = (b > 0)[:, None, :]
+    f = torch.where(here, rest, torch.inf).amin(2).clamp_max(0)
+    left_a, left_b = (a - plan.sum(2)).clamp_min(0), (b - plan.sum(1)).clamp_min(0)
+    paid = torch.where(plan != 0, plan * (rest - f[:, :, None]), 0).sum((1, 2))
+    gap = paid - (f * left_a).sum(1) - (solved.g * left_b).sum(1)
+    of_duals = (f.abs() * a).sum(1) + (solved.g.abs() * b).sum(1) + solved.price.abs() * moved
+    size = (gradient.abs() * (plan + solved.plan)).sum((1, 2)) + of_duals
+    size = size + epsilon * steepest(case)
+    over = (plan.sum(2) - a).clamp_min(0).sum(1) + (plan.sum(1) - b).clamp_min(0).sum(1)
+    lost = torch.maximum(over, (plan.sum((1, 2)) - mass).abs())
+    rounding = ROUNDING * epsilon
+    off = (found["objective"].to(F64) - value).abs()
+    excess = torch.maximum(gap / (tol * value.abs() + rounding * size), off / (rounding * size))
+    excess = torch.where(size == 0, 0, torch.maximum(excess, lost / rounding))
+    return torch.where((plan < 0).any(2).any(1), torch.inf, excess)
+
+
 def sinkhorn_excess(case: Case, found: Outputs) -> Tensor:
     """Both marginals of the plan; that it is stationary follows from its form."""
     plan = found["plan"].to(F64)
@@ -303,6 +348,53 @@ def entropic_excess(case: Case, found: Outputs) -> Tensor:
     size = (plan * (gradient.abs() / epsilon + wanted.abs())).sum((1, 2))
     stationary = off / ((2 + bend) * tol + rounding * (1 + size))
     return torch.maximum(stationary, lost_mass(case, plan) / (tol + rounding))
+
+
+def semirelaxed_excess(case: Case, found: Outputs) -> Tensor:
+    """Gap, row masses and value of a plan whose columns are free, in units of what is allowed."""
+    plan, here = found["plan"].to(F64), (case.inputs["b"] > 0)[:, None, :]
+    epsilon = torch.finfo(case.dtype).eps
+    value, gradient = slope(case, plan)
+    least = torch.where(here, gradient, torch.inf).amin(2, keepdim=True)
+    gap = torch.where(plan != 0, plan * (gradient - least), 0).sum((1, 2))
+    size = (gradient.abs() * plan).sum((1, 2)) + epsilon * steepest(case)
+    rows = (plan.sum(2) - case.inputs["a"].to(F64)).abs().sum(1)
+    excess = torch.maximum(
+        gap / (1e-6 * value.abs() + ROUNDING * epsilon * size), rows / (ROUNDING * epsilon)
+    )
+    off = (found["objective"].to(F64) - value).abs() / (ROUNDING * epsilon * size)
+    excess = torch.where(size == 0, 0, torch.maximum(excess, off))
+    astray = (plan < 0) | ((plan != 0) & ~here)
+    return torch.where(astray.any(2).any(1), torch.inf, excess)
+
+
+def unbalanced_excess(case: Case, found: Outputs) -> Tensor:
+    """Form of the plan, and its masses against those that the duals ask for."""
+    plan, at = found["plan"].to(F64), doubles(case)
+    epsilon, weights = case.options["epsilon"], case.options["reg_m"]
+    duals = [torch.where(case.present(name), found[name], 0).to(F64) for name in ("f", "g")]
+    exponent = (duals[0][:, :, None] + duals[1][:, None, :] - at["cost"]) / epsilon
+    exact = at["a"][:, :, None] * at["b"][:, None, :] * exponent.exp()
+    rounding = ROUNDING * torch.finfo(case.dtype).eps
+    tol = 1e-5 if case.dtype == torch.float32 else 1e-9
+    size = 1 + (exponent.abs() + at["cost"].abs() / epsilon).amax((1, 2))
+    mass = 1 + plan.sum((1, 2))
+    excess = (plan - exact).abs().sum((1, 2)) / (rounding * size * mass)
+    for dual, weight, wanted, sums in zip(
+        duals, weights, (at["a"], at["b"]), (plan.sum(2), plan.sum(1)), strict=True
+    ):
+        more = sums - wanted
+        if case.options["penalty"] == "kl" and 0 < weight < torch.inf:
+            more = sums - wanted * (-dual / weight).exp()
+        elif weight < torch.inf:
+            bound = weight * (1 - torch.finfo(case.dtype).eps)
+            more = torch.where(dual >= bound, more.clamp_min(0), more)
+            more = torch.where(dual <= -bound, more.clamp_max(0), more)
+            outside = (dual.abs() > weight * (1 + torch.finfo(case.dtype).eps)).any(1)
+            excess = torch.where(outside, torch.inf, excess)
+        missed = more.abs().sum(1) / (tol + rounding * size * mass)
+        excess = torch.maximum(excess, missed)
+    return excess
 
 
 def bound_excess(case: Case, found: Outputs) -> Tensor:
@@ -341,11 +433,53 @@ def of_entropic(method: str, rng: torch.Generator) -> dict[str, Any]:
     return {**terms(rng), "method": method, "epsilon": epsilon, "max_iter": 40}
 
 
+def of_unbalanced(penalty: str, rng: torch.Generator) -> dict[str, Any]:
+    weights = [choose(rng, 0.1, 0.5, 2.0, torch.inf) for _ in range(2)]
+    if penalty == "kl":
+        weights[0] = choose(rng, weights[0], 0.0)
+    epsilon = 0.05 + float(uniform(rng, 1))
+    return {"epsilon": epsilon, "reg_m": tuple(weights), "penalty": penalty, "max_iter": 1000}
+
+
 SOLVERS: dict[str, Solver] = {
     "transport": Solver(
-        ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 300_000
+        ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 200_000
     ),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 250_000, local=True),
+    "partial_transport": Solver(
+        ht.ot.partial_transport,
+        no_options,
+        False,
+        partial(partial_excess, tol=0.0),
+        50_000,
+        partial=True,
+    ),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 150_000, local=True),
+    "partial_fgw": Solver(
+        ht.ot.partial_fgw,
+        of_fgw,
+        True,
+        partial(partial_excess, tol=1e-6),
+        50_000,
+        local=True,
+        partial=True,
+        # Where even masses are moved in part and by structure alone, plans tie: which of two nodes
+        # is moved whole, and which in part, pays the same.
+        elsewhere=1e-2,
+    ),
+    "semirelaxed_fgw": Solver(
+        ht.ot.semirelaxed_fgw,
+        lambda rng: {**of_fgw(rng), "num_starts": integer(rng, 1, 3)},
+        True,
+        semirelaxed_excess,
+        40_000,
+        local=True,
+    ),
+    "unbalanced_kl": Solver(
+        ht.ot.unbalanced_sinkhorn, partial(of_unbalanced, "kl"), False, unbalanced_excess, 40_000
+    ),
+    "unbalanced_tv": Solver(
+        ht.ot.unbalanced_sinkhorn, partial(of_unbalanced, "tv"), False, unbalanced_excess, 20_000
+    ),
     "fgw_lower_bound": Solver(ht.ot.fgw_lower_bound, terms, True, bound_excess, 100_000),
     "sinkhorn": Solver(
         ht.ot.sinkhorn,

@@ -14,9 +14,15 @@ from hotnas_torch.distances._tables.cost_slopes import CostSlopes
 from hotnas_torch.distances._tables.envelope import HeldCells
 from hotnas_torch.matrices.pairwise import distinct_pairs
 from hotnas_torch.matrices.solve_log import SolveLog
-from hotnas_torch.ot._operators import Backend, cell_distances, fgw, fgw_backward
+from hotnas_torch.ot._operators import (
+    Backend,
+    cell_distances,
+    fgw,
+    fgw_backward,
+    partial_fgw,
+)
 
-__all__ = ["CellTables", "SolverSettings", "pair_costs", "unique_cells"]
+__all__ = ["CellTables", "SolverSettings", "pair_costs", "partial_masses", "unique_cells"]
 
 LOSS_L1 = 0
 PAIR_SETS = {"all": 0, "directed": 1, "ordered": 2}
@@ -38,6 +44,7 @@ class SolverSettings:
         tol: Relative duality gap at which a pair is finished.
         max_iter: Largest number of transports per start.
         backend: "auto", "ext" or "torch".
+        partial: Share of the nodes of the smaller cell that are matched; None for all of both.
     """
 
     alpha: float
@@ -47,6 +54,7 @@ class SolverSettings:
     tol: float
     max_iter: int
     backend: Backend
+    partial: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,15 @@ def pair_costs(
     """
     operation = label_cost[labels[:, :, None], labels[:, None, :]]
     return _pair_costs(operation, lengths, reachable, eps, unreachable)
+
+
+def partial_masses(n: int, m: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Masses of the nodes of two cells of which a part is matched, (n,) and (m,).
+
+    Every node has the same, so that a cell lies within a larger one; the smaller cell has 1 in all.
+    """
+    each = 1 / min(n, m)
+    return like.new_full((n,), each), like.new_full((m,), each)
 
 
 def _pair_costs(
@@ -335,6 +352,13 @@ class CellTables:
     ) -> Tensor:
         """Distances of pairs of sizes (n, m), label_cost[labels_x, labels_y] between nodes."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
+        if settings.partial is not None:
+            pairs = torch.arange(len(small)).split(max(1, _HELD_ELEMENTS // (n * m)))
+            found = [
+                self._coupled(n, m, small[some], large[some], labels_x, labels_y, label_cost)[1]
+                for some in pairs
+            ]
+            return torch.cat(found).clamp_min(0.0)
         objective, gap, _, status = cell_distances(
             labels_x,
             x.features,
@@ -361,34 +385,66 @@ class CellTables:
         # Rounding may leave the objective of a perfect match a hair below zero.
         return objective.clamp_min(0.0)
 
-    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, costs: CostSlopes) -> Tensor:
-        """Return derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
+    def _coupled(
+        self,
+        n: int,
+        m: int,
+        small: Tensor,
+        large: Tensor,
+        labels_x: Tensor,
+        labels_y: Tensor,
+        label_cost: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Couplings (P, n, m) and distances (P,) of pairs; arguments as for `_solve_class`."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
         i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
         # In the order in which the fused solver adds: another rounding may find another optimum.
         location = x.features.new_zeros(len(i), n, m)
         for k in range(x.features.shape[-1]):
             location += (x.features[i, :, None, k] - y.features[j, None, :, k]).abs()
-        factor = self._linear_factor(n, m)
-        cost = self.label_cost[x.labels[i][:, :, None], y.labels[j][:, None, :]] + location
-        nothing = cost.new_empty(0)
-        plan, objective, _, _, gap, _, status = fgw(
-            cost * factor,
-            x.struct[i],
-            y.struct[j],
-            x.weights[i],
-            y.weights[j],
-            cost.new_full((len(i),), settings.alpha),
-            nothing,
-            nothing,
-            LOSS_L1,
-            PAIR_SETS[settings.pairs],
-            settings.num_starts,
-            settings.tol,
-            settings.max_iter,
-            backend=settings.backend,
-        )
+        cost = label_cost[labels_x[i][:, :, None], labels_y[j][:, None, :]] + location
+        graphs = cost * self._linear_factor(n, m), x.struct[i], y.struct[j]
+        alpha, nothing = cost.new_full((len(i),), settings.alpha), cost.new_empty(0)
+        codes = LOSS_L1, PAIR_SETS[settings.pairs]
+        if settings.partial is None:
+            plan, objective, _, _, gap, _, status = fgw(
+                *graphs,
+                x.weights[i],
+                y.weights[j],
+                alpha,
+                nothing,
+                nothing,
+                *codes,
+                settings.num_starts,
+                settings.tol,
+                settings.max_iter,
+                backend=settings.backend,
+            )
+        else:
+            a, b = partial_masses(n, m, cost)
+            plan, objective, *_, gap, _, status = partial_fgw(
+                *graphs,
+                a.expand(len(i), n),
+                b.expand(len(i), m),
+                alpha,
+                torch.full_like(alpha, settings.partial),
+                nothing,
+                nothing,
+                *codes,
+                settings.num_starts,
+                settings.tol,
+                settings.max_iter,
+                backend=settings.backend,
+            )
         self.log.add(objective, gap, status)
+        return plan, objective
+
+    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, costs: CostSlopes) -> Tensor:
+        """Return derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
+        x, y, settings = self._classes[n], self._classes[m], self.settings
+        i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
+        plan, _ = self._coupled(n, m, small, large, x.labels, y.labels, self.label_cost)
+        factor = self._linear_factor(n, m)
         moved = plan * factor
         exchanged = costs.of(moved, x.labels[i], y.labels[j])
         linear = (moved * _mean_difference(x.lengths[i], y.lengths[j])).sum((1, 2))
@@ -396,7 +452,7 @@ class CellTables:
             plan,
             x.struct[i],
             y.struct[j],
-            cost.new_ones(len(i)),
+            plan.new_ones(len(i)),
             LOSS_L1,
             PAIR_SETS[settings.pairs],
             backend=settings.backend,

@@ -13,14 +13,25 @@ from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._operators.operator import Backend, Differentiate
+from hotnas_torch.ot._operators.partial import partial_fgw, partial_transport
+from hotnas_torch.ot._operators.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
     entropic_plan,
     following_masses,
+    forbidding_costs,
     reduced_costs,
     sinkhorn,
 )
 from hotnas_torch.ot._operators.transport import transport
+from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
+    following_unbalanced,
+    unbalanced_objective,
+    unbalanced_plan,
+    unbalanced_sinkhorn,
+    unbalanced_value,
+)
+from hotnas_torch.ot._operators.unbalanced_transport import unbalanced_transport
 
 __all__ = [
     "Backend",
@@ -34,10 +45,20 @@ __all__ = [
     "fgw_lower_bound",
     "following_masses",
     "following_plan",
+    "following_unbalanced",
+    "forbidding_costs",
     "network_distances",
+    "partial_fgw",
+    "partial_transport",
     "quadratic_cost",
     "reduced_costs",
+    "semirelaxed_fgw",
     "sinkhorn",
     "stationary_objective",
     "transport",
+    "unbalanced_objective",
+    "unbalanced_plan",
+    "unbalanced_sinkhorn",
+    "unbalanced_transport",
+    "unbalanced_value",
 ]

@@ -30,6 +30,7 @@ __all__ = [
     "envelope_gradients",
     "fgw",
     "fgw_backward",
+    "linearised",
     "quadratic_cost",
 ]
 
@@ -48,6 +49,7 @@ def fgw(
     num_starts: int,
     tol: float,
     max_iter: int,
+    dummies: int = 0,
     *,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -56,7 +58,7 @@ def fgw(
     The arguments are those of `hotnas_torch.ot._reference.fgw.fgw`, which is the specification.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        cost: Costs between nodes, shape (B, n, m), float32 or float64; +infinity forbids a pair.
         struct_x: Structure of the first graph, shape (B, n, n).
         struct_y: Structure of the second graph, shape (B, m, m).
         a: Masses of the first graph, shape (B, n). Nodes of zero weight are absent.
@@ -69,6 +71,8 @@ def fgw(
         num_starts: How many of the starts to use.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
+        dummies: 1 where the last node of each side is a dummy, see the specification; not
+            differentiable then.
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
@@ -104,6 +108,7 @@ def fgw(
         num_starts,
         tol,
         max_iter,
+        dummies,
         backend=backend,
     )
     return result
@@ -275,9 +280,9 @@ def structure_gradients(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_ = inputs
+    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_, dummies, _ = inputs
     plan, _, f, g, *_ = output
-    ctx.underived = ("plan", "f", "g", "gap")
+    ctx.underived = ("plan", *(["objective"] * dummies), "f", "g", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, plan, f, g)
 
 
@@ -375,11 +380,27 @@ def entering_duals(
     """`entry_duals` of the problem linearised at a stationary coupling."""
     if has_values(a, b) and bool((a > 0).all()) and bool((b > 0).all()):
         return f, g
+    slope = linearised(cost, struct_x, struct_y, alpha, plan, loss=loss, pairs=pairs)
+    return entry_duals(slope, a, b, f, g)
+
+
+def linearised(
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    alpha: Tensor,
+    plan: Tensor,
+    *,
+    loss: int,
+    pairs: int,
+) -> Tensor:
+    """Costs of the problem linearised at a coupling, constant; forbidden pairs stay forbidden."""
     numbers = (value.detach().nan_to_num(0, 0, 0) for value in (cost, struct_x, struct_y))
-    cost, struct_x, struct_y = numbers
+    numeric, struct_x, struct_y = numbers
     bend = dense_pair_cost(plan.detach(), struct_x, struct_y, loss, pairs)
     weight = alpha.detach()[:, None, None]
-    return entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+    slope = (1 - weight) * numeric + weight * bend
+    return torch.where(cost.detach() == torch.inf, torch.inf, slope)
 
 
 def envelope_gradients(

@@ -73,6 +73,8 @@ class Operator:
         backward: Gradients of all inputs from those of all outputs, which are None for outputs that
             the loss does not use. Without one, a derivative of any output raises.
         jvp: Tangents of all outputs from those of all inputs, None for constants.
+        composed: Whether it is made of other operators: `reference` then has the backend of these,
+            "ext" or "torch", as its last argument, and there is no compiled op of its own.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Operator:
         setup_context: Callable[..., None] | None = None,
         backward: Callable[..., Any] | None = None,
         jvp: Callable[..., Any] | None = None,
+        composed: bool = False,
     ) -> None:
         self.name = name
+        self._composed = composed
         self._reference = full_precision(reference)
         self._recorded: Callable[..., Any] = torch.compiler.disable(
             self._reference, reason=STEPS_DEPEND_ON_VALUES
@@ -95,7 +99,7 @@ class Operator:
         _REFERENCES.define(name + infer_schema(reference, mutates_args=()))
         _REFERENCES.impl(name, self._reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_REFERENCES)
-        if _ext.loaded:
+        if _ext.loaded and not composed:
             torch.library.register_fake(f"hotnas::{name}", fake)
         self._attached = attached(
             name,
@@ -144,7 +148,9 @@ class Operator:
 
     def _solve(self, *arguments: Any) -> Any:
         *inputs, compiled = arguments
-        if not compiled:
+        if self._composed:
+            inputs.append("ext" if compiled else "torch")
+        if self._composed or not compiled:
             return getattr(getattr(torch.ops, _NAMESPACE), self.name)(*inputs)
         try:
             return getattr(torch.ops.hotnas, self.name)(*inputs)

@@ -29,6 +29,7 @@ __all__ = [
     "entropic_objective",
     "entropic_plan",
     "following_masses",
+    "forbidding_costs",
     "marginal_inverse",
     "reduced_costs",
     "refuse_entering",
@@ -152,6 +153,23 @@ def reduced_costs(
     rest = cost - of_rows[:, :, None]
     of_columns = least(rest, 1, y, x)
     return rest - of_columns[:, None, :], of_rows, of_columns
+
+
+def forbidding_costs(cost: Tensor, forbidden: Tensor, epsilon: float) -> Tensor:
+    """Replace forbidden costs by finite ones, of which no coupling of the others leaves a mass.
+
+    Duals of a coupling without them differ along its arcs by costs and logarithms of masses: what
+    costs more than all of these together has the mass exp(-large), which is 0.
+
+    Args:
+        cost: Costs, shape (B, n, m), anything where forbidden.
+        forbidden: Which pairs are, shape (B, n, m).
+        epsilon: Weight of the entropy.
+    """
+    underflow = 110 if cost.dtype == torch.float32 else 750  # exp(-underflow) is 0
+    allowed = torch.where(forbidden, 0, cost.detach()).nan_to_num(0, 0, 0).abs().amax((1, 2))
+    large = 2 * sum(cost.shape[1:]) * (allowed + underflow * epsilon)
+    return torch.where(forbidden, large[:, None, None], cost)
 
 
 def entropic_plan(

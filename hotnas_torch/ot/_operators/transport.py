@@ -20,7 +20,7 @@ __all__ = ["entry_duals", "tangent", "transport"]
 
 
 def transport(
-    cost: Tensor, a: Tensor, b: Tensor, *, backend: Backend = "auto"
+    cost: Tensor, a: Tensor, b: Tensor, dummies: int = 0, *, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Minimise <cost, T> over the couplings T of `a` and `b`, exactly.
 
@@ -28,6 +28,7 @@ def transport(
         cost: Costs, shape (B, n, m), float32 or float64.
         a: Row masses, shape (B, n). Nodes of zero weight are absent.
         b: Column masses, shape (B, m), with the same sum as `a`.
+        dummies: 1 where the last node of each side is a dummy, see the specification.
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
@@ -48,7 +49,7 @@ def transport(
         O(n m) per augmenting path, about n + m of them; O(n m) memory per item.
     """
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
-        cost, a, b, backend=backend
+        cost, a, b, dummies, backend=backend
     )
     return result
 
@@ -60,7 +61,8 @@ def tangent(dual: Tensor, masses: Tensor) -> Tensor:
     return dual - mean[:, None]
 
 
-def _fake(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+def _fake(cost: Tensor, a: Tensor, b: Tensor, dummies: int = 0) -> tuple[Tensor, ...]:
+    del dummies
     batch = cost.shape[0]
     counts = cost.new_empty(batch, dtype=torch.int32)
     return (

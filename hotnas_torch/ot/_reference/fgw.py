@@ -29,15 +29,18 @@ from hotnas_torch.ot._reference.transport import (
     NONFINITE,
     extend_duals,
     feasibility,
+    split_costs,
     transport,
 )
 
 __all__ = [
     "NUM_STRUCTURAL_STARTS",
     "Problem",
+    "Solution",
     "Units",
     "fgw",
     "fgw_backward",
+    "slopes_between",
     "without_absent_nodes",
 ]
 
@@ -61,6 +64,7 @@ def fgw(
     num_starts: int,
     tol: float,
     max_iter: int,
+    dummies: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Find a stationary coupling of the fused Gromov-Wasserstein objective.
 
@@ -76,7 +80,8 @@ def fgw(
     F(T), V>. Where that cannot be proved in the dtype, the status is MAX_ITER.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        cost: Costs between nodes, shape (B, n, m), float32 or float64; +infinity forbids a pair,
+            whatever alpha is.
         struct_x: Structure of the first graph, shape (B, n, n); need not be symmetric.
         struct_y: Structure of the second graph, shape (B, m, m).
         a: Masses of the first graph, shape (B, n).
@@ -89,10 +94,12 @@ def fgw(
         num_starts: How many starts to use, in the order `init`, the cheapest vertex of
             (1 - alpha) cost + alpha * `signature_distance`, that of `cost` alone (pointwise), the
             order-preserving coupling, then `start_costs`. A start with the support of an earlier
-            one would lead to the same result and is passed over. The best objective is kept, the
-            first of equals.
+            one would lead to the same result and is passed over, and so is the order-preserving
+            one where pairs of it are forbidden. The best objective is kept, the first of equals.
         tol: Relative duality gap to stop at.
         max_iter: Most transport problems that one start may solve.
+        dummies: 1: the last node of each side takes part in no pair of the sum, and its structure
+            is 0: a reservoir for the mass that a partial coupling leaves.
 
     Returns:
         `plan` (B, n, m); `objective` (B,); duals `f` (B, n), `g` (B, m) of the transport
@@ -111,15 +118,21 @@ def fgw(
     if num_starts < 1:
         msg = f"num_starts must be at least 1; got {num_starts}"
         raise ValueError(msg)
-    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
-    status = feasibility(a, b, *inputs, alpha)
-    status = _check_starts(status, a, b, init, start_costs, num_starts)
+    x, y = a != 0, b != 0
+    present, *structures = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs, dummies)
+    numbers, forbidden = split_costs(present, x[:, :, None] & y[:, None, :])
+    status = feasibility(a, b, numbers, *structures, alpha)
+    if forbidden.any():
+        barred = torch.where(forbidden, torch.inf, torch.zeros_like(cost))
+        cut_off = (status == CONVERGED) & (transport(barred, a, b)[5] == INFEASIBLE)
+        status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
+    status = _check_starts(status, a, b, forbidden, init, start_costs, num_starts)
     items = (status == CONVERGED).nonzero().squeeze(1)
-    used_cost, used_x, used_y = (value[items] for value in inputs)
+    used_cost, used_x, used_y = (value[items] for value in (numbers, *structures))
     units = Units.of(used_cost, used_x, used_y, a[items], alpha[items], loss)
-    problem = units.scale(used_cost, used_x, used_y, a[items], b[items])
+    problem = units.scale(used_cost, used_x, used_y, a[items], b[items], forbidden[items], dummies)
     coupling = back(init[items], -units.mass) if init.numel() else init
-    best = _Solution.unsolved(problem)
+    best = Solution.unsolved(problem)
     supports: list[Tensor] = []
     for number in range(num_starts):
         start, transports = _start(problem, number, coupling, start_costs, loss, pairs)
@@ -127,6 +140,7 @@ def fgw(
         fresh = torch.ones_like(best.status, dtype=torch.bool)
         if number > 0 or not init.numel():  # a vertex is told by its support, other couplings not
             support = start > 0
+            fresh &= ~(support & problem.forbidden).any(2).any(1)
             for earlier in supports:
                 fresh &= (support != earlier).any(2).any(1)
             supports.append(support)
@@ -134,15 +148,14 @@ def fgw(
         part, known = problem.select(chosen), best.objective[chosen]
         best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
     found = units.restore(best, problem, loss, pairs)
-    x, y = a != 0, b != 0
     if not (bool(x.all()) and bool(y.all())):
-        slopes = _slopes(
-            best.plan, cost[items], struct_x[items], struct_y[items], units, loss, pairs
+        slopes = slopes_between(
+            problem, best.plan, cost[items], struct_x[items], struct_y[items], units, loss, pairs
         )
         f, g = extend_duals(slopes, x[items], y[items], found.f, found.g)
         lost = (found.status == NONFINITE)[:, None]
         found = replace(found, f=torch.where(lost, torch.nan, f), g=torch.where(lost, torch.nan, g))
-    result = _Solution.failed(cost, a, b, status)
+    result = Solution.failed(cost, a, b, status)
     result.fill(items, found)
     return (
         result.plan,
@@ -178,11 +191,18 @@ class _Rows:
 
 
 def without_absent_nodes(
-    cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor, pairs: int
+    cost: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    pairs: int,
+    dummies: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Blank what belongs to nodes of zero weight or to no pair, so that it can reach no result."""
     x, y = a != 0, b != 0
-    any_pair = (x.sum(1) > 1) & (y.sum(1) > 1)
+    paired_x, paired_y = (side[:, : side.shape[1] - dummies] for side in (x, y))
+    any_pair = (paired_x.sum(1) > 1) & (paired_y.sum(1) > 1)
     if pairs == PAIRS_ALL:
         any_pair = torch.ones_like(any_pair)
     with_pairs = any_pair[:, None, None]
@@ -204,6 +224,19 @@ class Problem(_Rows):
     b: Tensor
     linear: Tensor
     pair: Tensor
+    forbidden: Tensor  # pairs of nodes that carry no mass, whose cost is 0 here
+    paired: Tensor  # whether both nodes take part in pairs, (B, n, m)
+
+    def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
+        """Solve the transport problem of these masses for another cost."""
+        return transport(torch.where(self.forbidden, torch.inf, cost), self.a, self.b)
+
+    def pair_cost(self, plan: Tensor, loss: int, pairs: int, *, dense: bool = False) -> Tensor:
+        """Compute B(plan), which dummies neither have nor contribute to."""
+        compute = dense_pair_cost if dense else pair_cost
+        met = torch.where(self.paired, plan, 0)
+        bend = compute(met, self.struct_x, self.struct_y, loss, pairs)
+        return torch.where(self.paired, bend, 0)
 
 
 @dataclass(frozen=True)
@@ -273,9 +306,19 @@ class Units(_Rows):
         return torch.where(self.by_pair, self.of_linear, self.of_pair)
 
     def scale(
-        self, cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, b: Tensor
+        self,
+        cost: Tensor,
+        struct_x: Tensor,
+        struct_y: Tensor,
+        a: Tensor,
+        b: Tensor,
+        forbidden: Tensor,
+        dummies: int = 0,
     ) -> Problem:
         """Bring the inputs to size 1."""
+        paired = torch.ones_like(forbidden)
+        if dummies:
+            paired[:, -1, :] = paired[:, :, -1] = False
         return Problem(
             back(cost, -self.cost),
             back(struct_x, -self.structure),
@@ -284,9 +327,11 @@ class Units(_Rows):
             back(b, -self.mass),
             self.linear,
             self.pair,
+            forbidden,
+            paired,
         )
 
-    def restore(self, found: "_Solution", problem: Problem, loss: int, pairs: int) -> "_Solution":
+    def restore(self, found: "Solution", problem: Problem, loss: int, pairs: int) -> "Solution":
         """Bring results back to the units of the caller; NaN throughout where they exceed these."""
         result, objective = self.result, back(found.objective, self.result)
         gap, status = found.gap, found.status
@@ -294,7 +339,7 @@ class Units(_Rows):
         if len(items):
             # Each term has its unit. Where the larger is 0, the smaller decides.
             units, part, plan = self.select(items), problem.select(items), found.plan[items]
-            bend = dense_pair_cost(plan, part.struct_x, part.struct_y, loss, pairs)
+            bend = part.pair_cost(plan, loss, pairs, dense=True)
             linear = part.linear * (part.cost * plan).sum((1, 2))
             pair = 0.5 * part.pair * (bend * plan).sum((1, 2))
             larger = torch.where(units.by_pair, pair, linear).abs()
@@ -331,7 +376,13 @@ def _most_apart(dtype: torch.dtype) -> int:
 
 
 def _check_starts(
-    status: Tensor, a: Tensor, b: Tensor, init: Tensor, start_costs: Tensor, num_starts: int
+    status: Tensor,
+    a: Tensor,
+    b: Tensor,
+    forbidden: Tensor,
+    init: Tensor,
+    start_costs: Tensor,
+    num_starts: int,
 ) -> Tensor:
     """Mark the items whose given starts are none: no numbers, or no coupling of these masses."""
     x, y = a != 0, b != 0
@@ -343,7 +394,7 @@ def _check_starts(
             * back(torch.ones_like(a[:, :1]), exponent_of(a.sum(1)))
         )
         near = ((plan.sum(2) - a).abs() <= slack).all(1) & ((plan.sum(1) - b).abs() <= slack).all(1)
-        coupling = near & (plan >= 0).all(2).all(1)
+        coupling = near & (plan >= 0).all(2).all(1) & ~(forbidden & (plan > 0)).any(2).any(1)
         wrong = torch.where(plan.isfinite().all(2).all(1), INFEASIBLE, NONFINITE)
         status = torch.where((status == CONVERGED) & ~coupling, wrong, status).to(torch.int32)
     for cost in start_costs[: max(0, num_starts - NUM_STRUCTURAL_STARTS - (init.numel() > 0))]:
@@ -353,7 +404,8 @@ def _check_starts(
     return status
 
 
-def _slopes(
+def slopes_between(
+    problem: Problem,
     plan: Tensor,
     cost: Tensor,
     struct_x: Tensor,
@@ -365,7 +417,8 @@ def _slopes(
     """Return dF/dplan between any two nodes, also absent ones, in the caller's units."""
     x, y = (back(kept_pairs(values, pairs), -units.structure) for values in (struct_x, struct_y))
     share = units.pair[:, None, None]
-    from_pairs = torch.where(share == 0, 0, share * pair_cost(plan, x, y, loss, pairs))
+    bend = replace(problem, struct_x=x, struct_y=y).pair_cost(plan, loss, pairs)
+    from_pairs = torch.where(share == 0, 0, share * bend)
     linear = units.linear[:, None, None]
     from_cost = torch.where(linear == 0, 0, linear * back(cost, -units.cost))
     return back(from_cost, units.of_linear - units.mass) + back(
@@ -374,7 +427,9 @@ def _slopes(
 
 
 @dataclass(frozen=True)
-class _Solution(_Rows):
+class Solution(_Rows):
+    """What was found of each item."""
+
     plan: Tensor
     objective: Tensor
     f: Tensor
@@ -402,11 +457,11 @@ class _Solution(_Rows):
         status = torch.full_like(problem.linear, MAX_ITER, dtype=torch.int32)
         return cls.failed(problem.cost, problem.a, problem.b, status)
 
-    def fill(self, items: Tensor, found: "_Solution") -> None:
+    def fill(self, items: Tensor, found: "Solution") -> None:
         for field in fields(self):
             getattr(self, field.name)[items] = getattr(found, field.name)
 
-    def improve(self, items: Tensor, found: "_Solution") -> None:
+    def improve(self, items: Tensor, found: "Solution") -> None:
         """Take over what is better for the given items; count all of it."""
         self.iterations[items] += found.iterations
         now = self.objective[items]
@@ -455,7 +510,7 @@ class _Atoms(_Rows):
     def put(self, problem: Problem, plan: Tensor, slot: Tensor, loss: int, pairs: int) -> None:
         """Fill a free slot of every item with a coupling of weight 0."""
         item = torch.arange(len(slot), device=slot.device)
-        cost_of_pairs = pair_cost(plan, problem.struct_x, problem.struct_y, loss, pairs)
+        cost_of_pairs = problem.pair_cost(plan, loss, pairs)
         self.plans[item, slot] = plan
         self.pair_costs[item, slot] = cost_of_pairs
         self.linear[item, slot] = (problem.cost * plan).sum((1, 2))
@@ -525,14 +580,15 @@ def _start(
         number -= 1
     if number == 0:
         signature = signature_distance(problem.struct_x, problem.struct_y, a, b, loss, pairs)
+        signature = torch.where(problem.paired, signature, 0)
         linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
-        return transport(linear * cost + pair * signature, a, b)[0], 1
+        return problem.vertex(linear * cost + pair * signature)[0], 1
     if number == 1:
-        return transport(cost, a, b)[0], 1
+        return problem.vertex(cost)[0], 1
     if number == 2:
         return _order_preserving(a, b), 0
     chosen = start_costs[number - NUM_STRUCTURAL_STARTS]
-    return transport(chosen.expand_as(cost), a, b)[0], 1
+    return problem.vertex(chosen.expand_as(cost))[0], 1
 
 
 def _order_preserving(a: Tensor, b: Tensor) -> Tensor:
@@ -554,13 +610,13 @@ def _descend(
     pairs: int,
     tol: float,
     max_iter: int,
-) -> _Solution:
+) -> Solution:
     """Run the conditional gradient from one coupling; each item leaves when it is done.
 
     What is no better than the objective `known`, shape (B,), needs no proof; NaN is none.
     """
     batch = start.shape[0]
-    solution = _Solution.unsolved(problem)
+    solution = Solution.unsolved(problem)
     rounding = 8 * torch.finfo(start.dtype).eps
     items = torch.arange(batch, device=start.device)
     spent = torch.zeros_like(solution.iterations)
@@ -572,8 +628,9 @@ def _descend(
         objective = 0.5 * (problem.linear * linear + on_plan)
         gradient = problem.linear[:, None, None] * problem.cost
         gradient = gradient + problem.pair[:, None, None] * _weighted_sum(weights, atoms.pair_costs)
+        gradient = torch.where(problem.forbidden, torch.inf, gradient)
         plan = _weighted_sum(weights, atoms.plans)
-        vertex, on_vertex, f, g, _, status = transport(gradient, problem.a, problem.b)
+        vertex, on_vertex, f, g, _, status = problem.vertex(gradient)
         spent += 1
         gap = on_plan - on_vertex
         # A relative stop alone never ends at objective 0, where the gap is rounding.
@@ -601,7 +658,7 @@ def _descend(
         done = (small & ~below) | failed | (spent >= max_iter)
         status = torch.where(solved | failed, status, MAX_ITER).to(torch.int32)
 
-        values = _Solution(plan, objective, found.f, found.g, gap, spent, status)
+        values = Solution(plan, objective, found.f, found.g, gap, spent, status)
         invalid = failed[done]
         ended = values.select(done)
         for name in ("plan", "objective", "gap"):
@@ -661,7 +718,7 @@ def _improves(
         if len(items) == 0:
             break
         part = problem.select(items)
-        again, on_vertex, more_f, more_g, _, _ = transport(reduced[items], part.a, part.b)
+        again, on_vertex, more_f, more_g, _, _ = part.vertex(reduced[items])
         spent[items] += 1
         step = on_reduced[items] - on_vertex
         lower = step > enough[items]
@@ -692,7 +749,7 @@ def _reduce(
     mass = plan.sum(1)
     over = (-reduced).amax(1).clamp_min(0)
     least = torch.where(rows, cost, torch.inf).amin(1)
-    on_reduced = (reduced * plan).sum((1, 2))
+    on_reduced = torch.where(problem.forbidden, 0, reduced * plan).sum((1, 2))
     # Column duals alone are feasible, too, and exact where nothing is to be paid.
     alone = on_plan - torch.where(mass > 0, mass * least, 0).sum(1)
     gap = torch.minimum(alone, on_reduced + (mass * over).sum(1)).clamp_min(0)

@@ -6,7 +6,7 @@ from torch import Tensor
 from hotnas_torch.ot._reference.fgw import Units, without_absent_nodes
 from hotnas_torch.ot._reference.pair_cost import pair_cost_kernel
 from hotnas_torch.ot._reference.scale import back
-from hotnas_torch.ot._reference.transport import transport
+from hotnas_torch.ot._reference.transport import split_costs, transport
 
 __all__ = ["fgw_lower_bound"]
 
@@ -29,7 +29,7 @@ def fgw_lower_bound(
     cost of (1 - alpha) C + alpha/2 ell.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        cost: Costs between nodes, shape (B, n, m), float32 or float64; +infinity forbids a pair.
         struct_x: Structure of the first graph, shape (B, n, n).
         struct_y: Structure of the second graph, shape (B, m, m).
         a: Masses of the first graph, shape (B, n). Nodes of zero weight are absent.
@@ -51,9 +51,10 @@ def fgw_lower_bound(
         section 6 (third lower bound).
     """
     batch, n, m = cost.shape
-    inputs = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
-    units = Units.of(*inputs, a, alpha, loss)
-    problem = units.scale(*inputs, a, b)
+    present, struct_x, struct_y = without_absent_nodes(cost, struct_x, struct_y, a, b, pairs)
+    numbers, forbidden = split_costs(present, (a != 0)[:, :, None] & (b != 0)[:, None, :])
+    units = Units.of(numbers, struct_x, struct_y, a, alpha, loss)
+    problem = units.scale(numbers, struct_x, struct_y, a, b, forbidden)
     cost, struct_x, struct_y = problem.cost, problem.struct_x, problem.struct_y
     a, b = problem.a, problem.b
     inner = torch.zeros_like(cost)
@@ -64,7 +65,7 @@ def fgw_lower_bound(
         cheapest = transport(kernel.reshape(batch * m, n, m), masses_a, masses_b)[1]
         inner[:, i, :] = cheapest.reshape(batch, m)
     linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
-    bound = transport(linear * cost + 0.5 * pair * inner, a, b)[1]
+    bound = problem.vertex(linear * cost + 0.5 * pair * inner)[1]
     # A raised term is a bound where the larger is 0, and too much elsewhere.
     decided = (units.hidden > 0) & (bound <= units.hidden) & units.never_negative(problem.cost)
     bound = torch.where(decided, bound, bound - units.hidden)

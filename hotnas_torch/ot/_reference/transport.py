@@ -17,6 +17,7 @@ __all__ = [
     "NONFINITE",
     "extend_duals",
     "feasibility",
+    "split_costs",
     "transport",
 ]
 
@@ -28,7 +29,7 @@ INFEASIBLE = 3
 
 
 def transport(
-    cost: Tensor, a: Tensor, b: Tensor
+    cost: Tensor, a: Tensor, b: Tensor, dummies: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Minimise :math:`\langle C, T \rangle` over the couplings T of `a` and `b`.
 
@@ -40,10 +41,12 @@ def transport(
     costs or masses by a power of two scales the results and changes nothing else.
 
     Args:
-        cost: Costs, shape (B, n, m), float32 or float64. Entries at zero-weight nodes are never
-            used for the plan.
+        cost: Costs, shape (B, n, m), float32 or float64; +infinity forbids a pair. Entries at
+            zero-weight nodes are never used for the plan.
         a: Row masses, shape (B, n), non-negative. Zero weight removes the row.
         b: Column masses, shape (B, m), with the same sum as `a`.
+        dummies: 1: the last node of each side takes at no cost what a partial coupling leaves. This
+            tells the compiled op where to begin, and changes no result.
 
     Returns:
         `plan` (B, n, m); `objective` (B,); duals `f` (B, n) and `g` (B, m) with f_i + g_j
@@ -51,8 +54,8 @@ def transport(
         positive columns allow, which makes it the one-sided derivative of the objective in that
         weight, a zero-weight column then what all rows allow; costs of these nodes that are no
         numbers are passed over, 0 where there is no other); `iterations` (B,) int32, the number
-        of augmenting paths; `status` (B,) int32. Items with status NONFINITE or INFEASIBLE are
-        NaN throughout.
+        of augmenting paths; `status` (B,) int32. Items with status NONFINITE or INFEASIBLE (the
+        masses do not fit, or what is forbidden leaves no coupling) are NaN throughout.
 
     Complexity:
         O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per
@@ -63,15 +66,19 @@ def transport(
         assignment problems, Computing 38, 1987; R. Ahuja, T. Magnanti, J. Orlin, Network Flows,
         1993, section 9.7.
     """
+    del dummies
     batch, n, m = cost.shape
     rows, columns = a > 0, b > 0
     active = rows[:, :, None] & columns[:, None, :]
-    used_cost = torch.where(active, cost, torch.zeros_like(cost))
+    used_cost, forbidden = split_costs(cost, active)
     status = feasibility(a, b, used_cost)
+    cut_off = (status == CONVERGED) & _without_arcs(forbidden, rows, columns)
+    status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
     solvable = status == CONVERGED
 
     of_cost, of_mass = exponent_of(largest_of(used_cost)), exponent_of(a.sum(1))
     used_cost = back(used_cost, -of_cost)
+    arcs = torch.where(forbidden, torch.inf, used_cost)
     supply = back(torch.where(rows & solvable[:, None], a, torch.zeros_like(a)), -of_mass)
     demand = back(torch.where(columns & solvable[:, None], b, torch.zeros_like(b)), -of_mass)
     # Differences of masses that are equal in exact arithmetic leave a few units in the last place:
@@ -84,19 +91,20 @@ def transport(
     plan = torch.zeros_like(cost)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
     if n and m:
-        blocked = torch.where(active, used_cost, torch.full_like(cost, torch.inf))
+        blocked = torch.where(active, arcs, torch.inf)
         g = _finite_or_zero(blocked.amin(1)) * solvable[:, None]
         f, plan = _take_cheapest(blocked, g, supply, demand)
         f = f * solvable[:, None]
     iterations = torch.zeros(batch, dtype=torch.int32, device=cost.device)
+    stuck = ~solvable
 
     for _ in range(4 * (n + m) * (n + m)):
         unfinished = (supply > negligible[:, None]).any(1) & (demand > negligible[:, None]).any(1)
-        items = unfinished.nonzero().squeeze(1)
+        items = (unfinished & ~stuck).nonzero().squeeze(1)
         if items.numel() == 0:
             break
-        plan[items], supply[items], demand[items], f[items], g[items] = _augment(
-            used_cost[items],
+        plan[items], supply[items], demand[items], f[items], g[items], stuck[items] = _augment(
+            arcs[items],
             columns[items],
             plan[items],
             supply[items],
@@ -171,8 +179,11 @@ def _augment(
     f: Tensor,
     g: Tensor,
     negligible: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Send mass along one shortest path from the first row with supply (every item has one)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Send mass along one shortest path from the first row with supply (every item has one).
+
+    Where forbidden pairs cut it off from all demand, nothing changes, and the last result says so.
+    """
     batch, n, m = cost.shape
     item = torch.arange(batch, device=cost.device)
     support = plan > 0
@@ -231,8 +242,10 @@ def _augment(
         linked[here] |= link & closer
 
     length = distance[item, sink][:, None]
-    f = f + torch.where(in_tree, length - row_distance, 0)
-    g = g - torch.where(settled, length - distance, 0)
+    stuck = length.isinf()
+    f = f + torch.where(in_tree & ~stuck, length - row_distance, 0)
+    g = g - torch.where(settled & ~stuck, length - distance, 0)
+    stuck = stuck.squeeze(1)
 
     # The path back from the sink: +1 where it adds mass, -1 where it takes mass back.
     direction = torch.zeros_like(plan)
@@ -250,13 +263,27 @@ def _augment(
     taken = direction < 0
     amount = torch.where(taken, plan, torch.full_like(plan, torch.inf)).amin((1, 2))
     amount = torch.minimum(amount, torch.minimum(supply[item, source], demand[item, sink]))
+    amount = torch.where(stuck, 0, amount)
     plan = plan + direction * amount[:, None, None]
     exhausted = taken & (plan <= negligible[:, None, None])
     plan = torch.where(exhausted, torch.zeros_like(plan), plan)
     supply, demand = supply.clone(), demand.clone()
     supply[item, source] -= amount
     demand[item, sink] -= amount
-    return plan, supply, demand, f, g
+    return plan, supply, demand, f, g, stuck
+
+
+def split_costs(cost: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the costs with 0 at pairs that are not there or forbidden, and what is forbidden."""
+    forbidden = active & (cost == torch.inf)
+    return torch.where(active & ~forbidden, cost, 0), forbidden
+
+
+def _without_arcs(forbidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Whether all pairs of some node that has mass are forbidden, (B,)."""
+    of_rows = (forbidden | ~columns[:, None, :]).all(2) & rows
+    of_columns = (forbidden | ~rows[:, :, None]).all(1) & columns
+    return of_rows.any(1) | of_columns.any(1)
 
 
 def extend_duals(

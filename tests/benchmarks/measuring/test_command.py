@@ -38,6 +38,7 @@ from benchmarks import (
     nago_surrogate,
     nested,
     outliers,
+    partial,
     peers,
     quality,
     relaxed,
@@ -67,6 +68,7 @@ TINY = {
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
+    "partial": partial.Settings(sizes=((4, 3),), rounds=1, seconds=0.0),
     "barycenters": barycenters.Settings(graphs=3, nodes=4, groups=1, rounds=1),
     "templates": templates.Settings(
         graphs=8, nodes=(5, 6), templates=2, template_nodes=3, epochs=1, batch=4, seeds=1

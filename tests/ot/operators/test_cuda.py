@@ -19,8 +19,12 @@ from hotnas_torch.ot._operators import (
     fgw_backward,
     fgw_lower_bound,
     network_distances,
+    partial_fgw,
+    partial_transport,
+    semirelaxed_fgw,
     sinkhorn,
     transport,
+    unbalanced_sinkhorn,
 )
 from tests.generators.problems import Graphs, graphs
 
@@ -46,10 +50,24 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
     label_cost = 1 - torch.eye(3, dtype=p.cost.dtype, **to)
     x, y = p.a[:, :, None].contiguous(), p.b[:, :, None].contiguous()
     plan = (p.a[:, :, None] * p.b[:, None, :]).contiguous()
+    barred = p.cost.clone()
+    barred[:, 1:, :1] = torch.inf
     return {
         "transport": lambda: transport(p.cost, p.a, p.b, backend="ext")[1],
         "sinkhorn": lambda: sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 100, backend="ext")[2:3],
         "fgw": lambda: fgw(*p.tensors(), none, none, 0, 1, 3, 1e-4, 100, backend="ext")[1],
+        "partial_transport": lambda: partial_transport(
+            barred, p.a, p.b, 0.5 + 0 * p.alpha, backend="ext"
+        )[1],
+        "partial_fgw": lambda: partial_fgw(
+            *p.tensors(), 0.5 + 0 * p.alpha, none, none, 0, 1, 3, 1e-4, 100, backend="ext"
+        )[1],
+        "semirelaxed_fgw": lambda: semirelaxed_fgw(
+            *p.tensors(), none, none, 0, 1, 2, 1e-4, 100, backend="ext"
+        )[1],
+        "unbalanced_sinkhorn": lambda: unbalanced_sinkhorn(
+            p.cost, p.a, p.b, 0.1, 0.3, 0.5, 0, 1e-4, 100, backend="ext"
+        )[:2],
         "fgw_backward": lambda: fgw_backward(
             plan, p.struct_x, p.struct_y, p.alpha, 1, 0, backend="ext"
         ),

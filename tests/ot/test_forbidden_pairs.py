@@ -1,0 +1,200 @@
+"""Costs of +inf: never in a plan, and said by the status where there is none without."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch import Tensor
+
+import hotnas_torch.ot as ot
+from hotnas_torch.errors import ConvergenceWarning
+from tests.generators.problems import F64, graphs, masses, uniform
+
+INFEASIBLE = ot.SolveStatus.INFEASIBLE
+SIDES = (4, 5)
+
+
+def forbidding(rng: torch.Generator, batch: int = 60, share: float = 0.4) -> tuple[Tensor, ...]:
+    n, m = SIDES
+    cost = uniform(rng, batch, n, m) - 0.3
+    cost[uniform(rng, batch, n, m) < share] = torch.inf
+    return cost, masses(rng, batch, n, absent=0.2), masses(rng, batch, m, absent=0.2)
+
+
+def linear_program(cost: Tensor, a: Tensor, b: Tensor, mass: float | None = None) -> float:
+    """The least cost, NaN where there is no coupling; of a part where `mass` says so."""
+    n, m = cost.shape
+    sides = np.vstack([np.kron(np.eye(n), np.ones((1, m))), np.kron(np.ones((1, n)), np.eye(m))])
+    totals = torch.cat([a, b]).numpy()
+    allowed = cost.isfinite().flatten().tolist()
+    numbers = cost.nan_to_num(0, 0, 0).flatten().numpy()
+    bounds = [(0, None if free else 0) for free in allowed]
+    if mass is None:
+        found = scipy.optimize.linprog(numbers, A_eq=sides, b_eq=totals, bounds=bounds)
+    else:
+        whole = np.ones((1, n * m))
+        found = scipy.optimize.linprog(
+            numbers, A_ub=sides, b_ub=totals, A_eq=whole, b_eq=[mass], bounds=bounds
+        )
+    return float(found.fun) if found.status == 0 else float("nan")
+
+
+def check(result: ot.TransportResult, cost: Tensor, expected: Tensor, atol: float = 1e-7) -> None:
+    barred = expected.isnan()
+    assert 5 < barred.sum() < len(barred) - 5
+    assert torch.equal(result.status == INFEASIBLE, barred)
+    assert (result.plan[~barred][cost[~barred] == torch.inf] == 0).all()
+    assert result.plan[barred].isnan().all()
+    assert torch.allclose(result.objective, expected, atol=atol, equal_nan=True)
+
+
+def test_transport_is_that_of_linear_programming(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = forbidding(rng, share=0.25)
+    expected = [linear_program(*item) for item in zip(cost, a, b, strict=True)]
+    result = ot.transport(cost, a, b, backend=backend, validate=False)
+    check(result, cost, torch.tensor(expected, dtype=F64))
+    solved = result.status == 0
+    slack = (cost - result.f[:, :, None] - result.g[:, None, :])[solved]
+    there = ((a > 0)[:, :, None] & (b > 0)[:, None, :])[solved]
+    assert slack[there].min() >= -1e-13
+
+
+def test_partial_transport_is_that_of_linear_programming(
+    rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.55)
+    result = ot.partial_transport(cost, a, b, mass=0.6, backend=backend, validate=False)
+    expected = [linear_program(*item, mass=0.6) for item in zip(cost, a, b, strict=True)]
+    check(result, cost, torch.tensor(expected, dtype=F64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_sinkhorn_keeps_to_what_is_allowed(
+    dtype: torch.dtype, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.25)
+    cost, a, b = cost.to(dtype), a.to(dtype), b.to(dtype)
+    exact = ot.transport(cost, a, b, validate=False)
+    result = ot.sinkhorn(cost, a, b, epsilon=0.05, backend=backend, validate=False)
+    barred = exact.status == INFEASIBLE
+    assert torch.equal(result.status == INFEASIBLE, barred)
+    assert 5 < barred.sum() < len(barred) - 5
+    solved = result.status == 0
+    # Where a pair that is allowed carries no mass in any coupling, the limit is reached slowly.
+    assert solved.sum() >= 0.9 * (~barred).sum()
+    plan = result.plan[solved]
+    assert (plan[cost[solved] == torch.inf] == 0).all()
+    assert (plan.sum(2) - a[solved]).abs().max() <= 1e-5
+    assert torch.allclose(plan.sum(1), b[solved], atol=1e-5)
+    assert (result.cost_linear[solved] >= exact.objective[solved] - 1e-5).all()
+    assert (result.cost_linear[solved] - exact.objective[solved]).mean() <= 0.1
+    # It is exp((f + g - cost) / epsilon), with the costs that were given.
+    f, g = result.f[solved], result.g[solved]
+    again = ((f[:, :, None] + g[:, None, :] - cost[solved]) / 0.05).exp()
+    tight = 1e-3 if dtype == torch.float32 else 1e-9
+    assert torch.allclose(again, plan, rtol=tight, atol=tight)
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_fgw_keeps_to_what_is_allowed_whatever_alpha_is(
+    alpha: float, loss: str, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.25)
+    exact = ot.transport(cost, a, b, validate=False)
+    x, y = uniform(rng, len(cost), 4, 4), uniform(rng, len(cost), 5, 5)
+    options = {"alpha": alpha, "loss": loss, "backend": backend, "validate": False}
+    result = ot.fgw(cost, x, y, a, b, num_starts=3, bound=True, **options)
+    barred = exact.status == INFEASIBLE
+    assert torch.equal(result.status, exact.status)
+    assert (result.plan[~barred][cost[~barred] == torch.inf] == 0).all()
+    assert (result.lower_bound <= result.objective + 1e-12)[~barred].all()
+    if alpha == 0:
+        assert torch.allclose(result.objective, exact.objective, atol=1e-12, equal_nan=True)
+    part = ot.partial_fgw(cost, x, y, a, b, mass=0.4, num_starts=3, **options)
+    solved = part.status == 0
+    assert solved.sum() > 40
+    assert (part.plan[solved][cost[solved] == torch.inf] == 0).all()
+    # Parts of the objective add up, where 0 times inf would not.
+    for found, good in ((result, ~barred), (part, solved)):
+        parts = found.cost_linear + found.cost_quad
+        assert torch.allclose(parts[good], found.objective[good], atol=1e-13)
+
+
+def test_the_bar_holds_where_a_large_cost_would_not(rng: torch.Generator, backend: str) -> None:
+    """By structure alone the forbidden matching is the best, and no cost counts there."""
+    structure = uniform(rng, 1, 5, 5)
+    cost = torch.zeros(1, 5, 5)
+    cost[0].fill_diagonal_(torch.inf)
+    cost = cost.to(F64)
+    free = ot.fgw(0 * cost.nan_to_num(), structure, structure, alpha=1.0, backend=backend)
+    barred = ot.fgw(cost, structure, structure, alpha=1.0, num_starts=2, backend=backend)
+    assert free.objective.item() == 0
+    assert barred.objective.item() > 0.01
+    assert (barred.plan[0].diagonal() == 0).all()
+
+
+def test_gradients_are_finite_and_those_of_the_pairs_that_are_left(
+    rng: torch.Generator, backend: str
+) -> None:
+    problem = graphs(rng, 6, 4, 4, even=True)
+    cost, x, y, a, b, _ = problem.tensors()
+    cost[:, [0, 1, 2], [1, 2, 0]] = torch.inf
+    a, b = masses(rng, 6, 4), masses(rng, 6, 4)
+    a, b = 0.5 * a + 0.5 * b, b
+    solvers = {
+        "transport": lambda c: ot.transport(c, a, b, backend=backend, validate=False),
+        "sinkhorn": lambda c: ot.sinkhorn(c, a, b, epsilon=0.2, backend=backend, validate=False),
+        "partial": lambda c: ot.partial_transport(c, a, b, mass=0.5, backend=backend),
+        "fgw": lambda c: ot.fgw(c, x, y, a, b, tol=1e-12, backend=backend, validate=False),
+    }
+    for solve in solvers.values():
+        leaf = cost.clone().requires_grad_()
+        result = solve(leaf)
+        good = result.status == 0
+        assert good.sum() >= 4
+        (gradient,) = torch.autograd.grad(result.objective[good].sum(), leaf)
+        gradient = gradient[good]
+        assert gradient.isfinite().all()
+        assert (gradient[cost[good] == torch.inf] == 0).all()
+        step = 1e-6 * uniform(rng, *cost.shape)
+        ends = [solve(cost + sign * step).objective[good] for sign in (1, -1)]
+        slope = (gradient * step[good]).sum((1, 2))
+        assert torch.allclose((ends[0] - ends[1]) / 2, slope, rtol=1e-3, atol=1e-12)
+
+
+def test_a_start_on_a_forbidden_pair_is_refused(rng: torch.Generator, backend: str) -> None:
+    problem = graphs(rng, 2, 3, 3, even=True)
+    cost, x, y = problem.tensors()[:3]
+    cost[1, 0, 2] = torch.inf
+    with pytest.raises(ValueError, match=r"no mass where cost is \+inf; item 1 has 0.11.* at \(0"):
+        ot.fgw(cost, x, y, init="product", backend=backend)
+    blind = ot.fgw(cost, x, y, init="product", backend=backend, validate=False)
+    assert blind.status.tolist() == [0, INFEASIBLE]
+    # The order-preserving start is passed over.
+    cost[:, 0, 0] = torch.inf
+    result = ot.fgw(cost, x, y, num_starts=3, backend=backend)
+    assert (result.plan[:, 0, 0] == 0).all()
+
+
+def test_a_warning_says_what_to_look_at() -> None:
+    cost = torch.tensor([[1.0, torch.inf], [2.0, torch.inf]])
+    for solve in (
+        lambda: ot.transport(cost),
+        lambda: ot.sinkhorn(cost, epsilon=1.0),
+        lambda: ot.fgw(cost, torch.zeros(2, 2), torch.zeros(2, 2)),
+    ):
+        with pytest.warns(ConvergenceWarning, match=r"forbidden pairs leave no coupling"):
+            result = solve()
+        assert result.status.item() == INFEASIBLE
+        assert result.objective.isnan()
+
+
+def test_traced_and_mapped_calls_keep_to_it_too(rng: torch.Generator) -> None:
+    cost, a, b = forbidding(rng, 8, share=0.25)
+    together = ot.sinkhorn(cost, a, b, epsilon=0.2, validate=False)
+    mapped = torch.func.vmap(lambda c, a, b: ot.sinkhorn(c, a, b, epsilon=0.2).plan)(cost, a, b)
+    solved = together.status == 0
+    assert solved.any()
+    assert torch.allclose(mapped[solved], together.plan[solved], atol=1e-8)
+    assert not (mapped[cost == torch.inf] > 0).any()
