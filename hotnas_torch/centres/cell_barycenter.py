@@ -197,6 +197,11 @@ def _checked(metric: IFGW, cells: Sequence[Cell]) -> list[Cell]:
             f" barycenter have no order; got pairs={metric.pairs!r} and"
             f" linear_term={metric.linear_term!r}"
         )
+    if metric.partial is not None:
+        raise ValueError(
+            f"metric must match all nodes of both cells; got partial={metric.partial} (a barycenter"
+            " of parts is none of the cells: pass partial=None)"
+        )
     checked = items("cells", cells, Cell)
     known = set(metric.tree.labels)
     for place, cell in enumerate(checked):

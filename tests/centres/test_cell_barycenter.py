@@ -114,6 +114,7 @@ def test_numbers_of_operations_that_cost_something_are_refused():
          "costs along a tree"),
         ({"metric": metric(pairs="ordered")}, ValueError, "pairs='directed'"),
         ({"metric": metric(linear_term="literal")}, ValueError, "linear_term='separable'"),
+        ({"metric": metric(partial=0.5)}, ValueError, "must match all nodes of both cells"),
         ({"weights": [1.0]}, ValueError, "weights must hold one number per item, 3; got 1"),
         ({"weights": [1.0, -1.0, 1.0]}, ValueError, r"weights\[1\] must be finite and >= 0"),
         ({"weights": [1.0, math.nan, 1.0]}, ValueError, r"weights\[1\] must be finite"),
