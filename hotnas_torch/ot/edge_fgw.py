@@ -92,8 +92,8 @@ def edge_fgw(
         RuntimeError: Python cannot look at the values, as under `torch.vmap` or `torch.compile`.
 
     Differentiability:
-        `objective` in `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha`, once, by the envelope
-        theorem at the coupling found; another output has no gradient.
+        `objective` in `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha` by the envelope theorem
+        at the coupling found, once and in reverse mode; another output has no gradient.
 
     Complexity:
         d matrix products, O(d n m (n + m)), and one exact transport problem per iteration for "l2"

@@ -105,7 +105,7 @@ def test_derivatives_are_those_of_finite_differences(rng, loss):
     inputs = [value.clone().requires_grad_() for value in (cost, x, y, alpha)]
     assert torch.autograd.gradcheck(objective, (*inputs, *masses), eps=1e-7, atol=1e-5)
     (slope,) = torch.autograd.grad(objective(*inputs, *masses), inputs[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="twice"):
+    with pytest.raises(RuntimeError, match="differentiable once"):
         slope.sum().backward()
 
 
@@ -151,7 +151,7 @@ def test_what_stops_early_says_so(rng):
         ({"struct_x": torch.ones(3, 3, 2, dtype=F64)}, ValueError, "struct_x must"),
         ({"struct_y": torch.ones(3, 3, 1, dtype=F64)}, ValueError, "struct_y must have 2 numbers"),
         ({"struct_y": [[1.0]]}, TypeError, "struct_y must be a torch.Tensor"),
-        ({"struct_x": torch.ones(4, 4, 2)}, TypeError, "struct_x must be"),
+        ({"struct_x": torch.ones(4, 4, 2)}, TypeError, "struct_x must have the dtype"),
         ({"struct_x": torch.full((4, 4, 2), math.nan, dtype=F64)}, ValueError, "struct_x"),
         ({"cost": torch.full((4, 3), math.inf, dtype=F64)}, ValueError, "cost"),
         ({"struct_x": -torch.ones(4, 4, 2, dtype=F64), "loss": "kl"}, ValueError, ">= 0 for loss"),

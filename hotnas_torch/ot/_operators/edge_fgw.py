@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._operators.operator import Backend, is_tracked
+from hotnas_torch.ot._operators.operator import Backend, held, is_tracked
 from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
 from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
 
@@ -242,6 +242,12 @@ def _table(x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
 # --- the gradient ---------------------------------------------------------------------------------
 
 
+_ONCE = (
+    "the objective of edge_fgw is differentiable once; pass create_graph=False, or use fgw, which is"
+    " differentiable twice in costs and structures"
+)
+
+
 class _AtCoupling(torch.autograd.Function):
     """The objective at a stationary coupling, with its derivatives by the envelope theorem."""
 
@@ -252,7 +258,6 @@ class _AtCoupling(torch.autograd.Function):
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
         needed = ctx.needs_input_grad
@@ -274,6 +279,9 @@ class _AtCoupling(torch.autograd.Function):
         for place, dual, masses in ((3, f, a), (4, g, b)):
             if needed[place]:
                 slopes[place] = grad[:, None] * tangent(dual, masses)
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            depends = grad, cost, x, y, a, b, alpha
+            slopes = [s if s is None else held(s, _ONCE, *depends) for s in slopes]
         return (*slopes, None, None, None, None, None)
 
 
