@@ -243,8 +243,8 @@ def _table(x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
 
 
 _ONCE = (
-    "the objective of edge_fgw is differentiable once; pass create_graph=False, or use fgw, which is"
-    " differentiable twice in costs and structures"
+    "the objective of edge_fgw is differentiable once; pass create_graph=False, or use fgw, which"
+    " is differentiable twice in costs and structures"
 )
 
 
