@@ -234,7 +234,7 @@ def _rounded(search: _Search) -> list[Network]:
             optimizer.zero_grad()
             row = torch.cat([part.softmax(-1) for part in logits.split(sizes, dim=1)], dim=1)
             loss = distances(row)[0].double().cpu().pow(search.power) @ shares
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             if step % _ROUNDED_EVERY == 0:
                 found += relaxation.round(row.detach())

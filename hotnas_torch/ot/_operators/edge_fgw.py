@@ -68,15 +68,15 @@ def edge_fgw(
         size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
         found = Solution.failed(cost, a, b, torch.zeros(batch, dtype=torch.int32).to(a.device))
         for items in torch.arange(batch, device=cost.device).split(size):
-            problem = _problem(
-                *(value[items] for value in (cost, read_x, read_y, a, b, alpha)), terms, backend
-            )
+            given = [value[items] for value in (cost, read_x, read_y, a, b, alpha)]
+            problem = _problem(*given, terms=terms, backend=backend)
             start = init[items] if init.numel() else init
             found.fill(items, _best(problem, start, num_starts, tol, max_iter))
     if not is_tracked(cost, x, y, a, b, alpha):
         return found
     duals = found.plan, found.f, found.g
-    value = _AtCoupling.apply(cost, x, y, a, b, alpha, *duals, found.objective, terms)
+    apply: Any = _AtCoupling.apply
+    value = apply(cost, x, y, a, b, alpha, *duals, found.objective, terms)
     return replace(found, objective=value)
 
 
@@ -124,7 +124,7 @@ class _EdgeProblem(Problem):
             for field in fields(self)
             if field.name != "backend"
         }
-        return replace(self, **rows)  # type: ignore[arg-type]
+        return replace(self, **rows)
 
     def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
         """Solve the transport problem of these masses for another cost."""
@@ -142,7 +142,7 @@ class _EdgeProblem(Problem):
         slope = self.cost
         if number == 0:
             linear, pair = self.linear[:, None, None], self.pair[:, None, None]
-            slope = linear * slope + pair * self.pair_cost(product)
+            slope = linear * slope + pair * self.pair_cost(product, -1, -1)
         return self.vertex(slope)[0], 1
 
 
@@ -182,6 +182,7 @@ def _problem(
     a: Tensor,
     b: Tensor,
     alpha: Tensor,
+    *,
     terms: EdgeTerms,
     backend: Backend,
 ) -> _EdgeProblem:
