@@ -14,6 +14,7 @@ from hotnas_torch._version import __version__
 if TYPE_CHECKING:
     from hotnas_torch import (
         arch,
+        centres,
         cli,
         comparison,
         distances,
@@ -68,6 +69,7 @@ __all__ = [
     "Terms",
     "__version__",
     "arch",
+    "centres",
     "cli",
     "comparison",
     "distances",

@@ -41,6 +41,16 @@ LAYERS: dict[str, set[str]] = {
     "objectives": {"errors", "arguments", "files", "callables", "arch", "spaces", "nn"},
     "gp": BASE
     | {"ot", "ot._operators", "arch", "spaces", "spaces.encodings", "distances", "matrices"},
+    "centres": {
+        "arguments",
+        "errors",
+        "ot",
+        "ot._operators",
+        "arch",
+        "distances",
+        "matrices",
+        "gp",
+    },
     "search.randomness": {"arguments", "errors"},
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
@@ -92,7 +102,17 @@ LAYERS: dict[str, set[str]] = {
     | {"search", "comparison", "integrations.ray", "plot", "plot.report", "plot.results"},
     "__main__": {"cli"},
     "__init__": BASE
-    | {"_lazy", "_show_config", "arch", "cli", "comparison", "distances", "gp", "hierarchy"}
+    | {
+        "_lazy",
+        "_show_config",
+        "arch",
+        "centres",
+        "cli",
+        "comparison",
+        "distances",
+        "gp",
+        "hierarchy",
+    }
     | {
         "importing",
         "integrations",

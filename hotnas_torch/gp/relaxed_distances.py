@@ -44,7 +44,8 @@ class RelaxedDistances:
         relaxation: What the rows hold; None takes that of the metric's space.
 
     Raises:
-        ValueError: A metric that depends on the numbering of nodes, or that has no space.
+        ValueError: A metric that depends on the numbering of nodes, that matches a part of them, or
+            that has no space.
         TypeError: A space without a relaxation.
     """
 
@@ -60,6 +61,11 @@ class RelaxedDistances:
                 "relaxed distances need pairs='directed' and linear_term='separable', as the nodes"
                 f" of a relaxed cell have no order; got pairs={ifgw.pairs!r} and"
                 f" linear_term={ifgw.linear_term!r}"
+            )
+        if ifgw.partial is not None:
+            raise ValueError(
+                "relaxed distances need partial=None, as the nodes of a relaxed cell have expected"
+                f" masses, not a number; got partial={ifgw.partial}"
             )
         if relaxation is None:
             if metric.space is None:

@@ -6,6 +6,7 @@ solved, stopped and reported on its own. Padding is weight 0: a node without mas
 """
 
 from hotnas_torch.ot.barycenter import fgw_barycenter
+from hotnas_torch.ot.edge_fgw import edge_fgw
 from hotnas_torch.ot.entropic_fgw import entropic_fgw
 from hotnas_torch.ot.fgw import fgw
 from hotnas_torch.ot.graphs import Graphs, pad_graphs
@@ -48,6 +49,7 @@ __all__ = [
     "TransportResult",
     "UnbalancedSinkhornResult",
     "UnbalancedTransportResult",
+    "edge_fgw",
     "entropic_fgw",
     "fgw",
     "fgw_barycenter",

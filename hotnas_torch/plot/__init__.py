@@ -1,6 +1,7 @@
 """Pictures of distances, matchings, networks and searches; figures that need no display."""
 
 from hotnas_torch.plot.architectures import plot_network
+from hotnas_torch.plot.atlas import plot_atlas
 from hotnas_torch.plot.comparison import plot_ranks, plot_regrets
 from hotnas_torch.plot.distances import plot_heat_map, plot_tree
 from hotnas_torch.plot.figure import save_figure
@@ -11,6 +12,7 @@ from hotnas_torch.plot.pareto import plot_fronts, plot_progress, plot_spread
 from hotnas_torch.plot.search import plot_map, plot_trace
 
 __all__ = [
+    "plot_atlas",
     "plot_cell_matching",
     "plot_fronts",
     "plot_heat_map",

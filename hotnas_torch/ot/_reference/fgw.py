@@ -38,6 +38,7 @@ __all__ = [
     "Problem",
     "Solution",
     "Units",
+    "descend",
     "fgw",
     "fgw_backward",
     "slopes_between",
@@ -146,7 +147,7 @@ def fgw(
             supports.append(support)
         chosen = fresh.nonzero().squeeze(1)
         part, known = problem.select(chosen), best.objective[chosen]
-        best.improve(chosen, _descend(part, start[chosen], known, loss, pairs, tol, max_iter))
+        best.improve(chosen, descend(part, start[chosen], known, loss, pairs, tol, max_iter))
     found = units.restore(best, problem, loss, pairs)
     if not (bool(x.all()) and bool(y.all())):
         slopes = slopes_between(
@@ -602,7 +603,7 @@ def _order_preserving(a: Tensor, b: Tensor) -> Tensor:
     return overlap.clamp_min(0)
 
 
-def _descend(
+def descend(
     problem: Problem,
     start: Tensor,
     known: Tensor,

@@ -1,0 +1,294 @@
+"""Fused Gromov-Wasserstein of edges with features: pair costs, solution, gradient."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from hotnas_torch.ot._operators.operator import Backend, held, is_tracked
+from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
+from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
+
+__all__ = ["NUM_EDGE_STARTS", "EdgeLoss", "EdgeTerms", "edge_fgw", "pair_mask", "read_edges"]
+
+EdgeLoss = Literal["l1", "l2", "kl"]
+
+NUM_EDGE_STARTS = 3
+"""Starts that need no input: from the product of the masses, that product, pointwise."""
+
+_TABLE_ELEMENTS = 2**24
+"""Entries that the costs of all pairs of pairs may take at one time."""
+
+
+class EdgeTerms(NamedTuple):
+    """Which loss, over which pairs: 0 all, 1 directed, 2 ordered."""
+
+    loss: EdgeLoss
+    pairs: int
+
+
+def edge_fgw(
+    cost: Tensor,
+    x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    init: Tensor,
+    terms: EdgeTerms,
+    num_starts: int,
+    tol: float,
+    max_iter: int,
+    *,
+    backend: Backend = "auto",
+) -> Solution:
+    """Find a stationary coupling by the conditional gradient of the reference implementation.
+
+    Args:
+        cost: Costs between nodes, shape (B, n, m), finite.
+        x: Features of the edges of the first graph, shape (B, n, n, d).
+        y: Those of the second graph, shape (B, m, m, d).
+        a: Masses of the first graph, shape (B, n). Nodes of zero mass are absent.
+        b: Masses of the second graph, shape (B, m), with the same sum.
+        alpha: Weight of the quadratic term, shape (B,).
+        init: Coupling to start from, shape (B, n, m), or no elements for none.
+        terms: The quadratic term.
+        num_starts: How many starts to use.
+        tol: Relative duality gap to stop at.
+        max_iter: Most transport problems that one start may solve.
+        backend: Of the transport problems.
+
+    Returns:
+        As `hotnas_torch.ot._reference.fgw.fgw`; the objective with its derivatives.
+    """
+    with torch.no_grad():
+        read_x, read_y = read_edges(x, a, terms.pairs), read_edges(y, b, terms.pairs)
+        batch, n, m = cost.shape
+        size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
+        found = Solution.failed(cost, a, b, torch.zeros(batch, dtype=torch.int32).to(a.device))
+        for items in torch.arange(batch, device=cost.device).split(size):
+            given = [value[items] for value in (cost, read_x, read_y, a, b, alpha)]
+            problem = _problem(*given, terms=terms, backend=backend)
+            start = init[items] if init.numel() else init
+            found.fill(items, _best(problem, start, num_starts, tol, max_iter))
+    if not is_tracked(cost, x, y, a, b, alpha):
+        return found
+    duals = found.plan, found.f, found.g
+    apply: Any = _AtCoupling.apply
+    value = apply(cost, x, y, a, b, alpha, *duals, found.objective, terms)
+    return replace(found, objective=value)
+
+
+def _best(
+    problem: "_EdgeProblem", init: Tensor, num_starts: int, tol: float, max_iter: int
+) -> Solution:
+    best = Solution.unsolved(problem)
+    every = torch.arange(len(problem.a), device=problem.a.device)
+    for number in range(num_starts):
+        start, transports = problem.start(number, init)
+        best.iterations.add_(transports)
+        # Loss and pairs are the problem's own.
+        best.improve(every, descend(problem, start, best.objective, -1, -1, tol, max_iter))
+    return best
+
+
+def pair_mask(nodes: int, pairs: int, like: Tensor) -> Tensor:
+    """Which pairs (i, k) of nodes are read, (n, n), as numbers."""
+    every = torch.ones(nodes, nodes, dtype=like.dtype, device=like.device)
+    if pairs == 1:
+        return every - torch.eye(nodes, dtype=like.dtype, device=like.device)
+    return every.triu(1) if pairs == 2 else every
+
+
+def read_edges(edges: Tensor, masses: Tensor, pairs: int) -> Tensor:
+    """Put 0 where no pair of nodes that are there reads anything."""
+    there = masses != 0
+    read = there[:, :, None] & there[:, None, :] & (pair_mask(edges.shape[1], pairs, edges) > 0)
+    return torch.where(read[..., None], edges, 0)
+
+
+# --- pair costs -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _EdgeProblem(Problem):
+    """A problem whose pair costs are not those of two structures."""
+
+    backend: Backend
+
+    def select(self, items: Tensor) -> Self:
+        """Return some of the items."""
+        rows = {
+            field.name: getattr(self, field.name)[items]
+            for field in fields(self)
+            if field.name != "backend"
+        }
+        return replace(self, **rows)
+
+    def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
+        """Solve the transport problem of these masses for another cost."""
+        return transport(cost, self.a, self.b, backend=self.backend)
+
+    def start(self, number: int, init: Tensor) -> tuple[Tensor, int]:
+        """Return the coupling of one start and the number of transport problems it took."""
+        if init.numel():
+            if number == 0:
+                return init, 0
+            number -= 1
+        product = self.a[:, :, None] * self.b[:, None, :]
+        if number == 1:
+            return product, 0
+        slope = self.cost
+        if number == 0:
+            linear, pair = self.linear[:, None, None], self.pair[:, None, None]
+            slope = linear * slope + pair * self.pair_cost(product, -1, -1)
+        return self.vertex(slope)[0], 1
+
+
+@dataclass(frozen=True)
+class _ByProducts(_EdgeProblem):
+    """B(V) as a sum of matrix products, V between left_t and right_t, for both directions."""
+
+    left: Tensor  # (B, T, n, n)
+    right: Tensor  # (B, T, m, m)
+
+    def pair_cost(
+        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+    ) -> Tensor:
+        """Compute B(plan), (B, n, m), which is linear and self-adjoint."""
+        del loss, pairs, dense
+        return _between(plan, self.left, self.right)
+
+
+@dataclass(frozen=True)
+class _ByTable(_EdgeProblem):
+    """B(V) as a product with the costs of all pairs of pairs of nodes."""
+
+    table: Tensor  # (B, n m, n m), symmetric
+
+    def pair_cost(
+        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+    ) -> Tensor:
+        """Compute B(plan), (B, n, m)."""
+        del loss, pairs, dense
+        return _tabulated(plan, self.table)
+
+
+def _problem(
+    cost: Tensor,
+    x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    *,
+    terms: EdgeTerms,
+    backend: Backend,
+) -> _EdgeProblem:
+    everywhere = torch.ones_like(cost, dtype=torch.bool)
+    known = (cost, x, y, a, b, 1 - alpha, alpha, ~everywhere, everywhere, backend)
+    if terms.loss == "l1":
+        return _ByTable(*known, _table(x, y, terms))
+    return _ByProducts(*known, *_products(x, y, terms))
+
+
+def _bend(plan: Tensor, x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
+    """Compute B(plan), (B, n, m), differentiable in the edges."""
+    if terms.loss == "l1":
+        return _tabulated(plan, _table(x, y, terms))
+    return _between(plan, *_products(x, y, terms))
+
+
+def _between(plan: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    middle = plan[:, None]
+    return (left @ middle @ right.mT + left.mT @ middle @ right).sum(1)
+
+
+def _tabulated(plan: Tensor, table: Tensor) -> Tensor:
+    return (table @ plan.flatten(1)[..., None]).reshape(plan.shape)
+
+
+def _products(x: Tensor, y: Tensor, terms: EdgeTerms) -> tuple[Tensor, Tensor]:
+    """Decompose the loss: L(x, y) = f(x) + g(y) - sum of h(x) k(y)."""
+    mask_x, mask_y = (pair_mask(edges.shape[1], terms.pairs, edges) for edges in (x, y))
+    if terms.loss == "l2":
+        # Shifted alike, edges differ by the same: squares shall not be far larger than that.
+        middle = 0.5 * (x.mean((1, 2), keepdim=True) + y.mean((1, 2), keepdim=True)).detach()
+        x, y = x - middle, y - middle
+        of_x, of_y, h, k = x * x, y * y, 2 * x, y
+    else:
+        # 0 log 0 = 0. What is not read is 0 on both sides.
+        some_x, some_y = torch.where(x > 0, x, 1), torch.where(y > 0, y, 1)
+        of_x, of_y, h, k = x * some_x.log() - x, y, x, some_y.log()
+    left = torch.cat(
+        [of_x.sum(-1)[:, None], torch.ones_like(x[:, None, :, :, 0]), -h.movedim(-1, 1)], 1
+    )
+    right = torch.cat(
+        [torch.ones_like(y[:, None, :, :, 0]), of_y.sum(-1)[:, None], k.movedim(-1, 1)], 1
+    )
+    return left * mask_x, right * mask_y
+
+
+def _table(x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
+    """Tabulate the absolute losses, both directions of all pairs."""
+    apart = x.new_zeros(len(x), x.shape[1], y.shape[1], x.shape[1], y.shape[1])
+    for of_x, of_y in zip(x.unbind(-1), y.unbind(-1), strict=True):
+        apart = apart + (of_x[:, :, None, :, None] - of_y[:, None, :, None, :]).abs()
+    mask_x, mask_y = (pair_mask(edges.shape[1], terms.pairs, edges) for edges in (x, y))
+    table = (apart * mask_x[:, None, :, None] * mask_y[:, None, :]).flatten(3).flatten(1, 2)
+    return table + table.mT
+
+
+# --- the gradient ---------------------------------------------------------------------------------
+
+
+_ONCE = (
+    "the objective of edge_fgw is differentiable once; pass create_graph=False, or use fgw, which"
+    " is differentiable twice in costs and structures"
+)
+
+
+class _AtCoupling(torch.autograd.Function):
+    """The objective at a stationary coupling, with its derivatives by the envelope theorem."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, objective, ctx.terms = inputs
+        ctx.save_for_backward(*tensors)
+        return objective.clone()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        slopes: list[Tensor | None] = [None] * 6
+        with torch.enable_grad():
+            moved = [cost, x, y, alpha]
+            leaves = [value.detach().requires_grad_() for value in moved]
+            costs, edges_x, edges_y, weight = leaves
+            read = read_edges(edges_x, a, ctx.terms.pairs), read_edges(edges_y, b, ctx.terms.pairs)
+            value = _objective(costs, *read, weight, plan, ctx.terms)
+            found = torch.autograd.grad((value * grad).sum(), leaves)
+        for place, slope in zip((0, 1, 2, 5), found, strict=True):
+            slopes[place] = slope if needed[place] else None
+        if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
+            # What it would cost absent nodes to enter.
+            weight = alpha[:, None, None]
+            bend = _bend(plan, x, y, ctx.terms)
+            f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+        for place, dual, masses in ((3, f, a), (4, g, b)):
+            if needed[place]:
+                slopes[place] = grad[:, None] * tangent(dual, masses)
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            depends = grad, cost, x, y, a, b, alpha
+            slopes = [s if s is None else held(s, _ONCE, *depends) for s in slopes]
+        return (*slopes, None, None, None, None, None)
+
+
+def _objective(
+    cost: Tensor, x: Tensor, y: Tensor, alpha: Tensor, plan: Tensor, terms: EdgeTerms
+) -> Tensor:
+    """Compute F(plan), (B,)."""
+    quadratic = 0.5 * (_bend(plan, x, y, terms) * plan).sum((1, 2))
+    return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
