@@ -13,7 +13,7 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
 from hotnas_torch.errors import NonFiniteValueError
 from hotnas_torch.search.goal import Goal
-from hotnas_torch.search.goal_settings import VALUE
+from hotnas_torch.search.goal_settings import VALUE, VARIANCE
 from hotnas_torch.spaces import SearchSpace
 
 __all__ = [
@@ -105,6 +105,7 @@ class Named:
             if name not in metrics:
                 raise TypeError(f"there is no {name!r} among {', '.join(map(repr, metrics))}")
         found = {str(name): number(str(name), entry) for name, entry in metrics.items()}
+        _check_variances(found, self.names)
         wrong = [name for name in self.names if not math.isfinite(found[name])]
         if VALUE not in self.names:
             found.pop(VALUE, None)
@@ -289,9 +290,11 @@ def evaluate(
             cost = number("cost", result.cost)
             if not (math.isfinite(cost) and cost >= 0.0):
                 raise TypeError(f"cost must be finite and >= 0 seconds; got {cost}")
+            metrics = {str(name): number(name, entry) for name, entry in result.metrics.items()}
+            _check_variances(metrics, (VALUE,))
             return _finite(
                 number("value", result.value),
-                {str(name): number(name, entry) for name, entry in result.metrics.items()},
+                metrics,
                 cost,
                 str(result.error),
             )
@@ -301,6 +304,18 @@ def evaluate(
             f"the objective must return {_expected(objective)}; got "
             f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}"
         ) from error
+
+
+def _check_variances(metrics: Mapping[str, float], names: Sequence[str]) -> None:
+    """Refuse variances of noise that cannot be any; NaN is not known.
+
+    Raises:
+        ValueError: One is negative or infinite.
+    """
+    for name in names:
+        variance = metrics.get(f"{name}{VARIANCE}", math.nan)
+        if variance < 0.0 or math.isinf(variance):
+            raise ValueError(f"{name}{VARIANCE} must be finite and >= 0; got {variance}")
 
 
 def _expected(objective: ObjectiveFunction) -> str:
