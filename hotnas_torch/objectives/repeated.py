@@ -40,9 +40,7 @@ class Repeated:
         (10.0, 0.333)
     """
 
-    def __init__(
-        self, objective: Callable[[Network], float | Evaluation], times: int = 3
-    ) -> None:
+    def __init__(self, objective: Callable[[Network], float | Evaluation], times: int = 3) -> None:
         if not callable(objective):
             raise TypeError(f"objective must be callable; got {objective!r}")
         self.objective = objective

@@ -164,10 +164,11 @@ class Strategy(AskTell):
             TypeError: It is no sequence of networks.
             ArchitectureError: One is not of the space; the message gives the index.
         """
-        if isinstance(nets, Network):
+        given: object = nets
+        if isinstance(given, Network):
             raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
-        if isinstance(nets, str | bytes) or not isinstance(nets, Iterable):
-            raise TypeError(f"nets must be a sequence of Network; got {nets!r}")
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise TypeError(f"nets must be a sequence of Network; got {given!r}")
         nets = list(nets)
         for place, net in enumerate(nets):
             if not self.space.contains(net):
@@ -280,6 +281,11 @@ class Strategy(AskTell):
         return tuple(self._pending.values())
 
     @property
+    def enqueued(self) -> tuple[Network, ...]:
+        """Networks that are to be asked for first, in order."""
+        return tuple(self._enqueued.values())
+
+    @property
     def best(self) -> Observation | None:
         """The observation with the best value, the earliest of equals; None without a value.
 
@@ -300,6 +306,16 @@ class Strategy(AskTell):
         """All numbers that count of everything observed, (n, len(goal.names)) float64."""
         rows = torch.tensor(list(self._rows.values()), dtype=torch.float64)
         return rows.reshape(-1, len(self.goal.names))
+
+    @property
+    def variances(self) -> Tensor:
+        """Variances of the noise of `values` as far as they were told, else NaN; same shape."""
+        places = range(len(self.goal.names))
+        rows = [
+            [math.nan if one is None else one.known_variance(place) for place in places]
+            for one in map(self._measured_of, self._rows)
+        ]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(places))
 
     def aim(self, direction: Direction | Sequence[Direction]) -> None:
         """Say which values are good, where the strategy was made without saying so.

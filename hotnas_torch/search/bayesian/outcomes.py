@@ -20,7 +20,16 @@ from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["ConstantValue", "KnownModel", "Outcome", "OutcomeModels", "observed", "outcomes_of", "slack_variances", "slacks"]
+__all__ = [
+    "ConstantValue",
+    "KnownModel",
+    "Outcome",
+    "OutcomeModels",
+    "observed",
+    "outcomes_of",
+    "slack_variances",
+    "slacks",
+]
 
 
 def slacks(excess: Tensor) -> Tensor:
@@ -36,7 +45,7 @@ def slacks(excess: Tensor) -> Tensor:
 
 
 def slack_variances(variances: Tensor, excess: Tensor) -> Tensor:
-    """Return the variances of the noise of `slacks`, given those of numbers (n,), to first order."""
+    """Return the variances of the noise of `slacks`, to first order, given those of numbers."""
     return variances / (_scale(excess).square() + excess.square())
 
 

@@ -328,7 +328,8 @@ class BayesianSearch(Strategy):
         """Say once that a model predicts nothing, if it puts the differences down to noise."""
         if self._warned or num < _ENOUGH or (share := explained_share(model)) is None:
             return
-        noise = float(model.likelihood.noise.mean() / model.train_targets.var())
+        fitted: Any = model
+        noise = float(fitted.likelihood.noise.mean() / fitted.train_targets.var())
         if share > 0.0 or noise < 0.5:
             return
         self._warned = True

@@ -70,7 +70,9 @@ def target_variances(
 
     Args:
         variances: (n,), >= 0, in squares of the values' units.
-        values: As for `targets`, and so are the other arguments.
+        values: As for `targets`.
+        transform: As for `targets`.
+        num_reference: As for `targets`.
 
     Returns:
         (n,), finite.

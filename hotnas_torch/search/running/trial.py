@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
-from hotnas_torch.errors import NonFiniteValueError
+from hotnas_torch.errors import NonFiniteValueError, StopSearch
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE, VARIANCE
 from hotnas_torch.spaces import SearchSpace
@@ -154,12 +154,15 @@ class Trial:
         network: What was evaluated.
         outcome: What came of it.
         elapsed: Seconds from the start of the search until it was finished, interruptions left out.
+        told: Whether it was known before the search, which did not evaluate it; its number is then
+            its place among what was.
     """
 
     number: int
     network: Network
     outcome: Outcome
     elapsed: float
+    told: bool = False
 
     @property
     def value(self) -> float:
@@ -180,14 +183,17 @@ class SearchResult:
         space: What was searched.
         trials: All evaluations in the order of asking.
         reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
-            space has no other network).
+            space has no other network), `"stopped"` (somebody raised `StopSearch`).
         goal: What was sought.
+        told: What the strategy knew before, by being told or from earlier searches. The best, the
+            front and what these had become by each trial are of both.
     """
 
     space: SearchSpace
     trials: tuple[Trial, ...]
     reason: str
     goal: Goal = field(default_factory=Goal)
+    told: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -196,8 +202,8 @@ class SearchResult:
         Raises:
             ValueError: There are several objectives, see `front`.
         """
-        place = self.goal.best(self.values)
-        return None if place is None else self.trials[place]
+        place = self.goal.best(self._known)
+        return None if place is None else (*self.told, *self.trials)[place]
 
     @property
     def best_so_far(self) -> Tensor:
@@ -208,18 +214,25 @@ class SearchResult:
         Raises:
             ValueError: There are several objectives, see `front`.
         """
-        return self.goal.best_so_far(self.values)
+        return self.goal.best_so_far(self._known)[len(self.told) :]
 
     @property
     def values(self) -> Tensor:
         """All numbers that count of each trial, (num_trials, len(goal.names)) float64."""
-        rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in self.trials]
+        return self._known[len(self.told) :]
+
+    @property
+    def _known(self) -> Tensor:
+        """All numbers that count of what was told and of each trial."""
+        known = (*self.told, *self.trials)
+        rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in known]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.goal.names))
 
     @property
     def front(self) -> tuple[Trial, ...]:
         """The trials that keep all bounds and that no other one dominates, in order."""
-        return tuple(self.trials[place] for place in self.goal.front(self.values))
+        known = (*self.told, *self.trials)
+        return tuple(known[place] for place in self.goal.front(self._known))
 
     @property
     def reference_point(self) -> Tensor:
@@ -228,7 +241,7 @@ class SearchResult:
         Raises:
             ValueError: No trial keeps all bounds.
         """
-        return self.goal.reference_point(self.values)
+        return self.goal.reference_point(self._known)
 
     def hypervolume(self, reference: Sequence[float] | Tensor | None = None) -> float:
         """Return the volume of what the front dominates.
@@ -243,11 +256,11 @@ class SearchResult:
         Raises:
             TypeError, ValueError: `reference` is not one finite number per objective.
         """
-        return self.goal.hypervolume(self.values, reference)
+        return self.goal.hypervolume(self._known, reference)
 
     def hypervolume_so_far(self, reference: Sequence[float] | Tensor | None = None) -> Tensor:
         """Return the hypervolume up to each trial, (num_trials,) float64, as `hypervolume`."""
-        return self.goal.hypervolume_so_far(self.values, reference)
+        return self.goal.hypervolume_so_far(self._known, reference)[len(self.told) :]
 
 
 def evaluate(
@@ -268,6 +281,8 @@ def evaluate(
     started = time.perf_counter()
     try:
         result = objective(net)
+    except StopSearch:
+        raise
     except NonFiniteValueError as error:
         return Outcome(math.nan, cost=time.perf_counter() - started, error=str(error))
     except catch as error:
