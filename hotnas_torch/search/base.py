@@ -157,6 +157,20 @@ class Strategy(AskTell):
             if key not in self._observed:
                 self._pending.setdefault(key, net)
 
+    def withdraw(self, nets: Sequence[Network]) -> None:
+        """Take back networks that were asked for and that nobody is going to evaluate.
+
+        They may be asked for again. What is not pending stays as it is.
+
+        Args:
+            nets: Networks of the space.
+
+        Raises:
+            ArchitectureError: A network is not of the space; the message gives the index.
+        """
+        for net in self._checked(nets):
+            self._pending.pop(self.space.key(net), None)
+
     def _checked(self, nets: Sequence[Network]) -> list[Network]:
         """Return networks as a list.
 

@@ -337,6 +337,9 @@ class _Search:
                 return
             if (trial := member.add(networks[0], most)) is not None:
                 yield trial
+            else:
+                # Pending again at once, if it is another process that evaluates it.
+                self._strategy.withdraw(networks)
 
     def _catch_up(self, member: Membership) -> None:
         begun, finished = member.news()
