@@ -49,7 +49,7 @@ class Settings:
 
     seeds: int = 10
     first_seed: int = 10
-    evaluations: int = 40
+    evaluations: int = 30
     pool_size: int = 60
     storage: str = "runs/bench/outliers"
 
