@@ -148,7 +148,8 @@ def run(settings: Settings) -> Report:
     report.tables.append(
         Table(
             "searches",
-            f"{settings.evaluations} evaluations, {settings.seeds} seeds from {settings.first_seed}",
+            f"{settings.evaluations} evaluations, {settings.seeds} seeds from "
+            f"{settings.first_seed}",
             _COLUMNS,
             rows,
         )

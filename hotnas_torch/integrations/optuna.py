@@ -71,9 +71,10 @@ class StrategySampler(BaseSampler):
     strategy has bounds on besides are user attributes of a trial: where one is missing, the trial
     counts as failed.
 
-    Trials that were enqueued or imported with values count as the strategy's own where their network
-    is known: by the parameter `"architecture"`, or by `network`, the inverse of `parameters`. A
-    finished one whose network is not known teaches the strategy nothing, which a warning says.
+    Trials that were enqueued or imported with values count as the strategy's own where their
+    network is known: by the parameter `"architecture"`, or by `network`, the inverse of
+    `parameters`. A finished one whose network is not known teaches the strategy nothing, which a
+    warning says.
 
     Trials of a study that goes on, or that several processes share, are told or pending before each
     choice. A pruned trial counts with its last intermediate value, a failed one as failed. A

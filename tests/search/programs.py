@@ -122,7 +122,7 @@ def main(name: str, storage: str, seconds: str) -> None:
             logged,
             budget=40,
             storage=storage,
-            shared=timedelta(seconds=4),
+            shared=timedelta(seconds=20),
             progress=False,
         )
         return
