@@ -1,4 +1,3 @@
-# Over 400 lines: one command with its options, read from top to bottom.
 """The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse
@@ -178,7 +177,8 @@ def _search(parser: Parser, arguments: argparse.Namespace) -> None:
     asynchronous = arguments.asynchronous or arguments.ray is not None or arguments.shared
     if asynchronous and arguments.batch is not None:
         parser.error(
-            "--batch is for searches in batches; leave it out with --asynchronous, --shared or --ray"
+            "--batch is for searches in batches; leave it out with --asynchronous, --shared or"
+            " --ray"
         )
     if arguments.time_limit is not None and not 0.0 < arguments.time_limit < math.inf:
         parser.error(f"--time-limit must be positive and finite; got {arguments.time_limit:g}")

@@ -168,7 +168,7 @@ def make_strategy(
 
 
 def _own(parser: Parser, name: str) -> Callable[..., Any]:
-    found = checked(parser, lambda: referenced(name))
+    found: Callable[..., Any] = checked(parser, lambda: referenced(name))
     if not callable(found):
         parser.error(f"--strategy: {name} must be a class or function; got {found!r}")
     return found

@@ -48,6 +48,8 @@ __all__ = ["BayesianSearch"]
 
 # Observations from which on a model that explains nothing is worth a warning.
 _ENOUGH = 20
+# Share of the variance up to which predictions say nothing.
+_NOTHING = 0.05
 # Known noise below this share of the targets' variance is no noise to Gaussian processes.
 _LEAST_NOISE = 1e-5
 # Fits of a model without the outliers of the fit before.
@@ -325,20 +327,19 @@ class BayesianSearch(Strategy):
         return model
 
     def _warn_of_noise(self, model: Model, num: int) -> None:
-        """Say once that a model predicts nothing, if it puts the differences down to noise."""
-        if self._warned or num < _ENOUGH or (share := explained_share(model)) is None:
+        """Say once that a model predicts nothing."""
+        if self._warned or num < _ENOUGH:
             return
-        fitted: Any = model
-        noise = float(fitted.likelihood.noise.mean() / fitted.train_targets.var())
-        if share > 0.0 or noise < 0.5:
+        # Not the fitted variance of the noise: short lengthscales explain noise as well.
+        share = explained_share(model)
+        if share is None or share > _NOTHING:
             return
         self._warned = True
         warnings.warn(
-            f"noise swallows what tells networks apart: after {num} values the model predicts none "
-            f"of them from the others, and takes {min(noise, 1.0):.0%} of their variance for noise;"
-            " the search goes on much as a random one (evaluate each network several times with "
-            "objectives.Repeated, return NaN for trainings that fail, or pass known variances to "
-            "tell)",
+            f"noise swallows what tells networks apart: after {num} values the model predicts each "
+            f"of them from the others no better than their mean does ({max(0.0, share):.0%} of "
+            "their variance); the search goes on much as a random one (evaluate each network "
+            "several times with objectives.Repeated, and return NaN for trainings that fail)",
             NoiseWarning,
             stacklevel=2,
         )
