@@ -151,7 +151,7 @@ def test_what_is_no_prior_is_refused_before_work(tmp_path, prior, error, message
 def test_a_prior_of_another_space_or_without_a_number_that_counts_is_refused(tmp_path):
     path = tmp_path / "pooling.sqlite"
     pooling = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
-    run(pooling, lambda net: 1.0, budget=2, storage=path, progress=False)
+    run(pooling, lambda _: 1.0, budget=2, storage=path, progress=False)
     with pytest.raises(StorageError, match="belongs to another space"):
         search(made(), prior=path)
     several = made(ParetoEvolution, objectives=("error", "size"), population=4)
