@@ -136,6 +136,21 @@ def test_an_evaluation_that_hangs_is_stopped_with_what_it_has_started(tmp_path, 
         assert all_end(pids_in(tmp_path, 1), 5.0)
 
 
+def test_processes_that_hang_when_the_time_of_the_search_is_over_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANGING", str(tmp_path))
+    limits = TimeLimits()
+    with WorkerProcesses(programs.hangs_for_some, 2, CATCH, limits) as evaluator:
+        assert len(list(evaluator(networks("1", "2")))) == 2  # both have begun
+        limits.longest = math.inf  # as before the first evaluation has ended
+        limits.over, limits.grace = time.perf_counter() + 0.3, 0.3
+        outcomes = dict(evaluator(networks("0", "01", "02")))
+        assert sorted(outcomes) == [0, 1]  # the third has not begun
+        for outcome in outcomes.values():
+            assert math.isnan(outcome.value)
+            assert "the time of the search was over" in outcome.error
+        assert all_end(pids_in(tmp_path, 2), 5.0)
+
+
 def test_a_process_that_is_suspended_is_stopped_too():
     with WorkerProcesses(programs.stops, 1, CATCH, TimeLimits(0.5)) as evaluator:
         ((_, outcome),) = evaluator(networks("1"))
