@@ -48,9 +48,9 @@ class Settings:
     """
 
     seeds: int = 10
-    first_seed: int = 10
-    evaluations: int = 30
-    pool_size: int = 60
+    first_seed: int = 0
+    evaluations: int = 40
+    pool_size: int = 200
     storage: str = "runs/bench/outliers"
 
 

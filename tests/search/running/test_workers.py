@@ -143,7 +143,7 @@ def test_processes_that_hang_when_the_time_of_the_search_is_over_are_stopped(tmp
         assert len(list(evaluator(networks("1", "2")))) == 2  # both have begun
         limits.longest = math.inf  # as before the first evaluation has ended
         limits.over, limits.grace = time.perf_counter() + 0.3, 0.3
-        outcomes = dict(evaluator(networks("0", "01", "02")))
+        outcomes = dict(evaluator(networks("00", "01", "02")))
         assert sorted(outcomes) == [0, 1]  # the third has not begun
         for outcome in outcomes.values():
             assert math.isnan(outcome.value)
