@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ __all__ = [
 # A temporary file is readable by its owner alone; this one is like any other.
 _MODE = 0o644
 _LOCK_MAGIC = b"hotnas-lock "
+# How long somebody holds a lock that only gives it back.
+_LEAVING_SECONDS = 1.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -245,6 +248,7 @@ class WriteLock:
         return False
 
     def _acquired(self) -> int:
+        deadline = time.monotonic() + _LEAVING_SECONDS
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE)
             try:
@@ -255,6 +259,13 @@ class WriteLock:
                     if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
                         _sign(descriptor)
                         return descriptor
+            except InUseError:
+                os.close(descriptor)
+                # The last of those that shared it may be on its way out.
+                if not self._shared or time.monotonic() > deadline:
+                    raise
+                time.sleep(_LEAVING_SECONDS / 20)
+                continue
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -467,6 +467,8 @@ class Storage:
             ]
             for trial in told
         ]
+        if not told:
+            return
         with self.writing():
             self._check_owner()
             self.put(_TOLD, json.dumps({_TOLD: entries}))
