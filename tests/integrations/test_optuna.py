@@ -404,14 +404,15 @@ def test_imported_and_enqueued_decisions_reach_the_strategy(form):
     study = optuna.create_study(sampler=sampled(chosen, network=lambda v: form(network(v))))
     study.add_trial(imported("01201201", 3.0))
     study.enqueue_trial(decisions(SPACE.from_string("22222222")))
-    study.enqueue_trial({"layer0": 1})  # says too little: a choice of the study's own
+    study.enqueue_trial({"layer0": 1})  # says too little, until it has finished
     study.optimize(layers, n_trials=4)
     found = {one.network.spec: one.value for one in chosen.observations}
     assert found["01201201"] == 3.0
     assert found["22222222"] == 16.0
     assert study.trials[1].user_attrs["architecture"] == "22222222"
     assert study.trials[2].params["layer0"] == 1
-    assert len(found) == 4  # two of the strategy's own
+    assert found[network(study.trials[2].params)] == study.trials[2].value
+    assert len(found) == 5  # two of the strategy's own
 
 
 def test_what_waits_in_the_queue_is_not_proposed_meanwhile():
@@ -432,7 +433,7 @@ def test_values_that_teach_nothing_are_said_once():
     study = optuna.create_study(sampler=sampled(strategy()))
     for spec in ("01201201", "22222222"):
         study.add_trial(imported(spec, 3.0))
-    with pytest.warns(UserWarning, match=r"trial 0 does not say its architecture .*network=") as w:
+    with pytest.warns(UserWarning, match=r"trial 0 does not say its architecture, .*network=") as w:
         study.optimize(layers, n_trials=2)
     assert len(w) == 1
 
