@@ -42,10 +42,11 @@ LAYERS: dict[str, set[str]] = {
     "search.asking": {"arguments", "search.randomness"},
     "search.draws": {"arch", "spaces", "spaces.encodings"},
     "search.fronts": set(),
+    "search.measured": set(),
     "search.goal_settings": {"arch"},
     "search.goal": {"arguments", "arch", "search.fronts", "search.goal_settings"},
     "search.base": {"errors", "arguments", "arch", "spaces"}
-    | {"search.asking", "search.draws", "search.goal", "search.goal_settings"},
+    | {"search.asking", "search.draws", "search.goal", "search.goal_settings", "search.measured"},
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "callables", "arch", "spaces"}

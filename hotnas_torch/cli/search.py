@@ -375,7 +375,7 @@ def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
     elif best is None:
         lines["best"] = "none: no evaluation succeeded (the storage holds the reasons)"
     else:
-        found = "known before" if best.told else f"evaluation {best.number + 1}"
+        found = "known before" if best.earlier else f"evaluation {best.number + 1}"
         lines["best"] = f"{best.value:.6g} ({found})"
         lines["network"] = best.network.spec
         lines["in short"] = short_name(best.network.spec)

@@ -1,3 +1,4 @@
+# Over 400 lines: one sampler, read beside its interface.
 """A strategy as an Optuna sampler, and Optuna's distributions as hyperparameters."""
 
 from __future__ import annotations

@@ -114,11 +114,11 @@ def read_search(
             raise StorageError(f"{storage} holds no search yet")
         if space is None:
             space = _rebuilt(identity["space"], storage)
-        trials, told = store.trials(space), store.told(space)
+        trials, earlier = store.trials(space), store.earlier(space)
     if not trials:
         raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
     goal = Goal.read(identity["strategy"].get("goal"))
-    return identity, SearchResult(space, trials, "", goal, told)
+    return identity, SearchResult(space, trials, "", goal, earlier)
 
 
 def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> SearchSpace:
@@ -219,7 +219,7 @@ def _summary(result: SearchResult) -> str:
         }
     figures = {
         "evaluations": f"{len(trials):,}",
-        **({"told before": f"{len(result.told):,}"} if result.told else {}),
+        **({"told before": f"{len(result.earlier):,}"} if result.earlier else {}),
         **found,
         "failed": f"{num_failed:,}",
         "time searching": _duration(max(trial.elapsed for trial in trials)),
@@ -234,7 +234,7 @@ def _summary(result: SearchResult) -> str:
 def _evaluation(trial: Trial | None) -> str:
     if trial is None:
         return "-"
-    return "told before" if trial.told else f"{trial.number + 1:,}"
+    return "told before" if trial.earlier else f"{trial.number + 1:,}"
 
 
 def _leading(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:

@@ -1,3 +1,4 @@
+# Over 400 lines: a surrogate each, beside each other.
 """What a search fits to the values that it observed: frozen parts of a search."""
 
 import math

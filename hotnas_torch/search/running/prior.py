@@ -15,22 +15,24 @@ from hotnas_torch.search.goal_settings import VARIANCE
 from hotnas_torch.search.running.storage import Storage
 from hotnas_torch.search.running.trial import Outcome, SearchResult, Trial
 
-__all__ = ["Prior", "read_prior", "told_before"]
+__all__ = ["Prior", "observed_before", "read_prior"]
 
 Prior = str | PathLike[str] | SearchResult
 """An earlier search: its file or its result."""
 
 
-def told_before(strategy: Strategy) -> tuple[Trial, ...]:
+def observed_before(strategy: Strategy) -> tuple[Trial, ...]:
     """Return what a strategy has observed, as trials."""
     goal = strategy.goal
     names = [*([] if goal.plain else goal.names), *(f"{name}{VARIANCE}" for name in goal.names)]
     numbers = torch.cat([strategy.values[:, goal.plain :], strategy.variances], dim=1).tolist()
-    told = []
+    earlier = []
     for place, (found, row) in enumerate(zip(strategy.observations, numbers, strict=True)):
         metrics = {name: one for name, one in zip(names, row, strict=True) if not math.isnan(one)}
-        told.append(Trial(place, found.network, Outcome(found.value, metrics), 0.0, told=True))
-    return tuple(told)
+        earlier.append(
+            Trial(place, found.network, Outcome(found.value, metrics), 0.0, earlier=True)
+        )
+    return tuple(earlier)
 
 
 def read_prior(prior: Prior | Iterable[Prior], strategy: Strategy) -> tuple[Trial, ...]:
@@ -47,7 +49,7 @@ def read_prior(prior: Prior | Iterable[Prior], strategy: Strategy) -> tuple[Tria
     for place, one in enumerate(given):
         name = f"prior[{place}]"
         if isinstance(one, SearchResult):
-            described, trials = one.space.description(), (*one.trials, *one.told)
+            described, trials = one.space.description(), (*one.trials, *one.earlier)
             try:
                 refuse_difference(name, described, strategy.space.description(), "space")
             except ValueError as error:
@@ -59,7 +61,7 @@ def read_prior(prior: Prior | Iterable[Prior], strategy: Strategy) -> tuple[Tria
         for trial in trials:
             _check_numbers(name, trial, strategy.goal)
         found += trials
-    return tuple(replace(trial, number=n, told=True) for n, trial in enumerate(found))
+    return tuple(replace(trial, number=n, earlier=True) for n, trial in enumerate(found))
 
 
 def _listed(prior: object) -> list[object]:
@@ -79,7 +81,7 @@ def _read(path: str | PathLike[str], strategy: Strategy) -> tuple[Trial, ...]:
             )
         except ValueError as error:
             raise StorageError(f"{path}: {error} (search that space)") from error
-        return (*store.trials(strategy.space), *store.told(strategy.space))
+        return (*store.trials(strategy.space), *store.earlier(strategy.space))
 
 
 def _check_numbers(name: str, trial: Trial, goal: Goal) -> None:

@@ -25,7 +25,7 @@ from hotnas_torch.search.running.checks import (
     check_timeout,
     describe_objective,
 )
-from hotnas_torch.search.running.prior import Prior, read_prior, told_before
+from hotnas_torch.search.running.prior import Prior, observed_before, read_prior
 from hotnas_torch.search.running.progress import reporting
 from hotnas_torch.search.running.sharing import Membership
 from hotnas_torch.search.running.storage import OpenTrial, Storage
@@ -177,7 +177,7 @@ def run(
     if direction is not None:
         strategy.aim(direction)
     goal = strategy.goal
-    own = told_before(strategy)
+    own = observed_before(strategy)
     described = describe_objective(objective)
     if not goal.plain:
         objective = Named(objective, goal.measured)
@@ -229,7 +229,7 @@ def run(
         except StopSearch:
             reason = "stopped"
         space = strategy.space
-        return SearchResult(space, store.trials(space), reason, goal, store.told(space))
+        return SearchResult(space, store.trials(space), reason, goal, store.earlier(space))
 
 
 # Between two looks at what other processes are doing.
@@ -422,7 +422,7 @@ def _resume(strategy: Strategy, store: Storage, own: Sequence[Trial]) -> list[Op
     """Bring the strategy to where it was last asked, and return what was pending then."""
     state = store.state
     if state is None:
-        store.set_told(own)
+        store.set_earlier(own)
         return []
     opened = store.open_trials(strategy.space)
     known = {str(entry[0]) for entry in state.get("observations", [])}
@@ -439,14 +439,14 @@ def _resume(strategy: Strategy, store: Storage, own: Sequence[Trial]) -> list[Op
 
 def _join(strategy: Strategy, store: Storage, own: Sequence[Trial]) -> list[OpenTrial]:
     """Tell the strategy what the file knows that others have told; the rest are news."""
-    if not store.num_trials and not store.told(strategy.space):
-        store.set_told(own)
+    if not store.num_trials and not store.earlier(strategy.space):
+        store.set_earlier(own)
         return []
-    told = store.told(strategy.space)
-    known = {trial.network.spec for trial in told}
+    earlier = store.earlier(strategy.space)
+    known = {trial.network.spec for trial in earlier}
     known |= {trial.network.spec for trial in store.trials(strategy.space)}
     _refuse_unknown(store, own, known)
-    _tell_before(strategy, None, told)
+    _tell_before(strategy, None, earlier)
     return []
 
 
@@ -471,18 +471,18 @@ def _tell(strategy: Strategy, nets: Sequence[Network], outcomes: Sequence[Outcom
     strategy.tell(nets, values, variances)
 
 
-def _tell_before(strategy: Strategy, store: Storage | None, told: Sequence[Trial]) -> None:
+def _tell_before(strategy: Strategy, store: Storage | None, earlier: Sequence[Trial]) -> None:
     """Tell a strategy what it does not know yet, and record that where there is a file."""
     space = strategy.space
     known = {space.key(found.network) for found in strategy.observations}
     known |= {space.key(net) for net in strategy.pending}
-    new = {space.key(trial.network): trial for trial in reversed(told)}
+    new = {space.key(trial.network): trial for trial in reversed(earlier)}
     trials = [trial for key, trial in reversed(new.items()) if key not in known]
     if not trials:
         return
     _tell(strategy, [trial.network for trial in trials], [trial.outcome for trial in trials])
     if store is not None:
-        store.set_told((*store.told(space), *trials))
+        store.set_earlier((*store.earlier(space), *trials))
 
 
 def _check_budget(budget: object) -> _Limits:

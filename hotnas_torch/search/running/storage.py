@@ -54,7 +54,7 @@ CREATE TABLE trial (
 """
 # Files of version 1 have no checksums; they get them when their search goes on.
 _WITHOUT_CHECKSUMS = 1
-_TOLD = "told"
+_EARLIER = "earlier"
 _COLUMNS = (
     "number",
     "batch",
@@ -457,7 +457,7 @@ class Storage:
         """Return the numbers of the trials that are finished, or of those that are not."""
         return [row["number"] for row in self._select("WHERE finished = ?", int(finished))]
 
-    def set_told(self, told: Sequence[Trial]) -> None:
+    def set_earlier(self, earlier: Sequence[Trial]) -> None:
         """Record what the strategy knew before the search, in place of what was recorded of it."""
         entries = [
             [
@@ -465,30 +465,30 @@ class Storage:
                 None if trial.failed else trial.value,
                 dict(trial.outcome.metrics),
             ]
-            for trial in told
+            for trial in earlier
         ]
-        if not told:
+        if not earlier:
             return
         with self.writing():
             self._check_owner()
-            self.put(_TOLD, json.dumps({_TOLD: entries}))
+            self.put(_EARLIER, json.dumps({_EARLIER: entries}))
 
-    def told(self, space: SearchSpace) -> tuple[Trial, ...]:
+    def earlier(self, space: SearchSpace) -> tuple[Trial, ...]:
         """Return what the strategy knew before the search."""
-        content = self.get(_TOLD)
-        entries: Any = [] if content is None else self._from_json(content, _TOLD).get(_TOLD)
-        told = []
+        content = self.get(_EARLIER)
+        entries: Any = [] if content is None else self._from_json(content, _EARLIER).get(_EARLIER)
+        earlier = []
         try:
             for place, (spec, value, metrics) in enumerate(entries):
-                net = self._network({"number": f"told {place}", "architecture": spec}, space)
+                net = self._network({"number": f"earlier {place}", "architecture": spec}, space)
                 found = {str(name): float(one) for name, one in metrics.items()}
                 outcome = Outcome(math.nan if value is None else float(value), found)
-                told.append(Trial(place, net, outcome, 0.0, told=True))
+                earlier.append(Trial(place, net, outcome, 0.0, earlier=True))
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, StorageError):
                 raise
-            raise self._damaged(f"{_TOLD} holds {error}") from error
-        return tuple(told)
+            raise self._damaged(f"{_EARLIER} holds {error}") from error
+        return tuple(earlier)
 
     @property
     def num_trials(self) -> int:

@@ -154,7 +154,7 @@ class Trial:
         network: What was evaluated.
         outcome: What came of it.
         elapsed: Seconds from the start of the search until it was finished, interruptions left out.
-        told: Whether it was known before the search, which did not evaluate it; its number is then
+        earlier: Whether it was known before the search, which did not evaluate it; its number is then
             its place among what was.
     """
 
@@ -162,7 +162,7 @@ class Trial:
     network: Network
     outcome: Outcome
     elapsed: float
-    told: bool = False
+    earlier: bool = False
 
     @property
     def value(self) -> float:
@@ -185,7 +185,7 @@ class SearchResult:
         reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
             space has no other network), `"stopped"` (somebody raised `StopSearch`).
         goal: What was sought.
-        told: What the strategy knew before, by being told or from earlier searches. The best, the
+        earlier: What the strategy knew before, by being told or from earlier searches. The best, the
             front and what these had become by each trial are of both.
     """
 
@@ -193,7 +193,7 @@ class SearchResult:
     trials: tuple[Trial, ...]
     reason: str
     goal: Goal = field(default_factory=Goal)
-    told: tuple[Trial, ...] = ()
+    earlier: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -203,7 +203,7 @@ class SearchResult:
             ValueError: There are several objectives, see `front`.
         """
         place = self.goal.best(self._known)
-        return None if place is None else (*self.told, *self.trials)[place]
+        return None if place is None else (*self.earlier, *self.trials)[place]
 
     @property
     def best_so_far(self) -> Tensor:
@@ -214,24 +214,24 @@ class SearchResult:
         Raises:
             ValueError: There are several objectives, see `front`.
         """
-        return self.goal.best_so_far(self._known)[len(self.told) :]
+        return self.goal.best_so_far(self._known)[len(self.earlier) :]
 
     @property
     def values(self) -> Tensor:
         """All numbers that count of each trial, (num_trials, len(goal.names)) float64."""
-        return self._known[len(self.told) :]
+        return self._known[len(self.earlier) :]
 
     @property
     def _known(self) -> Tensor:
-        """All numbers that count of what was told and of each trial."""
-        known = (*self.told, *self.trials)
+        """All numbers that count of what was known before and of each trial."""
+        known = (*self.earlier, *self.trials)
         rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in known]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.goal.names))
 
     @property
     def front(self) -> tuple[Trial, ...]:
         """The trials that keep all bounds and that no other one dominates, in order."""
-        known = (*self.told, *self.trials)
+        known = (*self.earlier, *self.trials)
         return tuple(known[place] for place in self.goal.front(self._known))
 
     @property
@@ -260,7 +260,7 @@ class SearchResult:
 
     def hypervolume_so_far(self, reference: Sequence[float] | Tensor | None = None) -> Tensor:
         """Return the hypervolume up to each trial, (num_trials,) float64, as `hypervolume`."""
-        return self.goal.hypervolume_so_far(self._known, reference)[len(self.told) :]
+        return self.goal.hypervolume_so_far(self._known, reference)[len(self.earlier) :]
 
 
 def evaluate(

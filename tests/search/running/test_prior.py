@@ -49,15 +49,17 @@ def test_what_was_told_is_in_the_result_and_in_the_file(tmp_path, shared):
     strategy = made()
     strategy.tell(nets, [-5.0, math.nan, 3.0], [0.25, None, None])
     result = search(strategy, storage=path, shared=shared)
-    assert [trial.network for trial in result.told] == nets
-    assert [trial.told for trial in (*result.told, *result.trials)] == [True] * 3 + [False] * 4
-    assert result.told[0].outcome.metrics == {"value_variance": 0.25}
-    assert result.told[1].failed
+    assert [trial.network for trial in result.earlier] == nets
+    assert [trial.earlier for trial in (*result.earlier, *result.trials)] == [True] * 3 + [
+        False
+    ] * 4
+    assert result.earlier[0].outcome.metrics == {"value_variance": 0.25}
+    assert result.earlier[1].failed
     assert len(result.trials) == 4  # the budget is of evaluations
-    assert result.best == result.told[0]
+    assert result.best == result.earlier[0]
     assert result.best_so_far.tolist() == [-5.0] * 4
     with Storage(path, read_only=True) as store:
-        assert repr(store.told(SPACE)) == repr(result.told)
+        assert repr(store.earlier(SPACE)) == repr(result.earlier)
     _, read = read_search(path)
     assert read.best == result.best
     write_report(path, tmp_path / "s.html")
@@ -65,7 +67,7 @@ def test_what_was_told_is_in_the_result_and_in_the_file(tmp_path, shared):
     # A fresh strategy knows it from the file.
     later = made()
     again = search(later, budget=6, storage=path, shared=shared)
-    assert repr(again.told) == repr(result.told)
+    assert repr(again.earlier) == repr(result.earlier)
     assert later.best.value == -5.0
     assert again.trials[:4] == result.trials
 
@@ -104,16 +106,16 @@ def test_another_search_is_prior_data(tmp_path, form, shared):
     prior = {"file": earlier, "result": first, "list": [earlier, str(earlier)]}[form]
     strategy = made()
     result = search(strategy, storage=path, prior=prior, shared=shared)
-    assert [(t.network, repr(t.value)) for t in result.told] == [
+    assert [(t.network, repr(t.value)) for t in result.earlier] == [
         (t.network, repr(t.value)) for t in first.trials
     ]
     assert len(strategy.observations) == 8
     assert not {t.network.spec for t in first.trials} & {t.network.spec for t in result.trials}
     again = search(made(), budget=6, storage=path, prior=prior, shared=shared)
-    assert repr(again.told) == repr(result.told)
+    assert repr(again.earlier) == repr(result.earlier)
     # What an earlier search was told is passed on.
     third = search(made(seed=3), prior=path)
-    assert len(third.told) == 10
+    assert len(third.earlier) == 10
 
 
 def test_the_same_search_with_prior_data_goes_on_as_if_uninterrupted(tmp_path):
