@@ -154,8 +154,8 @@ class Trial:
         network: What was evaluated.
         outcome: What came of it.
         elapsed: Seconds from the start of the search until it was finished, interruptions left out.
-        earlier: Whether it was known before the search, which did not evaluate it; its number is then
-            its place among what was.
+        earlier: Whether it was known before the search, which did not evaluate it; its number is
+            then its place among what was.
     """
 
     number: int
@@ -185,8 +185,8 @@ class SearchResult:
         reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
             space has no other network), `"stopped"` (somebody raised `StopSearch`).
         goal: What was sought.
-        earlier: What the strategy knew before, by being told or from earlier searches. The best, the
-            front and what these had become by each trial are of both.
+        earlier: What the strategy knew before, by being told or from earlier searches. The best,
+            the front and what these had become by each trial are of both.
     """
 
     space: SearchSpace
