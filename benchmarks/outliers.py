@@ -23,14 +23,16 @@ __all__ = ["QUICK", "Settings", "draw", "run"]
 
 
 _SHARE = 0.08
+_FAILED = "failed (NaN)"
 _ARMS: Mapping[str, float] = {
-    "failed (NaN)": math.nan,
+    _FAILED: math.nan,
     "chance level, 100": 100.0,
     "1e4": 1e4,
     "1e6": 1e6,
 }
 _RANDOM = "random search, failed (NaN)"
 _LAST = 12
+_CALLED = {"best": "best error", "last": f"mean of the last {_LAST}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,14 @@ class Settings:
 
     Attributes:
         seeds: Searches of each kind; a seed also decides which evaluations go wrong.
+        first_seed: Of these; the constants that bound bad values were chosen on seeds 0 to 9.
         evaluations: Of each search, 10 of which are of random networks.
         pool_size: Candidates of HOTNAS per choice.
         storage: Where finished searches are kept; the same command goes on from there.
     """
 
     seeds: int = 10
+    first_seed: int = 0
     evaluations: int = 40
     pool_size: int = 200
     storage: str = "runs/bench/outliers"
@@ -56,10 +60,12 @@ _COLUMNS = (
     Column("arm", "what went wrong is"),
     Column("best", "best error", number(3)),
     Column("best_error", "standard error", number(2)),
+    Column("best_difference", "that less the failed ones'", number(2)),
+    Column("best_difference_error", "standard error", number(2)),
     Column("last", f"mean of the last {_LAST}", number(3)),
     Column("last_error", "standard error", number(2)),
-    Column("difference", "that less the failed ones'", number(2)),
-    Column("difference_error", "standard error", number(2)),
+    Column("last_difference", "that less the failed ones'", number(2)),
+    Column("last_difference_error", "standard error", number(2)),
 )
 
 
@@ -98,7 +104,9 @@ def run(settings: Settings) -> Report:
     report = Report()
     landscape = Landscape()
     keys = [
-        {"arm": arm, "seed": seed} for seed in range(settings.seeds) for arm in (*_ARMS, _RANDOM)
+        {"arm": arm, "seed": settings.first_seed + seed}
+        for seed in range(settings.seeds)
+        for arm in (*_ARMS, _RANDOM)
     ]
     found = recorded(
         Path(settings.storage) / "searches.jsonl",
@@ -111,37 +119,37 @@ def run(settings: Settings) -> Report:
         arm: np.array([line["errors"] for line in found if line["arm"] == arm], dtype=np.float64)
         for arm in (*_ARMS, _RANDOM)
     }
+    bests = {arm: np.nanmin(values, axis=1) for arm, values in errors.items()}
     ends = {arm: np.nanmean(values[:, -_LAST:], axis=1) for arm, values in errors.items()}
     rows: list[dict[str, Any]] = []
     for arm, values in errors.items():
-        best = np.nanmin(values, axis=1)
-        difference = ends[arm] - ends["failed (NaN)"]
-        compared = arm != "failed (NaN)"
-        rows.append(
-            {
-                "arm": arm,
-                "best": float(best.mean()),
-                "best_error": standard_error(best),
-                "last": float(ends[arm].mean()),
-                "last_error": standard_error(ends[arm]),
-                "difference": float(difference.mean()) if compared else None,
-                "difference_error": standard_error(difference) if compared else None,
-                "errors": [[None if math.isnan(one) else one for one in each] for each in values],
-            }
-        )
-        if arm in _ARMS and compared:
-            report.claims.append(
-                Claim(
-                    f"{arm}: paired difference from the failed ones, in standard errors",
-                    "<=",
-                    2.0,
-                    float(difference.mean()) / (standard_error(difference) or math.inf),
-                )
+        compared = arm != _FAILED
+        differences = {"best": bests[arm] - bests[_FAILED], "last": ends[arm] - ends[_FAILED]}
+        row: dict[str, Any] = {"arm": arm}
+        for name, found in (("best", bests[arm]), ("last", ends[arm])):
+            row[name] = float(found.mean())
+            row[f"{name}_error"] = standard_error(found)
+            row[f"{name}_difference"] = float(differences[name].mean()) if compared else None
+            row[f"{name}_difference_error"] = (
+                standard_error(differences[name]) if compared else None
             )
+            if arm in _ARMS and compared:
+                report.claims.append(
+                    Claim(
+                        f"{arm}: {_CALLED[name]}, paired difference from the failed ones, in "
+                        "standard errors",
+                        "<=",
+                        2.0,
+                        row[f"{name}_difference"] / (row[f"{name}_difference_error"] or math.inf),
+                    )
+                )
+        row["errors"] = [[None if math.isnan(one) else one for one in each] for each in values]
+        rows.append(row)
     report.tables.append(
         Table(
             "searches",
-            f"{settings.evaluations} evaluations, {settings.seeds} seeds",
+            f"{settings.evaluations} evaluations, {settings.seeds} seeds from "
+            f"{settings.first_seed}",
             _COLUMNS,
             rows,
         )

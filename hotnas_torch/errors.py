@@ -6,9 +6,11 @@ __all__ = [
     "ConvergenceWarning",
     "GramFileError",
     "HotnasError",
+    "NoiseWarning",
     "NonFiniteValueError",
     "SizeError",
     "SolverError",
+    "StopSearch",
     "StorageError",
     "TableError",
     "TracingError",
@@ -43,6 +45,10 @@ class SizeError(HotnasError, ValueError):
     """A search space that is too large for its size to be counted."""
 
 
+class StopSearch(HotnasError):
+    """Raise it in an objective or in what is told of progress: the search ends with its result."""
+
+
 class StorageError(HotnasError, ValueError):
     """A file of a search that is foreign, newer, damaged, in use, or belongs to another search."""
 
@@ -57,3 +63,7 @@ class SolverError(HotnasError, RuntimeError):
 
 class ConvergenceWarning(UserWarning):
     """A solver stopped at its iteration limit; the result is feasible but not certified."""
+
+
+class NoiseWarning(UserWarning):
+    """Values of a search differ by noise more than by what its model can tell of networks."""

@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ __all__ = [
 # A temporary file is readable by its owner alone; this one is like any other.
 _MODE = 0o644
 _LOCK_MAGIC = b"hotnas-lock "
+# How long somebody holds a lock that only gives it back.
+_LEAVING_SECONDS = 1.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -208,6 +211,7 @@ class WriteLock:
 
     Args:
         path: The file that is to be written; it need not exist.
+        shared: Let others hold it as well that say so, too.
         take_over: Take the lock away from its holder, whose `held` then says so.
 
     Raises:
@@ -215,8 +219,9 @@ class WriteLock:
         OSError: The lock cannot be written, or its name belongs to a file of something else.
     """
 
-    def __init__(self, path: Path, *, take_over: bool = False) -> None:
+    def __init__(self, path: Path, *, shared: bool = False, take_over: bool = False) -> None:
         self._path = path.with_name(path.name + ".lock")
+        self._shared = shared
         self._descriptor = self._taken() if take_over else self._acquired()
 
     @property
@@ -229,22 +234,38 @@ class WriteLock:
 
     def close(self) -> None:
         """Let go of it."""
-        if self.held:
+        if self.held and not (self._shared and self._others()):
             with suppress(FileNotFoundError):
                 self._path.unlink()
         os.close(self._descriptor)
 
+    def _others(self) -> bool:
+        """Whether somebody else holds it as well."""
+        try:
+            _flock(self._descriptor)
+        except InUseError:
+            return True
+        return False
+
     def _acquired(self) -> int:
+        deadline = time.monotonic() + _LEAVING_SECONDS
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE)
             try:
                 self._check_ours(descriptor)
-                _flock(descriptor)
+                _flock(descriptor, shared=self._shared)
                 # It may have been given back, or taken over, between opening and locking it.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
                         _sign(descriptor)
                         return descriptor
+            except InUseError:
+                os.close(descriptor)
+                # The last of those that shared it may be on its way out.
+                if not self._shared or time.monotonic() > deadline:
+                    raise
+                time.sleep(_LEAVING_SECONDS / 20)
+                continue
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -260,7 +281,7 @@ class WriteLock:
         # A file of its own replaces that of the holder, who sees by this that the lock is gone.
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:
-            _flock(descriptor)
+            _flock(descriptor, shared=self._shared)
             _sign(descriptor)
             os.replace(name, self._path)
         except BaseException:
@@ -278,11 +299,12 @@ class WriteLock:
             )
 
 
-def _flock(descriptor: int) -> None:
+def _flock(descriptor: int, *, shared: bool = False) -> None:
     if sys.platform == "win32":
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.lseek(descriptor, 0, os.SEEK_SET)
         holder = os.read(descriptor, 256).removeprefix(_LOCK_MAGIC)

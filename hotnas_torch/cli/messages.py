@@ -19,7 +19,7 @@ _OPTIONS = {
     "timeout": "time_limit",
     "address": "ray",
 }
-_SWITCHES = re.compile(r"(pass )?\b(resume|overwrite|take_over|accept_objective)=True\b")
+_SWITCHES = re.compile(r"(pass )?\b(resume|overwrite|take_over|accept_objective|shared)=True\b")
 
 
 class BadInput(Exception):

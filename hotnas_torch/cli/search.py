@@ -1,10 +1,8 @@
-# Over 400 lines: one command with its options, read from top to bottom.
 """The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse
 import math
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from hotnas_torch.cli.commands import (
     space_named,
 )
 from hotnas_torch.cli.messages import BadInput, check_output, seed
+from hotnas_torch.cli.strategies import add_strategy_arguments, make_strategy
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import save_figure, short_name
@@ -32,12 +31,7 @@ from hotnas_torch.plot.report import write_report
 from hotnas_torch.plot.results import draw_progress
 from hotnas_torch.references import referenced
 from hotnas_torch.search import (
-    HOTNAS,
-    ParetoEvolution,
-    RandomSearch,
-    RegularizedEvolution,
     SearchResult,
-    Strategy,
     run,
 )
 
@@ -50,6 +44,8 @@ examples:
   hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
   hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
   hotnas search --space mine.py:space --objective mine.py:error --out own.sqlite
+  hotnas search --out all.sqlite --shared                    # the same command, many times at once
+  hotnas search --prior digits.sqlite --strategy nas_bowl --set max_noise=0.1 --out next.sqlite
   hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
 
 It writes digits.sqlite (all trials), digits.png (values over time) and digits.html (the report).
@@ -98,6 +94,12 @@ def add_search(commands: Any) -> None:
         help="ask for the next network whenever a worker is free; always so with --ray",
     )
     search.add_argument(
+        "--shared",
+        action="store_true",
+        help="work on --out together with other processes that say so, too, on this machine or any "
+        "that shares the file; the first one begins it",
+    )
+    search.add_argument(
         "--time-limit",
         type=float,
         metavar="SECONDS",
@@ -112,46 +114,23 @@ def add_search(commands: Any) -> None:
     )
     add_quiet(search)
 
-    goal = search.add_argument_group("goal")
-    goal.add_argument(
-        "--direction",
-        choices=("minimize", "maximize"),
-        help="of the value, or of all objectives without one of their own; default minimize",
-    )
-    goal.add_argument(
-        "--objectives",
+    add_strategy_arguments(search)
+    first = search.add_argument_group("what is known before")
+    first.add_argument(
+        "--prior",
         nargs="+",
-        metavar="NAME",
-        help="what is sought: figures of an evaluation by name, or value; NAME:maximize and "
-        "NAME:minimize say which way",
-    )
-    goal.add_argument(
-        "--constraint",
-        action="append",
+        type=Path,
         default=[],
-        metavar="TEXT",
-        help='a bound on a figure of an evaluation, such as "params <= 1.2"; may be repeated',
+        metavar="FILE",
+        help="storages of earlier searches over the same space, whose results are known from the "
+        "start",
     )
-
-    strategy = search.add_argument_group("strategy")
-    strategy.add_argument(
-        "--strategy", choices=("hotnas", "random", "evolution", "nsga2"), default="hotnas"
-    )
-    strategy.add_argument("--preset", choices=("default", "paper"), help="settings of hotnas")
-    strategy.add_argument(
-        "--acquisition",
-        choices=("log_ei", "ucb", "log_nehvi", "log_nparego"),
-        help="of hotnas; the last two are for several objectives",
-    )
-    strategy.add_argument(
-        "--initial", type=int, metavar="N", help="random networks first, default 10 (hotnas)"
-    )
-    strategy.add_argument("--pool", type=int, metavar="N", help="candidates per choice (hotnas)")
-    strategy.add_argument(
-        "--population",
-        type=int,
-        metavar="N",
-        help="of evolution (default 50) and nsga2 (20), which are random",
+    first.add_argument(
+        "--first",
+        nargs="+",
+        default=[],
+        metavar="NETWORK",
+        help="strings of networks that are evaluated before any that the strategy chooses",
     )
 
     own = search.add_argument_group("values of one's own")
@@ -195,14 +174,19 @@ def _search(parser: Parser, arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1; got {value}")
-    asynchronous = arguments.asynchronous or arguments.ray is not None
+    asynchronous = arguments.asynchronous or arguments.ray is not None or arguments.shared
     if asynchronous and arguments.batch is not None:
         parser.error(
-            "--batch is for searches in batches; leave it out with --asynchronous or --ray"
+            "--batch is for searches in batches; leave it out with --asynchronous, --shared or"
+            " --ray"
         )
     if arguments.time_limit is not None and not 0.0 < arguments.time_limit < math.inf:
         parser.error(f"--time-limit must be positive and finite; got {arguments.time_limit:g}")
-    if not (arguments.resume or arguments.overwrite):
+    if arguments.shared and arguments.overwrite:
+        parser.error(
+            "--overwrite would replace what other processes work on; leave it out (--shared)"
+        )
+    if not (arguments.resume or arguments.overwrite or arguments.shared):
         for path in (out, *files.values()):
             if path.exists():
                 parser.error(
@@ -223,7 +207,8 @@ def _run(
 ) -> None:
     out: Path = arguments.out
     objective, space = _objective(parser, arguments)
-    strategy = _strategy(parser, arguments, space)
+    strategy = make_strategy(parser, arguments, space)
+    checked(parser, lambda: strategy.enqueue([space.from_string(one) for one in arguments.first]))
     torch.set_num_threads(arguments.threads)
     if arguments.overwrite:
         _remove(parser, out, take_over=arguments.take_over)
@@ -241,6 +226,8 @@ def _run(
                 progress=not arguments.quiet,
                 take_over=arguments.take_over,
                 accept_objective=arguments.accept_objective,
+                prior=arguments.prior,
+                shared=arguments.shared,
                 timeout=arguments.time_limit if executor is None else None,
             )
     except KeyboardInterrupt as interruption:
@@ -373,53 +360,6 @@ def _given(arguments: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
     return taken
 
 
-def _strategy(parser: Parser, arguments: argparse.Namespace, space: spaces.SearchSpace) -> Strategy:
-    own = {
-        "hotnas": {
-            "preset": "preset",
-            "acquisition": "acquisition",
-            "initial": "num_initial",
-            "pool": "pool_size",
-        },
-        "evolution": {"population": "population"},
-        "nsga2": {"population": "population"},
-        "random": {},
-    }
-    for name, options in own.items():
-        for option in options:
-            if option not in own[arguments.strategy] and getattr(arguments, option) is not None:
-                parser.error(f"--{option} is an option of --strategy {name}")
-    settings = {
-        argument: value
-        for option, argument in own[arguments.strategy].items()
-        if (value := getattr(arguments, option)) is not None
-    }
-    make: Callable[..., Strategy] = {
-        "hotnas": HOTNAS,
-        "evolution": RegularizedEvolution,
-        "nsga2": ParetoEvolution,
-        "random": RandomSearch,
-    }[arguments.strategy]
-    generator = torch.Generator().manual_seed(arguments.seed)
-    make = partial(make, space, generator=generator, **settings, **_goal(arguments))
-    return checked(parser, make)
-
-
-def _goal(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return settings of `Goal`, only those that differ from its defaults."""
-    settings: dict[str, Any] = {}
-    if arguments.constraint:
-        settings["constraints"] = arguments.constraint
-    if arguments.objectives is None:
-        return settings | ({"direction": arguments.direction} if arguments.direction else {})
-    names, directions = [], []
-    for text in arguments.objectives:
-        name, colon, direction = text.rpartition(":")
-        names.append(name if colon else text)
-        directions.append(direction if colon else arguments.direction or "minimize")
-    return settings | {"objectives": names, "direction": directions}
-
-
 def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
     failed = sum(trial.failed for trial in result.trials)
     note = f", {failed} failed" if failed else ""
@@ -435,7 +375,8 @@ def _print_result(result: SearchResult, files: dict[str, Path]) -> None:
     elif best is None:
         lines["best"] = "none: no evaluation succeeded (the storage holds the reasons)"
     else:
-        lines["best"] = f"{best.value:.6g} (evaluation {best.number + 1})"
+        found = "known before" if best.earlier else f"evaluation {best.number + 1}"
+        lines["best"] = f"{best.value:.6g} ({found})"
         lines["network"] = best.network.spec
         lines["in short"] = short_name(best.network.spec)
         lines |= {name: f"{number:.6g}" for name, number in best.outcome.metrics.items()}

@@ -165,6 +165,7 @@ class CombinedGP(KernelGP):
         train_X: Networks; or rows of `space.encode`, shape (..., n, d), float64 recommended.
         train_Y: Targets, shape (..., n, m), larger is better where BoTorch's acquisition functions
             are used; finite.
+        train_Yvar: Known variances of the targets' noise, shape (..., n, m); None infers it.
         space: Search space of the rows.
         parts: What is combined, see `Parts`; None takes `combined_parts(space)`, HOTNN as `"hotnn"`
             and Weisfeiler-Lehman as `"wl"`.
@@ -172,7 +173,6 @@ class CombinedGP(KernelGP):
             part, and the product of all.
         memories: Of distances by the names of their parts; those that are missing start anew. Share
             them between the models of one search.
-        likelihood: Of the observations; None takes Gaussian noise.
         mean_module: Prior mean; None takes a constant that is learned.
         outcome_transform: What is done to targets first; by default they are standardised.
         input_transform: What is done to rows first; it must leave them as they are.
@@ -202,12 +202,12 @@ class CombinedGP(KernelGP):
         self,
         train_X: Tensor | Sequence[Network],
         train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
         *,
         space: SearchSpace,
         parts: Parts | None = None,
         terms: Sequence[str] | None = None,
         memories: Mapping[str, PairMemory] | None = None,
-        likelihood: Likelihood | None = None,
         mean_module: Mean | None = None,
         outcome_transform: OutcomeTransform | _DefaultType | None = DEFAULT,
         input_transform: InputTransform | None = None,
@@ -232,9 +232,9 @@ class CombinedGP(KernelGP):
         super().__init__(
             train_X,
             train_Y,
+            train_Yvar,
             covariance=covariance,
             space=space,
-            likelihood=likelihood,
             mean_module=mean_module,
             outcome_transform=outcome_transform,
             input_transform=input_transform,

@@ -1,9 +1,11 @@
+# Over 400 lines: one sampler, read beside its interface.
 """A strategy as an Optuna sampler, and Optuna's distributions as hyperparameters."""
 
 from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +51,7 @@ ARCHITECTURE = "architecture"
 _MOST_STEPS = 10_000
 
 Parameters = Callable[[Network], Mapping[str, Any]]
+Inverse = Callable[[Mapping[str, Any]], "Network | str | None"]
 
 
 class StrategySampler(BaseSampler):
@@ -69,6 +72,11 @@ class StrategySampler(BaseSampler):
     strategy has bounds on besides are user attributes of a trial: where one is missing, the trial
     counts as failed.
 
+    Trials that were enqueued or imported with values count as the strategy's own where their
+    network is known: by the parameter `"architecture"`, or by `network`, the inverse of
+    `parameters`. A finished one whose network is not known teaches the strategy nothing, which a
+    warning says.
+
     Trials of a study that goes on, or that several processes share, are told or pending before each
     choice. A pruned trial counts with its last intermediate value, a failed one as failed. A
     sampler serves one study: the strategy remembers its values.
@@ -77,10 +85,14 @@ class StrategySampler(BaseSampler):
         strategy: What chooses, for example `HOTNAS(space, generator=...)`.
         parameters: Returns the values of the objective's suggestions by name; None is the string by
             the name of `"architecture"`, and the hyperparameters of a `spaces.Joint` by theirs.
+        network: Returns the network, or its string, of values of the objective's suggestions; None,
+            or a KeyError, where they do not say it. By default the string that is called
+            `"architecture"`.
         others: Samples what is not in `parameters`; None draws at random, seeded as the strategy.
 
     Raises:
-        TypeError: `strategy` is no strategy, `parameters` no function, `others` no sampler.
+        TypeError: `strategy` is no strategy, `parameters` or `network` no function, `others` no
+            sampler.
         ImportError: Optuna is not installed.
 
     Example:
@@ -105,12 +117,15 @@ class StrategySampler(BaseSampler):
 
     # Of the class: samplers that were pickled earlier have none.
     _study: str | None = None
+    _inverse: Inverse | None = None
+    _warned = False
 
     def __init__(
         self,
         strategy: Strategy,
         *,
         parameters: Parameters | None = None,
+        network: Inverse | None = None,
         others: BaseSampler | None = None,
     ) -> None:
         if _missing is not None:
@@ -121,9 +136,12 @@ class StrategySampler(BaseSampler):
         check_free_name("hyperparameters", ARCHITECTURE, strategy.space)
         if parameters is not None and not callable(parameters):
             raise TypeError(f"parameters must be callable or None; got {parameters!r}")
+        if network is not None and not callable(network):
+            raise TypeError(f"network must be callable or None; got {network!r}")
         kind("others", others, BaseSampler, optional=True)
         self.strategy = strategy
         self._parameters = _string if parameters is None else parameters
+        self._inverse = network
         self._others = RandomSampler(strategy.config()["seed"]) if others is None else others
         self._networks: dict[int, Network] = {}
         self._observed: set[int] = set()
@@ -154,12 +172,11 @@ class StrategySampler(BaseSampler):
             self._check_goal(study)
             self._catch_up(study, trial.number)
             fixed = trial.system_attrs.get("fixed_params", {})
-            if ARCHITECTURE in fixed:
-                network = self._read(trial, fixed[ARCHITECTURE])
+            network = self._network_of(trial, fixed)
+            if network is not None:
                 self.strategy.expect([network])
             elif fixed:
-                # Somebody else's choice, which has no string: it is not the strategy's business.
-                network = None
+                pass  # somebody else's choice, whose network is not known
             else:
                 networks = self.strategy.ask(1)
                 if not networks:
@@ -187,13 +204,47 @@ class StrategySampler(BaseSampler):
             if trial.number == current or trial.number in self._observed:
                 continue
             text = trial.user_attrs.get(ARCHITECTURE)
-            if text is None:
-                continue
-            network = self._networks.setdefault(trial.number, self._read(trial, text))
+            if text is not None:
+                network = self._read(trial, text)
+            else:
+                values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+                found = self._network_of(trial, values)
+                if found is None:
+                    self._warn_of(trial)
+                    continue
+                network = found
+            network = self._networks.setdefault(trial.number, network)
             if trial.state.is_finished():
                 self._tell(trial, trial.state, trial.values)
             else:
                 self.strategy.expect([network])
+
+    def _network_of(self, trial: FrozenTrial, values: Mapping[str, Any]) -> Network | None:
+        """Return the network that values of suggestions say; None where they say none."""
+        found: object = None
+        if self._inverse is None:
+            found = values.get(ARCHITECTURE)
+        elif values:
+            try:
+                found = self._inverse(values)
+            except KeyError:
+                return None
+        if found is None:
+            return None
+        return self._read(trial, found.spec if isinstance(found, Network) else found)
+
+    def _warn_of(self, trial: FrozenTrial) -> None:
+        """Say once that a finished trial teaches nothing, where it could."""
+        own = self._parameters is not _string and self._inverse is None
+        if self._warned or not own or trial.state != TrialState.COMPLETE:
+            return
+        self._warned = True
+        warnings.warn(
+            f"trial {trial.number} does not say its architecture, and the strategy learns nothing "
+            "from it (pass network=, the inverse of parameters, to StrategySampler)",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def _read(self, trial: FrozenTrial, text: object) -> Network:
         try:

@@ -14,6 +14,7 @@ from hotnas_torch.objectives.benchmarks import (
     open_table,
 )
 from hotnas_torch.objectives.function import Function
+from hotnas_torch.objectives.repeated import Repeated
 from hotnas_torch.objectives.table import Table
 from hotnas_torch.objectives.training import Training
 
@@ -28,6 +29,7 @@ __all__ = [
     "NASBenchMacroTable",
     "Objective",
     "PoolingTable",
+    "Repeated",
     "Table",
     "Training",
     "TransNASMacroTable",

@@ -1,3 +1,4 @@
+# Over 400 lines: one page, from top to bottom.
 """A search as one HTML file that shows what happened and needs nothing else."""
 
 import base64
@@ -113,11 +114,11 @@ def read_search(
             raise StorageError(f"{storage} holds no search yet")
         if space is None:
             space = _rebuilt(identity["space"], storage)
-        trials = store.trials(space)
+        trials, earlier = store.trials(space), store.earlier(space)
     if not trials:
         raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
     goal = Goal.read(identity["strategy"].get("goal"))
-    return identity, SearchResult(space, trials, "", goal)
+    return identity, SearchResult(space, trials, "", goal, earlier)
 
 
 def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> SearchSpace:
@@ -214,10 +215,11 @@ def _summary(result: SearchResult) -> str:
         best = result.best
         found = {
             "best value": "none" if best is None else f"{best.value:.6g}",
-            "found as evaluation": "-" if best is None else f"{best.number + 1:,}",
+            "found as evaluation": _evaluation(best),
         }
     figures = {
         "evaluations": f"{len(trials):,}",
+        **({"told before": f"{len(result.earlier):,}"} if result.earlier else {}),
         **found,
         "failed": f"{num_failed:,}",
         "time searching": _duration(max(trial.elapsed for trial in trials)),
@@ -227,6 +229,12 @@ def _summary(result: SearchResult) -> str:
         f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in figures.items()
     )
     return f"<dl>{''.join(entries)}</dl>"
+
+
+def _evaluation(trial: Trial | None) -> str:
+    if trial is None:
+        return "-"
+    return "told before" if trial.earlier else f"{trial.number + 1:,}"
 
 
 def _leading(result: SearchResult, objective: Mapping[str, Any]) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """What all searches share that ask and observe: one source of randomness, and a state as JSON."""
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,17 @@ class AskTell(ABC):
         except BaseException:
             self._generator.set_state(before)
             raise
+
+    def diverge(self, stream: int) -> None:
+        """Draw from another stream, so that processes at one search do not all ask the same.
+
+        Args:
+            stream: 0 is the stream of the seed itself.
+        """
+        if stream:
+            text = f"{self._seed} {stream}".encode()
+            digest = hashlib.blake2b(text, digest_size=8).digest()
+            self._generator.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     # --- state ------------------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
+# Over 400 lines: one class, which alone knows what is better.
 """What a search is after: which numbers, which way, and within which bounds."""
 
 import math
@@ -17,6 +18,7 @@ from hotnas_torch.search.fronts import (
 )
 from hotnas_torch.search.goal_settings import (
     VALUE,
+    VARIANCE,
     Constraint,
     Direction,
     read_constraints,
@@ -205,6 +207,59 @@ class Goal:
             return (math.nan,) * len(self.names)
         numbers = self.completed(name, net, numbers)
         return tuple(numbers[one] for one in self.names)
+
+    def variances(self, name: str, given: object) -> tuple[float, ...]:
+        """Return the variances of the noise of one network's numbers, NaN where not known.
+
+        Args:
+            name: What messages call it.
+            given: None; else a number where one counts, a mapping of names, which may leave some
+                out, or a sequence in the order of `names`. That of what is known without
+                evaluation counts for nothing.
+
+        Raises:
+            TypeError: It is no number, or neither mapping nor sequence.
+            ValueError: One is negative or infinite, a name does not count, or there are too few or
+                too many.
+        """
+        if callable(listed := getattr(given, "tolist", None)):
+            given = listed()
+        if given is None or (isinstance(given, float) and math.isnan(given)):
+            found: dict[str, Any] = {}
+        elif self.plain:
+            found = {VALUE: given}
+        elif isinstance(given, Mapping):
+            for one in given:
+                if one not in self.names:
+                    raise ValueError(
+                        f"{name} must be of {', '.join(map(repr, self.names))}; got {one!r}"
+                    )
+            found = dict(given)
+        elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+            if len(given) != len(self.names):
+                raise ValueError(
+                    f"{name} must hold {len(self.names)} numbers, {', '.join(self.names)}; got "
+                    f"{len(given)}"
+                )
+            found = dict(zip(self.names, given, strict=True))
+        else:
+            raise TypeError(
+                f"{name} must be a mapping or a sequence of {', '.join(self.names)}; got {given!r}"
+            )
+        row = []
+        for one in self.names:
+            entry = found.get(one)
+            called = name if self.plain else f"{name}[{one!r}]"
+            variance = math.nan if entry is None else finite(called, entry)
+            if variance < 0.0:
+                raise ValueError(f"{called} must be >= 0, a square of its unit; got {variance:g}")
+            row.append(math.nan if one in self.known else variance)
+        return tuple(row)
+
+    def recorded_variances(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the variances that a recorded evaluation says, `<name>_variance`, else NaN."""
+        found = [metrics.get(f"{name}{VARIANCE}") for name in self.names]
+        return self.variances("metrics", found[0] if self.plain else found)
 
     def recorded(self, value: float, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return the numbers of a recorded evaluation in the order of `names`; NaN if it failed."""

@@ -11,6 +11,7 @@ from hotnas_torch.arch import Network
 
 __all__ = [
     "VALUE",
+    "VARIANCE",
     "Constraint",
     "Direction",
     "read_constraints",
@@ -22,6 +23,9 @@ Direction = Literal["minimize", "maximize"]
 
 VALUE = "value"
 """Name of the one number of an objective that has no other name."""
+
+VARIANCE = "_variance"
+"""Ends the name of a metric that is the variance of another number's noise."""
 
 _DIRECTIONS = ("minimize", "maximize")
 

@@ -31,6 +31,9 @@ class StrategyContract(ABC):
             with the values of networks that it has not seen; None for strategies without a model.
     """
 
+    # Some of the values here mean nothing, as a search would say.
+    pytestmark = pytest.mark.filterwarnings("ignore::hotnas_torch.errors.NoiseWarning")
+
     model_free: bool = False
     least_rank_correlation: float | None = None
 

@@ -22,6 +22,10 @@ def error(net):
     return float(sum(net.channels)) + (net.cells[0].ops[1] == "pool")
 
 constant = 3
+
+def mine(space, *, generator, **goal):
+    from hotnas_torch.search import MutationSearch
+    return MutationSearch(space, generator=generator, num_initial=2, **goal)
 """
 
 
@@ -64,6 +68,71 @@ def test_a_table_of_ones_own(here, capsys):
     table = ["--table", "csv", "values.csv", "--column", "accuracy", "--space", f"{NAME}:space"]
     assert main([*SEARCH, *table, "--goal", "min", "--no-pictures"]) == 0
     assert "4 evaluations, the whole space" in capsys.readouterr().out
+
+
+OWN = ["--space", f"{NAME}:space", "--objective", f"{NAME}:error", "--no-pictures"]
+
+
+def searched(out, *options):
+    return ["search", "--evaluations", "5", "--out", out, *OWN, *options]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ["local_search", "--set", "full_neighborhood=true", "--initial", "2"],
+        ["mutation", "--initial", "3", "--set", "num_parents=2"],
+        [f"{NAME}:mine"],
+        [f"{NAME}.py:mine", "--direction", "maximize"],
+        pytest.param(["nas_bowl", "--initial", "3", "--pool", "5"], marks=pytest.mark.slow),
+    ],
+)
+def test_any_strategy_can_be_named(here, capsys, strategy):
+    assert main(searched("a.sqlite", "--strategy", *strategy)) == 0
+    assert "5 evaluations" in capsys.readouterr().out
+
+
+def test_what_is_known_and_what_goes_first(here, capsys):
+    text = "operation=conv,depth=1,width=16"
+    assert main(searched("a.sqlite", "--strategy", "random", "--first", text)) == 0
+    assert "best      16 (evaluation 1)" in capsys.readouterr().out
+    assert main(searched("b.sqlite", "--strategy", "random", "--prior", "a.sqlite")) == 0
+    assert "best      16 (known before)" in capsys.readouterr().out
+
+
+def test_a_file_is_joined_and_left_by_several_commands(here, capsys):
+    for evaluations in ("5", "7"):
+        shared = ["--strategy", "random", "--shared", "--evaluations", evaluations]
+        assert main(searched("s.sqlite", *shared)) == 0
+    assert "7 evaluations" in capsys.readouterr().out
+    assert main(searched("s.sqlite", "--strategy", "random", "--resume")) != 0
+    assert "several processes share: add --shared to join it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strategy", "mutation", "--set", "nothing=1"], "that has no option or was not given"),
+        (["--strategy", "mutation", "--set", "num_parents"], "--set must be NAME=VALUE"),
+        (["--strategy", "mutation", "--set", "num_parents=x"], "num_parents must be an integer"),
+        (["--strategy", "hotnas", "--set", "model=x"], "--set must be NAME=VALUE"),
+        (["--strategy", f"{NAME}:constant"], "must be a class or function; got 3"),
+        (["--strategy", f"{NAME}:error"], "--strategy"),
+        (["--strategy", "tree_search", "--minutes", "1"], "add --set budget=N"),
+        (["--first", "nothing"], "nothing"),
+        (["--prior", "absent.sqlite"], "there is no storage file absent.sqlite"),
+        (["--shared", "--overwrite"], "--overwrite would replace"),
+        (["--shared", "--batch", "2"], "--batch is for searches in batches"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_work(here, capsys, options, message):
+    if "--minutes" in options:
+        arguments = ["search", "--out", "a.sqlite", *OWN, *options]
+    else:
+        arguments = searched("a.sqlite", *options)
+    assert main(arguments) != 0
+    assert message in capsys.readouterr().err
+    assert not (here / "a.sqlite").exists()
 
 
 @pytest.mark.parametrize(

@@ -373,3 +373,71 @@ class TestSingleOnly(suites.SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: integration.StrategySampler(strategy())
+
+
+# --- values from elsewhere ------------------------------------------------------------------------
+
+
+def network(values):
+    return "".join(str(values[f"layer{place}"]) for place in range(8))
+
+
+def layers(trial):
+    return sum(trial.suggest_int(f"layer{place}", 0, 2) for place in range(8))
+
+
+def sampled(chosen, **options):
+    return integration.StrategySampler(chosen, parameters=decisions, **options)
+
+
+def imported(spec, value):
+    net = SPACE.from_string(spec)
+    domain = optuna.distributions.IntDistribution(0, 2)
+    return optuna.trial.create_trial(
+        params=decisions(net), distributions=dict.fromkeys(decisions(net), domain), value=value
+    )
+
+
+@pytest.mark.parametrize("form", [str, SPACE.from_string])
+def test_imported_and_enqueued_decisions_reach_the_strategy(form):
+    chosen = strategy()
+    study = optuna.create_study(sampler=sampled(chosen, network=lambda v: form(network(v))))
+    study.add_trial(imported("01201201", 3.0))
+    study.enqueue_trial(decisions(SPACE.from_string("22222222")))
+    study.enqueue_trial({"layer0": 1})  # says too little, until it has finished
+    study.optimize(layers, n_trials=4)
+    found = {one.network.spec: one.value for one in chosen.observations}
+    assert found["01201201"] == 3.0
+    assert found["22222222"] == 16.0
+    assert study.trials[1].user_attrs["architecture"] == "22222222"
+    assert study.trials[2].params["layer0"] == 1
+    assert found[network(study.trials[2].params)] == study.trials[2].value
+    assert len(found) == 5  # two of the strategy's own
+
+
+def test_what_waits_in_the_queue_is_not_proposed_meanwhile():
+    nets = SPACE.sample(3, generator=torch.Generator().manual_seed(0), distinct=True)
+    subset = spaces.Subset(SPACE, nets)
+    chosen = RandomSearch(subset, generator=torch.Generator().manual_seed(0))
+    study = optuna.create_study(sampler=sampled(chosen, network=network))
+    running = study.ask()
+    for net in nets:
+        if net.spec != running.user_attrs["architecture"]:
+            study.enqueue_trial(decisions(net))
+    study.tell(running, 1.0)
+    study.optimize(layers, n_trials=2)
+    assert {one.network.spec for one in chosen.observations} == {net.spec for net in nets}
+
+
+def test_values_that_teach_nothing_are_said_once():
+    study = optuna.create_study(sampler=sampled(strategy()))
+    for spec in ("01201201", "22222222"):
+        study.add_trial(imported(spec, 3.0))
+    with pytest.warns(UserWarning, match=r"trial 0 does not say its architecture, .*network=") as w:
+        study.optimize(layers, n_trials=2)
+    assert len(w) == 1
+
+
+def test_an_inverse_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="network must be callable or None; got 3"):
+        integration.StrategySampler(strategy(), network=3)

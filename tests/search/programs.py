@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -89,6 +90,16 @@ def stops(net: Network) -> float:
     return 0.0
 
 
+def logged(net: Network) -> float:
+    """Write down what begins and what ends, a line each."""
+    log = os.open(os.environ["LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"begins {net.spec}\n".encode())
+    time.sleep(0.3)
+    os.write(log, f"ends {net.spec}\n".encode())
+    os.close(log)
+    return toy_value(net)
+
+
 def infinite(net: Network) -> float:
     return math.inf
 
@@ -105,6 +116,16 @@ def strategy(name: str, seed: int = 0) -> Strategy:
 
 def main(name: str, storage: str, seconds: str) -> None:
     """A search whose evaluations take long enough to be killed in one, or for ever."""
+    if seconds == "shared":
+        run(
+            strategy(name),
+            logged,
+            budget=40,
+            storage=storage,
+            shared=timedelta(seconds=20),
+            progress=False,
+        )
+        return
     if seconds == "inf":
         run(strategy(name), hangs, budget=8, workers=2, storage=storage, progress=False)
 

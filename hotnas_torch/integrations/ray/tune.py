@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,44 @@ class StrategySearcher(Searcher):
             row = dict.fromkeys(row, math.nan)
         self.strategy.tell([network], [row[VALUE] if goal.plain else row])
         del self._networks[trial_id]
+
+    def add_evaluated_point(
+        self,
+        parameters: dict[str, Any],
+        value: Any,
+        error: bool = False,
+        pruned: bool = False,  # noqa: ARG002 (Tune's interface)
+        intermediate_values: list[float] | None = None,
+    ) -> None:
+        """Tell the strategy the value of a configuration that was evaluated elsewhere.
+
+        Args:
+            parameters: The configuration, with the architecture string by its key.
+            value: Its metric; of several objectives a mapping by name, or a sequence.
+            error: Whether it failed.
+            pruned: Whether it was cut short, which its last value counts for all the same.
+            intermediate_values: The metric over time; the last one counts where `value` is None.
+
+        Raises:
+            TypeError, ValueError: The architecture is missing or of another space, was observed
+                before, or the value is no finite number.
+        """
+        if not isinstance(parameters, Mapping) or self.parameter not in parameters:
+            raise ValueError(
+                f"parameters must hold the architecture string as {self.parameter!r}; got "
+                f"{parameters!r}"
+            )
+        network = self.strategy.space.from_string(parameters[self.parameter])
+        if isinstance(network, ConfiguredNetwork):
+            for name, own in network.values.items():
+                if parameters.get(name, own) != own:
+                    raise ValueError(
+                        f"parameters[{name!r}] must be {own!r}, as the architecture string says; "
+                        f"got {parameters[name]!r}"
+                    )
+        if value is None and intermediate_values:
+            value = intermediate_values[-1]
+        self.strategy.tell([network], [math.nan if error else value])
 
     def _reported(self, name: str) -> str:
         """Return the key of a result that holds a number of the goal."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from hotnas_torch.arguments import kind
 from hotnas_torch.search.bayesian.choice import Choice, mean_of
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
+from hotnas_torch.search.bayesian.outcomes import observed
 
 __all__ = ["Batch", "Believer", "Determinantal", "PendingAware", "RandomChoice", "believe"]
 
@@ -137,7 +138,7 @@ def believe(model: Model, rows: Tensor) -> Model:
     if len(rows) == 0:
         return model
     with torch.no_grad():
-        return model.condition_on_observations(rows, mean_of(model, rows))
+        return observed(model, rows, mean_of(model, rows))
 
 
 def _one_by_one(

@@ -70,16 +70,16 @@ class CombinedSurrogate(Surrogate):
             if isinstance(part, NetworkDistance)
         }
 
-        def build(X: Tensor, Y: Tensor) -> CombinedGP:
+        def build(X: Tensor, Y: Tensor, noise: Tensor | None = None) -> CombinedGP:
             # Numbered by the model's own rows, so that a continued search has the same roundings.
             own = {name: NumberedAnew(memory) for name, memory in memories.items()}
             mean = None if self.mean is None else FeatureMean(self.mean, X)
             return CombinedGP(
-                X, Y, space=space, parts=parts, terms=terms, memories=own, mean_module=mean
+                X, Y, noise, space=space, parts=parts, terms=terms, memories=own, mean_module=mean
             )
 
-        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
-            return fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})
+        def fit(X: Tensor, Y: Tensor, _: int, noise: Tensor | None) -> Model:
+            return fit_model(lambda: build(X, Y, noise), optimizer_kwargs={"options": FIT_OPTIONS})
 
         # A model of any two networks says now what would be wrong later.
         X, Y = two_networks(space)

@@ -12,6 +12,7 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
 from botorch.posteriors.posterior_list import PosteriorList
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
 from torch import Tensor
 
 from hotnas_torch.arch import Network
@@ -19,7 +20,16 @@ from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.spaces import SearchSpace
 
-__all__ = ["ConstantValue", "KnownModel", "Outcome", "OutcomeModels", "outcomes_of", "slacks"]
+__all__ = [
+    "ConstantValue",
+    "KnownModel",
+    "Outcome",
+    "OutcomeModels",
+    "observed",
+    "outcomes_of",
+    "slack_variances",
+    "slacks",
+]
 
 
 def slacks(excess: Tensor) -> Tensor:
@@ -31,8 +41,17 @@ def slacks(excess: Tensor) -> Tensor:
     Returns:
         (n,), without long tails on either side: how far away the bound is counts less and less.
     """
+    return -torch.asinh(excess / _scale(excess))
+
+
+def slack_variances(variances: Tensor, excess: Tensor) -> Tensor:
+    """Return the variances of the noise of `slacks`, to first order, given those of numbers."""
+    return variances / (_scale(excess).square() + excess.square())
+
+
+def _scale(excess: Tensor) -> Tensor:
     scale = excess.abs().median()
-    return -torch.asinh(excess / (scale if scale > 0.0 else 1.0))
+    return scale if scale > 0.0 else torch.ones_like(scale)
 
 
 # Added to variances, in those of the least certain network.
@@ -54,6 +73,10 @@ class Outcome:
     place: int
     constraint: Constraint | None
     function: Callable[[Network], float] | None
+
+    def number(self, goal: Goal) -> str:
+        """Return the name of the number that it is about."""
+        return goal.objectives[self.place] if self.constraint is None else self.constraint.name
 
     def losses(self, goal: Goal, rows: Tensor) -> Tensor:
         """Return what is to be small, of rows (n, len(goal.names)), (n,)."""
@@ -189,13 +212,26 @@ class OutcomeModels(ModelList):
 
     def condition_on_observations(self, X: Tensor, Y: Tensor, **kwargs: Any) -> Self:
         """Return the models as if Y, (n, k), had been observed at rows (n, d) as well."""
-        models: list[Model] = [
-            model
-            if isinstance(model, DeterministicModel)
-            else model.condition_on_observations(X, Y[..., place : place + 1], **kwargs)
+        models = [
+            observed(model, X, Y[..., place : place + 1], **kwargs)
             for place, model in enumerate(self.parts)
         ]
         return type(self)(models, num_objectives=self.num_objectives, reference=self.reference)
+
+
+def observed(model: Model, X: Tensor, Y: Tensor, **options: Any) -> Model:
+    """Return a model as if targets Y, (n, k), had been observed at rows X (n, d) as well.
+
+    What is known is as before; where the noise of each observation is known, that of the new ones
+    is the mean of it.
+    """
+    if isinstance(model, DeterministicModel):
+        return model
+    likelihood = getattr(model, "likelihood", None)
+    if isinstance(likelihood, FixedNoiseGaussianLikelihood):
+        # In the model's own units, as BoTorch expects it.
+        options = {"noise": likelihood.noise.mean().expand(Y.shape)} | options
+    return model.condition_on_observations(X, Y, **options)
 
 
 def _taken(posterior: Any, places: Tensor) -> Any:

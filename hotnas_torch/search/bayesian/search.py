@@ -1,5 +1,6 @@
 """Bayesian optimisation over a pool of candidates, composed of frozen parts."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import integer, takes
+from hotnas_torch.errors import NoiseWarning
 from hotnas_torch.search.base import Observation, Strategy
 from hotnas_torch.search.bayesian.acquisition import (
     Acquisition,
@@ -26,11 +28,17 @@ from hotnas_torch.search.bayesian.outcomes import (
     Outcome,
     OutcomeModels,
     outcomes_of,
+    slack_variances,
     slacks,
 )
 from hotnas_torch.search.bayesian.pools import MutantPool, Pool
 from hotnas_torch.search.bayesian.surrogates import Fit, FunctionSurrogate, Surrogate
-from hotnas_torch.search.bayesian.targets import targets, unexplained
+from hotnas_torch.search.bayesian.targets import (
+    explained_share,
+    target_variances,
+    targets,
+    unexplained,
+)
 from hotnas_torch.search.goal import GOAL
 from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.randomness import draw_seed, seeded
@@ -38,6 +46,12 @@ from hotnas_torch.spaces import SearchSpace
 
 __all__ = ["BayesianSearch"]
 
+# Observations from which on a model that explains nothing is worth a warning.
+_ENOUGH = 20
+# Share of the variance up to which predictions say nothing.
+_NOTHING = 0.05
+# Known noise below this share of the targets' variance is no noise to Gaussian processes.
+_LEAST_NOISE = 1e-5
 # Fits of a model without the outliers of the fit before.
 _ROUNDS = 3
 
@@ -52,7 +66,8 @@ class BayesianSearch(Strategy):
 
     A few wild values do not blind the model: bad tails are cut off, and a Gaussian process is
     fitted again without observations that are far worse than all the others say. They stay
-    observed.
+    observed. Noise that is known, see `tell`, reaches models on distances. Where it swallows what
+    tells networks apart, a `NoiseWarning` says so, once.
 
     Args:
         space: What is searched.
@@ -141,6 +156,7 @@ class BayesianSearch(Strategy):
         self.name = self.name if name is None else name
         self.model: Model | None = None
         self._draws = pool.draws(space, self._generator)
+        self._warned = False
         self._bind()
 
     def _bind(self) -> None:
@@ -252,7 +268,7 @@ class BayesianSearch(Strategy):
         if self.surrogate is None:
             return None
         models = [
-            self._outcome_model(outcome, X, Y[:, place : place + 1])
+            self._outcome_model(outcome, X, Y[:, place : place + 1], rows)
             for place, outcome in enumerate(self._outcomes)
         ]
         if self._one_outcome:
@@ -263,22 +279,40 @@ class BayesianSearch(Strategy):
         reference = infer_reference_point(best[is_non_dominated(best)])
         return OutcomeModels(models, num_objectives=count, reference=reference)
 
-    def _outcome_model(self, outcome: Outcome, X: Tensor, Y: Tensor) -> Model:
+    def _outcome_model(self, outcome: Outcome, X: Tensor, Y: Tensor, rows: Tensor) -> Model:
         if outcome.function is not None:
             return KnownModel(self.space, outcome.function)
         fit = self._fits[outcome.name]
         if bool((Y[0] == Y).all()):
             return KnownModel(self.space, ConstantValue(float(Y[0])))
+        noise = self._noise_of(outcome, Y, rows)
         if outcome.constraint is not None:
-            return fit(X, Y, self._num_learned(len(X)))
-        return self._fit_explained(fit, X, Y)
+            return fit(X, Y, self._num_learned(len(X)), noise)
+        return self._fit_explained(fit, X, Y, noise)
 
-    def _fit_explained(self, fit: Fit, X: Tensor, Y: Tensor) -> Model:
+    def _noise_of(self, outcome: Outcome, Y: Tensor, rows: Tensor) -> Tensor | None:
+        """Return the variances of targets' noise, (n, 1); None where nothing is known of it."""
+        keys = [self.space.key(found.network) for found in self._finite()]
+        place = self.goal.names.index(outcome.number(self.goal))
+        variances = self._variances(keys, place)
+        if variances is None:
+            return None
+        found = outcome.losses(self.goal, rows)
+        if outcome.constraint is not None:
+            noise = slack_variances(variances, found)
+        else:
+            first = max(2, self._num_learned(len(found)))
+            noise = target_variances(
+                variances, found, transform=self.transform, num_reference=first
+            )
+        return noise.unsqueeze(-1).clamp_min(_LEAST_NOISE * float(Y.var()))
+
+    def _fit_explained(self, fit: Fit, X: Tensor, Y: Tensor, noise: Tensor | None) -> Model:
         """Fit a model, and again without what it says are trainings that went wrong.
 
         These are few: at least half of the observations stay.
         """
-        model = fit(X, Y, self._num_learned(len(X)))
+        model = fit(X, Y, self._num_learned(len(X)), noise)
         kept = torch.arange(len(X))
         for _ in range(_ROUNDS):
             outliers = unexplained(model)
@@ -287,8 +321,28 @@ class BayesianSearch(Strategy):
             kept = kept[~outliers.cpu()]
             if 2 * len(kept) < len(X) or bool((Y[kept] == Y[kept[0]]).all()):
                 break
-            model = fit(X[kept], Y[kept], self._num_learned(len(kept)))
+            known = None if noise is None else noise[kept]
+            model = fit(X[kept], Y[kept], self._num_learned(len(kept)), known)
+        self._warn_of_noise(model, len(kept))
         return model
+
+    def _warn_of_noise(self, model: Model, num: int) -> None:
+        """Say once that a model predicts nothing."""
+        if self._warned or num < _ENOUGH:
+            return
+        # Not the fitted variance of the noise: short lengthscales explain noise as well.
+        share = explained_share(model)
+        if share is None or share > _NOTHING:
+            return
+        self._warned = True
+        warnings.warn(
+            f"noise swallows what tells networks apart: after {num} values the model predicts each "
+            f"of them from the others no better than their mean does ({max(0.0, share):.0%} of "
+            "their variance); the search goes on much as a random one (evaluate each network "
+            "several times with objectives.Repeated, and return NaN for trainings that fail)",
+            NoiseWarning,
+            stacklevel=2,
+        )
 
 
 def _described(part: Surrogate | Pool | Batch | None) -> dict[str, Any] | None:

@@ -1,3 +1,4 @@
+# Over 400 lines: a surrogate each, beside each other.
 """What a search fits to the values that it observed: frozen parts of a search."""
 
 import math
@@ -42,9 +43,10 @@ __all__ = [
     "WeisfeilerLehmanSurrogate",
 ]
 
-Fit = Callable[[Tensor, Tensor, int], Model]
-"""Builds and fits a BoTorch model of rows (n, d) and targets (n, 1), larger is better. The last
-argument is how many of the first observations its hyperparameters are to depend on."""
+Fit = Callable[[Tensor, Tensor, int, Tensor | None], Model]
+"""Builds and fits a BoTorch model of rows (n, d) and targets (n, 1), larger is better. The third
+argument is how many of the first observations its hyperparameters are to depend on, the last the
+variances of the targets' noise, (n, 1), for models that take them; None is not known."""
 
 Fitted = TypeVar("Fitted", bound=Model)
 
@@ -104,7 +106,7 @@ class FunctionSurrogate(Surrogate):
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return the callable."""
         del space, generator
-        return lambda X, Y, _: self.function(X, Y)
+        return lambda X, Y, *_: self.function(X, Y)
 
     def settings(self) -> dict[str, Any]:
         """Return the callable's name."""
@@ -141,9 +143,9 @@ class HOTNNSurrogate(Surrogate):
         def build(X: Tensor, Y: Tensor, **options: Any) -> HOTNNGP:
             return HOTNNGP(X, Y, space=space, **(dict(self.model_options) | options))
 
-        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
+        def fit(X: Tensor, Y: Tensor, _: int, noise: Tensor | None) -> Model:
             options: dict[str, Any] = {"learn": []} if len(X) < self.learn_from else {}
-            return fit_model(lambda: build(X, Y, **options))
+            return fit_model(lambda: build(X, Y, train_Yvar=noise, **options))
 
         # A model of any two networks says now what would be wrong later.
         X, Y = two_networks(space)
@@ -189,29 +191,30 @@ class DistanceSurrogate(Surrogate):
         joint = space if isinstance(space, Joint) else None
         memory = PairMemory(self.distance)
         # With their data, the latest last.
-        last: deque[tuple[Tensor, Tensor, DistanceGP]] = deque(maxlen=_LAST_FITS)
+        last: deque[tuple[tuple[Tensor | None, ...], DistanceGP]] = deque(maxlen=_LAST_FITS)
 
-        def build(X: Tensor, Y: Tensor) -> DistanceGP:
+        def build(X: Tensor, Y: Tensor, noise: Tensor | None) -> DistanceGP:
             # Numbered by the model's own rows, so that a continued search has the same roundings.
             own = NumberedAnew(memory)
-            return DistanceGP(X, Y, distance=self.distance, space=joint, memory=own)
+            return DistanceGP(X, Y, noise, distance=self.distance, space=joint, memory=own)
 
-        def learned(X: Tensor, Y: Tensor) -> DistanceGP:
-            for last_X, last_Y, fitted in last:
-                if torch.equal(X, last_X) and torch.equal(Y, last_Y):
+        def learned(X: Tensor, Y: Tensor, noise: Tensor | None) -> DistanceGP:
+            data = (X, Y, noise)
+            for known, fitted in last:
+                if all(map(_same, data, known)):
                     return fitted
-            model = fit_model(lambda: build(X, Y), optimizer_kwargs={"options": FIT_OPTIONS})
-            last.append((X, Y, model))
+            model = fit_model(lambda: build(X, Y, noise), optimizer_kwargs={"options": FIT_OPTIONS})
+            last.append((data, model))
             return model
 
-        def fit(X: Tensor, Y: Tensor, num_learned: int) -> Model:
+        def fit(X: Tensor, Y: Tensor, num_learned: int, noise: Tensor | None) -> Model:
             first = num_learned
             if first < 2 or bool((Y[:first] == Y[0]).all()):
                 first = len(X)
-            fitted = learned(X[:first], Y[:first])
+            fitted = learned(X[:first], Y[:first], None if noise is None else noise[:first])
             if first == len(X):
                 return fitted
-            model = build(X, Y)
+            model = build(X, Y, noise)
             with torch.no_grad():
                 for own, found in zip(model.parameters(), fitted.parameters(), strict=True):
                     own.copy_(found)
@@ -277,7 +280,7 @@ class WeisfeilerLehmanSurrogate(Surrogate):
                 noise_bounds=(_LEAST_NOISE, self.max_noise),
             )
 
-        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
+        def fit(X: Tensor, Y: Tensor, *_: object) -> Model:
             model = build(X, Y)
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
             return model
@@ -326,7 +329,7 @@ class EnsembleSurrogate(Surrogate):
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return what trains the ensemble."""
 
-        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
+        def fit(X: Tensor, Y: Tensor, *_: object) -> Model:
             return MLPEnsemble(
                 X,
                 Y,
@@ -373,7 +376,7 @@ class FeatureSurrogate(Surrogate):
         """Return what fits the model."""
         del space, generator
 
-        def fit(X: Tensor, Y: Tensor, _: int) -> Model:
+        def fit(X: Tensor, Y: Tensor, *_: object) -> Model:
             ranges: dict[str, Any] = {}
             if not self.on_simplex:
                 spread = float(torch.pdist(self.features(X)).max()) / 2.0**0.5
@@ -397,6 +400,12 @@ def fit_model(build: Callable[[], Fitted], **options: Any) -> Fitted:
         model = build()
     model.eval()
     return model
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 def two_networks(space: SearchSpace) -> tuple[Tensor, Tensor]:

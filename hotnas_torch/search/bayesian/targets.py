@@ -7,7 +7,7 @@ import torch
 from gpytorch.models import ExactGP
 from torch import Tensor
 
-__all__ = ["targets", "unexplained"]
+__all__ = ["explained_share", "target_variances", "targets", "unexplained"]
 
 # In distances from the median to the best tenth. What is worse than the first says "bad" and no
 # more; what is better than the second keeps its rank, but is drawn nearer.
@@ -44,11 +44,63 @@ def targets(
         transformed values unless s is extreme, or small beside the median: then their distances
         from the median, scaled by a power of two so that s is about 1.
     """
+    values, reference = _transformed(values, transform, num_reference)
+    median, spread = _spread(values, reference)
+    low = median - _BEST * spread
+    beyond = ((low - values) / spread).clamp(0.0, _LARGEST).log1p()
+    bounded = values.clamp(low, median + _WORST * spread)
+    found = bounded - spread * beyond
+    if (exponent := _exponent(median, spread)) is not None:
+        # In two steps, as neither may overflow.
+        found = (found - median) * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
+    return -found
+
+
+def target_variances(
+    variances: Tensor,
+    values: Tensor,
+    *,
+    transform: Literal["none", "log"] = "none",
+    num_reference: int | None = None,
+) -> Tensor:
+    """Return the variances of the noise of `targets`, given those of the values.
+
+    To first order, as if no tail had been bounded: noise that is known of a wild value does not
+    vanish with its target's distance from the others.
+
+    Args:
+        variances: (n,), >= 0, in squares of the values' units.
+        values: As for `targets`.
+        transform: As for `targets`.
+        num_reference: As for `targets`.
+
+    Returns:
+        (n,), finite.
+    """
+    logarithms = transform == "log" and bool((values > 0.0).all())
+    deviations = variances.sqrt()
+    if logarithms:
+        deviations = deviations / values
+    elif bool((values.abs() > _LARGEST).any()):
+        deviations = deviations * 2.0**-64
+    exponent = _exponent(*_spread(*_transformed(values, transform, num_reference))) or 0
+    deviations = deviations * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
+    return deviations.square().clamp(max=_LARGEST)
+
+
+def _transformed(
+    values: Tensor, transform: str, num_reference: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return values whose differences are finite, and those that median and spread depend on."""
     if transform == "log" and bool((values > 0.0).all()):
         values = values.log()
     elif bool((values.abs() > _LARGEST).any()):
         values = values * 2.0**-64  # differences of the largest numbers are infinite
-    reference = values[:num_reference]
+    return values, values[:num_reference]
+
+
+def _spread(values: Tensor, reference: Tensor) -> tuple[Tensor, float]:
+    """Return the median, and the distance from there to the best tenth."""
     median = torch.quantile(reference, 0.5)
     # Not the very best of few, which may be far from all others.
     best = torch.quantile(reference, _BEST_SHARE, interpolation="higher")
@@ -56,15 +108,14 @@ def targets(
     if not spread > 0.0:
         gaps = (values - median).abs()
         spread = float(gaps[gaps > 0.0].min()) if bool((gaps > 0.0).any()) else 1.0
-    low = median - _BEST * spread
-    beyond = ((low - values) / spread).clamp(0.0, _LARGEST).log1p()
-    bounded = values.clamp(low, median + _WORST * spread)
-    found = bounded - spread * beyond
+    return median, spread
+
+
+def _exponent(median: Tensor, spread: float) -> int | None:
+    """Return the power of two by which distances from the median are divided; None: none are."""
     if not _USUAL[0] <= spread <= _USUAL[1] or spread < _FLATTEST * abs(float(median)):
-        exponent = math.frexp(spread)[1]
-        # In two steps, as neither may overflow.
-        found = (found - median) * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
-    return -found
+        return math.frexp(spread)[1]
+    return None
 
 
 def unexplained(model: object) -> Tensor | None:
@@ -81,6 +132,33 @@ def unexplained(model: object) -> Tensor | None:
     Returns:
         (n,) bool; None for models other than exact Gaussian processes with one output.
     """
+    found = _by_others(model)
+    if found is None:
+        return None
+    residuals, deviations = found
+    return residuals / deviations < -_DOUBT
+
+
+def explained_share(model: object) -> float | None:
+    """Return which share of the targets' variance each is predicted by all the others.
+
+    Args:
+        model: As for `unexplained`.
+
+    Returns:
+        At most 1; 0 or less where the mean of all would predict no worse. None for models other
+        than exact Gaussian processes with one output.
+    """
+    found = _by_others(model)
+    if found is None or not isinstance(model, ExactGP):
+        return None
+    targets = model.train_targets
+    spread = (targets - targets.mean()).square().sum()
+    return float(1.0 - found[0].square().sum() / spread)
+
+
+def _by_others(model: object) -> tuple[Tensor, Tensor] | None:
+    """Return what the prediction of each observation by the others lacks, and its deviation."""
     if not isinstance(model, ExactGP) or model.train_targets.ndim != 1:
         return None
     with torch.no_grad():
@@ -94,6 +172,6 @@ def unexplained(model: object) -> Tensor | None:
         if bool(failed):
             return None
         inverse = torch.cholesky_inverse(factor)
-        deviations = (inverse @ (model.train_targets - mean)) / inverse.diagonal().sqrt()
-    doubtful: Tensor = deviations < -_DOUBT
-    return doubtful
+        precision = inverse.diagonal()
+        residuals = (inverse @ (model.train_targets - mean)) / precision
+    return residuals, precision.rsqrt()

@@ -3,17 +3,29 @@
 import json
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from hotnas_torch.arguments import number
 from hotnas_torch.callables import describe_callable
 from hotnas_torch.search.running.workers import Executor, can_interrupt
 
-__all__ = ["CATCH", "check_catch", "check_executor", "check_timeout", "describe_objective"]
+__all__ = [
+    "CATCH",
+    "check_catch",
+    "check_executor",
+    "check_shared",
+    "check_timeout",
+    "describe_objective",
+]
 
 CATCH: tuple[type[Exception], ...] = (RuntimeError, ArithmeticError, MemoryError)
 """Exceptions that mean a failed evaluation: what torch raises while it computes (out of memory
 among them), and arithmetic. Others are mistakes in the program and end the search."""
+
+
+# Seconds without a sign of life after which a process of a shared search counts as dead.
+_PATIENCE = 60.0
 
 
 def check_catch(catch: object) -> tuple[type[Exception], ...]:
@@ -61,6 +73,30 @@ def check_timeout(timeout: float | None, workers: int, executor: Executor | None
     seconds = number("timeout", timeout)
     if not 0.0 < seconds < math.inf:
         raise ValueError(f"timeout must be positive and finite; got {seconds}")
+    return seconds
+
+
+def check_shared(shared: object, storage: object, batch_size: int | None) -> float | None:
+    """Return the seconds after which a silent process counts as dead; None: nobody shares.
+
+    Raises:
+        TypeError: It is neither a bool nor a timedelta.
+        ValueError: It is not positive, there is no file to share, or there are batches.
+    """
+    if isinstance(shared, timedelta):
+        seconds = shared.total_seconds()
+        if seconds <= 0.0:
+            raise ValueError(f"shared must be a positive time, or True; got {shared}")
+    elif isinstance(shared, bool):
+        if not shared:
+            return None
+        seconds = _PATIENCE
+    else:
+        raise TypeError(f"shared must be a bool or a datetime.timedelta; got {shared!r}")
+    if storage is None:
+        raise ValueError("shared needs a storage: the file that the processes work on")
+    if batch_size is not None:
+        raise ValueError("batch_size is for searches in batches; leave it out (shared)")
     return seconds
 
 

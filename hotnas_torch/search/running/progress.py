@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hotnas_torch.search.base import Strategy
 from hotnas_torch.search.goal import Goal

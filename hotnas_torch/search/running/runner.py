@@ -1,3 +1,4 @@
+# Over 400 lines: one loop with its three schedules, and its one long signature.
 """Running a search: ask, evaluate, record, tell, until the budget is spent."""
 
 import inspect
@@ -13,17 +14,20 @@ import torch
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer
-from hotnas_torch.errors import StorageError
+from hotnas_torch.errors import StopSearch, StorageError
 from hotnas_torch.search.base import Strategy
 from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.running.checks import (
     CATCH,
     check_catch,
     check_executor,
+    check_shared,
     check_timeout,
     describe_objective,
 )
+from hotnas_torch.search.running.prior import Prior, observed_before, read_prior
 from hotnas_torch.search.running.progress import reporting
+from hotnas_torch.search.running.sharing import Membership
 from hotnas_torch.search.running.storage import OpenTrial, Storage
 from hotnas_torch.search.running.trial import (
     Named,
@@ -58,6 +62,8 @@ def run(
     accept_objective: bool = False,
     timeout: float | None = None,
     direction: Direction | Sequence[Direction] | None = None,
+    prior: Prior | Sequence[Prior] = (),
+    shared: bool | timedelta = False,
 ) -> SearchResult:
     """Search until the budget is spent.
 
@@ -68,6 +74,14 @@ def run(
     With `asynchronous`, nobody waits for a batch: whenever an evaluation finishes, its value is
     observed and the strategy is asked for the next network, while the others are pending. No worker
     is idle then, and the outcome depends on the order in which evaluations finish.
+
+    What the strategy was told before, and what earlier searches found (`prior`), is part of the
+    result and of the file, and costs nothing of the budget. Networks that were enqueued
+    (`Strategy.enqueue`) are evaluated first.
+
+    With `shared`, any number of processes work on one file at the same time, each calling `run`
+    with equal arguments: nobody evaluates what another one has begun, each learns from the results
+    of all, and what a process leaves behind that dies is evaluated by another.
 
     With `storage`, a search that was interrupted in whatever way continues when it is run again
     with the same arguments, and (in batches) ends as it would have uninterrupted. What was asked
@@ -92,8 +106,10 @@ def run(
         asynchronous: Ask for one network at a time, whenever a worker is free.
         executor: Where to evaluate, for example a
             `RayExecutor`; None is this machine.
-        progress: True shows a bar on stderr with the best value so far; a callable receives each
-            trial when it finishes.
+        progress: True shows a bar on stderr (in a notebook, its own) with the best value so far; a
+            callable receives each trial when it finishes. If it, or the objective, raises
+            `hotnas_torch.errors.StopSearch`, the search ends with its result; what was running then
+            is evaluated when it is continued.
         take_over: Go on with a search that another process is running: that one stops with an error
             when it next records something. Without it, the second process is refused; what a dead
             one leaves behind stops nobody.
@@ -110,6 +126,13 @@ def run(
         direction: `"maximize"` where large values are good, `"minimize"` where small ones are; None
             is what the strategy was made for, by default minimising. Of several objectives one for
             each.
+        prior: Files or results of earlier searches over the same space, whose finished trials the
+            strategy is told before it is asked. Where a network is known twice, the first one
+            counts.
+        shared: Work on `storage` together with other processes, on this machine or any that shares
+            the file and its locks. Asks as `asynchronous` does. A process whose signs of life stop
+            for a minute counts as dead; a `timedelta` is another time. Returns when the budget is
+            spent and nothing is running any more.
 
     Returns:
         All trials, the best one, and why the search ended.
@@ -149,9 +172,12 @@ def run(
     catch = check_catch(catch)
     check_executor(executor)
     timeout = check_timeout(timeout, workers, executor)
+    patience = check_shared(shared, storage, batch_size)
+    found_before = read_prior(prior, strategy)
     if direction is not None:
         strategy.aim(direction)
     goal = strategy.goal
+    own = observed_before(strategy)
     described = describe_objective(objective)
     if not goal.plain:
         objective = Named(objective, goal.measured)
@@ -161,15 +187,25 @@ def run(
         stack.enter_context(torch.enable_grad())
         store = stack.enter_context(Storage(storage))
         schedule: dict[str, Any] = {"asynchronous": True}
-        if not asynchronous:
+        if patience is not None:
+            batch_size, schedule = None, {"shared": True}
+        elif not asynchronous:
             batch_size = batch_size or _held_batch_size(store) or workers
             schedule = {"batch_size": batch_size}
         store.begin(
             _identity(strategy, described, schedule),
             take_over=take_over,
             accept=("objective",) if accept_objective else (),
+            shared=patience is not None,
         )
-        opened = _resume(strategy, store)
+        member: Membership | None = None
+        if patience is not None:
+            opened = _join(strategy, store, own)
+            member = stack.enter_context(Membership(store, strategy.space, patience))
+            strategy.diverge(member.place)
+        else:
+            opened = _resume(strategy, store, own)
+        _tell_before(strategy, store, found_before)
         began = time.perf_counter() - store.elapsed
         times = _times(limits, timeout, began)
         if executor is None:
@@ -182,12 +218,22 @@ def run(
                 executor.evaluator(objective, workers, catch, **options)
             )
         report = stack.enter_context(reporting(progress, store, strategy, limits.evaluations))
-        search = _Search(strategy, store, evaluator, report, limits, began)
-        if batch_size is None:
-            reason = search.asynchronously(opened)
-        else:
-            reason = search.in_batches(opened, batch_size)
-        return SearchResult(strategy.space, store.trials(strategy.space), reason, goal)
+        search = _Search(strategy, store, evaluator, report, limits, began, member)
+        try:
+            if member is not None:
+                reason = search.together(member)
+            elif batch_size is None:
+                reason = search.asynchronously(opened)
+            else:
+                reason = search.in_batches(opened, batch_size)
+        except StopSearch:
+            reason = "stopped"
+        space = strategy.space
+        return SearchResult(space, store.trials(space), reason, goal, store.earlier(space))
+
+
+# Between two looks at what other processes are doing.
+_WAIT_SECONDS = 0.2
 
 
 class _Limits(NamedTuple):
@@ -214,12 +260,14 @@ class _Search:
         report: Callable[[Trial], None],
         limits: _Limits,
         began: float,
+        member: Membership | None = None,
     ) -> None:
         self._strategy = strategy
         self._store = store
         self._evaluator = evaluator
         self._report = report
         self._limits = limits
+        self._member = member
         self._began = began  # by the clock of the limits, had nothing interrupted the search
         self._reason = ""
 
@@ -260,11 +308,55 @@ class _Search:
             self._tell([trial], [outcome])
         return self._reason or "time"
 
+    def together(self, member: Membership) -> str:
+        """Ask whenever a worker is free, beside other processes; returns why it ended."""
+        while True:
+            for _ in self._evaluated(self._of_all(member)):
+                pass  # recorded; the strategy hears of it with the news of all
+            self._catch_up(member)
+            if self._reason in ("", "time"):
+                return "time"
+            if not member.waiting:
+                return self._reason
+            time.sleep(_WAIT_SECONDS)
+
+    def _of_all(self, member: Membership) -> Iterator[OpenTrial]:
+        """Take what others have left behind, then what the strategy proposes by all the news."""
+        while not self._out_of_time():
+            self._catch_up(member)
+            if (orphan := member.orphan()) is not None:
+                yield orphan
+                continue
+            most = self._limits.evaluations
+            if most is not None and self._store.num_trials >= most:
+                self._reason = "evaluations"
+                return
+            networks = self._strategy.ask(1)
+            if not networks:
+                self._reason = "exhausted"
+                return
+            if (trial := member.add(networks[0], most)) is not None:
+                yield trial
+            else:
+                # Pending again at once, if it is another process that evaluates it.
+                self._strategy.withdraw(networks)
+
+    def _catch_up(self, member: Membership) -> None:
+        begun, finished = member.news()
+        self._strategy.expect(begun)
+        observed = {found.network.spec for found in self._strategy.observations}
+        for trial in finished:
+            if trial.network.spec not in observed:
+                self._tell([OpenTrial(trial.number, trial.network, None)], [trial.outcome])
+
+    def _out_of_time(self) -> bool:
+        over = self._limits.seconds is not None and self.elapsed >= self._limits.seconds
+        if over:
+            self._reason = "time"
+        return over
+
     def _tell(self, trials: Sequence[OpenTrial], outcomes: Sequence[Outcome]) -> None:
-        goal = self._strategy.goal
-        rows = [goal.recorded(outcome.value, outcome.metrics) for outcome in outcomes]
-        values = [row[0] for row in rows] if goal.plain else rows
-        self._strategy.tell([trial.network for trial in trials], values)
+        _tell(self._strategy, [trial.network for trial in trials], outcomes)
 
     def _ask(self, size: int) -> list[OpenTrial]:
         """Ask for up to `size` networks and records them; none when the search is over."""
@@ -272,8 +364,8 @@ class _Search:
             size = min(size, self._limits.evaluations - self._store.num_trials)
         if size <= 0:
             self._reason = "evaluations"
-        elif self._limits.seconds is not None and self.elapsed >= self._limits.seconds:
-            self._reason = "time"
+        elif self._out_of_time():
+            pass
         elif networks := self._strategy.ask(size):
             return self._store.add_batch(networks, self._strategy.state_dict())
         else:
@@ -293,7 +385,10 @@ class _Search:
             trial = begun[place]
             outcome = self._completed(trial.network, outcome)
             finished = Trial(trial.number, trial.network, outcome, self.elapsed)
-            self._store.add_outcome(trial.number, outcome, finished.elapsed)
+            if self._member is None:
+                self._store.add_outcome(trial.number, outcome, finished.elapsed)
+            elif not self._member.finish(trial.number, outcome, finished.elapsed):
+                continue  # this process was taken for dead, and another one evaluates it
             self._report(finished)
             yield trial, outcome
 
@@ -323,25 +418,71 @@ def _held_batch_size(store: Storage) -> int | None:
     return None if held is None else held.get("run", {}).get("batch_size")
 
 
-def _resume(strategy: Strategy, store: Storage) -> list[OpenTrial]:
-    """Bring the strategy to where it was last asked, and returns what was pending then."""
+def _resume(strategy: Strategy, store: Storage, own: Sequence[Trial]) -> list[OpenTrial]:
+    """Bring the strategy to where it was last asked, and return what was pending then."""
     state = store.state
     if state is None:
+        store.set_earlier(own)
         return []
     opened = store.open_trials(strategy.space)
     known = {str(entry[0]) for entry in state.get("observations", [])}
     known |= {trial.network.spec for trial in opened}
-    for observation in strategy.observations:
-        if observation.network.spec not in known:
-            raise StorageError(
-                f"{store.path} does not know {observation.network.spec!r}, which the strategy "
-                "has observed (continue with a fresh strategy, or choose another file)"
-            )
+    _refuse_unknown(store, own, known)
+    enqueued = strategy.enqueued
     try:
         strategy.load_state_dict(state)
     except ValueError as error:
         raise StorageError(f"{store.path}: {error}") from error
+    strategy.enqueue(enqueued)
     return opened
+
+
+def _join(strategy: Strategy, store: Storage, own: Sequence[Trial]) -> list[OpenTrial]:
+    """Tell the strategy what the file knows that others have told; the rest are news."""
+    if not store.num_trials and not store.earlier(strategy.space):
+        store.set_earlier(own)
+        return []
+    earlier = store.earlier(strategy.space)
+    known = {trial.network.spec for trial in earlier}
+    known |= {trial.network.spec for trial in store.trials(strategy.space)}
+    _refuse_unknown(store, own, known)
+    _tell_before(strategy, None, earlier)
+    return []
+
+
+def _refuse_unknown(store: Storage, own: Sequence[Trial], known: set[str]) -> None:
+    for trial in own:
+        if trial.network.spec not in known:
+            raise StorageError(
+                f"{store.path} does not know {trial.network.spec!r}, which the strategy "
+                "has observed (continue with a fresh strategy, or choose another file)"
+            )
+
+
+def _tell(strategy: Strategy, nets: Sequence[Network], outcomes: Sequence[Outcome]) -> None:
+    """Tell a strategy what was recorded, with the noise that evaluations know of."""
+    goal = strategy.goal
+    rows = [goal.recorded(outcome.value, outcome.metrics) for outcome in outcomes]
+    noise = [goal.recorded_variances(outcome.metrics) for outcome in outcomes]
+    values: list[Any] = [row[0] for row in rows] if goal.plain else list(rows)
+    variances: list[Any] | None = [row[0] for row in noise] if goal.plain else list(noise)
+    if all(math.isnan(one) for row in noise for one in row):
+        variances = None
+    strategy.tell(nets, values, variances)
+
+
+def _tell_before(strategy: Strategy, store: Storage | None, earlier: Sequence[Trial]) -> None:
+    """Tell a strategy what it does not know yet, and record that where there is a file."""
+    space = strategy.space
+    known = {space.key(found.network) for found in strategy.observations}
+    known |= {space.key(net) for net in strategy.pending}
+    new = {space.key(trial.network): trial for trial in reversed(earlier)}
+    trials = [trial for key, trial in reversed(new.items()) if key not in known]
+    if not trials:
+        return
+    _tell(strategy, [trial.network for trial in trials], [trial.outcome for trial in trials])
+    if store is not None:
+        store.set_earlier((*store.earlier(space), *trials))
 
 
 def _check_budget(budget: object) -> _Limits:

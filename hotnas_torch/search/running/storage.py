@@ -54,6 +54,7 @@ CREATE TABLE trial (
 """
 # Files of version 1 have no checksums; they get them when their search goes on.
 _WITHOUT_CHECKSUMS = 1
+_EARLIER = "earlier"
 _COLUMNS = (
     "number",
     "batch",
@@ -72,6 +73,8 @@ _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _WAYS_OUT = {
     "objective": "; if this objective gives the same values, pass accept_objective=True",
 }
+_SHARED = "it is a search that several processes share: pass shared=True to join it"
+_ALONE = "it is a search of one process: leave shared out"
 _REMEDIES = {
     sqlite3.SQLITE_FULL: f"the disk is full; {_KEPT}: make room, and {_GOES_ON}",
     sqlite3.SQLITE_IOERR: f"the disk fails or has no room; {_KEPT}: mend that, and {_GOES_ON}",
@@ -111,7 +114,8 @@ class Storage:
 
     One process writes to a file and any number may read it. A second writer is refused as long as
     the first one lives (a file `<name>.lock` beside it says so, and goes with it), unless it
-    takes the file over: then the first one stops with an error at its next write.
+    takes the file over: then the first one stops with an error at its next write. Those of one
+    shared search write side by side, see `Membership`.
 
     Every entry has a checksum. A damaged file is refused as a whole when it is opened.
 
@@ -140,6 +144,7 @@ class Storage:
         self._read_only = read_only
         self._version = SCHEMA_VERSION
         self._lock: WriteLock | None = None
+        self._owned = True
         try:
             self._connection = self._connect(read_only)
         except _SQLITE_ERRORS as error:
@@ -189,7 +194,9 @@ class Storage:
         if tables == 0 and application == 0:
             if read_only:
                 raise StorageError(f"{self.path} is empty: it holds no search yet")
-            with self._writing():
+            with self.writing():
+                if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    return  # another process has just begun it
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -226,7 +233,7 @@ class Storage:
                 if row[0] != place or checksum != _checksum(*row):
                     raise self._damaged(f"trial {place} is missing or has a wrong checksum")
             # A reader may come between two transactions of a writer: the earlier one counts.
-            recorded = self._get("trials") or "0"
+            recorded = self.get("trials") or "0"
             if not recorded.isdecimal() or int(recorded) > place + 1:
                 raise self._damaged(f"trial {place + 1} is missing")
         except _SQLITE_ERRORS as error:
@@ -269,10 +276,10 @@ class Storage:
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._version = SCHEMA_VERSION
         for name, content in self._connection.execute("SELECT name, content FROM meta").fetchall():
-            self._set(name, content)
+            self.put(name, content)
         for (number,) in self._connection.execute("SELECT number FROM trial").fetchall():
             self._seal(number)
-        self._set("trials", str(self.num_trials))
+        self.put("trials", str(self.num_trials))
 
     # --- one search -------------------------------------------------------------------------------
 
@@ -282,6 +289,7 @@ class Storage:
         *,
         take_over: bool = False,
         accept: Sequence[str] = (),
+        shared: bool = False,
     ) -> None:
         """Claims the storage for a search: a new one, or the one that it holds.
 
@@ -290,6 +298,7 @@ class Storage:
                 `json.dumps`: names mapped to objects.
             take_over: Claim it from a process that is writing to it.
             accept: Parts of the description that may differ; the new ones are recorded.
+            shared: Let others write as well that say so, too.
 
         Raises:
             StorageError: The storage holds a search with another description; the message names the
@@ -297,35 +306,47 @@ class Storage:
         """
         if self._read_only:
             raise StorageError(f"{self.path} was opened readonly")
-        held = self.identity
-        if held is not None:
-            for part, expected in identity.items():
-                if part in accept:
-                    continue
-                found = held.get(part, {})
-                if self._version == _WITHOUT_CHECKSUMS and found.get("kind") == "function":
-                    # They were recorded by name alone.
-                    expected = {name: expected[name] for name in expected if name in found}
-                try:
-                    refuse_difference("the storage", found, expected, part)
-                except ValueError as error:
-                    raise StorageError(
-                        f"{self.path}: {error} (choose another file to start a new search, or "
-                        f"continue with what the file was started with{_WAYS_OUT.get(part, '')})"
-                    ) from error
-        self._claim(take_over)
-        with self._writing():
+        self._refuse_other(identity, accept)
+        self._claim(take_over, shared)
+        with self.writing():
+            # Again: another process of a shared search may have begun it since.
+            self._refuse_other(identity, accept)
             if self._version == _WITHOUT_CHECKSUMS:
                 self._upgrade()
-            self._set("owner", self._owner)
-            self._set("identity", json.dumps(identity))
+            self._owned = not shared
+            self.put("owner", self._owner)
+            self.put("identity", json.dumps(identity))
 
-    def _claim(self, take_over: bool) -> None:
+    def _refuse_other(self, identity: Mapping[str, Any], accept: Sequence[str]) -> None:
+        held = self.identity
+        if held is None:
+            return
+        for part, expected in identity.items():
+            if part in accept:
+                continue
+            found = held.get(part, {})
+            if self._version == _WITHOUT_CHECKSUMS and found.get("kind") == "function":
+                # They were recorded by name alone.
+                expected = {name: expected[name] for name in expected if name in found}
+            try:
+                refuse_difference("the storage", found, expected, part)
+            except ValueError as error:
+                way_out = _WAYS_OUT.get(part, "")
+                if part == "run" and found.get("shared") != expected.get("shared"):
+                    way_out = f"; {_SHARED if found.get('shared') else _ALONE}"
+                raise StorageError(
+                    f"{self.path}: {error} (choose another file to start a new search, or "
+                    f"continue with what the file was started with{way_out})"
+                ) from error
+
+    def _claim(self, take_over: bool, shared: bool) -> None:
         if self.path is None or self._lock is not None:
             return
         try:
             # By its real name: two links to one file are one file.
-            self._lock = WriteLock(Path(os.path.realpath(self.path)), take_over=take_over)
+            self._lock = WriteLock(
+                Path(os.path.realpath(self.path)), shared=shared, take_over=take_over
+            )
         except InUseError as error:
             raise StorageError(
                 f"{self.path}: another search is writing to it ({error}); wait for it, choose "
@@ -340,7 +361,7 @@ class Storage:
     @property
     def identity(self) -> dict[str, Any] | None:
         """The description of the search that the storage holds, or None before `begin`."""
-        content = self._get("identity")
+        content = self.get("identity")
         if content is None:
             return None
         identity = self._from_json(content, "identity")
@@ -351,45 +372,54 @@ class Storage:
     @property
     def state(self) -> dict[str, Any] | None:
         """The strategy's state after it was last asked, or None before that."""
-        content = self._get("state")
+        content = self.get("state")
         if content is None:
             return None
         return self._from_json(content, "state")
 
     def add_batch(self, networks: Sequence[Network], state: Mapping[str, Any]) -> list[OpenTrial]:
         """Record what was asked for, and the strategy's state after asking."""
-        with self._writing():
-            self._check_owner()
-            number, batch = self._connection.execute(
-                "SELECT coalesce(max(number), -1) + 1, coalesce(max(batch), -1) + 1 FROM trial"
-            ).fetchone()
-            self._connection.executemany(
-                "INSERT INTO trial (number, batch, architecture) VALUES (?, ?, ?)",
-                [(number + place, batch, net.spec) for place, net in enumerate(networks)],
-            )
-            for place in range(len(networks)):
-                self._seal(number + place)
-            self._set("state", json.dumps(state))
-            self._set("trials", str(number + len(networks)))
+        with self.writing():
+            opened = self.insert(networks)
+            self.put("state", json.dumps(state))
+        return opened
+
+    def insert(self, networks: Sequence[Network]) -> list[OpenTrial]:
+        """Record networks as the next batch, within `writing`."""
+        self._check_owner()
+        number, batch = self._connection.execute(
+            "SELECT coalesce(max(number), -1) + 1, coalesce(max(batch), -1) + 1 FROM trial"
+        ).fetchone()
+        self._connection.executemany(
+            "INSERT INTO trial (number, batch, architecture) VALUES (?, ?, ?)",
+            [(number + place, batch, net.spec) for place, net in enumerate(networks)],
+        )
+        for place in range(len(networks)):
+            self._seal(number + place)
+        self.put("trials", str(number + len(networks)))
         return [OpenTrial(number + place, net, None) for place, net in enumerate(networks)]
 
     def add_outcome(self, number: int, outcome: Outcome, elapsed: float) -> None:
         """Record the outcome of one trial."""
-        with self._writing():
-            self._check_owner()
-            self._connection.execute(
-                "UPDATE trial SET finished = 1, value = ?, metrics = ?, cost = ?, error = ?,"
-                " elapsed = ? WHERE number = ?",
-                (
-                    None if math.isnan(outcome.value) else outcome.value,
-                    json.dumps(dict(outcome.metrics)),
-                    outcome.cost,
-                    outcome.error,
-                    elapsed,
-                    number,
-                ),
-            )
-            self._seal(number)
+        with self.writing():
+            self.finish(number, outcome, elapsed)
+
+    def finish(self, number: int, outcome: Outcome, elapsed: float) -> None:
+        """Record the outcome of one trial, within `writing`."""
+        self._check_owner()
+        self._connection.execute(
+            "UPDATE trial SET finished = 1, value = ?, metrics = ?, cost = ?, error = ?,"
+            " elapsed = ? WHERE number = ?",
+            (
+                None if math.isnan(outcome.value) else outcome.value,
+                json.dumps(dict(outcome.metrics)),
+                outcome.cost,
+                outcome.error,
+                elapsed,
+                number,
+            ),
+        )
+        self._seal(number)
 
     def open_trials(self, space: SearchSpace) -> list[OpenTrial]:
         """Return what the recorded state of the strategy awaits, in the order of asking.
@@ -411,10 +441,54 @@ class Storage:
 
     def trials(self, space: SearchSpace) -> tuple[Trial, ...]:
         """Return the finished trials in the order of asking."""
-        return tuple(
-            Trial(row["number"], self._network(row, space), self._outcome(row), row["elapsed"])
-            for row in self._select("WHERE finished")
-        )
+        return tuple(self._trial(row, space) for row in self._select("WHERE finished"))
+
+    def trial(self, number: int, space: SearchSpace) -> OpenTrial | Trial:
+        """Return one trial, finished or not."""
+        (row,) = self._select("WHERE number = ?", number)
+        if row["finished"]:
+            return self._trial(row, space)
+        return OpenTrial(row["number"], self._network(row, space), None)
+
+    def _trial(self, row: Mapping[str, Any], space: SearchSpace) -> Trial:
+        return Trial(row["number"], self._network(row, space), self._outcome(row), row["elapsed"])
+
+    def numbers(self, *, finished: bool) -> list[int]:
+        """Return the numbers of the trials that are finished, or of those that are not."""
+        return [row["number"] for row in self._select("WHERE finished = ?", int(finished))]
+
+    def set_earlier(self, earlier: Sequence[Trial]) -> None:
+        """Record what the strategy knew before the search, in place of what was recorded of it."""
+        entries = [
+            [
+                trial.network.spec,
+                None if trial.failed else trial.value,
+                dict(trial.outcome.metrics),
+            ]
+            for trial in earlier
+        ]
+        if not earlier:
+            return
+        with self.writing():
+            self._check_owner()
+            self.put(_EARLIER, json.dumps({_EARLIER: entries}))
+
+    def earlier(self, space: SearchSpace) -> tuple[Trial, ...]:
+        """Return what the strategy knew before the search."""
+        content = self.get(_EARLIER)
+        entries: Any = [] if content is None else self._from_json(content, _EARLIER).get(_EARLIER)
+        earlier = []
+        try:
+            for place, (spec, value, metrics) in enumerate(entries):
+                net = self._network({"number": f"earlier {place}", "architecture": spec}, space)
+                found = {str(name): float(one) for name, one in metrics.items()}
+                outcome = Outcome(math.nan if value is None else float(value), found)
+                earlier.append(Trial(place, net, outcome, 0.0, earlier=True))
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise self._damaged(f"{_EARLIER} holds {error}") from error
+        return tuple(earlier)
 
     @property
     def num_trials(self) -> int:
@@ -447,7 +521,7 @@ class Storage:
     # --- access -----------------------------------------------------------------------------------
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """One transaction: all of it is in the file, or nothing."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -467,13 +541,14 @@ class Storage:
 
     def _check_owner(self) -> None:
         lost = self._lock is not None and not self._lock.held
-        if lost or self._get("owner") != self._owner:
+        if lost or (self._owned and self.get("owner") != self._owner):
             raise StorageError(
                 f"{self.path} was taken over by another process, which continues the search; this "
                 "one stops"
             )
 
-    def _set(self, name: str, content: str) -> None:
+    def put(self, name: str, content: str) -> None:
+        """Write an entry that is not of one trial, within `writing`."""
         self._connection.execute(
             "REPLACE INTO meta VALUES (?, ?, ?)", (name, content, _checksum(name, content))
         )
@@ -487,9 +562,23 @@ class Storage:
             "UPDATE trial SET checksum = ? WHERE number = ?", (_checksum(*row), number)
         )
 
-    def _get(self, name: str) -> str | None:
+    def get(self, name: str) -> str | None:
+        """Return an entry that is not of one trial, or None."""
         content = self._scalar("SELECT max(content) FROM meta WHERE name = ?", name)
         return None if content is None else str(content)
+
+    def drop(self, name: str) -> None:
+        """Remove an entry that is not of one trial, within `writing`."""
+        self._connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+
+    def entries(self, prefix: str) -> dict[str, str]:
+        """Return the entries whose names begin like this, without the beginning."""
+        query = "SELECT name, content FROM meta WHERE substr(name, 1, ?) = ?"
+        try:
+            found = self._connection.execute(query, (len(prefix), prefix)).fetchall()
+        except _SQLITE_ERRORS as error:
+            raise self._failure(error) from error
+        return {name.removeprefix(prefix): content for name, content in found}
 
     def _scalar(self, query: str, *arguments: object) -> Any:
         try:
@@ -497,10 +586,10 @@ class Storage:
         except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
 
-    def _select(self, condition: str) -> list[dict[str, Any]]:
+    def _select(self, condition: str, *arguments: object) -> list[dict[str, Any]]:
         query = f"SELECT {', '.join(_COLUMNS)} FROM trial {condition} ORDER BY number"
         try:
-            rows = self._connection.execute(query).fetchall()
+            rows = self._connection.execute(query, arguments).fetchall()
         except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
         return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]

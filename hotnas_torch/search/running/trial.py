@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import number
-from hotnas_torch.errors import NonFiniteValueError
+from hotnas_torch.errors import NonFiniteValueError, StopSearch
 from hotnas_torch.notebook import table_html
 from hotnas_torch.search.goal import Goal
-from hotnas_torch.search.goal_settings import VALUE
+from hotnas_torch.search.goal_settings import VALUE, VARIANCE
 from hotnas_torch.spaces import SearchSpace
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Named:
             if name not in metrics:
                 raise TypeError(f"there is no {name!r} among {', '.join(map(repr, metrics))}")
         found = {str(name): number(str(name), entry) for name, entry in metrics.items()}
+        _check_variances(found, self.names)
         wrong = [name for name in self.names if not math.isfinite(found[name])]
         if VALUE not in self.names:
             found.pop(VALUE, None)
@@ -157,12 +158,15 @@ class Trial:
         network: What was evaluated.
         outcome: What came of it.
         elapsed: Seconds from the start of the search until it was finished, interruptions left out.
+        earlier: Whether it was known before the search, which did not evaluate it; its number is
+            then its place among what was.
     """
 
     number: int
     network: Network
     outcome: Outcome
     elapsed: float
+    earlier: bool = False
 
     @property
     def value(self) -> float:
@@ -183,14 +187,17 @@ class SearchResult:
         space: What was searched.
         trials: All evaluations in the order of asking.
         reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
-            space has no other network).
+            space has no other network), `"stopped"` (somebody raised `StopSearch`).
         goal: What was sought.
+        earlier: What the strategy knew before, by being told or from earlier searches. The best,
+            the front and what these had become by each trial are of both.
     """
 
     space: SearchSpace
     trials: tuple[Trial, ...]
     reason: str
     goal: Goal = field(default_factory=Goal)
+    earlier: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -199,8 +206,8 @@ class SearchResult:
         Raises:
             ValueError: There are several objectives, see `front`.
         """
-        place = self.goal.best(self.values)
-        return None if place is None else self.trials[place]
+        place = self.goal.best(self._known)
+        return None if place is None else (*self.earlier, *self.trials)[place]
 
     @property
     def best_so_far(self) -> Tensor:
@@ -211,18 +218,25 @@ class SearchResult:
         Raises:
             ValueError: There are several objectives, see `front`.
         """
-        return self.goal.best_so_far(self.values)
+        return self.goal.best_so_far(self._known)[len(self.earlier) :]
 
     @property
     def values(self) -> Tensor:
         """All numbers that count of each trial, (num_trials, len(goal.names)) float64."""
-        rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in self.trials]
+        return self._known[len(self.earlier) :]
+
+    @property
+    def _known(self) -> Tensor:
+        """All numbers that count of what was known before and of each trial."""
+        known = (*self.earlier, *self.trials)
+        rows = [self.goal.recorded(trial.value, trial.outcome.metrics) for trial in known]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.goal.names))
 
     @property
     def front(self) -> tuple[Trial, ...]:
         """The trials that keep all bounds and that no other one dominates, in order."""
-        return tuple(self.trials[place] for place in self.goal.front(self.values))
+        known = (*self.earlier, *self.trials)
+        return tuple(known[place] for place in self.goal.front(self._known))
 
     @property
     def reference_point(self) -> Tensor:
@@ -231,7 +245,7 @@ class SearchResult:
         Raises:
             ValueError: No trial keeps all bounds.
         """
-        return self.goal.reference_point(self.values)
+        return self.goal.reference_point(self._known)
 
     def _repr_html_(self) -> str:
         """Show the best trials, of several objectives the front."""
@@ -307,11 +321,11 @@ class SearchResult:
         Raises:
             TypeError, ValueError: `reference` is not one finite number per objective.
         """
-        return self.goal.hypervolume(self.values, reference)
+        return self.goal.hypervolume(self._known, reference)
 
     def hypervolume_so_far(self, reference: Sequence[float] | Tensor | None = None) -> Tensor:
         """Return the hypervolume up to each trial, (num_trials,) float64, as `hypervolume`."""
-        return self.goal.hypervolume_so_far(self.values, reference)
+        return self.goal.hypervolume_so_far(self._known, reference)[len(self.earlier) :]
 
 
 def evaluate(
@@ -332,6 +346,8 @@ def evaluate(
     started = time.perf_counter()
     try:
         result = objective(net)
+    except StopSearch:
+        raise
     except NonFiniteValueError as error:
         return Outcome(math.nan, cost=time.perf_counter() - started, error=str(error))
     except catch as error:
@@ -354,9 +370,11 @@ def evaluate(
             cost = number("cost", result.cost)
             if not (math.isfinite(cost) and cost >= 0.0):
                 raise TypeError(f"cost must be finite and >= 0 seconds; got {cost}")
+            metrics = {str(name): number(name, entry) for name, entry in result.metrics.items()}
+            _check_variances(metrics, (VALUE,))
             return _finite(
                 number("value", result.value),
-                {str(name): number(name, entry) for name, entry in result.metrics.items()},
+                metrics,
                 cost,
                 str(result.error),
             )
@@ -366,6 +384,18 @@ def evaluate(
             f"the objective must return {_expected(objective)}; got "
             f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}"
         ) from error
+
+
+def _check_variances(metrics: Mapping[str, float], names: Sequence[str]) -> None:
+    """Refuse variances of noise that cannot be any; NaN is not known.
+
+    Raises:
+        ValueError: One is negative or infinite.
+    """
+    for name in names:
+        variance = metrics.get(f"{name}{VARIANCE}", math.nan)
+        if variance < 0.0 or math.isinf(variance):
+            raise ValueError(f"{name}{VARIANCE} must be finite and >= 0; got {variance}")
 
 
 def _expected(objective: ObjectiveFunction) -> str:

@@ -419,6 +419,9 @@ _REMEDY = (
     "worker processes import it by its name: define it at the top level of a module file and import"
     " it from there, or pass workers=1"
 )
+_WITHOUT_NAME = (
+    "pip install 'hotnas-torch[notebook]', which sends such functions whole; otherwise, "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,24 +434,36 @@ class _Unloadable:
 def _packed(objective: ObjectiveFunction, catch: tuple[type[Exception], ...]) -> bytes:
     """Return the objective as worker processes get it.
 
+    What they can import travels by its name; closures, lambdas and what a notebook defines by
+    value, where cloudpickle is installed.
+
     Raises:
         TypeError: It cannot be sent, or could not be found there.
     """
+    reason = "it is, or uses, what is defined in a notebook or an interactive session"
     try:
         # ForkingPickler may have learned from torch to share tensors, which one process gets.
         payload = pickle.dumps((objective, catch))
     except Exception as error:
-        raise TypeError(
-            f"the objective {objective!r} cannot be sent to worker processes: {error} ({_REMEDY})"
-        ) from error
-    # Worker processes run the main script again to have what it defines; a notebook is none.
-    main = sys.modules["__main__"]
-    if b"__main__" in payload and not (getattr(main, "__file__", None) or main.__spec__):
-        raise TypeError(
-            f"the objective {objective!r} cannot be sent to worker processes: it is, or uses, what "
-            f"is defined in a notebook or an interactive session ({_REMEDY})"
-        )
-    return payload
+        reason = str(error)
+    else:
+        # Worker processes run the main script again to have what it defines; a notebook is none.
+        main = sys.modules["__main__"]
+        script = getattr(main, "__file__", None) or main.__spec__
+        if script or b"__main__" not in payload:
+            return payload
+    try:
+        import cloudpickle
+    except ImportError:
+        remedy = _WITHOUT_NAME + _REMEDY
+    else:
+        try:
+            return bytes(cloudpickle.dumps((objective, catch)))
+        except Exception as error:
+            reason, remedy = str(error), _REMEDY
+    raise TypeError(
+        f"the objective {objective!r} cannot be sent to worker processes: {reason} ({remedy})"
+    )
 
 
 def _serve(connection: "Connection[Any, Any]", payload: bytes, num_threads: int) -> None:

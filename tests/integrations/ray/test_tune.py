@@ -190,6 +190,27 @@ def test_a_state_is_saved_and_restored(tmp_path):
         again.restore(path)
 
 
+def test_points_that_were_evaluated_elsewhere_are_told():
+    found = searcher()
+    chosen = found.strategy
+    found.add_evaluated_point({"architecture": "01201201", "epochs": 5}, 3.0)
+    found.add_evaluated_point({"architecture": "22222222"}, 1.0, error=True)
+    found.add_evaluated_point(
+        {"architecture": "11111111"}, None, pruned=True, intermediate_values=[4.0, 2.0]
+    )
+    assert [one.network.spec for one in chosen.observations] == [
+        *("01201201", "22222222", "11111111")
+    ]
+    assert [repr(one.value) for one in chosen.observations] == ["3.0", "nan", "2.0"]
+    for point, message in (
+        ({}, "parameters must hold the architecture string as 'architecture'"),
+        ({"architecture": "0"}, "0"),
+        ({"architecture": "01201201"}, "is observed already"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found.add_evaluated_point(point, 1.0)
+
+
 def test_anything_but_a_strategy_is_refused():
     with pytest.raises(TypeError, match="strategy must be a Strategy"):
         integration.StrategySearcher(SPACE)

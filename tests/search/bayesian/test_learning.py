@@ -47,9 +47,9 @@ def test_every_method_with_a_model_has_a_contract():
 def test_a_model_fitted_to_shuffled_targets_is_noticed(kind, monkeypatch):
     fit = BayesianSearch._fit_explained
 
-    def shuffled(self, fitted, X, Y):
+    def shuffled(self, fitted, X, Y, noise):
         order = torch.randperm(len(Y), generator=torch.Generator().manual_seed(len(Y)))
-        return fit(self, fitted, X, Y[order])
+        return fit(self, fitted, X, Y[order], noise)
 
     monkeypatch.setattr(BayesianSearch, "_fit_explained", shuffled)
     with pytest.raises(AssertionError):

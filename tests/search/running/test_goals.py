@@ -65,17 +65,18 @@ def specs(result):
         (ANASODRandomSearch, {}),
     ],
 )
-@pytest.mark.parametrize("where", ["run", "strategy"])
-def test_maximising_asks_what_minimising_the_negative_asks(kind, settings, where):
+def test_maximising_asks_what_minimising_the_negative_asks(kind, settings):
     negated = run(
         made(kind, **settings), lambda net: -programs.value(net), budget=16, progress=False
     )
-    if where == "run":
-        strategy, options = made(kind, **settings), {"direction": "maximize"}
-    else:
-        strategy, options = made(kind, **settings, direction="maximize"), {}
-    result = run(strategy, programs.value, budget=16, progress=False, **options)
+    # Said to the strategy or, as far as a few evaluations, to the search.
+    strategy = made(kind, **settings, direction="maximize")
+    result = run(strategy, programs.value, budget=16, progress=False)
     assert specs(result) == specs(negated)
+    said = run(
+        made(kind, **settings), programs.value, budget=8, progress=False, direction="maximize"
+    )
+    assert specs(said) == specs(negated)[:8]
     assert result.best.value == -negated.best.value == strategy.best.value
     values = [trial.value for trial in result.trials if not trial.failed]
     assert result.best.value == max(values)
@@ -145,7 +146,9 @@ def test_the_bar_shows_the_largest_value(capsys):
 # --- several objectives ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("acquisition", ["log_nehvi", "log_nparego"])
+@pytest.mark.parametrize(
+    "acquisition", ["log_nehvi", pytest.param("log_nparego", marks=pytest.mark.slow)]
+)
 def test_hotnas_beats_chance_on_two_objectives(acquisition):
     goal = {"objectives": ("error", "size"), "known": {"size": size}}
 
@@ -160,7 +163,7 @@ def test_hotnas_beats_chance_on_two_objectives(acquisition):
 @pytest.mark.parametrize(
     "goal",
     [
-        {"objectives": ("error", "size")},
+        pytest.param({"objectives": ("error", "size")}, marks=pytest.mark.slow),
         {"objectives": {"error": "minimize", "size": "maximize"}, "constraints": ["time <= 9"]},
         {"objectives": ("error", "size"), "known": {"size": size}, "constraints": ["size >= 3"]},
         pytest.param({"objectives": ("error", "size", "time")}, marks=pytest.mark.slow),
@@ -309,7 +312,7 @@ def early(net):
     return float(sum(map(int, net.spec[:4])))
 
 
-@pytest.mark.parametrize("known", [{}, {"early": early}])
+@pytest.mark.parametrize("known", [{}, pytest.param({"early": early}, marks=pytest.mark.slow)])
 def test_hotnas_finds_the_best_within_bounds_sooner_than_by_chance(known):
     def objective(net):
         return {"value": toy_value(net), "early": early(net)}

@@ -311,21 +311,28 @@ def test_what_hangs_does_not_hold_up_the_search():
         assert "timeout 0.3 s" in trial.outcome.error
 
 
-def test_a_time_budget_ends_what_hangs(tmp_path):
+@pytest.mark.parametrize("schedule", [{}, {"asynchronous": True, "batch_size": None}])
+def test_a_time_budget_ends_what_hangs(tmp_path, schedule):
     storage = tmp_path / "search.sqlite"
     started = time.monotonic()
     result = search(
-        objective=lambda _: time.sleep(600), budget=timedelta(seconds=0.5), storage=storage
+        objective=lambda _: time.sleep(600),
+        budget=timedelta(seconds=0.5),
+        storage=storage,
+        **schedule,
     )
     assert result.reason == "time"
     assert time.monotonic() - started < 300.0  # on a busy machine, too
     (trial,) = result.trials
     assert "the time of the search was over" in trial.outcome.error
     # The rest of its batch had not begun, and is evaluated when there is time again.
-    resumed = search(objective=lambda _: 1.0, budget=3, storage=storage, accept_objective=True)
+    resumed = search(
+        objective=lambda _: 1.0, budget=3, storage=storage, accept_objective=True, **schedule
+    )
     assert [trial.failed for trial in resumed.trials] == [True, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_time_budget_ends_workers_that_hang(tmp_path, monkeypatch, asynchronous):
     monkeypatch.setenv("HANGING", str(tmp_path))

@@ -413,8 +413,8 @@ def test_a_count_that_is_none_is_damaged(path, nets):
     with Storage(path) as store:
         store.begin(IDENTITY)
         store.add_batch(nets, {"pending": []})
-        with store._writing():
-            store._set("trials", "many")
+        with store.writing():
+            store.put("trials", "many")
     with pytest.raises(StorageError, match="is damaged: trial 5 is missing"):
         Storage(path)
 

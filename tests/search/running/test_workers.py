@@ -81,9 +81,14 @@ def test_errors_arrive_with_the_text_of_the_worker():
     assert not evaluator._workers
 
 
-def test_an_objective_that_cannot_travel_is_refused_before_any_process_starts():
-    with pytest.raises(TypeError, match=r"cannot be sent .* workers=1"):
-        WorkerProcesses(lambda _: 0.0, 2, CATCH)
+@pytest.mark.parametrize("known", [True, False])
+def test_an_objective_that_cannot_travel_is_refused_before_any_process_starts(monkeypatch, known):
+    if not known:
+        monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"cannot be sent .* workers=1") as caught:
+        WorkerProcesses(lambda _: lock, 2, CATCH)
+    assert ("hotnas-torch[notebook]" in str(caught.value)) != known
 
 
 # --- what hangs -----------------------------------------------------------------------------------
@@ -129,6 +134,21 @@ def test_an_evaluation_that_hangs_is_stopped_with_what_it_has_started(tmp_path, 
         for place in (1, 2):
             assert repr(outcomes[place].value) == repr(programs.value(nets[place]))
         assert all_end(pids_in(tmp_path, 1), 5.0)
+
+
+def test_processes_that_hang_when_the_time_of_the_search_is_over_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANGING", str(tmp_path))
+    limits = TimeLimits()
+    with WorkerProcesses(programs.hangs_for_some, 2, CATCH, limits) as evaluator:
+        assert len(list(evaluator(networks("1", "2")))) == 2  # both have begun
+        limits.longest = math.inf  # as before the first evaluation has ended
+        limits.over, limits.grace = time.perf_counter() + 0.3, 0.3
+        outcomes = dict(evaluator(networks("00", "01", "02")))
+        assert sorted(outcomes) == [0, 1]  # the third has not begun
+        for outcome in outcomes.values():
+            assert math.isnan(outcome.value)
+            assert "the time of the search was over" in outcome.error
+        assert all_end(pids_in(tmp_path, 2), 5.0)
 
 
 def test_a_process_that_is_suspended_is_stopped_too():
@@ -221,10 +241,24 @@ def test_workers_end_with_their_parent(tmp_path, number):
 # --- objectives that processes cannot find --------------------------------------------------------
 
 
-def test_an_objective_of_a_notebook_is_refused_with_the_reason():
-    # As a notebook does, ``-c`` defines it in ``__main__``, which is no file.
-    code = """
-        import functools
+def in_a_notebook(code):
+    """What a process writes; as in a notebook, ``-c`` defines all in ``__main__``, no file."""
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return found.stdout.splitlines()
+
+
+def test_an_objective_of_a_notebook_is_refused_with_the_reason_without_cloudpickle():
+    messages = in_a_notebook("""
+        import functools, sys
+        sys.modules["cloudpickle"] = None
         from hotnas_torch.objectives import Function
         from hotnas_torch.search import run
         from tests.search import programs
@@ -241,21 +275,41 @@ def test_an_objective_of_a_notebook_is_refused_with_the_reason():
                 run(programs.strategy("random"), objective, budget=2, workers=2, progress=False)
             except TypeError as error:
                 print(error)
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    messages = found.stdout.splitlines()
+    """)
     assert len(messages) == 4
     for message in messages:
         assert "defined in a notebook or an interactive session" in message
+        assert "pip install 'hotnas-torch[notebook]'" in message
         assert "at the top level of a module file" in message
         assert "workers=1" in message
+
+
+@pytest.mark.slow
+def test_what_a_notebook_defines_and_closures_run_in_workers():
+    pytest.importorskip("cloudpickle", reason="cloudpickle is not installed")
+    values = in_a_notebook("""
+        from hotnas_torch.objectives import Function
+        from hotnas_torch.search import run
+        from tests.search import programs
+
+        SCALE = 2.0
+
+        class Scaled:
+            def __init__(self, factor):
+                self.factor = factor
+            def __call__(self, net):
+                return self.factor * net.spec.count("0") * SCALE
+
+        def closure(factor):
+            return lambda net: Scaled(factor)(net)
+
+        for objective in (Scaled(1.5), closure(1.5), Function(closure(1.5))):
+            result = run(
+                programs.strategy("random"), objective, budget=2, workers=2, progress=False
+            )
+            print([trial.value - 3.0 * trial.network.spec.count("0") for trial in result.trials])
+    """)
+    assert values == ["[0.0, 0.0]"] * 3
 
 
 def test_an_objective_that_cannot_be_found_is_refused_with_the_reason(tmp_path):
