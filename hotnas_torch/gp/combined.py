@@ -10,7 +10,6 @@ from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.utils.types import DEFAULT, _DefaultType
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import Likelihood
 from gpytorch.means import Mean
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor

@@ -154,7 +154,7 @@ class Table:
             self.path = Path(type(path).__name__)
             data = path.to_csv(index=False).encode("utf-8")  # type: ignore[union-attr]
         else:
-            self.path = Path(path)  # type: ignore[arg-type]
+            self.path = Path(path)
             data = self._read_file()
         self.sha256 = hashlib.sha256(data).hexdigest()
         if sha256 is not None and sha256.lower() != self.sha256:

@@ -203,7 +203,8 @@ def _weights(reg_m: Any) -> tuple[float, float]:
 
 def _relative(p: Tensor, q: Tensor) -> Tensor:
     """Sum of p log(p / q), 0 where p is."""
-    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum()
+    divergence: Tensor = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum()
+    return divergence
 
 
 def entropic(

@@ -147,7 +147,7 @@ class ScreenedPool(Pool):
             return found
         draws = choice.draws
         fit = self.surrogate.bind(draws.space, draws.generator)
-        model = fit(choice.X, choice.Y, len(choice.X))
+        model = fit(choice.X, choice.Y, len(choice.X), None)
         with torch.no_grad():
             function = choice.function(model, pending=choice.pending, step=choice.step)
             values: Tensor = function(draws.space.encode(found).unsqueeze(1))
