@@ -334,6 +334,7 @@ class Semirelaxed {
       g_.poll(std::int64_t{s_.n + 1} * s_.n * s_.ld);
       list_cheapest();
       const Slopes at = slopes();
+      g_.sync();  // all have read the plan and the row minima
       now.objective = T(0.5) * (linear_ * at.linear + at.on_plan);
       now.gap = at.gap < 0 ? T(0) : at.gap;
       const T size = now.objective < 0 ? -now.objective : now.objective;

@@ -1,13 +1,15 @@
 """How a model's predictions become a wish: acquisition functions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidenceBound
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
 from botorch.acquisition.multi_objective.parego import qLogNParEGO
@@ -155,17 +157,35 @@ class LogNEHVI:
     def __call__(self, model: Model, inputs: AcquisitionInputs) -> AcquisitionFunction:
         """Build the acquisition function."""
         models = _outcomes(model)
-        return qLogNoisyExpectedHypervolumeImprovement(
-            models,
-            ref_point=models.reference,
-            X_baseline=inputs.X,
-            objective=_objectives_of(models),
-            constraints=models.constraints or None,
-            X_pending=inputs.pending if len(inputs.pending) else None,
-            sampler=_sampler(models, inputs),
-            prune_baseline=True,
-            cache_root=False,
-        )
+        with _nothing_compiled():
+            return qLogNoisyExpectedHypervolumeImprovement(
+                models,
+                ref_point=models.reference,
+                X_baseline=inputs.X,
+                objective=_objectives_of(models),
+                constraints=models.constraints or None,
+                X_pending=inputs.pending if len(inputs.pending) else None,
+                sampler=_sampler(models, inputs),
+                prune_baseline=True,
+                cache_root=False,
+            )
+
+
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """Keep BoTorch from compiling its kernel of the hypervolume, which takes a compiler a minute.
+
+    A process that was killed meanwhile leaves a lock behind, for which all later ones would wait
+    for ever. A kernel that is loaded already is used.
+    """
+    attempted = getattr(logei, "_load_attempted", None)
+    try:
+        if attempted is False:
+            logei._load_attempted = True
+        yield
+    finally:
+        if attempted is False:
+            logei._load_attempted = False
 
 
 @dataclass(frozen=True, slots=True)
