@@ -181,8 +181,9 @@ def learned_parameters(
     """
     weighs, has_state = bool(metric.ifgw.tree.weights), metric.state_scale is not None
     if learn is None:
-        names = ["lam", "eps", "tree"]
-        names += ["weights"] if weighs else []
+        if metric.space.nests_cells:
+            return frozenset()
+        names = ["lam", "eps", "tree", "weights"] if weighs else ["lam", "eps", "tree"]
         if not metric.space.repeats_one_cell:
             names += ["eta", "zeta"] if has_state else ["eta"]
         return frozenset(names)

@@ -82,7 +82,7 @@ class HOTNNKernel(NetworkKernel):
         learn: Which of `"lam"`, `"eps"`, `"eta"`, `"zeta"`, `"tree"`, `"weights"` and
             `"unreachable"` to learn; the others are fixed. None learns lam, eps, the tree and the
             weights of numbers, and eta and zeta unless the networks of the space repeat one cell on
-            one skeleton, where these are only scales.
+            one skeleton, where these are only scales; and nothing where cells are nested.
         priors: Priors by the names of parameters: of lam, eps, eta and zeta, and of each length and
             each weight of the tree relative to its start (`"tree"`, `"weights"`).
         landmarks: Rows Z, shape (..., n, d); equal networks count once.
@@ -256,7 +256,7 @@ class HOTNNKernel(NetworkKernel):
         numbers = self._landmark_numbers()
         with torch.no_grad():
             metric = self.metric()
-            if self.training:
+            if self.training and not self.space.nests_cells:
                 # Where training begins, it will want the couplings as well.
                 return self._memory.couplings(metric, numbers, numbers).distances(metric)
             return self._memory.distances(metric, numbers, numbers)
@@ -312,6 +312,8 @@ class HOTNNKernel(NetworkKernel):
 
     def _distances(self, element: int, rows: Tensor, cols: Tensor) -> Tensor:
         metric = self.metric(element)
+        if self.space.nests_cells:
+            return self._memory.attached(metric, rows, cols, element)
         # A backward pass is about to follow, so couplings are found at once.
         learning = self.training and torch.is_grad_enabled() and self._learns()
         if self._held is not None and (self._held.chosen or learning):

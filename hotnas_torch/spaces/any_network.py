@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Network, OperationTree
+from hotnas_torch.arch import NestedCell, Network, OperationTree
 from hotnas_torch.arguments import integer, kind, number
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import SearchSpace
@@ -72,6 +72,11 @@ class AnyNetwork(SearchSpace):
         self._listed: list[Network] = []
         self._places: dict[str, int] = {}
         self._accepted: set[str] = set()
+
+    @property
+    def nests_cells(self) -> bool:  # type: ignore[override]  # of a space, once and for all
+        """Whether any network that has a number has a cell of cells."""
+        return any(isinstance(cell, NestedCell) for net in self._listed for cell in net.cells)
 
     def contains(self, net: object) -> bool:
         """Return whether `net` is a network whose operations the tree knows."""

@@ -90,6 +90,7 @@ class SearchSpace(ABC):
         hyperparameters: What its networks have values of, by name; only `Joint` has any.
         repeats_one_cell: Whether every network repeats one searched cell on one fixed skeleton, so
             that positions and widths tell no two networks apart.
+        nests_cells: Whether networks have cells of cells, of whose distances nothing is learned.
         operation_columns: Columns that hold the number of an operation in `operations` each, of
             which every filling is an architecture; another number is an empty place. Operation
             distributions are over them; without any there are none.
@@ -114,6 +115,7 @@ class SearchSpace(ABC):
     max_nodes: int
     state_scale: tuple[float, float]
     repeats_one_cell: bool = False
+    nests_cells: bool = False
     hyperparameters: Mapping[str, Any] = MappingProxyType({})
     operation_columns: tuple[int, ...] = ()
 

@@ -183,6 +183,7 @@ class Joint(SearchSpace):
         self.max_nodes = space.max_nodes
         self.state_scale = space.state_scale
         self.repeats_one_cell = space.repeats_one_cell
+        self.nests_cells = space.nests_cells
 
     def size(self) -> int:
         """Return the number of pairs.

@@ -79,6 +79,7 @@ class Subset(SearchSpace):
         self.max_nodes = space.max_nodes
         self.state_scale = space.state_scale
         self.repeats_one_cell = space.repeats_one_cell
+        self.nests_cells = space.nests_cells
         self._members: list[Network] = []
         self._member_codes: list[Code] = []
         self._place: dict[str, int] = {}

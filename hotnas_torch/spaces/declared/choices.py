@@ -113,6 +113,7 @@ class Choices(SearchSpace):
         self.operations = probe.operations
         self.max_nodes = probe.max_nodes
         self.state_scale = probe.state_scale
+        self.nests_cells = probe.nests_cells
         self._probe = probe
         super().__init__(self._block.columns, probe.operations, tree=probe.tree)
 

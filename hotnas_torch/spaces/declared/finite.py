@@ -85,6 +85,7 @@ class Finite(SearchSpace):
         self.operations = probe.operations
         self.max_nodes = probe.max_nodes
         self.state_scale = probe.state_scale
+        self.nests_cells = probe.nests_cells
         super().__init__({"network": len(members)}, probe.operations, tree=probe.tree)
 
     @property

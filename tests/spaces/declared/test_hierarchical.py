@@ -2,9 +2,15 @@
 
 import math
 from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
 
 from hotnas_torch import Cell
 from hotnas_torch.arch import NestedCell
+from hotnas_torch.gp import HOTNNGP, HOTNNKernel
+from hotnas_torch.search import HOTNAS, run
 from hotnas_torch.spaces import Block, Choice, Choices
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -89,3 +95,48 @@ def test_its_size_is_the_published_one():
     assert CELL.count() == cells
     assert hierarchical().size() == size
     assert round(math.log10(size)) == 446
+
+
+def convolutions(net):
+    """How many a network has, level by level."""
+    return net.spec.count("conv3x3")
+
+
+def test_a_search_is_at_home_in_it_and_resumes(tmp_path: Path) -> None:
+    space, file = hierarchical(), tmp_path / "search.sqlite"
+
+    def searched(budget: int, storage: Path | None = None):
+        strategy = HOTNAS(
+            space, generator=torch.Generator().manual_seed(0), num_initial=3, pool_size=8
+        )
+        return run(
+            strategy,
+            convolutions,
+            budget=budget,
+            direction="maximize",
+            progress=False,
+            storage=storage,
+        )
+
+    searched(4, file)
+    resumed, whole = searched(6, file), searched(6)
+    assert [trial.network for trial in resumed.trials] == [t.network for t in whole.trials]
+    assert len(whole.trials) == 6
+
+
+def _kernel(model: HOTNNGP) -> HOTNNKernel:
+    return next(part for part in model.covar_module.modules() if isinstance(part, HOTNNKernel))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_models_of_nested_cells_learn_nothing_of_the_distance(listed: bool) -> None:
+    space = hierarchical()
+    nets = space.sample(6, generator=torch.Generator().manual_seed(0))
+    Y = torch.tensor([[float(convolutions(net))] for net in nets], dtype=torch.float64)
+    model = (
+        HOTNNGP(nets, Y, tree=space.tree) if listed else HOTNNGP(space.encode(nets), Y, space=space)
+    )
+    assert not _kernel(model).learned
+    model.train()
+    loss = -model.likelihood(model(*model.train_inputs)).log_prob(model.train_targets)
+    loss.backward()
