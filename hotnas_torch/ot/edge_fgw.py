@@ -109,8 +109,9 @@ def edge_fgw(
         >>> edges = torch.nn.functional.one_hot(labels).double()
         >>> order = [2, 0, 1]
         >>> moved, nothing = edges[order][:, order], torch.zeros(3, 3, dtype=torch.float64)
-        >>> ht.ot.edge_fgw(nothing, edges, moved, alpha=1.0, num_starts=3).objective.item()
-        0.0
+        >>> found = ht.ot.edge_fgw(nothing, edges, moved, alpha=1.0, num_starts=3)
+        >>> bool(found.objective.abs() < 1e-12)
+        True
     """
     if loss not in get_args(EdgeLoss):
         msg = f'loss must be one of "l1", "l2", "kl"; got {loss!r}'

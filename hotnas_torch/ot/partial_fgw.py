@@ -98,8 +98,10 @@ def partial_fgw(
         >>> graph = (places[:, None] - places).abs()
         >>> part = graph[1:, 1:]
         >>> a, b = torch.full((4,), 0.25), torch.full((3,), 0.25)
+        >>> generator = torch.Generator().manual_seed(0)
         >>> ht.ot.partial_fgw(
-        ...     torch.zeros(4, 3), graph, part, a, b, mass=0.75, alpha=1.0, num_starts=2
+        ...     torch.zeros(4, 3), graph, part, a, b, mass=0.75, alpha=1.0, num_starts=20,
+        ...     generator=generator,
         ... ).objective.item()
         0.0
     """

@@ -98,8 +98,17 @@ def sinkhorn_divergence(
     masses_a = problem.restore(problem.a).expand(*batch, n)
     masses_b = problem.restore(problem.b).expand(*batch, m)
     if validate:
-        for name, value, masses in (("cost_x", cost_x, masses_a), ("cost_y", cost_y, masses_b)):
-            _check_within(name, value.expand(*batch, *value.shape[-2:]), masses)
+        for name, value, rows, columns in (
+            (
+                "cost",
+                cost,
+                masses_a,
+                masses_b,
+            ),  # no forbidden pairs: what they leave is no distance
+            ("cost_x", cost_x, masses_a, masses_a),
+            ("cost_y", cost_y, masses_b, masses_b),
+        ):
+            _check_costs(name, value.expand(*batch, *value.shape[-2:]), rows, columns)
     epsilon = check_number("epsilon", epsilon, positive=True)
 
     def entropic(values: Tensor, rows: Tensor, columns: Tensor, *, within: bool) -> SinkhornResult:
@@ -176,11 +185,11 @@ def _without(dual: Tensor, own: Tensor) -> Tensor:
     return torch.where(there, dual - torch.where(there, own, 0), dual)
 
 
-def _check_within(name: str, cost: Tensor, masses: Tensor) -> None:
-    if not has_values(cost, masses):
+def _check_costs(name: str, cost: Tensor, a: Tensor, b: Tensor) -> None:
+    if not has_values(cost, a, b):
         return
-    present = masses.detach() > 0
-    bad = ~cost.detach().isfinite() & present[..., :, None] & present[..., None, :]
+    present = (a.detach() > 0)[..., :, None] & (b.detach() > 0)[..., None, :]
+    bad = ~cost.detach().isfinite() & present
     if bool(bad.any()):
         where = tuple(bad.nonzero()[0].tolist())
         msg = (

@@ -134,6 +134,7 @@ class CombinedBO(Recipe):
         >>> for num in (4, 2):
         ...     nets = strategy.ask(num)
         ...     strategy.tell(nets, [1.0 + net.spec.count("0") for net in nets])
+        >>> nets = strategy.ask(1)
         >>> strategy.model.kernel.factors
         (('hotnn',), ('wl',), ('hotnn', 'wl'))
     """

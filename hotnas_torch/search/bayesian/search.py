@@ -49,7 +49,7 @@ __all__ = ["BayesianSearch"]
 # Observations from which on a model that explains nothing is worth a warning.
 _ENOUGH = 20
 # Share of the variance up to which predictions say nothing.
-_NOTHING = 0.05
+_NOTHING = 0.02
 # Known noise below this share of the targets' variance is no noise to Gaussian processes.
 _LEAST_NOISE = 1e-5
 # Fits of a model without the outliers of the fit before.

@@ -1,3 +1,4 @@
+# Over 400 lines: evaluations, trials and the result that holds them, with what it shows of itself.
 """Record of evaluations, and how an objective's answer becomes one."""
 
 import math

@@ -87,7 +87,7 @@ def test_settings_are_recorded():
     [
         ({"encoding": "graph"}, ValueError, "encoding must be 'path' or 'adjacency'"),
         ({"encoding": "adjacency", "max_length": 2}, ValueError, "max_length is a setting of"),
-        ({"max_length": -1}, ValueError, "max_length must be at least 0"),
+        ({"max_length": -1}, ValueError, "max_length must be at least 1"),
         ({"model_options": {"width": 0}}, ValueError, "width must be at least 1"),
         ({"model_options": {"depth": 3}}, TypeError, "depth"),
         ({"acquisition": "ts"}, ValueError, "acquisition must be one of"),

@@ -43,6 +43,7 @@ def test_every_method_with_a_model_has_a_contract():
     assert named - tested == {"bayesian", "random_pool"}  # the class itself, and no model
 
 
+@pytest.mark.filterwarnings("ignore::hotnas_torch.errors.NoiseWarning")
 @pytest.mark.parametrize("kind", CONTRACTS)
 def test_a_model_fitted_to_shuffled_targets_is_noticed(kind, monkeypatch):
     fit = BayesianSearch._fit_explained

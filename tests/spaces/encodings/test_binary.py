@@ -95,7 +95,7 @@ def test_adjacency_of_nasbench101_is_the_matrix_and_the_operations(rng):
     ("settings", "kind", "message"),
     [
         ({"space": "nasbench101"}, TypeError, "space must be a SearchSpace; got 'nasbench101'"),
-        ({"max_length": -1}, ValueError, "max_length must be at least 0; got -1"),
+        ({"max_length": -1}, ValueError, "max_length must be between 0 and 64; got -1"),
         ({"num_places": 0}, ValueError, "num_places must be at least 1; got 0"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_convolution_costs_its_weights():
     net = space.from_string(text)
     parameters = LayerCosts(space)([net])[0, 0].exp()
     expected = max(net.channels) ** 2 + sum(
-        9 * width**2 * cell.ops.count("nor_conv_3x3")
+        width**2 * (9 * cell.ops.count("nor_conv_3x3") + cell.ops.count("nor_conv_1x1"))
         for width, cell in zip(net.channels, net.cells, strict=True)
     )
     assert float(parameters) == pytest.approx(expected)
