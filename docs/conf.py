@@ -37,7 +37,13 @@ suppress_warnings = ["myst.header", "config.cache"]
 # Docstrings: Google's sections, names in single backticks.
 default_role = "py:obj"
 autodoc_member_order = "groupwise"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    # scikit-learn makes these of every estimator
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request,"
+    " set_transform_request, set_partial_fit_request",
+}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False

@@ -15,12 +15,10 @@ _LARGEST_REWARD = 2.0
 class Reward:
     """What a sampler is told of a step, larger is better.
 
-    | `measure`, `relative` | reward |
-    |---|---|
-    | `"accuracy"`, False | share of the images classified correctly |
-    | `"accuracy"`, True | that over its running mean over all steps so far |
-    | `"loss"`, False | exp(-cross-entropy), the mean probability of the true class |
-    | `"loss"`, True | the running mean of the cross-entropy over the cross-entropy |
+    - `"accuracy"`: the share of the images classified correctly; relative, that over its running
+      mean over all steps so far.
+    - `"loss"`: exp(-cross-entropy), the mean probability of the true class; relative, the running
+      mean of the cross-entropy over the cross-entropy.
 
     Relative rewards are near 1 whatever the supernet has learned so far, so that early and late
     steps compare; no reward is above 2, what is divided by 0 included.
