@@ -58,8 +58,8 @@ def page(part: ModuleType) -> str:
     lines += [f".. currentmodule:: {part.__name__}", ""]
     names = [name for name in part.__all__ if not inspect.ismodule(getattr(part, name))]
     for title, chosen in (
-        ("Classes", [name for name in names if inspect.isclass(getattr(part, name))]),
         ("Functions", [name for name in names if inspect.isroutine(getattr(part, name))]),
+        ("Classes", [name for name in names if inspect.isclass(getattr(part, name))]),
     ):
         if chosen:
             lines += [*_title(title, "-"), ".. autosummary::", "   :nosignatures:", ""]
