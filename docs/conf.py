@@ -10,6 +10,7 @@ import hotnas_torch as ht
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+MADE = HERE / "made"
 sys.path.insert(0, str(HERE))
 
 import reference  # noqa: E402  # beside this file
@@ -97,11 +98,11 @@ copyright = author
 
 # Pages are read in a repository, too, where results lie beside the folder of the pages.
 _MOVED = [
-    (re.compile(r"\]\((?:\.\./)*benchmarks/results/"), "](/results/"),
+    (re.compile(r"\]\((?:\.\./)*benchmarks/results/"), "](/made/results/"),
     (re.compile(r"\]\((?:\.\./)*docs/"), "](/"),
     (
         re.compile(r"\]\((?:\.\./)+(CONTRIBUTING|CHANGELOG)\.md"),
-        lambda found: f"](/{found[1].lower()}.md",
+        lambda found: f"](/made/{found[1].lower()}.md",
     ),
 ]
 
@@ -109,10 +110,10 @@ _MOVED = [
 def _copy_in() -> None:
     """Copy what lies outside this folder into it: results of benchmarks, two pages for makers."""
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        _copy(ROOT / name, HERE / name.lower())
+        _copy(ROOT / name, MADE / name.lower())
     for path in sorted((ROOT / "benchmarks" / "results").rglob("*")):
         if path.suffix in {".md", ".png", ".json", ".csv"}:
-            _copy(path, HERE / "results" / path.relative_to(ROOT / "benchmarks" / "results"))
+            _copy(path, MADE / "results" / path.relative_to(ROOT / "benchmarks" / "results"))
 
 
 def _copy(source: Path, target: Path) -> None:
