@@ -73,11 +73,6 @@ class AnyNetwork(SearchSpace):
         self._places: dict[str, int] = {}
         self._accepted: set[str] = set()
 
-    @property
-    def nests_cells(self) -> bool:  # type: ignore[override]  # of a space, once and for all
-        """Whether any network that has a number has a cell of cells."""
-        return any(isinstance(cell, NestedCell) for net in self._listed for cell in net.cells)
-
     def contains(self, net: object) -> bool:
         """Return whether `net` is a network whose operations the tree knows."""
         if not isinstance(net, Network):
@@ -121,6 +116,7 @@ class AnyNetwork(SearchSpace):
             place = self._places.setdefault(net.key, len(self._listed))
             if place == len(self._listed):
                 self._listed.append(net)
+                self.nests_cells |= any(isinstance(cell, NestedCell) for cell in net.cells)
             places.append(place)
         return torch.tensor(places, dtype=torch.float64).reshape(len(places), 1)
 

@@ -53,7 +53,7 @@ class Probe:
         self.max_nodes = _largest_cell(networks)
         if max_nodes is not None:
             self.max_nodes = integer("max_nodes", max_nodes, least=2)
-        self.nests_cells = nests_cells(networks)
+        self.nests_cells = any(isinstance(c, NestedCell) for net in networks for c in net.cells)
         self.state_scale = _largest_state(networks)
         if state_scale is not None:
             self.state_scale = _checked_scale(state_scale)
@@ -87,11 +87,6 @@ class Probe:
                 f"the network of {described} has a cell of {largest} nodes, more than max_nodes = "
                 f"{self.max_nodes} (say with max_nodes= how many there can be)"
             )
-
-
-def nests_cells(networks: Iterable[Network]) -> bool:
-    """Return whether any of the networks has a cell of cells."""
-    return any(isinstance(cell, NestedCell) for network in networks for cell in network.cells)
 
 
 def own_name(name: object) -> str:
