@@ -30,14 +30,17 @@ examples:
   hotnas gram --space nasbench201 --sample 500 --distance edit --setting edge_cost=2 --out e.npz
   hotnas gram --space darts --sample 500 --distance mine:Distance --out mine.npz
   hotnas gram --modules models.py --out models.npz
+  hotnas gram --space darts --file all.txt --known some.npz --out all.npz
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
 An interrupted run leaves gram.npz.partial, which --resume goes on from. With --store the distances
 go to a folder tile by tile and never lie in memory as a whole; there are no pictures then.
 
-The last but one computes the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance;
-the last one compares the models that the dict `models` of models.py lists by name, each a pair of a
-torch module and example inputs, or a function that returns such a pair.
+mine:Distance is the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance. --modules
+compares the models that the dict `models` of models.py lists by name, each a pair of a torch module
+and example inputs, or a function that returns such a pair. --known takes from an earlier result
+what it holds, and computes the distances of new networks alone; where it is --out itself, that file
+grows.
 """
 
 
@@ -74,6 +77,12 @@ def add_gram(commands: Any) -> None:
         metavar="FOLDER",
         help="folder to write instead, a Zarr group of tiles",
     )
+    gram.add_argument(
+        "--known",
+        type=Path,
+        metavar="PATH",
+        help="file or folder of an earlier result, whose distances are not computed again",
+    )
     add_existing(gram, "run")
     gram.add_argument("--no-pictures", action="store_true", help="write the distances only")
     add_quiet(gram)
@@ -101,6 +110,7 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
                 "overwrite": arguments.overwrite,
                 "take_over": arguments.take_over,
                 "executor": executor,
+                "known": arguments.known,
             }
             if arguments.out is None:
                 distance.gram_store(networks, target, **options)
@@ -108,6 +118,8 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
                 matrix = distance.gram(networks, out=target, **options)
     except ImportError as error:
         raise BadInput(str(error)) from error
+    except FileNotFoundError as error:
+        raise BadInput(f"--known: there is nothing at {arguments.known}") from error
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(
             f"(what is finished is in {partial_result}; run it again with --resume)"
@@ -134,9 +146,10 @@ def _outputs(arguments: argparse.Namespace) -> dict[str, Path]:
     }
     if arguments.no_pictures:
         pictures = {}
+    grows = arguments.known is not None and out.exists() and out.samefile(arguments.known)
     for path in (out, *pictures.values()):
         check_output("--out", path)
-        if path.exists() and not (arguments.resume or arguments.overwrite):
+        if path.exists() and not (arguments.resume or arguments.overwrite or grows):
             raise BadInput(
                 f"--out: {path} exists (add --resume to go on with the same computation, or"
                 " --overwrite to replace it)"

@@ -30,6 +30,8 @@ from hotnas_torch.distances.settings import (
     Terms,
     settings_from,
 )
+from hotnas_torch.matrices.comparison import Comparison
+from hotnas_torch.matrices.neighbors import Rows
 from hotnas_torch.matrices.pairwise import Executor, Tiling, fill
 from hotnas_torch.matrices.progress import Progress
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
@@ -259,6 +261,15 @@ class HOTNN(NetworkDistance):
         inside = self.ifgw.matrix(prepared.cell_tables, *prepared.cells(), progress=progress)
         prepared.cell_tables.log.warn()
         return inside
+
+    def _rows_for_neighbors(
+        self, comparison: Comparison, cols: Tensor, k: int, progress: Progress
+    ) -> Rows:
+        assert isinstance(comparison, PreparedNetworks)
+        if not comparison.prunes:
+            return super()._rows_for_neighbors(comparison, cols, k, progress)
+        blocks = comparison.blocks_of(None)
+        return lambda items: blocks.nearest(items, cols, k)
 
     def matching(self, net_a: Network, net_b: Network) -> NetworkMatching:
         """Return the coupling behind one distance, and the shares that make it up.

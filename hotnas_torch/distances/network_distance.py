@@ -12,7 +12,7 @@ from hotnas_torch import _ext
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import items
 from hotnas_torch.distances.numbered_networks import NumberedNetworks
-from hotnas_torch.errors import ArchitectureError
+from hotnas_torch.errors import ArchitectureError, GramFileError
 from hotnas_torch.matrices.comparison import (
     Comparison,
     Description,
@@ -21,6 +21,8 @@ from hotnas_torch.matrices.comparison import (
     write_gram_store,
 )
 from hotnas_torch.matrices.gram_store import GramStore
+from hotnas_torch.matrices.known import GrownComparison, KnownDistances, new_networks
+from hotnas_torch.matrices.neighbors import Neighbors, Rows, check_num_neighbors, nearest
 from hotnas_torch.matrices.pairwise import (
     MEMORY_BUDGET,
     Executor,
@@ -36,6 +38,8 @@ from hotnas_torch.spaces.joint import check_architectures
 __all__ = ["KernelTerm", "NetworkDistance"]
 
 _NOT_SHOWN = ("tree", "distance")
+_BYTES_PER_ENTRY = 64
+"""What one entry of a row takes while the nearest are looked for."""
 _CHUNK_BYTES = 2**23
 """Bytes that one chunk of pairs takes while it is worked on: about what a processor's cache holds.
 """
@@ -266,6 +270,7 @@ class NetworkDistance:
         overwrite: bool = False,
         take_over: bool = False,
         executor: Executor | None = None,
+        known: str | PathLike[str] | None = None,
     ) -> Tensor:
         """Return distances between networks, kept in a file that survives an interruption.
 
@@ -282,19 +287,27 @@ class NetworkDistance:
             take_over: Go on with what another process is computing there; that one stops. Without
                 it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
+            known: File or folder of an earlier result of the same settings: distances that it
+                holds are taken from it, and only those of new networks computed. Where it is `out`
+                itself, the file grows: it is replaced when the new one is finished.
 
         Returns:
             Distances, shape (len(nets), len(nets)), as `__call__` returns them, without a graph.
 
         Raises:
+            FileNotFoundError: `known` is not there.
             GramFileError: `out` cannot be written, or there is a file of another computation, a
-                damaged one, or (without `resume`) any; raised before any work, nothing is lost.
+                damaged one, or (without `resume`) any; or `known` is damaged or of other settings.
+                Raised before any work, nothing is lost.
             TypeError, ValueError, ArchitectureError: As `__call__`.
         """
         rows = self._check("nets", nets)
+        description = self._description(rows, executor)
+        earlier = None if known is None else KnownDistances.open(known, description)
         return write_gram(
-            lambda: self._compare_without_graph(rows),
-            self._description(rows, executor),
+            lambda: self._compare_without_graph(rows, earlier),
+            description,
+            grows=earlier is not None and earlier.replaced_by(out),
             out=out,
             progress=progress,
             resume=resume,
@@ -313,6 +326,7 @@ class NetworkDistance:
         overwrite: bool = False,
         take_over: bool = False,
         executor: Executor | None = None,
+        known: str | PathLike[str] | None = None,
     ) -> GramStore:
         """Write distances between networks to a folder, never as a whole in memory.
 
@@ -329,13 +343,16 @@ class NetworkDistance:
             take_over: Go on with what another process is computing there; that one stops. Without
                 it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
+            known: As in `gram`; another folder than this one.
 
         Returns:
             The store, open for reading: rows, nearest neighbours and kernel rows on demand.
 
         Raises:
+            FileNotFoundError: `known` is not there.
             GramFileError: `folder` cannot be written, or holds another computation or (without
-                `resume`) any; raised before any work, nothing is lost.
+                `resume`) any; or `known` is damaged, of other settings, or this folder. Raised
+                before any work, nothing is lost.
             ImportError: zarr is not installed.
             TypeError, ValueError, ArchitectureError: As `__call__`.
 
@@ -344,10 +361,16 @@ class NetworkDistance:
         """
         rows = self._check("nets", nets)
         description = self._description(rows, executor)
+        earlier = None if known is None else KnownDistances.open(known, description)
+        if earlier is not None and earlier.replaced_by(folder):
+            raise GramFileError(
+                f"known: {folder} is the folder to write (choose another: its tiles are in the"
+                " order of its networks, which new ones change)"
+            )
         # It decides on the tiles, which are the chunks of the store.
         settings = description.settings | {"memory_budget": self.memory_budget}
         return write_gram_store(
-            self._compare_without_graph(rows),
+            self._compare_without_graph(rows, earlier),
             description._replace(settings=settings),
             folder=folder,
             progress=progress,
@@ -356,6 +379,75 @@ class NetworkDistance:
             take_over=take_over,
             executor=executor,
         )
+
+    def neighbors(
+        self,
+        nets: Sequence[Network],
+        k: int,
+        *,
+        among: Sequence[Network] | None = None,
+        progress: Progress = False,
+    ) -> Neighbors:
+        """Return the nearest neighbours of networks, exactly, without the whole matrix.
+
+        Args:
+            nets: Networks, at least one.
+            k: How many neighbours each gets.
+            among: Where they are looked for; None looks among the other `nets`.
+            progress: True shows a bar; a callable receives (stage, rows done, rows in all).
+
+        Returns:
+            Distances, shape (len(nets), k), ascending, in `dtype` on `device`, to the bit what a
+            matrix holds; and the places of the neighbours in `among`, the first of equally near.
+
+        Raises:
+            TypeError, ValueError, ArchitectureError: As `__call__`; or `k` is no integer or out of
+                range.
+
+        Complexity: memory of some rows of the matrix. `HOTNN` solves only pairs that a lower bound
+            does not rule out, where most networks have cells of their own.
+
+        Example:
+            >>> import hotnas_torch as ht
+            >>> space = ht.spaces.NASBench201()
+            >>> nets = space.sample(20, generator=torch.Generator().manual_seed(0), distinct=True)
+            >>> ht.HOTNN(space=space).neighbors(nets, 3).indices.shape
+            torch.Size([20, 3])
+        """
+        rows = self._check("nets", nets)
+        cols = None if among is None else self._check("among", among)
+        check_num_neighbors(k, len(rows) - 1 if cols is None else len(cols))
+        with torch.no_grad():
+            comparison = self._compare(rows, cols)
+            places = comparison.col_items
+            places = comparison.row_items if places is None else places
+            distinct = torch.unique(places)
+            # A network is no neighbour of its own, but one of the nearest items.
+            find = self._rows_for_neighbors(
+                comparison, distinct, k + 1 if cols is None else k, progress
+            )
+            bytes_per_row = _BYTES_PER_ENTRY * (len(distinct) + len(places))
+            found = nearest(
+                find,
+                comparison.row_items,
+                comparison.col_items,
+                k,
+                at_once=max(1, min(comparison.edge, self.memory_budget // bytes_per_row)),
+                progress=progress,
+            )
+        comparison.log.warn()
+        return Neighbors(found.distances.to(self.device), found.indices.to(self.device))
+
+    def _rows_for_neighbors(
+        self,
+        comparison: Comparison,
+        cols: Tensor,
+        k: int,  # noqa: ARG002
+        progress: Progress,
+    ) -> Rows:
+        """Return what computes distances to `cols`, or infinity where there are k nearer."""
+        blocks = comparison.blocks(progress=progress, stages=None, executor=None)
+        return lambda items: blocks(items, cols)
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in self.config().items() if name not in _NOT_SHOWN}
@@ -368,9 +460,13 @@ class NetworkDistance:
         rows = self._check("nets_a", nets_a)
         return rows, None if nets_b is None else self._check("nets_b", nets_b)
 
-    def _compare_without_graph(self, nets: list[Network]) -> Comparison:
+    def _compare_without_graph(
+        self, nets: list[Network], known: KnownDistances | None = None
+    ) -> Comparison:
         with torch.no_grad():
-            return self._compare(nets, None)
+            if known is None:
+                return self._compare(nets, None)
+            return GrownComparison(self._compare(new_networks(known, nets), nets), known)
 
     def _description(self, nets: list[Network], executor: Executor | None) -> Description:
         """Return what a file or a store of these networks says about itself."""

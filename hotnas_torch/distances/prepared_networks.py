@@ -103,6 +103,12 @@ class PreparedNetworks:
         edge = max(16, cell_tile_edge(self.cell_tables.cells) // per_network)
         return tile_edge(self.ifgw.solver.memory_budget, at_most=edge)
 
+    @property
+    def prunes(self) -> bool:
+        """Whether bounds between cells save more than they cost: most networks have their own."""
+        cells, networks = self.cell_tables, self.tables.cells
+        return cells.bounded and 2 * len(cells.cells) >= len(networks)
+
     def blocks(
         self, *, progress: Progress, stages: Stages | None, executor: Executor | None
     ) -> NetworkBlocks:

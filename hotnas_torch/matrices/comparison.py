@@ -119,6 +119,7 @@ def write_gram(
     overwrite: bool,
     take_over: bool,
     executor: Executor | None,
+    grows: bool = False,
 ) -> Tensor:
     """Return a symmetric matrix that is kept in a file which survives an interruption.
 
@@ -131,12 +132,13 @@ def write_gram(
         overwrite: Discard what an earlier run left.
         take_over: Take the file from the process that is writing it.
         executor: As for `compute`.
+        grows: The finished file at `out` is what this computation starts from.
 
     Raises:
         GramFileError: `out` cannot be written, or holds something that must not be replaced.
     """
     settings, names, keys = description
-    if resume and not overwrite:
+    if resume and not overwrite and not grows:
         ready = finished_gram(out, settings, keys)
         if ready is not None:
             return ready
@@ -148,6 +150,7 @@ def write_gram(
         resume=resume,
         overwrite=overwrite,
         take_over=take_over,
+        grows=grows,
     ) as writer:
         comparison = compare()
         result = compute(

@@ -28,7 +28,15 @@ from hotnas_torch.files import (
 )
 from hotnas_torch.notebook import matrix_html
 
-__all__ = ["Gram", "check_same", "describe_gram", "finished_gram", "load_gram", "lock"]
+__all__ = [
+    "Gram",
+    "check_same",
+    "describe_gram",
+    "differing_settings",
+    "finished_gram",
+    "load_gram",
+    "lock",
+]
 
 FORMAT = "hotnas-gram"
 FORMAT_VERSION = 1
@@ -192,15 +200,20 @@ def check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]
     )
 
 
+def differing_settings(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Say how the settings of a result differ from those of a computation."""
+    for name in dict.fromkeys((*here, *there)):
+        if there.get(name) != here.get(name):
+            if name == "tree":
+                yield "its operation tree differs"
+            else:
+                yield f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+
+
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
-    there, here = found.get("settings"), expected["settings"]
+    there = found.get("settings")
     if isinstance(there, Mapping):
-        for name in here:
-            if there.get(name) != here[name]:
-                if name == "tree":
-                    yield "its operation tree differs"
-                else:
-                    yield f"{name} is {there.get(name)!r} there and {here[name]!r} here"
+        yield from differing_settings(there, expected["settings"])
     if found.get("num_networks") != expected["num_networks"]:
         yield (
             f"it holds {found.get('num_networks')} networks, this computation has"

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,10 @@ from torch import Tensor
 
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.files import is_version, open_ordinary
+from hotnas_torch.matrices.neighbors import Neighbors, check_num_neighbors, nearest_of_rows
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
 
-__all__ = ["GramStore", "Neighbors"]
+__all__ = ["GramStore"]
 
 FORMAT = "hotnas-gram-store"
 FORMAT_VERSION = 1
@@ -40,18 +41,6 @@ _CHECKED, _COMPRESSED = ["bytes", "crc32c"], ["bytes", "zstd"]
 _CRC_BYTES = 4
 _LONGEST_HEADER = 18
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")
-
-
-class Neighbors(NamedTuple):
-    """Nearest neighbours of some networks.
-
-    Attributes:
-        distances: Ascending, shape (r, k).
-        indices: Which networks they are, shape (r, k), int64; of equally near ones the first.
-    """
-
-    distances: Tensor
-    indices: Tensor
 
 
 class GramStore:
@@ -165,24 +154,20 @@ class GramStore:
             k: How many neighbours, 1 <= k < X.
 
         Raises:
+            TypeError: k is no integer.
             ValueError: k out of range.
             IndexError: A number out of range.
             GramFileError: A tile is damaged or missing.
         """
-        if not 1 <= k < len(self):
-            raise ValueError(
-                f"k must be between 1 and {len(self) - 1}, the other networks; got {k}"
-            )
+        check_num_neighbors(k, len(self) - 1)
         numbers = self._numbers(networks)
         distances = torch.empty(len(numbers), k, dtype=self.dtype)
         indices = torch.empty(len(numbers), k, dtype=torch.int64)
         at_once = max(1, MEMORY_BUDGET // (4 * self.dtype.itemsize * len(self)))
         # In the order of the tiles, so that those that share them are answered together.
         for members in torch.argsort(self.items[numbers], stable=True).split(at_once):
-            found = self.rows(numbers[members])
-            found[torch.arange(len(members)), numbers[members]] = torch.inf
-            values, places = found.sort(dim=1, stable=True)
-            distances[members], indices[members] = values[:, :k], places[:, :k]
+            rows = self.rows(numbers[members])
+            distances[members], indices[members] = nearest_of_rows(rows, numbers[members], k)
         return Neighbors(distances, indices)
 
     def kernel(

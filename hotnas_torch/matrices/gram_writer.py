@@ -56,6 +56,8 @@ class GramWriter:
         resume: Take over the tiles of an interrupted run of the same computation.
         overwrite: Discard what an earlier run left.
         take_over: Go on with the file of another process, which then stops.
+        grows: The finished file that is there is the one that this computation starts from; it is
+            replaced in the end.
 
     Raises:
         GramFileError: The path cannot be written, another process is writing it, or something is
@@ -72,6 +74,7 @@ class GramWriter:
         resume: bool,
         overwrite: bool,
         take_over: bool = False,
+        grows: bool = False,
     ) -> None:
         self.path = Path(path)
         self._partial = _partial_path(self.path)
@@ -88,7 +91,7 @@ class GramWriter:
                 f"out: cannot write {self.path}: {error.strerror}"
                 " (choose a file in a folder that exists and is writable)"
             ) from error
-        if self.path.exists() and not overwrite:
+        if self.path.exists() and not (overwrite or grows):
             raise GramFileError(
                 f"out: {self.path} exists (pass resume=True to go on with the same computation, or"
                 " overwrite=True to replace it)"

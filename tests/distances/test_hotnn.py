@@ -258,3 +258,40 @@ print(peak - result.numel() * result.element_size())
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 2**30
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("space", "settings"),
+    [
+        ("nasbench201", {}),
+        ("nasbench101", {"lam": 0.9}),
+        ("darts", {"preset": "paper"}),
+        ("nasbench201", {"lam": 0.0}),  # where bounds say nothing
+        ("nasbench201", {"partial": 1.0}),  # and where there are none
+    ],
+)
+def test_neighbours_found_by_bounds_are_those_of_the_matrix(space, settings, dtype) -> None:
+    space = spaces.get(space)
+    nets = space.sample(60, generator=torch.Generator().manual_seed(0), distinct=True)
+    nets += nets[7:9]
+    metric = HOTNN(space=space, dtype=dtype, **settings)
+    expected, places = metric(nets).fill_diagonal_(torch.inf).sort(dim=1, stable=True)
+    for k in (1, 5, 61):
+        found = metric.neighbors(nets, k)
+        assert torch.equal(found.distances, expected[:, :k])
+        assert torch.equal(found.indices, places[:, :k])
+
+
+def test_few_pairs_of_cells_are_solved_for_neighbours(monkeypatch) -> None:
+    space = spaces.NASBench201()
+    nets = space.sample(500, generator=torch.Generator().manual_seed(0), distinct=True)
+    solved = []
+    solve = cell_tables.CellTables.solve
+    monkeypatch.setattr(
+        cell_tables.CellTables,
+        "solve",
+        lambda *given: solved.append(len(given[1])) or solve(*given),
+    )
+    HOTNN(space=space).neighbors(nets, 5)
+    assert 0 < sum(solved) < 0.1 * 500 * 499 / 2

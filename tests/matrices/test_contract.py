@@ -169,6 +169,96 @@ def test_an_interrupted_store_goes_on_and_holds_the_same_bits(
 
 
 @each
+def test_what_an_earlier_result_holds_is_not_computed_again(
+    name: str, nets: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distance = DISTANCES[name]()
+    earlier, whole, grown = (tmp_path / name for name in ("a.npz", "b.npz", "c.npz"))
+    distance.gram(nets[:20], out=earlier, progress=False)
+    found = distance.gram(nets, out=whole, progress=False)
+    # In another order, and with one that is no longer wanted.
+    distance.gram(nets[19:1:-1], out=tmp_path / "d.npz", progress=False)
+    asked: list[int] = []
+    compare = type(distance)._compare
+
+    def counting(self: Any, rows: list[Network], cols: list[Network] | None) -> Any:
+        asked.append(len(rows))
+        return compare(self, rows, cols)
+
+    monkeypatch.setattr(type(distance), "_compare", counting)
+    for known in (earlier, tmp_path / "d.npz", whole):
+        again = distance.gram(nets, out=grown, progress=False, known=known, overwrite=True)
+        assert torch.equal(again, found)
+        assert grown.read_bytes() == whole.read_bytes()
+    assert asked == [4, 6, 1]  # repeated networks are known, and one row there must be
+    for at_once in (0, 3, 1000):
+        if at_once < 1000:
+            with pytest.raises(Stop):
+                distance.gram(
+                    nets, out=earlier, progress=False, known=earlier, executor=Interrupting(at_once)
+                )
+            assert len(load_gram(earlier).networks) == 20
+    distance.gram(nets, out=earlier, progress=False, known=earlier)
+    assert earlier.read_bytes() == whole.read_bytes()
+    with pytest.raises(GramFileError, match="holds 4 networks that are not among nets"):
+        distance.gram(nets[:20], out=earlier, progress=False, known=earlier)
+    assert earlier.read_bytes() == whole.read_bytes()
+    store = tmp_path / "known.zarr"
+    pytest.importorskip("zarr")
+    distance.gram_store(nets[:20], store, progress=False)
+    again = distance.gram(nets, out=grown, progress=False, known=store, overwrite=True)
+    assert torch.equal(again, found)
+    for known in (store, tmp_path / "d.npz"):
+        kept = distance.gram_store(
+            nets, tmp_path / "new.zarr", progress=False, known=known, overwrite=True
+        )
+        assert torch.equal(kept.tensor(), found)
+    with pytest.raises(GramFileError, match="is the folder to write"):
+        distance.gram_store(nets, store, progress=False, known=store)
+
+
+@each
+def test_an_earlier_result_of_other_settings_is_refused(
+    name: str, nets: list[Network], tmp_path: Path
+) -> None:
+    distance, path = DISTANCES[name](), tmp_path / "gram.npz"
+    Widths(SPACE, power=3.0).gram(nets, out=tmp_path / "other.npz", progress=False)
+    with pytest.raises(GramFileError, match=r"known: .* holds other distances: .*distance is"):
+        # What has no power says so, too.
+        tiled(ht.distances.get("edit", space=SPACE)).gram(
+            nets, out=path, progress=False, known=tmp_path / "other.npz"
+        )
+    with pytest.raises(GramFileError, match=r"power is 3\.0 there and 0\.5 here"):
+        Widths(SPACE).gram(nets, out=path, progress=False, known=tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError):
+        distance.gram(nets, out=path, progress=False, known=tmp_path / "absent.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(GramFileError, match="is not a readable Gram file"):
+        distance.gram(nets, out=path, progress=False, known=tmp_path / "text.npz")
+    assert not path.exists()
+    assert not (tmp_path / "gram.npz.partial").exists()
+
+
+@each
+def test_the_nearest_neighbours_are_those_of_the_matrix(name: str, nets: list[Network]) -> None:
+    distance = DISTANCES[name]()
+    matrix = distance(nets)
+    others = matrix.clone().fill_diagonal_(torch.inf)
+    for k in (1, 4, len(nets) - 1):
+        expected, places = others.sort(dim=1, stable=True)
+        found = distance.neighbors(nets, k)
+        assert torch.equal(found.distances, expected[:, :k])
+        assert torch.equal(found.indices, places[:, :k])
+    expected, places = matrix[:9, 4:].sort(dim=1, stable=True)
+    found = distance.neighbors(nets[:9], 24, among=nets[4:])
+    assert torch.equal(found.distances, expected)
+    assert torch.equal(found.indices, places)
+    for k, error in ((0, ValueError), (28, ValueError), (2.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="k must be"):
+            distance.neighbors(nets, k)  # type: ignore[arg-type]
+
+
+@each
 def test_what_belongs_to_another_computation_is_refused_and_kept(
     name: str, nets: list[Network], tmp_path: Path
 ) -> None:
@@ -219,6 +309,8 @@ def test_foreign_networks_are_refused_by_their_place(
         ("nets_b", lambda given: distance(nets[:2], given)),
         ("nets", lambda given: distance.gram(given, out=path, progress=False)),
         ("nets", lambda given: distance.gram_store(given, path, progress=False)),
+        ("nets", lambda given: distance.neighbors(given, 1)),
+        ("among", lambda given: distance.neighbors(nets[:2], 1, among=given)),
     ]
     for argument, call in calls:
         with pytest.raises((ArchitectureError, ValueError), match=rf"{argument}\[2\]"):

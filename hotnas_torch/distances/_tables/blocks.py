@@ -7,9 +7,14 @@ from torch import Tensor
 
 from hotnas_torch.distances._tables.cell_tables import CellTables
 from hotnas_torch.distances._tables.network_tables import CellCosts, NetworkTables
+from hotnas_torch.matrices.neighbors import nearest_by_bounds
+from hotnas_torch.matrices.pairwise import distinct_pairs
 from hotnas_torch.matrices.solve_log import SolveLog
 
 __all__ = ["CellBlocks", "NetworkBlocks"]
+
+_SLACK = 1e-4
+"""Rounding of a bound in float32, and what the solver's own stop leaves open, and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,34 @@ class NetworkBlocks:
         else:
             costs = self.cells.restricted(*used)
         return self.tables.block(rows, cols, costs)
+
+    def nearest(self, rows: Tensor, cols: Tensor, k: int) -> Tensor:
+        """Distances, shape (r, c), to what can be among the k nearest, infinite elsewhere.
+
+        Of the cells only those pairs are solved which bounds do not rule out; the cells must not
+        have been compared yet.
+        """
+        cells = self.cells
+        assert isinstance(cells, CellTables)
+        used = self.tables.cells_of(rows), self.tables.cells_of(cols)
+        num_cells = len(cells.cells)
+        small, large, expand = distinct_pairs(*used, num_cells)
+        bounds = CellCosts.between(expand(cells.bounds(small, large)), *used, num_cells)
+        lower = self.tables.block(rows, cols, bounds)
+        # 0 between equal cells; nothing is asked for that has not been solved.
+        solved = CellCosts.between(torch.zeros_like(bounds.distances), *used, num_cells)
+
+        def solve(chosen: Tensor) -> Tensor:
+            i, j = chosen.cpu().nonzero(as_tuple=True)
+            x, y = self.tables.pairs_of_cells(rows[i], cols[j])
+            row, col = solved.row_of[x], solved.col_of[y]
+            values = cells.solve(torch.minimum(x, y), torch.maximum(x, y))
+            solved.distances[row.to(values.device), col.to(values.device)] = values
+            found = torch.full_like(lower, torch.inf)
+            found[chosen] = self.tables.chosen(rows[i], cols[j], solved)
+            return found
+
+        return nearest_by_bounds(lower, k, solve, _SLACK)
 
     def to(self, device: torch.device) -> "NetworkBlocks":
         """Return the same on another device."""

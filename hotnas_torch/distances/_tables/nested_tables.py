@@ -133,6 +133,11 @@ class NestedTables(CellTables):
             moved._held_parts = self._held_parts.to(device)
         return moved
 
+    @property
+    def bounded(self) -> bool:
+        """No: what nodes cost is a distance of its own."""
+        return False
+
     def parts_of(self, cells: Tensor) -> Tensor:
         """Sorted distinct numbers of the parts that the given cells use, int64."""
         parts: Tensor = torch.unique(self._part_of[self._labels_of(cells)])

@@ -241,6 +241,27 @@ class NetworkTables:
         values[turned] = self._solve(small[turned], large[turned], costs.transposed())
         return expand(values)
 
+    def chosen(self, rows: Tensor, cols: Tensor, costs: CellCosts) -> Tensor:
+        """Distances of pairs of networks, shape (P,), from positions (P,) on the CPU.
+
+        The costs of the cells have a row for those of `rows`, a column for those of `cols`; what
+        they hold for other pairs does not matter. To the bit what `block` has.
+        """
+        values = torch.zeros(rows.shape, dtype=self._dtype, device=self._device)
+        straight, turned = rows < cols, rows > cols
+        values[straight] = self._solve(rows[straight], cols[straight], costs)
+        values[turned] = self._solve(cols[turned], rows[turned], costs.transposed())
+        return values
+
+    def pairs_of_cells(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs of cells, (Q,) each, that the distances of pairs of networks, (P,), depend on."""
+        x, y = self._slots[rows][:, :, None], self._slots[cols][:, None]
+        x, y = torch.broadcast_tensors(x, y)
+        there = (x >= 0) & (y >= 0) & (x != y)
+        num = int(self.cells.max()) + 1
+        code = torch.unique(x[there] * num + y[there])
+        return code // num, code % num
+
     def held(self, rows: Tensor, cols: Tensor, costs: CellCosts) -> HeldNetworks:
         """Couplings between chosen networks, found once and held; arguments as for `block`.
 
