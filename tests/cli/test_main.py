@@ -327,6 +327,25 @@ def test_a_damaged_result_is_refused(listed, tmp_path, capsys):
     refused(capsys, [*arguments, "--no-pictures"], "is not a readable Gram file")
 
 
+def test_a_gram_file_grows_and_takes_what_it_knows(listed, tmp_path, capsys):
+    out, whole, few = tmp_path / "gram.npz", tmp_path / "whole.npz", tmp_path / "few.txt"
+    few.write_text("\n".join(NETWORKS[:2]), encoding="utf-8")
+    assert gram(listed, whole, "--quiet", "--no-pictures") == 0
+    assert gram(few, out, "--quiet", "--no-pictures") == 0
+    assert (
+        gram(listed, tmp_path / "other.npz", "--quiet", "--no-pictures", "--known", str(out)) == 0
+    )
+    assert gram(listed, out, "--quiet", "--known", str(out)) == 0
+    for path in (tmp_path / "other.npz", out):
+        assert path.read_bytes() == whole.read_bytes()
+    base = ["gram", "--space", "transnas_macro", "--file", listed, "--out", tmp_path / "new.npz"]
+    refused(capsys, [*base, "--known", tmp_path / "no.npz"], "--known: there is nothing at")
+    refused(capsys, [*base, "--known", listed], "is not a readable Gram file")
+    refused(
+        capsys, [*base, "--known", whole, "--lam", "0.1"], "holds other distances: lam is 0.5 there"
+    )
+
+
 def test_the_module_runs_as_a_program(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "hotnas_torch", "--version"],
