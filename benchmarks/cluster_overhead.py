@@ -111,6 +111,10 @@ class _Timed:
         self._blocks, self._folder = blocks, folder
 
     @property
+    def device(self) -> torch.device:
+        return self._blocks.device
+
+    @property
     def log(self) -> SolveLog:
         return self._blocks.log
 

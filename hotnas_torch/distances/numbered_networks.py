@@ -73,6 +73,11 @@ class DistanceBlocks:
     tables: Any
     log: SolveLog
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are solved."""
+        return self.distance.device
+
     def __call__(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Return distances, shape (r, c), between sorted distinct networks (r,) and (c,)."""
         return self.distance._combine(self.distance._block(self.tables, rows, cols))

@@ -184,6 +184,11 @@ class GrownBlocks:
     number: Tensor
 
     @property
+    def device(self) -> torch.device:
+        """Where they are solved."""
+        return self.fresh.device
+
+    @property
     def log(self) -> SolveLog:
         """What the solvers reported."""
         return self.fresh.log

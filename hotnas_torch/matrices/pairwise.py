@@ -214,6 +214,11 @@ class Blocks(Protocol):
     """The entries of a matrix between items, a block at a time; can be sent to another process."""
 
     @property
+    def device(self) -> torch.device:
+        """Where they are solved."""
+        ...
+
+    @property
     def log(self) -> SolveLog:
         """What the solvers reported."""
         ...

@@ -1,12 +1,17 @@
 """Distances are computed where they are asked for, on a device that records what leaves it."""
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
 
 import hotnas_torch as ht
 from hotnas_torch import _ext
+from hotnas_torch.matrices.pairwise import Tiling
 from tests.generators.far_device import FAR, far_device, near
+
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.ext
 
@@ -49,6 +54,32 @@ def test_gradients_stay_on_the_device(rng: torch.Generator) -> None:
     assert [near(value) for value in found] == expected
     # lam and eta themselves are numbers of the host as well
     assert {count for dtype, count in moved if dtype.is_floating_point} == {1}
+
+
+@pytest.mark.parametrize("budget", [2**20, 64])
+def test_what_is_sent_to_a_cluster_lies_on_the_host(budget: int, rng: torch.Generator) -> None:
+    cluster = pytest.importorskip("hotnas_torch.integrations.ray.cluster")
+    space = ht.spaces.NASBench201()
+    networks = space.sample(6, generator=rng, distinct=True)
+    expected = ht.HOTNN(space=space)(networks)
+    with far_device():
+        metric = ht.HOTNN(space=space, device=FAR, memory_budget=budget)
+        prepared = metric._compare(networks, None)
+        blocks = prepared.blocks(progress=False, stages=None, executor=None)
+        tiling = Tiling(prepared.row_items, None, 6)
+        sent = cluster._packed(tiling, blocks, None)
+    # Tensors of the far device cannot be written, like those of a GPU that is not there be read.
+    received, solver = cluster._unpack((*pickle.loads(pickle.dumps(sent))[:2], CPU, sent[3]))
+    found = torch.empty_like(expected)
+    (tile,) = received.tiles
+    found[received.where(tile)] = received.compute(tile, solver)
+    assert torch.equal(found, expected)
+    assert sent[2] == FAR
+    with far_device():
+        _, solver = cluster._unpack(sent)
+        values = received.compute(tile, solver)
+    assert values.device == FAR
+    assert torch.equal(near(values), found[received.where(tile)])
 
 
 def test_tensors_of_two_devices_are_refused() -> None:

@@ -28,6 +28,11 @@ class CellBlocks:
     tables: CellTables
 
     @property
+    def device(self) -> torch.device:
+        """Where they are solved."""
+        return self.tables.device
+
+    @property
     def log(self) -> SolveLog:
         """What the solvers reported."""
         return self.tables.log
@@ -53,6 +58,11 @@ class NetworkBlocks:
 
     tables: NetworkTables
     cells: CellCosts | CellTables
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are solved."""
+        return self.tables.device
 
     @property
     def log(self) -> SolveLog:

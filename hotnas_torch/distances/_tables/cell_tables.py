@@ -228,6 +228,11 @@ class CellTables:
         """Operation costs, times eps, within cells: labels (U, n) to (U, n, n)."""
         return self.label_cost[labels[:, :, None], labels[:, None, :]]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._device
+
     def to(self, device: torch.device) -> "CellTables":
         """Return the same tables on another device, which report to the same log."""
         moved = copy.copy(self)

@@ -200,6 +200,11 @@ class NetworkTables:
         )
         self._slot_places = torch.tensor(slot_places)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._device
+
     def to(self, device: torch.device) -> "NetworkTables":
         """Return the same tables on another device."""
         moved = copy.copy(self)

@@ -148,7 +148,7 @@ class RayExecutor:
         solve = self._ray.remote(_solve).options(
             num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries
         )
-        job = Broadcast((tiling, blocks, self._device, Software.here()))
+        job = Broadcast(_packed(tiling, blocks, self._device))
         num_threads = max(1, int(self.num_cpus))
         waiting = deque(todo)
         running: dict[Any, Tile] = {}
@@ -288,9 +288,20 @@ def _solve(job: Broadcast, tile: Tile, num_threads: int) -> tuple[Any, SolveLog]
     return values.cpu().numpy(), blocks.log.taken()
 
 
-def _unpack(
-    content: tuple[Tiling, Blocks, torch.device | None, Software],
-) -> tuple[Tiling, Blocks]:
+_Content = tuple[Tiling, Blocks, torch.device, Software]
+
+
+def _packed(tiling: Tiling, blocks: Blocks, device: torch.device | None) -> _Content:
+    """Return what workers receive.
+
+    Tables travel as tensors of the host: the GPU that they lie on here is none of a worker's.
+    """
+    device = torch.device(blocks.device.type) if device is None else device
+    on_host = blocks if blocks.device.type == "cpu" else blocks.to(torch.device("cpu"))
+    return tiling, on_host, device, Software.here()
+
+
+def _unpack(content: _Content) -> tuple[Tiling, Blocks]:
     tiling, blocks, device, software = content
     Software.here().check_same(software)
-    return tiling, blocks if device is None else blocks.to(device)
+    return tiling, blocks if device == blocks.device else blocks.to(device)

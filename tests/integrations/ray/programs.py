@@ -38,6 +38,10 @@ class Products:
         self.log.add(torch.ones(1), torch.ones(1), torch.ones(1, dtype=torch.int32))
         return (rows[:, None] * cols).double()
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
     def to(self, device: torch.device) -> "Products":
         assert device.type == "cpu"
         return self
