@@ -358,19 +358,25 @@ class NetworkTables:
 
     def _transport(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
         device = self._device
-        # Networks outside the block have no row or column; they are not asked for either.
-        cells_x = costs.row_of[self.cells].clamp_min(0)
-        cells_y = costs.col_of[self.cells].clamp_min(0)
+        # Of all networks, which can be very many, only those of these pairs.
+        asked = torch.zeros(len(self.cells), dtype=torch.bool)
+        asked[small] = asked[large] = True
+        networks = asked.nonzero().squeeze(1)
+        number = torch.empty(len(self.cells), dtype=torch.int64)
+        number[networks] = torch.arange(len(networks))
+        cells, there = self.cells[networks], networks.to(device)
+        mass, features = self._mass[there], self._features[there]
+        # One that gives no row, or no column, is not asked for as such.
         objective = network_distances(
             (self.weights.cells * costs.distances).to(device),
-            cells_x.to(device),
-            self._mass,
-            self._features,
-            cells_y.to(device),
-            self._mass,
-            self._features,
-            small.to(device),
-            large.to(device),
+            costs.row_of[cells].clamp_min(0).to(device),
+            mass,
+            features,
+            costs.col_of[cells].clamp_min(0).to(device),
+            mass,
+            features,
+            number[small].to(device),
+            number[large].to(device),
             backend=self._backend,
         )
         # Rounding may leave the objective of a perfect match a hair below zero.
