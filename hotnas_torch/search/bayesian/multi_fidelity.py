@@ -1,0 +1,430 @@
+"""HOTNAS on evaluations that are cut short: Hyperband's slots, filled by one model of all levels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from botorch.models.model import Model
+from torch import Tensor
+
+from hotnas_torch.arch import Network
+from hotnas_torch.arguments import kind, takes
+from hotnas_torch.search.base import Observation
+from hotnas_torch.search.bayesian.acquisition import AcquisitionInputs
+from hotnas_torch.search.bayesian.batches import believe
+from hotnas_torch.search.bayesian.choice import Choice, mean_of
+from hotnas_torch.search.bayesian.combined import CombinedSurrogate
+from hotnas_torch.search.bayesian.pools import MutantPool
+from hotnas_torch.search.bayesian.search import BayesianSearch
+from hotnas_torch.search.bayesian.surrogates import Surrogate
+from hotnas_torch.search.bayesian.targets import target_variances, targets
+from hotnas_torch.search.draws import Draws
+from hotnas_torch.search.fidelity import Fidelity
+from hotnas_torch.search.randomness import draw_seed, seeded
+from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.base import check_space
+
+__all__ = ["MultiFidelityHOTNAS", "aligned"]
+
+# How closely neighbouring levels are taken to be correlated over all networks, when values of one
+# are brought to the scale of the other; and for how many networks it counts that they vary alike.
+_CORRELATION = 0.8
+_PRIOR_NETWORKS = 3.0
+
+
+class MultiFidelityHOTNAS(BayesianSearch):
+    """Hyperband's evaluations, of networks that one model of all levels chooses.
+
+    What is asked for are pairs of a network and a level, which an objective unpacks. Brackets say
+    at which level the next evaluation is: many at low ones, few at the whole. The model says of
+    which network. It is one Gaussian process over networks and levels, HOTNN and Weisfeiler-Lehman
+    kernels times one between levels, with an offset of each level, and both low and full
+    evaluations tell it of a network's value at the full level. There it judges, never by a low
+    value itself:
+
+    - On the first rung of a bracket, candidates are mutants of the networks that it holds for best,
+      and random ones; on the rung of whole evaluations, also all that are known at lower levels.
+    - On a later rung, candidates are all networks that are known at lower levels, of whichever
+      bracket.
+
+    The largest acquisition value at the full level wins. Nobody waits for a rung, so that any
+    number of workers stays busy. `best` (of strategy and result) compares whole evaluations alone;
+    `recommended` is the one of these that the model holds for best, where values are noisy.
+
+    Args:
+        space: What is searched: networks, or a `spaces.Joint` space of these and hyperparameters.
+        fidelity: The levels.
+        generator: Source of all randomness.
+        surrogate: The model of rows of the pairs; None takes a `CombinedSurrogate`.
+        pool: Where new networks come from.
+        num_initial: Random networks at the start, >= 2.
+        transform: As for `BayesianSearch`.
+        direction: `"minimize"` or `"maximize"`; None is minimising.
+
+    Attributes:
+        space: The pairs, a `spaces.Joint` space.
+        networks: The space that was passed.
+
+    Raises:
+        TypeError, ValueError: An argument of the wrong kind or out of range.
+
+    Complexity: one fit of the model per `ask`, of hyperparameters when observations have grown by 40 %; one
+        distance of each kind per pair of a candidate and an observation.
+
+    Reference: brackets are those of Li et al., Hyperband, JMLR 2018; that a model proposes as in
+        Falkner, Klein and Hutter, BOHB, ICML 2018; one model of all levels as in Kandasamy et al.,
+        Multi-fidelity Bayesian Optimisation with Continuous Approximations, ICML 2017.
+
+    Example:
+        >>> import hotnas_torch as ht
+        >>> strategy = MultiFidelityHOTNAS(
+        ...     ht.spaces.NASBenchMacro(),
+        ...     Fidelity([1, 9]),
+        ...     generator=torch.Generator().manual_seed(0),
+        ...     num_initial=4,
+        ...     pool=MutantPool(20),
+        ... )
+        >>> for _ in range(12):
+        ...     (point,) = strategy.ask()
+        ...     network, values = point
+        ...     strategy.tell([point], [1.0 + network.spec.count("0") + 1 / values["epochs"]])
+        >>> [strategy.fidelity.level(found.network) for found in strategy.observations][8:]
+        [1.0, 9.0, 9.0, 9.0]
+    """
+
+    name = "multi_fidelity_hotnas"
+    pursues_several = False
+
+    @takes()
+    def __init__(
+        self,
+        space: SearchSpace,
+        fidelity: Fidelity,
+        *,
+        generator: torch.Generator | None,
+        surrogate: Surrogate | None = None,
+        pool: MutantPool = MutantPool(200),  # noqa: B008 - frozen
+        num_initial: int = 10,
+        transform: Literal["none", "log"] = "log",
+        direction: Literal["minimize", "maximize"] | None = None,
+    ) -> None:
+        check_space(space)
+        kind("fidelity", fidelity, Fidelity)
+        kind("pool", pool, MutantPool)
+        kind("surrogate", surrogate, Surrogate, optional=True)
+        self.fidelity = fidelity
+        self.networks = space
+        super().__init__(
+            fidelity.joined(space),
+            generator=generator,
+            surrogate=_default(fidelity) if surrogate is None else surrogate,
+            pool=pool,
+            num_initial=num_initial,
+            transform=transform,
+            direction=direction,
+            constraints=[f"{fidelity.name} >= {fidelity.full!r}"],
+            known={fidelity.name: Level(fidelity.name)},
+        )
+        self._new = Draws(space, self._generator)
+
+    def cost(self, net: Network) -> float:
+        """Return what the evaluation of a pair costs, in (0, 1]; a whole one costs 1."""
+        return self.fidelity.cost(net)
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings."""
+        return super().settings() | {"fidelity": self.fidelity.to_json()}
+
+    def tell(
+        self,
+        nets: Sequence[Network],
+        values: Sequence[Any] | Tensor,
+        variances: Sequence[Any] | Tensor | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Record values of pairs, one number each; see `Strategy`."""
+        if isinstance(values, Tensor) and values.ndim == 1:
+            values = values.tolist()
+        if isinstance(variances, Tensor) and variances.ndim == 1:
+            variances = variances.tolist()
+        if variances is not None and not isinstance(variances, Tensor):
+            variances = [
+                {self.goal.objectives[0]: one} if isinstance(one, int | float) else one
+                for one in variances
+            ]
+        super().tell(nets, values, variances, again=again)
+
+    @property
+    def recommended(self) -> Observation | None:
+        """The whole evaluation whose network the model holds for best; None before the first.
+
+        Fits the model where it has seen enough, else as `best`.
+        """
+        whole = [found for found in self._told() if self.fidelity.place(found.network) == self._top]
+        known = self._known() if len(whole) > 1 else None
+        if known is None:
+            return self.best
+        with torch.inference_mode(False), torch.enable_grad():
+            model = self._model_of(*known)
+        means = mean_of(model, self.space.encode([found.network for found in whole]))
+        found = whole[int(means.flatten().argmax())]
+        return self._observed[self.space.key(found.network)]
+
+    # --- proposing --------------------------------------------------------------------------------
+
+    def _propose(self, num: int) -> list[Network]:
+        proposed: list[Network] = []
+        known = self._known()
+        if known is None or len(self._taken()) < self.num_initial:
+            # As many random ones as the start still lacks, or all: there is nothing to learn from.
+            lacking = num if known is None else self.num_initial - len(self._taken())
+            proposed = self._random(min(num, lacking), proposed)
+        if len(proposed) < num and known is not None:
+            with seeded(draw_seed(self._generator, below=2**62)):
+                self.model = self._model_of(*known)
+                model = believe(
+                    self.model, self.space.encode([*self._pending.values(), *proposed])
+                )
+                while len(proposed) < num:
+                    chosen = self._chosen(model, proposed)
+                    if chosen is None:
+                        break
+                    proposed.append(chosen)
+                    if len(proposed) < num:
+                        model = believe(model, self.space.encode([chosen]))
+        return proposed
+
+    def _random(self, num: int, proposed: list[Network]) -> list[Network]:
+        """Draw new networks for the next slots; where there are none left, known ones go on."""
+        found = list(proposed)
+        for _ in range(num):
+            slot = self.fidelity.slot(len(self._taken()) + len(found))
+            ready = [] if slot.fresh else self._ready(slot.place, found)
+            new = [] if ready else self._new.sample(1, self._begun(found))
+            place = slot.place
+            if not (ready or new):
+                ready, place = self._ready(self._top, found), self._top
+            if not (ready or new):
+                break
+            net = new[0] if new else ready[self._new.permutation(len(ready))[0]]
+            found.append(self.fidelity.point(self.space, net, place))
+        return found
+
+    def _chosen(self, model: Model, proposed: list[Network]) -> Network | None:
+        """Return what the model chooses for the next slot; None where nothing is left."""
+        slot = self.fidelity.slot(len(self._taken()) + len(proposed))
+        # Where a rung has no candidates, new networks begin; where there are none, others go on.
+        for place, fresh in (slot, (0, True), *((p, False) for p in range(1, self._top + 1))):
+            ready = self._ready(place, proposed)
+            if fresh:
+                ready = ready + self._pool_of(model, self._begun(proposed))
+            if ready:
+                rows = self._rows_at_top(ready)
+                with torch.no_grad():
+                    inputs = AcquisitionInputs(
+                        self.space.encode([found.network for found in self._told()]),
+                        self._incumbent(model),
+                        self.space.encode([*self._pending.values(), *proposed]),
+                        max(1, len(self._taken()) + len(proposed) - self.num_initial + 1),
+                    )
+                    values: Tensor = self.acquisition(model, inputs)(rows.unsqueeze(1))
+                best = int(values.nan_to_num(nan=-math.inf).argmax())
+                return self.fidelity.point(self.space, ready[best], place)
+        return None
+
+    def _pool_of(self, model: Model, begun: set[str]) -> list[Network]:
+        """Draw new networks: mutants of those that the model holds for best, and random ones."""
+        nets = list(self._by_network())
+        means = mean_of(model, self._rows_at_top(nets)).flatten().tolist()
+        judged = [Observation(net, -mean) for net, mean in zip(nets, means, strict=True)]
+        empty = torch.empty(0)
+        choice = Choice(
+            draws=self._new,
+            history=judged,
+            observed=judged,
+            X=empty,
+            Y=empty,
+            surrogate=model,
+            acquisition=self.acquisition,
+            pending=empty,
+            num_initial=self.num_initial,
+            step=1,
+        )
+        return self.pool(choice, 1, begun)
+
+    def _incumbent(self, model: Model) -> float:
+        """Return the largest mean of what was evaluated whole, or else of all at the full level."""
+        whole = {net: places for net, places in self._by_network().items() if self._top in places}
+        return float(mean_of(model, self._rows_at_top(list(whole or self._by_network()))).max())
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def _top(self) -> int:
+        return len(self.fidelity.levels) - 1
+
+    def _told(self) -> list[Observation]:
+        """Return the pairs that have a value, with losses, in order."""
+        losses = self.goal.signed(self.values)[:, 0].tolist()
+        return [
+            Observation(found.network, loss)
+            for found, loss in zip(self.observations, losses, strict=True)
+            if not math.isnan(loss)
+        ]
+
+    def _network(self, point: Network) -> Network:
+        return self.fidelity.network(self.networks, point)
+
+    def _by_network(self) -> dict[Network, set[int]]:
+        """Return the places of the levels at which each network has a value."""
+        found: dict[str, tuple[Network, set[int]]] = {}
+        for observation in self._told():
+            net = self._network(observation.network)
+            key = self.networks.key(net)
+            found.setdefault(key, (net, set()))[1].add(self.fidelity.place(observation.network))
+        return dict(found.values())
+
+    def _asked(self, proposed: Sequence[Network]) -> list[Network]:
+        observed = [found.network for found in self.observations]
+        return [*observed, *self._pending.values(), *proposed]
+
+    def _begun(self, proposed: Sequence[Network]) -> set[str]:
+        """Return the keys of the networks that were asked for at any level."""
+        return {self.networks.key(self._network(one)) for one in self._asked(proposed)}
+
+    def _ready(self, place: int, proposed: Sequence[Network]) -> list[Network]:
+        """Return the networks that have a value below a level and were not asked for there."""
+        reached: dict[str, int] = {}
+        for point in self._asked(proposed):
+            key = self.networks.key(self._network(point))
+            reached[key] = max(reached.get(key, 0), self.fidelity.place(point))
+        return [
+            net
+            for net, places in self._by_network().items()
+            if (most := reached[self.networks.key(net)]) < place and most in places
+        ]
+
+    def _rows_at_top(self, nets: Sequence[Network]) -> Tensor:
+        points = [self.fidelity.point(self.space, net, self._top) for net in nets]
+        return self.space.encode(points)
+
+    def _known(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Return rows, targets (n, 1) and variances of their noise; None: nothing to learn from."""
+        told = self._told()
+        if len(told) < 2:
+            return None
+        losses = torch.tensor([found.value for found in told], dtype=torch.float64)
+        places = torch.tensor([self.fidelity.place(found.network) for found in told])
+        keys = [self.space.key(found.network) for found in told]
+        noise = self._variances(keys, 0)
+        same = [self.networks.key(self._network(found.network)) for found in told]
+        first = max(2, self._num_learned(len(told)))
+        Y, variances = aligned(
+            losses, places, same, transform=self.transform, noise=noise, num_reference=first
+        )
+        if bool((Y == Y[0]).all()):
+            return None
+        rows = self.space.encode([found.network for found in told])
+        return rows, Y[:, None], None if variances is None else variances[:, None]
+
+    def _model_of(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> Model:
+        return self._fit_explained(self._fits[self.goal.objectives[0]], X, Y, noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The level of a pair, as a number that is known without evaluation."""
+
+    name: str
+
+    def __call__(self, net: Network) -> float:
+        """Return it."""
+        values: Mapping[str, Any] = getattr(net, "values", {})
+        return float(values[self.name])
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """Indicators of all levels but the first, whose weights in a prior mean are offsets.
+
+    Attributes:
+        num_levels: How many levels there are; their places are the last column of rows.
+    """
+
+    num_levels: int
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return them of rows (..., d), (..., num_levels - 1)."""
+        places = torch.arange(1, self.num_levels, device=rows.device)
+        return (rows[..., -1:] == places).to(rows.dtype)
+
+
+def _default(fidelity: Fidelity) -> CombinedSurrogate:
+    return CombinedSurrogate(mean=Offsets(len(fidelity.levels)), refit_growth=1.4)
+
+
+def aligned(
+    losses: Tensor,
+    places: Tensor,
+    networks: Sequence[str],
+    *,
+    transform: Literal["none", "log"] = "none",
+    noise: Tensor | None = None,
+    num_reference: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    r"""Return targets of all levels on one scale, that of the lowest with mean 0 and deviation 1.
+
+    Networks that reach a level are a selection, so that mean and deviation of their values are not
+    those of all networks. With t the targets of the same networks at the level below (0 where there
+    is none, with a variance of 1), and y the targets of a level,
+
+    .. math:: y = a + b (\rho t + \sqrt{1 - \rho^2} e)
+
+    for e of mean 0 and variance 1 gives a and b by the moments of both; few networks move b little
+    from the deviation of the level below.
+
+    Args:
+        losses: (n,) float64, finite, smaller is better.
+        places: Of the levels, (n,) int.
+        networks: What tells the networks apart.
+        transform: As for `targets`, within each level.
+        noise: Variances of the losses' noise, (n,).
+        num_reference: How many of the first losses decide on the scales; None takes all, as where
+            a level has none of these.
+
+    Returns:
+        Targets, larger is better, and variances of their noise, (n,) each.
+    """
+    found = torch.zeros_like(losses)
+    variances = None if noise is None else torch.zeros_like(losses)
+    below: dict[str, float] = {}
+    scale = 1.0
+    for order, place in enumerate(places.unique().tolist()):
+        own = (places == place).nonzero().flatten()
+        first = int((own < len(losses) if num_reference is None else own < num_reference).sum())
+        first = first or len(own)
+        every = targets(losses[own], transform=transform, num_reference=first)
+        y, names = every[:first], [networks[n] for n in own.tolist()]
+        deviation = float(y.std(correction=0))
+        if order == 0:
+            centre, scale = y.mean(), deviation or 1.0
+        else:
+            # 0 and a variance of 1 where nothing is known at the level below.
+            t = torch.tensor([below.get(name, 0.0) for name in names[:first]], dtype=y.dtype)
+            unknown = sum(name not in below for name in names[:first]) / first
+            spread = float(t.var(correction=0)) + unknown
+            expected = _CORRELATION**2 * spread + 1.0 - _CORRELATION**2
+            weight = (first - 1) / (first - 1 + _PRIOR_NETWORKS)
+            scale = math.sqrt(weight * deviation**2 / expected + (1.0 - weight) * scale**2)
+            centre = y.mean() - scale * _CORRELATION * t.mean()
+        found[own] = (every - centre) / scale
+        if variances is not None and noise is not None:
+            of_level = target_variances(
+                noise[own], losses[own], transform=transform, num_reference=first
+            )
+            variances[own] = of_level / scale**2
+        below |= dict(zip(names, found[own].tolist(), strict=True))
+    return found, variances
