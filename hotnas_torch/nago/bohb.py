@@ -36,9 +36,7 @@ class ProductDensity:
     categories: tuple[int, ...] = ()
 
     @classmethod
-    def fit(
-        cls, points: Tensor, *, min_bandwidth: float, categories: Sequence[int] = ()
-    ) -> Self:
+    def fit(cls, points: Tensor, *, min_bandwidth: float, categories: Sequence[int] = ()) -> Self:
         """Take h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
 
         Args:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 from hotnas_torch.arch import Network
@@ -74,9 +75,11 @@ class Fidelity:
             raise ValueError(f"name must be printable and not empty; got {self.name!r}")
         given: object = self.levels
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-            raise TypeError(f"levels must be a sequence of numbers such as [12, 200]; got {given!r}")
+            raise TypeError(
+                f"levels must be a sequence of numbers such as [12, 200]; got {given!r}"
+            )
         found = tuple(_level(f"levels[{place}]", one) for place, one in enumerate(given))
-        if len(found) < 2 or any(b <= a for a, b in zip(found, found[1:], strict=False)):
+        if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
             raise ValueError(
                 "levels must be at least two numbers from small to large, the last one the whole "
                 f"evaluation; got {list(found)}"

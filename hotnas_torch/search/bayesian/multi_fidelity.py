@@ -1,8 +1,9 @@
-"""HOTNAS on evaluations that are cut short: Hyperband's slots, filled by one model of all levels."""
+"""HOTNAS on evaluations that are cut short: Hyperband's slots, filled by a model of all levels."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
 from hotnas_torch.search.bayesian.targets import target_variances, targets
 from hotnas_torch.search.draws import Draws
-from hotnas_torch.search.fidelity import Fidelity
+from hotnas_torch.search.fidelity import Fidelity, Slot
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
@@ -49,9 +50,11 @@ class MultiFidelityHOTNAS(BayesianSearch):
     - On a later rung, candidates are all networks that are known at lower levels, of whichever
       bracket.
 
-    The largest acquisition value at the full level wins. Nobody waits for a rung, so that any
+    What begins below the full level is the best of a draw from the posterior at the full level
+    (Thompson sampling), which explores; what goes on, or is evaluated whole, has the largest
+    expected improvement there. Nobody waits for a rung, so that any
     number of workers stays busy. `best` (of strategy and result) compares whole evaluations alone;
-    `recommended` is the one of these that the model holds for best, where values are noisy.
+    `recommend` returns the one of these that the model holds for best, where values are noisy.
 
     Args:
         space: What is searched: networks, or a `spaces.Joint` space of these and hyperparameters.
@@ -70,8 +73,9 @@ class MultiFidelityHOTNAS(BayesianSearch):
     Raises:
         TypeError, ValueError: An argument of the wrong kind or out of range.
 
-    Complexity: one fit of the model per `ask`, of hyperparameters when observations have grown by 40 %; one
-        distance of each kind per pair of a candidate and an observation.
+    Complexity: one fit of the model whenever observations have grown by half; per `ask`, one
+        distance of each kind per pair of a candidate and an observation, and O(n^3) of n
+        observations.
 
     Reference: brackets are those of Li et al., Hyperband, JMLR 2018; that a model proposes as in
         Falkner, Klein and Hutter, BOHB, ICML 2018; one model of all levels as in Kandasamy et al.,
@@ -157,13 +161,12 @@ class MultiFidelityHOTNAS(BayesianSearch):
             ]
         super().tell(nets, values, variances, again=again)
 
-    @property
-    def recommended(self) -> Observation | None:
-        """The whole evaluation whose network the model holds for best; None before the first.
+    def recommend(self) -> Observation | None:
+        """Return the whole evaluation whose network the model holds for best; None without one.
 
-        Fits the model where it has seen enough, else as `best`.
+        Fits the model. `best` has the best value instead, which noise may have favoured.
         """
-        whole = [found for found in self._told() if self.fidelity.place(found.network) == self._top]
+        whole = [one for one in self._told() if self.fidelity.place(one.network) == self._top]
         known = self._known() if len(whole) > 1 else None
         if known is None:
             return self.best
@@ -185,16 +188,14 @@ class MultiFidelityHOTNAS(BayesianSearch):
         if len(proposed) < num and known is not None:
             with seeded(draw_seed(self._generator, below=2**62)):
                 self.model = self._model_of(*known)
-                model = believe(
-                    self.model, self.space.encode([*self._pending.values(), *proposed])
-                )
+                model = believe(self.model, self.space.encode([*self._pending.values(), *proposed]))
                 while len(proposed) < num:
-                    chosen = self._chosen(model, proposed)
-                    if chosen is None:
+                    chosen = self._chosen(model, proposed, num - len(proposed))
+                    if not chosen:
                         break
-                    proposed.append(chosen)
+                    proposed += chosen
                     if len(proposed) < num:
-                        model = believe(model, self.space.encode([chosen]))
+                        model = believe(model, self.space.encode(chosen))
         return proposed
 
     def _random(self, num: int, proposed: list[Network]) -> list[Network]:
@@ -213,27 +214,50 @@ class MultiFidelityHOTNAS(BayesianSearch):
             found.append(self.fidelity.point(self.space, net, place))
         return found
 
-    def _chosen(self, model: Model, proposed: list[Network]) -> Network | None:
-        """Return what the model chooses for the next slot; None where nothing is left."""
-        slot = self.fidelity.slot(len(self._taken()) + len(proposed))
+    def _chosen(self, model: Model, proposed: list[Network], most: int) -> list[Network]:
+        """Return what the model chooses for the next slots that are alike; none where none is."""
+        slots = self._slots(len(proposed), most)
         # Where a rung has no candidates, new networks begin; where there are none, others go on.
-        for place, fresh in (slot, (0, True), *((p, False) for p in range(1, self._top + 1))):
-            ready = self._ready(place, proposed)
+        for place, fresh in (slots[0], (0, True), *((p, False) for p in range(1, self._top + 1))):
+            nets = self._ready(place, proposed)
             if fresh:
-                ready = ready + self._pool_of(model, self._begun(proposed))
-            if ready:
-                rows = self._rows_at_top(ready)
-                with torch.no_grad():
-                    inputs = AcquisitionInputs(
-                        self.space.encode([found.network for found in self._told()]),
-                        self._incumbent(model),
-                        self.space.encode([*self._pending.values(), *proposed]),
-                        max(1, len(self._taken()) + len(proposed) - self.num_initial + 1),
-                    )
-                    values: Tensor = self.acquisition(model, inputs)(rows.unsqueeze(1))
-                best = int(values.nan_to_num(nan=-math.inf).argmax())
-                return self.fidelity.point(self.space, ready[best], place)
-        return None
+                nets = nets + self._pool_of(model, self._begun(proposed))
+            if nets:
+                alike = sum(1 for _ in takewhile(slots[0].__eq__, slots))
+                if fresh and place < self._top:
+                    chosen = self._drawn(model, nets, alike)
+                else:
+                    chosen = [self._best_of(model, nets)]
+                return [self.fidelity.point(self.space, net, place) for net in chosen]
+        return []
+
+    def _slots(self, begun: int, num: int) -> list[Slot]:
+        first = len(self._taken()) + begun
+        return [self.fidelity.slot(first + place) for place in range(num)]
+
+    def _drawn(self, model: Model, nets: list[Network], num: int) -> list[Network]:
+        """Choose networks that are the best of draws from the posterior at the full level."""
+        with torch.no_grad():
+            posterior: Any = model.posterior(self._rows_at_top(nets))
+            variances, vectors = torch.linalg.eigh(posterior.distribution.covariance_matrix)
+            normal = torch.randn(num, len(nets), dtype=variances.dtype)
+            draws = normal * variances.clamp_min(0.0).sqrt() @ vectors.mT
+            draws = (draws + posterior.mean.squeeze(-1)).nan_to_num(nan=-math.inf)
+        chosen: list[int] = []
+        for own in draws[: len(nets)]:
+            own[chosen] = -math.inf
+            chosen.append(int(own.argmax()))
+        return [nets[place] for place in chosen]
+
+    def _best_of(self, model: Model, nets: list[Network]) -> Network:
+        """Choose by the acquisition function at the full level."""
+        known = self.space.encode([found.network for found in self._told()])
+        step = max(1, len(self._taken()) - self.num_initial + 1)
+        inputs = AcquisitionInputs(known, self._incumbent(model), known[:0], step)
+        with torch.no_grad():
+            rows = self._rows_at_top(nets).unsqueeze(1)
+            values: Tensor = self.acquisition(model, inputs)(rows)
+        return nets[int(values.nan_to_num(nan=-math.inf).argmax())]
 
     def _pool_of(self, model: Model, begun: set[str]) -> list[Network]:
         """Draw new networks: mutants of those that the model holds for best, and random ones."""
@@ -325,7 +349,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
         Y, variances = aligned(
             losses, places, same, transform=self.transform, noise=noise, num_reference=first
         )
-        if bool((Y == Y[0]).all()):
+        if bool((Y[0] == Y).all()):
             return None
         rows = self.space.encode([found.network for found in told])
         return rows, Y[:, None], None if variances is None else variances[:, None]
@@ -363,7 +387,7 @@ class Offsets:
 
 
 def _default(fidelity: Fidelity) -> CombinedSurrogate:
-    return CombinedSurrogate(mean=Offsets(len(fidelity.levels)), refit_growth=1.4)
+    return CombinedSurrogate(mean=Offsets(len(fidelity.levels)), refit_growth=1.5)
 
 
 def aligned(
