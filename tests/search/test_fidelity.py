@@ -59,8 +59,8 @@ def test_a_pair_has_its_level_and_its_cost():
         ([1, math.inf], "epochs", ValueError, r"levels\[1\] must be positive and finite"),
         ([1, math.nan], "epochs", ValueError, r"levels\[1\] must be positive and finite"),
         (["1", 2], "epochs", TypeError, r"levels\[0\] must be a number"),
-        ("12", "epochs", TypeError, "levels must be numbers"),
-        (200, "epochs", TypeError, "levels must be numbers"),
+        ("12", "epochs", TypeError, "levels must be a sequence of numbers"),
+        (200, "epochs", TypeError, "levels must be a sequence of numbers"),
         ([1, 2], "", ValueError, "name must be printable"),
         ([1, 2], 3, TypeError, "name must be a str"),
     ],
@@ -78,7 +78,7 @@ def test_room_for_one_level_is_none():
 def test_an_objective_per_level_evaluates_pairs():
     pairs = Fidelity([1, 9]).joined(SPACE)
     net = SPACE.from_string("[7,1,2]")
-    objective = Fidelities({1: lambda one: 8.0, 9: lambda one: Evaluation(5.0)})
+    objective = Fidelities({1: lambda _: 8.0, 9: lambda _: Evaluation(5.0)})
     assert objective(pairs.configure(net, {"epochs": 1})) == 8.0
     assert objective(pairs.configure(net, {"epochs": 9})).value == 5.0
     assert list(objective.describe()["objectives"]) == ["1", "9"]

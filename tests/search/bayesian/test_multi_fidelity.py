@@ -140,7 +140,7 @@ def test_it_finds_better_networks_than_random_search_at_the_same_cost():
 
 
 def test_a_result_compares_whole_evaluations_alone():
-    objective = Fidelities({1: lambda net: -100.0, 3: toy_value})
+    objective = Fidelities({1: lambda _: -100.0, 3: toy_value})
     result = run(make(), objective, budget=12, progress=False)
     whole = [trial for trial in result.trials if level(trial.network) == 3]
     assert result.best.value == min(trial.value for trial in whole)
