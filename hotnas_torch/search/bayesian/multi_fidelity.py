@@ -33,6 +33,8 @@ __all__ = ["MultiFidelityHOTNAS", "aligned"]
 # are brought to the scale of the other; and for how many networks it counts that they vary alike.
 _CORRELATION = 0.8
 _PRIOR_NETWORKS = 3.0
+# Known noise below this share of the targets' variance is no noise to Gaussian processes.
+_LEAST_NOISE = 1e-5
 
 
 class MultiFidelityHOTNAS(BayesianSearch):
@@ -352,7 +354,9 @@ class MultiFidelityHOTNAS(BayesianSearch):
         if bool((Y[0] == Y).all()):
             return None
         rows = self.space.encode([found.network for found in told])
-        return rows, Y[:, None], None if variances is None else variances[:, None]
+        if variances is not None:
+            variances = variances[:, None].clamp_min(_LEAST_NOISE * float(Y.var()))
+        return rows, Y[:, None], variances
 
     def _model_of(self, X: Tensor, Y: Tensor, noise: Tensor | None) -> Model:
         return self._fit_explained(self._fits[self.goal.objectives[0]], X, Y, noise)

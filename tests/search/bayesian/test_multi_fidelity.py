@@ -77,6 +77,23 @@ class TestMultiFidelityHOTNAS(StrategyContract):
         whole = [one for one in points if level(one) == 3]
         assert strategy.best.value == pytest.approx(min(self.value(one) for one in whole))
 
+    def test_refuses_what_is_wrong_and_keeps_what_it_has(self):
+        strategy = self.strategy()
+        points = strategy.ask(3)
+        strategy.tell(points[:1], [1.0])
+        state = json.dumps(strategy.state_dict())
+        for told, values, kind, message in (
+            (points, [1.0, 2.0], ValueError, "one number per network, 3"),
+            (points[1:], [1.0, math.inf], ValueError, r"values\[1\]\['value'\] must be finite"),
+            (points[:1], [2.0], ValueError, "observed already"),
+            ([network(points[1])], [1.0], ValueError, r"nets\[0\] must be a network of Joint"),
+            (points[1:2], ["a"], TypeError, r"values\[0\]\['value'\] must be a number"),
+            (points[1:2], [{"value": 1.0, "epochs": 3}], ValueError, "known"),
+        ):
+            with pytest.raises(kind, match=message):
+                strategy.tell(told, values)
+        assert json.dumps(strategy.state_dict()) == state
+
     def test_refuses_the_state_of_another_search(self):
         strategy = self.strategy()
         self.step(strategy, 3)
@@ -325,7 +342,9 @@ def test_levels_are_brought_to_one_scale_although_the_better_half_went_on():
     high = 7.0 + 2.0 * (0.8 * low + 0.6 * other)
     went_on = (low < low.median()).nonzero().flatten()
     losses = torch.cat([low, high[went_on]])
-    places = torch.cat([torch.zeros(400, dtype=torch.int64), torch.ones(200, dtype=torch.int64)])
+    places = torch.cat(
+        [torch.zeros(400, dtype=torch.int64), torch.ones(len(went_on), dtype=torch.int64)]
+    )
     names = [str(n) for n in [*range(400), *went_on.tolist()]]
     found, variances = aligned(losses, places, names, noise=torch.full_like(losses, 0.25))
     # As all of them would have been scaled.
