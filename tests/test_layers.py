@@ -87,7 +87,7 @@ LAYERS: dict[str, set[str]] = {
     | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
+    | {"plot.results", "search.fidelity", "search.goal", "search.goal_settings", "search.running"},
     "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {

@@ -1,3 +1,4 @@
+# Over 400 lines: one command, its many options, and what values they say.
 """The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse
@@ -23,7 +24,7 @@ from hotnas_torch.cli.commands import (
     space_named,
 )
 from hotnas_torch.cli.messages import BadInput, check_output, seed
-from hotnas_torch.cli.strategies import add_strategy_arguments, make_strategy
+from hotnas_torch.cli.strategies import add_strategy_arguments, fidelity_of, make_strategy
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import save_figure, short_name
@@ -361,9 +362,12 @@ def _objective(
 
     if fidelity is None:
         return checked(parser, build), spaces.NASBench201()
-    if fidelity.name != "epochs" or arguments.epochs is not None:
-        parser.error("--fidelity must be epochs=LEVELS for training, in place of --epochs")
-    trainings = {level: checked(parser, partial(build, level)) for level in fidelity.levels}
+    levels = [level for level in fidelity.levels if isinstance(level, int)]
+    if fidelity.name != "epochs" or arguments.epochs is not None or levels != [*fidelity.levels]:
+        parser.error(
+            "--fidelity must be epochs=LEVELS for training, whole numbers in place of --epochs"
+        )
+    trainings = {level: checked(parser, partial(build, level)) for level in levels}
     return objectives.Fidelities(trainings), spaces.NASBench201()
 
 

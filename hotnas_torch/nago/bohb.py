@@ -42,7 +42,7 @@ class ProductDensity:
         Args:
             points: Shape (n, d).
             min_bandwidth: Smallest width, > 0.
-            categories: See `ProductDensity`.
+            categories: How many a column has, 0 where it is a number; empty: all are numbers.
         """
         num, dim = points.shape
         spread = points.std(dim=0, correction=0)

@@ -26,10 +26,11 @@ def test_every_network_has_a_row():
     assert torch.equal(box.space.encode(box.decode(rows)), places)
 
 
-def test_bohb_finds_better_networks_than_hyperband():
+def test_bohb_proposes_better_networks_than_hyperband():
     box = NetworkBox(SPACE)
 
-    def best(kind, seed):
+    def later(kind, seed):
+        """Mean value of the second half of what was begun."""
         generator = torch.Generator().manual_seed(seed)
         search = kind(box, min_budget=1, max_budget=9, generator=generator)
         run_jobs(
@@ -38,10 +39,11 @@ def test_bohb_finds_better_networks_than_hyperband():
             budget=700,
             progress=False,
         )
-        return search.best.value
+        begun = [found.value for found in search.results if found.job.parent is None]
+        return sum(begun[len(begun) // 2 :]) / (len(begun) - len(begun) // 2)
 
-    values = {kind: [best(kind, seed) for seed in range(4)] for kind in (BOHB, Hyperband)}
-    assert sum(values[BOHB]) < sum(values[Hyperband])
+    values = {kind: [later(kind, seed) for seed in range(2)] for kind in (BOHB, Hyperband)}
+    assert max(values[BOHB]) + 1.0 < min(values[Hyperband])
 
 
 def test_another_space_is_told_apart():

@@ -1,8 +1,7 @@
 """HOTNAS on evaluations that are cut short: Hyperband's slots, filled by a model of all levels."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -17,22 +16,18 @@ from hotnas_torch.search.bayesian.acquisition import AcquisitionInputs
 from hotnas_torch.search.bayesian.batches import believe
 from hotnas_torch.search.bayesian.choice import Choice, mean_of
 from hotnas_torch.search.bayesian.combined import CombinedSurrogate
+from hotnas_torch.search.bayesian.levels import Level, Offsets, aligned
 from hotnas_torch.search.bayesian.pools import MutantPool
 from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
-from hotnas_torch.search.bayesian.targets import target_variances, targets
 from hotnas_torch.search.draws import Draws
 from hotnas_torch.search.fidelity import Fidelity, Slot
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
 
-__all__ = ["MultiFidelityHOTNAS", "aligned"]
+__all__ = ["MultiFidelityHOTNAS"]
 
-# How closely neighbouring levels are taken to be correlated over all networks, when values of one
-# are brought to the scale of the other; and for how many networks it counts that they vary alike.
-_CORRELATION = 0.8
-_PRIOR_NETWORKS = 3.0
 # Known noise below this share of the targets' variance is no noise to Gaussian processes.
 _LEAST_NOISE = 1e-5
 
@@ -168,7 +163,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
 
         Fits the model. `best` has the best value instead, which noise may have favoured.
         """
-        whole = [one for one in self._told() if self.fidelity.place(one.network) == self._top]
+        whole = [one for one in self._valued() if self.fidelity.place(one.network) == self._top]
         known = self._known() if len(whole) > 1 else None
         if known is None:
             return self.best
@@ -207,7 +202,8 @@ class MultiFidelityHOTNAS(BayesianSearch):
             slot = self.fidelity.slot(len(self._taken()) + len(found))
             ready = [] if slot.fresh else self._ready(slot.place, found)
             new = [] if ready else self._new.sample(1, self._begun(found))
-            place = slot.place
+            # Where a rung has no candidates, new networks begin.
+            place = 0 if new and not slot.fresh else slot.place
             if not (ready or new):
                 ready, place = self._ready(self._top, found), self._top
             if not (ready or new):
@@ -253,7 +249,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
 
     def _best_of(self, model: Model, nets: list[Network]) -> Network:
         """Choose by the acquisition function at the full level."""
-        known = self.space.encode([found.network for found in self._told()])
+        known = self.space.encode([found.network for found in self._valued()])
         step = max(1, len(self._taken()) - self.num_initial + 1)
         inputs = AcquisitionInputs(known, self._incumbent(model), known[:0], step)
         with torch.no_grad():
@@ -292,7 +288,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
     def _top(self) -> int:
         return len(self.fidelity.levels) - 1
 
-    def _told(self) -> list[Observation]:
+    def _valued(self) -> list[Observation]:
         """Return the pairs that have a value, with losses, in order."""
         losses = self.goal.signed(self.values)[:, 0].tolist()
         return [
@@ -307,7 +303,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
     def _by_network(self) -> dict[Network, set[int]]:
         """Return the places of the levels at which each network has a value."""
         found: dict[str, tuple[Network, set[int]]] = {}
-        for observation in self._told():
+        for observation in self._valued():
             net = self._network(observation.network)
             key = self.networks.key(net)
             found.setdefault(key, (net, set()))[1].add(self.fidelity.place(observation.network))
@@ -339,21 +335,21 @@ class MultiFidelityHOTNAS(BayesianSearch):
 
     def _known(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Return rows, targets (n, 1) and variances of their noise; None: nothing to learn from."""
-        told = self._told()
-        if len(told) < 2:
+        observed = self._valued()
+        if len(observed) < 2:
             return None
-        losses = torch.tensor([found.value for found in told], dtype=torch.float64)
-        places = torch.tensor([self.fidelity.place(found.network) for found in told])
-        keys = [self.space.key(found.network) for found in told]
+        losses = torch.tensor([found.value for found in observed], dtype=torch.float64)
+        places = torch.tensor([self.fidelity.place(found.network) for found in observed])
+        keys = [self.space.key(found.network) for found in observed]
         noise = self._variances(keys, 0)
-        same = [self.networks.key(self._network(found.network)) for found in told]
-        first = max(2, self._num_learned(len(told)))
+        same = [self.networks.key(self._network(found.network)) for found in observed]
+        first = max(2, self._num_learned(len(observed)))
         Y, variances = aligned(
             losses, places, same, transform=self.transform, noise=noise, num_reference=first
         )
         if bool((Y[0] == Y).all()):
             return None
-        rows = self.space.encode([found.network for found in told])
+        rows = self.space.encode([found.network for found in observed])
         if variances is not None:
             variances = variances[:, None].clamp_min(_LEAST_NOISE * float(Y.var()))
         return rows, Y[:, None], variances
@@ -362,97 +358,5 @@ class MultiFidelityHOTNAS(BayesianSearch):
         return self._fit_explained(self._fits[self.goal.objectives[0]], X, Y, noise)
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The level of a pair, as a number that is known without evaluation."""
-
-    name: str
-
-    def __call__(self, net: Network) -> float:
-        """Return it."""
-        values: Mapping[str, Any] = getattr(net, "values", {})
-        return float(values[self.name])
-
-
-@dataclass(frozen=True, slots=True)
-class Offsets:
-    """Indicators of all levels but the first, whose weights in a prior mean are offsets.
-
-    Attributes:
-        num_levels: How many levels there are; their places are the last column of rows.
-    """
-
-    num_levels: int
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return them of rows (..., d), (..., num_levels - 1)."""
-        places = torch.arange(1, self.num_levels, device=rows.device)
-        return (rows[..., -1:] == places).to(rows.dtype)
-
-
 def _default(fidelity: Fidelity) -> CombinedSurrogate:
     return CombinedSurrogate(mean=Offsets(len(fidelity.levels)), refit_growth=1.5)
-
-
-def aligned(
-    losses: Tensor,
-    places: Tensor,
-    networks: Sequence[str],
-    *,
-    transform: Literal["none", "log"] = "none",
-    noise: Tensor | None = None,
-    num_reference: int | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    r"""Return targets of all levels on one scale, that of the lowest with mean 0 and deviation 1.
-
-    Networks that reach a level are a selection, so that mean and deviation of their values are not
-    those of all networks. With t the targets of the same networks at the level below (0 where there
-    is none, with a variance of 1), and y the targets of a level,
-
-    .. math:: y = a + b (\rho t + \sqrt{1 - \rho^2} e)
-
-    for e of mean 0 and variance 1 gives a and b by the moments of both; few networks move b little
-    from the deviation of the level below.
-
-    Args:
-        losses: (n,) float64, finite, smaller is better.
-        places: Of the levels, (n,) int.
-        networks: What tells the networks apart.
-        transform: As for `targets`, within each level.
-        noise: Variances of the losses' noise, (n,).
-        num_reference: How many of the first losses decide on the scales; None takes all, as where
-            a level has none of these.
-
-    Returns:
-        Targets, larger is better, and variances of their noise, (n,) each.
-    """
-    found = torch.zeros_like(losses)
-    variances = None if noise is None else torch.zeros_like(losses)
-    below: dict[str, float] = {}
-    scale = 1.0
-    for order, place in enumerate(places.unique().tolist()):
-        own = (places == place).nonzero().flatten()
-        first = int((own < len(losses) if num_reference is None else own < num_reference).sum())
-        first = first or len(own)
-        every = targets(losses[own], transform=transform, num_reference=first)
-        y, names = every[:first], [networks[n] for n in own.tolist()]
-        deviation = float(y.std(correction=0))
-        if order == 0:
-            centre, scale = y.mean(), deviation or 1.0
-        else:
-            # 0 and a variance of 1 where nothing is known at the level below.
-            t = torch.tensor([below.get(name, 0.0) for name in names[:first]], dtype=y.dtype)
-            unknown = sum(name not in below for name in names[:first]) / first
-            spread = float(t.var(correction=0)) + unknown
-            expected = _CORRELATION**2 * spread + 1.0 - _CORRELATION**2
-            weight = (first - 1) / (first - 1 + _PRIOR_NETWORKS)
-            scale = math.sqrt(weight * deviation**2 / expected + (1.0 - weight) * scale**2)
-            centre = y.mean() - scale * _CORRELATION * t.mean()
-        found[own] = (every - centre) / scale
-        if variances is not None and noise is not None:
-            of_level = target_variances(
-                noise[own], losses[own], transform=transform, num_reference=first
-            )
-            variances[own] = of_level / scale**2
-        below |= dict(zip(names, found[own].tolist(), strict=True))
-    return found, variances

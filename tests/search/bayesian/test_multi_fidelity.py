@@ -17,7 +17,7 @@ from hotnas_torch.search import (
     RandomSearch,
     run,
 )
-from hotnas_torch.search.bayesian.multi_fidelity import aligned
+from hotnas_torch.search.bayesian.levels import aligned
 from hotnas_torch.testing.strategy import StrategyContract, toy_value
 
 SPACE = spaces.NASBenchMacro()
