@@ -178,7 +178,7 @@ def run(settings: Settings) -> Report:
             if method != _OURS:
                 row["difference"] = float((ends[method] - ends[_OURS]).mean())
                 row["p"] = paired(ends[_OURS], ends[method])
-            row["best"] = values.tolist()
+            row["best"] = [[None if math.isnan(one) else one for one in each] for each in values]
             rows.append(row)
             if method in _RIVALS and settings.seeds > 1:
                 report.claims.append(

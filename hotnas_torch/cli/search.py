@@ -367,7 +367,7 @@ def _objective(
         parser.error(
             "--fidelity must be epochs=LEVELS for training, whole numbers in place of --epochs"
         )
-    trainings = {level: checked(parser, partial(build, level)) for level in levels}
+    trainings = {float(level): checked(parser, partial(build, level)) for level in levels}
     return objectives.Fidelities(trainings), spaces.NASBench201()
 
 

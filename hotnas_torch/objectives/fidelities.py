@@ -56,20 +56,22 @@ class Fidelities:
         self.objectives = found
         self.name = name
 
-    def __call__(self, point: Network) -> Any:
+    def __call__(self, net: Network) -> Any:
         """Evaluate a pair.
 
         Raises:
             TypeError: It is no pair of a network and this level alone.
             ValueError: There is no objective of its level.
         """
-        if not isinstance(point, ConfiguredNetwork) or set(point.values) != {self.name}:
-            raise TypeError(f"the point must be a network with {self.name!r} alone; got {point!r}")
-        level = number(self.name, point.values[self.name])
+        if not isinstance(net, ConfiguredNetwork) or set(net.values) != {self.name}:
+            raise TypeError(
+                f"net must be a pair of a network and {self.name!r}, and nothing else; got {net!r}"
+            )
+        level = number(self.name, net.values[self.name])
         if level not in self.objectives:
             known = ", ".join(f"{one:g}" for one in self.objectives)
             raise ValueError(f"{self.name} must be one of {known}; got {level:g}")
-        return self.objectives[level](point.network)
+        return self.objectives[level](net.network)
 
     def describe(self) -> dict[str, Any]:
         """Return what the values depend on: the objectives by level."""

@@ -82,7 +82,7 @@ def test_an_objective_per_level_evaluates_pairs():
     assert objective(pairs.configure(net, {"epochs": 1})) == 8.0
     assert objective(pairs.configure(net, {"epochs": 9})).value == 5.0
     assert list(objective.describe()["objectives"]) == ["1", "9"]
-    with pytest.raises(TypeError, match="must be a network with 'epochs' alone"):
+    with pytest.raises(TypeError, match="net must be a pair of a network and 'epochs'"):
         objective(net)
     other = Fidelity([2, 9]).joined(SPACE).configure(net, {"epochs": 2})
     with pytest.raises(ValueError, match="epochs must be one of 1, 9; got 2"):

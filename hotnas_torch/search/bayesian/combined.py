@@ -71,8 +71,8 @@ class CombinedSurrogate(Surrogate):
         # The first ones alone, so that a continued search has the same.
         if self.refit_growth == 1.0 or num <= num_initial:
             return num
-        fits = math.log(num / num_initial) // math.log(self.refit_growth)
-        return min(num, math.ceil(num_initial * self.refit_growth**fits))
+        fits = int(math.log(num / num_initial) / math.log(self.refit_growth))
+        return min(num, math.ceil(num_initial * float(self.refit_growth) ** fits))
 
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return what fits the model, with one memory of each distance."""

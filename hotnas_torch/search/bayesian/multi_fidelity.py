@@ -117,8 +117,9 @@ class MultiFidelityHOTNAS(BayesianSearch):
         kind("surrogate", surrogate, Surrogate, optional=True)
         self.fidelity = fidelity
         self.networks = space
+        self._pairs = fidelity.joined(space)
         super().__init__(
-            fidelity.joined(space),
+            self._pairs,
             generator=generator,
             surrogate=_default(fidelity) if surrogate is None else surrogate,
             pool=pool,
@@ -209,7 +210,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
             if not (ready or new):
                 break
             net = new[0] if new else ready[self._new.permutation(len(ready))[0]]
-            found.append(self.fidelity.point(self.space, net, place))
+            found.append(self.fidelity.point(self._pairs, net, place))
         return found
 
     def _chosen(self, model: Model, proposed: list[Network], most: int) -> list[Network]:
@@ -226,7 +227,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
                     chosen = self._drawn(model, nets, alike)
                 else:
                     chosen = [self._best_of(model, nets)]
-                return [self.fidelity.point(self.space, net, place) for net in chosen]
+                return [self.fidelity.point(self._pairs, net, place) for net in chosen]
         return []
 
     def _slots(self, begun: int, num: int) -> list[Slot]:
@@ -330,7 +331,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
         ]
 
     def _rows_at_top(self, nets: Sequence[Network]) -> Tensor:
-        points = [self.fidelity.point(self.space, net, self._top) for net in nets]
+        points = [self.fidelity.point(self._pairs, net, self._top) for net in nets]
         return self.space.encode(points)
 
     def _known(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
