@@ -57,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "search.fronts": set(),
     "search.measured": set(),
     "search.brackets": {"arguments"},
-    "search.fidelity": {"arguments", "arch", "spaces", "search.brackets"},
+    "search.fidelity": {"arguments", "arch", "spaces", "search.brackets", "search.goal_settings"},
     "search.goal_settings": {"arch"},
     "search.goal": {"arguments", "arch", "search.fronts", "search.goal_settings"},
     "search.base": {"errors", "arguments", "arch", "spaces"}

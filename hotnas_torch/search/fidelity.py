@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind, number
 from hotnas_torch.search.brackets import Bracket, brackets_between, brackets_of
+from hotnas_torch.search.goal_settings import VALUE, VARIANCE
 from hotnas_torch.spaces import ConfiguredNetwork, Joint, Ordered, SearchSpace
 
 __all__ = ["Fidelity", "FullTrainings"]
@@ -54,7 +55,7 @@ class Fidelity:
     Raises:
         TypeError: A level is no number, or the name no str.
         ValueError: There are fewer than two levels, they are not increasing, or not positive and
-            finite; or the name is empty or unprintable.
+            finite; or the name is empty, unprintable, or that of a value.
 
     Example:
         >>> fidelity = Fidelity([12, 200])
@@ -67,12 +68,18 @@ class Fidelity:
     levels: Sequence[float]
     name: str = "epochs"
     brackets: tuple[Bracket, ...] = field(init=False, repr=False, compare=False)
-    _slots: tuple[Slot, ...] = field(init=False, repr=False, compare=False)
+    # Slots that are alike, and how many; there may be more in a round than memory holds.
+    _rungs: tuple[tuple[Slot, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         kind("name", self.name, str)
         if not self.name or not self.name.isprintable():
             raise ValueError(f"name must be printable and not empty; got {self.name!r}")
+        if self.name == VALUE or self.name.endswith(VARIANCE):
+            raise ValueError(
+                f"name must not be that of a value or of its noise, {VALUE!r} or ...{VARIANCE}; "
+                f"got {self.name!r}"
+            )
         given: object = self.levels
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(
@@ -86,13 +93,12 @@ class Fidelity:
             )
         object.__setattr__(self, "levels", found)
         object.__setattr__(self, "brackets", brackets_between(found))
-        slots = [
-            Slot(len(found) - len(bracket.sizes) + rung, rung == 0)
+        rungs = [
+            (Slot(len(found) - len(bracket.sizes) + rung, rung == 0), size)
             for bracket in self.brackets
             for rung, size in enumerate(bracket.sizes)
-            for _ in range(size)
         ]
-        object.__setattr__(self, "_slots", tuple(slots))
+        object.__setattr__(self, "_rungs", tuple(rungs))
 
     @classmethod
     def between(cls, low: float, high: float, *, eta: float = 3.0, name: str = "epochs") -> Self:
@@ -120,7 +126,12 @@ class Fidelity:
 
     def slot(self, place: int) -> Slot:
         """Return what the evaluation of this place in the order of asking, from 0, is for."""
-        return self._slots[place % len(self._slots)]
+        place %= sum(size for _, size in self._rungs)
+        for slot, size in self._rungs[:-1]:
+            if place < size:
+                return slot
+            place -= size
+        return self._rungs[-1][0]
 
     def to_json(self) -> dict[str, Any]:
         """Return it ready for `json.dumps`."""

@@ -32,6 +32,13 @@ def test_slots_repeat():
     ]
 
 
+def test_a_round_of_any_size_takes_no_memory():
+    fidelity = Fidelity([1, 10**12])
+    assert tuple(fidelity.slot(10**12 - 1)) == (0, True)
+    assert tuple(fidelity.slot(10**12)) == (1, False)
+    assert tuple(fidelity.slot(10**12 + 1)) == (1, True)
+
+
 def test_levels_between_ends_are_whole_where_these_are():
     assert Fidelity.between(3, 200).levels == (7, 22, 67, 200)
     assert Fidelity.between(0.1, 0.9, name="share").levels == pytest.approx((0.1, 0.3, 0.9))
@@ -62,6 +69,8 @@ def test_a_pair_has_its_level_and_its_cost():
         ("12", "epochs", TypeError, "levels must be a sequence of numbers"),
         (200, "epochs", TypeError, "levels must be a sequence of numbers"),
         ([1, 2], "", ValueError, "name must be printable"),
+        ([1, 2], "value", ValueError, "name must not be that of a value"),
+        ([1, 2], "lr_variance", ValueError, "name must not be that of a value"),
         ([1, 2], 3, TypeError, "name must be a str"),
     ],
 )

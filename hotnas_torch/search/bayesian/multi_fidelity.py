@@ -22,6 +22,7 @@ from hotnas_torch.search.bayesian.search import BayesianSearch
 from hotnas_torch.search.bayesian.surrogates import Surrogate
 from hotnas_torch.search.draws import Draws
 from hotnas_torch.search.fidelity import Fidelity, Slot
+from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.search.randomness import draw_seed, seeded
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
@@ -126,7 +127,7 @@ class MultiFidelityHOTNAS(BayesianSearch):
             num_initial=num_initial,
             transform=transform,
             direction=direction,
-            constraints=[f"{fidelity.name} >= {fidelity.full!r}"],
+            constraints=[Constraint(fidelity.name, ">=", float(fidelity.full))],
             known={fidelity.name: Level(fidelity.name)},
         )
         self._new = Draws(space, self._generator)
