@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hotnas_torch"
 # test: say where it belongs.
 BASE = {"arguments", "errors", "_version", "_ext", "files", "notebook"}
 SEARCH = {"arguments", "search.randomness", "search.asking", "search.draws", "search.goal"}
-SEARCH |= {"search.base", "search.goal_settings"}
+SEARCH |= {"search.base", "search.goal_settings", "search.brackets", "search.fidelity"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -56,6 +56,8 @@ LAYERS: dict[str, set[str]] = {
     "search.draws": {"arch", "spaces", "spaces.encodings"},
     "search.fronts": set(),
     "search.measured": set(),
+    "search.brackets": {"arguments"},
+    "search.fidelity": {"arguments", "arch", "spaces", "search.brackets", "search.goal_settings"},
     "search.goal_settings": {"arch"},
     "search.goal": {"arguments", "arch", "search.fronts", "search.goal_settings"},
     "search.base": {"errors", "arguments", "arch", "spaces"}
@@ -63,7 +65,7 @@ LAYERS: dict[str, set[str]] = {
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "notebook", "callables", "arch", "spaces"}
-    | {"search.asking", "search.base", "search.goal", "search.goal_settings"},
+    | {"search.asking", "search.base", "search.fidelity", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
@@ -85,7 +87,7 @@ LAYERS: dict[str, set[str]] = {
     | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
+    | {"plot.results", "search.fidelity", "search.goal", "search.goal_settings", "search.running"},
     "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {

@@ -1,3 +1,4 @@
+# Over 400 lines: one command, its many options, and what values they say.
 """The command `hotnas search`: the best architecture, by training or in a table."""
 
 import argparse
@@ -23,17 +24,14 @@ from hotnas_torch.cli.commands import (
     space_named,
 )
 from hotnas_torch.cli.messages import BadInput, check_output, seed
-from hotnas_torch.cli.strategies import add_strategy_arguments, make_strategy
+from hotnas_torch.cli.strategies import add_strategy_arguments, fidelity_of, make_strategy
 from hotnas_torch.files import InUseError, WriteLock
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.plot import save_figure, short_name
 from hotnas_torch.plot.report import write_report
 from hotnas_torch.plot.results import draw_progress
 from hotnas_torch.references import referenced
-from hotnas_torch.search import (
-    SearchResult,
-    run,
-)
+from hotnas_torch.search import FullTrainings, SearchResult, run
 
 __all__ = ["add_search"]
 
@@ -44,6 +42,7 @@ examples:
   hotnas search --table nasbench201 nb201.csv.gz --column cifar100_test --out nb201.sqlite
   hotnas search --table transnas_macro best.csv --strategy evolution --seed 3 --out other.sqlite
   hotnas search --space mine.py:space --objective mine.py:error --out own.sqlite
+  hotnas search --fidelity epochs=2,8,32 --trainings 20 --out levels.sqlite
   hotnas search --out all.sqlite --shared                    # the same command, many times at once
   hotnas search --prior digits.sqlite --strategy nas_bowl --set max_noise=0.1 --out next.sqlite
   hotnas search --ray auto --workers 16 --task-gpus 1 --time-limit 3600 --out digits.sqlite
@@ -81,6 +80,12 @@ def add_search(commands: Any) -> None:
         "--evaluations", type=int, metavar="N", help="evaluations in all, default 60"
     )
     budget.add_argument("--minutes", type=float, metavar="T", help="time in all instead")
+    budget.add_argument(
+        "--trainings",
+        type=float,
+        metavar="N",
+        help="cost in all instead, in evaluations that are not cut short (--fidelity)",
+    )
     search.add_argument("--seed", type=seed, default=0, help="seed of everything, default 0")
     search.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that evaluate, default 1"
@@ -201,13 +206,14 @@ def _run(
     parser: Parser,
     arguments: argparse.Namespace,
     files: dict[str, Path],
-    budget: int | timedelta,
+    budget: int | timedelta | FullTrainings,
     *,
     asynchronous: bool,
 ) -> None:
     out: Path = arguments.out
     objective, space = _objective(parser, arguments)
     strategy = make_strategy(parser, arguments, space)
+    space = strategy.space  # with a fidelity, of pairs
     checked(parser, lambda: strategy.enqueue([space.from_string(one) for one in arguments.first]))
     torch.set_num_threads(arguments.threads)
     if arguments.overwrite:
@@ -235,6 +241,11 @@ def _run(
             f"(what is finished is in {out}; run it again with --resume)"
         ) from interruption
     if not result.trials:
+        if arguments.trainings is not None:
+            raise BadInput(
+                f"--trainings: {arguments.trainings:g} do not pay for the first evaluation; give "
+                f"more, and --resume to go on with {out}"
+            )
         raise BadInput(
             f"--minutes: the time was over before the first evaluation was; give it more than "
             f"{arguments.minutes:g}, and --resume to go on with {out}"
@@ -269,7 +280,13 @@ def _remove(parser: Parser, out: Path, *, take_over: bool) -> None:
     lock.close()
 
 
-def _budget(parser: Parser, arguments: argparse.Namespace) -> int | timedelta:
+def _budget(parser: Parser, arguments: argparse.Namespace) -> int | timedelta | FullTrainings:
+    if arguments.trainings is not None:
+        if not 0.0 < arguments.trainings < math.inf:
+            parser.error(f"--trainings must be positive and finite; got {arguments.trainings:g}")
+        if arguments.shared:
+            parser.error("--trainings is no budget of a --shared search; say --evaluations")
+        return FullTrainings(arguments.trainings)
     if arguments.minutes is None:
         evaluations: int = 60 if arguments.evaluations is None else arguments.evaluations
         if evaluations < 1:
@@ -299,32 +316,59 @@ def _objective(
         return _own_objective(parser, arguments)
     if arguments.space is not None:
         parser.error("--space needs --objective, or --table csv FILE: what the values are")
+    fidelity = fidelity_of(parser, arguments)
     if arguments.table is not None:
         name, path = arguments.table
-        table = checked(
-            parser,
-            partial(objectives.open_table, name, path, arguments.column),
-            name="--table FORMAT",
-            run="--column",
-        )
-        return table, table.space
+
+        def read(column: str | None) -> objectives.Table:
+            return checked(
+                parser,
+                partial(objectives.open_table, name, path, column),
+                name="--table FORMAT",
+                run="--column",
+            )
+
+        if fidelity is None:
+            table = read(arguments.column)
+            return table, table.space
+        columns = (arguments.column or "").split(",")
+        if len(columns) != len(fidelity.levels):
+            parser.error(
+                f"--column must name a column per level of --fidelity, {len(fidelity.levels)} with "
+                f"commas between; got {arguments.column}"
+            )
+        tables = {
+            level: read(column) for level, column in zip(fidelity.levels, columns, strict=True)
+        }
+        return objectives.Fidelities(tables, fidelity.name), tables[fidelity.full].space
     if arguments.column is not None:
         parser.error("--column needs --table")
 
-    def build() -> objectives.Training:
+    def build(epochs: int | None = None) -> objectives.Training:
+        settings = _given(arguments, epochs=8, learning_rate=0.1)
+        if epochs is not None:
+            settings["epochs"] = epochs
         return objectives.Training(
             skeleton=Skeleton(
                 **_given(arguments, channels=8, num_stages=("stages", 2)),
                 **_given(arguments, cells_per_stage=("cells", 1)),
                 input_channels=1,
             ),
-            settings=TrainingSettings(**_given(arguments, epochs=8, learning_rate=0.1)),
+            settings=TrainingSettings(**settings),
             seed=arguments.seed,
             num_threads=1,  # values must not depend on --workers
             **_given(arguments, value="error"),
         )
 
-    return checked(parser, build), spaces.NASBench201()
+    if fidelity is None:
+        return checked(parser, build), spaces.NASBench201()
+    levels = [level for level in fidelity.levels if isinstance(level, int)]
+    if fidelity.name != "epochs" or arguments.epochs is not None or levels != [*fidelity.levels]:
+        parser.error(
+            "--fidelity must be epochs=LEVELS for training, whole numbers in place of --epochs"
+        )
+    trainings = {float(level): checked(parser, partial(build, level)) for level in levels}
+    return objectives.Fidelities(trainings), spaces.NASBench201()
 
 
 def _own_objective(

@@ -24,7 +24,9 @@ from hotnas_torch.search import (
     ANASODRandomSearch,
     BOEdit,
     EncodedBO,
+    Fidelity,
     LocalSearch,
+    MultiFidelityHOTNAS,
     MutationSearch,
     ParetoEvolution,
     RandomPool,
@@ -34,7 +36,13 @@ from hotnas_torch.search import (
     TreeSearch,
 )
 
-__all__ = ["STRATEGIES", "add_strategy_arguments", "goal_settings", "make_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "add_strategy_arguments",
+    "fidelity_of",
+    "goal_settings",
+    "make_strategy",
+]
 
 _KINDS: tuple[type[Strategy], ...] = (
     *(HOTNAS, NASBOWL, NASBOT, BOTW, BOEdit, BANANAS, EncodedBO, ANASODBO, RandomPool),
@@ -55,7 +63,7 @@ _OPTIONS = {
 }
 _GOAL = ("direction", "objectives", "constraints", "known")
 # What no text can say.
-_CALLABLE = ("model",)
+_CALLABLE = ("model", "surrogate", "pool", "fidelity")
 
 
 def add_strategy_arguments(search: Parser) -> None:
@@ -98,6 +106,12 @@ def add_strategy_arguments(search: Parser) -> None:
         help="any other setting of the strategy by the name of its argument, the value as JSON or "
         "text, such as learn_from=30; may be repeated",
     )
+    strategy.add_argument(
+        "--fidelity",
+        metavar="NAME=LEVELS",
+        help="train most networks with less, as Hyperband does, all levels in one model: such as "
+        "epochs=12,50,200, the last one whole (hotnas; others that take a fidelity)",
+    )
     strategy.add_argument("--preset", choices=("default", "paper"), help="settings of hotnas")
     strategy.add_argument(
         "--acquisition",
@@ -130,8 +144,14 @@ def make_strategy(
     """Build the strategy that the options say."""
     kind: Callable[..., Any]
     kind = STRATEGIES.get(arguments.strategy) or _own(parser, arguments.strategy)
-    known = known_settings(kind, without=("space", "generator", *_GOAL, *_CALLABLE))
+    fidelity = fidelity_of(parser, arguments)
     settings: dict[str, Any] = {}
+    if fidelity is not None:
+        kind = MultiFidelityHOTNAS if kind is HOTNAS else kind
+        if "fidelity" not in known_settings(kind):
+            parser.error("--fidelity is an option of --strategy hotnas")
+        settings["fidelity"] = fidelity
+    known = known_settings(kind, without=("space", "generator", *_GOAL, *_CALLABLE))
     for option, argument in _OPTIONS.items():
         if (value := getattr(arguments, option)) is None:
             continue
@@ -165,6 +185,22 @@ def make_strategy(
     if not isinstance(found, Strategy):
         parser.error(f"--strategy: {arguments.strategy} must make a Strategy; got {found!r}")
     return found
+
+
+def fidelity_of(parser: Parser, arguments: argparse.Namespace) -> Fidelity | None:
+    """Return what `--fidelity` says."""
+    if arguments.fidelity is None:
+        return None
+    name, equals, levels = arguments.fidelity.partition("=")
+    if not equals:
+        parser.error(
+            f"--fidelity must be NAME=LEVELS such as epochs=12,200; got {arguments.fidelity}"
+        )
+    found = [_value(one) for one in levels.split(",")]
+    try:
+        return Fidelity(found, name)
+    except (TypeError, ValueError) as error:
+        parser.error(f"--fidelity: {error}")
 
 
 def _own(parser: Parser, name: str) -> Callable[..., Any]:

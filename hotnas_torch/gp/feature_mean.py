@@ -53,7 +53,7 @@ class FeatureMean(Mean):  # type: ignore[misc]
         self.register_parameter("constant", torch.nn.Parameter(found.new_zeros(())))
         self.register_parameter("weights", torch.nn.Parameter(found.new_zeros(found.shape[-1])))
         prior = NormalPrior(0.0, _WEIGHTS).to(found)
-        self.register_prior("weights_prior", prior, "weights")
+        self.register_prior("weights_prior", prior, _weights, _set_weights)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Prior mean of rows, (..., d) to (...)."""
@@ -69,3 +69,13 @@ class FeatureMean(Mean):  # type: ignore[misc]
             place = wrong.nonzero()[0].tolist()
             raise ValueError(f"features must be finite; those of row {place} are {found[*place]}")
         return found
+
+
+# By name, so that models can be pickled.
+def _weights(mean: FeatureMean) -> Tensor:
+    weights: Tensor = mean.weights
+    return weights
+
+
+def _set_weights(mean: FeatureMean, value: Tensor) -> None:
+    mean.initialize(weights=value)

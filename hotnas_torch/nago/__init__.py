@@ -20,6 +20,7 @@ from hotnas_torch.nago.modules import (
     fit_channels,
     memory_per_sample,
 )
+from hotnas_torch.nago.network_box import NetworkBox
 from hotnas_torch.nago.random_graphs import ErdosRenyi, RandomGraph, WattsStrogatz
 from hotnas_torch.nago.rnag import RNAG
 from hotnas_torch.nago.selection import HypervolumeImprovement, RandomChoice, UncertainPareto
@@ -55,6 +56,7 @@ __all__ = [
     "HypervolumeImprovement",
     "Job",
     "JobResult",
+    "NetworkBox",
     "NetworkGenerator",
     "NoisyEnsemblePosterior",
     "RandomChoice",

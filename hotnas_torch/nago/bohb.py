@@ -1,6 +1,7 @@
 """BOHB: Hyperband whose points come from densities of good and of bad ones."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,41 +19,56 @@ _SMALLEST_DENSITY = 1e-32
 
 @dataclass(frozen=True, slots=True)
 class ProductDensity:
-    r"""A kernel density estimate with a Gaussian kernel of its own width in every column.
+    r"""A kernel density estimate with a kernel of its own width in every column.
 
-    p(x) = 1/n sum_i prod_j N(x_j; x_ij, h_j^2).
+    p(x) = 1/n sum_i prod_j k_j(x_j; x_ij), with a Gaussian N(x_j; x_ij, h_j^2), or, where a column
+    is one of c categories, Aitchison and Aitken's 1 - h_j for the same and h_j / (c - 1) for each
+    other one; h_j is at most (c - 1) / c there, at which all are as likely.
 
     Attributes:
-        points: Points x_i, (n, d) float64.
+        points: Points x_i, (n, d) float64; a category by the middle of one of c equal bins.
         bandwidth: Widths h, (d,), > 0.
+        categories: How many categories a column has, 0 where it is a number; empty: all are.
     """
 
     points: Tensor
     bandwidth: Tensor
+    categories: tuple[int, ...] = ()
 
     @classmethod
-    def fit(cls, points: Tensor, *, min_bandwidth: float) -> Self:
+    def fit(cls, points: Tensor, *, min_bandwidth: float, categories: Sequence[int] = ()) -> Self:
         """Take h_j = 1.06 s_j n^(-1 / (4 + d)), s_j the deviation of column j, or the minimum.
 
         Args:
             points: Shape (n, d).
             min_bandwidth: Smallest width, > 0.
+            categories: How many a column has, 0 where it is a number; empty: all are numbers.
         """
         num, dim = points.shape
         spread = points.std(dim=0, correction=0)
-        return cls(points, (1.06 * spread * num ** (-1.0 / (4 + dim))).clamp_min(min_bandwidth))
+        width = (1.06 * spread * num ** (-1.0 / (4 + dim))).clamp_min(min_bandwidth)
+        most = [1.0 - 1.0 / count if count > 1 else math.inf for count in categories]
+        return cls(points, width.minimum(width.new_tensor(most)) if most else width, (*categories,))
 
     def log_prob(self, rows: Tensor) -> Tensor:
         """Return log p at rows (N, d), (N,)."""
-        scaled = (rows[:, None] - self.points) / self.bandwidth
+        gaps = rows[:, None] - self.points
+        scaled = gaps / self.bandwidth
         kernels = -0.5 * scaled.square() - self.bandwidth.log() - 0.5 * math.log(2.0 * math.pi)
+        for column, count in enumerate(self.categories):
+            if count:
+                same, width = gaps[..., column].abs() * count < 0.5, self.bandwidth[column]
+                # Where there is but one category, all are the same.
+                stays = 1.0 - width if count > 1 else torch.ones_like(width)
+                chances = torch.where(same, stays, width / max(1, count - 1))
+                kernels[..., column] = chances.log()
         return kernels.sum(-1).logsumexp(-1) - math.log(len(self.points))
 
     def sample(self, num: int, *, factor: float, generator: torch.Generator) -> Tensor:
         """Draw rows in [0, 1] from the estimate with kernels `factor` times as wide, (num, d).
 
-        Every kernel is cut off at the borders and scaled to a whole there, by inversion of its
-        distribution function.
+        Every Gaussian is cut off at the borders and scaled to a whole there, by inversion of its
+        distribution function. A category stays what it is, or, with a chance of h, is drawn anew.
         """
         places = torch.randint(
             len(self.points), (num,), generator=generator, device=generator.device
@@ -69,8 +85,15 @@ class ProductDensity:
         low = torch.special.ndtr((0.0 - centres) / width)
         high = torch.special.ndtr((1.0 - centres) / width)
         inside = low + uniform.to(centres) * (high - low)
-        drawn: Tensor = centres + width * torch.special.ndtri(inside)
-        return drawn.clamp(0.0, 1.0)
+        drawn: Tensor = (centres + width * torch.special.ndtri(inside)).clamp(0.0, 1.0)
+        # A number below h, over h, is uniform again.
+        again = uniform.to(centres) / self.bandwidth
+        for column, count in enumerate(self.categories):
+            if count:
+                bins = ((again[:, column] * count).floor() + 0.5) / count
+                kept = again[:, column] >= 1.0
+                drawn[:, column] = torch.where(kept, centres[:, column], bins)
+        return drawn
 
 
 class BOHB(Hyperband):
@@ -83,7 +106,7 @@ class BOHB(Hyperband):
     Failed evaluations are bad.
 
     Args:
-        space: What is searched.
+        space: What is searched; a box whose columns are categories says so, see `NetworkBox`.
         top_fraction: Share of good points, in (0, 1).
         num_samples: Points that are compared by their ratio of densities, >= 1.
         random_fraction: Share of points drawn from the space, in [0, 1].
@@ -183,7 +206,11 @@ class BOHB(Hyperband):
                 continue
             rows = torch.tensor([row for _, row in found], dtype=torch.float64)
             good, bad = (
-                ProductDensity.fit(part, min_bandwidth=self.min_bandwidth)
+                ProductDensity.fit(
+                    part,
+                    min_bandwidth=self.min_bandwidth,
+                    categories=getattr(self.space, "categories", ()),
+                )
                 for part in (rows[:num_good], rows[num_good:])
             )
             return good, bad

@@ -13,6 +13,7 @@ from hotnas_torch.objectives.benchmarks import (
     TransNASMicroTable,
     open_table,
 )
+from hotnas_torch.objectives.fidelities import Fidelities
 from hotnas_torch.objectives.function import Function
 from hotnas_torch.objectives.repeated import Repeated
 from hotnas_torch.objectives.table import Table
@@ -22,6 +23,7 @@ __all__ = [
     "TABLES",
     "ENASMacroTable",
     "Evaluation",
+    "Fidelities",
     "Function",
     "NASBench101Table",
     "NASBench201Table",

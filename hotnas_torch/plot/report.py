@@ -27,6 +27,7 @@ from hotnas_torch.plot import (
     short_name,
 )
 from hotnas_torch.plot.results import draw_front, draw_progress
+from hotnas_torch.search.fidelity import Fidelity
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.search.running.storage import Storage
@@ -113,7 +114,7 @@ def read_search(
         if identity is None:
             raise StorageError(f"{storage} holds no search yet")
         if space is None:
-            space = _rebuilt(identity["space"], storage)
+            space = _rebuilt(identity["space"], storage, identity["strategy"].get("fidelity"))
         trials, earlier = store.trials(space), store.earlier(space)
     if not trials:
         raise StorageError(f"{storage} holds no finished trial yet (let the search go on first)")
@@ -121,7 +122,17 @@ def read_search(
     return identity, SearchResult(space, trials, "", goal, earlier)
 
 
-def _rebuilt(described: Mapping[str, str], storage: str | PathLike[str]) -> SearchSpace:
+def _rebuilt(
+    described: Mapping[str, str],
+    storage: str | PathLike[str],
+    fidelity: Mapping[str, Any] | None = None,
+) -> SearchSpace:
+    if fidelity is not None:
+        networks = _rebuilt(json.loads(described["networks"]), storage)
+        pairs = Fidelity(fidelity["levels"], fidelity["name"]).joined(networks)
+        # Nothing else than levels beside the networks.
+        if described["space"].endswith(repr(pairs).removeprefix(f"Joint({networks!r}")):
+            return pairs
     try:
         space = spaces.get(described["name"])
     except ValueError as error:

@@ -26,6 +26,7 @@ from hotnas_torch.search.bayesian.combined import CombinedBO, CombinedSurrogate
 from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
 from hotnas_torch.search.bayesian.hotnas import HOTNAS
 from hotnas_torch.search.bayesian.kdpp import sample_kdpp
+from hotnas_torch.search.bayesian.multi_fidelity import MultiFidelityHOTNAS
 from hotnas_torch.search.bayesian.nas_bowl import NASBOWL
 from hotnas_torch.search.bayesian.nasbot import NASBOT
 from hotnas_torch.search.bayesian.outcomes import OutcomeModels
@@ -56,6 +57,7 @@ from hotnas_torch.search.direct.mutation import MutationSearch
 from hotnas_torch.search.direct.pareto_evolution import ParetoEvolution
 from hotnas_torch.search.direct.random_search import RandomSearch
 from hotnas_torch.search.direct.tree_search import SamplerSearch, TreeSearch
+from hotnas_torch.search.fidelity import Fidelity, FullTrainings
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import Constraint
 from hotnas_torch.search.running.runner import run
@@ -90,12 +92,15 @@ __all__ = [
     "EncodingPool",
     "EnsembleSurrogate",
     "FeatureSurrogate",
+    "Fidelity",
+    "FullTrainings",
     "Goal",
     "HOTNNSurrogate",
     "LocalSearch",
     "LogEI",
     "LogNEHVI",
     "LogNParEGO",
+    "MultiFidelityHOTNAS",
     "MutantPool",
     "MutationSearch",
     "Observation",

@@ -96,6 +96,11 @@ class Strategy(AskTell):
         Fewer only when the space has no more. Changes nothing but the generator.
         """
 
+    def cost(self, net: Network) -> float:
+        """Return what an evaluation costs, in units of one that is not cut short: 1."""
+        del net
+        return 1.0
+
     # --- asking and telling -----------------------------------------------------------------------
 
     def ask(self, num: int = 1) -> list[Network]:

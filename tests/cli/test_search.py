@@ -75,6 +75,30 @@ def test_hotnas_is_the_default(tmp_path, data_dir):
     )
 
 
+def test_trainings_are_cut_short(tmp_path, capsys, data_dir):
+    out = tmp_path / "levels.sqlite"
+    table = data_dir / "nas-bench-201" / "nb201.csv.gz"
+    arguments = ["search", "--table", "nasbench201", str(table), "--out", str(out)]
+    arguments += ["--fidelity", "epochs=12,200", "--initial", "17"]
+    columns = "cifar10_val_e12,cifar10_test"
+    message = "--column must name a column per level of --fidelity, 2"
+    assert message in failed(capsys, [*arguments, "--column", "cifar10_test"])
+    assert main([*arguments, "--column", columns, "--trainings", "3.1"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"20 evaluations|19 evaluations", printed)
+    assert re.search(r"epochs +200", printed)
+    assert re.search(r'network +{"epochs": 200}', printed)
+    assert "epochs" in out.with_suffix(".html").read_text()
+
+
+def test_a_search_by_training_has_levels(tmp_path, capsys):
+    out = str(tmp_path / "digits.sqlite")
+    options = ["--fidelity", "epochs=1,2", "--channels", "2", "--evaluations", "3", "--quiet"]
+    assert main(["search", "--out", out, "--no-pictures", *options]) == 0
+    _, result = read_search(out)
+    assert [trial.outcome.metrics["epochs"] for trial in result.trials] == [1, 1, 2]
+
+
 def test_a_search_maximises_within_bounds(tmp_path, capsys, data_dir):
     out = tmp_path / "pooling.sqlite"
     arguments = [*pooling(data_dir), "--out", str(out), "--strategy", "random"]
@@ -176,6 +200,19 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (["--table", "pooling", "nowhere.csv"], "cannot read the table nowhere.csv"),
         (["--table", "pooling", "x.csv", "--epochs", "3"], "--epochs is an option of training"),
         (["--strategy", "grid"], "invalid choice: 'grid'"),
+        (["--fidelity", "epochs"], "--fidelity must be NAME=LEVELS such as epochs=12,200"),
+        (["--fidelity", "epochs=9"], "--fidelity must be at least two numbers"),
+        (["--fidelity", "epochs=2,x"], "levels[1] must be a number"),
+        (["--fidelity", "share=1,2"], "--fidelity must be epochs=LEVELS for training"),
+        (["--fidelity", "epochs=1,2", "--epochs", "3"], "in place of --epochs"),
+        (["--fidelity", "epochs=0.5,2"], "for training, whole numbers"),
+        (
+            ["--fidelity", "epochs=1,2", "--strategy", "random"],
+            "--fidelity is an option of --strategy hotnas",
+        ),
+        (["--trainings", "0"], "--trainings must be positive and finite; got 0"),
+        (["--trainings", "3", "--shared"], "--trainings is no budget of a --shared search"),
+        (["--trainings", "3", "--evaluations", "4"], "not allowed with argument"),
         (["--resume", "--overwrite"], "not allowed with argument"),
     ],
 )

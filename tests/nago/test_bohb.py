@@ -38,6 +38,40 @@ def test_the_bandwidth_is_the_normal_reference_rule_and_never_too_small() -> Non
     np.testing.assert_allclose(density.bandwidth.numpy(), [expected, 1e-3])
 
 
+def test_chances_of_categories_sum_to_1_and_are_aitchison_and_aitkens(rng: torch.Generator) -> None:
+    box = UnitBox(3, levels=(2, 5, 1))
+    points = box.sample(6, generator=rng)
+    density = ProductDensity.fit(points, min_bandwidth=1e-3, categories=box.levels)
+    every = torch.cartesian_prod(
+        *(torch.arange(count, dtype=torch.float64).add(0.5) / count for count in box.levels)
+    )
+    chances = density.log_prob(every).exp()
+    assert float(chances.sum()) == pytest.approx(1.0)
+    widths = density.bandwidth.tolist()
+    assert widths[0] <= 0.5
+    expected = [
+        statistics.fmean(
+            math.prod(
+                (1.0 - width if a == b else width / (count - 1)) if count > 1 else 1.0
+                for a, b, width, count in zip(row, point, widths, box.levels, strict=True)
+            )
+            for point in points.tolist()
+        )
+        for row in every.tolist()
+    ]
+    np.testing.assert_allclose(chances.numpy(), expected)
+
+
+def test_a_category_is_drawn_anew_as_often_as_its_width_says(rng: torch.Generator) -> None:
+    point = torch.tensor([[0.3]], dtype=torch.float64)
+    density = ProductDensity(point, torch.tensor([0.4], dtype=torch.float64), (5,))
+    drawn = density.sample(4000, factor=3.0, generator=rng)[:, 0]
+    counts = [int(((drawn - (n + 0.5) / 5).abs() < 1e-9).sum()) for n in range(5)]
+    assert sum(counts) == 4000
+    chances = [0.08, 0.68, 0.08, 0.08, 0.08]
+    assert scipy.stats.chisquare(counts, [4000 * one for one in chances]).pvalue > 1e-3
+
+
 def test_samples_come_from_truncated_kernels(rng: torch.Generator) -> None:
     centres, width = [0.02, 0.6], 0.1
     density = ProductDensity(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hotnas_torch.nago import Hyperband, Job, UnitBox
-from hotnas_torch.nago.hyperband import brackets_of
+from hotnas_torch.search.brackets import brackets_of
 
 
 def make(seed: int = 0, **settings: object) -> Hyperband:

@@ -1,14 +1,14 @@
 """HOTNN and Weisfeiler-Lehman together: a surrogate that combines kernels, and a search with it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from botorch.models.model import Model
 from torch import Tensor
 
-from hotnas_torch.arguments import takes
+from hotnas_torch.arguments import number, takes
 from hotnas_torch.distances import NetworkDistance
 from hotnas_torch.gp import CombinedGP, FeatureMean, PairMemory
 from hotnas_torch.gp.combined import Parts, check_mapping, chosen_parts, factors_of
@@ -16,11 +16,10 @@ from hotnas_torch.gp.feature_kernel import Features, check_features
 from hotnas_torch.gp.memory import NumberedAnew
 from hotnas_torch.search.bayesian.recipe import CHOICE, POOL, Recipe, SearchSettings
 from hotnas_torch.search.bayesian.surrogates import (
-    FIT_OPTIONS,
     Fit,
     Surrogate,
     called,
-    fit_model,
+    refitted,
     two_networks,
 )
 from hotnas_torch.spaces import SearchSpace
@@ -41,6 +40,8 @@ class CombinedSurrogate(Surrogate):
             Weisfeiler-Lehman as `"wl"`.
         mean: Features that the prior mean is linear in, see `gp.FeatureMean`, for example scores of
             untrained networks (`nn.ZeroCost`); None for a constant mean.
+        refit_growth: The model is fitted after the initial networks, and then whenever there are
+            this many times as many observations, >= 1; it has the same parameters in between.
 
     Raises:
         TypeError, ValueError: A setting of the wrong kind or out of range.
@@ -49,6 +50,7 @@ class CombinedSurrogate(Surrogate):
     terms: Sequence[str] | None = None
     parts: Parts | None = None
     mean: Features | None = None
+    refit_growth: float = 1.0
 
     def __post_init__(self) -> None:
         if self.parts is not None:
@@ -59,6 +61,18 @@ class CombinedSurrogate(Surrogate):
         if self.terms is not None:
             factors = factors_of(self.terms, names, all_parts=self.parts is not None)
             object.__setattr__(self, "terms", tuple(map(" * ".join, factors)))
+        growth = number("refit_growth", self.refit_growth)
+        if not 1.0 <= growth < math.inf:
+            raise ValueError(f"refit_growth must be finite and at least 1; got {growth:g}")
+        object.__setattr__(self, "refit_growth", growth)
+
+    def num_learned(self, num: int, num_initial: int) -> int:
+        """Return the number of observations at the last fit of the kernel."""
+        # The first ones alone, so that a continued search has the same.
+        if self.refit_growth == 1.0 or num <= num_initial:
+            return num
+        fits = int(math.log(num / num_initial) / math.log(self.refit_growth))
+        return min(num, math.ceil(num_initial * float(self.refit_growth) ** fits))
 
     def bind(self, space: SearchSpace, generator: torch.Generator) -> Fit:
         """Return what fits the model, with one memory of each distance."""
@@ -78,14 +92,11 @@ class CombinedSurrogate(Surrogate):
                 X, Y, noise, space=space, parts=parts, terms=terms, memories=own, mean_module=mean
             )
 
-        def fit(X: Tensor, Y: Tensor, _: int, noise: Tensor | None) -> Model:
-            return fit_model(lambda: build(X, Y, noise), optimizer_kwargs={"options": FIT_OPTIONS})
-
         # A model of any two networks says now what would be wrong later.
         X, Y = two_networks(space)
         if not X[0].equal(X[1]):
             build(X, Y)
-        return fit
+        return refitted(build)
 
     def settings(self) -> dict[str, Any]:
         """Return all settings, a function by its name."""
@@ -101,6 +112,8 @@ class CombinedSurrogate(Surrogate):
             "terms": None if self.terms is None else list(self.terms),
             "parts": described,
             "mean": None if self.mean is None else called(self.mean),
+            # Records before there was any other lack it.
+            **({} if self.refit_growth == 1.0 else {"refit_growth": self.refit_growth}),
         }
 
 

@@ -190,38 +190,13 @@ class DistanceSurrogate(Surrogate):
         del generator
         joint = space if isinstance(space, Joint) else None
         memory = PairMemory(self.distance)
-        # With their data, the latest last.
-        last: deque[tuple[tuple[Tensor | None, ...], DistanceGP]] = deque(maxlen=_LAST_FITS)
 
         def build(X: Tensor, Y: Tensor, noise: Tensor | None) -> DistanceGP:
             # Numbered by the model's own rows, so that a continued search has the same roundings.
             own = NumberedAnew(memory)
             return DistanceGP(X, Y, noise, distance=self.distance, space=joint, memory=own)
 
-        def learned(X: Tensor, Y: Tensor, noise: Tensor | None) -> DistanceGP:
-            data = (X, Y, noise)
-            for known, fitted in last:
-                if all(map(_same, data, known)):
-                    return fitted
-            model = fit_model(lambda: build(X, Y, noise), optimizer_kwargs={"options": FIT_OPTIONS})
-            last.append((data, model))
-            return model
-
-        def fit(X: Tensor, Y: Tensor, num_learned: int, noise: Tensor | None) -> Model:
-            first = num_learned
-            if first < 2 or bool((Y[:first] == Y[0]).all()):
-                first = len(X)
-            fitted = learned(X[:first], Y[:first], None if noise is None else noise[:first])
-            if first == len(X):
-                return fitted
-            model = build(X, Y, noise)
-            with torch.no_grad():
-                for own, found in zip(model.parameters(), fitted.parameters(), strict=True):
-                    own.copy_(found)
-            model.eval()
-            return model
-
-        return fit
+        return refitted(build)
 
     def settings(self) -> dict[str, Any]:
         """Return the distance with its settings, and how often the kernel is fitted."""
@@ -400,6 +375,41 @@ def fit_model(build: Callable[[], Fitted], **options: Any) -> Fitted:
         model = build()
     model.eval()
     return model
+
+
+def refitted(build: Callable[[Tensor, Tensor, Tensor | None], Fitted]) -> Fit:
+    """Return what builds models with the parameters that suit the first observations.
+
+    Args:
+        build: Builds a model from rows, targets and variances of their noise.
+    """
+    # With their data, the latest last.
+    last: deque[tuple[tuple[Tensor | None, ...], Fitted]] = deque(maxlen=_LAST_FITS)
+
+    def learned(X: Tensor, Y: Tensor, noise: Tensor | None) -> Fitted:
+        data = (X, Y, noise)
+        for known, fitted in last:
+            if all(map(_same, data, known)):
+                return fitted
+        model = fit_model(lambda: build(X, Y, noise), optimizer_kwargs={"options": FIT_OPTIONS})
+        last.append((data, model))
+        return model
+
+    def fit(X: Tensor, Y: Tensor, num_learned: int, noise: Tensor | None) -> Model:
+        first = num_learned
+        if first < 2 or bool((Y[:first] == Y[0]).all()):
+            first = len(X)
+        fitted = learned(X[:first], Y[:first], None if noise is None else noise[:first])
+        if first == len(X):
+            return fitted
+        model = build(X, Y, noise)
+        with torch.no_grad():
+            for own, found in zip(model.parameters(), fitted.parameters(), strict=True):
+                own.copy_(found)
+        model.eval()
+        return model
+
+    return fit
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

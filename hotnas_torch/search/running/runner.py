@@ -2,6 +2,7 @@
 """Running a search: ask, evaluate, record, tell, until the budget is spent."""
 
 import inspect
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from hotnas_torch.arch import Network
-from hotnas_torch.arguments import boolean, integer
+from hotnas_torch.arguments import boolean, integer, number
 from hotnas_torch.errors import StopSearch, StorageError
 from hotnas_torch.search.base import Strategy
+from hotnas_torch.search.fidelity import FullTrainings
 from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.running.checks import (
     CATCH,
@@ -50,7 +52,7 @@ def run(
     strategy: Strategy,
     objective: ObjectiveFunction,
     *,
-    budget: int | timedelta,
+    budget: int | timedelta | FullTrainings,
     storage: str | PathLike[str] | None = None,
     workers: int = 1,
     batch_size: int | None = None,
@@ -97,7 +99,9 @@ def run(
         budget: An int: evaluations in all, >= 1. A `timedelta`: time spent searching in all; the
             batch that is running when it is over is finished. What then takes more than twice as
             long as the longest evaluation before and ten seconds, or as long again as the whole
-            budget, hangs: it is stopped and counts as failed.
+            budget, hangs: it is stopped and counts as failed. `FullTrainings`: what evaluations may
+            cost in all (`Strategy.cost`), which those of a search with several fidelities do by
+            their level; the search ends before the first that would exceed it.
         storage: SQLite file to record everything in; None keeps it in memory.
         workers: Networks that are evaluated at the same time, each in a process of its own; 1
             evaluates in this process.
@@ -159,6 +163,8 @@ def run(
     if not callable(objective):
         raise TypeError(f"objective must be callable; got {objective!r}")
     limits = _check_budget(budget)
+    if limits.cost is not None and shared:
+        raise ValueError("budget must be an int or a timedelta for a shared search; got a cost")
     workers = integer("workers", workers, least=1)
     asynchronous = boolean("asynchronous", asynchronous)
     if batch_size is not None:
@@ -234,13 +240,15 @@ def run(
 
 # Between two looks at what other processes are doing.
 _WAIT_SECONDS = 0.2
+_ROUNDING = 1e-9
 
 
 class _Limits(NamedTuple):
     """What ends a search; None is no limit."""
 
-    evaluations: int | None
-    seconds: float | None
+    evaluations: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
 
 
 def _times(limits: _Limits, timeout: float | None, began: float) -> TimeLimits:
@@ -367,10 +375,25 @@ class _Search:
         elif self._out_of_time():
             pass
         elif networks := self._strategy.ask(size):
-            return self._store.add_batch(networks, self._strategy.state_dict())
+            if affordable := self._affordable(networks):
+                return self._store.add_batch(affordable, self._strategy.state_dict())
+            self._reason = "cost"
         else:
             self._reason = "exhausted"
         return []
+
+    def _affordable(self, networks: list[Network]) -> list[Network]:
+        """Return the first networks that the budget pays for; others are taken back."""
+        if self._limits.cost is None:
+            return networks
+        spent = itertools.accumulate(
+            map(self._strategy.cost, (*self._store.networks(self._strategy.space), *networks))
+        )
+        left = list(spent)[-len(networks) :]
+        # Sums of shares are rounded.
+        num = sum(cost <= self._limits.cost * (1.0 + _ROUNDING) for cost in left)
+        self._strategy.withdraw(networks[num:])
+        return networks[:num]
 
     def _evaluated(self, trials: Iterable[OpenTrial]) -> Iterator[tuple[OpenTrial, Outcome]]:
         """Evaluate and records; yields in the order of finishing."""
@@ -489,14 +512,19 @@ def _check_budget(budget: object) -> _Limits:
     if isinstance(budget, timedelta):
         if budget <= timedelta(0):
             raise ValueError(f"budget must be a positive time; got {budget}")
-        return _Limits(None, budget.total_seconds())
+        return _Limits(seconds=budget.total_seconds())
+    if isinstance(budget, FullTrainings):
+        cost = number("budget", budget.number)
+        if not 0.0 < cost < math.inf:
+            raise ValueError(f"budget must be a positive number of full trainings; got {cost}")
+        return _Limits(cost=cost)
     try:
         evaluations = integer("budget", budget)
     except TypeError:
         raise TypeError(
-            "budget must be an int (evaluations) or a datetime.timedelta (time); got "
-            f"{budget!r} of type {type(budget).__name__}"
+            "budget must be an int (evaluations), a datetime.timedelta (time) or FullTrainings; "
+            f"got {budget!r} of type {type(budget).__name__}"
         ) from None
     if evaluations < 1:
         raise ValueError(f"budget must be at least 1 evaluation; got {evaluations}")
-    return _Limits(evaluations, None)
+    return _Limits(evaluations)

@@ -443,6 +443,10 @@ class Storage:
         """Return the finished trials in the order of asking."""
         return tuple(self._trial(row, space) for row in self._select("WHERE finished"))
 
+    def networks(self, space: SearchSpace) -> list[Network]:
+        """Return the networks of all trials in the order of asking, finished or not."""
+        return [self._network(row, space) for row in self._select("")]
+
     def trial(self, number: int, space: SearchSpace) -> OpenTrial | Trial:
         """Return one trial, finished or not."""
         (row,) = self._select("WHERE number = ?", number)

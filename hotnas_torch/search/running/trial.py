@@ -187,7 +187,7 @@ class SearchResult:
     Attributes:
         space: What was searched.
         trials: All evaluations in the order of asking.
-        reason: Why it ended: `"evaluations"` or `"time"` (the budget), `"exhausted"` (the
+        reason: Why it ended: `"evaluations"`, `"time"` or `"cost"` (the budget), `"exhausted"` (the
             space has no other network), `"stopped"` (somebody raised `StopSearch`).
         goal: What was sought.
         earlier: What the strategy knew before, by being told or from earlier searches. The best,

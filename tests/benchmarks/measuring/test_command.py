@@ -22,6 +22,7 @@ from benchmarks import (
     dnas,
     entropic,
     exactness,
+    fidelity,
     generators,
     gpu_check,
     gpu_model,
@@ -101,6 +102,7 @@ TINY = {
     "imagenet_scale": imagenet_scale.Settings(
         networks=20, steps=5, seeds=1, rejected=50, image_size=32, budget=6.0
     ),
+    "fidelity": fidelity.Settings(seeds=1, trainings=2, pool_size=20),
     "multi_objective": multi_objective.Settings(seeds=1, evaluations=11, pool_size=20),
     "outliers": outliers.Settings(seeds=1, evaluations=12, pool_size=20),
     "joint": joint.Settings(seeds=1, share=0.05, draws=100, most=16, most_without=40),

@@ -1,9 +1,11 @@
+import pickle
+
 import pytest
 import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.distances import HOTNN, TreeWasserstein
-from hotnas_torch.gp import CombinedGP, NetworkFeatures
+from hotnas_torch.gp import CombinedGP, FeatureMean, NetworkFeatures
 from hotnas_torch.search import (
     BayesianSearch,
     CombinedBO,
@@ -168,3 +170,29 @@ def test_settings_tell_the_screen():
 def test_settings_are_checked_at_once(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_model_is_fitted_again_when_observations_have_grown():
+    surrogate = CombinedSurrogate(refit_growth=1.5)
+    counts = [surrogate.num_learned(num, 10) for num in (2, 10, 14, 15, 22, 23, 40)]
+    assert counts == [2, 10, 10, 15, 15, 23, 34]
+    assert CombinedSurrogate().num_learned(40, 10) == 40
+    assert surrogate.settings()["refit_growth"] == 1.5
+    assert "refit_growth" not in CombinedSurrogate().settings()
+
+
+@pytest.mark.parametrize("growth", [0.9, float("inf"), float("nan")])
+def test_observations_do_not_shrink(growth):
+    with pytest.raises(ValueError, match="refit_growth must be finite and at least 1"):
+        CombinedSurrogate(refit_growth=growth)
+
+
+def test_a_prior_mean_can_be_pickled():
+    mean = FeatureMean(first_column, torch.tensor([[0.0], [1.0], [2.0]]))
+    assert torch.equal(
+        pickle.loads(pickle.dumps(mean))(torch.tensor([[5.0]])), mean(torch.tensor([[5.0]]))
+    )
+
+
+def first_column(rows):
+    return rows[..., :1]
