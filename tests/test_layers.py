@@ -84,8 +84,8 @@ LAYERS: dict[str, set[str]] = {
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
     | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
     "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
-    "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"plot.results", "search.goal", "search.goal_settings", "search.running"},
+    "plot.report": {"_version", "arguments", "errors", "files", "arch", "spaces", "distances"}
+    | {"plot", "search", "search.goal", "search.goal_settings", "search.running"},
     "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {
@@ -134,6 +134,8 @@ CONFINED = {
     "botorch": {"gp", "search.bayesian", "nago", "integrations"},
     "linear_operator": {"gp", "nago"},
     "matplotlib": {"plot", "plot.report", "plot.results"},
+    "jinja2": {"plot.report"},
+    "markupsafe": {"plot.report"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},
