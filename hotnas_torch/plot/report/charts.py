@@ -131,7 +131,7 @@ def trace_chart(
     num_initial: int,
     clipped: bool = True,
 ) -> Chart:
-    """Values in the order of evaluation, and the best so far as a stepped line.
+    """Draw values in the order of evaluation, and the best so far as a stepped line.
 
     Args:
         trials: Names of the rows.
@@ -193,7 +193,7 @@ def front_chart(
     kept: Bools,
     front: Bools,
 ) -> Chart:
-    """Evaluations by two of their objectives, those of the front set apart.
+    """Draw evaluations by two of their objectives, those of the front set apart.
 
     Args:
         trials: Names of the rows.
@@ -244,7 +244,7 @@ def map_chart(
     num_initial: int,
     label: str,
 ) -> Chart:
-    """Networks as points in the plane, near where they are alike, coloured by what they are worth.
+    """Draw networks as points, near each other where they are alike, the best dark.
 
     Args:
         trials: Names of the rows.

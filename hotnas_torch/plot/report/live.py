@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from hotnas_torch.arguments import integer
 from hotnas_torch.errors import StorageError
-from hotnas_torch.files import is_locked
+from hotnas_torch.files import is_locked, open_ordinary
 from hotnas_torch.plot.report.page import render_page, render_waiting
 from hotnas_torch.plot.report.reading import NothingYetError, read_search
 from hotnas_torch.spaces import SearchSpace
@@ -154,29 +154,35 @@ class LiveReport:
                 return
             trials = [(trial.number, trial.elapsed) for trial in result.trials]
             content = (identity, trials, len(result.earlier))
+            self._count = len(trials)
             # The writers of a shared search write signs of life, which change nothing here.
             if content != self._content:
                 self._content = content
                 self._version += 1
-                live = (str(self._version), self.state)
+                live = (str(self._version), self._described(running))
                 self._page = render_page(identity, result, self._path.name, live=live)
             self._seen = changed
-            self._count = len(trials)
             self._resting = time.monotonic() + (time.monotonic() - started) / _SHARE
+        self._say(self._described(running))
+
+    def _described(self, running: bool) -> str:
         count = f"{self._count:,} evaluation{'s' if self._count != 1 else ''}"
-        self._say(
-            f"Running: {count} so far."
-            if running
-            else f"Not running: the search has ended or was interrupted after {count}."
-        )
+        if running:
+            return f"Running: {count} so far."
+        return f"Not running: the search has ended or was interrupted after {count}."
 
     def _changed(self) -> object:
-        """What differs once the file was written; None: there is nothing to read."""
+        """Return what differs once the file was written; None: there is nothing to read."""
         try:
             found = self._path.stat()
+            with open_ordinary(self._path) as file:
+                header = file.read(28)
         except FileNotFoundError:
             return None
-        return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_size else None
+        except OSError as error:
+            raise StorageError(f"cannot read {self._path}: {error.strerror}") from error
+        # SQLite counts its transactions there; the clock of a file may stand still for some.
+        return (found.st_ino, found.st_mtime_ns, header[24:]) if found.st_size else None
 
     def _wait(self, state: str) -> None:
         self._seen = self._content = None
@@ -187,8 +193,8 @@ class LiveReport:
 
     def _say(self, state: str) -> None:
         self.state = state
-        told = {"version": str(self._version), "state": state}
-        self._answer = json.dumps(told).encode()
+        described = {"version": str(self._version), "state": state}
+        self._answer = json.dumps(described).encode()
 
 
 class _Server(ThreadingHTTPServer):
@@ -198,7 +204,7 @@ class _Server(ThreadingHTTPServer):
     report: LiveReport
 
     def handle_error(self, *_: Any) -> None:
-        """A browser that went away while it was answered is no news."""
+        """Say nothing: a browser that went away while it was answered is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

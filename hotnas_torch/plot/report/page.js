@@ -32,7 +32,9 @@
 
   // --- table: sorting and filtering ---------------------------------------------------------------
 
-  let order = { column: 0, up: true };
+  const inOrder = { column: 0, up: true }; // as the page has it
+  const words = new Intl.Collator(undefined, { numeric: true });
+  let order = inOrder;
   let sought = "";
 
   const number = (text) => (/^[-+.\d]/.test(text) ? Number(text) : NaN);
@@ -43,7 +45,7 @@
     const rows = [...table.tBodies[0].rows];
     const texts = rows.map((row) => shownAs(row, order.column));
     const numbers = texts.map(number);
-    // Texts beside numbers ("told before") and what is missing come last, whichever way.
+    // Texts beside numbers ("known before") and what is missing come last, whichever way.
     const numeric = numbers.some((one) => !Number.isNaN(one)) && order.column < table.tHead.rows[0].cells.length - 1;
     const sign = order.up ? 1 : -1;
     const places = rows.map((_, place) => place);
@@ -54,26 +56,31 @@
         return sign * (numbers[a] - numbers[b]) || a - b;
       }
       if (!texts[a] || !texts[b]) return !texts[a] - !texts[b] || a - b;
-      return sign * texts[a].localeCompare(texts[b], undefined, { numeric: true }) || a - b;
+      return sign * words.compare(texts[a], texts[b]) || a - b;
     });
     table.tBodies[0].append(...places.map((place) => rows[place]));
-    for (const [place, head] of [...table.tHead.rows[0].cells].entries()) {
+    showOrder();
+  }
+
+  function showOrder() {
+    for (const [place, head] of [...get("table").tHead.rows[0].cells].entries()) {
       const which = place === order.column ? (order.up ? "ascending" : "descending") : "none";
       head.setAttribute("aria-sort", which);
     }
   }
 
   function filter() {
-    const words = sought.toLowerCase().split(/\s+/).filter(Boolean);
+    const parts = sought.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = get("table").tBodies[0].rows;
     let count = 0;
     for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-      count += !row.hidden;
+      const text = parts.length ? row.textContent.toLowerCase() : "";
+      const left = !parts.every((part) => text.includes(part));
+      if (row.hidden !== left) row.hidden = left;
+      count += !left;
     }
     get("count").textContent =
-      words.length ? `${count} of ${rows.length}` : `${rows.length} evaluation${rows.length === 1 ? "" : "s"}`;
+      parts.length ? `${count} of ${rows.length}` : `${rows.length} evaluation${rows.length === 1 ? "" : "s"}`;
     get("evaluations").classList.toggle("long", count > 100);
   }
 
@@ -98,7 +105,8 @@
       sought = input.value;
       filter();
     });
-    sort();
+    if (order === inOrder) showOrder();
+    else sort();
     filter();
   }
 
@@ -190,7 +198,6 @@
   // --- a search that goes on ----------------------------------------------------------------------
 
   const sections = new Map();
-  const remember = (parts) => parts.forEach((one) => sections.set(one.id, one.outerHTML));
 
   /** Take over the parts of a newer page that differ; what was typed, opened and scrolled stays. */
   function adopt(fresh) {
@@ -198,7 +205,11 @@
     const caret = get("filter")?.selectionStart;
     const opened = [...main.querySelectorAll("details[open]")].map((one) => one.id);
     const scrolled = main.querySelector(".scroll")?.scrollTop ?? 0;
-    const at = { x: scrollX, y: scrollY };
+    // What is being looked at stays where it is, whatever grows above it.
+    const top = (id) => get(id)?.getBoundingClientRect().top ?? 0;
+    const inView = (one) => one.getBoundingClientRect().bottom > innerHeight / 2;
+    const anchor = focused || [...main.children].find(inView)?.id;
+    const before = top(anchor);
     const parts = [...fresh.querySelector("main").children];
     let changedTable = false;
     let cursor = main.firstElementChild;
@@ -234,7 +245,7 @@
     if (box) box.scrollTop = scrolled;
     if (focused && document.activeElement?.id !== focused) get(focused)?.focus({ preventScroll: true });
     if (focused === "filter" && caret != null) get("filter").setSelectionRange(caret, caret);
-    scrollTo(at.x, at.y);
+    scrollBy(0, top(anchor) - before);
     hide();
   }
 
@@ -256,7 +267,9 @@
     setTimeout(follow, wait);
   }
 
-  remember([...main.children]);
+  if (root.dataset.live) {
+    for (const part of main.children) sections.set(part.id, part.outerHTML); // before it is touched
+    setTimeout(follow, 1000);
+  }
   prepareTable();
-  if (root.dataset.live) setTimeout(follow, 1000);
 })();

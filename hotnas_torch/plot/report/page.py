@@ -28,7 +28,7 @@ def _file(name: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """What a template shows: signs that no page can hold are replaced; markup is our own."""
+    """Return what a template shows: signs that no page can hold are replaced; markup is our own."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
