@@ -14,8 +14,7 @@ from sphinx_gallery.scrapers import figure_rst
 PARTS = (
     "ot", "arch", "importing", "spaces", "distances", "matrices", "gp", "centres", "search",
     "objectives", "nn", "hierarchy", "nago", "comparison", "plot", "plot.report",
-    "integrations.pot",
-    "integrations.sklearn", "integrations.optuna", "integrations.ax",
+    "integrations.pot", "integrations.sklearn", "integrations.optuna", "integrations.ax",
     "integrations.configspace", "integrations.ray", "segments", "testing", "errors",
 )  # fmt: skip
 

@@ -83,7 +83,7 @@ LAYERS: dict[str, set[str]] = {
     "integrations.pot": {"errors", "ot"},
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
     | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
-    "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
+    "plot": BASE | {"_lazy", "ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
     "plot.report": {"_version", "arguments", "errors", "files", "arch", "spaces", "distances"}
     | {"plot", "search", "search.goal", "search.goal_settings", "search.running"},
     "plot.results": {"plot", "search.running"},
