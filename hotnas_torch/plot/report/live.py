@@ -61,11 +61,13 @@ class LiveReport:
         OSError: The port is in use, or not to be had.
 
     Example:
-        with LiveReport("digits.sqlite") as report:
-            print(report.url)
-            while True:
-                report.update()
-                time.sleep(1.0)
+        Not run here, as it goes on until it is interrupted::
+
+            with LiveReport("digits.sqlite") as report:
+                print(report.url)
+                while True:
+                    report.update()
+                    time.sleep(1.0)
     """
 
     def __init__(
