@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import io
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,4 +72,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
