@@ -13,9 +13,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+import hotnas_torch as ht
+
 # %%
-results = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-stored = json.loads((results / "zoo" / "zoo.json").read_text(encoding="utf-8"))
+checkout = Path(ht.__file__).resolve().parents[1]
+stored = json.loads((checkout / "benchmarks/results/zoo/zoo.json").read_text("utf-8"))
 models = stored["tables"]["map"]
 (found,) = stored["tables"]["distances"]
 print(f"{len(models)} models, {found['cells']} distinct cells, {found['processor']:.0f} s")

@@ -209,7 +209,8 @@ def front_chart(
         low, high, _ = _visible(signs[column] * points[shown, column], everything=True)
         ends.append((low, high) if signs[column] > 0 else (-high, -low))
     up, across = (Axis.over(label, *end) for label, end in zip(labels, ends, strict=True))
-    xs, ys = across.places(points[:, 1]), 100.0 - up.places(points[:, 0])
+    xs = across.places(np.where(shown, points[:, 1], across.low))
+    ys = 100.0 - up.places(np.where(shown, points[:, 0], up.low))
     order = sorted(np.flatnonzero(shown).tolist(), key=lambda place: bool(front[place]))
     marks = [
         Mark(
@@ -321,7 +322,7 @@ def _visible(
         if median > low and math.isfinite(median - low):
             high, beyond = float(losses[~far].max()), int(far.sum())
     room = _MARGIN * (high - low) or _MARGIN * max(abs(low), 1.0)
-    if not math.isfinite(room):
+    if not (math.isfinite(low - room) and math.isfinite(high + room)):
         return low, high, beyond
     return low - room, high + room, beyond
 
