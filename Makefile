@@ -19,7 +19,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help setup run test test-slow bench peers docs lint format ext cuda lanes gpu-check wheels clean
+.PHONY: help setup run test test-slow bench peers docs notebooks lint format ext cuda lanes gpu-check wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench      solver benchmarks beside other libraries, into runs/bench'
 	@echo 'make peers      the tests of POT, GPyTorch, BoTorch and Optuna, run on our code; POT=, BOTORCH=: clones to read'
 	@echo 'make docs       the site, into build/site: guide, reference, gallery; DOCS=-Dplot_gallery=0 draws no pictures'
+	@echo 'make notebooks  four tutorials as notebooks, into build/notebooks'
 	@echo 'make lint       ruff, mypy and clang-format; make format applies the formatters'
 	@echo 'make ext        compile the core into hotnas_torch/_C.so (incremental)'
 	@echo 'make cuda       the same with CUDA kernels; needs nvcc, no GPU'
@@ -63,6 +64,9 @@ peers: setup
 docs: setup
 	$(TEST_ENV) $(BIN)/sphinx-build -b html -W --keep-going -q $(DOCS) docs build/site
 	@echo 'build/site/index.html'
+
+notebooks: $(DEPS)
+	$(BIN)/python -m tools.notebooks
 
 lint: $(DEPS)
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from benchmarks.measuring.report import Column, Report, Row, Table, Unavailable, number
 from hotnas_torch.files import write_text

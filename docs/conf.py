@@ -11,9 +11,11 @@ import hotnas_torch as ht
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MADE = HERE / "made"
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(ROOT)]
 
 import reference  # noqa: E402  # beside this file
+
+from tools.notebooks import FIRST_CELL  # noqa: E402
 
 project = "hotnas_torch"
 author = "the hotnas_torch authors"
@@ -73,6 +75,7 @@ sphinx_gallery_conf = {
     ],
     "image_scrapers": ("matplotlib", "reference.figures"),
     "download_all_examples": False,
+    "first_notebook_cell": FIRST_CELL,
     "min_reported_time": 10,
     "show_memory": False,
     "show_signature": False,

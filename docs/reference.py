@@ -13,8 +13,8 @@ from sphinx_gallery.scrapers import figure_rst
 # In the order of the menu.
 PARTS = (
     "ot", "arch", "importing", "spaces", "distances", "matrices", "gp", "centres", "search",
-    "objectives", "nn", "hierarchy", "nago", "comparison", "plot", "integrations.pot",
-    "integrations.sklearn", "integrations.optuna", "integrations.ax",
+    "objectives", "nn", "hierarchy", "nago", "comparison", "plot", "plot.report",
+    "integrations.pot", "integrations.sklearn", "integrations.optuna", "integrations.ax",
     "integrations.configspace", "integrations.ray", "segments", "testing", "errors",
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ __all__ = [
     "InUseError",
     "WriteLock",
     "check_writable",
+    "is_locked",
     "is_version",
     "open_ordinary",
     "read_array",
@@ -37,6 +38,8 @@ _MODE = 0o644
 _LOCK_MAGIC = b"hotnas-lock "
 # How long somebody holds a lock that only gives it back.
 _LEAVING_SECONDS = 1.0
+# How long a lock is tried again that may only have been looked at.
+_LOOKING_SECONDS = 0.05
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -248,7 +251,8 @@ class WriteLock:
         return False
 
     def _acquired(self) -> int:
-        deadline = time.monotonic() + _LEAVING_SECONDS
+        patience = _LEAVING_SECONDS if self._shared else _LOOKING_SECONDS
+        deadline = time.monotonic() + patience
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, _MODE)
             try:
@@ -261,10 +265,10 @@ class WriteLock:
                         return descriptor
             except InUseError:
                 os.close(descriptor)
-                # The last of those that shared it may be on its way out.
-                if not self._shared or time.monotonic() > deadline:
+                # The last of those that shared it may be on its way out, or `is_locked` looks.
+                if time.monotonic() > deadline:
                     raise
-                time.sleep(_LEAVING_SECONDS / 20)
+                time.sleep(_LOOKING_SECONDS)
                 continue
             except BaseException:
                 os.close(descriptor)
@@ -297,6 +301,22 @@ class WriteLock:
             raise OSError(
                 errno.EEXIST, "a file of something else has the name of the lock", str(self._path)
             )
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the `WriteLock` of a file; where there are no locks, nobody does."""
+    try:
+        lock = path.with_name(path.name + ".lock")
+        descriptor = os.open(lock, os.O_RDONLY | _NOFOLLOW | _NONBLOCK)
+    except OSError:
+        return False
+    try:
+        _flock(descriptor)
+    except InUseError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _flock(descriptor: int, *, shared: bool = False) -> None:

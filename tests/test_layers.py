@@ -85,9 +85,10 @@ LAYERS: dict[str, set[str]] = {
     "integrations.pot": {"errors", "ot"},
     "integrations": {"_lazy", "arguments", "errors", "files", "arch", "spaces", "search"}
     | {"integrations.pot", "integrations.ray", "search.goal_settings", "distances", "gp"},
-    "plot": BASE | {"ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
-    "plot.report": {"arguments", "errors", "files", "arch", "spaces", "distances", "plot", "search"}
-    | {"plot.results", "search.fidelity", "search.goal", "search.goal_settings", "search.running"},
+    "plot": BASE | {"_lazy", "ot", "arch", "spaces", "distances", "matrices", "hierarchy"},
+    "plot.report": {"_version", "arguments", "errors", "files", "arch", "spaces", "distances"}
+    | {"plot", "search", "search.fidelity", "search.goal", "search.goal_settings"}
+    | {"search.running"},
     "plot.results": {"plot", "search.running"},
     "cli": BASE
     | {
@@ -136,6 +137,8 @@ CONFINED = {
     "botorch": {"gp", "search.bayesian", "nago", "integrations"},
     "linear_operator": {"gp", "nago"},
     "matplotlib": {"plot", "plot.report", "plot.results"},
+    "jinja2": {"plot.report"},
+    "markupsafe": {"plot.report"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
     "optuna": {"integrations"},

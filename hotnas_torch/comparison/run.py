@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.methods import METHODS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import boolean, integer, number

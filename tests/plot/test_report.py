@@ -12,8 +12,7 @@ from hotnas_torch import spaces
 from hotnas_torch.errors import StorageError
 from hotnas_torch.nn import Skeleton, TrainingSettings
 from hotnas_torch.objectives import Evaluation, Function, Training
-from hotnas_torch.plot import report
-from hotnas_torch.plot.report import read_search, write_report
+from hotnas_torch.plot.report import pictures, read_search, write_report
 from hotnas_torch.search import RandomSearch, Storage, run
 
 
@@ -37,12 +36,13 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.sources, self.text = [], [], []
+        self.tags, self.sources, self.text, self.attributes = [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href", "data")]
+        self.attributes += [name for name, _ in attrs]
 
     def handle_data(self, data):
         self.text.append(data)
@@ -60,11 +60,14 @@ def test_the_page_needs_nothing_else(finished):
     _, folder = finished
     text = (folder / "search.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert {"script", "link", "iframe"}.isdisjoint(page.tags)
-    assert len(page.sources) == 4  # values, best network, map, distances
-    for source in page.sources:
+    assert {"iframe", "object", "embed", "form"}.isdisjoint(page.tags)
+    sources = [source for source in page.sources if not source.startswith("#")]
+    assert len(sources) == 6  # no icon, four networks, distances
+    for source in sources:
         kind, data = source.split(",", 1)
-        assert kind == "data:image/svg+xml;base64"
+        if kind != "data:image/svg+xml;base64":
+            assert kind in ("data:", "data:image/png;base64")
+            continue
         picture = base64.b64decode(data)
         tree = ElementTree.fromstring(picture)
         # Nothing inside the pictures is loaded from elsewhere, either.
@@ -74,6 +77,9 @@ def test_the_page_needs_nothing_else(finished):
                     assert value.startswith(("#", "data:"))
     assert "url(" not in text
     assert "@import" not in text
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert "default-src &#39;none&#39;" in text
+    assert "connect-src &#39;none&#39;" in text
 
 
 def test_the_page_tells_what_happened(finished):
@@ -85,7 +91,8 @@ def test_the_page_tells_what_happened(finished):
     num_failed = sum(trial.failed for trial in result.trials)
     assert num_failed > 0
     assert text.count("failed: <broken> & lost") == num_failed
-    assert re.search(rf"evaluations{len(result.trials)}", text)
+    assert re.search(rf"<broken> & lost{num_failed}", text)  # among the reasons
+    assert re.search(rf"evaluations\s*{len(result.trials)}", text)
     assert "random on nasbench201" in text
     assert "min" in text  # time evaluating: some 90 s each
     for trial in result.trials:
@@ -105,6 +112,61 @@ def test_small_and_failed_searches_are_reported(tmp_path, budget, value):
     text = (tmp_path / "s.html").read_text(encoding="utf-8")
     assert ("All evaluations failed" in text) == (result.best is None)
     assert ("<h2>Map</h2>" in text) == (budget > 1)
+
+
+def test_what_was_known_before_stands_in_the_table(tmp_path):
+    space = spaces.Pooling()
+    strategy = RandomSearch(space, generator=torch.Generator().manual_seed(0))
+    earlier = space.sample_one(generator=torch.Generator().manual_seed(8))
+    strategy.tell([earlier], [-5.0])
+    storage = tmp_path / "s.sqlite"
+    run(strategy, lambda net: float(len(net.spec)), budget=4, storage=storage, progress=False)
+    write_report(storage, tmp_path / "s.html")
+    text = "".join(Page((tmp_path / "s.html").read_text()).text)
+    assert text.count("known before") >= 3  # the summary, the best, the table
+    assert earlier.spec in text
+
+
+def test_objectives_constraints_and_what_is_missing(tmp_path):
+    def objective(net):
+        size = len(net.spec)
+        if size % 3 == 0:
+            return {"accuracy": float(size), "latency": math.nan, "energy": 1.0}
+        return {"accuracy": float(size), "latency": size / 2, "energy": float(size % 5)}
+
+    strategy = RandomSearch(
+        spaces.NASBench201(),
+        generator=torch.Generator().manual_seed(0),
+        objectives={"accuracy": "maximize", "latency": "minimize", "energy": "minimize"},
+        constraints=["latency <= 43.5"],
+    )
+    storage = tmp_path / "s.sqlite"
+    result = run(strategy, objective, budget=20, storage=storage, progress=False)
+    assert any(trial.failed for trial in result.trials)
+    assert not all(result.goal.feasible(result.values).tolist())
+    write_report(storage, tmp_path / "s.html")
+    text = (tmp_path / "s.html").read_text()
+    assert [f'id="front-{number}"' in text for number in (1, 2, 3, 4)] == [True] * 3 + [False]
+    kept = int((result.values[:, 1] <= 43.5).sum())
+    measured = sum(not trial.failed for trial in result.trials)
+    assert f"<td>latency &lt;= 43.5</td><td>{kept} of {measured}</td>" in text
+    assert "latency was NaN" in text
+
+
+def test_nothing_ends_an_element_that_it_stands_in(tmp_path):
+    evil = "</script><script>alert(1)</script><!--"
+    strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+
+    def objective(_net):
+        return Evaluation(1.0, {evil: 2.0, '" onload="x': 1.0, "\N{CAT}\n'": 3.0})
+
+    objective.__qualname__ = evil
+    run(strategy, objective, budget=3, storage=tmp_path / "s.sqlite", progress=False)
+    write_report(tmp_path / "s.sqlite", tmp_path / "s.html")
+    page = Page((tmp_path / "s.html").read_text())
+    assert page.tags.count("script") == 3  # two of data, one that works
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert any("\N{CAT}" in text for text in page.text)
 
 
 def test_a_search_that_is_running_can_be_read(tmp_path):
@@ -148,7 +210,7 @@ def test_what_cannot_be_reported_is_named(tmp_path):
 
 def test_the_network_is_drawn_as_it_was_trained(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "plot_network", lambda net: drawn.append(net) or Figure())
+    monkeypatch.setattr(pictures, "plot_network", lambda net: drawn.append(net) or Figure())
     skeleton = Skeleton(channels=4, num_stages=3, cells_per_stage=2, input_channels=1)
     objective = Training(skeleton=skeleton, settings=TrainingSettings(epochs=1))
     space = spaces.NASBench201()
@@ -156,12 +218,12 @@ def test_the_network_is_drawn_as_it_was_trained(tmp_path, monkeypatch):
     storage = tmp_path / "s.sqlite"
     result = run(strategy, objective, budget=2, storage=storage, progress=False)
     write_report(storage, tmp_path / "s.html")
-    (net,) = drawn
+    net, _ = drawn
     assert net.channels == (4, 4, 8, 8, 8, 16, 16, 16)
     assert net.downsampling == (1, 1, 2, 2, 2, 4, 4, 4)
     searched = result.best.network.cells[0].key
     assert [cell.key == searched for cell in net.cells] == [True, True, *[False, True, True] * 2]
-    assert "As it was trained" in (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "As they were trained" in (tmp_path / "s.html").read_text(encoding="utf-8")
 
 
 def test_a_report_is_written_at_once_or_not_at_all(finished, tmp_path, monkeypatch):
@@ -198,4 +260,4 @@ def test_an_objective_that_calls_itself_training_is_reported_like_others(tmp_pat
     strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
     run(strategy, Mine(), budget=3, storage=storage, progress=False)
     write_report(storage, tmp_path / "mine.html")
-    assert "Best network" in (tmp_path / "mine.html").read_text()
+    assert "Best networks" in (tmp_path / "mine.html").read_text()

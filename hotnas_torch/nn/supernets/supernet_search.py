@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import choice, integer, kind, number
