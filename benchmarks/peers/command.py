@@ -88,6 +88,7 @@ SUITES = (
             "test/gromov/test_estimators.py",
             "test/gromov/test_partial.py",
             "test/gromov/test_semirelaxed.py",
+            "test/gromov/test_unbalanced.py",
             "test/gromov/test_quantized.py",
             "test/gromov/test_utils.py",
             "test/batch/test_solve_batch.py",

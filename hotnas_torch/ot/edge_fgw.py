@@ -67,7 +67,7 @@ def edge_fgw(
         b: Masses of the second graph, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
         loss: L(x, y) = abs(x - y) for "l1", (x - y)^2 for "l2", x log(x / y) - x + y for "kl",
-            which needs x >= 0 and y > 0 (add a small number to zeros, as POT adds 1e-15).
+            which needs x >= 0 and y > 0 (add a small number to zeros, as POT adds 1e-18).
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`. What no pair reads may be
             anything finite.
         num_starts: How many starts to use, at most 3 and `init`: `init` if given, the vertex to
