@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._operators.operator import has_values, is_tracked
+from hotnas_torch.ot._operators.operator import full_precision, has_values, is_tracked
 from hotnas_torch.ot.graph_means import (
     mean_features,
     mean_struct,
@@ -36,6 +36,7 @@ _BINS = 16
 """Points at which distributions of mean structure are compared when a start is chosen."""
 
 
+@full_precision
 def fgw_barycenter(
     structs: Tensor | Sequence[Tensor],
     features: Tensor | Sequence[Tensor] | None = None,

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._operators.operator import Backend, held, is_tracked
+from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
 from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
 from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
 
@@ -39,6 +39,7 @@ class EdgeTerms(NamedTuple):
     pairs: int
 
 
+@full_precision
 def edge_fgw(
     cost: Tensor,
     x: Tensor,
@@ -283,6 +284,7 @@ class _AtCoupling(torch.autograd.Function):
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
         needed = ctx.needs_input_grad

@@ -21,7 +21,7 @@ from hotnas_torch.ot._operators.edge_fgw import (
     pair_bend,
     read_edges,
 )
-from hotnas_torch.ot._operators.operator import Backend, held, is_tracked
+from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
 from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
     mass_shares,
     paid_for,
@@ -71,6 +71,7 @@ class Relaxed:
     status: Tensor  # (B,)
 
 
+@full_precision
 def unbalanced_fgw(
     cost: Tensor,
     x: Tensor,
@@ -390,6 +391,7 @@ class _AtCoupling(torch.autograd.Function):
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *given, plan = ctx.saved_tensors
         with torch.enable_grad():

@@ -37,8 +37,8 @@ def fused_unbalanced_gromov_wasserstein(
     """`ot.gromov.fused_unbalanced_gromov_wasserstein`: the plan, twice, by `unbalanced_fgw`.
 
     Arguments and results are POT's, whose two plans are one here. The start is `init_pi`, or the
-    product of the masses. It stops at a gap of `tol` squared of the objective, at least
-    1e-11 (1e-6 in float32), and no earlier; `unbalanced_solver`, `init_duals` and what belongs to the transport
+    product of the masses. It stops at a gap of `tol` squared of the objective, at least 1e-11 (1e-6
+    in float32), and no earlier; `unbalanced_solver`, `init_duals` and what belongs to the transport
     problems of a step change nothing.
 
     Raises:
