@@ -70,7 +70,7 @@ def unbalanced_fgw(
         init: Plan to start from, shape (*batch, n, m) or broadcastable, of any positive mass;
             "product" for a b'.
         tol: Gap to stop at, relative to the objective; rounding is allowed for.
-        max_iter: Most steps of an item.
+        max_iter: Most steps of a descent.
         backend: Of the transport problems; the rest is torch code on any device.
         validate: Whether to check values and to warn of items that were not solved.
 

@@ -166,6 +166,28 @@ def test_padding_and_neighbours_change_nothing(rng: torch.Generator, epsilon: fl
     assert not larger.plan[:, :, 3:].any()
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_what_is_never_worth_its_price_is_left(rng: torch.Generator, epsilon: float) -> None:
+    given = problems(rng, 2, 4, 3)
+    given["cost"] = (1e6 * (given["cost"] + 0.1)).requires_grad_()
+    found = ht.ot.unbalanced_fgw(**given, reg_m=(1.0, 2.0), epsilon=epsilon)
+    assert bool(found.converged.all())
+    assert not found.plan.any()
+    totals = given["a"].sum(1), given["b"].sum(1)
+    left = totals[0] ** 2 + 2 * totals[1] ** 2 + epsilon * (totals[0] * totals[1]) ** 2
+    assert torch.allclose(found.objective, left)
+    found.objective.sum().backward()
+    assert not given["cost"].grad.any()
+
+
+def test_equal_graphs_that_cost_nothing_stay_whole(backend: str) -> None:
+    nothing = torch.zeros(3, 3, dtype=F64)
+    found = ht.ot.unbalanced_fgw(nothing, nothing, nothing, reg_m=1.0, backend=backend)
+    assert bool(found.converged)
+    assert float(found.objective) == pytest.approx(0.0, abs=1e-12)
+    assert float(found.plan.sum()) == pytest.approx(1.0)
+
+
 def test_single_nodes_and_no_items_are_problems_too(dtype: torch.dtype) -> None:
     one = torch.ones(1, 1, dtype=dtype)
     # G(t) = t / 2 + 2 (2 t^2 log t - t^2 + 1): 1 / 2 + 8 t log t = 0.

@@ -7,7 +7,7 @@ what any coupling can bring.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import frexp, inf
+from math import frexp, inf, log
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +40,7 @@ _STEP = 0.05
 """Entropy of a step where the problem has none, in units of what pairs cost."""
 _WHOLE_SIDES = 5
 """Steps of the second descent without entropy that solve for one side, and not towards it."""
-_WHOLE_TOL = 1e-4
+_WHOLE_TOL, _WHOLE_MAX_ITER = 1e-4, 50
 _INNER_SHARE = 0.01
 """Error of masses that the transport problem of a step may leave, in units of the gap."""
 _INNER_MAX_ITER = 10_000
@@ -100,7 +100,7 @@ def unbalanced_fgw(
         terms: The quadratic term.
         prices: Weights of divergences and entropy.
         tol: Relative gap to stop at.
-        max_iter: Most steps of an item.
+        max_iter: Most steps of a descent.
         backend: Of the transport problems.
 
     Returns:
@@ -278,12 +278,27 @@ def _solve_side(
     return plan, lower, f, g, status
 
 
+def _terms(known: _Known) -> tuple[Tensor, Tensor, Tensor, Tensor, Prices]:
+    return known.cost, known.a, known.b, known.alpha, known.prices
+
+
+def _vanishing(known: _Known, costs: Tensor) -> Tensor:
+    """Whether a pair costs so much that its mass, exp(-costs / weights), is nothing to the dtype.
+
+    No plan is then the best one, as no cost is negative.
+    """
+    present = (known.a > 0)[:, :, None] & (known.b > 0)[:, None, :]
+    least = torch.where(present, costs, inf).amin((1, 2)) / sum(known.prices)
+    dear = torch.where(present, known.cost, 0).amin((1, 2)) >= 0
+    return dear & (least > -0.9 * log(torch.finfo(costs.dtype).tiny))
+
+
 def _step_sizes(known: _Known, plan: Tensor, bend: Tensor) -> Tensor:
     """Exponents of the entropies of steps where the problem has none: those of what pairs cost."""
     alpha = known.alpha[:, None, None]
     pair = ((1 - alpha) * known.cost + alpha * bend) / plan.sum((1, 2))[:, None, None]
-    least = min(known.prices.rows, known.prices.columns)
-    return exponent_of(largest_of(pair)).clamp(max=frexp(least)[1])
+    least, largest = frexp(min(known.prices.rows, known.prices.columns))[1], largest_of(pair)
+    return torch.where(largest > 0, exponent_of(largest).clamp(max=least), least)
 
 
 def _descend(
@@ -313,7 +328,7 @@ def _descend(
 
     def valued(part: _Known, pairs: EdgeProblem, plan: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bend = pairs.pair_cost(plan)
-        return bend, *_value(plan, bend, part.cost, part.a, part.b, part.alpha, prices)
+        return bend, *_value(plan, bend, *_terms(part))
 
     plan = plan.clone()
     bend, objective, size = valued(known, problem, plan)
@@ -333,7 +348,7 @@ def _descend(
         if step <= whole:
             weights = prices.rows, prices.columns, PENALTY_KL
             target = unbalanced_transport(
-                costs, part.a, part.b, *weights, _WHOLE_TOL, _INNER_MAX_ITER, backend=part.backend
+                costs, part.a, part.b, *weights, _WHOLE_TOL, _WHOLE_MAX_ITER, backend=part.backend
             )[0]
         # A minimum over one side; the other has the same to win.
         apart = 2 * (value - mass * (lower + fixed)).clamp_min(0)
@@ -343,7 +358,10 @@ def _descend(
         status[items] = torch.where(broken, NONFINITE, torch.where(solved, CONVERGED, MAX_ITER)).to(
             torch.int32
         )
-        going = ~solved & ~broken
+        gone = items[_vanishing(part, costs)]
+        plan[gone], bend[gone], gap[gone], status[gone] = 0.0, 0.0, 0.0, CONVERGED
+        objective[gone] = _value(plan[gone], bend[gone], *_terms(known.of(gone)))[0]
+        going = ~solved & ~broken & (status[items] != CONVERGED)
         moved = torch.zeros_like(going)
         # As much mass on both sides; else part of the way, which lowers convex functions.
         share = (mass / target.sum((1, 2))).sqrt()[:, None, None]
@@ -438,4 +456,5 @@ def _entering(
     mass = plan.sum((1, 2))[:, None]
     slope_x = -2 * mass * (prices.rows + prices.epsilon) * rows
     slope_y = -2 * mass * (prices.columns + prices.epsilon) * columns
-    return torch.where(a > 0, 0, slope_x), torch.where(b > 0, 0, slope_y)
+    nothing = mass == 0
+    return torch.where((a > 0) | nothing, 0, slope_x), torch.where((b > 0) | nothing, 0, slope_y)
