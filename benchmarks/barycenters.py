@@ -101,10 +101,10 @@ def run(settings: Settings) -> Report:
     claims = []
     for kind in _KINDS:
         one, three, theirs = (row for row in rows if row["kind"] == kind)
-        over = three["objective"] / theirs["objective"]
-        claims.append(Claim(f"{kind}: objective of 3 starts over POT's", "<=", 1.0, over))
-        if kind == "noisy communities":
-            claims.append(Claim(f"{kind}: times POT's rate", ">=", 30, one["times"]))
+        claims.append(Claim(f"{kind}: 1 start, times POT's rate", ">=", 30, one["times"]))
+        for starts, row in (("1 start", one), ("3 starts", three)):
+            over = row["objective"] / theirs["objective"]
+            claims.append(Claim(f"{kind}: objective of {starts} over POT's", "<=", 1.0, over))
     columns = [
         Column("kind", "graphs"),
         Column("solver", "solver"),

@@ -29,7 +29,8 @@ class FGWTemplates(torch.nn.Module):
         per_template: Whether every template has an alpha of its own.
         train_masses: Whether masses of the templates' nodes are learned; they are uniform if not.
         loss: Of structures and features, "l2" or "l1".
-        num_starts: Starts of each distance, 1 to 3; see `hotnas_torch.ot.fgw`.
+        num_starts: Starts of each distance, 1 to 3; see `hotnas_torch.ot.fgw`. With one, half the
+            time, distances jump between optima from step to step, and less is learned.
         max_iter: Most transport problems of a start; graphs that need more have an upper bound of
             their distance, and its gradient.
         generator: Source of the first templates: structures uniform in [0, 1] and symmetric,
@@ -73,7 +74,7 @@ class FGWTemplates(torch.nn.Module):
         per_template: bool = False,
         train_masses: bool = True,
         loss: Loss = "l2",
-        num_starts: int = 1,
+        num_starts: int = 3,
         max_iter: int = 100,
         generator: torch.Generator | None = None,
     ) -> None:

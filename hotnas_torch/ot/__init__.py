@@ -24,6 +24,7 @@ from hotnas_torch.ot.result import (
     SinkhornResult,
     SolveStatus,
     TransportResult,
+    UnbalancedFGWResult,
     UnbalancedSinkhornResult,
     UnbalancedTransportResult,
 )
@@ -32,6 +33,7 @@ from hotnas_torch.ot.sinkhorn import sinkhorn
 from hotnas_torch.ot.sinkhorn_divergence import sinkhorn_divergence
 from hotnas_torch.ot.trace import trace
 from hotnas_torch.ot.transport import transport
+from hotnas_torch.ot.unbalanced_fgw import unbalanced_fgw
 from hotnas_torch.ot.unbalanced_sinkhorn import unbalanced_sinkhorn
 from hotnas_torch.ot.unbalanced_transport import unbalanced_transport
 
@@ -47,6 +49,7 @@ __all__ = [
     "SinkhornResult",
     "SolveStatus",
     "TransportResult",
+    "UnbalancedFGWResult",
     "UnbalancedSinkhornResult",
     "UnbalancedTransportResult",
     "edge_fgw",
@@ -62,6 +65,7 @@ __all__ = [
     "sinkhorn_divergence",
     "trace",
     "transport",
+    "unbalanced_fgw",
     "unbalanced_sinkhorn",
     "unbalanced_transport",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._operators.operator import has_values, is_tracked
+from hotnas_torch.ot._operators.operator import full_precision, has_values, is_tracked
 from hotnas_torch.ot.graph_means import (
     mean_features,
     mean_struct,
@@ -36,6 +36,7 @@ _BINS = 16
 """Points at which distributions of mean structure are compared when a start is chosen."""
 
 
+@full_precision
 def fgw_barycenter(
     structs: Tensor | Sequence[Tensor],
     features: Tensor | Sequence[Tensor] | None = None,
@@ -216,6 +217,7 @@ class _Group:
     features: Tensor | None  # (B, S, n, d)
     masses: Tensor  # (B, S, n)
     weights: Tensor  # (B, S)
+    levels: Tensor  # (B, S, n, 2): mean structure of every node, outgoing and incoming
     alpha: Tensor  # (B,)
     a: Tensor | None  # (B, N)
     init_struct: Tensor | None  # (B, N, N)
@@ -333,12 +335,19 @@ def _group(
         "features": flat(graphs.features, 3),
         "masses": flat(graphs.masses, 2),
         "weights": flat(weights, 1),
+        "levels": flat(_levels(structs.detach(), graphs.masses.detach()), 3),
         "alpha": flat(alpha, 0),
         "a": flat(a, 1),
         "init_struct": flat(init_struct, 2),
         "init_features": flat(init_features, 2),
     }
     return _Group(**made, batch_shape=batch)  # type: ignore[arg-type]
+
+
+def _levels(struct: Tensor, masses: Tensor) -> Tensor:
+    """Mean structure of every node, outgoing and incoming, (*batch, n, 2)."""
+    mass = masses[..., None]
+    return torch.cat([struct @ mass, struct.mT @ mass], dim=-1)
 
 
 def _trade_off(alpha: float | Tensor | None, graphs: Graphs) -> Tensor:
@@ -389,7 +398,7 @@ class _State:
 
 def _start(group: _Group, rank: int, pairs: Pairs) -> tuple[Tensor, Tensor | None, Tensor]:
     """Structure, features and masses of a start: a graph of the group, on the nodes wanted."""
-    signature = _signature(group)
+    signature = group.levels.sum(-1)
     order = _nearest_to_the_mean(group, signature)[:, rank]
     item = torch.arange(len(order), device=order.device)
     struct, masses = group.struct[item, order], group.masses[item, order]
@@ -420,12 +429,6 @@ def _start(group: _Group, rank: int, pairs: Pairs) -> tuple[Tensor, Tensor | Non
     if group.init_features is not None:
         nodes = group.init_features
     return start, nodes, group.a
-
-
-def _signature(group: _Group) -> Tensor:
-    """Mean structure of every node, outgoing and incoming, (B, S, n)."""
-    b = group.masses[..., None]
-    return ((group.struct + group.struct.mT) @ b).squeeze(-1)
 
 
 def _nearest_to_the_mean(group: _Group, signature: Tensor) -> Tensor:
@@ -555,25 +558,26 @@ def _couplings(
         return value[:, None].expand(batch, size, *value.shape[1:]).flatten(0, 1)
 
     if features is not None and group.features is not None:
-        cost = feature_costs(features[:, None], group.features, rule.feature_loss).flatten(0, 1)
+        cost = feature_costs(features[:, None], group.features, rule.feature_loss)
     else:
-        cost = struct.new_zeros(batch * size, masses.shape[1], n)
-    x, y = each(struct), group.struct.flatten(0, 1)
-    a, b, alpha = each(masses), group.masses.flatten(0, 1), each(group.alpha)
-    if last is None or (afresh is not None and bool(afresh.any())):
-        init = _from_the_product(cost, x, y, a, b, alpha, rule)
-        if last is not None and afresh is not None:
-            init = torch.where(each(afresh)[:, None, None], init, last.flatten(0, 1))
-    else:
-        init = last.flatten(0, 1)
+        cost = struct.new_zeros(batch, size, masses.shape[1], n)
+    with torch.no_grad():
+        if last is None or (afresh is not None and bool(afresh.all())):
+            init = _from_the_product(group, struct, masses, cost, rule)
+        elif afresh is not None and bool(afresh.any()):
+            init, items = last.clone(), afresh.nonzero().squeeze(1)
+            known = group.of(items), struct[items], masses[items], cost[items]
+            init[items] = _from_the_product(*known, rule)
+        else:
+            init = last
     plan, objective, _, _, _, _, status = ops.fgw(
-        cost,
-        x,
-        y,
-        a,
-        b,
-        alpha,
-        init.detach(),
+        cost.flatten(0, 1),
+        each(struct),
+        group.struct.flatten(0, 1),
+        each(masses),
+        group.masses.flatten(0, 1),
+        each(group.alpha),
+        init.detach().flatten(0, 1),
         struct.new_empty(0),
         loss_code(rule.loss),
         pairs_code(rule.pairs),
@@ -589,21 +593,33 @@ def _couplings(
 
 
 def _from_the_product(
-    cost: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, alpha: Tensor, rule: _Rule
+    group: _Group, struct: Tensor, masses: Tensor, cost: Tensor, rule: _Rule
 ) -> Tensor:
     """Return where conditional gradient goes first from the product of the masses.
 
     For a squared loss the gradient there is, but for what rows and columns have in common, a
     product of mean structures, and its vertex is cheaper than the dense product is to start from.
+
+    Args:
+        group: The groups.
+        struct: Structures of their barycenters, (B, N, N).
+        masses: Masses of their barycenters, (B, N).
+        cost: Costs between their nodes and those of the graphs, (B, S, N, n).
+        rule: The losses.
+
+    Returns:
+        Couplings, (B, S, N, n).
     """
+    a, b = masses[:, None].expand(cost.shape[:3]), group.masses
     if rule.loss != "l2" or rule.pairs != "all":
-        return a[:, :, None] * b[:, None, :]
-    rest = (1 - alpha)[:, None, None] * cost
-    for of_x, of_y in ((x, y), (x.mT, y.mT)):
-        out, into = of_x @ a[:, :, None], of_y @ b[:, :, None]
-        rest = rest - 2 * alpha[:, None, None] * (out @ into.mT)
-    plan: Tensor = ops.transport(rest.detach(), a.detach(), b.detach(), backend=rule.backend)[0]
-    return plan
+        return a[..., None] * b[..., None, :]
+    alpha = group.alpha[:, None, None, None]
+    level = (-2 * alpha * _levels(struct, masses)[:, None]).expand(*a.shape, 2)
+    rest = torch.baddbmm(
+        ((1 - alpha) * cost).flatten(0, 1), level.flatten(0, 1), group.levels.flatten(0, 1).mT
+    )
+    plan: Tensor = ops.transport(rest, a.flatten(0, 1), b.flatten(0, 1), backend=rule.backend)[0]
+    return plan.view_as(cost)
 
 
 def _total(group: _Group, distances: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from hotnas_torch.ot.problem import (
 from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
 from hotnas_torch.ot.terms import Pairs, pairs_code
 
-__all__ = ["edge_fgw"]
+__all__ = ["check_domain", "edge_fgw", "edge_loss"]
 
 
 def edge_fgw(
@@ -67,7 +67,7 @@ def edge_fgw(
         b: Masses of the second graph, shape (*batch, m) or broadcastable, sum 1; None for uniform.
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,).
         loss: L(x, y) = abs(x - y) for "l1", (x - y)^2 for "l2", x log(x / y) - x + y for "kl",
-            which needs x >= 0 and y > 0 (add a small number to zeros, as POT adds 1e-15).
+            which needs x >= 0 and y > 0 (add a small number to zeros, as POT adds 1e-18).
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`. What no pair reads may be
             anything finite.
         num_starts: How many starts to use, at most 3 and `init`: `init` if given, the vertex to
@@ -113,9 +113,7 @@ def edge_fgw(
         >>> bool(found.objective.abs() < 1e-12)
         True
     """
-    if loss not in get_args(EdgeLoss):
-        msg = f'loss must be one of "l1", "l2", "kl"; got {loss!r}'
-        raise ValueError(msg)
+    loss = edge_loss(loss)
     pair_set = pairs_code(pairs)
     num_starts = check_count("num_starts", num_starts)
     most = NUM_EDGE_STARTS + (init is not None)
@@ -127,7 +125,7 @@ def edge_fgw(
     problem, x, y = _checked(cost, struct_x, struct_y, a, b, alpha, init, validate=validate)
     terms = EdgeTerms(loss, pair_set)
     if validate:
-        _check_domain(x.detach(), y.detach(), problem, terms)
+        check_domain(x.detach(), y.detach(), problem, terms)
     given = problem.cost, x, y, problem.a, problem.b, problem.alpha
     found = solve(*given, problem.init, terms, num_starts, tol, max_iter, backend=backend)
     f, g = mean_free_duals(found.f, found.g, problem.a.detach(), problem.b.detach())
@@ -150,6 +148,14 @@ def edge_fgw(
 
 
 # --- the problem ----------------------------------------------------------------------------------
+
+
+def edge_loss(loss: str) -> EdgeLoss:
+    """Return the name of a loss between edges, or raise ValueError naming the known ones."""
+    for known in get_args(EdgeLoss):
+        if loss == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f'loss must be one of "l1", "l2", "kl"; got {loss!r}')
 
 
 def _checked(
@@ -198,7 +204,7 @@ def _checked(
     return first, edges_x, edges_y
 
 
-def _check_domain(x: Tensor, y: Tensor, problem: GraphProblem, terms: EdgeTerms) -> None:
+def check_domain(x: Tensor, y: Tensor, problem: GraphProblem, terms: EdgeTerms) -> None:
     """Raise unless losses between all edges that are read are numbers, and not lost as 0."""
     limits = torch.finfo(x.dtype)
     x, y = read_edges(x, problem.a, terms.pairs), read_edges(y, problem.b, terms.pairs)

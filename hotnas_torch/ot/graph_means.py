@@ -26,21 +26,23 @@ def mean_struct(
     """
     weighted = weights[..., None, None] * plans
     if pairs == "all":
-        total = (weighted @ structs @ plans.mT).sum(1)
-        mass = (weighted.sum(3, keepdim=True) @ plans.sum(3)[..., None, :]).sum(1)
+        rows = plans.sum(3)
+        total = _side_by_side(weighted @ structs) @ _side_by_side(plans).mT
+        mass = (weights[..., None] * rows).mT @ rows
     else:
         read = _read_pairs(structs.shape[-1], pairs, structs)
-        total = (weighted @ (structs * read) @ plans.mT).sum(1)
-        mass = (weighted @ read @ plans.mT).sum(1)
+        total = _side_by_side(weighted @ (structs * read)) @ _side_by_side(plans).mT
+        mass = _side_by_side(weighted @ read) @ _side_by_side(plans).mT
         mass = mass * _read_pairs(plans.shape[2], pairs, structs)
     return total / torch.where(mass > 0, mass, 1), mass
 
 
 def mean_features(features: Tensor, weights: Tensor, plans: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted means of matched features, shape (B, S, n, d): shape (B, N, d), and weights."""
-    weighted = weights[..., None, None] * plans
-    mass = weighted.sum((1, 3))
-    total = (weighted @ features).sum(1)
+    weighted = weights[..., None] * plans.sum(3)
+    mass = weighted.sum(1)
+    nodes = (weights[..., None, None] * features).flatten(1, 2)
+    total = _side_by_side(plans) @ nodes
     return total / torch.where(mass > 0, mass, 1)[..., None], mass
 
 
@@ -77,6 +79,11 @@ def median_features(features: Tensor, weights: Tensor, plans: Tensor) -> tuple[T
     shares = (weights[..., None, None] * mass)[..., None].expand_as(values)
     values, shares = (x.permute(0, 2, 4, 1, 3).flatten(3) for x in (values, shares))
     return _weighted_median(values, shares)[0], (weights[..., None, None] * plans).sum((1, 3))
+
+
+def _side_by_side(values: Tensor) -> Tensor:
+    """(B, S, N, n) as (B, N, S n), by which a sum over graphs is one product of matrices."""
+    return values.transpose(1, 2).flatten(2)
 
 
 def _read_pairs(size: int, pairs: Pairs, like: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ def graph_problem(
     validate: bool,
     forbidding: bool = True,
     columns_free: bool = False,
+    balanced: bool = True,
 ) -> GraphProblem:
     """Check and flatten a fused Gromov-Wasserstein problem.
 
@@ -127,6 +128,8 @@ def graph_problem(
         forbidding: Whether a cost may be +infinity.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
         columns_free: Whether `init` may have any column masses where there are columns.
+        balanced: Whether masses must sum to 1, and be those of `init`; else they have any positive
+            sum, and `init` any mass where there are nodes.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -195,14 +198,14 @@ def graph_problem(
         init=start,
     )
     if checks:
-        _check_both_masses(problem)
+        _check_both_masses(problem, balanced=balanced)
         if not finite:
             _check_finite("cost", problem.cost, batch_shape, forbidding=forbidding)
             _check_finite("struct_x", problem.struct_x, batch_shape)
             _check_finite("struct_y", problem.struct_y, batch_shape)
         _check_trade_off(problem)
         if start.numel():
-            _check_coupling(problem, columns_free=columns_free)
+            _check_coupling(problem, columns_free=columns_free, balanced=balanced)
     return problem
 
 
@@ -515,7 +518,7 @@ def _check_trade_off(problem: GraphProblem) -> None:
         raise ValueError(msg)
 
 
-def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
+def _check_coupling(problem: GraphProblem, *, columns_free: bool, balanced: bool) -> None:
     init = problem.init
     forbidden = (init > 0) & (problem.cost.detach() == inf)
     if forbidden.any():
@@ -533,6 +536,9 @@ def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
         place = tuple(where[1:].tolist())
         msg = f"init must be non-negative; {item}has {float(init[tuple(where)])} at {place}"
         raise ValueError(msg)
+    if not balanced:
+        _check_any_coupling(problem)
+        return
     slack = torch.finfo(init.dtype).eps ** 0.5
     if problem.moved is not None:
         _check_partial_coupling(problem, problem.moved.detach(), slack)
@@ -555,6 +561,21 @@ def _check_coupling(problem: GraphProblem, *, columns_free: bool) -> None:
                 f' {float(error[first].max()):.3g} (use init="product" or a plan of these masses)'
             )
             raise ValueError(msg)
+
+
+def _check_any_coupling(problem: GraphProblem) -> None:
+    init = problem.init
+    absent = (problem.a == 0)[:, :, None] | (problem.b == 0)[:, None, :]
+    total = init.sum((1, 2))
+    wrong = (torch.where(absent, init, 0) != 0).any(2).any(1) | ~((total > 0) & total.isfinite())
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        msg = (
+            "init must have a finite mass that is positive, and none where a or b is 0;"
+            f" {_item(first, problem.batch_shape)}has {float(total[first]):.9g} in all (use"
+            ' init="product" or a plan of these nodes)'
+        )
+        raise ValueError(msg)
 
 
 def _check_partial_coupling(problem: GraphProblem, moved: Tensor, slack: float) -> None:

@@ -353,6 +353,31 @@ class UnbalancedTransportResult(_Result):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UnbalancedFGWResult(_Result):
+    """Result of `hotnas_torch.ot.unbalanced_fgw`.
+
+    Attributes:
+        plan: What moves, shape (*batch, n, m), of any mass.
+        objective: All terms together, divergences and entropy included, shape (*batch,);
+            differentiable.
+        cost_linear: (1 - alpha) <cost, plan>, shape (*batch,).
+        cost_quad: alpha * sum of plan_ij plan_kl L(...) over the pair set, shape (*batch,).
+        gap: Twice what the objective of the product of this plan with another one can lie below
+            `objective`, shape (*batch,), by feasible duals: 0 at stationary plans.
+        iterations: Steps, int32, shape (*batch,).
+        status: `SolveStatus` codes, int32, shape (*batch,).
+    """
+
+    solver: ClassVar[str] = "unbalanced_fgw"
+
+    plan: Tensor
+    objective: Tensor
+    cost_linear: Tensor
+    cost_quad: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BarycenterResult(_Result):
     """Result of `hotnas_torch.ot.fgw_barycenter`.
 
@@ -418,6 +443,7 @@ _RESULTS = (
     SemirelaxedFGWResult,
     UnbalancedSinkhornResult,
     UnbalancedTransportResult,
+    UnbalancedFGWResult,
     BarycenterResult,
 )
 for _result in _RESULTS:

@@ -28,6 +28,7 @@ CALLS = {
     "gromov_wasserstein": (C1, C2, A, B),
     "gromov.gromov_wasserstein2": (C1, C2, A, B),
     "gromov.fused_gromov_wasserstein": (M, C1, C2, A, B),
+    "gromov.fused_unbalanced_gromov_wasserstein2": (C1, C2, A, B, (0.5, 0.9)),
     "gromov.fused_gromov_wasserstein2": (M, C1, C2, A, B),
     "gromov.entropic_gromov_wasserstein": (C1, C2, A, B),
     "gromov.entropic_gromov_wasserstein2": (C1, C2, A, B),
@@ -68,6 +69,7 @@ RESULTS = {
     ),
     "solve_gromov semirelaxed": ((C1, C2, M, A), {"unbalanced_type": "semirelaxed"}),
     "solve_gromov": ((C1, C2), {}),
+    "solve_gromov kl": ((C1, C2, M, A, B), {"loss": "KL"}),
     "solve_gromov fused": ((C1, C2, M, A, B), {"alpha": 0.3}),
     "solve_gromov entropic": ((C1, C2, M, A, B), {"reg": 0.1}),
     "solve_sample": ((X, Y), {}),
@@ -163,6 +165,23 @@ def test_barycenters_are_not_above_pots() -> None:
     np.testing.assert_array_equal(held[1], start)
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_unbalanced_graphs_have_pots_plans_and_value(epsilon: float) -> None:
+    call = (C1, C2, A, 2 * B, 0.7, epsilon)
+    settings = {"alpha": 0.5, "M": M, "log": True}
+    settings["unbalanced_solver"] = "sinkhorn_log" if epsilon else "mm"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = theirs.gromov.fused_unbalanced_gromov_wasserstein(*call, **settings)
+    found = ours.gromov.fused_unbalanced_gromov_wasserstein(*call, **settings)
+    for mine, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-4)
+    for name in ("fugw_cost", "linear_cost"):
+        np.testing.assert_allclose(found[2][name], expected[2][name], rtol=1e-3)
+    value = ours.gromov.fused_unbalanced_gromov_wasserstein2(*call, alpha=0.5, M=M)
+    assert value == pytest.approx(found[2]["fugw_cost"])
+
+
 def test_several_histograms_have_several_costs() -> None:
     many = np.stack([B, B[::-1]], axis=1)
     found = ours.emd2(A, many, M)
@@ -226,7 +245,27 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.sinkhorn(A, B, M, 0.1, method="fast"), "method must be one of"),
         (lambda: ours.sinkhorn(A, B, M, 0.0), "reg must be positive"),
         (lambda: ours.sinkhorn(A, B, M, 0.1, warmstart=(A, B)), "warmstart must be None"),
-        (lambda: ours.gromov_wasserstein(C1, C2, loss_fun="kl_loss"), "loss_fun must be one of"),
+        (lambda: ours.gromov_wasserstein(C1, C2, loss_fun="huber"), "loss_fun must be one of"),
+        (
+            lambda: ours.gromov_wasserstein(C1, -C2, loss_fun="kl_loss"),
+            "structures must not be negative",
+        ),
+        (
+            lambda: ours.gromov.semirelaxed_gromov_wasserstein(C1, C2, loss_fun="kl_loss"),
+            "loss_fun must be one of",
+        ),
+        (
+            lambda: ours.gromov.fused_unbalanced_gromov_wasserstein(C1, C2, divergence="l2"),
+            "divergence must be 'kl'",
+        ),
+        (
+            lambda: ours.gromov.fused_unbalanced_gromov_wasserstein(C1, C2, reg_marginals=0),
+            "reg_marginals must be positive",
+        ),
+        (
+            lambda: ours.gromov.fused_unbalanced_gromov_wasserstein(C1, C2, unbalanced_solver="x"),
+            "unbalanced_solver must be one of",
+        ),
         (lambda: ours.gromov_wasserstein(M, C2), "structures must be square"),
         (lambda: ours.gromov_wasserstein(C1, C2, 2 * A, 2 * B), "p and q must sum to 1"),
         (
@@ -252,7 +291,7 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.unbalanced.mm_unbalanced(A, B, M, 1.0, div="l2"), "div must be 'kl'"),
         (lambda: ours.unbalanced.mm_unbalanced(A, B, M, 1.0, G0=0 * M), "G0 must be None or"),
         (lambda: ours.solve(M, reg=1.0, reg_type="L2"), "reg_type must be"),
-        (lambda: ours.solve_gromov(C1, C2, loss="KL"), "loss must be 'L2'"),
+        (lambda: ours.solve_gromov(C1, C2, loss="KL", reg=1.0), "loss must be 'L2'"),
         (lambda: ours.dist(X, Y, "cosine"), "metric must be one of"),
     ],
 )

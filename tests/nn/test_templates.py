@@ -46,6 +46,36 @@ def test_distances_are_not_above_those_of_pots_layer(
     assert float((ours - theirs).abs().max()) <= 0.05 * float(theirs.max())
 
 
+def test_gradients_are_pots_where_the_couplings_are(rng: torch.Generator) -> None:
+    """Layers that have equal distances of a graph learn the same from it."""
+    module = layer()
+    with torch.no_grad():
+        module.mass_logits.add_(0.3 * uniform(rng, 3, 4))
+    structs, features = graphs(rng, [5, 7, 4, 8, 6, 5, 7, 8])
+    parameters = list(module.parameters())
+    ours, equal = module(structs, features), 0
+    for row, (struct, nodes) in enumerate(zip(structs, features, strict=True)):
+        for column in range(3):
+            known = module.templates()
+            theirs = fused_gromov_wasserstein2(
+                dist(nodes, known.features[column]),
+                struct,
+                known.struct[column],
+                p=torch.full((len(struct),), 1 / len(struct), dtype=F64),
+                q=known.masses[column],
+                alpha=module.alpha_logit.sigmoid()[None],
+                symmetric=True,
+            )
+            assert ours[row, column].item() <= theirs.item() * (1 + 1e-6)
+            if theirs.item() <= ours[row, column].item() * (1 + 1e-12):
+                equal += 1
+                slopes = torch.autograd.grad(ours[row, column], parameters, retain_graph=True)
+                expected = torch.autograd.grad(theirs, parameters)
+                for slope, wanted in zip(slopes, expected, strict=True):
+                    assert torch.allclose(slope, wanted, rtol=1e-8, atol=1e-10)
+    assert equal >= 6
+
+
 @pytest.mark.parametrize("loss", ["l1", "l2"])
 @pytest.mark.parametrize("per_template", [False, True])
 def test_all_parameters_have_the_gradient_of_finite_differences(

@@ -334,3 +334,12 @@ def test_transforms_are_refused_in_our_words(rng: torch.Generator) -> None:
     structs = uniform(rng, 2, 3, 4, 4)
     with pytest.raises(RuntimeError, match="call it outside"):
         torch.vmap(lambda group: ht.ot.fgw_barycenter(group).objective)(structs)
+
+
+def test_autocast_changes_nothing(rng: torch.Generator) -> None:
+    structs, features = uniform(rng, 3, 5, 5).float(), uniform(rng, 3, 5, 2).float()
+    found = ht.ot.fgw_barycenter(structs, features, nodes=4, validate=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = ht.ot.fgw_barycenter(structs, features, nodes=4, validate=False)
+    assert torch.equal(found.struct, again.struct)
+    assert torch.equal(found.objective, again.objective)

@@ -125,6 +125,7 @@ class Solver:
         excess: How far what was returned is from what "converged" promises, (B,) float64, at most
             1; from the problems and what was returned, by arithmetic in float64 alone.
         of_a_million: How many of a million problems are its share: dear ones solve fewer.
+        of_a_thousand: How many of the thousand that each solver has where not all is run.
         local: Whether it ends in one of several optima, as its starts and rounding lead it.
         partial: Whether it moves a given part of the mass.
         elsewhere: Of two descents that differ by rounding, how many may end in another optimum.
@@ -138,6 +139,7 @@ class Solver:
     local: bool = False
     partial: bool = False
     elsewhere: float = 1e-3
+    of_a_thousand: int = 1000
 
     def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
         """A batch of problems of up to `most` nodes: any masses, absent nodes, any settings."""
@@ -397,6 +399,44 @@ def unbalanced_excess(case: Case, found: Outputs) -> Tensor:
     return excess
 
 
+def relaxed_excess(case: Case, found: Outputs) -> Tensor:
+    """Twice what one side of the product of a plan with itself can still win, and the value.
+
+    The objective of a product of plans is a transport problem in each of the two, whose duals prove
+    what it can come to.
+    """
+    plan, at = found["plan"].to(F64), doubles(case)
+    prices = (*case.options["reg_m"], case.options["epsilon"])
+    a, b = at["a"], at["b"]
+    value, gradient = slope(case, plan)
+    product = a[:, :, None] * b[:, None, :]
+    mass, value = plan.sum((1, 2)), value.clone()
+    size = (gradient.abs() * plan).sum((1, 2)) + torch.finfo(case.dtype).eps * steepest(case)
+    shift, rest = torch.zeros_like(mass), 0.5 * (1 - at["alpha"]) * (at["cost"] * plan).sum((1, 2))
+    for price, given, sums in zip(
+        prices, (a, b, product), (plan.sum(2), plan.sum(1), plan), strict=True
+    ):
+        ratio = torch.where(given > 0, sums / torch.where(given > 0, given, 1), 1)
+        off = torch.special.xlogy(sums, ratio).flatten(1).sum(1)
+        total = given.flatten(1).sum(1)
+        value = value + price * (2 * mass * off - mass**2 + total**2)
+        size = size + price * (2 * mass * off.abs() + mass**2 + total**2)
+        shift, rest = shift + price * off, rest + price * total * (total - mass)
+    costs = (0.5 * gradient + shift[:, None, None]) / mass[:, None, None]
+    settings = {"reg_m": prices[:2], "validate": False}
+    if prices[2]:
+        solved = ht.ot.unbalanced_sinkhorn(costs, a, b, epsilon=prices[2], **settings)
+        least = solved.objective
+    else:
+        exact = ht.ot.unbalanced_transport(costs, a, b, tol=1e-9, **settings)
+        least = exact.objective - exact.gap
+    gap = 2 * (value - mass * least - rest)
+    rounding = ROUNDING * torch.finfo(case.dtype).eps * size
+    excess = gap / (1e-7 * value.abs() + rounding + 1e-9 * size)
+    excess = torch.maximum(excess, (found["objective"].to(F64) - value).abs() / rounding)
+    return torch.where((plan < 0).any(2).any(1), torch.inf, excess)
+
+
 def bound_excess(case: Case, found: Outputs) -> Tensor:
     """No coupling costs less than the lower bound: tried are a good one and the product."""
     at = doubles(case)
@@ -441,6 +481,22 @@ def of_unbalanced(penalty: str, rng: torch.Generator) -> dict[str, Any]:
     return {"epsilon": epsilon, "reg_m": tuple(weights), "penalty": penalty, "max_iter": 1000}
 
 
+def of_edges(rng: torch.Generator) -> dict[str, Any]:
+    return {**of_fgw(rng), "max_iter": 300}
+
+
+def of_relaxed(rng: torch.Generator) -> dict[str, Any]:
+    weights = tuple(choose(rng, 0.1, 0.5, 2.0) for _ in range(2))
+    return {**terms(rng), "epsilon": choose(rng, 0.0, 0.1), "reg_m": weights, "max_iter": 300}
+
+
+def edges(
+    cost: Tensor, struct_x: Tensor, struct_y: Tensor, *args: Any, **options: Any
+) -> ht.ot.FGWResult:
+    """Structures as edges of one number."""
+    return ht.ot.edge_fgw(cost, struct_x[..., None], struct_y[..., None], *args, **options)
+
+
 SOLVERS: dict[str, Solver] = {
     "transport": Solver(
         ht.ot.transport, no_options, False, partial(exact_excess, tol=0.0), 200_000
@@ -453,7 +509,27 @@ SOLVERS: dict[str, Solver] = {
         50_000,
         partial=True,
     ),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 150_000, local=True),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 148_000, local=True),
+    "edge_fgw": Solver(
+        edges,
+        of_edges,
+        True,
+        partial(exact_excess, tol=1e-6),
+        1_500,
+        local=True,
+        elsewhere=1e-2,
+        of_a_thousand=100,
+    ),
+    "unbalanced_fgw": Solver(
+        ht.ot.unbalanced_fgw,
+        of_relaxed,
+        True,
+        relaxed_excess,
+        500,
+        local=True,
+        elsewhere=2e-2,
+        of_a_thousand=50,
+    ),
     "partial_fgw": Solver(
         ht.ot.partial_fgw,
         of_fgw,

@@ -35,7 +35,9 @@ def cases(
     if count == ALL:
         count = SOLVERS[name].of_a_million
         size = count // 200
-    size = size or 50
+    else:
+        count = SOLVERS[name].of_a_thousand * count // SOME
+    size = min(size or 50, count)
     for _ in range(count // size):
         yield SOLVERS[name], SOLVERS[name].draw(rng, size, most)
 
@@ -160,7 +162,8 @@ def test_no_numbering_of_nodes_changes_the_value(
 
 def from_plan(case: Case, plan: Tensor) -> Case:
     """The same problem, started from a plan alone."""
-    return replace(case, options={**case.options, "num_starts": 1, "init": plan})
+    one = case.with_options(num_starts=1)
+    return replace(one, options={**one.options, "init": plan})
 
 
 def agree(x: Outputs, y: Outputs, case: Case) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from hotnas_torch.integrations.pot.arrays import Unsupported, problem
-from hotnas_torch.integrations.pot.gromov import graphs
+from hotnas_torch.integrations.pot.gromov.reading import graphs
 from hotnas_torch.integrations.pot.results import OTResult
 from hotnas_torch.ot import SinkhornResult, TransportResult, entropic_fgw, sinkhorn, transport
 

@@ -6,11 +6,11 @@ import torch
 
 from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem
 from hotnas_torch.integrations.pot.gromov import (
-    entropic,
     fused_gromov_wasserstein2,
     partial_fused_gromov_wasserstein2,
     semirelaxed_fused_gromov_wasserstein2,
 )
+from hotnas_torch.integrations.pot.gromov.entropic import entropic
 from hotnas_torch.integrations.pot.results import OTResult
 from hotnas_torch.integrations.pot.unbalanced import entropic as entropic_unbalanced
 from hotnas_torch.integrations.pot.unbalanced import mm_unbalanced
@@ -201,15 +201,15 @@ def solve_gromov(
     Arguments and results are POT's.
 
     Raises:
-        Unsupported: Another loss than "L2"; unbalanced problems that are neither partial nor
-            semi-relaxed, or entropic; an entropic start, or another entropic method than POT's
-            "PGD" and "PPA".
+        Unsupported: Another loss than "L2", or "KL" of exact balanced problems; unbalanced problems
+            that are neither partial nor semi-relaxed, or entropic; an entropic start, or another
+            entropic method than POT's "PGD" and "PPA".
     """
     del symmetric, n_threads, tol, verbose
-    if loss.lower() != "l2":
-        raise Unsupported(f"loss must be 'L2'; got {loss!r}")
     kind = unbalanced_type.lower()
     relaxed = kind == "semirelaxed" or (kind == "partial" and unbalanced is not None)
+    if loss.lower() not in ("l2", "kl") or (loss.lower() == "kl" and (relaxed or reg)):
+        raise Unsupported(f"loss must be 'L2', or 'KL' without reg and unbalanced; got {loss!r}")
     if (unbalanced is not None and not relaxed) or (relaxed and reg):
         raise Unsupported("unbalanced_type must be 'partial' or 'semirelaxed', and reg None then")
     weight: Any = 1.0 if M is None else alpha
@@ -230,6 +230,7 @@ def solve_gromov(
                 costs, Ca, Cb, a, b, unbalanced, numItermax=limit, **settings
             )
         else:
+            settings["loss_fun"] = {"l2": "square_loss", "kl": "kl_loss"}[loss.lower()]
             value, log = fused_gromov_wasserstein2(costs, Ca, Cb, a, b, max_iter=limit, **settings)
         return OTResult(
             plan=log["T"],

@@ -6,11 +6,22 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._operators.operator import Backend, held, is_tracked
+from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
 from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
 from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
 
-__all__ = ["NUM_EDGE_STARTS", "EdgeLoss", "EdgeTerms", "edge_fgw", "pair_mask", "read_edges"]
+__all__ = [
+    "NUM_EDGE_STARTS",
+    "EdgeLoss",
+    "EdgeProblem",
+    "EdgeTerms",
+    "batches",
+    "edge_fgw",
+    "edge_problem",
+    "pair_bend",
+    "pair_mask",
+    "read_edges",
+]
 
 EdgeLoss = Literal["l1", "l2", "kl"]
 
@@ -28,6 +39,7 @@ class EdgeTerms(NamedTuple):
     pairs: int
 
 
+@full_precision
 def edge_fgw(
     cost: Tensor,
     x: Tensor,
@@ -64,12 +76,10 @@ def edge_fgw(
     """
     with torch.no_grad():
         read_x, read_y = read_edges(x, a, terms.pairs), read_edges(y, b, terms.pairs)
-        batch, n, m = cost.shape
-        size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
-        found = Solution.failed(cost, a, b, torch.zeros(batch, dtype=torch.int32).to(a.device))
-        for items in torch.arange(batch, device=cost.device).split(size):
+        found = Solution.failed(cost, a, b, torch.zeros_like(a[:, 0], dtype=torch.int32))
+        for items in batches(cost, terms):
             given = [value[items] for value in (cost, read_x, read_y, a, b, alpha)]
-            problem = _problem(*given, terms=terms, backend=backend)
+            problem = edge_problem(*given, terms=terms, backend=backend)
             start = init[items] if init.numel() else init
             found.fill(items, _best(problem, start, num_starts, tol, max_iter))
     if not is_tracked(cost, x, y, a, b, alpha):
@@ -80,8 +90,16 @@ def edge_fgw(
     return replace(found, objective=value)
 
 
+def batches(cost: Tensor, terms: EdgeTerms) -> tuple[Tensor, ...]:
+    """Return the items to solve at one time: as many as their tables have room for."""
+    batch, n, m = cost.shape
+    size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
+    every = torch.arange(batch, device=cost.device)
+    return torch.split(every, size)
+
+
 def _best(
-    problem: "_EdgeProblem", init: Tensor, num_starts: int, tol: float, max_iter: int
+    problem: "EdgeProblem", init: Tensor, num_starts: int, tol: float, max_iter: int
 ) -> Solution:
     best = Solution.unsolved(problem)
     every = torch.arange(len(problem.a), device=problem.a.device)
@@ -112,7 +130,7 @@ def read_edges(edges: Tensor, masses: Tensor, pairs: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _EdgeProblem(Problem):
+class EdgeProblem(Problem):
     """A problem whose pair costs are not those of two structures."""
 
     backend: Backend
@@ -129,6 +147,12 @@ class _EdgeProblem(Problem):
     def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
         """Solve the transport problem of these masses for another cost."""
         return transport(cost, self.a, self.b, backend=self.backend)
+
+    def pair_cost(
+        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+    ) -> Tensor:
+        """Compute B(plan), (B, n, m), which is linear and self-adjoint, of the own loss."""
+        raise NotImplementedError
 
     def start(self, number: int, init: Tensor) -> tuple[Tensor, int]:
         """Return the coupling of one start and the number of transport problems it took."""
@@ -147,7 +171,7 @@ class _EdgeProblem(Problem):
 
 
 @dataclass(frozen=True)
-class _ByProducts(_EdgeProblem):
+class _ByProducts(EdgeProblem):
     """B(V) as a sum of matrix products, V between left_t and right_t, for both directions."""
 
     left: Tensor  # (B, T, n, n)
@@ -162,7 +186,7 @@ class _ByProducts(_EdgeProblem):
 
 
 @dataclass(frozen=True)
-class _ByTable(_EdgeProblem):
+class _ByTable(EdgeProblem):
     """B(V) as a product with the costs of all pairs of pairs of nodes."""
 
     table: Tensor  # (B, n m, n m), symmetric
@@ -175,7 +199,7 @@ class _ByTable(_EdgeProblem):
         return _tabulated(plan, self.table)
 
 
-def _problem(
+def edge_problem(
     cost: Tensor,
     x: Tensor,
     y: Tensor,
@@ -185,7 +209,8 @@ def _problem(
     *,
     terms: EdgeTerms,
     backend: Backend,
-) -> _EdgeProblem:
+) -> EdgeProblem:
+    """Prepare the pair costs of edges that were read, for any number of couplings."""
     everywhere = torch.ones_like(cost, dtype=torch.bool)
     known = (cost, x, y, a, b, 1 - alpha, alpha, ~everywhere, everywhere, backend)
     if terms.loss == "l1":
@@ -193,7 +218,7 @@ def _problem(
     return _ByProducts(*known, *_products(x, y, terms))
 
 
-def _bend(plan: Tensor, x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
+def pair_bend(plan: Tensor, x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
     """Compute B(plan), (B, n, m), differentiable in the edges."""
     if terms.loss == "l1":
         return _tabulated(plan, _table(x, y, terms))
@@ -259,6 +284,7 @@ class _AtCoupling(torch.autograd.Function):
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
         needed = ctx.needs_input_grad
@@ -275,7 +301,7 @@ class _AtCoupling(torch.autograd.Function):
         if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
             # What it would cost absent nodes to enter.
             weight = alpha[:, None, None]
-            bend = _bend(plan, x, y, ctx.terms)
+            bend = pair_bend(plan, x, y, ctx.terms)
             f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
         for place, dual, masses in ((3, f, a), (4, g, b)):
             if needed[place]:
@@ -290,5 +316,5 @@ def _objective(
     cost: Tensor, x: Tensor, y: Tensor, alpha: Tensor, plan: Tensor, terms: EdgeTerms
 ) -> Tensor:
     """Compute F(plan), (B,)."""
-    quadratic = 0.5 * (_bend(plan, x, y, terms) * plan).sum((1, 2))
+    quadratic = 0.5 * (pair_bend(plan, x, y, terms) * plan).sum((1, 2))
     return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
