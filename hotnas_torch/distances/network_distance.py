@@ -1,3 +1,4 @@
+# Over 400 lines: the contract of every distance, and what all of them get for it.
 """What every distance between networks has: calls, parts, matrices in files and stores."""
 
 import json
