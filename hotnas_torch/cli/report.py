@@ -106,7 +106,6 @@ def _watch(parser: Parser, storage: Path, arguments: argparse.Namespace) -> None
     port = arguments.port or 0
     if not 0 <= port <= 65535:
         parser.error(f"--port: must be in 0..65535; got {port}")
-    enough = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> NoReturn:
         raise _EnoughError
