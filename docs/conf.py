@@ -83,6 +83,7 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"hotnas_torch {version}"
+html_context = {"default_mode": "auto"}  # dark where the system is
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {

@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from hotnas_torch.files import WriteLock, check_writable, read_bytes, write_text
+from hotnas_torch.files import WriteLock, check_writable, is_locked, read_bytes, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -73,3 +73,19 @@ def test_a_pipe_is_no_lock(tmp_path, take_over):
     os.mkfifo(tmp_path / "a.lock")
     with pytest.raises(OSError, match="file of something else"):
         WriteLock(tmp_path / "a", take_over=take_over)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_is_seen_without_being_taken(tmp_path, shared):
+    path = tmp_path / "a"
+    assert not is_locked(path)
+    lock = WriteLock(path, shared=shared)
+    assert is_locked(path)
+    assert lock.held
+    if shared:
+        WriteLock(path, shared=True).close()
+    lock.close()
+    assert not is_locked(path)
+    (tmp_path / "a.lock").write_bytes(b"hotnas-lock left behind")
+    assert not is_locked(path)
+    WriteLock(path).close()

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["broken", "main"]
+__all__ = ["broken", "main", "pages"]
 
 
 class _Page(HTMLParser):
@@ -33,6 +33,12 @@ class _Page(HTMLParser):
                 self.links.append(value)
 
 
+def pages(site: Path) -> list[Path]:
+    """Return the pages of a site; what themes keep in `_static` is none."""
+    found = site.rglob("*.html")
+    return sorted(page for page in found if page.relative_to(site).parts[0] != "_static")
+
+
 def broken(site: Path) -> Iterator[tuple[Path, str]]:
     """Yield each page with a link of it that leads nowhere.
 
@@ -40,7 +46,7 @@ def broken(site: Path) -> Iterator[tuple[Path, str]]:
         site: Folder of the site.
     """
     read = cache(lambda path: _Page(path.read_text(encoding="utf-8")))
-    for page in sorted(site.rglob("*.html")):
+    for page in pages(site):
         for link in dict.fromkeys(read(page).links):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = list(broken(site))
     for page, link in found:
         print(f"{page}: {link} is not there", file=sys.stderr)
-    print(f"{len(list(site.rglob('*.html')))} pages, {len(found)} links to nowhere")
+    print(f"{len(pages(site))} pages, {len(found)} links to nowhere")
     return int(bool(found))
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import signal
-import threading
+import time
 import webbrowser
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hotnas_torch.cli.commands import SPACE, Parser, add_command, space_named
 from hotnas_torch.cli.messages import check_output
@@ -25,6 +25,10 @@ examples:
 
 
 _SECONDS = 1.0  # between two looks at the file
+
+
+class _EnoughError(BaseException):
+    """Somebody has seen enough; also while a large page is being made, which takes seconds."""
 
 
 def add_report(commands: Any) -> None:
@@ -102,10 +106,9 @@ def _watch(parser: Parser, storage: Path, arguments: argparse.Namespace) -> None
     port = arguments.port or 0
     if not 0 <= port <= 65535:
         parser.error(f"--port: must be in 0..65535; got {port}")
-    enough = threading.Event()
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        enough.set()
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _EnoughError
 
     try:
         report = LiveReport(storage, port=port, space=_space(arguments))
@@ -123,9 +126,10 @@ def _watch(parser: Parser, storage: Path, arguments: argparse.Namespace) -> None
                 if (state := report.state).partition(":")[0] != said:
                     said = state.partition(":")[0]
                     print(state, flush=True)
-                if enough.wait(_SECONDS):
-                    break
+                time.sleep(_SECONDS)
                 report.update()
+    except _EnoughError:
+        pass  # what was asked for has been done
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
