@@ -498,16 +498,19 @@ def _descend(group: _Group, start: tuple[Tensor, Tensor | None, Tensor], rule: _
         fallen = last.objective - objective
         # The same couplings make the same graph again.
         still = (plans == last.plans).flatten(1).all(1)
-        state.put(
-            active,
-            fallen >= 0,
-            struct=struct,
-            features=features,
-            sources=last.plans,
-            plans=plans,
-            objective=objective,
-            distances=distances,
-        )
+        found = {
+            "struct": struct,
+            "features": features,
+            "sources": last.plans,
+            "plans": plans,
+            "objective": objective,
+            "distances": distances,
+        }
+        better = fallen >= 0
+        if whole and bool(better.all()):
+            state = replace(state, **found)  # type: ignore[arg-type]
+        else:
+            state.put(active, better, **found)
         state.iterations[active] += 1
         little = ~(fallen > rule.tol * objective)
         failed = inner >= SolveStatus.NONFINITE

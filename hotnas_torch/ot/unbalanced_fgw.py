@@ -32,7 +32,7 @@ def unbalanced_fgw(
     loss: EdgeLoss = "l1",
     pairs: Pairs = "all",
     init: Tensor | Literal["product"] = "product",
-    tol: float = 1e-7,
+    tol: float = 1e-8,
     max_iter: int = 1000,
     backend: ops.Backend = "auto",
     validate: bool = True,

@@ -224,6 +224,12 @@ def test_lists_integers_and_masses_of_any_sum_are_taken() -> None:
     assert ours.sinkhorn2([], [], cost, 0.1) == pytest.approx(0.5, abs=1e-3)
 
 
+def test_no_method_is_the_first_one() -> None:
+    for name, call in (("sinkhorn", (A, B, M, 0.1)), ("sinkhorn_unbalanced", (A, B, M, 0.1, 1.0))):
+        answer = getattr(ours, name)
+        np.testing.assert_array_equal(answer(*call, method=None), answer(*call))
+
+
 def test_what_was_passed_does_not_change() -> None:
     before = M.copy()
     plan = ours.emd(A, B, M)
@@ -288,10 +294,18 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.sinkhorn_unbalanced(A, B, M, 0.1, 1.0, "fast"), "method must be one of"),
         (lambda: ours.sinkhorn_unbalanced(A, B, M, 0.1, 1.0, c=0 * M), "c must have a positive"),
         (lambda: ours.sinkhorn_unbalanced(A, B, M, 0.1, (1.0, 1.0, 1.0)), "one number or two"),
-        (lambda: ours.unbalanced.mm_unbalanced(A, B, M, 1.0, div="l2"), "div must be 'kl'"),
+        (lambda: ours.unbalanced.mm_unbalanced(A, B, M, 1.0, div="l2"), "div must be one of kl"),
         (lambda: ours.unbalanced.mm_unbalanced(A, B, M, 1.0, G0=0 * M), "G0 must be None or"),
         (lambda: ours.solve(M, reg=1.0, reg_type="L2"), "reg_type must be"),
         (lambda: ours.solve_gromov(C1, C2, loss="KL", reg=1.0), "loss must be 'L2'"),
+        (lambda: ours.solve(M, reg=1.0, reg_type=(max, min)), "reg_type must be one of"),
+        (
+            lambda: ours.solve(M, reg=1.0, reg_type=(max, min), unbalanced=1.0),
+            "reg_type must be one of",
+        ),
+        (lambda: ours.solve(M, unbalanced=1.0, unbalanced_type=None), "unbalanced_type must be"),
+        (lambda: ours.solve_gromov(C1, C2, loss=None), "loss must be one of"),
+        (lambda: ours.solve_gromov(C1, C2, unbalanced_type=None), "unbalanced_type must be one"),
         (lambda: ours.dist(X, Y, "cosine"), "metric must be one of"),
     ],
 )

@@ -51,9 +51,7 @@ def test_the_objective_is_that_of_the_definition_and_no_plan_nearby_is_better(
 ) -> None:
     given = problems(rng, 2, 3, 3)
     rho = (0.4, 0.9)
-    found = ht.ot.unbalanced_fgw(
-        **given, reg_m=rho, epsilon=epsilon, loss=loss, backend=backend
-    )
+    found = ht.ot.unbalanced_fgw(**given, reg_m=rho, epsilon=epsilon, loss=loss, backend=backend)
     assert bool(found.converged.all())
     for item in range(2):
         at = {name: value[item] for name, value in given.items()}

@@ -432,7 +432,7 @@ def relaxed_excess(case: Case, found: Outputs) -> Tensor:
         least = exact.objective - exact.gap
     gap = 2 * (value - mass * least - rest)
     rounding = ROUNDING * torch.finfo(case.dtype).eps * size
-    excess = gap / (1e-7 * value.abs() + rounding + 1e-9 * size)
+    excess = gap / (1e-8 * value.abs() + rounding + 1e-9 * size)
     excess = torch.maximum(excess, (found["objective"].to(F64) - value).abs() / rounding)
     return torch.where((plan < 0).any(2).any(1), torch.inf, excess)
 

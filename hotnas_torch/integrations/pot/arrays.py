@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.errors import ConvergenceWarning
 
-__all__ = ["Problem", "Unsupported", "dist", "problem", "quiet_unless", "tensors", "unif"]
+__all__ = ["Problem", "Unsupported", "dist", "named", "problem", "quiet_unless", "tensors", "unif"]
 
 
 class Unsupported(NotImplementedError, ValueError):
@@ -117,6 +117,17 @@ def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> 
         return Problem(tuple(matrices), masses[0], masses[1], torch.ones_like(total), is_numpy)
     masses = [mass / mass.detach().sum(-1, keepdim=True) for mass in masses]
     return Problem(tuple(matrices), masses[0], masses[1], total, is_numpy)
+
+
+def named(name: str, value: Any, known: Sequence[str]) -> str:
+    """Return the name of a setting in small letters.
+
+    Raises:
+        Unsupported: It is no name, or none that is known.
+    """
+    if not isinstance(value, str) or value.lower() not in known:
+        raise Unsupported(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    return value.lower()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def sinkhorn(
     b: Any,
     M: Any,
     reg: float,
-    method: str = "sinkhorn",
+    method: str | None = "sinkhorn",
     numItermax: int = 1000,
     stopThr: float = 1e-9,
     verbose: bool = False,
@@ -49,7 +49,7 @@ def sinkhorn(
             histograms.
     """
     del verbose, kwargs
-    if method.lower() not in _METHODS:
+    if str(method or "sinkhorn").lower() not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
     if warmstart is not None:
         raise Unsupported("warmstart must be None: the solver chooses its own start")
@@ -106,7 +106,7 @@ def sinkhorn2(
     b: Any,
     M: Any,
     reg: float,
-    method: str = "sinkhorn",
+    method: str | None = "sinkhorn",
     numItermax: int = 1000,
     stopThr: float = 1e-9,
     verbose: bool = False,

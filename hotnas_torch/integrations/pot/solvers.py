@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem
+from hotnas_torch.integrations.pot.arrays import Unsupported, dist, named, problem
 from hotnas_torch.integrations.pot.gromov import (
     fused_gromov_wasserstein2,
     partial_fused_gromov_wasserstein2,
@@ -71,8 +71,7 @@ def solve(
             potentials=(solved.back(exact.f.detach()), solved.back(exact.g.detach())),
             status="Converged",
         )
-    if not isinstance(reg_type, str) or reg_type.lower() not in ("kl", "entropy"):
-        raise Unsupported(f"reg_type must be 'KL' or 'entropy'; got {reg_type!r}")
+    kind = named("reg_type", reg_type, ("kl", "entropy"))
     least = 1e-5 if cost.dtype == torch.float32 else 1e-9
     found = sinkhorn(
         cost,
@@ -83,7 +82,7 @@ def solve(
         max_iter=1000 if max_iter is None else int(max_iter),
     )
     objective = found.objective
-    if reg_type.lower() == "entropy":
+    if kind == "entropy":
         # KL is to the product of the masses, and the entropy to 1.
         own = sum(torch.special.entr(mass).sum() for mass in (solved.a, solved.b))
         objective = objective - float(reg) * own
@@ -113,12 +112,13 @@ def _unbalanced(
     max_iter: int | None,
     grad: str,
 ) -> OTResult:
-    if penalty.lower() != "kl" or grad == "detach":
-        raise Unsupported(f"unbalanced_type must be 'KL' with gradients; got {penalty!r}, {grad!r}")
+    named("unbalanced_type", penalty, ("kl",))
+    if grad == "detach":
+        raise Unsupported("grad must not be 'detach' where masses are unbalanced")
     limit = 1000 if max_iter is None else int(max_iter)
     if reg:
         # As in POT: the total of "KL" has no masses in its divergences, that of "entropy" has.
-        masses = reg_type.lower() == "entropy"
+        masses = named("reg_type", reg_type, ("kl", "entropy")) == "entropy"
         found = entropic_unbalanced(
             a, b, M, reg, weights, reg_type, c, limit, 0.0, with_masses=masses
         )
@@ -206,9 +206,10 @@ def solve_gromov(
             entropic method than POT's "PGD" and "PPA".
     """
     del symmetric, n_threads, tol, verbose
-    kind = unbalanced_type.lower()
+    kind = named("unbalanced_type", unbalanced_type, ("kl", "l2", "tv", "partial", "semirelaxed"))
+    criterion = named("loss", loss, ("l2", "kl"))
     relaxed = kind == "semirelaxed" or (kind == "partial" and unbalanced is not None)
-    if loss.lower() not in ("l2", "kl") or (loss.lower() == "kl" and (relaxed or reg)):
+    if criterion == "kl" and (relaxed or reg):
         raise Unsupported(f"loss must be 'L2', or 'KL' without reg and unbalanced; got {loss!r}")
     if (unbalanced is not None and not relaxed) or (relaxed and reg):
         raise Unsupported("unbalanced_type must be 'partial' or 'semirelaxed', and reg None then")
@@ -230,7 +231,7 @@ def solve_gromov(
                 costs, Ca, Cb, a, b, unbalanced, numItermax=limit, **settings
             )
         else:
-            settings["loss_fun"] = {"l2": "square_loss", "kl": "kl_loss"}[loss.lower()]
+            settings["loss_fun"] = {"l2": "square_loss", "kl": "kl_loss"}[criterion]
             value, log = fused_gromov_wasserstein2(costs, Ca, Cb, a, b, max_iter=limit, **settings)
         return OTResult(
             plan=log["T"],
@@ -240,8 +241,7 @@ def solve_gromov(
             potentials=None if relaxed else (log["u"], log["v"]),
             log=log,
         )
-    if reg_type.lower() != "entropy":
-        raise Unsupported(f"reg_type must be 'entropy'; got {reg_type!r}")
+    named("reg_type", reg_type, ("entropy",))
     solved, found = entropic(
         M,
         Ca,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, problem, tensors
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, named, problem, tensors
 from hotnas_torch.ot import unbalanced_sinkhorn, unbalanced_transport
 
 __all__ = [
@@ -62,7 +62,7 @@ def sinkhorn_unbalanced(
     M: Any,
     reg: float,
     reg_m: Any,
-    method: str = "sinkhorn",
+    method: str | None = "sinkhorn",
     reg_type: str = "kl",
     c: Any = None,
     warmstart: Any = None,
@@ -85,10 +85,7 @@ def sinkhorn_unbalanced(
             histograms.
     """
     del verbose, kwargs
-    if method.lower() not in _METHODS:
-        raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
-    if warmstart is not None:
-        raise Unsupported("warmstart must be None: the solver chooses its own start")
+    _check_way(method, warmstart)
     if getattr(b, "ndim", 1) == 2:
         if log:
             raise Unsupported("log must be False with several histograms b")
@@ -103,7 +100,7 @@ def sinkhorn_unbalanced2(
     M: Any,
     reg: float,
     reg_m: Any,
-    method: str = "sinkhorn",
+    method: str | None = "sinkhorn",
     reg_type: str = "kl",
     c: Any = None,
     warmstart: Any = None,
@@ -120,16 +117,20 @@ def sinkhorn_unbalanced2(
     its divergences, sum of p log(p / q) without - p + q; so does this.
     """
     del verbose, kwargs
-    if method.lower() not in _METHODS:
-        raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
-    if warmstart is not None:
-        raise Unsupported("warmstart must be None: the solver chooses its own start")
+    _check_way(method, warmstart)
     if getattr(b, "ndim", 1) == 2:
         if log:
             raise Unsupported("log must be False with several histograms b")
         return _several(a, b, M, reg, reg_m, numItermax, stopThr)
     solved = entropic(a, b, M, reg, reg_m, reg_type, c, numItermax, stopThr)
     return solved.answer_cost(returnCost, log)
+
+
+def _check_way(method: str | None, warmstart: Any) -> None:
+    if str(method or "sinkhorn").lower() not in _METHODS:
+        raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
+    if warmstart is not None:
+        raise Unsupported("warmstart must be None: the solver chooses its own start")
 
 
 def mm_unbalanced(
@@ -221,15 +222,14 @@ def entropic(
     with_masses: bool = False,
 ) -> Solved:
     """Solve an entropic problem; its total is POT's, with the masses in its divergences or not."""
-    if reg_type.lower() not in ("kl", "entropy"):
-        raise Unsupported(f"reg_type must be 'kl' or 'entropy'; got {reg_type!r}")
+    kind = named("reg_type", reg_type, ("kl", "entropy"))
     if not float(reg) > 0:
         raise Unsupported(f"reg must be positive; got {float(reg):g} (mm_unbalanced has none)")
     solved = _read(a, b, M)
     cost, product = solved.arrays[0], solved.a[:, None] * solved.b
     (given,), _ = tensors(c)
     reference = product if given is None else given.to(product)
-    if reg_type.lower() == "entropy":
+    if kind == "entropy":
         reference = torch.ones_like(product)
     if reference.shape != product.shape or bool((reference[product > 0] <= 0).any()):
         raise Unsupported("c must have a positive entry for every cost")
@@ -249,7 +249,7 @@ def entropic(
     linear = (plan * cost).sum()
     total = linear + epsilon * _relative(plan, reference)
     if with_masses:
-        own = 0 if reg_type.lower() == "entropy" else reference.sum()
+        own = 0 if kind == "entropy" else reference.sum()
         total = total + epsilon * (own - plan.sum())
     for weight, mass, wanted in zip(
         weights, (plan.sum(1), plan.sum(0)), (solved.a, solved.b), strict=True
@@ -278,8 +278,7 @@ def _several(a: Any, b: Any, M: Any, reg: float, reg_m: Any, max_iter: int, tol:
 def _majorised(
     a: Any, b: Any, M: Any, reg_m: Any, c: Any, reg: float, div: str, G0: Any, max_iter: int
 ) -> Solved:
-    if div.lower() != "kl":
-        raise Unsupported(f"div must be 'kl'; got {div!r}")
+    named("div", div, ("kl",))
     weights = _weights(reg_m)
     if not all(0 < weight < float("inf") for weight in weights):
         raise Unsupported("reg_m must be positive and finite")

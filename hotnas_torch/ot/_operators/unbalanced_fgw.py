@@ -1,3 +1,4 @@
+# Over 400 lines: one solver: the objective of two plans, the steps between them, its gradient.
 """Unbalanced fused Gromov-Wasserstein: one side of the product of a coupling with itself at a time.
 
 With F(P, T) the objective of a product of couplings, linear in the pair costs and convex in each of
@@ -146,7 +147,7 @@ class _Known:
 
 
 def _relative(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of p log(p / q), (B,): of row masses, of column masses, of the plan to the product."""
+    """Sum p log(p / q), (B,): of row masses, of column masses, of the plan to the product."""
     log_a, log_b = (torch.where(mass > 0, mass, 1).log() for mass in (a, b))
     rows, columns = plan.sum(2), plan.sum(1)
     towards = (rows * log_a).sum(1), (columns * log_b).sum(1)
