@@ -90,8 +90,12 @@ class Simplex {
       if (entering.index >= 0) {
         g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
         if (++pivots_ == most) return false;
-        ++since;
-        if (g_.leader()) exchange(entering.index / s_.ld, entering.index % s_.ld, entering.value);
+        const bool stale = ++since > most_since + s_.n + s_.m;
+        if (g_.leader()) {
+          exchange(entering.index / s_.ld, entering.index % s_.ld, entering.value);
+          if (stale) renew(cost, true);
+        }
+        if (stale) since = 0;
         g_.sync();
       } else if (forbids_ || since > most_since) {
         if (forbids_ && g_.leader()) *w_.left = spare_forbidden(cost);
@@ -108,8 +112,10 @@ class Simplex {
     }
   }
 
-  /// Row duals that are feasible up to one rounding: u_i = min_j (cost_ij - v_j).
+  /// Duals from the tree alone, and those of rows feasible up to one rounding: u_i = min_j (cost_ij - v_j).
   HN_HD void settle(const T* cost) const {
+    if (g_.leader()) renew(cost, false);
+    g_.sync();
     HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       Var least = G::splat(2 * huge);
@@ -136,7 +142,7 @@ class Simplex {
   }
 
  private:
-  /// Pivots after which what each of them added to is worked out anew.
+  /// Pivots that may add to duals and flows, of those that end a solution.
   static constexpr int most_since = 16;
   /// Costs that are looked at for one pivot, in whole rows: all of a small problem. Not by lanes, so that their number
   /// changes no pivot.
@@ -261,7 +267,9 @@ class Simplex {
 
   /// What costs least beside the duals of its nodes, as its place in the matrix; -1 where nothing costs less.
   HN_HD MinAt<T> cheapest(const T* cost) {
-    const T bound = -4 * Limits<T>::epsilon * *w_.size;
+    // a cycle's cost is rounded by as much as its nodes' duals are
+    const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
+    const T bound = -roundings * Limits<T>::epsilon * *w_.size;
     const int some = (most_looked_at + s_.m - 1) / s_.m, rows = some < s_.n ? some : s_.n;
     HN_ROLLED
     for (int seen = 0; seen < s_.n; seen += rows) {

@@ -4,8 +4,8 @@
 //
 // Equal sizes with uniform masses are the assignment problem: shortest augmenting paths with duals (Dijkstra on reduced
 // costs, one dense row relaxed across the lanes at a time; Jonker and Volgenant, 1987). Any v is a valid start, so the
-// duals of a neighbouring problem make a warm start: in conditional gradient the cost changes little between calls and few
-// paths remain to be searched. Masses of any other kind go to the network simplex (simplex.h), which keeps its tree.
+// duals of a neighbouring problem make a warm start: in conditional gradient the cost changes little between calls and
+// few paths remain to be searched. Other masses go to the network simplex (simplex.h), which keeps its tree.
 // Complexity: O(n m) per augmenting path, n of them at most.
 //
 // Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
@@ -200,7 +200,7 @@ class Transport {
     return true;
   }
 
-  /// After solve(): row duals that no cost is below, but for one rounding.
+  /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
   HN_HD void settle(const T* cost) const {
     if (!s_.assignment) simplex_.settle(cost);
   }
