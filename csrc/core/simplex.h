@@ -87,6 +87,7 @@ class Simplex {
     HN_ROLLED
     for (;;) {
       const MinAt<T> entering = cheapest(cost);
+      g_.sync();  // all lanes have read the duals
       if (entering.index >= 0) {
         g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
         if (++pivots_ == most) return false;
