@@ -179,9 +179,8 @@ def _by_proximal_steps(
         if len(items) == 0:
             break
         part = used[items], a[items], b[items]
-        u, v, _, _, ended = unbalanced_sinkhorn(
-            costs, *part[1:], entropy, *settings, backend=backend
-        )  # type: ignore[arg-type]
+        given = costs, *part[1:], entropy, *settings
+        u, v, _, _, ended = unbalanced_sinkhorn(*given, backend=backend)  # type: ignore[arg-type]
         now = unbalanced_plan(costs, *part[1:], u, v, entropy)
         value = unbalanced_value(now, *part, 0.0, x.weight, y.weight, x.kind)
         u, v = torch.where(u == -inf, 0, u), torch.where(v == -inf, 0, v)
