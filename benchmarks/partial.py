@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import ot as pot
 import torch
+from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.measuring.evaluate import Array
+from benchmarks.measuring.evaluate import Array, pair_tensor
 from benchmarks.measuring.problems import Problems, random_problems
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.solvers import Job
@@ -67,6 +68,9 @@ Solved = tuple[Job, Callable[[], Array]]
 _COPIES = 16
 """Of the problems, in one call of ours."""
 
+_DTYPES = {"": torch.float64, ", float32": torch.float32}
+"""What our solvers compute in, by the end of their name; their plans are valued in float64."""
+
 
 def run(settings: Settings) -> Report:
     """Measure."""
@@ -82,7 +86,12 @@ def run(settings: Settings) -> Report:
         rows += _measure("unbalanced, entropic", _entropic(drawn), nodes, settings)
         rows += _measure("unbalanced", _unbalanced(drawn), nodes, settings)
     report.tables.append(
-        Table("partial", f"One thread each, float64; {settings.mass:g} of the mass", _COLUMNS, rows)
+        Table(
+            "partial",
+            f"One thread each, float64 unless named; {settings.mass:g} of the mass",
+            _COLUMNS,
+            rows,
+        )
     )
     report.claims += _claims(rows)
     report.notes.append(
@@ -148,8 +157,6 @@ def _claims(rows: Sequence[dict[str, Any]]) -> list[Claim]:
 
 
 def _transports(problems: Problems, mass: float) -> list[Solved]:
-    single, batch = problems, problems.copies(_COPIES)
-
     def theirs() -> Array:
         return np.stack(
             [
@@ -161,30 +168,53 @@ def _transports(problems: Problems, mass: float) -> list[Solved]:
             ]
         )
 
-    def ours(some: Problems) -> ht.ot.PartialTransportResult:
-        return ht.ot.partial_transport(some.cost, some.a, some.b, mass=mass)
+    def ours(some: Problems) -> Tensor:
+        return ht.ot.partial_transport(some.cost, some.a, some.b, mass=mass).plan
 
     costs = problems.cost.numpy()
+
+    def worth(plans: Array) -> Array:
+        return np.asarray((costs * plans).sum((1, 2)))
+
     return [
-        (
-            Job("POT partial_wasserstein", theirs, len(problems), theirs),
-            lambda: (costs * theirs()).sum((1, 2)),
-        ),
-        (
-            Job(
-                "hotnas_torch.ot.partial_transport",
-                lambda: ours(batch),
-                len(batch),
-                lambda: ours(single).plan.numpy(),
-            ),
-            lambda: ours(single).objective.numpy(),
-        ),
+        (Job("POT partial_wasserstein", theirs, len(problems), theirs), lambda: worth(theirs())),
+        *_in_both("hotnas_torch.ot.partial_transport", ours, problems, worth),
     ]
 
 
-def _fgws(problems: Problems, mass: float) -> list[Solved]:
-    batch = problems.copies(_COPIES)
+def _in_both(
+    name: str,
+    plans: Callable[[Problems], Tensor],
+    problems: Problems,
+    worth: Callable[[Array], Array],
+) -> list[Solved]:
+    """A solver of ours in float64 and float32; `worth` says what a plan is worth."""
 
+    def row(ending: str, dtype: torch.dtype) -> Solved:
+        single = problems.to(dtype)
+        batch = single.copies(_COPIES)
+
+        def found() -> Array:
+            return plans(single).double().numpy()
+
+        job = Job(name + ending, lambda: plans(batch), len(batch), found)
+        return job, lambda: worth(found())
+
+    return [row(ending, dtype) for ending, dtype in _DTYPES.items()]
+
+
+def _fgw_values(problems: Problems, plans: Array) -> Array:
+    """Objectives of fused Gromov-Wasserstein, whatever mass the plans move."""
+    values = np.empty(len(problems))
+    for item, plan in enumerate(plans):
+        flat = plan.ravel()
+        pairs = pair_tensor(problems, item).reshape(flat.size, flat.size)
+        linear = float((problems.cost[item].numpy() * plan).sum())
+        values[item] = (1 - problems.alpha) * linear + problems.alpha * float(flat @ (pairs @ flat))
+    return values
+
+
+def _fgws(problems: Problems, mass: float) -> list[Solved]:
     def theirs(log: bool = False) -> Array:
         found = [
             pot.gromov.partial_fused_gromov_wasserstein(
@@ -208,42 +238,35 @@ def _fgws(problems: Problems, mass: float) -> list[Solved]:
         ]
         return np.array([one[1]["partial_fgw_dist"] for one in found] if log else found)
 
-    def ours(some: Problems, **starts: Any) -> ht.ot.PartialFGWResult:
-        return ht.ot.partial_fgw(
-            some.cost,
-            some.struct_x,
-            some.struct_y,
-            some.a,
-            some.b,
-            mass=mass,
-            alpha=some.alpha,
-            loss="l2",
-            **starts,
-        )
+    def rows(name: str, **starts: Any) -> list[Solved]:
+        def ours(some: Problems) -> Tensor:
+            return ht.ot.partial_fgw(
+                some.cost,
+                some.struct_x,
+                some.struct_y,
+                some.a,
+                some.b,
+                mass=mass,
+                alpha=some.alpha,
+                loss="l2",
+                **starts,
+            ).plan
 
-    def row(name: str, **starts: Any) -> Solved:
-        job = Job(
-            f"hotnas_torch.ot.partial_fgw{name}",
-            lambda: ours(batch, **starts),
-            len(batch),
-            lambda: ours(problems, **starts).plan.numpy(),
-        )
-        return job, lambda: ours(problems, **starts).objective.numpy()
+        solver = f"hotnas_torch.ot.partial_fgw{name}"
+        return _in_both(solver, ours, problems, lambda plans: _fgw_values(problems, plans))
 
     return [
         (
             Job("POT partial_fused_gromov_wasserstein", theirs, len(problems), theirs),
             lambda: theirs(log=True),
         ),
-        row(""),
-        row(", product start", init="product"),
-        row(", product and three more", init="product", num_starts=4),
+        *rows(""),
+        *rows(", product start", init="product"),
+        *rows(", product and three more", init="product", num_starts=4),
     ]
 
 
 def _semirelaxed(problems: Problems) -> list[Solved]:
-    batch = problems.copies(_COPIES)
-
     def theirs(log: bool = False) -> Array:
         found = [
             pot.gromov.semirelaxed_fused_gromov_wasserstein(
@@ -259,7 +282,7 @@ def _semirelaxed(problems: Problems) -> list[Solved]:
         ]
         return np.array([one[1]["srfgw_dist"] for one in found] if log else found)
 
-    def ours(some: Problems) -> ht.ot.SemirelaxedFGWResult:
+    def ours(some: Problems) -> Tensor:
         return ht.ot.semirelaxed_fgw(
             some.cost,
             some.struct_x,
@@ -268,21 +291,18 @@ def _semirelaxed(problems: Problems) -> list[Solved]:
             alpha=some.alpha,
             loss="l2",
             num_starts=1,
-        )
+        ).plan
 
     return [
         (
             Job("POT semirelaxed_fused_gromov_wasserstein", theirs, len(problems), theirs),
             lambda: theirs(log=True),
         ),
-        (
-            Job(
-                "hotnas_torch.ot.semirelaxed_fgw",
-                lambda: ours(batch),
-                len(batch),
-                lambda: ours(problems).plan.numpy(),
-            ),
-            lambda: ours(problems).objective.numpy(),
+        *_in_both(
+            "hotnas_torch.ot.semirelaxed_fgw",
+            ours,
+            problems,
+            lambda plans: _fgw_values(problems, plans),
         ),
     ]
 
@@ -323,11 +343,10 @@ def _against(
     their_name: str,
     their_plan: Callable[..., Array],
     name: str,
-    plan: Callable[[Problems], torch.Tensor],
+    plan: Callable[[Problems], Tensor],
 ) -> list[Solved]:
     """Both on problems of unequal masses; objectives are those of the plans."""
     some = replace(problems, b=1.5 * problems.b)
-    batch = some.copies(_COPIES)
 
     def theirs() -> Array:
         return np.stack(
@@ -345,13 +364,5 @@ def _against(
 
     return [
         (Job(f"POT {their_name}", theirs, len(some), theirs), lambda: worth(theirs())),
-        (
-            Job(
-                f"hotnas_torch.ot.{name}",
-                lambda: plan(batch),
-                len(batch),
-                lambda: plan(some).numpy(),
-            ),
-            lambda: worth(plan(some).numpy()),
-        ),
+        *_in_both(f"hotnas_torch.ot.{name}", plan, some, worth),
     ]

@@ -123,8 +123,8 @@ HN_HD bool never_negative(const G& g, const Shape& s, const FgwUnits<T>& units,
   return g.max_of(most) == 0;
 }
 
-/// Starts that are compared with later ones.
-constexpr int most_seen_starts = 64;
+/// Vertices that later descents are compared with.
+constexpr int most_seen = 64;
 
 template <class T>
 struct FgwWork {
@@ -140,7 +140,7 @@ struct FgwWork {
   Array<T> pair;                   // B_a, (atoms, n, ld)
   Vertex<T> vertex;                // vertices of slots 1.., vertex_capacity entries apart
   Array<int> active;               // slots with weight, (atoms)
-  Array<std::uint64_t> seen;       // supports of earlier starts, (most_seen_starts)
+  Array<std::uint64_t> seen;       // supports of vertices met before, (most_seen)
   Array<T> weight, linear, slope;  // (ldk)
   Array<T> form;                   // Q, (atoms, ldk)
   Array<FgwResult<T>> best;        // one: of all starts so far
@@ -174,7 +174,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.vertex = take_vertex<T>(arena, vertex * w.atoms);
   w.vertex.count = arena.take_far<int>(w.atoms);
   w.active = arena.take<int>(w.atoms);
-  w.seen = arena.take_far<std::uint64_t>(most_seen_starts);
+  w.seen = arena.take_far<std::uint64_t>(most_seen);
   w.weight = arena.take<T>(w.ldk);
   w.linear = arena.take_far<T>(w.ldk);
   w.slope = arena.take<T>(w.ldk);
@@ -224,6 +224,7 @@ class Fgw {
   /// order-preserving coupling is passed over where arcs of it are forbidden.
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
+    several_ = num > 1;
     HN_ROLLED
     for (int start = has_init ? 0 : 1; num > 0 && start < 4 + num_given; ++start, --num) {
       const bool cheapest = start != 0 && start != 3;
@@ -244,7 +245,7 @@ class Fgw {
         if (start == 0 && !is_coupling(w_.grad)) return fail(Status::infeasible);
       }
       if (cheapest) {
-        transport_.cold(w_.grad);
+        set_out();
         const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
         if (g_.leader()) ++w_.best->iterations;
         if (!complete) return fail(Status::infeasible);
@@ -257,7 +258,9 @@ class Fgw {
           continue;
         }
       }
-      if (start != 0 && !is_new(w_.found)) continue;
+      // about half of all starts on real cells repeat one
+      num_before_ = num_seen_;
+      if (start != 0 && !is_new(w_.found, num_before_)) continue;
       descend_from(w_.found, cheapest);
     }
   }
@@ -417,6 +420,12 @@ class Fgw {
     return g_.total(static_cast<T>(forbidden)) > 0;
   }
 
+  /// Duals for the transport problem of the costs in grad.
+  HN_HD void set_out() const {
+    transport_.cold(w_.grad);
+    if (w_.units->dummies.both()) transport_.price_dummies(w_.grad, w_.a, w_.b);
+  }
+
   HN_HD void fail(Status status) const {
     if (g_.leader()) {
       w_.best->objective = huge;
@@ -478,9 +487,9 @@ class Fgw {
     return t;
   }
 
-  /// Whether no earlier start had this support: about half of all starts on real cells repeat one.
-  /// Supports are told apart by a 64-bit sum of their mixed places.
-  HN_HD bool is_new(const Vertex<T>& v) {
+  /// Notes the support of a coupling, and says whether it is none of the first `among` that were noted. Supports are told
+  /// apart by a 64-bit sum of their mixed places.
+  HN_HD bool is_new(const Vertex<T>& v, int among) {
     std::uint64_t sum = 0;
     const int count = *v.count;
     HN_ROLLED
@@ -493,13 +502,18 @@ class Fgw {
     sum = g_.total(sum);
     bool fresh = true;
     HN_ROLLED
-    for (int k = 0; k < num_seen_; ++k) fresh &= w_.seen[k] != sum;
+    for (int k = 0; k < among; ++k) fresh &= w_.seen[k] != sum;
     g_.sync();
-    if (fresh && num_seen_ < most_seen_starts) {
+    if (fresh && num_seen_ < most_seen) {
       if (g_.leader()) w_.seen[num_seen_] = sum;
       ++num_seen_;
     }
     return fresh;
+  }
+
+  /// Whether the coupling is a vertex that an earlier descent came by: this one would end where that one did.
+  HN_HD bool joins_earlier() {
+    return num_active_ == 1 && w_.active[0] > 0 && !is_new(slot(w_.active[0]), num_before_);
   }
 
   HN_HD void descend_from(const Vertex<T>& start, bool warm) {
@@ -713,6 +727,10 @@ class Fgw {
     for (;;) {
       g_.poll(std::int64_t{num_active_ + 1} * s_.n * s_.ld);
       list_active();
+      if (several_ && now.iterations > 0 && joins_earlier()) {
+        now.objective = huge;
+        break;
+      }
       slopes(0);
       T on_plan = 0, linear = 0;
       HN_ROLLED
@@ -724,7 +742,7 @@ class Fgw {
       now.objective = T(0.5) * (linear_ * linear + on_plan);
       combine(linear_, pair_, w_.grad);
       if (w_.units->forbids) forbid(w_.grad);
-      if (now.iterations == 0 && !warm) transport_.cold(w_.grad);
+      if (now.iterations == 0 && !warm) set_out();
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
       const int fresh = free_slot();
@@ -745,7 +763,10 @@ class Fgw {
           break;
         }
       }
-      if (now.iterations >= stops_.max_iter) break;
+      if (now.iterations >= stops_.max_iter) {
+        transport_.settle(w_.grad);
+        break;
+      }
       add_atom(fresh, v);
       rebalance(fresh, T(0.1) * now.gap);
     }
@@ -810,6 +831,7 @@ class Fgw {
   HN_APART bool improves(int fresh, const Vertex<T>& v, T on_plan, T enough, FgwResult<T>& now) {
     T* const plan = w_.pair + fresh * (static_cast<std::size_t>(s_.n) * s_.ld);  // empty so far
     current_plan(plan);
+    transport_.settle(w_.grad);
     Certain known = reduce(on_plan, plan);
     now.gap = known.gap;
     bool found = false;
@@ -823,6 +845,7 @@ class Fgw {
       transport_.cold(w_.grad);
       ++now.iterations;
       if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
+      transport_.settle(w_.grad);
       transport_.extract(v, unit_);
       const T below = known.on_plan - inner(g_, w_.grad, v);
       found = below > enough;
@@ -868,7 +891,8 @@ class Fgw {
   T linear_, pair_, unit_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
-  int num_seen_ = 0;
+  int num_seen_ = 0, num_before_ = 0;  // vertices met, and those met by earlier descents
+  bool several_ = false;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

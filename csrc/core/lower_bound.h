@@ -72,6 +72,7 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   const auto dual_value = [&](const T* cost) {
     transport.cold(cost);
     complete &= transport.solve(cost, w.a, w.b);
+    transport.settle(cost);
     T value = 0;
     HN_ROLLED
     for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];

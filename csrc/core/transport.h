@@ -1,28 +1,20 @@
-// Exact optimal transport between two small discrete measures, by successive shortest augmenting
-// paths with duals (Dijkstra on reduced costs, one dense row relaxed across the lanes at a time).
+// Exact optimal transport between two small discrete measures.
 //
 // min <cost, T>  over  T >= 0, T 1 = a, T' 1 = b;   u_i + v_j <= cost_ij, equality where T_ij > 0.
 //
-// Any v is a valid start, so the duals of a neighbouring problem make a warm start: in conditional
-// gradient the cost changes little between calls and few paths remain to be searched. Equal sizes
-// with uniform masses are the assignment problem: one row per column, no flow matrix.
-// Complexity: O(n m) per augmenting path, n of them for assignment, about n + m otherwise.
+// Equal sizes with uniform masses are the assignment problem: shortest augmenting paths with duals (Dijkstra on reduced
+// costs, one dense row relaxed across the lanes at a time; Jonker and Volgenant, 1987). Any v is a valid start, so the
+// duals of a neighbouring problem make a warm start: in conditional gradient the cost changes little between calls and
+// few paths remain to be searched. Other masses go to the network simplex (simplex.h), which keeps its tree.
+// Complexity: O(n m) per augmenting path, n of them at most.
 //
 // Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
-// masses are finite and not negative: csrc/items sees to that. No path leads over a forbidden arc, so that what
-// cannot be moved without is left.
+// masses are finite and not negative: csrc/items sees to that. What is sent uses no forbidden arc.
 #pragma once
 
-#include "arena.h"
+#include "simplex.h"
 
 namespace hotnas::HOTNAS_ISA {
-
-/// Sizes of a problem after rows and columns without mass were removed.
-struct Shape {
-  int n, m;     // rows, columns
-  int ld, ldn;  // m and n rounded up to the lane width
-  bool assignment;
-};
 
 /// Whether the last row and the last column are dummies, which take what a partial coupling leaves.
 struct Dummies {
@@ -79,45 +71,31 @@ HN_HD std::size_t vertex_capacity(const Shape& s) {
 
 template <class T>
 struct TransportWork {
-  Array<T> u, v;            // duals, (n), (ld)
-  Array<T> supply, demand;  // what is still to be moved, (n), (ld)
-  Array<T> reach, price;    // path length to each open column; v, or -huge when closed
-  Array<LaneInt<T>> via;    // row before each column
-  Array<T> row_dist, col_dist, labelled;  // (n), (ld), (ldn)
-  Array<int> before, rows, cols;          // column before each row; search order
-  Array<T> flow, flow_of_row;             // by column (m, ldn), by row (n, ld); general masses
-  Array<int> row_of_col, col_of_row;      // assignment
+  SimplexWork<T> simplex;
+  Array<T> u, v;                // duals, (n), (ld)
+  Array<T> reach, price;        // path length to each open column; v, or -huge when closed
+  Array<LaneInt<T>> via;        // row before each column
+  Array<T> row_dist, col_dist;  // (n), (ld)
+  Array<int> rows, cols;        // search order
+  Array<int> row_of_col, col_of_row;
 };
 
 template <class T>
 HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   TransportWork<T> w{};
-  w.u = arena.take<T>(s.n);
-  w.v = arena.take<T>(s.ld);
-  w.supply = arena.take<T>(s.n);
-  w.demand = arena.take<T>(s.ld);
+  w.simplex = take_simplex<T>(arena, s);
+  w.v = w.simplex.dual;
+  w.u = part(w.simplex.dual, s.ld);
   w.reach = arena.take<T>(s.ld);
   w.price = arena.take<T>(s.ld);
   w.via = arena.take<LaneInt<T>>(s.ld);
   w.row_dist = arena.take<T>(s.n);
   w.col_dist = arena.take<T>(s.ld);
-  w.labelled = arena.take<T>(s.ldn);
-  w.before = arena.take<int>(s.n);
   w.rows = arena.take<int>(s.ldn + s.n);
   w.cols = arena.take<int>(s.ld);
   w.row_of_col = arena.take<int>(s.ld);
   w.col_of_row = arena.take<int>(s.n);
-  if (!s.assignment) {
-    w.flow = arena.take_far<T>(static_cast<std::size_t>(s.m) * s.ldn);
-    w.flow_of_row = arena.take<T>(static_cast<std::size_t>(s.n) * s.ld);
-  }
   return w;
-}
-
-/// Whether a cost forbids its arc.
-template <class G, class T>
-HN_HD auto is_forbidden(typename G::template Var<T> cost) {
-  return cost > G::splat(Limits<T>::huge / 2);
 }
 
 /// Whether every row and every column of costs (n, ld) has an arc that is not forbidden.
@@ -155,13 +133,16 @@ class Transport {
   static constexpr T huge = Limits<T>::huge;
 
  public:
-  HN_HD Transport(const G& g, const Shape& s, const TransportWork<T>& w) : g_(g), s_(s), w_(w) {}
+  HN_HD Transport(const G& g, const Shape& s, const TransportWork<T>& w)
+      : g_(g), s_(s), w_(w), simplex_(g, s, w.simplex) {}
 
-  /// Augmenting paths searched so far: what the cheapest arcs alone could not match.
-  HN_HD int paths() const { return paths_; }
+  /// Augmenting paths and pivots so far: what the cheapest arcs alone could not match.
+  HN_HD int paths() const { return paths_ + simplex_.pivots(); }
 
-  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour.
+  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour. What is kept of problems
+  /// with the same masses is a better one.
   HN_HD void cold(const T* cost) const {
+    if (simplex_.has_basis()) return;
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
@@ -176,7 +157,7 @@ class Transport {
   /// dummy says from which cost on a row goes there: the least at which as much mass as is moved finds columns.
   HN_APART void price_dummies(const T* cost, const T* a, const T* b) const {
     const int rows = s_.n - 1, columns = s_.m - 1;
-    if (rows == 0) return;
+    if (rows == 0 || simplex_.has_basis()) return;
     T moved = -a[rows];
     HN_ROLLED
     for (int j = 0; j < columns; ++j) moved += b[j];
@@ -205,57 +186,23 @@ class Transport {
   }
 
   /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
-  /// Returns false when mass was left beyond the difference of the totals; there is no coupling then.
+  /// Returns false when forbidden arcs leave none.
   HN_HD bool solve(const T* cost, const T* a, const T* b) {
-    T slack = 0, excess = 0;
-    if (s_.assignment) {
-      HN_ROLLED
-      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
-    } else {
-      T largest = 0, total = 0;
-      HN_ROLLED
-      for (int i = 0; i < s_.n; ++i) {
-        largest = a[i] > largest ? a[i] : largest;
-        total += a[i];
-      }
-      excess = total;
-      HN_ROLLED
-      for (int j = 0; j < s_.m; ++j) {
-        largest = b[j] > largest ? b[j] : largest;
-        excess -= b[j];
-      }
-      slack = 2 * Limits<T>::epsilon * largest;
-      // what the columns cannot take, and what is left over by rounding
-      excess = (excess > 0 ? excess : T(0)) + (s_.n + s_.m) * Limits<T>::epsilon * total;
-      HN_ROLLED
-      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.supply[i] = a[i];
-      HN_ROLLED
-      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
-      const Var none = G::splat(T(0));
-      HN_ROLLED
-      for (int e = 0; e < s_.m * s_.ldn; e += G::width) g_.store(w_.flow + e, none);
-      HN_ROLLED
-      for (int e = 0; e < s_.n * s_.ld; e += G::width) g_.store(w_.flow_of_row + e, none);
-    }
+    if (!s_.assignment) return simplex_.solve(cost, a, b);
+    HN_ROLLED
+    for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
     g_.sync();
     take_tight_rows(cost);
     take_tight_columns(cost);
-    const int most = paths_ + most_paths();
     HN_ROLLED
-    for (int row = 0; row < s_.n; ++row) {
-      if (s_.assignment) {
-        if (w_.col_of_row[row] < 0 && !augment(cost, row, slack)) return false;
-      } else {
-        HN_ROLLED
-        while (w_.supply[row] > slack) {
-          if (augment(cost, row, slack) && paths_ < most) continue;
-          excess -= w_.supply[row];
-          break;
-        }
-        if (!(excess >= 0)) return false;
-      }
-    }
+    for (int row = 0; row < s_.n; ++row)
+      if (w_.col_of_row[row] < 0 && !augment(cost, row)) return false;
     return true;
+  }
+
+  /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
+  HN_HD void settle(const T* cost) const {
+    if (!s_.assignment) simplex_.settle(cost);
   }
 
   /// The coupling as a list; unit converts integer units of mass into masses.
@@ -267,34 +214,15 @@ class Transport {
       }
       if (g_.leader()) *out.count = s_.n;
     } else {
-      int count = 0;  // the support is a forest, so there is room
-      HN_ROLLED
-      for (int j = 0; j < s_.m && count < s_.n + s_.m; ++j) {
-        const int from = count;
-        HN_ROLLED
-        for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
-          const auto moved = g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0));
-          count = g_.template append<T>(moved, i0, out.row, count);
-        }
-        g_.sync();
-        HN_ROLLED
-        for (int t = from + g_.begin(); t < count; t += g_.step()) {
-          const int i = out.row[t];
-          out.set(t, i, j, s_.ld, w_.flow[j * s_.ldn + i] * unit);
-        }
+      if (g_.leader()) {
+        *out.count = simplex_.list(
+            [&](int t, int i, int j, T mass) { out.set(t, i, j, s_.ld, mass * unit); });
       }
-      if (g_.leader()) *out.count = count;
     }
     g_.sync();
   }
 
  private:
-  /// Far more than are ever needed: a bound on the time that nobody can say more of.
-  HN_HD int most_paths() const {
-    const int nodes = s_.n + s_.m;
-    return nodes < 1 << 14 ? 4 * nodes * nodes : 1 << 30;
-  }
-
   /// Over the columns of one row; a row that fits the lanes needs no positions.
   HN_HD MinAt<T> minimum(Var best, Int at) const {
     return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);
@@ -314,24 +242,12 @@ class Transport {
         best = G::min(best, reduced);
       }
       const MinAt<T> least = minimum(best, at);
-      if (s_.assignment) {
-        const bool free = w_.row_of_col[least.index] < 0;
-        g_.sync();
-        if (g_.leader()) {
-          w_.u[i] = least.value;
-          w_.col_of_row[i] = free ? least.index : -1;
-          if (free) w_.row_of_col[least.index] = i;
-        }
-      } else {
-        const T supply = w_.supply[i], demand = w_.demand[least.index];
-        const T moved = supply < demand ? supply : demand;
-        g_.sync();
-        if (g_.leader()) {
-          w_.u[i] = least.value;
-          w_.supply[i] = supply - moved;
-          w_.demand[least.index] = demand - moved;
-          move(i, least.index, moved);
-        }
+      const bool free = w_.row_of_col[least.index] < 0;
+      g_.sync();
+      if (g_.leader()) {
+        w_.u[i] = least.value;
+        w_.col_of_row[i] = free ? least.index : -1;
+        if (free) w_.row_of_col[least.index] = i;
       }
       g_.sync();
     }
@@ -359,17 +275,9 @@ class Transport {
       HN_ROLLED
       for (int j = 0; j < s_.m; ++j) {
         const int i = static_cast<int>(w_.via[j]);
-        if (s_.assignment) {
-          if (w_.row_of_col[j] < 0 && w_.col_of_row[i] < 0) {
-            w_.row_of_col[j] = i;
-            w_.col_of_row[i] = j;
-          }
-        } else {
-          const T supply = w_.supply[i], demand = w_.demand[j];
-          const T moved = supply < demand ? supply : demand;
-          w_.supply[i] = supply - moved;
-          w_.demand[j] = demand - moved;
-          move(i, j, moved);
+        if (w_.row_of_col[j] < 0 && w_.col_of_row[i] < 0) {
+          w_.row_of_col[j] = i;
+          w_.col_of_row[i] = j;
         }
       }
     }
@@ -377,9 +285,6 @@ class Transport {
   }
 
   /// Path lengths to the open columns through row i at distance mu; the nearest open column.
-  /// Columns that row i already serves come before all others, whatever rounding makes of their lengths: a whole
-  /// tree of the support is explored before a path leaves it, so no path closes a cycle and the coupling
-  /// stays a vertex.
   HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
     const Var base = G::splat(w_.u[i] - mu);
     const T* row = cost + i * s_.ld;
@@ -389,12 +294,7 @@ class Transport {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       const Var price = g_.load(w_.price + j0);
-      Var through = g_.load(row + j0) - base - price;
-      if (!s_.assignment) {
-        const auto linked = (g_.load(w_.flow_of_row + i * s_.ld + j0) > G::splat(T(0))) &
-                            (price > G::splat(-huge / 2));
-        through = G::select(linked, G::splat(-huge), through);
-      }
+      const Var through = g_.load(row + j0) - base - price;
       Var reach = g_.load(w_.reach + j0);
       const Int via = g_.template load_int<T>(w_.via + j0);
       g_.template store_int<T>(w_.via + j0, G::select(through < reach, me, via));
@@ -406,21 +306,8 @@ class Transport {
     return minimum(best, at);
   }
 
-  /// The nearest open column once more, after one was closed without opening a row.
-  HN_HD MinAt<T> nearest() const {
-    Var best = g_.load(w_.reach + 0);
-    Int at = g_.template index<T>(0);
-    HN_ROLLED
-    for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
-      const Var reach = g_.load(w_.reach + j0);
-      at = G::select(reach < best, g_.template index<T>(j0), at);
-      best = G::min(best, reach);
-    }
-    return minimum(best, at);
-  }
-
-  /// Sends what one shortest path from `source` can carry.
-  HN_HD bool augment(const T* cost, int source, T slack) {
+  /// Matches `source` along one shortest path.
+  HN_HD bool augment(const T* cost, int source) {
     ++paths_;
     g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
     HN_ROLLED
@@ -428,87 +315,48 @@ class Transport {
       g_.store(w_.reach + j0, G::splat(huge));
       g_.store(w_.price + j0, g_.load(w_.v + j0));
     }
-    if (!s_.assignment) {
-      HN_ROLLED
-      for (int i0 = 0; i0 < s_.ldn; i0 += G::width) g_.store(w_.labelled + i0, G::splat(T(0)));
-      g_.sync();
-    }
     if (g_.leader()) {
       w_.rows[0] = source;
       w_.row_dist[source] = 0;
-      w_.before[source] = -1;
-      if (!s_.assignment) w_.labelled[source] = 1;
     }
     g_.sync();
-    int num_rows = 1, num_cols = 0, scanned = 0, sink = -1;
+    int settled = 0, sink = -1;
     T mu = 0;
     HN_ROLLED
-    while (sink < 0) {
-      MinAt<T> next;
-      if (scanned < num_rows) {
-        HN_ROLLED
-        while (scanned < num_rows) next = relax(cost, w_.rows[scanned++], mu);
-      } else {
-        next = nearest();
-      }
+    for (;;) {
+      const MinAt<T> next = relax(cost, w_.rows[settled], mu);
       // every column is closed, or the costs are not numbers
-      if (!(next.value <= huge / 2) || num_cols == s_.m) return false;
+      if (!(next.value <= huge / 2) || settled == s_.m) return false;
       mu = next.value > mu ? next.value : mu;
-      const int j = next.index;
-      if (s_.assignment ? w_.row_of_col[j] < 0 : w_.demand[j] > slack) {
+      const int j = next.index, i = w_.row_of_col[j];
+      if (i < 0) {
         sink = j;
         break;
       }
       g_.sync();
       if (g_.leader()) {
-        w_.cols[num_cols] = j;
+        w_.cols[settled] = j;
         w_.col_dist[j] = mu;
         w_.price[j] = -huge;
         w_.reach[j] = huge;
+        w_.rows[settled + 1] = i;
+        w_.row_dist[i] = mu;
       }
-      ++num_cols;
-      if (s_.assignment) {
-        const int i = w_.row_of_col[j];
-        if (g_.leader()) {
-          w_.rows[num_rows] = i;
-          w_.row_dist[i] = mu;
-          w_.before[i] = j;
-        }
-        ++num_rows;
-      } else {
-        const int from = num_rows;
-        HN_ROLLED
-        for (int i0 = 0; i0 < s_.ldn; i0 += G::width) {
-          const auto fresh = (g_.load(w_.flow + j * s_.ldn + i0) > G::splat(T(0))) &
-                             (g_.load(w_.labelled + i0) == G::splat(T(0)));
-          num_rows = g_.template append<T>(fresh, i0, w_.rows, num_rows);
-        }
-        g_.sync();
-        HN_ROLLED
-        for (int t = from + g_.begin(); t < num_rows; t += g_.step()) {
-          const int i = w_.rows[t];
-          w_.row_dist[i] = mu;
-          w_.before[i] = j;
-          w_.labelled[i] = 1;
-        }
-      }
+      ++settled;
       g_.sync();
     }
     g_.sync();  // the search is over on every lane, and `via` is complete
     HN_ROLLED
-    for (int t = g_.begin(); t < num_rows; t += g_.step()) {
+    for (int t = g_.begin(); t <= settled; t += g_.step()) {
       const int i = w_.rows[t];
       w_.u[i] += mu - w_.row_dist[i];
     }
     HN_ROLLED
-    for (int t = g_.begin(); t < num_cols; t += g_.step()) {
+    for (int t = g_.begin(); t < settled; t += g_.step()) {
       const int j = w_.cols[t];
       w_.v[j] -= mu - w_.col_dist[j];
     }
-    if (s_.assignment)
-      flip(source, sink);
-    else
-      push(source, sink);
+    flip(source, sink);
     g_.sync();
     return true;
   }
@@ -526,38 +374,10 @@ class Transport {
     }
   }
 
-  HN_HD void push(int source, int sink) const {
-    if (!g_.leader()) return;
-    T moved = w_.supply[source] < w_.demand[sink] ? w_.supply[source] : w_.demand[sink];
-    HN_ROLLED
-    for (int j = sink;;) {
-      const int i = static_cast<int>(w_.via[j]);
-      if (i == source) break;
-      j = w_.before[i];
-      const T held = w_.flow[j * s_.ldn + i];
-      moved = held < moved ? held : moved;
-    }
-    w_.supply[source] -= moved;
-    w_.demand[sink] -= moved;
-    HN_ROLLED
-    for (int j = sink;;) {
-      const int i = static_cast<int>(w_.via[j]);
-      move(i, j, moved);
-      if (i == source) break;
-      j = w_.before[i];
-      move(i, j, -moved);
-    }
-  }
-
-  /// Changes one flow in both layouts; for the leader.
-  HN_HD void move(int i, int j, T mass) const {
-    w_.flow[j * s_.ldn + i] += mass;
-    w_.flow_of_row[i * s_.ld + j] += mass;
-  }
-
   const G& g_;
   const Shape& s_;
   const TransportWork<T>& w_;
+  Simplex<G, T> simplex_;
   int paths_ = 0;
 };
 

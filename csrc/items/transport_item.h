@@ -59,10 +59,12 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       Transport<G, T> transport(g, s, w.transport);
       transport.cold(w.cost);
       if (list_dummies(x, y, p.n, p.m, p.dummies).both()) transport.price_dummies(w.cost, w.a, w.b);
-      if (transport.solve(w.cost, w.a, w.b))
+      if (transport.solve(w.cost, w.a, w.b)) {
+        transport.settle(w.cost);
         transport.extract(w.vertex, mass.unit);
-      else
+      } else {
         status = Status::infeasible;
+      }
       paths = transport.paths();
     }
     const T value = failed(status) ? T(NAN) : T(0);

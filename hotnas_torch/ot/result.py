@@ -102,7 +102,7 @@ class TransportResult(_Result):
         objective: <cost, plan>, shape (*batch,); differentiable.
         f: Row duals, shape (*batch, n), f_i + g_j <= cost_ij, with <f, a> = <g, b>.
         g: Column duals, shape (*batch, m).
-        iterations: Augmenting paths, int32, shape (*batch,).
+        iterations: Augmenting paths or pivots, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """
 
@@ -125,7 +125,7 @@ class PartialTransportResult(_Result):
             <= cost_ij, and <f, a> + <g, b> + price * mass is the objective.
         g: Column duals <= 0, shape (*batch, m).
         price: What a little more mass costs, per mass, shape (*batch,).
-        iterations: Augmenting paths, int32, shape (*batch,).
+        iterations: Augmenting paths or pivots, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """
 
@@ -339,7 +339,7 @@ class UnbalancedTransportResult(_Result):
             exp(-f / reg_m) at the optimum; with the total variation, f <= reg_m.
         g: Column duals, shape (*batch, m).
         gap: How far the objective can be above the optimum, shape (*batch,), by these duals.
-        iterations: Augmenting paths ("tv") or proximal steps ("kl"), int32, shape (*batch,).
+        iterations: Paths or pivots ("tv") or proximal steps ("kl"), int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """
 

@@ -49,11 +49,14 @@ def transport(
         `g` raises; in forward mode, where that cannot be known, they get NaN.
 
     Complexity:
-        O(n m) per augmenting path, n to about n + m paths; O(n m) memory per problem.
+        Uniform masses of equal sizes: O(n m) per augmenting path, at most n of them. Others: about
+        n + m pivots, more for large n; O(n m) each up to some 20 nodes, else O(n + m) and the few
+        rows whose costs are looked at. O(n m) memory per problem.
 
     Reference:
         R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear
-        assignment problems, Computing 38, 1987.
+        assignment problems, Computing 38, 1987; W. Cunningham, A network simplex method,
+        Mathematical Programming 11, 1976.
 
     Example:
         >>> import torch, hotnas_torch as ht

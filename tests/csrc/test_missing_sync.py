@@ -41,6 +41,7 @@ KERNELS = {
     "item.h": "transport,fgw",
     "lower_bound.h": "fgw_lower_bound",
     "semirelaxed.h": "semirelaxed_fgw",
+    "simplex.h": "transport,forbidding,fgw,fgw_partial",
     "sinkhorn.h": "sinkhorn",
     "transport.h": "transport,forbidding,fgw",
     "unbalanced.h": "unbalanced_sinkhorn",

@@ -34,7 +34,7 @@ def transport(
     Returns:
         `plan` (B, n, m), a vertex of the transport polytope; `objective` (B,); duals `f` (B,
         n) and `g` (B, m), up to one constant per item; `iterations` (B,) int32, augmenting
-        paths; `status` (B,) int32.
+        paths or pivots; `status` (B,) int32.
 
     Differentiability:
         `objective` in `cost` (the plan), `a` and `b` (the duals, without their part along
@@ -46,7 +46,9 @@ def transport(
         else.
 
     Complexity:
-        O(n m) per augmenting path, about n + m of them; O(n m) memory per item.
+        Uniform masses of equal sizes: O(n m) per augmenting path, at most n of them. Others: about
+        n + m pivots, more for large n; O(n m) each up to some 20 nodes, else O(n + m) and the few
+        rows whose costs are looked at. O(n m) memory per item.
     """
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
         cost, a, b, dummies, backend=backend

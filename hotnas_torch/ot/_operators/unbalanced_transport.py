@@ -21,7 +21,10 @@ from hotnas_torch.ot._reference.unbalanced_sinkhorn import PENALTY_TV, Penalty
 __all__ = ["unbalanced_transport"]
 
 _STEP = 0.05
-"""Entropy of a proximal step, in units of the largest cost or the smaller weight."""
+"""Entropy of the first proximal step, in units of the largest cost or the smaller weight."""
+_SHRINK, _LEAST = 0.6, 2.0**-3
+"""What each step multiplies the entropy by, and how small it becomes, of the first: fewer steps,
+each of more sweeps, and in all fewer passes over the batch."""
 _INNER_TOL = 1e-5
 """Errors of masses in a step, which the gap tells; not so of masses that are held."""
 _HELD_TOL = {torch.float32: 3e-6, torch.float64: 1e-10}
@@ -162,7 +165,8 @@ def _by_proximal_steps(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Solve for KL."""
     inner_tol = _HELD_TOL[cost.dtype] if x.held or y.held else _INNER_TOL
-    settings = epsilon, x.weight, y.weight, x.kind, inner_tol, _INNER_MAX_ITER
+    settings = x.weight, y.weight, x.kind, inner_tol, _INNER_MAX_ITER
+    entropy = epsilon
     here, there = (a > 0)[:, :, None], (b > 0)[:, None, :]
     used = torch.where(here & there, cost, 0)
     plan, f, g = (torch.full_like(like, torch.nan) for like in (cost, a, b))
@@ -175,8 +179,9 @@ def _by_proximal_steps(
         if len(items) == 0:
             break
         part = used[items], a[items], b[items]
-        u, v, _, _, ended = unbalanced_sinkhorn(costs, *part[1:], *settings, backend=backend)  # type: ignore[arg-type]
-        now = unbalanced_plan(costs, *part[1:], u, v, epsilon)
+        given = costs, *part[1:], entropy, *settings
+        u, v, _, _, ended = unbalanced_sinkhorn(*given, backend=backend)  # type: ignore[arg-type]
+        now = unbalanced_plan(costs, *part[1:], u, v, entropy)
         value = unbalanced_value(now, *part, 0.0, x.weight, y.weight, x.kind)
         u, v = torch.where(u == -inf, 0, u), torch.where(v == -inf, 0, v)
         slack = torch.where(here[items] & there[items], part[0] - u[:, :, None], inf).amin(1)
@@ -194,10 +199,12 @@ def _by_proximal_steps(
         status[items] = torch.where(failed, ended, torch.where(solved, CONVERGED, MAX_ITER)).to(
             torch.int32
         )
-        rest = part[0] - u[:, :, None] - v[:, None, :]
+        # C - entropy log(plan / ab') of the next entropy
+        smaller = max(_SHRINK * entropy, _LEAST * epsilon)
+        before = torch.where(here[items] & there[items], costs - u[:, :, None] - v[:, None, :], 0)
         going = ~solved & ~failed
-        costs = (costs + torch.where(here[items] & there[items], rest, 0))[going]
-        items = items[going]
+        costs = (part[0] + (smaller / entropy) * before)[going]
+        items, entropy = items[going], smaller
     return _without_failed(plan, objective, f, g, gap, iterations, status)
 
 

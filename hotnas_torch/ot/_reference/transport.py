@@ -54,8 +54,10 @@ def transport(
         positive columns allow, which makes it the one-sided derivative of the objective in that
         weight, a zero-weight column then what all rows allow; costs of these nodes that are no
         numbers are passed over, 0 where there is no other); `iterations` (B,) int32, the number
-        of augmenting paths; `status` (B,) int32. Items with status NONFINITE or INFEASIBLE (the
-        masses do not fit, or what is forbidden leaves no coupling) are NaN throughout.
+        of augmenting paths (of the compiled op, paths or pivots of the network simplex, which
+        ends at the same optimum); `status` (B,) int32. Items with status NONFINITE or
+        INFEASIBLE (the masses do not fit, or what is forbidden leaves no coupling) are NaN
+        throughout.
 
     Complexity:
         O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per

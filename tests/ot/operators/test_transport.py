@@ -84,6 +84,41 @@ def test_agrees_with_pot(n: int, m: int, rng: torch.Generator, backend: str) -> 
         assert torch.allclose(plan[item], torch.from_numpy(expected), atol=1e-9)
 
 
+@pytest.mark.ext
+@pytest.mark.parametrize("kind", ["random", "tied", "coarse mass"])
+def test_agrees_with_pot_on_hundreds_of_nodes(kind: str, rng: torch.Generator) -> None:
+    cost, a, b = problems(kind, rng, 230, 170, batch=1)
+    plan, objective, f, g, _, status = transport(cost, a, b, backend="ext")
+    expected = pot.emd2(a[0].numpy(), b[0].numpy(), cost[0].numpy())
+    assert status.tolist() == [0]
+    assert objective.item() == pytest.approx(expected, abs=1e-12)
+    check_coupling(plan, a, b)
+    check_duals(cost, plan, f, g, a, b)
+
+
+@pytest.mark.ext
+def test_ties_are_not_searched(rng: torch.Generator) -> None:
+    a, b = masses(rng, 3, 100), masses(rng, 3, 100)
+    *_, iterations, status = transport(torch.zeros(3, 100, 100).double(), a, b, backend="ext")
+    assert (status == 0).all()
+    assert (iterations == 0).all()
+
+
+def test_forbidden_pairs_that_come_first_are_left_again(rng: torch.Generator, backend: str) -> None:
+    # Cheap pairs use up what the last rows may have, so that a greedy start ends on forbidden ones.
+    n, m, batch = 6, 7, 40
+    cost, a, b = uniform(rng, batch, n, m), masses(rng, batch, n), masses(rng, batch, m)
+    known = transport(uniform(rng, batch, n, m), a, b, backend="torch")[0] > 0
+    cost[~known & (uniform(rng, batch, n, m) < 0.7)] = torch.inf
+    plan, objective, f, g, _, status = transport(cost, a, b, backend=backend)
+    assert (status == 0).all()
+    assert (plan[cost.isinf()] == 0).all()
+    check_coupling(plan, a, b)
+    check_duals(cost, plan, f, g, a, b)
+    dual = (f * a).sum(1) + (g * b).sum(1)
+    assert torch.allclose(dual, objective, atol=1e-12)
+
+
 @given(problem=transports())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_finds_the_known_answer_in_torch(problem: Transport) -> None:

@@ -1,0 +1,476 @@
+// Exact optimal transport between measures of any masses, by the network simplex.
+//
+// min <cost, T>  over  T >= 0, T 1 = a, T' 1 = b;   u_i + v_j <= cost_ij, equality where T_ij > 0.
+//
+// The basis is a tree of n + m nodes: column j is node j, row i is node ld + i, the last row its root. Each other node
+// knows its parent and what flows between the two, always from the row to the column. An arc that costs less than its
+// nodes' duals enters, mass goes around the cycle that it closes, and what runs dry leaves. Of several that do, the last
+// one on the way around from the cycle's top, so that from every node mass could still be sent up to the root, and no
+// bases recur where costs and masses tie (Cunningham, A network simplex method, 1976).
+// A tree stays feasible whatever the costs are: between the problems of conditional gradient it is kept, and few arcs
+// are exchanged. The first tree is that of the cheapest open column of each row in turn. A forbidden arc in it counts as
+// dearer than any path until it carries nothing; then it leaves, or stays where no path leads around it.
+// Complexity: O(n m) per pivot for small problems, whose costs are all looked at; O(n + m) and the rows looked at, in
+// turn, for others.
+#pragma once
+
+#include "arena.h"
+
+namespace hotnas::HOTNAS_ISA {
+
+/// Sizes of a problem after rows and columns without mass were removed.
+struct Shape {
+  int n, m;     // rows, columns
+  int ld, ldn;  // m and n rounded up to the lane width
+  bool assignment;
+};
+
+template <class T>
+struct SimplexWork {
+  Array<T> dual;                         // of columns, (ld), and of rows behind them, (n)
+  Array<T> flow, mass;                   // to the parent; what is moved of each node's mass
+  Array<int> parent, child, next, last;  // -1: none; children are a list linked both ways
+  Array<int> depth, order;               // below the root; nodes of a subtree, parents first
+  Array<T> demand,
+      closed;       // (ld), of the first tree: what is to come; less the duals, huge where full
+  Array<T> size;    // one: of the duals
+  Array<int> left;  // one: forbidden arcs that carry mass
+};
+
+template <class T>
+HN_HD SimplexWork<T> take_simplex(Arena& arena, const Shape& s) {
+  SimplexWork<T> w{};
+  const std::size_t nodes = static_cast<std::size_t>(s.ld) + s.n;
+  w.dual = arena.take<T>(nodes);
+  w.flow = arena.take<T>(nodes);
+  w.mass = arena.take_far<T>(nodes);
+  w.parent = arena.take<int>(nodes);
+  w.child = arena.take<int>(nodes);
+  w.next = arena.take<int>(nodes);
+  w.last = arena.take<int>(nodes);
+  w.depth = arena.take<int>(nodes);
+  w.order = arena.take<int>(nodes);
+  w.demand = arena.take<T>(s.ld);
+  w.closed = arena.take<T>(s.ld);
+  w.size = arena.take<T>(1);
+  w.left = arena.take<int>(1);
+  return w;
+}
+
+/// Whether a cost forbids its arc.
+template <class G, class T>
+HN_HD auto is_forbidden(typename G::template Var<T> cost) {
+  return cost > G::splat(Limits<T>::huge / 2);
+}
+
+template <class G, class T>
+class Simplex {
+  using Var = typename G::template Var<T>;
+  using Int = typename G::template Int<T>;
+  static constexpr T huge = Limits<T>::huge;
+
+ public:
+  HN_HD Simplex(const G& g, const Shape& s, const SimplexWork<T>& w) : g_(g), s_(s), w_(w) {}
+
+  HN_HD bool has_basis() const { return has_basis_; }
+  HN_HD int pivots() const { return pivots_; }
+
+  /// Solves for masses a (n), b (m), which stay the same from call to call; leaves duals and the tree. The column duals
+  /// at hand say in what order the first tree takes columns. Returns false where forbidden arcs cannot be spared.
+  HN_HD bool solve(const T* cost, const T* a, const T* b) {
+    g_.sync();  // the costs are complete
+    if (!has_basis_) begin(cost, a, b);
+    if (g_.leader()) renew(cost, false);
+    g_.sync();
+    const int most = pivots_ + most_pivots();
+    int since = 0;
+    HN_ROLLED
+    for (;;) {
+      const MinAt<T> entering = cheapest(cost);
+      g_.sync();  // all lanes have read the duals
+      if (entering.index >= 0) {
+        g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
+        if (++pivots_ == most) return false;
+        const bool stale = ++since > most_since + s_.n + s_.m;
+        if (g_.leader()) {
+          exchange(entering.index / s_.ld, entering.index % s_.ld, entering.value);
+          if (stale) renew(cost, true);
+        }
+        if (stale) since = 0;
+        g_.sync();
+      } else if (forbids_ || since > most_since) {
+        if (forbids_ && g_.leader()) *w_.left = spare_forbidden(cost);
+        g_.sync();
+        if (forbids_ && *w_.left > 0) return false;
+        if (forbids_) far_ = 0;  // what is left of them is nowhere in the way
+        forbids_ = false;
+        since = 0;
+        if (g_.leader()) renew(cost, true);
+        g_.sync();
+      } else {
+        return true;
+      }
+    }
+  }
+
+  /// Duals from the tree alone, and those of rows feasible up to one rounding: u_i = min_j (cost_ij - v_j).
+  HN_HD void settle(const T* cost) const {
+    if (g_.leader()) renew(cost, false);
+    g_.sync();
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      Var least = G::splat(2 * huge);
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width)
+        least = G::min(least, g_.load(cost + i * s_.ld + j0) - g_.load(w_.dual + j0));
+      const T value = -g_.max_of(-least);
+      if (g_.leader()) w_.dual[s_.ld + i] = value;
+    }
+    g_.sync();
+  }
+
+  /// put(t, row, column, mass) for each entry of the coupling; returns their number. For the leader.
+  template <class Put>
+  HN_HD int list(Put put) const {
+    int count = 0;
+    HN_ROLLED
+    for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
+      if (x == root_ || !(w_.flow[x] > dust_)) continue;
+      const int p = w_.parent[x];
+      put(count++, (x < s_.ld ? p : x) - s_.ld, x < s_.ld ? x : p, w_.flow[x]);
+    }
+    return count;
+  }
+
+ private:
+  /// Pivots that may add to duals and flows, of those that end a solution.
+  static constexpr int most_since = 16;
+  /// Costs that are looked at for one pivot, in whole rows: all of a small problem. Not by lanes, so that their number
+  /// changes no pivot.
+  static constexpr int most_looked_at = 512;
+
+  /// Far more than are ever needed: a bound on the time that nobody can say more of.
+  HN_HD int most_pivots() const {
+    const int nodes = s_.n + s_.m;
+    return nodes < 1 << 14 ? 4 * nodes * nodes : 1 << 30;
+  }
+
+  HN_HD T cost_of(const T* cost, int x, int parent) const {
+    const T value = cost[x < s_.ld ? (parent - s_.ld) * s_.ld + x : (x - s_.ld) * s_.ld + parent];
+    return value > huge / 2 ? far_ : value;
+  }
+
+  /// The first tree. Each row in turn fills its cheapest open columns, beside the duals at hand, and the last row the
+  /// others; what is exhausted is closed and hangs from the other node, the column where both are, so that arcs without
+  /// mass lead up from rows.
+  HN_HD void begin(const T* cost, const T* a, const T* b) {
+    T largest = 0, total = 0;
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      largest = a[i] > largest ? a[i] : largest;
+      total += a[i];
+    }
+    HN_ROLLED
+    for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
+    dust_ = 2 * Limits<T>::epsilon * largest;
+    lost_ = (s_.n + s_.m) * Limits<T>::epsilon * total;
+    far_ = 64 * T(s_.n + s_.m);  // more than a path of other arcs, whose costs are of size 1
+    const auto real = G::template splat_int<T>(s_.m);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const auto open = g_.template index<T>(j0) < real;
+      g_.store(w_.closed + j0, G::select(open, -g_.load(w_.dual + j0), G::splat(2 * huge)));
+    }
+    HN_ROLLED
+    for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
+    int columns = s_.m;
+    HN_ROLLED
+    for (int i = 0; i < s_.n - 1; ++i) {
+      T supply = a[i];
+      bool fills = true;
+      HN_ROLLED
+      while (fills) {
+        g_.sync();  // all lanes know what is open
+        const int j = cheapest_open(cost, i);
+        forbids_ |= cost[i * s_.ld + j] > huge / 2;
+        const T demand = w_.demand[j], moved = supply < demand ? supply : demand;
+        fills = demand <= supply && columns > 1;
+        supply -= moved;
+        g_.sync();  // all lanes have read it
+        if (g_.leader()) {
+          const int x = fills ? j : s_.ld + i;
+          w_.parent[x] = fills ? s_.ld + i : j;
+          w_.flow[x] = moved;
+          w_.demand[j] = demand - moved;
+        }
+        if (!fills) break;
+        close(j);
+        --columns;
+      }
+    }
+    g_.sync();
+    T supply = a[s_.n - 1];
+    root_ = s_.ld + s_.n - 1;
+    HN_ROLLED
+    for (int j = 0; j < s_.m; ++j) {
+      if (!(w_.closed[j] < huge)) continue;
+      forbids_ |= cost[(s_.n - 1) * s_.ld + j] > huge / 2;
+      const T demand = w_.demand[j], moved = supply < demand ? supply : demand;
+      supply -= moved;
+      if (g_.leader()) {
+        w_.parent[j] = root_;
+        w_.flow[j] = moved;
+      }
+    }
+    if (g_.leader()) {
+      w_.parent[root_] = -1;
+      HN_ROLLED
+      for (int x = 0; x < s_.ld + s_.n; ++x) {
+        w_.child[x] = -1;
+        w_.mass[x] = 0;
+      }
+      HN_ROLLED
+      for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
+        if (x == root_) continue;
+        const int parent = w_.parent[x];
+        hang(x, parent);
+        w_.mass[x] += w_.flow[x];
+        w_.mass[parent] += w_.flow[x];
+      }
+      HN_ROLLED
+      for (int j = s_.m; j < s_.ld; ++j) w_.dual[j] = -huge;
+    }
+    has_basis_ = true;
+  }
+
+  HN_HD int cheapest_open(const T* cost, int i) const {
+    Var best = g_.load(cost + i * s_.ld) + g_.load(w_.closed + 0);
+    Int at = g_.template index<T>(0);
+    HN_ROLLED
+    for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
+      const Var value = g_.load(cost + i * s_.ld + j0) + g_.load(w_.closed + j0);
+      at = G::select(value < best, g_.template index<T>(j0), at);
+      best = G::min(best, value);
+    }
+    const bool single = s_.ld == G::width;
+    return (single ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at)).index;
+  }
+
+  /// By the lane that has column j.
+  HN_HD void close(int j) const {
+    const int from = j / G::width * G::width;
+    const auto here = g_.template index<T>(from) == G::template splat_int<T>(j);
+    g_.store(w_.closed + from, G::select(here, G::splat(2 * huge), g_.load(w_.closed + from)));
+  }
+
+  /// The node after x.
+  HN_HD int after(int x) const { return x == s_.m - 1 ? s_.ld : x + 1; }
+
+  /// What costs least beside the duals of its nodes, as its place in the matrix; -1 where nothing costs less.
+  HN_HD MinAt<T> cheapest(const T* cost) {
+    // a cycle's cost is rounded by as much as its nodes' duals are
+    const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
+    const T bound = -roundings * Limits<T>::epsilon * *w_.size;
+    const int some = (most_looked_at + s_.m - 1) / s_.m, rows = some < s_.n ? some : s_.n;
+    HN_ROLLED
+    for (int seen = 0; seen < s_.n; seen += rows) {
+      const int from = next_row_, to = from + rows < s_.n ? from + rows : s_.n;
+      Var best = G::splat(bound);
+      Int at = G::template splat_int<T>(-1);
+      HN_ROLLED
+      for (int i = from; i < to; ++i) {
+        const Var u = G::splat(w_.dual[s_.ld + i]);
+        HN_ROLLED
+        for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+          const Var rest = (g_.load(cost + i * s_.ld + j0) - g_.load(w_.dual + j0)) - u;
+          at = G::select(rest < best, g_.template index<T>(i * s_.ld + j0), at);
+          best = G::min(best, rest);
+        }
+      }
+      const MinAt<T> least = g_.template min_at<T>(best, at);
+      if (least.value < bound) return least;
+      next_row_ = to == s_.n ? 0 : to;
+    }
+    return {0, -1};
+  }
+
+  /// Duals that make all arcs of the tree tight; and flows from the masses, rather than from the last ones. For the
+  /// leader, as is all that follows.
+  HN_HD void renew(const T* cost, bool flows) const {
+    w_.order[0] = root_;
+    w_.dual[root_] = 0;
+    w_.depth[root_] = 0;
+    T size = 0;
+    int count = 1;
+    HN_ROLLED
+    for (int t = 0; t < count; ++t) {
+      const int x = w_.order[t], below = w_.depth[x] + 1;
+      const T dual = w_.dual[x];
+      HN_ROLLED
+      for (int y = w_.child[x]; y >= 0; y = w_.next[y]) {
+        const T value = cost_of(cost, y, x) - dual;
+        w_.dual[y] = value;
+        w_.depth[y] = below;
+        w_.order[count++] = y;
+        size = value > size ? value : -value > size ? -value : size;
+      }
+    }
+    *w_.size = size;
+    if (!flows) return;
+    HN_ROLLED
+    for (int t = 0; t < count; ++t) w_.flow[w_.order[t]] = w_.mass[w_.order[t]];
+    HN_ROLLED
+    for (int t = count - 1; t > 0; --t) {
+      const int x = w_.order[t];
+      if (!(w_.flow[x] > 0)) w_.flow[x] = 0;
+      w_.flow[w_.parent[x]] -= w_.flow[x];
+    }
+  }
+
+  /// Arc (i, j), which costs less than its duals by -rest, enters the tree.
+  HN_HD void exchange(int i, int j, T rest) const {
+    // mass comes down from the top of the cycle to i, and goes up there from j
+    T down = huge, up = huge;
+    int dry_down = -1, dry_up = -1;
+    int x = s_.ld + i, y = j;
+    HN_ROLLED
+    while (x != y) {
+      if (w_.depth[x] >= w_.depth[y]) {
+        if (x >= s_.ld && w_.flow[x] < down) {
+          down = w_.flow[x];
+          dry_down = x;
+        }
+        x = w_.parent[x];
+      } else {
+        if (y < s_.ld && w_.flow[y] <= up) {
+          up = w_.flow[y];
+          dry_up = y;
+        }
+        y = w_.parent[y];
+      }
+    }
+    const bool by_up = up <= down;
+    const T moved = by_up ? up : down;
+    if (moved > 0) {
+      HN_ROLLED
+      for (int z = s_.ld + i; z != x; z = w_.parent[z]) w_.flow[z] += z < s_.ld ? moved : -moved;
+      HN_ROLLED
+      for (int z = j; z != x; z = w_.parent[z]) w_.flow[z] += z < s_.ld ? -moved : moved;
+    }
+    const int root = by_up ? j : s_.ld + i;
+    turn(root, by_up ? dry_up : dry_down, by_up ? s_.ld + i : j, moved);
+    shift(root, rest);
+  }
+
+  /// The part of the tree below the arc of node `top` hangs from `above` now, by node `x` of it.
+  HN_HD void turn(int x, int top, int above, T flow) const {
+    HN_ROLLED
+    for (;;) {
+      const int parent = w_.parent[x];
+      const T old = w_.flow[x];
+      unhang(x, parent);
+      w_.parent[x] = above;
+      w_.flow[x] = flow;
+      hang(x, above);
+      if (x == top) return;
+      above = x;
+      x = parent;
+      flow = old;
+    }
+  }
+
+  HN_HD void hang(int x, int parent) const {
+    const int first = w_.child[parent];
+    w_.next[x] = first;
+    w_.last[x] = -1;
+    if (first >= 0) w_.last[first] = x;
+    w_.child[parent] = x;
+  }
+
+  HN_HD void unhang(int x, int parent) const {
+    const int next = w_.next[x], last = w_.last[x];
+    if (next >= 0) w_.last[next] = last;
+    if (last >= 0)
+      w_.next[last] = next;
+    else
+      w_.child[parent] = next;
+  }
+
+  /// Duals below node x: nodes of its side by `more`, the others by -more; and how deep they lie.
+  HN_HD void shift(int x, T more) const {
+    const bool column = x < s_.ld;
+    w_.order[0] = x;
+    w_.depth[x] = w_.depth[w_.parent[x]] + 1;
+    int count = 1;
+    HN_ROLLED
+    for (int t = 0; t < count; ++t) {
+      const int y = w_.order[t], below = w_.depth[y] + 1;
+      w_.dual[y] += (y < s_.ld) == column ? more : -more;
+      HN_ROLLED
+      for (int z = w_.child[y]; z >= 0; z = w_.next[z]) {
+        w_.depth[z] = below;
+        w_.order[count++] = z;
+      }
+    }
+  }
+
+  /// Forbidden arcs without mass leave the tree for the cheapest of the arcs that a lower cost of theirs would make
+  /// tight. Where there is none, nothing can be sent around by them. Returns how many carry mass.
+  HN_APART int spare_forbidden(const T* cost) const {
+    int carry = 0;
+    HN_ROLLED
+    for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
+      const int parent = w_.parent[x];
+      if (parent < 0) continue;
+      const int row = (x < s_.ld ? parent : x) - s_.ld, column = x < s_.ld ? x : parent;
+      if (!(cost[row * s_.ld + column] > huge / 2)) continue;
+      if (w_.flow[x] > lost_) {
+        ++carry;
+        continue;
+      }
+      w_.mass[s_.ld + row] -= w_.flow[x];  // rounding
+      w_.mass[column] -= w_.flow[x];
+      shift(x, T(0));
+      // nodes below x, and no others, lie at negative depths
+      int count = 1;
+      HN_ROLLED
+      for (int t = 0; t < count; ++t) {
+        const int y = w_.order[t];
+        w_.depth[y] = -1 - w_.depth[y];
+        HN_ROLLED
+        for (int z = w_.child[y]; z >= 0; z = w_.next[z]) ++count;
+      }
+      T least = huge / 2;
+      int from = -1, to = -1;
+      HN_ROLLED
+      for (int i = 0; i < s_.n; ++i) HN_ROLLED
+      for (int j = 0; j < s_.m; ++j) {
+        const bool in_i = w_.depth[s_.ld + i] < 0, in_j = w_.depth[j] < 0;
+        if (in_i == in_j || in_i != (x < s_.ld)) continue;
+        const T rest = cost[i * s_.ld + j] - w_.dual[s_.ld + i] - w_.dual[j];
+        if (!(cost[i * s_.ld + j] > huge / 2) && rest < least) {
+          least = rest;
+          from = i;
+          to = j;
+        }
+      }
+      HN_ROLLED
+      for (int t = 0; t < count; ++t) w_.depth[w_.order[t]] = -1 - w_.depth[w_.order[t]];
+      if (from < 0) continue;
+      const int inside = x < s_.ld ? s_.ld + from : to, outside = x < s_.ld ? to : s_.ld + from;
+      turn(inside, x, outside, T(0));
+      shift(inside, least);
+      x = -1;  // the arcs have other nodes now
+    }
+    return carry;
+  }
+
+  const G& g_;
+  const Shape& s_;
+  const SimplexWork<T>& w_;
+  T dust_ = 0, lost_ = 0, far_ = 0;
+  int root_ = 0, pivots_ = 0, next_row_ = 0;
+  bool has_basis_ = false, forbids_ = false;
+};
+
+}  // namespace hotnas::HOTNAS_ISA
