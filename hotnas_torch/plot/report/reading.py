@@ -40,7 +40,9 @@ def read_search(
         if identity is None:
             raise NothingYetError(f"{storage} holds no search yet")
         if space is None:
-            space = _rebuilt(identity["space"], storage, identity.get("strategy", {}).get("fidelity"))
+            space = _rebuilt(
+                identity["space"], storage, identity.get("strategy", {}).get("fidelity")
+            )
         trials, earlier = store.trials(space), store.earlier(space)
     if not trials:
         raise NothingYetError(f"{storage} holds no finished trial yet (let the search go on first)")
