@@ -25,6 +25,16 @@ struct Shape {
   bool assignment;
 };
 
+/// What is known of a tree, where no register holds it.
+template <class T>
+struct TreeState {
+  T size;        // of the duals
+  T dust, lost;  // masses that are rounding: of a node, of all
+  T far;         // what a forbidden arc of the tree costs
+  int root;
+  int left;  // forbidden arcs that carry mass
+};
+
 template <class T>
 struct SimplexWork {
   Array<T> dual;                         // of columns, (ld), and of rows behind them, (n)
@@ -32,9 +42,8 @@ struct SimplexWork {
   Array<int> parent, child, next, last;  // -1: none; children are a list linked both ways
   Array<int> depth, order;               // below the root; nodes of a subtree, parents first
   Array<T> demand,
-      closed;       // (ld), of the first tree: what is to come; less the duals, huge where full
-  Array<T> size;    // one: of the duals
-  Array<int> left;  // one: forbidden arcs that carry mass
+      closed;  // (ld), of the first tree: what is to come; less the duals, huge where full
+  Array<TreeState<T>> state;  // one
 };
 
 template <class T>
@@ -52,8 +61,7 @@ HN_HD SimplexWork<T> take_simplex(Arena& arena, const Shape& s) {
   w.order = arena.take<int>(nodes);
   w.demand = arena.take<T>(s.ld);
   w.closed = arena.take<T>(s.ld);
-  w.size = arena.take<T>(1);
-  w.left = arena.take<int>(1);
+  w.state = arena.take<TreeState<T>>(1);
   return w;
 }
 
@@ -99,13 +107,15 @@ class Simplex {
         if (stale) since = 0;
         g_.sync();
       } else if (forbids_ || since > most_since) {
-        if (forbids_ && g_.leader()) *w_.left = spare_forbidden(cost);
+        if (forbids_ && g_.leader()) w_.state->left = spare_forbidden(cost);
         g_.sync();
-        if (forbids_ && *w_.left > 0) return false;
-        if (forbids_) far_ = 0;  // what is left of them is nowhere in the way
+        if (forbids_ && w_.state->left > 0) return false;
         forbids_ = false;
         since = 0;
-        if (g_.leader()) renew(cost, true);
+        if (g_.leader()) {
+          w_.state->far = 0;  // what is left of forbidden arcs is nowhere in the way
+          renew(cost, true);
+        }
         g_.sync();
       } else {
         return true;
@@ -135,7 +145,7 @@ class Simplex {
     int count = 0;
     HN_ROLLED
     for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
-      if (x == root_ || !(w_.flow[x] > dust_)) continue;
+      if (x == w_.state->root || !(w_.flow[x] > w_.state->dust)) continue;
       const int p = w_.parent[x];
       put(count++, (x < s_.ld ? p : x) - s_.ld, x < s_.ld ? x : p, w_.flow[x]);
     }
@@ -157,7 +167,7 @@ class Simplex {
 
   HN_HD T cost_of(const T* cost, int x, int parent) const {
     const T value = cost[x < s_.ld ? (parent - s_.ld) * s_.ld + x : (x - s_.ld) * s_.ld + parent];
-    return value > huge / 2 ? far_ : value;
+    return value > huge / 2 ? w_.state->far : value;
   }
 
   /// The first tree. Each row in turn fills its cheapest open columns, beside the duals at hand, and the last row the
@@ -172,9 +182,14 @@ class Simplex {
     }
     HN_ROLLED
     for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
-    dust_ = 2 * Limits<T>::epsilon * largest;
-    lost_ = (s_.n + s_.m) * Limits<T>::epsilon * total;
-    far_ = 64 * T(s_.n + s_.m);  // more than a path of other arcs, whose costs are of size 1
+    const int root = s_.ld + s_.n - 1;
+    if (g_.leader()) {
+      w_.state->dust = 2 * Limits<T>::epsilon * largest;
+      w_.state->lost = (s_.n + s_.m) * Limits<T>::epsilon * total;
+      w_.state->far =
+          64 * T(s_.n + s_.m);  // more than a path of other arcs, whose costs are of size 1
+      w_.state->root = root;
+    }
     const auto real = G::template splat_int<T>(s_.m);
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
@@ -210,7 +225,6 @@ class Simplex {
     }
     g_.sync();
     T supply = a[s_.n - 1];
-    root_ = s_.ld + s_.n - 1;
     HN_ROLLED
     for (int j = 0; j < s_.m; ++j) {
       if (!(w_.closed[j] < huge)) continue;
@@ -218,12 +232,12 @@ class Simplex {
       const T demand = w_.demand[j], moved = supply < demand ? supply : demand;
       supply -= moved;
       if (g_.leader()) {
-        w_.parent[j] = root_;
+        w_.parent[j] = root;
         w_.flow[j] = moved;
       }
     }
     if (g_.leader()) {
-      w_.parent[root_] = -1;
+      w_.parent[root] = -1;
       HN_ROLLED
       for (int x = 0; x < s_.ld + s_.n; ++x) {
         w_.child[x] = -1;
@@ -231,7 +245,7 @@ class Simplex {
       }
       HN_ROLLED
       for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
-        if (x == root_) continue;
+        if (x == root) continue;
         const int parent = w_.parent[x];
         hang(x, parent);
         w_.mass[x] += w_.flow[x];
@@ -270,7 +284,7 @@ class Simplex {
   HN_HD MinAt<T> cheapest(const T* cost) {
     // a cycle's cost is rounded by as much as its nodes' duals are
     const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
-    const T bound = -roundings * Limits<T>::epsilon * *w_.size;
+    const T bound = -roundings * Limits<T>::epsilon * w_.state->size;
     const int some = (most_looked_at + s_.m - 1) / s_.m, rows = some < s_.n ? some : s_.n;
     HN_ROLLED
     for (int seen = 0; seen < s_.n; seen += rows) {
@@ -297,9 +311,10 @@ class Simplex {
   /// Duals that make all arcs of the tree tight; and flows from the masses, rather than from the last ones. For the
   /// leader, as is all that follows.
   HN_HD void renew(const T* cost, bool flows) const {
-    w_.order[0] = root_;
-    w_.dual[root_] = 0;
-    w_.depth[root_] = 0;
+    const int root = w_.state->root;
+    w_.order[0] = root;
+    w_.dual[root] = 0;
+    w_.depth[root] = 0;
     T size = 0;
     int count = 1;
     HN_ROLLED
@@ -315,7 +330,7 @@ class Simplex {
         size = value > size ? value : -value > size ? -value : size;
       }
     }
-    *w_.size = size;
+    w_.state->size = size;
     if (!flows) return;
     HN_ROLLED
     for (int t = 0; t < count; ++t) w_.flow[w_.order[t]] = w_.mass[w_.order[t]];
@@ -424,7 +439,7 @@ class Simplex {
       if (parent < 0) continue;
       const int row = (x < s_.ld ? parent : x) - s_.ld, column = x < s_.ld ? x : parent;
       if (!(cost[row * s_.ld + column] > huge / 2)) continue;
-      if (w_.flow[x] > lost_) {
+      if (w_.flow[x] > w_.state->lost) {
         ++carry;
         continue;
       }
@@ -468,8 +483,7 @@ class Simplex {
   const G& g_;
   const Shape& s_;
   const SimplexWork<T>& w_;
-  T dust_ = 0, lost_ = 0, far_ = 0;
-  int root_ = 0, pivots_ = 0, next_row_ = 0;
+  int pivots_ = 0, next_row_ = 0;
   bool has_basis_ = false, forbids_ = false;
 };
 
