@@ -33,6 +33,7 @@ struct FgwResult {
 template <class T>
 struct FgwUnits {
   T linear, pair;  // weights of cost and B
+  T unit;          // mass of one unit of a and b, so that unit * sum(a) is 1 to 2
   T hidden;        // more than a term so raised adds to a derivative; 0 where there is none
   int mass, cost, structure;  // exponents
   int of_linear, of_pair;     // exponents of the terms in the objective
@@ -190,18 +191,9 @@ class Fgw {
   static constexpr T huge = Limits<T>::huge;
 
  public:
-  /// unit: mass of one unit of a and b, so that unit * sum(a) is 1 to 2.
-  HN_HD Fgw(const G& g, const Shape& s, const Terms& terms, const FgwWork<T>& w,
-            const FgwUnits<T>& units, T unit, FgwStops stops)
-      : g_(g),
-        s_(s),
-        terms_(terms),
-        w_(w),
-        transport_(g, s, w.transport),
-        linear_(units.linear),
-        pair_(units.pair),
-        unit_(unit),
-        stops_(stops) {
+  /// The units are in the work space.
+  HN_HD Fgw(const G& g, const Shape& s, const Terms& terms, const FgwWork<T>& w, FgwStops stops)
+      : g_(g), s_(s), terms_(terms), w_(w), transport_(g, s, w.transport), stops_(stops) {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
   }
 
@@ -224,7 +216,7 @@ class Fgw {
   /// order-preserving coupling is passed over where arcs of it are forbidden.
   template <class Load>
   HN_HD void run(int num, bool has_init, int num_given, Load load) {
-    several_ = num > 1;
+    const bool several = num > 1;
     HN_ROLLED
     for (int start = has_init ? 0 : 1; num > 0 && start < 4 + num_given; ++start, --num) {
       const bool cheapest = start != 0 && start != 3;
@@ -246,10 +238,10 @@ class Fgw {
       }
       if (cheapest) {
         set_out();
-        const bool complete = transport_.solve(w_.grad, w_.a, w_.b);
+        const bool complete = transport_.solve(w_.grad);
         if (g_.leader()) ++w_.best->iterations;
         if (!complete) return fail(Status::infeasible);
-        transport_.extract(w_.found, unit_);
+        transport_.extract(w_.found, w_.units->unit);
       } else {
         if (g_.leader()) *w_.found.count = start == 0 ? list_coupling(w_.grad) : list_in_order();
         g_.sync();
@@ -259,8 +251,9 @@ class Fgw {
         }
       }
       // about half of all starts on real cells repeat one
-      num_before_ = num_seen_;
-      if (start != 0 && !is_new(w_.found, num_before_)) continue;
+      const int seen = num_seen();
+      if (start != 0 && !is_new(w_.found, seen)) continue;
+      met_ = num_seen() + most_seen * 2 * (several ? seen + 1 : 0);
       descend_from(w_.found, cheapest);
     }
   }
@@ -275,8 +268,10 @@ class Fgw {
       HN_ROLLED
       for (int k = 0; k < s_.n; ++k) {
         if (pairs != Pairs::all && k == i) continue;
-        if (pairs != Pairs::ordered || k > i) out_mean += w_.a[k] * unit_ * w_.c.cx[i * s_.ldn + k];
-        if (pairs != Pairs::ordered || k < i) in_mean += w_.a[k] * unit_ * w_.c.cx[k * s_.ldn + i];
+        if (pairs != Pairs::ordered || k > i)
+          out_mean += w_.a[k] * w_.units->unit * w_.c.cx[i * s_.ldn + k];
+        if (pairs != Pairs::ordered || k < i)
+          in_mean += w_.a[k] * w_.units->unit * w_.c.cx[k * s_.ldn + i];
       }
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
@@ -285,7 +280,7 @@ class Fgw {
         HN_ROLLED
         for (int l = 0; l < s_.m; ++l) {
           const auto at = G::template splat_int<T>(l);
-          const Var mass = G::splat(w_.b[l] * unit_), none = G::splat(T(0));
+          const Var mass = G::splat(w_.b[l] * w_.units->unit), none = G::splat(T(0));
           const Var leaving = g_.load(w_.c.cyt + l * s_.ld + j0);
           const Var entering = g_.load(w_.c.cy + l * s_.ld + j0);
           if (pairs == Pairs::all) {
@@ -303,7 +298,8 @@ class Fgw {
         const Var gap = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
                         loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
         const Var cost = g_.load(w_.cost + i * s_.ld + j0);
-        g_.store(out + i * s_.ld + j0, G::splat(linear_) * cost + G::splat(pair_ / 2) * gap);
+        g_.store(out + i * s_.ld + j0,
+                 G::splat(w_.units->linear) * cost + G::splat(w_.units->pair / 2) * gap);
       }
     }
     if (w_.units->dummies.any()) unpair_dummies(out);
@@ -371,7 +367,7 @@ class Fgw {
       const bool alone = dummies.row && i == s_.n - 1;
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-        const Var cost = G::splat(linear_) * g_.load(w_.cost + i * s_.ld + j0);
+        const Var cost = G::splat(w_.units->linear) * g_.load(w_.cost + i * s_.ld + j0);
         const Var value = alone ? cost : g_.load(out + i * s_.ld + j0);
         const auto paired = g_.template index<T>(j0) < last;
         g_.store(out + i * s_.ld + j0, G::select(paired, value, cost));
@@ -387,8 +383,8 @@ class Fgw {
     g_.sync();
     pairs_of(w_.found, w_.grad);
     g_.sync();
-    const T linear = linear_ * inner(g_, w_.cost, w_.found);
-    const T pair = pair_ / 2 * inner(g_, w_.grad, w_.found);
+    const T linear = w_.units->linear * inner(g_, w_.cost, w_.found);
+    const T pair = w_.units->pair / 2 * inner(g_, w_.grad, w_.found);
     if (g_.leader()) {
       const T larger = units.by_pair() ? pair : linear, size = larger < 0 ? -larger : larger;
       w_.best->objective = Back<T>(units.of_linear)(linear) + Back<T>(units.of_pair)(pair);
@@ -420,11 +416,8 @@ class Fgw {
     return g_.total(static_cast<T>(forbidden)) > 0;
   }
 
-  /// Duals for the transport problem of the costs in grad.
-  HN_HD void set_out() const {
-    transport_.cold(w_.grad);
-    if (w_.units->dummies.both()) transport_.price_dummies(w_.grad, w_.a, w_.b);
-  }
+  /// Before the first transport problem, or one that has nothing to do with those before.
+  HN_HD void set_out() { transport_.set_out(w_.grad, w_.a, w_.b, w_.units->dummies.both()); }
 
   HN_HD void fail(Status status) const {
     if (g_.leader()) {
@@ -442,7 +435,7 @@ class Fgw {
     for (int k = g_.begin(); k < s_.n + s_.m; k += g_.step()) {
       const bool row = k < s_.n;
       const int j = k - s_.n;
-      T rest = (row ? w_.a[k] : w_.b[j]) * unit_;
+      T rest = (row ? w_.a[k] : w_.b[j]) * w_.units->unit;
       HN_ROLLED
       for (int other = 0; other < (row ? s_.m : s_.n); ++other) {
         const T mass = plan[row ? k * s_.ld + other : other * s_.ld + j];
@@ -470,7 +463,7 @@ class Fgw {
     T left_row = w_.a[0], left_col = w_.b[0];
     while (i < s_.n && j < s_.m) {
       const T moved = left_row < left_col ? left_row : left_col;
-      if (moved > 0) w_.found.set(t++, i, j, s_.ld, moved * unit_);
+      if (moved > 0) w_.found.set(t++, i, j, s_.ld, moved * w_.units->unit);
       left_row -= moved;
       left_col -= moved;
       // advance the exhausted side; at the last row or column the other side takes the rest
@@ -486,6 +479,8 @@ class Fgw {
     }
     return t;
   }
+
+  HN_HD int num_seen() const { return met_ % (2 * most_seen); }
 
   /// Notes the support of a coupling, and says whether it is none of the first `among` that were noted. Supports are told
   /// apart by a 64-bit sum of their mixed places.
@@ -504,16 +499,17 @@ class Fgw {
     HN_ROLLED
     for (int k = 0; k < among; ++k) fresh &= w_.seen[k] != sum;
     g_.sync();
-    if (fresh && num_seen_ < most_seen) {
-      if (g_.leader()) w_.seen[num_seen_] = sum;
-      ++num_seen_;
+    if (fresh && num_seen() < most_seen) {
+      if (g_.leader()) w_.seen[num_seen()] = sum;
+      ++met_;
     }
     return fresh;
   }
 
   /// Whether the coupling is a vertex that an earlier descent came by: this one would end where that one did.
   HN_HD bool joins_earlier() {
-    return num_active_ == 1 && w_.active[0] > 0 && !is_new(slot(w_.active[0]), num_before_);
+    return num_active_ == 1 && w_.active[0] > 0 &&
+           !is_new(slot(w_.active[0]), met_ / (2 * most_seen) - 1);
   }
 
   HN_HD void descend_from(const Vertex<T>& start, bool warm) {
@@ -573,7 +569,8 @@ class Fgw {
         const int b = w_.active[t];
         sum += G::splat(w_.weight[b]) * g_.load(w_.form + b * w_.ldk + a0);
       }
-      const Var slope = G::splat(linear_) * g_.load(w_.linear + a0) + G::splat(pair_) * sum;
+      const Var slope =
+          G::splat(w_.units->linear) * g_.load(w_.linear + a0) + G::splat(w_.units->pair) * sum;
       const auto used = (g_.load(w_.weight + a0) > G::splat(T(0))) |
                         (g_.template index<T>(a0) == G::template splat_int<T>(also));
       g_.store(w_.slope + a0, G::select(used, slope, G::splat(huge)));
@@ -701,7 +698,7 @@ class Fgw {
       const T* form_up = w_.form + up.index * w_.ldk;
       const T* form_down = w_.form + down.index * w_.ldk;
       const T curvature =
-          pair_ * (form_up[up.index] + form_down[down.index] - 2 * form_up[down.index]);
+          w_.units->pair * (form_up[up.index] + form_down[down.index] - 2 * form_up[down.index]);
       const T most = w_.weight[down.index], gained = w_.weight[up.index];
       const T exact = curvature > 0 ? local / curvature : huge;
       const T moved = exact < most ? exact : most;
@@ -710,7 +707,7 @@ class Fgw {
         w_.weight[up.index] = gained + moved;
         w_.weight[down.index] = exact < most ? most - moved : T(0);
       }
-      const Var scale = G::splat(pair_ * moved);
+      const Var scale = G::splat(w_.units->pair * moved);
       HN_ROLLED
       for (int a0 = 0; a0 < slots_; a0 += G::width) {
         const Var change = g_.load(form_up + a0) - g_.load(form_down + a0);
@@ -727,7 +724,7 @@ class Fgw {
     for (;;) {
       g_.poll(std::int64_t{num_active_ + 1} * s_.n * s_.ld);
       list_active();
-      if (several_ && now.iterations > 0 && joins_earlier()) {
+      if (met_ >= 2 * most_seen && now.iterations > 0 && joins_earlier()) {
         now.objective = huge;
         break;
       }
@@ -739,15 +736,15 @@ class Fgw {
         on_plan += w_.weight[a] * w_.slope[a];
         linear += w_.weight[a] * w_.linear[a];
       }
-      now.objective = T(0.5) * (linear_ * linear + on_plan);
-      combine(linear_, pair_, w_.grad);
+      now.objective = T(0.5) * (w_.units->linear * linear + on_plan);
+      combine(w_.units->linear, w_.units->pair, w_.grad);
       if (w_.units->forbids) forbid(w_.grad);
       if (now.iterations == 0 && !warm) set_out();
       ++now.iterations;
-      if (!transport_.solve(w_.grad, w_.a, w_.b)) return fail(Status::infeasible);
+      if (!transport_.solve(w_.grad)) return fail(Status::infeasible);
       const int fresh = free_slot();
       const Vertex<T> v = slot(fresh);
-      transport_.extract(v, unit_);
+      transport_.extract(v, w_.units->unit);
       const T on_vertex = inner(g_, w_.grad, v);
       now.gap = on_plan - on_vertex;
       const T size = now.objective < 0 ? -now.objective : now.objective;
@@ -829,12 +826,14 @@ class Fgw {
   /// are rounded to the size of the largest, which can be far more than the objective: what the bound of the
   /// reduced costs leaves open is solved once more in these.
   HN_APART bool improves(int fresh, const Vertex<T>& v, T on_plan, T enough, FgwResult<T>& now) {
-    T* const plan = w_.pair + fresh * (static_cast<std::size_t>(s_.n) * s_.ld);  // empty so far
-    current_plan(plan);
+    const auto plan = [&] {  // where the pair costs of the fresh atom are to lie
+      return w_.pair + fresh * (static_cast<std::size_t>(s_.n) * s_.ld);
+    };
+    current_plan(plan());
     transport_.settle(w_.grad);
-    Certain known = reduce(on_plan, plan);
-    now.gap = known.gap;
-    bool found = false;
+    const Certain certain = reduce(on_plan, plan());
+    now.gap = certain.gap;
+    on_plan = certain.on_plan;
     HN_ROLLED
     for (int turn = 0; turn < 2 && now.gap > enough && now.iterations < stops_.max_iter; ++turn) {
       HN_ROLLED
@@ -844,14 +843,19 @@ class Fgw {
         g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
       transport_.cold(w_.grad);
       ++now.iterations;
-      if (!transport_.solve(w_.grad, w_.a, w_.b)) break;
+      if (!transport_.solve(w_.grad)) break;
       transport_.settle(w_.grad);
-      transport_.extract(v, unit_);
-      const T below = known.on_plan - inner(g_, w_.grad, v);
-      found = below > enough;
+      transport_.extract(v, w_.units->unit);
+      const T below = on_plan - inner(g_, w_.grad, v);
+      const bool found = below > enough;
       g_.sync();
-      if (!found) known = reduce(known.on_plan, plan);
-      now.gap = found ? below : known.gap;
+      if (found) {
+        now.gap = below;
+      } else {
+        const Certain tighter = reduce(on_plan, plan());
+        now.gap = tighter.gap;
+        on_plan = tighter.on_plan;
+      }
       g_.sync();
       HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.transport.u[i] += w_.rough_u[i];
@@ -860,9 +864,9 @@ class Fgw {
         const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);
         g_.store(w_.transport.v + j0, sum);
       }
-      if (found) break;
+      if (found) return true;
     }
-    return found;
+    return false;
   }
 
   HN_HD void add_atom(int fresh, const Vertex<T>& v) const {
@@ -888,11 +892,10 @@ class Fgw {
   const Terms& terms_;
   const FgwWork<T>& w_;
   Transport<G, T> transport_;
-  T linear_, pair_, unit_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
-  int num_seen_ = 0, num_before_ = 0;  // vertices met, and those met by earlier descents
-  bool several_ = false;
+  int met_ =
+      0;  // vertices met, and 2 most_seen times one more than those of earlier descents; 0 times: there is one
 };
 
 }  // namespace hotnas::HOTNAS_ISA

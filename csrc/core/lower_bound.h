@@ -70,8 +70,8 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
   Transport<G, T> transport(g, s, w.transport);
   bool complete = true;
   const auto dual_value = [&](const T* cost) {
-    transport.cold(cost);
-    complete &= transport.solve(cost, w.a, w.b);
+    transport.set_out(cost, w.a, w.b);
+    complete &= transport.solve(cost);
     transport.settle(cost);
     T value = 0;
     HN_ROLLED

@@ -32,7 +32,12 @@ struct TreeState {
   T dust, lost;  // masses that are rounding: of a node, of all
   T far;         // what a forbidden arc of the tree costs
   int root;
+  int row;   // the first that is looked at
   int left;  // forbidden arcs that carry mass
+  T least;   // what an arc in the place of one costs, and its nodes
+  int from, to;
+  int pivots, most, since;  // in all, at most, and since duals and flows were renewed
+  int forbids;              // whether there may be a forbidden arc in the tree
 };
 
 template <class T>
@@ -81,42 +86,81 @@ class Simplex {
   HN_HD Simplex(const G& g, const Shape& s, const SimplexWork<T>& w) : g_(g), s_(s), w_(w) {}
 
   HN_HD bool has_basis() const { return has_basis_; }
-  HN_HD int pivots() const { return pivots_; }
+  HN_HD int pivots() const { return has_basis_ ? w_.state->pivots : 0; }
 
-  /// Solves for masses a (n), b (m), which stay the same from call to call; leaves duals and the tree. The column duals
-  /// at hand say in what order the first tree takes columns. Returns false where forbidden arcs cannot be spared.
-  HN_HD bool solve(const T* cost, const T* a, const T* b) {
-    g_.sync();  // the costs are complete
-    if (!has_basis_) begin(cost, a, b);
-    if (g_.leader()) renew(cost, false);
+  /// The first tree, of masses a (n), b (m), which stay. Each row in turn fills its cheapest open columns, beside the
+  /// column duals at hand, and the last row the others; what is exhausted is closed and hangs from the other node, the
+  /// column where both are, so that arcs without mass lead up from rows.
+  HN_HD void begin(const T* cost, const T* a, const T* b) {
+    if (g_.leader()) take_masses(a, b);
+    const auto real = G::template splat_int<T>(s_.m);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const auto open = g_.template index<T>(j0) < real;
+      g_.store(w_.closed + j0, G::select(open, -g_.load(w_.dual + j0), G::splat(2 * huge)));
+    }
+    HN_ROLLED
+    for (int i = 0; i < s_.n - 1; ++i) {
+      HN_ROLLED
+      for (;;) {
+        g_.sync();  // all lanes know what is open
+        const int j = cheapest_open(cost, i);
+        const bool fills = w_.demand[j] <= w_.mass[s_.ld + i] && w_.state->left > 1;
+        g_.sync();  // all lanes have read it
+        if (g_.leader()) {
+          const int x = fills ? j : s_.ld + i;
+          join(cost, i, j, x, fills ? s_.ld + i : j);
+          if (fills) --w_.state->left;
+        }
+        if (!fills) break;
+        close(j);
+      }
+    }
     g_.sync();
-    const int most = pivots_ + most_pivots();
-    int since = 0;
+    if (g_.leader()) plant(cost);
+    HN_ROLLED
+    for (int j = s_.m + g_.begin(); j < s_.ld; j += g_.step()) w_.dual[j] = -huge;
+    has_basis_ = true;
+    g_.sync();
+  }
+
+  /// After `begin`: solves for its masses; leaves duals and the tree. Returns false where forbidden arcs cannot be spared.
+  HN_HD bool solve(const T* cost) {
+    g_.sync();  // the costs are complete
+    if (g_.leader()) {
+      w_.state->most = w_.state->pivots + most_pivots();
+      w_.state->since = 0;
+      renew(cost, false);
+    }
+    g_.sync();
     HN_ROLLED
     for (;;) {
       const MinAt<T> entering = cheapest(cost);
       g_.sync();  // all lanes have read the duals
       if (entering.index >= 0) {
         g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
-        if (++pivots_ == most) return false;
-        const bool stale = ++since > most_since + s_.n + s_.m;
         if (g_.leader()) {
+          ++w_.state->pivots;
           exchange(entering.index / s_.ld, entering.index % s_.ld, entering.value);
-          if (stale) renew(cost, true);
+          if (++w_.state->since > most_since + s_.n + s_.m) {
+            w_.state->since = 0;
+            renew(cost, true);
+          }
         }
-        if (stale) since = 0;
         g_.sync();
-      } else if (forbids_ || since > most_since) {
-        if (forbids_ && g_.leader()) w_.state->left = spare_forbidden(cost);
-        g_.sync();
-        if (forbids_ && w_.state->left > 0) return false;
-        forbids_ = false;
-        since = 0;
+        if (w_.state->pivots == w_.state->most) return false;
+      } else if (w_.state->forbids || w_.state->since > most_since) {
+        g_.sync();  // all lanes have read this
         if (g_.leader()) {
+          w_.state->left = 0;
+          if (w_.state->forbids) spare_forbidden(cost);
+          w_.state->forbids = 0;
+          w_.state->since = 0;
           w_.state->far = 0;  // what is left of forbidden arcs is nowhere in the way
           renew(cost, true);
         }
         g_.sync();
+        if (w_.state->left > 0) return false;
       } else {
         return true;
       }
@@ -170,91 +214,62 @@ class Simplex {
     return value > huge / 2 ? w_.state->far : value;
   }
 
-  /// The first tree. Each row in turn fills its cheapest open columns, beside the duals at hand, and the last row the
-  /// others; what is exhausted is closed and hangs from the other node, the column where both are, so that arcs without
-  /// mass lead up from rows.
-  HN_HD void begin(const T* cost, const T* a, const T* b) {
+  /// What the first tree begins with. For the leader, like what follows of it.
+  HN_HD void take_masses(const T* a, const T* b) const {
     T largest = 0, total = 0;
     HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
+      w_.mass[s_.ld + i] = a[i];
       largest = a[i] > largest ? a[i] : largest;
       total += a[i];
     }
     HN_ROLLED
-    for (int j = 0; j < s_.m; ++j) largest = b[j] > largest ? b[j] : largest;
-    const int root = s_.ld + s_.n - 1;
-    if (g_.leader()) {
-      w_.state->dust = 2 * Limits<T>::epsilon * largest;
-      w_.state->lost = (s_.n + s_.m) * Limits<T>::epsilon * total;
-      w_.state->far =
-          64 * T(s_.n + s_.m);  // more than a path of other arcs, whose costs are of size 1
-      w_.state->root = root;
-    }
-    const auto real = G::template splat_int<T>(s_.m);
-    HN_ROLLED
-    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      const auto open = g_.template index<T>(j0) < real;
-      g_.store(w_.closed + j0, G::select(open, -g_.load(w_.dual + j0), G::splat(2 * huge)));
-    }
-    HN_ROLLED
-    for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.demand[j] = b[j];
-    int columns = s_.m;
-    HN_ROLLED
-    for (int i = 0; i < s_.n - 1; ++i) {
-      T supply = a[i];
-      bool fills = true;
-      HN_ROLLED
-      while (fills) {
-        g_.sync();  // all lanes know what is open
-        const int j = cheapest_open(cost, i);
-        forbids_ |= cost[i * s_.ld + j] > huge / 2;
-        const T demand = w_.demand[j], moved = supply < demand ? supply : demand;
-        fills = demand <= supply && columns > 1;
-        supply -= moved;
-        g_.sync();  // all lanes have read it
-        if (g_.leader()) {
-          const int x = fills ? j : s_.ld + i;
-          w_.parent[x] = fills ? s_.ld + i : j;
-          w_.flow[x] = moved;
-          w_.demand[j] = demand - moved;
-        }
-        if (!fills) break;
-        close(j);
-        --columns;
-      }
-    }
-    g_.sync();
-    T supply = a[s_.n - 1];
-    HN_ROLLED
     for (int j = 0; j < s_.m; ++j) {
-      if (!(w_.closed[j] < huge)) continue;
-      forbids_ |= cost[(s_.n - 1) * s_.ld + j] > huge / 2;
-      const T demand = w_.demand[j], moved = supply < demand ? supply : demand;
-      supply -= moved;
-      if (g_.leader()) {
-        w_.parent[j] = root;
-        w_.flow[j] = moved;
-      }
+      w_.demand[j] = b[j];
+      largest = b[j] > largest ? b[j] : largest;
     }
-    if (g_.leader()) {
-      w_.parent[root] = -1;
-      HN_ROLLED
-      for (int x = 0; x < s_.ld + s_.n; ++x) {
-        w_.child[x] = -1;
-        w_.mass[x] = 0;
-      }
-      HN_ROLLED
-      for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
-        if (x == root) continue;
-        const int parent = w_.parent[x];
-        hang(x, parent);
-        w_.mass[x] += w_.flow[x];
-        w_.mass[parent] += w_.flow[x];
-      }
-      HN_ROLLED
-      for (int j = s_.m; j < s_.ld; ++j) w_.dual[j] = -huge;
+    TreeState<T>& state = *w_.state;
+    state.dust = 2 * Limits<T>::epsilon * largest;
+    state.lost = (s_.n + s_.m) * Limits<T>::epsilon * total;
+    state.far = 64 * T(s_.n + s_.m);  // more than a path of other arcs, whose costs are of size 1
+    state.root = s_.ld + s_.n - 1;
+    state.row = 0;
+    state.left = s_.m;
+    state.pivots = 0;
+    state.forbids = 0;
+  }
+
+  /// Row i sends what column j takes; node x hangs from its parent.
+  HN_HD void join(const T* cost, int i, int j, int x, int parent) const {
+    const T supply = w_.mass[s_.ld + i], demand = w_.demand[j];
+    const T moved = supply < demand ? supply : demand;
+    if (cost[i * s_.ld + j] > huge / 2) w_.state->forbids = 1;
+    w_.mass[s_.ld + i] = supply - moved;
+    w_.demand[j] = demand - moved;
+    w_.parent[x] = parent;
+    w_.flow[x] = moved;
+  }
+
+  /// The last row, and what hangs from what.
+  HN_HD void plant(const T* cost) const {
+    const int root = s_.ld + s_.n - 1;
+    HN_ROLLED
+    for (int j = 0; j < s_.m; ++j)
+      if (w_.closed[j] < huge) join(cost, s_.n - 1, j, j, root);
+    w_.parent[root] = -1;
+    HN_ROLLED
+    for (int x = 0; x < s_.ld + s_.n; ++x) {
+      w_.child[x] = -1;
+      w_.mass[x] = 0;
     }
-    has_basis_ = true;
+    HN_ROLLED
+    for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
+      if (x == root) continue;
+      const int parent = w_.parent[x];
+      hang(x, parent);
+      w_.mass[x] += w_.flow[x];
+      w_.mass[parent] += w_.flow[x];
+    }
   }
 
   HN_HD int cheapest_open(const T* cost, int i) const {
@@ -286,9 +301,10 @@ class Simplex {
     const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
     const T bound = -roundings * Limits<T>::epsilon * w_.state->size;
     const int some = (most_looked_at + s_.m - 1) / s_.m, rows = some < s_.n ? some : s_.n;
+    int from = w_.state->row;
     HN_ROLLED
     for (int seen = 0; seen < s_.n; seen += rows) {
-      const int from = next_row_, to = from + rows < s_.n ? from + rows : s_.n;
+      const int to = from + rows < s_.n ? from + rows : s_.n;
       Var best = G::splat(bound);
       Int at = G::template splat_int<T>(-1);
       HN_ROLLED
@@ -302,8 +318,11 @@ class Simplex {
         }
       }
       const MinAt<T> least = g_.template min_at<T>(best, at);
-      if (least.value < bound) return least;
-      next_row_ = to == s_.n ? 0 : to;
+      if (least.value < bound) {
+        if (g_.leader()) w_.state->row = from;  // all lanes have read it
+        return least;
+      }
+      from = to == s_.n ? 0 : to;
     }
     return {0, -1};
   }
@@ -430,9 +449,8 @@ class Simplex {
   }
 
   /// Forbidden arcs without mass leave the tree for the cheapest of the arcs that a lower cost of theirs would make
-  /// tight. Where there is none, nothing can be sent around by them. Returns how many carry mass.
-  HN_APART int spare_forbidden(const T* cost) const {
-    int carry = 0;
+  /// tight. Where there is none, nothing can be sent around by them. Notes how many carry mass.
+  HN_APART void spare_forbidden(const T* cost) const {
     HN_ROLLED
     for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
       const int parent = w_.parent[x];
@@ -440,7 +458,7 @@ class Simplex {
       const int row = (x < s_.ld ? parent : x) - s_.ld, column = x < s_.ld ? x : parent;
       if (!(cost[row * s_.ld + column] > huge / 2)) continue;
       if (w_.flow[x] > w_.state->lost) {
-        ++carry;
+        ++w_.state->left;
         continue;
       }
       w_.mass[s_.ld + row] -= w_.flow[x];  // rounding
@@ -455,36 +473,34 @@ class Simplex {
         HN_ROLLED
         for (int z = w_.child[y]; z >= 0; z = w_.next[z]) ++count;
       }
-      T least = huge / 2;
-      int from = -1, to = -1;
+      w_.state->least = huge / 2;
+      w_.state->from = -1;
       HN_ROLLED
       for (int i = 0; i < s_.n; ++i) HN_ROLLED
       for (int j = 0; j < s_.m; ++j) {
         const bool in_i = w_.depth[s_.ld + i] < 0, in_j = w_.depth[j] < 0;
         if (in_i == in_j || in_i != (x < s_.ld)) continue;
         const T rest = cost[i * s_.ld + j] - w_.dual[s_.ld + i] - w_.dual[j];
-        if (!(cost[i * s_.ld + j] > huge / 2) && rest < least) {
-          least = rest;
-          from = i;
-          to = j;
+        if (!(cost[i * s_.ld + j] > huge / 2) && rest < w_.state->least) {
+          w_.state->least = rest;
+          w_.state->from = i;
+          w_.state->to = j;
         }
       }
       HN_ROLLED
       for (int t = 0; t < count; ++t) w_.depth[w_.order[t]] = -1 - w_.depth[w_.order[t]];
-      if (from < 0) continue;
-      const int inside = x < s_.ld ? s_.ld + from : to, outside = x < s_.ld ? to : s_.ld + from;
-      turn(inside, x, outside, T(0));
-      shift(inside, least);
+      if (w_.state->from < 0) continue;
+      const int i = s_.ld + w_.state->from, j = w_.state->to, inside = x < s_.ld ? i : j;
+      turn(inside, x, x < s_.ld ? j : i, T(0));
+      shift(inside, w_.state->least);
       x = -1;  // the arcs have other nodes now
     }
-    return carry;
   }
 
   const G& g_;
   const Shape& s_;
   const SimplexWork<T>& w_;
-  int pivots_ = 0, next_row_ = 0;
-  bool has_basis_ = false, forbids_ = false;
+  bool has_basis_ = false;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

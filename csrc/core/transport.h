@@ -139,8 +139,16 @@ class Transport {
   /// Augmenting paths and pivots so far: what the cheapest arcs alone could not match.
   HN_HD int paths() const { return paths_ + simplex_.pivots(); }
 
-  /// Column duals v_j = min_i cost_ij: the start of a problem without a neighbour. What is kept of problems
-  /// with the same masses is a better one.
+  /// Before the first problem of some masses a (n), b (m): cold duals, and a first tree. Where a tree is there already, it
+  /// is a better start.
+  HN_HD void set_out(const T* cost, const T* a, const T* b, bool with_dummies = false) {
+    if (simplex_.has_basis()) return;
+    cold(cost);
+    if (with_dummies) price_dummies(cost, a, b);
+    if (!s_.assignment) simplex_.begin(cost, a, b);
+  }
+
+  /// Column duals v_j = min_i cost_ij, for costs that have nothing to do with those before.
   HN_HD void cold(const T* cost) const {
     if (simplex_.has_basis()) return;
     HN_ROLLED
@@ -153,42 +161,10 @@ class Transport {
     }
   }
 
-  /// After a cold start where the last row and column are dummies. The duals of the real columns are 0 then; that of the
-  /// dummy says from which cost on a row goes there: the least at which as much mass as is moved finds columns.
-  HN_APART void price_dummies(const T* cost, const T* a, const T* b) const {
-    const int rows = s_.n - 1, columns = s_.m - 1;
-    if (rows == 0 || simplex_.has_basis()) return;
-    T moved = -a[rows];
-    HN_ROLLED
-    for (int j = 0; j < columns; ++j) moved += b[j];
-    HN_ROLLED
-    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      Var least = g_.load(cost + j0);
-      HN_ROLLED
-      for (int i = 1; i < rows; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
-      g_.store(w_.reach + j0, least);
-    }
-    g_.sync();
-    Var best = G::splat(huge);
-    HN_ROLLED
-    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      const Var least = g_.load(w_.reach + j0);
-      Var served = G::splat(T(0));
-      HN_ROLLED
-      for (int k = 0; k < columns; ++k)
-        served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
-      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(columns);
-      const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
-      best = G::min(best, G::select(real, enough, best));
-    }
-    const T price = -g_.max_of(-best);
-    if (price < huge / 2 && g_.leader()) w_.v[columns] = -price;  // solve() meets first
-  }
-
-  /// Solves for masses a (n), b (m); leaves duals in u, v and the coupling in the work space.
-  /// Returns false when forbidden arcs leave none.
-  HN_HD bool solve(const T* cost, const T* a, const T* b) {
-    if (!s_.assignment) return simplex_.solve(cost, a, b);
+  /// After `set_out`: leaves duals in u, v and the coupling in the work space. Returns false when forbidden arcs leave
+  /// none.
+  HN_HD bool solve(const T* cost) {
+    if (!s_.assignment) return simplex_.solve(cost);
     HN_ROLLED
     for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
     g_.sync();
@@ -223,6 +199,38 @@ class Transport {
   }
 
  private:
+  /// Where the last row and column are dummies. The duals of the real columns are 0 then; that of the
+  /// dummy says from which cost on a row goes there: the least at which as much mass as is moved finds columns.
+  HN_APART void price_dummies(const T* cost, const T* a, const T* b) const {
+    const int rows = s_.n - 1, columns = s_.m - 1;
+    if (rows == 0) return;
+    T moved = -a[rows];
+    HN_ROLLED
+    for (int j = 0; j < columns; ++j) moved += b[j];
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var least = g_.load(cost + j0);
+      HN_ROLLED
+      for (int i = 1; i < rows; ++i) least = G::min(least, g_.load(cost + i * s_.ld + j0));
+      g_.store(w_.reach + j0, least);
+    }
+    g_.sync();
+    Var best = G::splat(huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var least = g_.load(w_.reach + j0);
+      Var served = G::splat(T(0));
+      HN_ROLLED
+      for (int k = 0; k < columns; ++k)
+        served += G::select(least < G::splat(w_.reach[k]), G::splat(T(0)), G::splat(b[k]));
+      const auto real = g_.template index<T>(j0) < G::template splat_int<T>(columns);
+      const Var enough = G::select(served < G::splat(moved), G::splat(huge), least);
+      best = G::min(best, G::select(real, enough, best));
+    }
+    const T price = -g_.max_of(-best);
+    if (price < huge / 2 && g_.leader()) w_.v[columns] = -price;  // the tree meets first
+  }
+
   /// Over the columns of one row; a row that fits the lanes needs no positions.
   HN_HD MinAt<T> minimum(Var best, Int at) const {
     return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);

@@ -81,15 +81,16 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
     const MassUnit<T> mass = load_masses(g, x, y, a.mass, b.mass, w.fgw.a, w.fgw.b);
-    const FgwUnits<T> chosen = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent,
-                                             list_dummies(x, y, p.n, p.m, p.dummies));
+    FgwUnits<T> chosen = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, alpha, mass.exponent,
+                                       list_dummies(x, y, p.n, p.m, p.dummies));
+    chosen.unit = mass.unit;
     if (chosen.status == Status::nonfinite || best.status == Status::converged)
       best.status = chosen.status;
     if (g.leader()) *w.fgw.units = chosen;  // not in registers while it solves
     g.sync();
     const bool solved = best.status == Status::converged && s.n > 0;
     if (solved) {
-      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, chosen, mass.unit, {p.tol, p.max_iter});
+      Fgw<G, Terms, T> solver(g, s, terms, w.fgw, {p.tol, p.max_iter});
       solver.run(p.num_starts, p.init != nullptr, p.num_start_costs, [&](int k, T* to) {
         const T* from = k < 0 ? p.init + item * matrix : p.start_costs + k * matrix;
         load_matrix(g, x, y, from, p.m, s.ld, to);

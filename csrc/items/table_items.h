@@ -144,15 +144,15 @@ struct CellDistancesItem {
                        return p.literal ? value * (G::splat(T(s.n - 1 - i)) * g.load(w.later + j0))
                                         : value;
                      });
-    const FgwUnits<T> units =
-        scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha, mass.exponent);
+    FgwUnits<T> units = scale_problem(g, s, terms, w.fgw.c, w.fgw.cost, p.alpha, mass.exponent);
+    units.unit = mass.unit;
     if (units.status != Status::converged) {
       none.status = units.status;
       return none;
     }
     if (g.leader()) *w.fgw.units = units;
     g.sync();
-    Fgw<G, Terms, T> solver(g, s, terms, w.fgw, units, mass.unit, {p.tol, p.max_iter});
+    Fgw<G, Terms, T> solver(g, s, terms, w.fgw, {p.tol, p.max_iter});
     const int64_t matrix = static_cast<int64_t>(p.x.nodes) * p.y.nodes;
     solver.run(p.num_starts, false, p.num_start_costs, [&](int k, T* to) {
       load_matrix(g, x, y, p.start_costs + k * matrix, p.y.nodes, s.ld, to);
@@ -230,8 +230,8 @@ struct NetworkDistancesItem {
     const int exponent = exponent_of(largest);
     multiply<G, T>(g, w.cost, s.n * s.ld, power_of_two<T>(-exponent));
     Transport<G, T> transport(g, s, w.transport);
-    transport.cold(w.cost);
-    if (!transport.solve(w.cost, w.a, w.b)) return T(NAN);
+    transport.set_out(w.cost, w.a, w.b);
+    if (!transport.solve(w.cost)) return T(NAN);
     transport.extract(w.vertex, mass.unit);
     T objective = 0;
     const int count = *w.vertex.count;

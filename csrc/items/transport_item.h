@@ -57,9 +57,8 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
       of_mass = Back<T>(mass.exponent);
       g.sync();
       Transport<G, T> transport(g, s, w.transport);
-      transport.cold(w.cost);
-      if (list_dummies(x, y, p.n, p.m, p.dummies).both()) transport.price_dummies(w.cost, w.a, w.b);
-      if (transport.solve(w.cost, w.a, w.b)) {
+      transport.set_out(w.cost, w.a, w.b, list_dummies(x, y, p.n, p.m, p.dummies).both());
+      if (transport.solve(w.cost)) {
         transport.settle(w.cost);
         transport.extract(w.vertex, mass.unit);
       } else {
