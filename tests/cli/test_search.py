@@ -110,7 +110,7 @@ def test_a_search_maximises_within_bounds(tmp_path, capsys, data_dir):
     assert 0 < len(kept) < 36
     assert result.best.value == max(kept)
     page = (tmp_path / "pooling.html").read_text(encoding="utf-8")
-    assert "networks that break accuracy &gt;= 90.0" in page
+    assert f"<td>accuracy &gt;= 90.0</td><td>{len(kept)} of 36</td>" in page
 
 
 def test_a_search_has_several_objectives(tmp_path, capsys, data_dir):

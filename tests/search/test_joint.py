@@ -137,4 +137,4 @@ def test_a_report_shows_the_values(tmp_path):
     result = run(strategy("RandomSearch"), value, budget=6, storage=path, progress=False)
     write_report(path, tmp_path / "s.html", space=SPACE)
     text = (tmp_path / "s.html").read_text(encoding="utf-8")
-    assert f"&quot;lr&quot;: {result.best.network.values['lr']}" in text
+    assert f"&#34;lr&#34;: {result.best.network.values['lr']}" in text

@@ -63,7 +63,7 @@ def test_what_was_told_is_in_the_result_and_in_the_file(tmp_path, shared):
     _, read = read_search(path)
     assert read.best == result.best
     write_report(path, tmp_path / "s.html")
-    assert "<dd>told before</dd>" in (tmp_path / "s.html").read_text()
+    assert "<dd>known before</dd>" in (tmp_path / "s.html").read_text()
     # A fresh strategy knows it from the file.
     later = made()
     again = search(later, budget=6, storage=path, shared=shared)
