@@ -1,5 +1,6 @@
 """Acquisition by gradient: through relaxed architectures, and from network to network."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -199,15 +200,19 @@ class _Search:
         """Networks that L-BFGS through the relaxation leads to."""
         relaxation = self._relaxation
         starts = relaxation.encode([net for _, net in self.best(num_restarts)])
-        found, _ = optimize_acqf(
-            self._smooth,
-            bounds=relaxation.bounds,
-            q=1,
-            num_restarts=len(starts),
-            batch_initial_conditions=_softened(relaxation, starts, 0.3).unsqueeze(1),
-            options={"maxiter": max_iter},
-            return_best_only=False,
-        )
+        with warnings.catch_warnings():
+            # Where a distance jumps to another optimum a line search ends. What it has reached is
+            # rounded, and judged by the model.
+            warnings.filterwarnings("ignore", r"Optimization failed in `gen_candidates_scipy`")
+            found, _ = optimize_acqf(
+                self._smooth,
+                bounds=relaxation.bounds,
+                q=1,
+                num_restarts=len(starts),
+                batch_initial_conditions=_softened(relaxation, starts, 0.3).unsqueeze(1),
+                options={"maxiter": max_iter},
+                return_best_only=False,
+            )
         self._count_smooth()
         rows = found.detach().squeeze(1)
         networks = relaxation.round(rows)
