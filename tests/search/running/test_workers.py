@@ -142,7 +142,7 @@ def test_processes_that_hang_when_the_time_of_the_search_is_over_are_stopped(tmp
     with WorkerProcesses(programs.hangs_for_some, 2, CATCH, limits) as evaluator:
         assert len(list(evaluator(networks("1", "2")))) == 2  # both have begun
         limits.longest = math.inf  # as before the first evaluation has ended
-        limits.over, limits.grace = time.perf_counter() + 0.3, 0.3
+        limits.over, limits.grace = time.perf_counter() + 2.0, 0.5  # both begin before
         outcomes = dict(evaluator(networks("00", "01", "02")))
         assert sorted(outcomes) == [0, 1]  # the third has not begun
         for outcome in outcomes.values():
