@@ -129,8 +129,8 @@ def attempt(wheel: Path, torch: str, environment: Path | None, tests: list[str])
         wheel: The wheel.
         torch: What to install before, for tools/install_torch.py.
         environment: One that has a torch already; None makes one and removes it.
-        tests: Tests to run there, with pytest of that environment; they are copied away from the
-            sources.
+        tests: Tests to run there, copied away from the sources; the extra `test` is installed for
+            them.
 
     Raises:
         subprocess.CalledProcessError: It cannot be installed, or does not work.
@@ -142,7 +142,7 @@ def attempt(wheel: Path, torch: str, environment: Path | None, tests: list[str])
             run(sys.executable, "-m", "venv", home)
             run(python, "tools/install_torch.py", torch)
         install: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
-        run(*install, wheel)
+        run(*install, f"{wheel}[test]" if tests else wheel)
         # What lies there already may be of the same version.
         run(*install, "--force-reinstall", "--no-deps", wheel)
         subprocess.run([python, "-P", "-c", SMOKE], cwd=folder, check=True)

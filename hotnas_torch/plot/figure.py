@@ -39,9 +39,18 @@ INK = "#333333"
 FAINT = "#8A8A8A"
 
 
+class _Picture(Figure):
+    """A figure that notebooks show; they show those of matplotlib once pyplot was imported."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", bbox_inches="tight")
+        return content.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure, sizes in inches, that is drawn without a display."""
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = _Picture(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
