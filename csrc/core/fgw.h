@@ -480,7 +480,7 @@ class Fgw {
     return t;
   }
 
-  HN_HD int num_seen() const { return met_ % (2 * most_seen); }
+  HN_HD int num_seen() const { return met_ & (2 * most_seen - 1); }
 
   /// Notes the support of a coupling, and says whether it is none of the first `among` that were noted. Supports are told
   /// apart by a 64-bit sum of their mixed places.

@@ -92,6 +92,7 @@ class Simplex {
   /// column duals at hand, and the last row the others; what is exhausted is closed and hangs from the other node, the
   /// column where both are, so that arcs without mass lead up from rows.
   HN_HD void begin(const T* cost, const T* a, const T* b) {
+    g_.sync();  // costs and duals are complete
     if (g_.leader()) take_masses(a, b);
     const auto real = G::template splat_int<T>(s_.m);
     HN_ROLLED
@@ -141,7 +142,9 @@ class Simplex {
         g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
         if (g_.leader()) {
           ++w_.state->pivots;
-          exchange(entering.index / s_.ld, entering.index % s_.ld, entering.value);
+          const int i = entering.index / s_.ld;
+          w_.state->row = i / rows_at_once() * rows_at_once();
+          exchange(i, entering.index % s_.ld, entering.value);
           if (++w_.state->since > most_since + s_.n + s_.m) {
             w_.state->since = 0;
             renew(cost, true);
@@ -295,12 +298,18 @@ class Simplex {
   /// The node after x.
   HN_HD int after(int x) const { return x == s_.m - 1 ? s_.ld : x + 1; }
 
+  /// Those that are looked at together.
+  HN_HD int rows_at_once() const {
+    const int some = (most_looked_at + s_.m - 1) / s_.m;
+    return some < s_.n ? some : s_.n;
+  }
+
   /// What costs least beside the duals of its nodes, as its place in the matrix; -1 where nothing costs less.
-  HN_HD MinAt<T> cheapest(const T* cost) {
+  HN_HD MinAt<T> cheapest(const T* cost) const {
     // a cycle's cost is rounded by as much as its nodes' duals are
     const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
     const T bound = -roundings * Limits<T>::epsilon * w_.state->size;
-    const int some = (most_looked_at + s_.m - 1) / s_.m, rows = some < s_.n ? some : s_.n;
+    const int rows = rows_at_once();
     int from = w_.state->row;
     HN_ROLLED
     for (int seen = 0; seen < s_.n; seen += rows) {
@@ -318,10 +327,7 @@ class Simplex {
         }
       }
       const MinAt<T> least = g_.template min_at<T>(best, at);
-      if (least.value < bound) {
-        if (g_.leader()) w_.state->row = from;  // all lanes have read it
-        return least;
-      }
+      if (least.value < bound) return least;
       from = to == s_.n ? 0 : to;
     }
     return {0, -1};

@@ -635,7 +635,7 @@ def _kind(name: str) -> str:
         return "mov"
     if parts and parts[-1] == "f64":
         return "f64"
-    if op in ("ex2", "lg2", "rcp", "div", "popc", "brev", "bfind"):
+    if op in ("ex2", "lg2", "rcp", "div", "rem", "popc", "brev", "bfind"):
         return "special"
     return "jump" if op in ("bra", "ret", "exit") else "arithmetic"
 
@@ -722,6 +722,8 @@ def _integer(op: str, parts: list[str], kind: str, a: str, b: str, c: str) -> st
         "sub": f"({a} - {b}) & {every}",
         "mul": f"({a} * {b}) & {every}",
         "mad": f"({a} * {b} + {c}) & {every}",
+        "div": f"quotient({sa}, {sb}) & {every}" if signed else f"{a} // {b}",
+        "rem": f"{sa} - {sb} * quotient({sa}, {sb}) & {every}" if signed else f"{a} % {b}",
         "neg": f"-{a} & {every}",
         "abs": f"abs({sa}) & {every}",
         "not": f"{a} ^ {every}",
@@ -747,4 +749,10 @@ def _add(a: Any, b: Any, every: int) -> Any:
     return (a + b) & every
 
 
+def _quotient(a: int, b: int) -> int:
+    """Quotient of integers, rounded towards 0."""
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
 _NAMES["add"] = _add
+_NAMES["quotient"] = _quotient
