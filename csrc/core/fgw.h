@@ -894,8 +894,8 @@ class Fgw {
   Transport<G, T> transport_;
   FgwStops stops_;
   int slots_ = 0, num_active_ = 0;
-  int met_ =
-      0;  // vertices met, and 2 most_seen times one more than those of earlier descents; 0 times: there is one
+  // Vertices met, and 2 most_seen times one more than those of earlier descents; 0 times: there is one descent.
+  int met_ = 0;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

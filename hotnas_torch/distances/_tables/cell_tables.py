@@ -324,7 +324,7 @@ class CellTables:
         return self.settings.partial is None
 
     def bounds(self, small: Tensor, large: Tensor) -> Tensor:
-        """Lower bounds of `solve`, shape (P,), a tenth of its price: the node costs alone.
+        """Lower bounds of `solve`, shape (P,), at a fifth of its price or less: the node costs alone.
 
         One transport problem; pair costs are never negative.
         """
