@@ -324,9 +324,9 @@ class CellTables:
         return self.settings.partial is None
 
     def bounds(self, small: Tensor, large: Tensor) -> Tensor:
-        """Lower bounds of `solve`, shape (P,), at a fifth of its price or less: the node costs alone.
+        """Lower bounds of `solve`, shape (P,): the node costs alone, as no pair cost is negative.
 
-        One transport problem; pair costs are never negative.
+        One transport problem, a fifth to a seventh of the price.
         """
         values = torch.zeros(small.shape, dtype=self._dtype, device=self._device)
         share = 1.0 - self.settings.alpha
