@@ -29,7 +29,7 @@ from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
 
-__all__ = ["DISTANCES", "QUICK", "Distance", "Settings", "draw", "predictive", "run"]
+__all__ = ["DISTANCES", "QUICK", "Distance", "Settings", "draw", "measured", "predictive", "run"]
 
 
 Metric = Callable[[list[Network]], Tensor]
@@ -152,7 +152,7 @@ def run(settings: Settings) -> Report:
     """
     torch.set_num_threads(1)
     report = Report()
-    records = _records(settings)
+    records = measured(settings, DISTANCES)
     quality: list[dict[str, Any]] = []
     for task in settings.tasks:
         for name in settings.distances:
@@ -261,8 +261,21 @@ def _ranks(quality: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def _records(settings: Settings) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """What was measured per table and distance, a record per split; what is missing is measured."""
+def measured(
+    settings: Settings, distances: Mapping[str, Distance]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Measure what is not in the storage yet.
+
+    Args:
+        settings: What is measured, and where it is kept.
+        distances: Those that `settings.distances` names.
+
+    Returns:
+        A record per split, by path of the table and name of the distance.
+
+    Raises:
+        TableError: A file of a table is missing or damaged.
+    """
     folder = published(settings.data)
     by_table: dict[str, list[Task]] = {}
     for task in settings.tasks:
@@ -287,7 +300,7 @@ def _records(settings: Settings) -> dict[tuple[str, str], list[dict[str, Any]]]:
             about,
             wanted,
             lambda key, networks=networks: _measure(
-                settings, DISTANCES[key["distance"]], *networks.split(key["split"])
+                settings, distances[key["distance"]], *networks.split(key["split"])
             ),
             title=tasks[0].table,
         )
@@ -368,11 +381,18 @@ def evaluate(
     mean, variance = predictive(distances[:, :num_train], known)
     nearest = distances[num_train:, :num_train].topk(num_neighbors, largest=False).indices
     return {
-        "correlation": float(spearmanr(distances[row, col], differences).statistic),
-        "rank": float(spearmanr(mean, unknown).statistic),
+        "correlation": _rank_correlation(distances[row, col], differences),
+        "rank": _rank_correlation(mean, unknown),
         "nlpd": surprise(mean, variance, unknown).mean().item(),
         "knn": (known[nearest].mean(1) - unknown).square().mean().sqrt().item(),
     }
+
+
+def _rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Return Spearman's correlation; 0 where one side is the same everywhere and says nothing."""
+    if bool((one == one[0]).all()) or bool((other == other[0]).all()):
+        return 0.0
+    return float(spearmanr(one, other).statistic)
 
 
 def predictive(distances: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

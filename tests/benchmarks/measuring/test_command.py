@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    ablation,
     anasod,
     backward,
     barycenters,
@@ -97,6 +98,15 @@ TINY = {
     ),
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
+    ),
+    "ablation": ablation.Settings(
+        tasks=("nasbench_macro",),
+        splits=2,
+        train=8,
+        test=6,
+        searched=("nasbench_macro",),
+        seeds=1,
+        evaluations=11,
     ),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "imagenet_scale": imagenet_scale.Settings(
