@@ -12,6 +12,7 @@ from benchmarks import (
     anasod,
     backward,
     barycenters,
+    baselines,
     capacity_costs,
     capacity_landmarks,
     checkouts,
@@ -107,6 +108,9 @@ TINY = {
         searched=("nasbench_macro",),
         seeds=1,
         evaluations=11,
+    ),
+    "baselines": baselines.Settings(
+        tasks=("nasbench_macro",), methods=("evolution", "NAS-BOWL"), seeds=1, evaluations=12
     ),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "imagenet_scale": imagenet_scale.Settings(
