@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hotnas_torch.cli.commands import Parser, add_command, add_quiet
 from hotnas_torch.cli.messages import check_output
 from hotnas_torch.comparison import (
@@ -13,9 +15,11 @@ from hotnas_torch.comparison import (
     Record,
     Summary,
     compare,
+    reproduce,
     summarize,
     write_csv,
 )
+from hotnas_torch.errors import HotnasError
 from hotnas_torch.files import write_text
 from hotnas_torch.plot import plot_ranks, plot_regrets, save_figure
 
@@ -31,6 +35,12 @@ Each finished search is a file in --out; the same command goes on where it was i
 --out gets results.csv (one line per evaluation), table.md, regret.png and ranks.png.
 """
 
+
+_CHECKED = """\
+examples:
+  hotnas bench check runs/compare/results.csv --data data
+  hotnas bench check benchmarks/results/search/results.csv.gz --data data --rows 5 --seed 1
+"""
 
 _RESULTS = ("results.csv", "table.md", "regret.png", "ranks.png")
 
@@ -81,6 +91,29 @@ def add_bench(commands: Any) -> None:
             f"--{name}", type=int, default=default, metavar="N", help=f"{text}, default {default}"
         )
     add_quiet(search)
+    check = add_command(
+        kinds,
+        "check",
+        _check,
+        summary="some searches of a result, run again",
+        description="Draws searches from results at random, runs them again, and compares each"
+        " network and value; ends with 1 where one differs.",
+        examples=_CHECKED,
+    )
+    check.add_argument("file", type=Path, metavar="FILE", help="results.csv, or it as .csv.gz")
+    check.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="folder of the published tables"
+    )
+    for name, default, text in (
+        ("rows", 30, "searches to draw"),
+        ("seed", 0, "of the draw"),
+        ("initial", 10, "random networks at the start of each"),
+        ("batch", 4, "networks that are asked for at once"),
+    ):
+        check.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text}, default {default}"
+        )
+    add_quiet(check)
 
 
 def _listed() -> str:
@@ -133,12 +166,40 @@ def _bench(parser: Parser, arguments: argparse.Namespace) -> None:
     last = min(len(record.values) for record in records)
     middle = (arguments.initial + last) // 2
     text = "\n\n".join(_report(summarize(records, evaluations=n)) for n in (middle, last))
+    code = records[0].identity["code"]
+    text += f"\n\nMade by hotnas_torch {code['package']}, modules {code['digest']}."
     write_csv(records, out / "results.csv")
     write_text(out / "table.md", text + "\n")
     _draw(records, out, arguments.initial)
     if not arguments.quiet:
         print(text)
         print(f"\n{len(records):,} searches; results.csv, table.md, regret.png, ranks.png in {out}")
+
+
+def _check(parser: Parser, arguments: argparse.Namespace) -> None:
+    for name, smallest in (("rows", 1), ("initial", 2), ("batch", 1)):
+        if getattr(arguments, name) < smallest:
+            parser.error(f"--{name} must be at least {smallest}; got {getattr(arguments, name)}")
+    if not arguments.data.is_dir():
+        parser.error(f"--data: there is no folder {arguments.data} (see bench search --help)")
+    found = reproduce(
+        arguments.file,
+        data=arguments.data,
+        num_rows=arguments.rows,
+        generator=torch.Generator().manual_seed(arguments.seed),
+        num_initial=arguments.initial,
+        batch=arguments.batch,
+        progress=not arguments.quiet,
+    )
+    different = [one for one in found if not one.same]
+    for one in different:
+        print(
+            f"{one.task}, {one.method}, seed {one.seed}: differs from evaluation"
+            f" {one.agree + 1} of {one.evaluations} on"
+        )
+    print(f"{len(found) - len(different)} of {len(found)} searches are as recorded")
+    if different:
+        raise HotnasError(f"this code does not propose what {arguments.file} says")
 
 
 def _report(summary: Summary) -> str:
@@ -164,7 +225,7 @@ def _tests(summary: Summary) -> list[str]:
     titles = [TASKS[task].title for task in summary.tasks]
     lines = [
         f"{METHODS[first].title} against the others, seeds won - lost (the rest are equal), p of "
-        "Wilcoxon's one-sided signed-rank test; over all tasks, of a sign test:",
+        "Wilcoxon's signed-rank test; over all tasks, of a sign test; both two-sided:",
         "",
         f"| against | {' | '.join(titles)} | all |",
         "|---" * (len(titles) + 2) + "|",

@@ -47,8 +47,7 @@ class PairedTest:
     Attributes:
         wins: Seeds on which the first is strictly better.
         losses: Seeds on which it is strictly worse.
-        p: One-sided p-value of Wilcoxon's signed-rank test that the first is better; 1 where all
-            seeds agree exactly.
+        p: Two-sided p-value of Wilcoxon's signed-rank test; 1 where all seeds agree exactly.
     """
 
     wins: int
@@ -89,10 +88,10 @@ class Summary:
         wins, losses = int((difference < 0).sum()), int((difference > 0).sum())
         if wins + losses == 0:
             return PairedTest(0, 0, 1.0)
-        return PairedTest(wins, losses, float(wilcoxon(difference, alternative="less").pvalue))
+        return PairedTest(wins, losses, float(wilcoxon(difference).pvalue))
 
     def paired_test_of_all(self, first: str, second: str) -> PairedTest:
-        """Compare two methods on all tasks and seeds at once, by a one-sided sign test.
+        """Compare two methods on all tasks and seeds at once, by a two-sided sign test.
 
         Signs alone, as regrets of several tasks have no common unit; ties are left out.
         """
@@ -100,8 +99,7 @@ class Summary:
         wins, losses = sum(test.wins for test in tests), sum(test.losses for test in tests)
         if wins + losses == 0:
             return PairedTest(0, 0, 1.0)
-        p = binomtest(wins, wins + losses, alternative="greater").pvalue
-        return PairedTest(wins, losses, float(p))
+        return PairedTest(wins, losses, float(binomtest(wins, wins + losses).pvalue))
 
     def markdown(self) -> str:
         """Return the table: a row per method, with mean regret and its standard error per task."""

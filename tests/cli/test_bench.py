@@ -1,4 +1,5 @@
 import csv
+import gzip
 
 import pytest
 
@@ -27,6 +28,32 @@ def test_tables_pictures_and_a_line_per_evaluation(data_dir, tmp_path, capsys):
     assert bench(data_dir, tmp_path, *tasks, "--quiet") == 0
     assert bench(data_dir, tmp_path, *tasks[:3], "--evaluations", "61") == 2
     assert "num_evaluations = 60, now it is 61" in capsys.readouterr().err
+
+
+def test_searches_of_a_result_are_run_again(data_dir, tmp_path, capsys):
+    assert bench(data_dir, tmp_path, "--tasks", "nasbench_macro", "--evaluations", "30") == 0
+    check = ["bench", "check", "--data", str(data_dir), "--rows", "3", "--quiet"]
+    result = tmp_path / "results.csv"
+    assert main([*check, str(result)]) == 0
+    assert "3 of 3 searches are as recorded" in capsys.readouterr().out
+    lines = result.read_text().splitlines()
+    packed = tmp_path / "other.csv.gz"
+    # The last two networks of the first search in each other's place.
+    packed.write_bytes(gzip.compress("\n".join(_exchanged(lines, 29, 30)).encode()))
+    assert main([*check[:-2], "9", "--quiet", str(packed)]) == 1
+    out, error = capsys.readouterr()
+    assert "nasbench_macro, random, seed 0: differs from evaluation 29 of 30 on" in out
+    assert "3 of 4 searches are as recorded" in out
+    assert f"this code does not propose what {packed} says" in error
+    result.write_text("\n".join(lines[:1] + lines[2:]))
+    assert main([*check, str(result)]) == 2
+    assert "line 2 is evaluation 2, expected 1" in capsys.readouterr().err
+
+
+def _exchanged(lines, one, other):
+    rows = [line.split(",") for line in lines]
+    rows[one][4:], rows[other][4:] = rows[other][4:], rows[one][4:]
+    return [",".join(row) for row in rows]
 
 
 @pytest.mark.parametrize(
