@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hotnas_torch.comparison.tpe import TPE
 from hotnas_torch.hierarchy import Boltzmann, Independent, Schedule, layer_operations
 from hotnas_torch.search import (
     ANASODBO,
@@ -54,7 +55,7 @@ def _random(space: SearchSpace, generator: torch.Generator, num_initial: int) ->
 
 def _evolution(space: SearchSpace, generator: torch.Generator, num_initial: int) -> Strategy:
     del num_initial  # the population is the method's own
-    return RegularizedEvolution(space, generator=generator)
+    return RegularizedEvolution(space, generator=generator, population=10, tournament=5)
 
 
 def _anasod_random(bias: float) -> Callable[[SearchSpace, torch.Generator, int], Strategy]:
@@ -139,6 +140,8 @@ _SAMPLERS = {
 }
 
 
+# Where a rival has settings here, they were its best on tables that the comparison does not have:
+# `python -m benchmarks baselines`.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "hotnas": Method("HOTNAS", _with(HOTNAS)),
@@ -154,9 +157,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "bo_tw_2g": Method("BO-TW-2G", _with(BOTW, grams=2)),
         # No settings of its own are known: as many candidates as HOTNAS has.
         "bo_edit": Method("BO-edit", _with(BOEdit, pool_size=500)),
-        "nas_bowl": Method("NAS-BOWL", _with(NASBOWL)),
+        "nas_bowl": Method("NAS-BOWL", _with(NASBOWL, random_fraction=0.0)),
         "bananas": Method("BANANAS", _with(BANANAS)),
         "mutation": Method("mutation, no model", _with(MutationSearch)),
+        "tpe": Method("TPE (Optuna)", _with(TPE)),
         "random_pool": Method("HOTNAS, random choice", _with(RandomPool)),
         **_ANASOD,
         **_SAMPLERS,
