@@ -61,6 +61,7 @@ def linear_problem(
     *,
     validate: bool,
     balanced: bool = True,
+    forbidding: bool = True,
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
@@ -70,8 +71,8 @@ def linear_problem(
         b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
         mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
-        balanced: Whether masses must sum to 1, and a cost may be +infinity; else masses have any
-            positive sum.
+        balanced: Whether masses must sum to 1; else they have any positive sum.
+        forbidding: Whether a cost may be +infinity.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -95,7 +96,7 @@ def linear_problem(
         readable = readable and has_values(moved)
     problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved)
     if validate and readable:
-        _check_linear_values(problem, balanced=balanced)
+        _check_linear_values(problem, balanced=balanced, forbidding=forbidding)
     return problem
 
 
@@ -388,13 +389,13 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
     return expanded.reshape((count, *own))
 
 
-def _check_linear_values(problem: LinearProblem, *, balanced: bool) -> None:
+def _check_linear_values(problem: LinearProblem, *, balanced: bool, forbidding: bool) -> None:
     _check_both_masses(problem, balanced=balanced)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     costs = torch.where(present, problem.cost, 0)
-    _check_finite("cost", costs, problem.batch_shape, forbidding=balanced)
+    _check_finite("cost", costs, problem.batch_shape, forbidding=forbidding)
 
 
 def _all_present(*masses: Tensor, validate: bool) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
 from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
 from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
+from hotnas_torch.ot._reference.transport import INFEASIBLE, MAX_ITER
 
 __all__ = [
     "NUM_EDGE_STARTS",
@@ -58,7 +59,7 @@ def edge_fgw(
     """Find a stationary coupling by the conditional gradient of the reference implementation.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), finite.
+        cost: Costs between nodes, shape (B, n, m); +inf forbids a pair.
         x: Features of the edges of the first graph, shape (B, n, n, d).
         y: Those of the second graph, shape (B, m, m, d).
         a: Masses of the first graph, shape (B, n). Nodes of zero mass are absent.
@@ -76,10 +77,17 @@ def edge_fgw(
     """
     with torch.no_grad():
         read_x, read_y = read_edges(x, a, terms.pairs), read_edges(y, b, terms.pairs)
-        found = Solution.failed(cost, a, b, torch.zeros_like(a[:, 0], dtype=torch.int32))
-        for items in batches(cost, terms):
-            given = [value[items] for value in (cost, read_x, read_y, a, b, alpha)]
-            problem = edge_problem(*given, terms=terms, backend=backend)
+        forbidden = _forbidden(cost, a, b)
+        status = torch.full_like(a[:, 0], MAX_ITER, dtype=torch.int32)
+        if forbidden.any():
+            barred = torch.where(forbidden, torch.inf, torch.zeros_like(cost))
+            cut_off = transport(barred, a, b, backend=backend)[5] == INFEASIBLE
+            status[cut_off] = INFEASIBLE
+        found = Solution.failed(cost, a, b, status)
+        numbers = torch.where(forbidden, 0, cost)
+        for items in batches((status == MAX_ITER).nonzero().squeeze(1), cost, terms):
+            given = [value[items] for value in (numbers, read_x, read_y, a, b, alpha)]
+            problem = edge_problem(*given, terms=terms, backend=backend, forbidden=forbidden[items])
             start = init[items] if init.numel() else init
             found.fill(items, _best(problem, start, num_starts, tol, max_iter))
     if not is_tracked(cost, x, y, a, b, alpha):
@@ -90,24 +98,33 @@ def edge_fgw(
     return replace(found, objective=value)
 
 
-def batches(cost: Tensor, terms: EdgeTerms) -> tuple[Tensor, ...]:
+def batches(items: Tensor, cost: Tensor, terms: EdgeTerms) -> tuple[Tensor, ...]:
     """Return the items to solve at one time: as many as their tables have room for."""
-    batch, n, m = cost.shape
-    size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
-    every = torch.arange(batch, device=cost.device)
-    return torch.split(every, size)
+    _, n, m = cost.shape
+    size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, len(items))
+    return torch.split(items, size)
+
+
+def _forbidden(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (cost == torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
 
 
 def _best(
     problem: "EdgeProblem", init: Tensor, num_starts: int, tol: float, max_iter: int
 ) -> Solution:
     best = Solution.unsolved(problem)
-    every = torch.arange(len(problem.a), device=problem.a.device)
     for number in range(num_starts):
         start, transports = problem.start(number, init)
         best.iterations.add_(transports)
+        # The product of the masses is no start where it would use what is forbidden.
+        allowed = ~(problem.forbidden & (start > 0)).any(2).any(1)
+        items = allowed.nonzero().squeeze(1)
+        known = best.objective[items]
         # Loss and pairs are the problem's own.
-        best.improve(every, descend(problem, start, best.objective, -1, -1, tol, max_iter))
+        found = descend(problem.select(items), start[items], known, -1, -1, tol, max_iter)
+        best.improve(items, found)
+    untried = (best.status == MAX_ITER) & best.objective.isnan()  # none of the starts was allowed
+    best.status[untried] = INFEASIBLE
     return best
 
 
@@ -146,7 +163,8 @@ class EdgeProblem(Problem):
 
     def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
         """Solve the transport problem of these masses for another cost."""
-        return transport(cost, self.a, self.b, backend=self.backend)
+        barred = torch.where(self.forbidden, torch.inf, cost)
+        return transport(barred, self.a, self.b, backend=self.backend)
 
     def pair_cost(
         self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
@@ -209,10 +227,12 @@ def edge_problem(
     *,
     terms: EdgeTerms,
     backend: Backend,
+    forbidden: Tensor | None = None,
 ) -> EdgeProblem:
     """Prepare the pair costs of edges that were read, for any number of couplings."""
     everywhere = torch.ones_like(cost, dtype=torch.bool)
-    known = (cost, x, y, a, b, 1 - alpha, alpha, ~everywhere, everywhere, backend)
+    barred = ~everywhere if forbidden is None else forbidden
+    known = (cost, x, y, a, b, 1 - alpha, alpha, barred, everywhere, backend)
     if terms.loss == "l1":
         return _ByTable(*known, _table(x, y, terms))
     return _ByProducts(*known, *_products(x, y, terms))
@@ -287,6 +307,7 @@ class _AtCoupling(torch.autograd.Function):
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
+        cost = torch.where(_forbidden(cost, a, b), 0, cost)
         needed = ctx.needs_input_grad
         slopes: list[Tensor | None] = [None] * 6
         with torch.enable_grad():
