@@ -112,7 +112,7 @@ def unbalanced_fgw(
         there = (a > 0)[:, :, None] & (b > 0)[:, None, :]
         used = torch.where(there, cost, 0)
         parts = []
-        for items in batches(cost, terms):
+        for items in batches(torch.arange(len(cost), device=cost.device), cost, terms):
             given = [value[items] for value in (used, read_x, read_y, a, b, alpha)]
             bend = edge_problem(*given, terms=terms, backend=backend)
             known = _Known(bend.cost, bend.a, bend.b, alpha[items], prices, backend)
