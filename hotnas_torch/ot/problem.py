@@ -14,6 +14,7 @@ __all__ = [
     "GraphProblem",
     "LinearProblem",
     "check_count",
+    "check_floating",
     "check_number",
     "given_duals",
     "graph_problem",
@@ -210,6 +211,14 @@ def graph_problem(
     return problem
 
 
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise TypeError unless numbers are float32 or float64: the one rule for all other kinds."""
+    if value.dtype not in (torch.float32, torch.float64):
+        remedy = f"use {name}.double() or .float()"
+        remedy = "take its real part or its abs()" if value.is_complex() else remedy
+        raise TypeError(f"{name} must be float32 or float64; got {value.dtype}; {remedy}")
+
+
 def check_number(name: str, value: float, *, positive: bool) -> float:
     """Return a finite number that is positive (or not negative), or raise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -300,11 +309,7 @@ def _check_cost(cost: object) -> None:
         msg = f"cost must be a torch.Tensor; got {type(cost).__name__}; use torch.as_tensor(cost)"
         raise TypeError(msg)
     _check_layout("cost", cost)
-    if cost.dtype not in (torch.float32, torch.float64):
-        remedy = "take its real part or its abs()" if cost.is_complex() else "use cost.double()"
-        remedy += "" if cost.is_complex() else " or .float()"
-        msg = f"cost must be float32 or float64; got {cost.dtype}; {remedy}"
-        raise TypeError(msg)
+    check_floating("cost", cost)
     if cost.dim() < 2:
         msg = f"cost must have shape (n, m) or (*batch, n, m); got {tuple(cost.shape)}"
         raise ValueError(msg)

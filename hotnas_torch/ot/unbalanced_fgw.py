@@ -12,7 +12,6 @@ from hotnas_torch.ot._operators.operator import has_values
 from hotnas_torch.ot._operators.total_variation_fgw import total_variation_fgw
 from hotnas_torch.ot._operators.unbalanced_fgw import Prices
 from hotnas_torch.ot._operators.unbalanced_fgw import unbalanced_fgw as solve
-from hotnas_torch.ot._reference.unbalanced_sinkhorn import PENALTY_TV
 from hotnas_torch.ot.edge_fgw import check_domain, edge_loss
 from hotnas_torch.ot.problem import GraphProblem, check_count, check_number, graph_problem, paid
 from hotnas_torch.ot.result import UnbalancedFGWResult, warn_if_unsolved
@@ -116,7 +115,9 @@ def unbalanced_fgw(
         >>> found.plan.sum(1)[3].item() < 1e-3  # the outlier is left out
         True
     """
-    terms, kind = EdgeTerms(edge_loss(loss), pairs_code(pairs)), penalty_code(penalty)
+    terms = EdgeTerms(edge_loss(loss), pairs_code(pairs))
+    penalty_code(penalty)  # refuses others
+    by_variation = penalty == "tv"
     weights = marginal_weights(reg_m)
     if 0 in weights or any(map(isinf, weights)):
         msg = (
@@ -126,11 +127,10 @@ def unbalanced_fgw(
         raise ValueError(msg)
     epsilon = check_number("epsilon", epsilon, positive=False)
     tol, max_iter = check_number("tol", tol, positive=False), check_count("max_iter", max_iter)
-    if kind == PENALTY_TV:
+    if by_variation:
         _check_variation(weights, epsilon, loss)
     if init is None:
         raise ValueError('init must be "product" or a plan; got None')
-    by_variation = kind == PENALTY_TV
     # Its product is made below, within the masses and without forbidden pairs.
     of_masses = by_variation and isinstance(init, str) and init == "product"
     problem = graph_problem(

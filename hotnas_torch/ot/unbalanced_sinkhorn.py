@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._reference.unbalanced_sinkhorn import Penalty
+from hotnas_torch.ot._operators.unbalanced_sinkhorn import Penalty
 from hotnas_torch.ot.problem import (
     LinearProblem,
     check_count,

@@ -170,7 +170,7 @@ def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | No
 
 
 def _entering(slope: Tensor, other: Tensor, masses: Tensor, price: float) -> Tensor:
-    """What a first mass of absent rows pays: it is missed, or takes part where that is cheaper."""
+    """Return what a first mass of absent rows pays: it is missed, or takes part for less."""
     there = (masses > 0)[:, None, :]
     return torch.where(there, slope - other[:, None, :], torch.inf).amin(2).clamp_max(price)
 
