@@ -1,6 +1,8 @@
 """Fused Gromov-Wasserstein of edges with features: pair costs, solution, gradient."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -16,6 +18,7 @@ __all__ = [
     "EdgeLoss",
     "EdgeProblem",
     "EdgeTerms",
+    "at_coupling",
     "batches",
     "edge_fgw",
     "edge_problem",
@@ -92,9 +95,8 @@ def edge_fgw(
             found.fill(items, _best(problem, start, num_starts, tol, max_iter))
     if not is_tracked(cost, x, y, a, b, alpha):
         return found
-    duals = found.plan, found.f, found.g
-    apply: Any = _AtCoupling.apply
-    value = apply(cost, x, y, a, b, alpha, *duals, found.objective, terms)
+    tensors = cost, x, y, a, b, alpha, found.plan, found.f, found.g
+    value = at_coupling(found.objective, tensors, partial(_slopes, terms=terms), _ONCE)
     return replace(found, objective=value)
 
 
@@ -294,43 +296,61 @@ _ONCE = (
 )
 
 
-class _AtCoupling(torch.autograd.Function):
-    """The objective at a stationary coupling, with its derivatives by the envelope theorem."""
+Slopes = Callable[[Tensor, Sequence[Tensor], Sequence[bool]], Sequence[Tensor | None]]
 
+
+class _AtCoupling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, objective, ctx.terms = inputs
+        objective, ctx.slopes, ctx.once, *tensors = inputs
         ctx.save_for_backward(*tensors)
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
-        cost = torch.where(_forbidden(cost, a, b), 0, cost)
-        needed = ctx.needs_input_grad
-        slopes: list[Tensor | None] = [None] * 6
-        with torch.enable_grad():
-            moved = [cost, x, y, alpha]
-            leaves = [value.detach().requires_grad_() for value in moved]
-            costs, edges_x, edges_y, weight = leaves
-            read = read_edges(edges_x, a, ctx.terms.pairs), read_edges(edges_y, b, ctx.terms.pairs)
-            value = _objective(costs, *read, weight, plan, ctx.terms)
-            found = torch.autograd.grad((value * grad).sum(), leaves)
-        for place, slope in zip((0, 1, 2, 5), found, strict=True):
-            slopes[place] = slope if needed[place] else None
-        if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
-            # What it would cost absent nodes to enter.
-            weight = alpha[:, None, None]
-            bend = pair_bend(plan, x, y, ctx.terms)
-            f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
-        for place, dual, masses in ((3, f, a), (4, g, b)):
-            if needed[place]:
-                slopes[place] = grad[:, None] * tangent(dual, masses)
+        given, needed = ctx.saved_tensors, ctx.needs_input_grad[3:9]
+        slopes = ctx.slopes(grad, given, needed)
+        slopes = [slope if asked else None for slope, asked in zip(slopes, needed, strict=True)]
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            depends = grad, cost, x, y, a, b, alpha
-            slopes = [s if s is None else held(s, _ONCE, *depends) for s in slopes]
-        return (*slopes, None, None, None, None, None)
+            slopes = [s if s is None else held(s, ctx.once, grad, *given[:6]) for s in slopes]
+        return (None, None, None, *slopes, *[None] * (len(given) - 6))
+
+
+def at_coupling(objective: Tensor, tensors: Sequence[Tensor], slopes: Slopes, once: str) -> Tensor:
+    """Return the objective at a stationary coupling with its derivatives, by the envelope theorem.
+
+    Args:
+        objective: Its value, shape (B,).
+        tensors: Costs, edges of both graphs, masses of both and alpha, which it is differentiable
+            in, and what was found, which is constant.
+        slopes: The derivatives in the first six, from that of the loss in the objective, all
+            tensors, and which are needed.
+        once: What the error says where a second derivative is asked for.
+    """
+    apply: Any = _AtCoupling.apply
+    value: Tensor = apply(objective, slopes, once, *tensors)
+    return value
+
+
+def _slopes(
+    grad: Tensor, given: Sequence[Tensor], needed: Sequence[bool], *, terms: EdgeTerms
+) -> list[Tensor | None]:
+    cost, x, y, a, b, alpha, plan, f, g = given
+    cost = torch.where(_forbidden(cost, a, b), 0, cost)
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in (cost, x, y, alpha)]
+        costs, edges_x, edges_y, weight = leaves
+        read = read_edges(edges_x, a, terms.pairs), read_edges(edges_y, b, terms.pairs)
+        value = _objective(costs, *read, weight, plan, terms)
+        of_cost, of_x, of_y, of_alpha = torch.autograd.grad((value * grad).sum(), leaves)
+    if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
+        # What it would cost absent nodes to enter.
+        weight = alpha[:, None, None]
+        bend = pair_bend(plan, x, y, terms)
+        f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+    of_a, of_b = (grad[:, None] * tangent(dual, masses) for dual, masses in ((f, a), (g, b)))
+    return [of_cost, of_x, of_y, of_a, of_b, of_alpha]
 
 
 def _objective(
