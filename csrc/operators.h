@@ -247,8 +247,8 @@ std::tuple<Tensor, Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tenso
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
     const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
-    const Tensor& b_, const Tensor& alpha_, double epsilon, std::int64_t loss, std::int64_t pairs,
-    std::int64_t proximal, double tol, std::int64_t max_iter, double inner_tol,
+    const Tensor& b_, const Tensor& alpha_, const Tensor& init_, double epsilon, std::int64_t loss,
+    std::int64_t pairs, std::int64_t proximal, double tol, std::int64_t max_iter, double inner_tol,
     std::int64_t inner_max_iter) {
   const Batch in("entropic_fgw", cost_);
   check_epsilon(in.op, epsilon);
@@ -257,6 +257,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
   const Tensor struct_y = in.columns_squared("struct_y", struct_y_);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   const Tensor alpha = in.items("alpha", alpha_);
+  const bool has_init = init_.numel() > 0;
+  const Tensor init = has_init ? in.read("init", init_, {in.size, in.n, in.m}) : init_;
   Tensor log_plan = in.result({in.size, in.n, in.m}), residual = in.result_per_item();
   Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m});
   Tensor iterations = in.count_per_item();
@@ -270,6 +272,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
                                   .a = data<T>(a),
                                   .b = data<T>(b),
                                   .alpha = data<T>(alpha),
+                                  .init = has_init ? data<T>(init) : nullptr,
                                   .epsilon = epsilon,
                                   .loss = static_cast<int>(loss),
                                   .pairs = static_cast<int>(pairs),

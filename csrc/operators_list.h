@@ -27,8 +27,8 @@
     "(Tensor plan, Tensor struct_x, Tensor struct_y, Tensor weight, int loss, int pairs)" \
     " -> (Tensor grad_x, Tensor grad_y, Tensor value)") \
   X(entropic_fgw, EntropicFgw, \
-    "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, float epsilon, int loss," \
-    " int pairs, int proximal, float tol, int max_iter, float inner_tol, int inner_max_iter)" \
+    "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, Tensor init, float epsilon," \
+    " int loss, int pairs, int proximal, float tol, int max_iter, float inner_tol, int inner_max_iter)" \
     " -> (Tensor log_plan, Tensor f, Tensor g, Tensor residual, Tensor iterations, Tensor status)") \
   X(fgw_lower_bound, LowerBound, \
     "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, int loss, int pairs)" \

@@ -92,6 +92,7 @@ SUITES = (
             "test/gromov/test_dictionary.py",
             "test/unbalanced/test_sinkhorn.py",
             "test/unbalanced/test_mm.py",
+            "test/unbalanced/test_lbfgs.py",
             "test/gromov/test_quantized.py",
             "test/gromov/test_utils.py",
             "test/batch/test_solve_batch.py",

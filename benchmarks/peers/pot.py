@@ -30,6 +30,12 @@ __all__ = ["adapt"]
 _FEW = 20
 """Iteration limits below it are set to be met: by POT's count of POT's iterations."""
 
+_UNCOUNTED = ("entropic_", "fused_unbalanced_", "solve_")
+"""Functions whose tests set low limits to be done soon, and ask nothing of where that ends."""
+
+_RENAMED = {"solver": "method", "C1": "Ca", "C2": "Cb"}
+"""Arguments that the tests of the recorded commit, older than the release, call by other names."""
+
 _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     ot.emd: ours.emd,
     ot.emd2: ours.emd2,
@@ -53,6 +59,9 @@ _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     ot.unbalanced.mm_unbalanced2: ours.unbalanced.mm_unbalanced2,
     ot.batch.solve_batch: ours.solve_batch,
     ot.batch.solve_gromov_batch: ours.solve_gromov_batch,
+    ot.batch.solve_sample_batch: ours.solve_sample_batch,
+    ot.unbalanced.lbfgsb_unbalanced: ours.unbalanced.lbfgsb_unbalanced,
+    ot.unbalanced.lbfgsb_unbalanced2: ours.unbalanced.lbfgsb_unbalanced2,
 }
 _OURS |= {getattr(ot.gromov, name): getattr(ours.gromov, name) for name in ours.gromov.__all__}
 
@@ -64,9 +73,9 @@ def adapt(original: Callable[..., Any], answer: Callable[..., Any]) -> Callable[
 
     @functools.wraps(original)
     def adapted(*args: Any, **kwargs: Any) -> Any:
-        if "solver" in kwargs and "solver" not in signature.parameters:
-            # The tests of the recorded commit are older than the release, which renamed it.
-            kwargs["method"] = kwargs.pop("solver")
+        for old, new in _RENAMED.items():
+            if old in kwargs and old not in signature.parameters:
+                kwargs[new] = kwargs.pop(old)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         options = dict(bound.arguments)
@@ -89,7 +98,7 @@ def adapt(original: Callable[..., Any], answer: Callable[..., Any]) -> Callable[
 def _check_what_is_tested(answer: Callable[..., Any], options: dict[str, Any]) -> None:
     """Leave to POT what its tests say of its own iterations and threads."""
     limits = (options.get(name) for name in ("numItermax", "numIterMax", "max_iter"))
-    counted = not answer.__name__.startswith("entropic_")
+    counted = not answer.__name__.startswith(_UNCOUNTED)
     if counted and any(limit is not None and limit < _FEW for limit in limits):
         raise ours.Unsupported("an iteration limit that is set to be met")
     if options.get("numThreads", 1) != 1:

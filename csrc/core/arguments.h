@@ -53,7 +53,7 @@ struct FgwBackwardArgs {
 template <class T>
 struct EntropicFgwArgs {
   int n, m;
-  const T *cost, *struct_x, *struct_y, *a, *b, *alpha;
+  const T *cost, *struct_x, *struct_y, *a, *b, *alpha, *init;
   double epsilon;
   int loss, pairs, proximal;
   double tol;

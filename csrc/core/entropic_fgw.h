@@ -40,21 +40,48 @@ struct EntropicFgwResult {
   bool converged, finite;
 };
 
+/// How steps are taken, and what is known of the problem.
+template <class T>
+struct EntropicFgwWay {
+  T epsilon;
+  bool proximal;
+  bool started;  // whether log_plan holds a plan to start from, and not its logarithm
+  bool forbids;  // whether there are pairs whose cost is `huge`
+};
+
+/// Puts in the place of forbidden costs what leaves such a pair no mass: more than the duals of a coupling of the others
+/// differ by along its arcs, which is by costs and logarithms of masses.
+template <class G, class T>
+HN_HD void forbid_pairs(const G& g, const Shape& s, const EntropicFgwWork<T>& w, T epsilon) {
+  using Var = typename G::template Var<T>;
+  constexpr T underflow = sizeof(T) == 4 ? T(110) : T(750);  // exp(-underflow) is 0
+  const Var none = G::splat(T(0));
+  Var most = none;
+  HN_ROLLED
+  for (int e = 0; e < s.n * s.ld; e += G::width)
+    most = G::max(
+        most, G::select(is_forbidden<G, T>(g.load(w.cost + e)), none, G::abs(g.load(w.grad + e))));
+  const Var far = G::splat(2 * static_cast<T>(s.n + s.m) * (g.max_of(most) + underflow * epsilon));
+  HN_ROLLED
+  for (int e = 0; e < s.n * s.ld; e += G::width)
+    g.store(w.grad + e, G::select(is_forbidden<G, T>(g.load(w.cost + e)), far, g.load(w.grad + e)));
+}
+
 /// Expects log masses in w.sinkhorn; leaves log_plan and the last inner duals.
 template <class G, class Terms, class T>
 HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms& terms,
-                                        const EntropicFgwWork<T>& w, T alpha, T epsilon,
-                                        bool proximal, T tol, int max_iter, T inner_tol,
-                                        int inner_max_iter) {
+                                        const EntropicFgwWork<T>& w, T alpha,
+                                        const EntropicFgwWay<T>& way, T tol, int max_iter,
+                                        T inner_tol, int inner_max_iter) {
   using Var = typename G::template Var<T>;
-  const T inverse = 1 / epsilon;
+  const T epsilon = way.epsilon, inverse = 1 / epsilon;
   HN_ROLLED
   for (int i = g.begin(); i < s.ldn; i += g.step()) w.sinkhorn.f[i] = 0;
   HN_ROLLED
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     g.store(w.sinkhorn.g + j0, G::splat(T(0)));
     HN_ROLLED
-    for (int i = 0; i < s.n; ++i)
+    for (int i = 0; i < s.n && !way.started; ++i)
       g.store(w.log_plan + i * s.ld + j0,
               G::splat(w.sinkhorn.log_a[i]) + g.load(w.sinkhorn.log_b + j0));
   }
@@ -64,7 +91,9 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
   for (int i = 0; i < s.n; ++i) HN_ROLLED
   for (int j = 0; j < s.m; ++j, ++count)
     if (g.leader()) {
-      w.plan.set(count, i, j, s.ld, ScalarLanes::exp(w.log_plan[i * s.ld + j]));
+      T& entry = w.log_plan[i * s.ld + j];
+      w.plan.set(count, i, j, s.ld, way.started ? entry : ScalarLanes::exp(entry));
+      if (way.started) entry = ScalarLanes::log(entry);
     }
   if (g.leader()) *w.plan.count = count;
   g.sync();
@@ -73,9 +102,10 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
     pair_cost(g, s, terms, w.c, w.plan, w.grad);
     for (int e = 0; e < s.n * s.ld; e += G::width) {
       Var value = G::splat(1 - alpha) * g.load(w.cost + e) + G::splat(alpha) * g.load(w.grad + e);
-      if (proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);
+      if (way.proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);
       g.store(w.grad + e, value);
     }
+    if (way.forbids) forbid_pairs(g, s, w, epsilon);
     const SinkhornResult<T> inner =
         sinkhorn(g, s, w.sinkhorn, w.grad, epsilon, inner_tol, inner_max_iter);
     ++result.iterations;
@@ -91,6 +121,10 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
                 (G::splat(w.sinkhorn.f[i]) + dual - cost) * G::splat(inverse));
       }
     }
+    HN_ROLLED
+    for (int e = 0; e < s.n * s.ld && way.forbids; e += G::width)
+      g.store(w.log_plan + e, G::select(is_forbidden<G, T>(g.load(w.cost + e)),
+                                        G::splat(T(-INFINITY)), g.load(w.log_plan + e)));
     g.sync();
     T moved = 0;
     HN_ROLLED

@@ -157,29 +157,37 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
     const Support x = list_support(g, a, w.gather.x);
     const Support y = list_support(g, b, w.gather.y);
     const Shape s = shape_of<G>(x, y);
-    const T defect =
-        load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost) + (alpha - alpha);
+    const T defect = alpha - alpha;
+    load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.fgw.cost);
+    if (p.init != nullptr) load_matrix(g, x, y, p.init + item * matrix, p.m, s.ld, w.fgw.log_plan);
     load_structures(g, s, x, y, p.struct_x + item * Base::own(p), p.n,
                     p.struct_y + item * Base::other(p), p.m, w.fgw.c);
     keep_pairs(g, s, terms, w.fgw.c);
-    typename G::template Var<T> most = G::splat(T(0)), none = most;
+    typename G::template Var<T> most = G::splat(T(0)), none = most, forbidden = most;
+    survey_costs<G, T>(g, w.fgw.cost, s.n * s.ld, most, none, forbidden);
+    if (p.init != nullptr) survey<G, T>(g, w.fgw.log_plan, s.n * s.ld, most, none);
     survey<G, T>(g, w.fgw.c.cx, s.n * s.ldn, most, none);
     survey<G, T>(g, w.fgw.c.cy, s.m * s.ld, most, none);
     if (!(g.total(defect) + g.sum(none) == 0)) status = Status::nonfinite;
+    const bool forbids = g.max_of(forbidden) > 0;
     EntropicFgwResult<T> result{0, 0, true, true};
+    const CostUnit unit(p.epsilon);
+    if (status == Status::converged && s.n > 0) {
+      scale_costs(g, w.fgw.cost, s.n * s.ld, unit.template inward<T>());
+      if (forbids && !all_have_arcs<G, T>(g, s, w.fgw.cost)) status = Status::infeasible;
+    }
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.fgw.sinkhorn);
-      const CostUnit unit(p.epsilon);
       const T structures = unit.template inward_structures<T>(terms.loss());
       const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
-      rescale(g, w.fgw.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
       rescale(g, w.fgw.c.cx, static_cast<std::size_t>(s.n) * s.ldn, structures);
       rescale(g, w.fgw.c.cy, across, structures);
       rescale(g, w.fgw.c.cyt, across, structures);
       g.sync();
-      result = entropic_fgw(g, s, terms, w.fgw, alpha, T(unit.epsilon), p.proximal != 0, T(p.tol),
-                            p.max_iter, T(p.inner_tol), p.inner_max_iter);
+      const EntropicFgwWay<T> way{T(unit.epsilon), p.proximal != 0, p.init != nullptr, forbids};
+      result = entropic_fgw(g, s, terms, w.fgw, alpha, way, T(p.tol), p.max_iter, T(p.inner_tol),
+                            p.inner_max_iter);
       result.finite &= duals_outward(g, s, w.fgw.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
     }

@@ -348,6 +348,7 @@ class Calls {
                                   p_.a.data(),
                                   p_.b.data(),
                                   p_.alpha.data(),
+                                  p_.init.data(),
                                   0.2,
                                   loss,
                                   pairs,

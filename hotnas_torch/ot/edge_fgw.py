@@ -25,6 +25,7 @@ from hotnas_torch.ot.problem import (
     check_number,
     graph_problem,
     mean_free_duals,
+    paid,
 )
 from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
 from hotnas_torch.ot.terms import Pairs, pairs_code
@@ -58,7 +59,9 @@ def edge_fgw(
     not convex: the result is the best of the stationary couplings that the starts lead to.
 
     Args:
-        cost: Costs between nodes, shape (*batch, n, m), float32 or float64, finite.
+        cost: Costs between nodes, shape (*batch, n, m), float32 or float64. +inf forbids a pair: it
+            is never in the plan, whatever `alpha` is, and items that are not to be solved without
+            have status INFEASIBLE.
         struct_x: Features of the edges of the first graph, shape (*batch, n, n, d) or
             broadcastable, d >= 1; labels as one-hot vectors, say.
         struct_y: Those of the second graph, shape (*batch, m, m, d) or broadcastable.
@@ -71,8 +74,8 @@ def edge_fgw(
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`. What no pair reads may be
             anything finite.
         num_starts: How many starts to use, at most 3 and `init`: `init` if given, the vertex to
-            which the gradient at the product of the masses leads, that product, the optimum of the
-            linear term.
+            which the gradient at the product of the masses leads, that product (passed over where
+            pairs are forbidden), the optimum of the linear term.
         init: Coupling to start from first, shape (*batch, n, m) or broadcastable, with marginals
             `a` and `b`; "product" for a b'; None for none.
         tol: Duality gap, relative to the objective, to stop at; and rounding, as for
@@ -129,7 +132,7 @@ def edge_fgw(
     given = problem.cost, x, y, problem.a, problem.b, problem.alpha
     found = solve(*given, problem.init, terms, num_starts, tol, max_iter, backend=backend)
     f, g = mean_free_duals(found.f, found.g, problem.a.detach(), problem.b.detach())
-    linear = (1 - problem.alpha.detach()) * (problem.cost.detach() * found.plan).sum((1, 2))
+    linear = (1 - problem.alpha.detach()) * paid(problem.cost.detach(), found.plan)
     status = unless_beyond(found.status, f, g)
     result = FGWResult(
         plan=problem.restore(found.plan),
@@ -189,9 +192,7 @@ def _checked(
             value[..., place] if isinstance(value, Tensor) else value
             for value in (struct_x, struct_y)
         )
-        problems.append(
-            graph_problem(cost, x, y, a, b, alpha, init, validate=validate, forbidding=False)
-        )
+        problems.append(graph_problem(cost, x, y, a, b, alpha, init, validate=validate))
     first = problems[0]
     edges_x = torch.stack([problem.struct_x for problem in problems], dim=-1)
     edges_y = torch.stack([problem.struct_y for problem in problems], dim=-1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
+    GraphProblem,
     check_count,
     check_number,
     graph_problem,
@@ -19,6 +20,7 @@ from hotnas_torch.ot.result import (
     unless_beyond,
     warn_if_unsolved,
 )
+from hotnas_torch.ot.sinkhorn import forbidden_pairs, without_coupling
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
 __all__ = ["entropic_fgw"]
@@ -38,6 +40,7 @@ def entropic_fgw(
     alpha: float | Tensor = 0.5,
     loss: Loss = "l1",
     pairs: Pairs = "all",
+    init: Tensor | Literal["product"] | None = None,
     method: Literal["mirror", "proximal"] = "mirror",
     tol: float | None = None,
     max_iter: int = 1000,
@@ -51,11 +54,13 @@ def entropic_fgw(
 
     "mirror" looks for a stationary coupling of F(T) + epsilon * KL(T | a b'), where F is the
     objective of `hotnas_torch.ot.fgw`; "proximal" for one of F itself, by steps that each stay
-    close to the last coupling. Both start from the product coupling and solve one Sinkhorn problem
-    per step, whose cost is grad F(T), for "proximal" less epsilon log T.
+    close to the last coupling. Both solve one Sinkhorn problem per step, whose cost is grad F(T),
+    for "proximal" less epsilon log T.
 
     Args:
-        cost: Costs between nodes, shape (*batch, n, m), float32 or float64.
+        cost: Costs between nodes, shape (*batch, n, m), float32 or float64. +inf forbids a pair: it
+            is never in the plan, whatever `alpha` is, and items that are not to be solved without
+            have status INFEASIBLE.
         struct_x: Structure of the first graph, shape (*batch, n, n) or broadcastable.
         struct_y: Structure of the second graph, shape (*batch, m, m) or broadcastable.
         a: Masses of the first graph, shape (*batch, n) or broadcastable, sum 1; None for uniform. A
@@ -66,6 +71,10 @@ def entropic_fgw(
         alpha: Weight of the quadratic term in [0, 1], a number or shape (*batch,), as in POT.
         loss: "l1" or "l2"; see `hotnas_torch.ot.fgw`.
         pairs: "all", "directed" or "ordered"; see `hotnas_torch.ot.fgw`.
+        init: Coupling to start from, shape (*batch, n, m) or broadcastable, with marginals `a` and
+            `b`, such as `plan` of a result; a constant where gradients are concerned. For
+            "proximal" it needs some mass at every pair that is not forbidden: what it leaves out
+            would stay out. "product" or None for a b'.
         method: "mirror" or "proximal".
         tol: To stop at: the larger of the L1 change of the plan in a step and the L1 error of its
             row or column masses. Default 1e-7 for float64, 1e-4 for float32.
@@ -86,9 +95,9 @@ def entropic_fgw(
 
     Raises:
         TypeError: Something is no tensor, or no float32 or float64, or dtypes differ.
-        ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost or
-            a structure is NaN or infinite, or an option is out of range; or steps shall be
-            recorded in a mass of 0.
+        ValueError: Shapes or devices do not fit, masses are negative or do not sum to 1, a cost is
+            NaN or -inf, a structure NaN or infinite, or an option is out of range; or steps shall
+            be recorded in a mass of 0.
 
     Differentiability:
         In `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha`. The derivative of the
@@ -125,9 +134,9 @@ def entropic_fgw(
         >>> bool(result.converged), round(result.objective.item(), 3)
         (True, 0.0)
     """
-    problem = graph_problem(
-        cost, struct_x, struct_y, a, b, alpha, forbidding=False, validate=validate
-    )
+    if isinstance(init, str) and init == "product":
+        init = None  # where steps begin
+    problem = graph_problem(cost, struct_x, struct_y, a, b, alpha, init, validate=validate)
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     inner_tol = (
@@ -136,9 +145,13 @@ def entropic_fgw(
     if method not in _METHODS:
         msg = f'method must be "mirror" or "proximal"; got {method!r}'
         raise ValueError(msg)
+    if validate and method == "proximal" and has_values(problem.init):
+        _check_positive(problem)
     codes = loss_code(loss), pairs_code(pairs)
+    forbidden = forbidden_pairs(problem, validate=validate)
+    numbers = problem.cost if forbidden is None else torch.where(forbidden, 0, problem.cost)
     tensors = (
-        problem.cost,
+        numbers,
         problem.struct_x,
         problem.struct_y,
         problem.a,
@@ -151,6 +164,7 @@ def entropic_fgw(
     log_plan, f, g, residual, iterations, status = ops.entropic_fgw(
         reduced,
         *tensors[1:],
+        problem.init,
         epsilon,
         *codes,
         _METHODS[method],
@@ -163,10 +177,18 @@ def entropic_fgw(
     )
     rest = (1 - problem.alpha)[:, None]
     f, g = f + rest * of_rows, g + rest * of_columns
+    if forbidden is not None:
+        lost = without_coupling(problem, forbidden, log_plan.exp(), backend, validate=validate)
+        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        f, g, residual = (
+            torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)
+            for value in (f, g, residual)
+        )
+        log_plan = torch.where(lost[:, None, None], torch.nan, log_plan)
     plan = log_plan.exp()
     if method == "mirror" and differentiate == "implicit":
         plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
-    linear = (1 - problem.alpha) * (problem.cost * plan).sum((1, 2))
+    linear = (1 - problem.alpha) * (numbers * plan).sum((1, 2))
     quadratic = problem.alpha * ops.quadratic_cost(
         plan, problem.struct_x, problem.struct_y, *codes, backend=backend
     )
@@ -192,3 +214,19 @@ def entropic_fgw(
     if validate and has_values(result.status):
         warn_if_unsolved("entropic_fgw", result.status)
     return result
+
+
+def _check_positive(problem: GraphProblem) -> None:
+    """Refuse a coupling whose zeros proximal steps would keep."""
+    if not problem.init.numel():
+        return
+    pairs = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :] & problem.cost.isfinite()
+    wrong = pairs & (problem.init.detach() == 0)
+    if wrong.any():
+        item, *place = wrong.nonzero()[0].tolist()
+        msg = (
+            'init must have mass at every pair that is not forbidden with method="proximal", as'
+            f" what it leaves out would stay out; item {item} has 0 at {tuple(place)} (mix it with"
+            ' the product of the masses, or use method="mirror")'
+        )
+        raise ValueError(msg)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot._operators.operator import has_values
+from hotnas_torch.ot.problem import check_floating
 
 __all__ = ["Graphs", "checked_graphs", "feature_costs", "pad_graphs"]
 
@@ -253,10 +254,7 @@ def _check(name: str, value: object, like_name: str, like: Tensor) -> None:
     if value.is_nested or value.layout != torch.strided:
         msg = f"{name} must be a dense tensor; got one of layout {value.layout}; pad it, or list it"
         raise TypeError(msg)
-    if value.dtype not in (torch.float32, torch.float64):
-        remedy = f"use {name}.double() or .float()"
-        msg = f"{name} must be float32 or float64; got {value.dtype}; {remedy}"
-        raise TypeError(msg)
+    check_floating(name, value)
     if value.dtype != like.dtype:
         msg = f"{name} must have the dtype of {like_name}, {like.dtype}; got {value.dtype}"
         raise TypeError(msg)

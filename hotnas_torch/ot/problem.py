@@ -14,6 +14,7 @@ __all__ = [
     "GraphProblem",
     "LinearProblem",
     "check_count",
+    "check_floating",
     "check_number",
     "given_duals",
     "graph_problem",
@@ -61,6 +62,7 @@ def linear_problem(
     *,
     validate: bool,
     balanced: bool = True,
+    forbidding: bool = True,
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
@@ -70,8 +72,8 @@ def linear_problem(
         b: Column masses, shape (*batch, m) or broadcastable, or None for uniform.
         mass: What a partial coupling moves, a number or shape (*batch,); None: all of it.
         validate: Whether to check values, which reads the data, besides kinds and shapes.
-        balanced: Whether masses must sum to 1, and a cost may be +infinity; else masses have any
-            positive sum.
+        balanced: Whether masses must sum to 1; else they have any positive sum.
+        forbidding: Whether a cost may be +infinity.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -95,7 +97,7 @@ def linear_problem(
         readable = readable and has_values(moved)
     problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved)
     if validate and readable:
-        _check_linear_values(problem, balanced=balanced)
+        _check_linear_values(problem, balanced=balanced, forbidding=forbidding)
     return problem
 
 
@@ -209,6 +211,14 @@ def graph_problem(
     return problem
 
 
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise TypeError unless numbers are float32 or float64: the one rule for all other kinds."""
+    if value.dtype not in (torch.float32, torch.float64):
+        remedy = f"use {name}.double() or .float()"
+        remedy = "take its real part or its abs()" if value.is_complex() else remedy
+        raise TypeError(f"{name} must be float32 or float64; got {value.dtype}; {remedy}")
+
+
 def check_number(name: str, value: float, *, positive: bool) -> float:
     """Return a finite number that is positive (or not negative), or raise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -299,11 +309,7 @@ def _check_cost(cost: object) -> None:
         msg = f"cost must be a torch.Tensor; got {type(cost).__name__}; use torch.as_tensor(cost)"
         raise TypeError(msg)
     _check_layout("cost", cost)
-    if cost.dtype not in (torch.float32, torch.float64):
-        remedy = "take its real part or its abs()" if cost.is_complex() else "use cost.double()"
-        remedy += "" if cost.is_complex() else " or .float()"
-        msg = f"cost must be float32 or float64; got {cost.dtype}; {remedy}"
-        raise TypeError(msg)
+    check_floating("cost", cost)
     if cost.dim() < 2:
         msg = f"cost must have shape (n, m) or (*batch, n, m); got {tuple(cost.shape)}"
         raise ValueError(msg)
@@ -388,13 +394,13 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
     return expanded.reshape((count, *own))
 
 
-def _check_linear_values(problem: LinearProblem, *, balanced: bool) -> None:
+def _check_linear_values(problem: LinearProblem, *, balanced: bool, forbidding: bool) -> None:
     _check_both_masses(problem, balanced=balanced)
     if _has_finite_sum(problem.cost):
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     costs = torch.where(present, problem.cost, 0)
-    _check_finite("cost", costs, problem.batch_shape, forbidding=balanced)
+    _check_finite("cost", costs, problem.batch_shape, forbidding=forbidding)
 
 
 def _all_present(*masses: Tensor, validate: bool) -> bool:

@@ -16,7 +16,7 @@ from hotnas_torch.ot.problem import (
 )
 from hotnas_torch.ot.result import SinkhornResult, SolveStatus, warn_if_unsolved
 
-__all__ = ["sinkhorn"]
+__all__ = ["forbidden_pairs", "sinkhorn", "without_coupling"]
 
 # L1 errors of the row marginal that rounding allows to reach.
 _DEFAULT_TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -107,7 +107,7 @@ def sinkhorn(
         # Duals to start from are what rows and columns have in common.
         of_rows, of_columns = given_duals(problem, init, validate=validate)
         cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
-    forbidden = _forbidden(problem, validate=validate)
+    forbidden = forbidden_pairs(problem, validate=validate)
     if forbidden is not None:
         cost = ops.forbidding_costs(cost, forbidden, epsilon)
     f, g, residual, iterations, status = ops.sinkhorn(
@@ -122,7 +122,7 @@ def sinkhorn(
     )
     plan = ops.entropic_plan(cost, f, g, epsilon, whole=problem.whole)
     if forbidden is not None:
-        lost = _without_coupling(problem, forbidden, plan, backend, validate=validate)
+        lost = without_coupling(problem, forbidden, plan, backend, validate=validate)
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
         f, g = (torch.where(lost[:, None], torch.nan, dual) for dual in (f, g))
         plan = torch.where(lost[:, None, None], torch.nan, plan)
@@ -164,8 +164,8 @@ def sinkhorn(
     return result
 
 
-def _forbidden(problem: LinearProblem, *, validate: bool) -> Tensor | None:
-    """Which pairs are forbidden, (B, n, m); None where it is known that none is."""
+def forbidden_pairs(problem: LinearProblem, *, validate: bool) -> Tensor | None:
+    """Return which pairs are forbidden, (B, n, m); None where it is known that none is."""
     cost = problem.cost.detach()
     forbidden = cost == torch.inf
     if not problem.whole:
@@ -181,10 +181,10 @@ def _may_read(problem: LinearProblem, *, validate: bool) -> bool:
     return there and (validate or problem.cost.device.type == "cpu")
 
 
-def _without_coupling(
+def without_coupling(
     problem: LinearProblem, forbidden: Tensor, plan: Tensor, backend: ops.Backend, *, validate: bool
 ) -> Tensor:
-    """Items that no coupling solves without forbidden pairs, (B,).
+    """Return the items that no coupling solves without forbidden pairs, (B,).
 
     Where values cannot be read, only those whose plan had come to use such a pair.
     """

@@ -1,14 +1,24 @@
 """Unbalanced entropic optimal transport."""
 
-from math import isinf, isnan
+from math import inf, isinf, isnan, log
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot.problem import check_count, check_number, has_values, linear_problem
-from hotnas_torch.ot.result import UnbalancedSinkhornResult, warn_if_unsolved
-from hotnas_torch.ot.terms import Penalty, penalty_code
+from hotnas_torch.ot._operators.unbalanced_sinkhorn import Penalty
+from hotnas_torch.ot.problem import (
+    LinearProblem,
+    check_count,
+    check_number,
+    given_duals,
+    has_values,
+    linear_problem,
+)
+from hotnas_torch.ot.result import SolveStatus, UnbalancedSinkhornResult, warn_if_unsolved
+from hotnas_torch.ot.sinkhorn import forbidden_pairs, without_coupling
+from hotnas_torch.ot.terms import Penalty as Divergence
+from hotnas_torch.ot.terms import penalty_code
 
 __all__ = ["marginal_weights", "unbalanced_sinkhorn"]
 
@@ -23,7 +33,8 @@ def unbalanced_sinkhorn(
     *,
     epsilon: float,
     reg_m: float | tuple[float, float],
-    penalty: Penalty = "kl",
+    penalty: Divergence = "kl",
+    init: tuple[Tensor, Tensor] | None = None,
     tol: float | None = None,
     max_iter: int = 10_000,
     backend: ops.Backend = "auto",
@@ -38,7 +49,9 @@ def unbalanced_sinkhorn(
     sum of abs(p - q). With infinite weights it is `sinkhorn`, whose objective it then has.
 
     Args:
-        cost: Costs, shape (*batch, n, m), float32 or float64, any sign.
+        cost: Costs, shape (*batch, n, m), float32 or float64, any sign. +inf forbids a pair: it is
+            never in the plan, and items that are not to be solved without, as masses are held,
+            have status INFEASIBLE.
         a: Row masses, shape (*batch, n) or broadcastable, of any positive sum; None for uniform,
             sum 1. A node of zero mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, of any positive sum; None for uniform.
@@ -47,6 +60,10 @@ def unbalanced_sinkhorn(
             both: at least 0, or infinity for masses that are held. Where both are held, the sums
             must agree.
         penalty: D, "kl" or "tv".
+        init: Row and column duals to start from, shapes (*batch, n) and (*batch, m) or
+            broadcastable, such as `f` and `g` of a result; constants where gradients are concerned,
+            and 0 where they are not finite, as at absent nodes. None for none. Not for "tv" with a
+            finite weight, which draws duals to [-rho, rho] wherever they start.
         tol: L1 distance to stop at, of the masses of the plan from those that the duals ask for,
             over the larger sum of `a` and `b`. Default 1e-9 for float64, 1e-5 for float32. An item
             that rounding keeps from `tol` stops early, with status MAX_ITER and the `residual` that
@@ -63,7 +80,7 @@ def unbalanced_sinkhorn(
     Raises:
         TypeError: Something is no tensor or number, or no float32 or float64, or dtypes differ.
         ValueError: Shapes or devices do not fit, masses are negative or have no positive sum, a
-            cost is NaN or infinite, or an option is out of range.
+            cost is NaN or -inf, or an option is out of range.
 
     Differentiability:
         `objective` in `cost`, `a`, `b` by the envelope theorem; `plan`, `f`, `g` and `cost_linear`
@@ -92,24 +109,40 @@ def unbalanced_sinkhorn(
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     if validate and all(map(isinf, weights)) and has_values(problem.a, problem.b):
         _check_equal_sums(problem.a, problem.b)
+    sides = tuple(Penalty(weight, penalty_code(penalty)) for weight in weights)
     settings = (epsilon, *weights, penalty_code(penalty))
+    cost, forbidden = problem.cost, forbidden_pairs(problem, validate=validate)
+    if forbidden is not None:
+        bends = epsilon + sum(weight for weight in weights if not isinf(weight))
+        cost = ops.forbidding_costs(cost, forbidden, bends)
+    start = None if init is None else _start(problem, init, sides[1], validate=validate)
+    used, masses = (cost, problem.b) if start is None else _from(start, cost, problem.b, *settings)
     f, g, residual, iterations, status = ops.unbalanced_sinkhorn(
-        problem.cost,
+        used,
         problem.a,
-        problem.b,
+        masses,
         *settings,
         tol,
         check_count("max_iter", max_iter),
         backend=backend,
     )
-    given = problem.cost, problem.a, problem.b, f, g
+    g = g if start is None else g + start
+    given = cost, problem.a, problem.b, f, g
     plan = ops.unbalanced_plan(*given, epsilon)
+    if forbidden is not None:
+        astray = (forbidden & (plan > 0)).any(2).any(1)  # where the dtype has no cost that bars
+        status = torch.where(astray, SolveStatus.NONFINITE, status)
+        lost = _without_plan(problem, forbidden, plan, sides, backend, validate=validate)
+        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        f, g = (torch.where((lost | astray)[:, None], torch.nan, dual) for dual in (f, g))
+        given = cost, problem.a, problem.b, f, g
+        plan = torch.where((lost | astray)[:, None, None], torch.nan, plan)
     objective = ops.unbalanced_objective(*given, *settings)
     with torch.no_grad():
-        gap = ops.unbalanced_value(plan, problem.cost, problem.a, problem.b, *settings) - objective
+        gap = ops.unbalanced_value(plan, cost, problem.a, problem.b, *settings) - objective
     plan = ops.following_unbalanced(plan, *given, *settings)
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
-    linear = (torch.where(present | problem.cost.isfinite(), problem.cost, 0) * plan).sum((1, 2))
+    linear = (torch.where(present | cost.isfinite(), cost, 0) * plan).sum((1, 2))
     result = UnbalancedSinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -138,6 +171,67 @@ def marginal_weights(reg_m: object) -> tuple[float, float]:
         if isnan(weight) or weight < 0:
             raise ValueError(f"reg_m must be at least 0, or infinity to hold masses; got {weight}")
     return float(both[0]), float(both[1])
+
+
+def _start(
+    problem: LinearProblem, init: tuple[Tensor, Tensor], columns: Penalty, *, validate: bool
+) -> Tensor:
+    """Return column duals to start from, (B, m); row duals follow from them in the first sweep."""
+    if columns.bound < inf and columns.weight > 0:
+        msg = (
+            'init must be None with penalty="tv" and a finite reg_m of columns, which draws duals'
+            f" to [-{columns.weight:g}, {columns.weight:g}] wherever they start"
+        )
+        raise ValueError(msg)
+    _, g = given_duals(problem, init, validate=validate)
+    if columns.weight == 0:
+        return torch.zeros_like(g)
+    if not columns.inverse:
+        return g
+    # Of the level that leaves the masses their sum: the solver chooses its own.
+    masses = problem.b.detach()
+    most = 0.25 * log(torch.finfo(g.dtype).max)
+    power = (-g * columns.inverse).clamp(-most, most)
+    level = ((masses * power.exp()).sum(1) / masses.sum(1)).log()
+    return -(power - level[:, None]) / columns.inverse
+
+
+def _from(
+    start: Tensor,
+    cost: Tensor,
+    b: Tensor,
+    epsilon: float,
+    marginal_x: float,
+    marginal_y: float,
+    penalty: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the costs and column masses of the problem whose column duals are as much smaller.
+
+    a b' exp((f + g - C) / epsilon) with masses b exp(-g / rho) of columns is the same of
+    b exp(-start / rho), C - start (1 + epsilon / rho) and g - start.
+    """
+    del marginal_x
+    inverse = Penalty(marginal_y, penalty).inverse
+    return cost - ((1 + epsilon * inverse) * start)[:, None, :], b * (-start * inverse).exp()
+
+
+def _without_plan(
+    problem: LinearProblem,
+    forbidden: Tensor,
+    plan: Tensor,
+    sides: tuple[Penalty, ...],
+    backend: ops.Backend,
+    *,
+    validate: bool,
+) -> Tensor:
+    """Return the items whose held masses no plan has without forbidden pairs, (B,)."""
+    if all(side.held for side in sides):
+        return without_coupling(problem, forbidden, plan, backend, validate=validate)
+    x, y = problem.a > 0, problem.b > 0
+    allowed = ~forbidden & x[:, :, None] & y[:, None, :]
+    bare = (x & ~allowed.any(2)).any(1), (y & ~allowed.any(1)).any(1)
+    none = torch.zeros_like(bare[0])
+    return (bare[0] if sides[0].held else none) | (bare[1] if sides[1].held else none)
 
 
 def _check_equal_sums(a: Tensor, b: Tensor) -> None:

@@ -44,7 +44,9 @@ def unbalanced_transport(
 
     Args:
         cost: Costs, shape (*batch, n, m), float32 or float64, at least -(rho_1 + rho_2) where D is
-            the total variation: more mass would pay without end.
+            the total variation: more mass would pay without end. For the total variation, +inf
+            forbids a pair: it is never in the plan, and items that are not to be solved without, as
+            masses are held, have status INFEASIBLE.
         a: Row masses, shape (*batch, n) or broadcastable, of any positive sum; None for uniform,
             sum 1. A node of zero mass is absent (padding), whatever its costs are.
         b: Column masses, shape (*batch, m) or broadcastable, of any positive sum; None for uniform.
@@ -84,7 +86,9 @@ def unbalanced_transport(
         >>> ht.ot.unbalanced_transport(cost, reg_m=1.0, penalty="tv").plan.tolist()
         [[0.5, 0.0], [0.0, 0.0]]
     """
-    problem = linear_problem(cost, a, b, validate=validate, balanced=False)
+    # An arc that the exact solver does not take; steps by exponentials would need a number.
+    forbidding = penalty == "tv"
+    problem = linear_problem(cost, a, b, validate=validate, balanced=False, forbidding=forbidding)
     weights = marginal_weights(reg_m)
     if 0 in weights or all(map(isinf, weights)):
         msg = f"reg_m must be positive, and finite for rows or columns; got {reg_m!r}"

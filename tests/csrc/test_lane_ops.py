@@ -113,7 +113,7 @@ def arguments(name: str, p: Graphs, loss: int, pairs: int) -> tuple[Any, ...]:
         "sinkhorn": (p.cost, p.a, p.b, 0.25, NEVER, 12),
         "fgw": (*graphs, none, p.cost[:1].contiguous(), loss, pairs, 4, GAP, 12),
         "fgw_backward": (p.a[:, :, None] * p.b[:, None, :], *graphs[1:3], p.alpha, loss, pairs),
-        "entropic_fgw": (*graphs, 0.25, loss, pairs, loss, NEVER, 3, NEVER, 12),
+        "entropic_fgw": (*graphs, none, 0.25, loss, pairs, loss, NEVER, 3, NEVER, 12),
         "fgw_lower_bound": (*graphs, loss, pairs),
         "cell_distances": (
             *x, *y, label_cost, index, index.flip(0), 0.5, loss, pairs, loss, 3, none, GAP, 12

@@ -98,8 +98,9 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
         range(5))  # fmt: skip
     add("FgwBackward", [n, m, d.to(plan), x, y, alpha, loss, pairs],
         torch.ops.hotnas.fgw_backward(*backward), range(3))  # fmt: skip
-    add("EntropicFgw", [n, m, cost, x, y, a, b, alpha, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20],
-        entropic_fgw(*p.tensors(), 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20, backend="ext"),
+    add("EntropicFgw",
+        [n, m, cost, x, y, a, b, alpha, null, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20],
+        entropic_fgw(*p.tensors(), none, 0.2, loss, pairs, 0, 1e-4, 5, 1e-4, 20, backend="ext"),
         range(6))  # fmt: skip
     add("LowerBound", [n, m, cost, x, y, a, b, alpha, loss, pairs],
         fgw_lower_bound(*p.tensors(), loss, pairs, backend="ext"), range(1))  # fmt: skip

@@ -62,6 +62,15 @@ def test_networks_are_as_far_apart_as_ever(space, normalize, rng):
     assert float(apart.abs().max()) < 0.05 * float(metric(nets).max())
 
 
+def test_a_metric_that_matches_parts_is_refused(rng):
+    nets = NB201.sample(3, generator=rng)
+    rows = relaxation_of(NB201).encode(nets)
+    with pytest.raises(ValueError, match=r"partial=None.*got partial=0.5"):
+        relaxed_distances(HOTNN(space=NB201, partial=0.5), rows, nets)
+    with pytest.raises(TypeError, match="HOTNNGP has no setting 'partial'"):
+        HOTNNGP(NB201.encode(nets), torch.rand(3, 1, generator=rng), space=NB201, partial=0.5)
+
+
 @SPACES
 def test_distances_are_differentiable_in_the_architecture(space, rng):
     nets = space.sample(2, generator=rng)

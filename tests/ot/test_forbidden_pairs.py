@@ -121,6 +121,57 @@ def test_fgw_keeps_to_what_is_allowed_whatever_alpha_is(
         assert torch.allclose(parts[good], found.objective[good], atol=1e-13)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_entropic_and_edge_fgw_keep_to_it_too(
+    alpha: float, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.25)
+    barred = ot.transport(cost, a, b, validate=False).status == INFEASIBLE
+    x, y = uniform(rng, len(cost), 4, 4), uniform(rng, len(cost), 5, 5)
+    options = {"alpha": alpha, "backend": backend, "validate": False}
+    edge = ot.edge_fgw(cost, x[..., None], y[..., None], a, b, num_starts=3, **options)
+    entropic = ot.entropic_fgw(cost, x, y, a, b, epsilon=0.3, loss="l2", tol=1e-5, **options)
+    for found in (edge, entropic):
+        assert torch.equal(found.status == INFEASIBLE, barred)
+        assert (found.plan[~barred][cost[~barred] == torch.inf] == 0).all()
+        assert found.plan[barred].isnan().all()
+        assert found.objective[barred].isnan().all()
+        parts = found.cost_linear + found.cost_quad
+        assert torch.allclose(parts[~barred], found.objective[~barred], atol=1e-13)
+        assert torch.allclose(found.plan[~barred].sum(2), a[~barred], atol=1e-5)
+    if alpha == 0:
+        exact = ot.transport(cost, a, b, validate=False).objective
+        assert torch.allclose(edge.objective, exact, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("penalty", ["kl", "tv"])
+@pytest.mark.parametrize("reg_m", [(0.4, 0.7), (torch.inf, 0.3), (0.3, torch.inf)])
+def test_unbalanced_plans_keep_to_it_too(
+    penalty: str, reg_m: tuple[float, float], rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.5)
+    options = {"reg_m": reg_m, "penalty": penalty, "backend": backend, "validate": False}
+    held = a if reg_m[0] == torch.inf else b
+    allowed = cost.isfinite() & (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    bare = ~allowed.any(2) if reg_m[0] == torch.inf else ~allowed.any(1)
+    barred = (bare & (held > 0)).any(1) if torch.inf in reg_m else torch.zeros(60).bool()
+    found = ot.unbalanced_sinkhorn(cost, a, b, epsilon=0.1, **options)
+    results = [found]
+    if penalty == "tv":
+        results.append(ot.unbalanced_transport(cost, a, b, **options))
+    for result in results:
+        assert torch.equal(result.status == INFEASIBLE, barred)
+        assert (result.plan[~barred][cost[~barred] == torch.inf] == 0).all()
+        assert result.objective[~barred].isfinite().all()
+        assert result.plan[barred].isnan().all()
+    # What is forbidden is as good as very dear.
+    dear = torch.where(cost == torch.inf, 1e3, cost)
+    expected = ot.unbalanced_sinkhorn(dear, a, b, epsilon=0.1, **options)
+    good = (found.status == 0) & (expected.status == 0)
+    assert good.sum() > 30 or barred.sum() > 20
+    assert torch.allclose(found.objective[good], expected.objective[good], atol=1e-7)
+
+
 def test_the_bar_holds_where_a_large_cost_would_not(rng: torch.Generator, backend: str) -> None:
     """By structure alone the forbidden matching is the best, and no cost counts there."""
     structure = uniform(rng, 1, 5, 5)
@@ -147,6 +198,15 @@ def test_gradients_are_finite_and_those_of_the_pairs_that_are_left(
         "sinkhorn": lambda c: ot.sinkhorn(c, a, b, epsilon=0.2, backend=backend, validate=False),
         "partial": lambda c: ot.partial_transport(c, a, b, mass=0.5, backend=backend),
         "fgw": lambda c: ot.fgw(c, x, y, a, b, tol=1e-12, backend=backend, validate=False),
+        "edge": lambda c: ot.edge_fgw(
+            c, x[..., None], y[..., None], a, b, tol=1e-12, backend=backend, validate=False
+        ),
+        "entropic": lambda c: ot.entropic_fgw(
+            c, x, y, a, b, epsilon=0.3, tol=1e-10, backend=backend, validate=False
+        ),
+        "unbalanced": lambda c: ot.unbalanced_sinkhorn(
+            c, a, b, epsilon=0.3, reg_m=0.5, backend=backend, validate=False
+        ),
     }
     for solve in solvers.values():
         leaf = cost.clone().requires_grad_()

@@ -1,5 +1,7 @@
 """Bad input: a clear error that names argument, item, what was expected and the remedy."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,39 @@ def test_kinds_and_dtypes_of_the_cost(value: object, message: str) -> None:
         ot.transport(value)
     with pytest.raises(TypeError, match=message):
         ot.sinkhorn(value, epsilon=1.0)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.bool, torch.float16, torch.bfloat16, torch.complex128]
+)
+def test_one_rule_holds_for_other_numbers_in_all_solvers(dtype: torch.dtype) -> None:
+    c, x, y, a = (torch.ones(shape).to(dtype) for shape in ((3, 4), (3, 3), (4, 4), (3,)))
+    calls = {
+        "cost": [
+            lambda: ot.transport(c, a),
+            lambda: ot.partial_transport(c, a, mass=0.5),
+            lambda: ot.sinkhorn(c, a, epsilon=0.1),
+            lambda: ot.sinkhorn_divergence(c, x, y, a, epsilon=0.1),
+            lambda: ot.unbalanced_sinkhorn(c, a, epsilon=0.1, reg_m=1.0),
+            lambda: ot.unbalanced_transport(c, a, reg_m=1.0),
+            lambda: ot.fgw(c, x, y, a),
+            lambda: ot.fgw_lower_bound(c, x, y, a),
+            lambda: ot.partial_fgw(c, x, y, a, mass=0.5),
+            lambda: ot.semirelaxed_fgw(c, x, y, a),
+            lambda: ot.entropic_fgw(c, x, y, a, epsilon=0.1),
+            lambda: ot.unbalanced_fgw(c, x, y, a, reg_m=1.0),
+            lambda: ot.unbalanced_fgw(c, x, y, a, reg_m=1.0, penalty="tv"),
+            lambda: ot.edge_fgw(c, x[..., None], y[..., None], a),
+        ],
+        "structs": [lambda: ot.fgw_barycenter(x[None], masses=a[None])],
+        "structs[0]": [lambda: ot.fgw_barycenter([x, y], nodes=3), lambda: ot.pad_graphs([x, y])],
+    }
+    for name, solvers in calls.items():
+        remedy = "take its real part" if dtype.is_complex else f"use {name}.double() or .float()"
+        message = re.escape(f"{name} must be float32 or float64; got {dtype}; {remedy}")
+        for solve in solvers:
+            with pytest.raises(TypeError, match=message):
+                solve()
 
 
 @pytest.mark.parametrize("shape", [(), (3,)])
@@ -122,11 +157,13 @@ def test_costs_and_structures_that_are_not_finite(bad: float, rng: torch.Generat
         where = rf"\({place[1]}, {place[2]}\)"
         message = f"{name} must be finite; item 1 has {bad} at {where}; nodes to be ignored need"
         with pytest.raises(ValueError, match=message):
-            ot.entropic_fgw(**arguments, epsilon=0.1)
+            ot.semirelaxed_fgw(**arguments)
         if name == "cost" and bad == torch.inf:  # which forbids a pair
             continue
         with pytest.raises(ValueError, match=message):
             ot.fgw(**arguments)
+        with pytest.raises(ValueError, match=message):
+            ot.entropic_fgw(**arguments, epsilon=0.1)
         with pytest.raises(ValueError, match=message):
             ot.partial_fgw(**arguments, mass=0.5)
         with pytest.raises(ValueError, match=message):
@@ -140,7 +177,7 @@ def test_infinite_costs_are_refused_with_a_remedy_where_they_do_not_forbid() -> 
     with pytest.raises(
         ValueError, match=r"has inf at \(0, 1\); .*to forbid a pair, give it a cost"
     ):
-        ot.entropic_fgw(forbidden, structure, structure, epsilon=0.1)
+        ot.semirelaxed_fgw(forbidden, structure, structure)
     for solve in (ot.transport, lambda cost: ot.sinkhorn(cost, epsilon=0.1)):
         with pytest.raises(
             ValueError, match=r"has -inf at \(0, 1\); .*\+inf, which forbids a pair"

@@ -196,3 +196,13 @@ def test_vmap_and_compositions(solver: str, rng: torch.Generator) -> None:
     cost = p.cost.clone().requires_grad_()
     objective(cost, *given[1:]).sum().backward()
     assert torch.allclose(slope, cost.grad)
+
+
+@pytest.mark.parametrize("penalty", [0, 1])
+def test_opcheck_of_unbalanced_transport(
+    penalty: int, rng: torch.Generator, dtype: torch.dtype, backend: str
+) -> None:
+    given = (tensor.to(dtype) for tensor in problem(rng, 2, 3, 4))
+    # It is composed: the backend of the operators inside is its last argument.
+    arguments = (*given, 0.4, 0.7, penalty, 1e-3, 20, backend)
+    torch.library.opcheck(torch.ops.hotnas_reference.unbalanced_transport.default, arguments)

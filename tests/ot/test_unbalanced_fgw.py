@@ -232,3 +232,104 @@ def test_wrong_input_says_what_is_wrong(
     call = {"cost": square, "struct_x": square, "struct_y": square, "reg_m": 1.0} | change
     with pytest.raises(error, match=message):
         ht.ot.unbalanced_fgw(**call)
+
+
+# --- total variation ------------------------------------------------------------------------------
+
+
+def tv_by_definition(at: Problem, plan: Tensor, loss: str, price: float) -> Tensor:
+    value = by_definition(at, plan, loss, (0.0, 0.0), 0.0)
+    missed = (plan.sum(1) - at["a"]).abs().sum() + (plan.sum(0) - at["b"]).abs().sum()
+    return value + price * missed
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_the_total_variation_is_paid_by_definition_and_no_plan_nearby_is_better(
+    loss: str, rng: torch.Generator, backend: str
+) -> None:
+    given = problems(rng, 4, 5, 4)
+    given["alpha"][0], given["alpha"][1] = 0.0, 1.0
+    options: dict[str, Any] = {"reg_m": 0.15, "penalty": "tv", "loss": loss, "backend": backend}
+    found = ht.ot.unbalanced_fgw(**given, **options)
+    assert bool(found.converged.all())
+    parts = found.plan.sum((1, 2)) / given["a"].sum(1)
+    assert ((parts > 0.05) & (parts < 0.95)).any()
+    exact = ht.ot.unbalanced_transport(
+        given["cost"], given["a"], given["b"], reg_m=0.15, penalty="tv"
+    )
+    assert torch.allclose(found.objective[0], exact.objective[0], rtol=1e-10)
+    for item in range(4):
+        at = {name: value[item] for name, value in given.items()}
+        value = tv_by_definition(at, found.plan[item], loss, 0.15)
+        assert torch.allclose(found.objective[item], value, rtol=1e-12)
+        assert torch.allclose(
+            value - 0.15 * (at["a"].sum() + at["b"].sum() - 2 * found.plan[item].sum()),
+            found.cost_linear[item] + found.cost_quad[item],
+        )
+        for _ in range(20):  # also plans that exceed masses
+            other = found.plan[item] * (1 + 1e-2 * (uniform(rng, 5, 4) - 0.5))
+            other = other + 1e-3 * uniform(rng, 5, 4) * (uniform(rng, 5, 4) < 0.2)
+            assert tv_by_definition(at, other, loss, 0.15) >= value * (1 - 1e-6)
+
+
+def test_the_total_variation_moves_what_partial_fgw_does(rng: torch.Generator) -> None:
+    given = problems(rng, 10, 6, 5)
+    found = ht.ot.unbalanced_fgw(**given, reg_m=0.1, penalty="tv", loss="l2")
+    moved = found.plan.sum((1, 2))
+    part = ht.ot.partial_fgw(**given, mass=moved, loss="l2", init=found.plan)
+    missed = given["a"].sum(1) + given["b"].sum(1) - 2 * moved
+    assert torch.allclose(found.objective, part.objective + 0.1 * missed, rtol=1e-6)
+
+
+def test_the_total_variation_has_derivatives_and_keeps_absent_nodes_and_bars(
+    rng: torch.Generator, backend: str
+) -> None:
+    given = problems(rng, 2, 3, 3)
+    given["cost"][0, 1, 1] = torch.inf
+    given["a"] = torch.cat([given["a"], torch.zeros(2, 1, dtype=F64)], 1)
+    pad = torch.nn.functional.pad
+    given["cost"] = pad(given["cost"], (0, 0, 0, 1), value=torch.nan)
+    given["struct_x"] = pad(given["struct_x"], (0, 1, 0, 1), value=torch.inf)
+    options: dict[str, Any] = {"reg_m": 0.2, "penalty": "tv", "loss": "l2", "backend": backend}
+    options["tol"] = 1e-12
+    found = ht.ot.unbalanced_fgw(**given, **options)
+    assert found.plan[0, 1, 1] == 0
+    assert not found.plan[:, 3].any()
+    names = ("struct_y", "b", "alpha")
+    leaves = [given[name].clone().requires_grad_() for name in names]
+
+    def objective(*values: Tensor) -> Tensor:
+        changed = given | dict(zip(names, values, strict=True))
+        return ht.ot.unbalanced_fgw(**changed, **options, validate=False).objective
+
+    assert torch.autograd.gradcheck(objective, leaves, eps=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.2])
+def test_gradcheck_of_the_divergence(rng: torch.Generator, epsilon: float) -> None:
+    given = problems(rng, 1, 2, 2)
+    leaves = [value.clone().requires_grad_() for value in given.values()]
+
+    def objective(*values: Tensor) -> Tensor:
+        options = {"reg_m": 0.6, "epsilon": epsilon, "loss": "l2", "tol": 1e-13, "validate": False}
+        return ht.ot.unbalanced_fgw(**dict(zip(given, values, strict=True)), **options).objective
+
+    assert torch.autograd.gradcheck(objective, leaves, eps=1e-5, atol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"reg_m": (1.0, 2.0)}, "reg_m must be one number"),
+        ({"epsilon": 0.1}, "epsilon must be 0"),
+        ({"loss": "kl"}, 'loss must be "l1" or "l2"'),
+        ({"cost": -torch.ones(2, 2, dtype=F64)}, r"cost must be at least 0.* has -1 at \(0, 0\)"),
+        ({"init": torch.ones(2, 2, dtype=F64)}, "init must have masses of at most a and b"),
+        ({"penalty": "l2"}, 'penalty must be one of "kl", "tv"'),
+    ],
+)
+def test_what_the_total_variation_refuses(change: dict[str, Any], says: str) -> None:
+    square = torch.ones(2, 2, dtype=F64)
+    call = {"cost": square, "struct_x": square, "struct_y": square, "reg_m": 1.0} | change
+    with pytest.raises(ValueError, match=says):
+        ht.ot.unbalanced_fgw(**{"penalty": "tv"} | call)

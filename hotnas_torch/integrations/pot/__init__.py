@@ -7,7 +7,12 @@ solves raises `Unsupported`, and its message says what it has to be.
 
 from hotnas_torch.integrations.pot import batch, bregman, gromov, lp, partial, unbalanced
 from hotnas_torch.integrations.pot.arrays import Unsupported, dist, unif
-from hotnas_torch.integrations.pot.batch import solve_batch, solve_gromov_batch
+from hotnas_torch.integrations.pot.batch import (
+    dist_batch,
+    solve_batch,
+    solve_gromov_batch,
+    solve_sample_batch,
+)
 from hotnas_torch.integrations.pot.bregman import sinkhorn, sinkhorn2
 from hotnas_torch.integrations.pot.gromov import (
     fused_gromov_wasserstein,
@@ -27,6 +32,7 @@ __all__ = [
     "batch",
     "bregman",
     "dist",
+    "dist_batch",
     "emd",
     "emd2",
     "fused_gromov_wasserstein",
@@ -46,6 +52,7 @@ __all__ = [
     "solve_gromov",
     "solve_gromov_batch",
     "solve_sample",
+    "solve_sample_batch",
     "unbalanced",
     "unif",
 ]

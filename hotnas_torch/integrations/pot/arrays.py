@@ -153,8 +153,8 @@ def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> 
     """Return costs between points, shape (n, m), as `ot.dist` of a metric by name.
 
     Args:
-        x1: Points, shape (n, d).
-        x2: Points, shape (m, d); None for `x1`.
+        x1: Points, shape (n, d), or a batch of them.
+        x2: Points, shape (m, d), likewise; None for `x1`.
         metric: "sqeuclidean", "euclidean" or "cityblock".
         p: Of POT's Minkowski metric, which is not here.
 
@@ -168,7 +168,7 @@ def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> 
     first, second = found[0], found[0] if found[1] is None else found[1]
     assert first is not None
     assert second is not None
-    difference = first[:, None] - second
+    difference = first[..., :, None, :] - second[..., None, :, :]
     if metric == "cityblock":
         costs = difference.abs().sum(-1)
     elif metric == "sqeuclidean":

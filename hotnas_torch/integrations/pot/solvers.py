@@ -13,7 +13,7 @@ from hotnas_torch.integrations.pot.gromov import (
 from hotnas_torch.integrations.pot.gromov.entropic import entropic
 from hotnas_torch.integrations.pot.results import OTResult
 from hotnas_torch.integrations.pot.unbalanced import entropic as entropic_unbalanced
-from hotnas_torch.integrations.pot.unbalanced import mm_unbalanced
+from hotnas_torch.integrations.pot.unbalanced import exact as exact_unbalanced
 from hotnas_torch.ot import sinkhorn, sinkhorn_divergence, transport
 
 __all__ = ["solve", "solve_gromov", "solve_sample"]
@@ -39,14 +39,14 @@ def solve(
     verbose: bool = False,
     grad: str = "autodiff",
 ) -> OTResult:
-    """`ot.solve`: exact transport, or entropic with `reg`; unbalanced by KL.
+    """`ot.solve`: exact transport, or entropic with `reg`; unbalanced by "KL" or "TV".
 
     Arguments and results are POT's. Gradients, under any `grad` but "detach", are those of the
     solution, implicit.
 
     Raises:
-        Unsupported: Another regularisation than "KL" and "entropy", another penalty than "KL",
-            starts, or gradients of steps.
+        Unsupported: Another regularisation than "KL" and "entropy", another penalty than "KL" and
+            "TV", starts, or gradients of steps.
     """
     del method, n_threads, verbose
     if unbalanced is None and c is not None:
@@ -112,20 +112,20 @@ def _unbalanced(
     max_iter: int | None,
     grad: str,
 ) -> OTResult:
-    named("unbalanced_type", penalty, ("kl",))
+    kind = named("unbalanced_type", penalty, ("kl", "tv"))
     if grad == "detach":
         raise Unsupported("grad must not be 'detach' where masses are unbalanced")
     limit = 1000 if max_iter is None else int(max_iter)
     if reg:
         # As in POT: the total of "KL" has no masses in its divergences, that of "entropy" has.
-        masses = named("reg_type", reg_type, ("kl", "entropy")) == "entropy"
+        masses = named("reg_type", reg_type, ("kl", "entropy")) == "entropy" or kind == "tv"
         found = entropic_unbalanced(
-            a, b, M, reg, weights, reg_type, c, limit, 0.0, with_masses=masses
+            *(a, b, M, reg, weights, reg_type, c, limit, 0.0), with_masses=masses, penalty=kind
         )
         plan, log = found.answer_plan(log=True)
         potentials = (log["logu"], log["logv"])
     else:
-        plan, log = mm_unbalanced(a, b, M, weights, numItermax=limit, log=True)
+        plan, log = exact_unbalanced(a, b, M, weights, kind, limit).answer_plan(log=True)
         potentials = None
     return OTResult(
         plan=plan,

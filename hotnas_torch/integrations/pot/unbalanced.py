@@ -13,6 +13,9 @@ from hotnas_torch.ot import unbalanced_sinkhorn, unbalanced_transport
 __all__ = [
     "Solved",
     "entropic",
+    "exact",
+    "lbfgsb_unbalanced",
+    "lbfgsb_unbalanced2",
     "mm_unbalanced",
     "mm_unbalanced2",
     "sinkhorn_unbalanced",
@@ -183,6 +186,80 @@ def mm_unbalanced2(
     return _majorised(a, b, M, reg_m, c, reg, div, G0, numItermax).answer_cost(returnCost, log)
 
 
+def lbfgsb_unbalanced(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg: float,
+    reg_m: Any,
+    c: Any = None,
+    reg_div: str = "kl",
+    regm_div: str = "kl",
+    G0: Any = None,
+    numItermax: int = 1000,
+    stopThr: float = 1e-15,
+    method: str = "L-BFGS-B",
+    verbose: bool = False,
+    log: bool = False,
+) -> Any:
+    """`ot.unbalanced.lbfgsb_unbalanced`: the plan, by `unbalanced_transport` or `_sinkhorn`.
+
+    Arguments and results are POT's. The problem is convex: its optimum does not depend on `G0`.
+    `stopThr`, `method` and `verbose` change nothing.
+
+    Raises:
+        Unsupported: Another divergence of masses than "kl" and "tv", or of the plan than "kl" and
+            "entropy"; no penalty.
+    """
+    del G0, stopThr, method, verbose
+    return _by_divergences(a, b, M, reg, reg_m, c, reg_div, regm_div, numItermax).answer_plan(log)
+
+
+def lbfgsb_unbalanced2(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg: float,
+    reg_m: Any,
+    c: Any = None,
+    reg_div: str = "kl",
+    regm_div: str = "kl",
+    G0: Any = None,
+    returnCost: str = "linear",
+    numItermax: int = 1000,
+    stopThr: float = 1e-15,
+    method: str = "L-BFGS-B",
+    verbose: bool = False,
+    log: bool = False,
+) -> Any:
+    """`ot.unbalanced.lbfgsb_unbalanced2`: <M, plan>, or with the penalties ("total").
+
+    Arguments and errors are those of `lbfgsb_unbalanced`.
+    """
+    del G0, stopThr, method, verbose
+    solved = _by_divergences(a, b, M, reg, reg_m, c, reg_div, regm_div, numItermax)
+    return solved.answer_cost(returnCost, log)
+
+
+def _by_divergences(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg: float,
+    reg_m: Any,
+    c: Any,
+    reg_div: Any,
+    regm_div: Any,
+    max_iter: int,
+) -> Solved:
+    penalty = named("regm_div", regm_div, ("kl", "tv"))
+    if float(reg) > 0:
+        return entropic(
+            a, b, M, reg, reg_m, reg_div, c, max_iter, 0.0, with_masses=True, penalty=penalty
+        )
+    return exact(a, b, M, reg_m, penalty, max_iter)
+
+
 def _read(a: Any, b: Any, M: Any) -> Problem:
     found = problem([M], a, b, balanced=False)
     if found.arrays[0].dim() != 2:
@@ -220,6 +297,7 @@ def entropic(
     tol: float,
     *,
     with_masses: bool = False,
+    penalty: str = "kl",
 ) -> Solved:
     """Solve an entropic problem; its total is POT's, with the masses in its divergences or not."""
     kind = named("reg_type", reg_type, ("kl", "entropy"))
@@ -242,6 +320,7 @@ def entropic(
         solved.b,
         epsilon=epsilon,
         reg_m=weights,
+        penalty=penalty,  # type: ignore[arg-type]
         tol=max(float(tol), _LEAST_TOL[cost.dtype]),
         max_iter=max(int(max_iter), 1),
     )
@@ -254,7 +333,9 @@ def entropic(
     for weight, mass, wanted in zip(
         weights, (plan.sum(1), plan.sum(0)), (solved.a, solved.b), strict=True
     ):
-        if not isinf(weight):
+        if penalty == "tv":
+            total = total + weight * (mass - wanted).abs().sum()
+        elif not isinf(weight):
             rest = wanted.sum() - mass.sum() if with_masses else 0
             total = total + weight * (_relative(mass, wanted) + rest)
     log = {
@@ -279,17 +360,31 @@ def _majorised(
     a: Any, b: Any, M: Any, reg_m: Any, c: Any, reg: float, div: str, G0: Any, max_iter: int
 ) -> Solved:
     named("div", div, ("kl",))
-    weights = _weights(reg_m)
-    if not all(0 < weight < float("inf") for weight in weights):
-        raise Unsupported("reg_m must be positive and finite")
     (start,), _ = tensors(G0)
     if start is not None and bool((start <= 0).any()):
         raise Unsupported("G0 must be None or positive: what it leaves out would stay out")
     if float(reg) > 0:
-        return entropic(a, b, M, reg, weights, "kl", c, max_iter, 0.0, with_masses=True)
+        return entropic(a, b, M, reg, reg_m, "kl", c, max_iter, 0.0, with_masses=True)
+    return exact(a, b, M, reg_m, "kl", max_iter)
+
+
+def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str, max_iter: int) -> Solved:
+    """Solve a problem without entropy."""
+    weights = _weights(reg_m)
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise Unsupported("reg_m must be positive and finite")
     solved = _read(a, b, M)
     cost = solved.arrays[0]
-    found = unbalanced_transport(cost, solved.a, solved.b, reg_m=weights, max_iter=int(max_iter))
+    if penalty == "tv" and float(cost.detach().min()) < -sum(weights):
+        raise Unsupported("M must not be below -(reg_m of rows + of columns) with 'tv'")
+    found = unbalanced_transport(
+        cost,
+        solved.a,
+        solved.b,
+        reg_m=weights,
+        penalty=penalty,  # type: ignore[arg-type]
+        max_iter=max(int(max_iter), 1),
+    )
     plan = found.plan  # differentiating it raises, and so what follows from it
     log = {"err": [found.gap.detach()], "G": [plan.detach()], "total_cost": found.objective}
     return Solved(solved, plan, (plan * cost).sum(), log)

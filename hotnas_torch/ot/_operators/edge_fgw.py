@@ -1,6 +1,8 @@
 """Fused Gromov-Wasserstein of edges with features: pair costs, solution, gradient."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -9,12 +11,14 @@ from torch import Tensor
 from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
 from hotnas_torch.ot._operators.transport import entry_duals, tangent, transport
 from hotnas_torch.ot._reference.fgw import Problem, Solution, descend
+from hotnas_torch.ot._reference.transport import INFEASIBLE, MAX_ITER
 
 __all__ = [
     "NUM_EDGE_STARTS",
     "EdgeLoss",
     "EdgeProblem",
     "EdgeTerms",
+    "at_coupling",
     "batches",
     "edge_fgw",
     "edge_problem",
@@ -58,7 +62,7 @@ def edge_fgw(
     """Find a stationary coupling by the conditional gradient of the reference implementation.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), finite.
+        cost: Costs between nodes, shape (B, n, m); +inf forbids a pair.
         x: Features of the edges of the first graph, shape (B, n, n, d).
         y: Those of the second graph, shape (B, m, m, d).
         a: Masses of the first graph, shape (B, n). Nodes of zero mass are absent.
@@ -76,38 +80,53 @@ def edge_fgw(
     """
     with torch.no_grad():
         read_x, read_y = read_edges(x, a, terms.pairs), read_edges(y, b, terms.pairs)
-        found = Solution.failed(cost, a, b, torch.zeros_like(a[:, 0], dtype=torch.int32))
-        for items in batches(cost, terms):
-            given = [value[items] for value in (cost, read_x, read_y, a, b, alpha)]
-            problem = edge_problem(*given, terms=terms, backend=backend)
+        forbidden = _forbidden(cost, a, b)
+        status = torch.full_like(a[:, 0], MAX_ITER, dtype=torch.int32)
+        if forbidden.any():
+            barred = torch.where(forbidden, torch.inf, torch.zeros_like(cost))
+            cut_off = transport(barred, a, b, backend=backend)[5] == INFEASIBLE
+            status[cut_off] = INFEASIBLE
+        found = Solution.failed(cost, a, b, status)
+        numbers = torch.where(forbidden, 0, cost)
+        for items in batches((status == MAX_ITER).nonzero().squeeze(1), cost, terms):
+            given = [value[items] for value in (numbers, read_x, read_y, a, b, alpha)]
+            problem = edge_problem(*given, terms=terms, backend=backend, forbidden=forbidden[items])
             start = init[items] if init.numel() else init
             found.fill(items, _best(problem, start, num_starts, tol, max_iter))
     if not is_tracked(cost, x, y, a, b, alpha):
         return found
-    duals = found.plan, found.f, found.g
-    apply: Any = _AtCoupling.apply
-    value = apply(cost, x, y, a, b, alpha, *duals, found.objective, terms)
+    tensors = cost, x, y, a, b, alpha, found.plan, found.f, found.g
+    value = at_coupling(found.objective, tensors, partial(_slopes, terms=terms), _ONCE)
     return replace(found, objective=value)
 
 
-def batches(cost: Tensor, terms: EdgeTerms) -> tuple[Tensor, ...]:
+def batches(items: Tensor, cost: Tensor, terms: EdgeTerms) -> tuple[Tensor, ...]:
     """Return the items to solve at one time: as many as their tables have room for."""
-    batch, n, m = cost.shape
-    size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, batch)
-    every = torch.arange(batch, device=cost.device)
-    return torch.split(every, size)
+    _, n, m = cost.shape
+    size = max(1, _TABLE_ELEMENTS // (n * m) ** 2) if terms.loss == "l1" else max(1, len(items))
+    return torch.split(items, size)
+
+
+def _forbidden(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (cost == torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
 
 
 def _best(
     problem: "EdgeProblem", init: Tensor, num_starts: int, tol: float, max_iter: int
 ) -> Solution:
     best = Solution.unsolved(problem)
-    every = torch.arange(len(problem.a), device=problem.a.device)
     for number in range(num_starts):
         start, transports = problem.start(number, init)
         best.iterations.add_(transports)
+        # The product of the masses is no start where it would use what is forbidden.
+        allowed = ~(problem.forbidden & (start > 0)).any(2).any(1)
+        items = allowed.nonzero().squeeze(1)
+        known = best.objective[items]
         # Loss and pairs are the problem's own.
-        best.improve(every, descend(problem, start, best.objective, -1, -1, tol, max_iter))
+        found = descend(problem.select(items), start[items], known, -1, -1, tol, max_iter)
+        best.improve(items, found)
+    untried = (best.status == MAX_ITER) & best.objective.isnan()  # none of the starts was allowed
+    best.status[untried] = INFEASIBLE
     return best
 
 
@@ -146,7 +165,8 @@ class EdgeProblem(Problem):
 
     def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
         """Solve the transport problem of these masses for another cost."""
-        return transport(cost, self.a, self.b, backend=self.backend)
+        barred = torch.where(self.forbidden, torch.inf, cost)
+        return transport(barred, self.a, self.b, backend=self.backend)
 
     def pair_cost(
         self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
@@ -209,10 +229,12 @@ def edge_problem(
     *,
     terms: EdgeTerms,
     backend: Backend,
+    forbidden: Tensor | None = None,
 ) -> EdgeProblem:
     """Prepare the pair costs of edges that were read, for any number of couplings."""
     everywhere = torch.ones_like(cost, dtype=torch.bool)
-    known = (cost, x, y, a, b, 1 - alpha, alpha, ~everywhere, everywhere, backend)
+    barred = ~everywhere if forbidden is None else forbidden
+    known = (cost, x, y, a, b, 1 - alpha, alpha, barred, everywhere, backend)
     if terms.loss == "l1":
         return _ByTable(*known, _table(x, y, terms))
     return _ByProducts(*known, *_products(x, y, terms))
@@ -274,42 +296,61 @@ _ONCE = (
 )
 
 
-class _AtCoupling(torch.autograd.Function):
-    """The objective at a stationary coupling, with its derivatives by the envelope theorem."""
+Slopes = Callable[[Tensor, Sequence[Tensor], Sequence[bool]], Sequence[Tensor | None]]
 
+
+class _AtCoupling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, objective, ctx.terms = inputs
+        objective, ctx.slopes, ctx.once, *tensors = inputs
         ctx.save_for_backward(*tensors)
         return objective.clone()  # type: ignore[no-any-return]
 
     @staticmethod
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cost, x, y, a, b, alpha, plan, f, g = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        slopes: list[Tensor | None] = [None] * 6
-        with torch.enable_grad():
-            moved = [cost, x, y, alpha]
-            leaves = [value.detach().requires_grad_() for value in moved]
-            costs, edges_x, edges_y, weight = leaves
-            read = read_edges(edges_x, a, ctx.terms.pairs), read_edges(edges_y, b, ctx.terms.pairs)
-            value = _objective(costs, *read, weight, plan, ctx.terms)
-            found = torch.autograd.grad((value * grad).sum(), leaves)
-        for place, slope in zip((0, 1, 2, 5), found, strict=True):
-            slopes[place] = slope if needed[place] else None
-        if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
-            # What it would cost absent nodes to enter.
-            weight = alpha[:, None, None]
-            bend = pair_bend(plan, x, y, ctx.terms)
-            f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
-        for place, dual, masses in ((3, f, a), (4, g, b)):
-            if needed[place]:
-                slopes[place] = grad[:, None] * tangent(dual, masses)
+        given, needed = ctx.saved_tensors, ctx.needs_input_grad[3:9]
+        slopes = ctx.slopes(grad, given, needed)
+        slopes = [slope if asked else None for slope, asked in zip(slopes, needed, strict=True)]
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            depends = grad, cost, x, y, a, b, alpha
-            slopes = [s if s is None else held(s, _ONCE, *depends) for s in slopes]
-        return (*slopes, None, None, None, None, None)
+            slopes = [s if s is None else held(s, ctx.once, grad, *given[:6]) for s in slopes]
+        return (None, None, None, *slopes, *[None] * (len(given) - 6))
+
+
+def at_coupling(objective: Tensor, tensors: Sequence[Tensor], slopes: Slopes, once: str) -> Tensor:
+    """Return the objective at a stationary coupling with its derivatives, by the envelope theorem.
+
+    Args:
+        objective: Its value, shape (B,).
+        tensors: Costs, edges of both graphs, masses of both and alpha, which it is differentiable
+            in, and what was found, which is constant.
+        slopes: The derivatives in the first six, from that of the loss in the objective, all
+            tensors, and which are needed.
+        once: What the error says where a second derivative is asked for.
+    """
+    apply: Any = _AtCoupling.apply
+    value: Tensor = apply(objective, slopes, once, *tensors)
+    return value
+
+
+def _slopes(
+    grad: Tensor, given: Sequence[Tensor], needed: Sequence[bool], *, terms: EdgeTerms
+) -> list[Tensor | None]:
+    cost, x, y, a, b, alpha, plan, f, g = given
+    cost = torch.where(_forbidden(cost, a, b), 0, cost)
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in (cost, x, y, alpha)]
+        costs, edges_x, edges_y, weight = leaves
+        read = read_edges(edges_x, a, terms.pairs), read_edges(edges_y, b, terms.pairs)
+        value = _objective(costs, *read, weight, plan, terms)
+        of_cost, of_x, of_y, of_alpha = torch.autograd.grad((value * grad).sum(), leaves)
+    if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
+        # What it would cost absent nodes to enter.
+        weight = alpha[:, None, None]
+        bend = pair_bend(plan, x, y, terms)
+        f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+    of_a, of_b = (grad[:, None] * tangent(dual, masses) for dual, masses in ((f, a), (g, b)))
+    return [of_cost, of_x, of_y, of_a, of_b, of_alpha]
 
 
 def _objective(

@@ -67,6 +67,7 @@ def entropic_fgw(
     a: Tensor,
     b: Tensor,
     alpha: Tensor,
+    init: Tensor,
     epsilon: float,
     loss: int,
     pairs: int,
@@ -85,12 +86,13 @@ def entropic_fgw(
     specification.
 
     Args:
-        cost: Costs between nodes, shape (B, n, m), float32 or float64.
+        cost: Costs between nodes, shape (B, n, m), float32 or float64; +inf forbids a pair.
         struct_x: Structure of the first graph, shape (B, n, n).
         struct_y: Structure of the second graph, shape (B, m, m).
         a: Masses of the first graph, shape (B, n). Nodes of zero weight are absent.
         b: Masses of the second graph, shape (B, m), with the same sum.
         alpha: Weight of the quadratic term per item, shape (B,), in [0, 1].
+        init: Coupling to start from, shape (B, n, m), or no elements for none; constant.
         epsilon: Weight of the entropy or of the proximal term, in units of the cost, > 0.
         loss: 0 for l1, 1 for l2.
         pairs: 0 all, 1 directed, 2 ordered.
@@ -130,6 +132,7 @@ def entropic_fgw(
         a,
         b,
         alpha,
+        init,
         epsilon,
         loss,
         pairs,
@@ -292,9 +295,8 @@ def _fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_ = (
-        inputs
-    )
+    cost, struct_x, struct_y, a, b, alpha, _, *settings = inputs
+    ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_ = settings
     log_plan, f, g, residual, *_ = output
     ctx.underived = ("plan", "f", "g", "residual") if ctx.proximal else ("residual",)
     if ctx.proximal:
@@ -349,6 +351,8 @@ def _per_chunk(
     present = x[:, :, None] & y[:, None, :]
     within_x, within_y = x[:, :, None] & x[:, None, :], y[:, :, None] & y[:, None, :]
     solved = ~failed
+    # Forbidden pairs have no mass, and so no derivative.
+    cost = torch.where(present & (cost == torch.inf), 0, cost)
     # Absent nodes may hold anything; what they hold counts for their masses' derivatives alone, 0
     # if it is no number, and its square must not spoil the others.
     most = 0.1 * torch.finfo(cost.dtype).max ** 0.5

@@ -8,8 +8,9 @@ what any coupling can bring.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import frexp, inf, log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from torch import Tensor
 from hotnas_torch.ot._operators.edge_fgw import (
     EdgeProblem,
     EdgeTerms,
+    at_coupling,
     batches,
     edge_problem,
     pair_bend,
     read_edges,
 )
-from hotnas_torch.ot._operators.operator import Backend, full_precision, held, is_tracked
+from hotnas_torch.ot._operators.operator import Backend, full_precision, is_tracked
 from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
     mass_shares,
     paid_for,
@@ -112,7 +114,7 @@ def unbalanced_fgw(
         there = (a > 0)[:, :, None] & (b > 0)[:, None, :]
         used = torch.where(there, cost, 0)
         parts = []
-        for items in batches(cost, terms):
+        for items in batches(torch.arange(len(cost), device=cost.device), cost, terms):
             given = [value[items] for value in (used, read_x, read_y, a, b, alpha)]
             bend = edge_problem(*given, terms=terms, backend=backend)
             known = _Known(bend.cost, bend.a, bend.b, alpha[items], prices, backend)
@@ -121,9 +123,9 @@ def unbalanced_fgw(
         found = _joined(parts)
     if not is_tracked(cost, x, y, a, b, alpha):
         return found
-    apply: Any = _AtCoupling.apply
-    objective = apply(cost, x, y, a, b, alpha, found.plan, found.objective, terms, prices, backend)
-    return replace(found, objective=objective)
+    slopes = partial(_slopes, terms=terms, prices=prices, backend=backend)
+    tensors = cost, x, y, a, b, alpha, found.plan
+    return replace(found, objective=at_coupling(found.objective, tensors, slopes, _ONCE))
 
 
 # --- the objective --------------------------------------------------------------------------------
@@ -400,39 +402,30 @@ def _descend(
 _ONCE = "the objective of unbalanced_fgw is differentiable once; pass create_graph=False"
 
 
-class _AtCoupling(torch.autograd.Function):
-    """The objective at a stationary coupling, with its derivatives by the envelope theorem."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, objective, ctx.terms, ctx.prices, ctx.backend = inputs
-        ctx.save_for_backward(*tensors)
-        return objective.clone()  # type: ignore[no-any-return]
-
-    @staticmethod
-    @full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *given, plan = ctx.saved_tensors
-        with torch.enable_grad():
-            leaves = [value.detach().requires_grad_() for value in given]
-            cost, x, y, a, b, alpha = leaves
-            pairs = ctx.terms.pairs
-            read = read_edges(x, a.detach(), pairs), read_edges(y, b.detach(), pairs)
-            bend = pair_bend(plan, *read, ctx.terms)
-            there = (a > 0)[:, :, None] & (b > 0)[:, None, :]
-            used = torch.where(there, cost, 0)
-            value, _ = _value(plan, bend, used, a, b, alpha, ctx.prices)
-            slopes = list(torch.autograd.grad((value * grad).sum(), leaves))
-        if (ctx.needs_input_grad[3] or ctx.needs_input_grad[4]) and not bool(
-            (given[3] > 0).all() and (given[4] > 0).all()
-        ):
-            entering = _entering(given, plan, ctx.terms, ctx.prices, ctx.backend)
-            for place, slope in zip((3, 4), entering, strict=True):
-                slopes[place] = slopes[place] + grad[:, None] * slope
-        if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            slopes = [held(slope, _ONCE, grad, *given) for slope in slopes]
-        wanted = zip(slopes, ctx.needs_input_grad, strict=False)
-        return (*(slope if needed else None for slope, needed in wanted), *[None] * 5)
+def _slopes(
+    grad: Tensor,
+    given: Sequence[Tensor],
+    needed: Sequence[bool],
+    *,
+    terms: EdgeTerms,
+    prices: Prices,
+    backend: Backend,
+) -> list[Tensor | None]:
+    *inputs, plan = given
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in inputs]
+        cost, x, y, a, b, alpha = leaves
+        read = read_edges(x, a.detach(), terms.pairs), read_edges(y, b.detach(), terms.pairs)
+        bend = pair_bend(plan, *read, terms)
+        there = (a > 0)[:, :, None] & (b > 0)[:, None, :]
+        used = torch.where(there, cost, 0)
+        value, _ = _value(plan, bend, used, a, b, alpha, prices)
+        slopes = list(torch.autograd.grad((value * grad).sum(), leaves))
+    if (needed[3] or needed[4]) and not bool((inputs[3] > 0).all() and (inputs[4] > 0).all()):
+        entering = _entering(inputs, plan, terms, prices, backend)
+        for place, slope in zip((3, 4), entering, strict=True):
+            slopes[place] = slopes[place] + grad[:, None] * slope
+    return slopes  # type: ignore[return-value]
 
 
 def _entering(

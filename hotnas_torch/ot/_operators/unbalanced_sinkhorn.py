@@ -20,6 +20,7 @@ from hotnas_torch.ot._reference.unbalanced_sinkhorn import Penalty
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import unbalanced_sinkhorn as reference
 
 __all__ = [
+    "Penalty",
     "following_unbalanced",
     "paid_for",
     "unbalanced_objective",

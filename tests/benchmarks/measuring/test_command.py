@@ -13,6 +13,7 @@ from benchmarks import (
     backward,
     barycenters,
     baselines,
+    beside_pot,
     capacity_costs,
     capacity_landmarks,
     checkouts,
@@ -76,6 +77,7 @@ TINY = {
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
     "partial": partial.Settings(sizes=((4, 3),), rounds=1, seconds=0.0),
+    "beside_pot": beside_pot.Settings(problems=3, dear=2, most=4, most_unbalanced=4),
     "barycenters": barycenters.Settings(graphs=3, nodes=4, groups=1, rounds=1),
     "templates": templates.Settings(
         graphs=8, nodes=(5, 6), templates=2, template_nodes=3, epochs=1, batch=4, seeds=1

@@ -72,7 +72,7 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
             plan, p.struct_x, p.struct_y, p.alpha, 1, 0, backend="ext"
         ),
         "entropic_fgw": lambda: entropic_fgw(
-            *p.tensors(), 0.2, 1, 0, 0, 1e-4, 20, 1e-4, 50, backend="ext"
+            *p.tensors(), none, 0.2, 1, 0, 0, 1e-4, 20, 1e-4, 50, backend="ext"
         )[0].exp(),
         "fgw_lower_bound": lambda: fgw_lower_bound(*p.tensors(), 0, 1, backend="ext"),
         "cell_distances": lambda: cell_distances(

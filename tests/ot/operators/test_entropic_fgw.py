@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hotnas_torch.ot._operators import entropic_fgw, fgw, stationary_objective
 from tests.generators.oracles import fgw_objective
-from tests.generators.problems import F64, Graphs, graphs, uniform
+from tests.generators.problems import F64, Graphs, graphs, none_like, uniform
 
 TERMS = [(loss, pairs) for loss in (0, 1) for pairs in (0, 1, 2)]
 
@@ -27,6 +27,7 @@ def solve(
 ) -> tuple[Tensor, ...]:
     return entropic_fgw(
         *problem.tensors(),
+        none_like(problem.cost),
         epsilon,
         loss,
         pairs,
@@ -334,7 +335,7 @@ def test_both_texts_agree(proximal: int, rng: torch.Generator) -> None:
 @pytest.mark.ext
 def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
     problem = graphs(rng, 2, 3, 4).to(dtype)
-    arguments = (*problem.tensors(), 0.2, 0, 1, 0, 1e-4, 50, 1e-5, 100)
+    arguments = (*problem.tensors(), none_like(problem.cost), 0.2, 0, 1, 0, 1e-4, 50, 1e-5, 100)
     op = torch.ops.hotnas.entropic_fgw.default
     torch.library.opcheck(op, arguments)
     for tensor in problem.tensors():

@@ -67,7 +67,7 @@ for seed in range(ROUNDS):
                                        (1.0, 0.0, float("inf"))[number(0, 3)], number(0, 2), tol,
                                        count()),
         lambda: op.fgw_backward(cost, x, y, alpha, *terms),
-        lambda: op.entropic_fgw(cost, x, y, a, b, alpha, 10.0 ** number(-9, 9), *terms,
+        lambda: op.entropic_fgw(cost, x, y, a, b, alpha, init, 10.0 ** number(-9, 9), *terms,
                                 number(0, 2), tol, count(), tol, count()),
         lambda: op.fgw_lower_bound(cost, x, y, a, b, alpha, *terms),
         lambda: op.cell_distances(labels[0], a[..., None], x, a, labels[1], b[..., None], y, b,
