@@ -165,11 +165,13 @@ class KlTransport {
     return G::select(G::abs(u) < G::splat(1e-4), near, far);
   }
 
-  /// 1 - exp(-z), likewise.
+  /// 1 - exp(-z), likewise; -infinity where next to no number is as large.
   HN_HD static Var sent(Var z) {
     const Var near =
         z - z * z * (G::splat(1.0 / 2) - z * (G::splat(1.0 / 6) - z * G::splat(1.0 / 24)));
-    return G::select(G::abs(z) < G::splat(1e-4), near, G::splat(1.0) - G::exp(-z));
+    const Var far =
+        G::select(z < G::splat(-700.0), G::splat(-double(INFINITY)), G::splat(1.0) - G::exp(-z));
+    return G::select(G::abs(z) < G::splat(1e-4), near, far);
   }
 
   /// The penalties of a side, and what its duals prove.

@@ -60,8 +60,13 @@ def test_both_backends_find_the_same_plan(
     ours, torchs = (
         kl_transport(*given, *weights, 1e-9, 1000, backend=backend) for backend in ("ext", "torch")
     )
-    for one, other in zip(ours[:4], torchs[:4], strict=True):
-        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9)
+    plan = ours[0]
+    assert torch.allclose(plan, torchs[0], rtol=1e-7, atol=1e-9)
+    assert torch.allclose(ours[1], torchs[1], rtol=1e-12)
+    # what is too dear to send anything is so with many duals
+    for sums, one, other in ((2, ours[2], torchs[2]), (1, ours[3], torchs[3])):
+        sends = plan.sum(sums) > 1e-9
+        assert torch.allclose(one[sends], other[sends], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["ties", "points", "offset", "wide"])
