@@ -329,11 +329,7 @@ def _unbalanced(problems: Problems) -> list[Solved]:
         "mm_unbalanced",
         lambda *given: pot.unbalanced.mm_unbalanced(*given, PENALTY),
         "unbalanced_transport",
-        lambda some: (
-            ht.ot.unbalanced_transport(
-                some.cost, some.a, some.b, reg_m=PENALTY, max_iter=10_000
-            ).plan
-        ),
+        lambda some: ht.ot.unbalanced_transport(some.cost, some.a, some.b, reg_m=PENALTY).plan,
     )
 
 

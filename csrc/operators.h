@@ -217,6 +217,43 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> unbalanced_sinkhorn(
 }
 
 template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> kl_transport(
+    const Tensor& cost_, const Tensor& a_, const Tensor& b_, double marginal_x, double marginal_y,
+    double tol, std::int64_t max_iter) {
+  const Batch in("kl_transport", cost_);
+  for (const double weight : {marginal_x, marginal_y})
+    STD_TORCH_CHECK(weight > 0, in.op, ": marginal_x and marginal_y must be positive, got ",
+                    weight);
+  STD_TORCH_CHECK(marginal_x <= 1e300 || marginal_y <= 1e300, in.op,
+                  ": marginal_x and marginal_y must not both be infinite");
+  const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
+  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}), gap = in.result_per_item();
+  Tensor iterations = in.count_per_item();
+  Tensor status = in.count_per_item();
+  by_dtype(in.matrix, in.op, [&]<class T>() {
+    const KlTransportArgs<T> args{.n = in.n,
+                                  .m = in.m,
+                                  .cost = data<T>(in.matrix),
+                                  .a = data<T>(a),
+                                  .b = data<T>(b),
+                                  .marginal_x = marginal_x,
+                                  .marginal_y = marginal_y,
+                                  .tol = tolerance(in.op, "tol", tol),
+                                  .max_iter = count(in.op, "max_iter", max_iter),
+                                  .plan = write<T>(plan),
+                                  .objective = write<T>(objective),
+                                  .f = write<T>(f),
+                                  .g = write<T>(g),
+                                  .gap = write<T>(gap),
+                                  .iterations = write<std::int32_t>(iterations),
+                                  .status = write<std::int32_t>(status)};
+    Device::run(&KernelsOf<T>::kl_transport, args, in.size, in.chunk(), in.op);
+  });
+  return {plan, objective, f, g, gap, iterations, status};
+}
+
+template <class Device>
 std::tuple<Tensor, Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tensor& struct_x_,
                                                 const Tensor& struct_y_, const Tensor& weight_,
                                                 std::int64_t loss, std::int64_t pairs) {

@@ -23,6 +23,9 @@
   X(unbalanced_sinkhorn, UnbalancedSinkhorn, \
     "(Tensor cost, Tensor a, Tensor b, float epsilon, float marginal_x, float marginal_y, int penalty, float tol," \
     " int max_iter) -> (Tensor f, Tensor g, Tensor residual, Tensor iterations, Tensor status)") \
+  X(kl_transport, KlTransport, \
+    "(Tensor cost, Tensor a, Tensor b, float marginal_x, float marginal_y, float tol, int max_iter)" \
+    " -> (Tensor plan, Tensor objective, Tensor f, Tensor g, Tensor gap, Tensor iterations, Tensor status)") \
   X(fgw_backward, FgwBackward, \
     "(Tensor plan, Tensor struct_x, Tensor struct_y, Tensor weight, int loss, int pairs)" \
     " -> (Tensor grad_x, Tensor grad_y, Tensor value)") \

@@ -90,6 +90,17 @@ struct UnbalancedSinkhornArgs {
   std::int32_t *iterations, *status;
 };
 
+/// marginal_x, marginal_y: as above, not both infinite.
+template <class T>
+struct KlTransportArgs {
+  int n, m;
+  const T *cost, *a, *b;
+  double marginal_x, marginal_y, tol;
+  int max_iter;
+  T *plan, *objective, *f, *g, *gap;
+  std::int32_t *iterations, *status;
+};
+
 template <class T>
 struct LowerBoundArgs {
   int n, m;

@@ -168,7 +168,7 @@ template <class G, class T>
 HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Support& y,
                         const T* struct_x, int n, const T* struct_y, int m,
                         const Structures<T>& c) {
-  const T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
+  T defect = load_matrix(g, x, x, struct_x, n, s.ldn, c.cx);
   HN_ROLLED
   for (int l = 0; l < s.m; ++l) {
     int j = g.begin();
@@ -178,7 +178,20 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
     HN_ROLLED
     for (; j < s.ld; j += g.step()) c.cyt[l * s.ld + j] = 0;
   }
-  return defect + load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
+  defect += load_matrix(g, y, y, struct_y, m, s.ld, c.cy);
+  g.sync();
+  T differ = 0;
+  HN_ROLLED
+  for (int i = 1 + g.begin(); differ == 0 && i < s.n; i += g.step()) HN_ROLLED
+  for (int k = 0; k < i; ++k)
+    if (!(c.cx[i * s.ldn + k] == c.cx[k * s.ldn + i])) differ = 1;
+  HN_ROLLED
+  for (int l = 1 + g.begin(); differ == 0 && l < s.m; l += g.step()) HN_ROLLED
+  for (int j = 0; j < l; ++j)
+    if (!(c.cy[l * s.ld + j] == c.cyt[l * s.ld + j])) differ = 1;
+  differ = g.total(differ);
+  if (g.leader()) *c.symmetric = differ == 0 ? 1 : 0;
+  return defect;
 }
 
 /// Results that are in the caller's unit already.

@@ -27,17 +27,19 @@ struct GivenTerms {
   HN_HD Pairs pairs() const { return pairs_; }
 };
 
-/// Structures laid out for the kernel: cx (n, ldn); cy[l * ld + j] = Cy_lj, cyt[l * ld + j] = Cy_jl.
+/// Structures laid out for the kernel: cx (n, ldn); cy[l * ld + j] = Cy_lj, cyt[l * ld + j] = Cy_jl. Whether both are
+/// symmetric: the two directions of a pair then cost the same.
 template <class T>
 struct Structures {
   Array<T> cx, cy, cyt;
+  Array<int> symmetric;  // one
 };
 
 template <class T>
 HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
   const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
   return {arena.take_far<T>(static_cast<std::size_t>(s.n) * s.ldn), arena.take_far<T>(across),
-          arena.take_far<T>(across)};
+          arena.take_far<T>(across), arena.take_far<int>(1)};
 }
 
 /// Blanks what no pair of the pair set has, in the lanes' own columns, so that it can reach no result.
@@ -74,8 +76,8 @@ HN_HD Var loss(Loss kind, Var difference) {
   return kind == Loss::l1 ? G::abs(difference) : difference * difference;
 }
 
-/// Rows [i, i + R) of B(V), written to out.
-template <int R, class G, class Terms, class T>
+/// Rows [i, i + R) of B(V), written to out. OneWay: of one direction of each pair, twice.
+template <int R, bool OneWay, class G, class Terms, class T>
 HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
                           const Vertex<T>& v, int count, int i, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
@@ -99,6 +101,13 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
           else if (i + r > k)
             sum[r] += after * loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
         }
+      } else if constexpr (OneWay) {
+        const Var both = mass + mass;
+        const Var apart = terms.pairs() == Pairs::all ? both : G::select(column == at, none, both);
+        for (int r = 0; r < R; ++r) {
+          if (terms.pairs() == Pairs::directed && i + r == k) continue;
+          sum[r] += apart * loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
+        }
       } else {
         const Var apart = terms.pairs() == Pairs::all ? mass : G::select(column == at, none, mass);
         for (int r = 0; r < R; ++r) {
@@ -113,27 +122,89 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
   }
 }
 
-/// B(V), (n, ld), of the first `count` entries of V.
-template <class G, class Terms, class T>
-HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
-                     const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
+template <bool OneWay, class G, class Terms, class T>
+HN_HD void pair_cost_by_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                             const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
   int i = 0;
   HN_ROLLED
   for (; i + 4 <= s.n; i += 4) {
     g.poll(std::int64_t{4} * count * s.ld);
-    pair_cost_rows<4>(g, s, terms, c, v, count, i, out);
+    pair_cost_rows<4, OneWay>(g, s, terms, c, v, count, i, out);
   }
   if (i + 2 <= s.n) {
-    pair_cost_rows<2>(g, s, terms, c, v, count, i, out);
+    pair_cost_rows<2, OneWay>(g, s, terms, c, v, count, i, out);
     i += 2;
   }
-  if (i < s.n) pair_cost_rows<1>(g, s, terms, c, v, count, i, out);
+  if (i < s.n) pair_cost_rows<1, OneWay>(g, s, terms, c, v, count, i, out);
+}
+
+/// B(V), (n, ld), of the first `count` entries of V.
+template <class G, class Terms, class T>
+HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
+                     const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
+  if (terms.pairs() != Pairs::ordered && *c.symmetric)
+    pair_cost_by_rows<true>(g, s, terms, c, v, count, out);
+  else
+    pair_cost_by_rows<false>(g, s, terms, c, v, count, out);
 }
 
 template <class G, class Terms, class T>
 HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
                      const Vertex<T>& v, std::type_identity_t<T>* out) {
   pair_cost(g, s, terms, c, v, *v.count, out);
+}
+
+/// Whether B(a b') falls apart into products of sums over rows and over columns, as product_pair_cost has it.
+template <class Terms>
+HN_HD bool falls_apart(const Shape& s, const Terms& terms) {
+  return terms.loss() == Loss::l2 && terms.pairs() == Pairs::all && s.n >= 3;
+}
+
+/// B(a b') / sum(b), (n, ld), in O(n^2 + m^2 + n m); rounded to the size of the squares. sums: (3, ld).
+template <class G, class T>
+HN_HD void product_pair_cost(const G& g, const Shape& s, const Structures<T>& c, const Array<T>& a,
+                             const Array<T>& b, std::type_identity_t<T>* sums,
+                             std::type_identity_t<T>* out) {
+  using Var = typename G::template Var<T>;
+  T of_a = 0, of_b = 0;
+  HN_ROLLED
+  for (int k = 0; k < s.n; ++k) of_a += a[k];
+  HN_ROLLED
+  for (int l = 0; l < s.m; ++l) of_b += b[l];
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var into = G::splat(T(0)), from = into, squares = into;
+    HN_ROLLED
+    for (int l = 0; l < s.m; ++l) {
+      const Var mass = G::splat(b[l] / of_b);
+      const Var one = g.load(c.cyt + l * s.ld + j0), other = g.load(c.cy + l * s.ld + j0);
+      into += mass * one;
+      from += mass * other;
+      squares += mass * (one * one + other * other);
+    }
+    g.store(sums + j0, into);
+    g.store(sums + s.ld + j0, from);
+    g.store(sums + 2 * s.ld + j0, squares);
+  }
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    T leaving = 0, entering = 0, squares = 0;
+    HN_ROLLED
+    for (int k = 0; k < s.n; ++k) {
+      const T one = c.cx[i * s.ldn + k], other = c.cx[k * s.ldn + i];
+      leaving += a[k] * one;
+      entering += a[k] * other;
+      squares += a[k] * (one * one + other * other);
+    }
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const Var across =
+          G::splat(leaving) * g.load(sums + j0) + G::splat(entering) * g.load(sums + s.ld + j0);
+      g.store(out + i * s.ld + j0, G::splat(squares) +
+                                       G::splat(of_a) * g.load(sums + 2 * s.ld + j0) -
+                                       G::splat(T(2)) * across);
+    }
+  }
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -99,7 +99,7 @@ class Semirelaxed {
           w_.plan[w_.vertex.place[i]] = w_.vertex.mass[i];
       }
       g_.sync();
-      descend();
+      descend(start == 1);
     }
   }
 
@@ -194,28 +194,47 @@ class Semirelaxed {
 
   /// The gradient at the plan, from nothing but the plan.
   HN_HD void renew() const {
-    if (g_.leader()) {
-      int t = 0;
+    int count = 0;
+    HN_ROLLED
+    for (int i = 0; i < s_.n; ++i) {
+      T* const row = w_.plan + i * s_.ld;
+      Var sum = G::splat(T(0)), most = sum;
+      auto at = g_.template index<T>(0);
       HN_ROLLED
-      for (int i = 0; i < s_.n; ++i) {
-        // what rounding took from the row, or gave it
-        T rest = w_.a[i];
-        int most = 0;
-        HN_ROLLED
-        for (int j = 0; j < s_.m; ++j) {
-          rest -= w_.plan[i * s_.ld + j];
-          if (w_.plan[i * s_.ld + j] > w_.plan[i * s_.ld + most]) most = j;
-        }
-        const T mended = w_.plan[i * s_.ld + most] + rest;
-        w_.plan[i * s_.ld + most] = mended > 0 ? mended : T(0);
-        HN_ROLLED
-        for (int j = 0; j < s_.m; ++j)
-          if (w_.plan[i * s_.ld + j] > 0) w_.dense.set(t++, i, j, s_.ld, w_.plan[i * s_.ld + j]);
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const Var mass = g_.load(row + j0);
+        sum += mass;
+        at = G::select(most < mass, g_.template index<T>(j0), at);
+        most = G::max(most, mass);
       }
-      *w_.dense.count = t;
+      // what rounding took from the row, or gave it
+      const T rest = w_.a[i] - g_.sum(sum);
+      const MinAt<T> largest = g_.template min_at<T>(-most, at);
+      g_.sync();
+      if (g_.leader()) {
+        const T mended = rest - largest.value;
+        row[largest.index] = mended > 0 ? mended : T(0);
+      }
+      g_.sync();
+      const int before = count;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width)
+        count = g_.template append<T>(g_.load(row + j0) > G::splat(T(0)), j0, w_.dense.col, count);
+      g_.sync();
+      HN_ROLLED
+      for (int t = before + g_.begin(); t < count; t += g_.step()) {
+        const int j = w_.dense.col[t];
+        w_.dense.set(t, i, j, s_.ld, row[j]);
+      }
     }
+    if (g_.leader()) *w_.dense.count = count;
     g_.sync();
     pair_cost(g_, s_, terms_, w_.c, w_.dense, w_.grad);
+    add_linear();
+  }
+
+  /// From B at the plan, the gradient.
+  HN_HD void add_linear() const {
     for (int e = 0; e < s_.n * s_.ld; e += G::width)
       g_.store(w_.grad + e,
                G::splat(linear_) * g_.load(w_.cost + e) + G::splat(pair_) * g_.load(w_.grad + e));
@@ -325,10 +344,16 @@ class Semirelaxed {
     return moved;
   }
 
-  HN_HD void descend() const {
+  HN_HD void descend(bool from_product) const {
     FgwResult<T> now{huge, huge, 0, Status::max_iter};
     bool fresh = true, moving = true;
-    renew();
+    if (from_product && falls_apart(s_, terms_)) {
+      product_pair_cost(g_, s_, w_.c, w_.a, w_.b, w_.change, w_.grad);
+      add_linear();
+      fresh = false;
+    } else {
+      renew();
+    }
     HN_ROLLED
     for (;;) {
       g_.poll(std::int64_t{s_.n + 1} * s_.n * s_.ld);

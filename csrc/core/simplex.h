@@ -14,16 +14,9 @@
 // turn, for others.
 #pragma once
 
-#include "arena.h"
+#include "forest.h"
 
 namespace hotnas::HOTNAS_ISA {
-
-/// Sizes of a problem after rows and columns without mass were removed.
-struct Shape {
-  int n, m;     // rows, columns
-  int ld, ldn;  // m and n rounded up to the lane width
-  bool assignment;
-};
 
 /// What is known of a tree, where no register holds it.
 template <class T>
@@ -41,11 +34,10 @@ struct TreeState {
 };
 
 template <class T>
-struct SimplexWork {
-  Array<T> dual;                         // of columns, (ld), and of rows behind them, (n)
-  Array<T> flow, mass;                   // to the parent; what is moved of each node's mass
-  Array<int> parent, child, next, last;  // -1: none; children are a list linked both ways
-  Array<int> depth, order;               // below the root; nodes of a subtree, parents first
+struct SimplexWork : Forest<T> {
+  Array<T> dual;     // of columns, (ld), and of rows behind them, (n)
+  Array<T> mass;     // what is moved of each node's
+  Array<int> order;  // nodes of a subtree, parents first
   Array<T> demand,
       closed;  // (ld), of the first tree: what is to come; less the duals, huge where full
   Array<TreeState<T>> state;  // one
@@ -56,13 +48,8 @@ HN_HD SimplexWork<T> take_simplex(Arena& arena, const Shape& s) {
   SimplexWork<T> w{};
   const std::size_t nodes = static_cast<std::size_t>(s.ld) + s.n;
   w.dual = arena.take<T>(nodes);
-  w.flow = arena.take<T>(nodes);
+  take_forest<T>(arena, nodes, w);
   w.mass = arena.take_far<T>(nodes);
-  w.parent = arena.take<int>(nodes);
-  w.child = arena.take<int>(nodes);
-  w.next = arena.take<int>(nodes);
-  w.last = arena.take<int>(nodes);
-  w.depth = arena.take<int>(nodes);
   w.order = arena.take<int>(nodes);
   w.demand = arena.take<T>(s.ld);
   w.closed = arena.take<T>(s.ld);
@@ -143,8 +130,10 @@ class Simplex {
         if (g_.leader()) {
           ++w_.state->pivots;
           const int i = entering.index / s_.ld;
-          w_.state->row = i / rows_at_once() * rows_at_once();
-          exchange(i, entering.index % s_.ld, entering.value);
+          const int rows = rows_at_once(s_);
+          w_.state->row = i / rows * rows;
+          // by Cunningham's rule, as every cycle's top is on the way to the root
+          shift(w_.exchange(s_.ld, i, entering.index % s_.ld), entering.value);
           if (++w_.state->since > most_since + s_.n + s_.m) {
             w_.state->since = 0;
             renew(cost, true);
@@ -202,9 +191,6 @@ class Simplex {
  private:
   /// Pivots that may add to duals and flows, of those that end a solution.
   static constexpr int most_since = 16;
-  /// Costs that are looked at for one pivot, in whole rows: all of a small problem. Not by lanes, so that their number
-  /// changes no pivot.
-  static constexpr int most_looked_at = 512;
 
   /// Far more than are ever needed: a bound on the time that nobody can say more of.
   HN_HD int most_pivots() const {
@@ -269,7 +255,7 @@ class Simplex {
     for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
       if (x == root) continue;
       const int parent = w_.parent[x];
-      hang(x, parent);
+      w_.hang(x, parent);
       w_.mass[x] += w_.flow[x];
       w_.mass[parent] += w_.flow[x];
     }
@@ -298,39 +284,12 @@ class Simplex {
   /// The node after x.
   HN_HD int after(int x) const { return x == s_.m - 1 ? s_.ld : x + 1; }
 
-  /// Those that are looked at together.
-  HN_HD int rows_at_once() const {
-    const int some = (most_looked_at + s_.m - 1) / s_.m;
-    return some < s_.n ? some : s_.n;
-  }
-
-  /// What costs least beside the duals of its nodes, as its place in the matrix; -1 where nothing costs less.
+  /// What costs less than the duals of its nodes by most, of the rows that are looked at.
   HN_HD MinAt<T> cheapest(const T* cost) const {
     // a cycle's cost is rounded by as much as its nodes' duals are
     const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
     const T bound = -roundings * Limits<T>::epsilon * w_.state->size;
-    const int rows = rows_at_once();
-    int from = w_.state->row;
-    HN_ROLLED
-    for (int seen = 0; seen < s_.n; seen += rows) {
-      const int to = from + rows < s_.n ? from + rows : s_.n;
-      Var best = G::splat(bound);
-      Int at = G::template splat_int<T>(-1);
-      HN_ROLLED
-      for (int i = from; i < to; ++i) {
-        const Var u = G::splat(w_.dual[s_.ld + i]);
-        HN_ROLLED
-        for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-          const Var rest = (g_.load(cost + i * s_.ld + j0) - g_.load(w_.dual + j0)) - u;
-          at = G::select(rest < best, g_.template index<T>(i * s_.ld + j0), at);
-          best = G::min(best, rest);
-        }
-      }
-      const MinAt<T> least = g_.template min_at<T>(best, at);
-      if (least.value < bound) return least;
-      from = to == s_.n ? 0 : to;
-    }
-    return {0, -1};
+    return cheapest_arc<G, T>(g_, s_, cost, w_.dual, bound, w_.state->row);
   }
 
   /// Duals that make all arcs of the tree tight; and flows from the masses, rather than from the last ones. For the
@@ -365,75 +324,6 @@ class Simplex {
       if (!(w_.flow[x] > 0)) w_.flow[x] = 0;
       w_.flow[w_.parent[x]] -= w_.flow[x];
     }
-  }
-
-  /// Arc (i, j), which costs less than its duals by -rest, enters the tree.
-  HN_HD void exchange(int i, int j, T rest) const {
-    // mass comes down from the top of the cycle to i, and goes up there from j
-    T down = huge, up = huge;
-    int dry_down = -1, dry_up = -1;
-    int x = s_.ld + i, y = j;
-    HN_ROLLED
-    while (x != y) {
-      if (w_.depth[x] >= w_.depth[y]) {
-        if (x >= s_.ld && w_.flow[x] < down) {
-          down = w_.flow[x];
-          dry_down = x;
-        }
-        x = w_.parent[x];
-      } else {
-        if (y < s_.ld && w_.flow[y] <= up) {
-          up = w_.flow[y];
-          dry_up = y;
-        }
-        y = w_.parent[y];
-      }
-    }
-    const bool by_up = up <= down;
-    const T moved = by_up ? up : down;
-    if (moved > 0) {
-      HN_ROLLED
-      for (int z = s_.ld + i; z != x; z = w_.parent[z]) w_.flow[z] += z < s_.ld ? moved : -moved;
-      HN_ROLLED
-      for (int z = j; z != x; z = w_.parent[z]) w_.flow[z] += z < s_.ld ? -moved : moved;
-    }
-    const int root = by_up ? j : s_.ld + i;
-    turn(root, by_up ? dry_up : dry_down, by_up ? s_.ld + i : j, moved);
-    shift(root, rest);
-  }
-
-  /// The part of the tree below the arc of node `top` hangs from `above` now, by node `x` of it.
-  HN_HD void turn(int x, int top, int above, T flow) const {
-    HN_ROLLED
-    for (;;) {
-      const int parent = w_.parent[x];
-      const T old = w_.flow[x];
-      unhang(x, parent);
-      w_.parent[x] = above;
-      w_.flow[x] = flow;
-      hang(x, above);
-      if (x == top) return;
-      above = x;
-      x = parent;
-      flow = old;
-    }
-  }
-
-  HN_HD void hang(int x, int parent) const {
-    const int first = w_.child[parent];
-    w_.next[x] = first;
-    w_.last[x] = -1;
-    if (first >= 0) w_.last[first] = x;
-    w_.child[parent] = x;
-  }
-
-  HN_HD void unhang(int x, int parent) const {
-    const int next = w_.next[x], last = w_.last[x];
-    if (next >= 0) w_.last[next] = last;
-    if (last >= 0)
-      w_.next[last] = next;
-    else
-      w_.child[parent] = next;
   }
 
   /// Duals below node x: nodes of its side by `more`, the others by -more; and how deep they lie.
@@ -497,7 +387,7 @@ class Simplex {
       for (int t = 0; t < count; ++t) w_.depth[w_.order[t]] = -1 - w_.depth[w_.order[t]];
       if (w_.state->from < 0) continue;
       const int i = s_.ld + w_.state->from, j = w_.state->to, inside = x < s_.ld ? i : j;
-      turn(inside, x, x < s_.ld ? j : i, T(0));
+      w_.turn(inside, x, x < s_.ld ? j : i, T(0));
       shift(inside, w_.state->least);
       x = -1;  // the arcs have other nodes now
     }

@@ -58,7 +58,7 @@ bool launch(const typename Item::Arguments& args, int64_t begin, int64_t end, Wa
       Item::sides(args, item, a, b);
       const int n = present(a), m = present(b);
       spend(watch, static_cast<int64_t>(n + 1) * (m + 1));
-      const bool fits = lanes.template choose<T>(m, [&](auto&& team) {
+      const bool fits = lanes.template choose<typename Item::Lane>(m, [&](auto&& team) {
         using G = typename std::remove_cvref_t<decltype(team)>::Group;
         const bool alike = n == placed.n && m == placed.m;
         const Shape most{n, m, round_up(m, G::width), round_up(n, G::width), false};

@@ -23,7 +23,7 @@ namespace {
 /// 32 bits, so that half of the warps that it can hold are there, and 128 for double.
 template <class Item, int W>
 struct Tiles {
-  using T = typename Item::Scalar;
+  using T = typename Item::Lane;
   static constexpr int threads = W == 32 ? 128 : 256;
   static constexpr int blocks = 65536 / threads / (sizeof(T) == 8 ? 128 : 64);
   static constexpr int groups = threads / W;
@@ -139,7 +139,7 @@ Space space_of_tile(const typename Item::Arguments& args) {
   Arena arena(nullptr, nullptr);
   Item::take(arena, Layout::most(), args, Layout::sizing());
   // Neighbours in a warp start in different banks of shared memory.
-  constexpr std::size_t row = W * sizeof(typename Item::Scalar) % 128;
+  constexpr std::size_t row = W * sizeof(typename Item::Lane) % 128;
   return {(arena.used() + 127) / 128 * 128 + row, (arena.used_far() + 127) / 128 * 128};
 }
 

@@ -58,7 +58,8 @@ HN_HD void extend_duals(const G& g, const Side<T>& a, const Side<T>& b, const Su
 template <class Args, class T>
 struct BatchItem {
   using Arguments = Args;
-  using Scalar = T;
+  using Scalar = T;  // the caller's
+  using Lane = T;    // what lanes hold
 
   HN_HD static Nodes nodes(const Args& p) { return {p.n, p.m}; }
   HN_HD static bool sides(const Args& p, int64_t item, Side<T>& a, Side<T>& b) {

@@ -10,6 +10,7 @@
 
 #include "entropic_items.h"
 #include "fgw_items.h"
+#include "kl_transport_item.h"
 #include "semirelaxed_item.h"
 #include "table_items.h"
 #include "transport_item.h"

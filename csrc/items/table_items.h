@@ -71,6 +71,7 @@ struct CellDistancesItem {
   using Args = CellDistancesArgs<T>;
   using Arguments = Args;
   using Scalar = T;
+  using Lane = T;
   struct Work {
     FgwWork<T> fgw;
     GatherWork gather;
@@ -166,6 +167,7 @@ struct NetworkDistancesItem {
   using Args = NetworkDistancesArgs<T>;
   using Arguments = Args;
   using Scalar = T;
+  using Lane = T;
   struct Work {
     TransportWork<T> transport;
     Array<T> cost;

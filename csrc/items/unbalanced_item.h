@@ -6,6 +6,21 @@
 
 namespace hotnas::HOTNAS_ISA {
 
+/// Masses of one side: numbers, none negative, and one positive.
+template <class G, class T>
+HN_HD Status check_side(const G& g, const Side<T>& side, T& total) {
+  T negative = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < side.nodes; i += g.step()) {
+    total += side.mass[i];
+    if (side.mass[i] < 0) negative = 1;
+  }
+  total = g.total(total);
+  negative = g.total(negative);
+  if (!(total - total == 0)) return Status::nonfinite;
+  return negative > 0 || !(total > 0) ? Status::infeasible : Status::converged;
+}
+
 template <class T>
 struct UnbalancedSinkhornItem : BatchItem<UnbalancedSinkhornArgs<T>, T> {
   using Args = UnbalancedSinkhornArgs<T>;
@@ -77,22 +92,6 @@ struct UnbalancedSinkhornItem : BatchItem<UnbalancedSinkhornArgs<T>, T> {
       p.iterations[item] = result.iterations;
       p.status[item] = static_cast<int32_t>(status);
     }
-  }
-
- private:
-  /// Masses of one side: numbers, none negative, and one positive.
-  template <class G>
-  HN_HD static Status check_side(const G& g, const Side<T>& side, T& total) {
-    T negative = 0;
-    HN_ROLLED
-    for (int i = g.begin(); i < side.nodes; i += g.step()) {
-      total += side.mass[i];
-      if (side.mass[i] < 0) negative = 1;
-    }
-    total = g.total(total);
-    negative = g.total(negative);
-    if (!(total - total == 0)) return Status::nonfinite;
-    return negative > 0 || !(total > 0) ? Status::infeasible : Status::converged;
   }
 };
 

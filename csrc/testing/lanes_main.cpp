@@ -320,6 +320,31 @@ class Calls {
     return r;
   }
 
+  /// The same without entropy; some arcs fewer than it takes.
+  Results<T> kl_transport(int held) {
+    Results<T> r = results(5);
+    std::vector<T> b = p_.b;
+    for (T& mass : b) mass *= T(1.5);
+    const KlTransportArgs<T> args{p_.n,
+                                  p_.m,
+                                  p_.cost.data(),
+                                  p_.a.data(),
+                                  b.data(),
+                                  0.3,
+                                  held ? std::numeric_limits<double>::infinity() : 0.5,
+                                  1e-4,
+                                  12,
+                                  r.room("plan", matrix()),
+                                  r.room("objective", p_.count),
+                                  r.room("f", rows()),
+                                  r.room("g", columns()),
+                                  r.room("gap", p_.count),
+                                  r.iterations.data(),
+                                  r.status.data()};
+    r.complete = k_.kl_transport(args, 0, p_.count, watch_);
+    return r;
+  }
+
   Results<T> fgw_backward(int loss, int pairs) {
     Results<T> r = results(3);
     const FgwBackwardArgs<T> args{
@@ -469,11 +494,11 @@ bool close(T got, T expected, T tolerance) {
 /// What the command line chose.
 struct Choice {
   std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
-  std::vector<std::string> kernels{"transport",          "sinkhorn",       "fgw",
-                                   "fgw_merging",        "fgw_backward",   "entropic_fgw",
-                                   "fgw_lower_bound",    "cell_distances", "network_distances",
-                                   "forbidding",         "fgw_partial",    "semirelaxed_fgw",
-                                   "unbalanced_sinkhorn"};
+  std::vector<std::string> kernels{"transport",           "sinkhorn",       "fgw",
+                                   "fgw_merging",         "fgw_backward",   "entropic_fgw",
+                                   "fgw_lower_bound",     "cell_distances", "network_distances",
+                                   "forbidding",          "fgw_partial",    "semirelaxed_fgw",
+                                   "unbalanced_sinkhorn", "kl_transport"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
@@ -547,6 +572,7 @@ class Comparison {
     if (kernel == "network_distances") return calls.network_distances();
     if (kernel == "semirelaxed_fgw") return calls.semirelaxed_fgw(loss, pairs, flag);
     if (kernel == "unbalanced_sinkhorn") return calls.unbalanced_sinkhorn(loss, flag);
+    if (kernel == "kl_transport") return calls.kl_transport(flag);
     std::fprintf(stderr, "no kernel %s\n", kernel.c_str());
     std::exit(2);
   }
@@ -755,6 +781,7 @@ int run_wild(const Choice& choice, const Kernels& kernels, int rounds, unsigned 
       if (kernel == "network_distances") calls.network_distances();
       if (kernel == "semirelaxed_fgw") calls.semirelaxed_fgw(loss, pairs, flag);
       if (kernel == "unbalanced_sinkhorn") calls.unbalanced_sinkhorn(loss, flag);
+      if (kernel == "kl_transport") calls.kl_transport(flag);
       if (good) continue;
       ++wrong;
       std::printf("%s: converged without the masses, seed %u\n", kernel.c_str(), seed + round);

@@ -135,7 +135,7 @@ def fgw(
     if bound:
         lower = problem.restore(ops.fgw_lower_bound(*tensors, *codes, backend=backend))
     linear = (1 - problem.alpha) * paid(problem.cost, plan)
-    f, g = mean_free_duals(f, g, problem.a, problem.b)
+    f, g = mean_free_duals(f, g, problem.a, problem.b, whole=problem.whole)
     status = unless_beyond(status, f, g)
     result = FGWResult(
         plan=problem.restore(plan),

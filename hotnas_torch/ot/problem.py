@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isinf
+from math import inf, isfinite, isinf
 
 import torch
 from torch import Tensor
@@ -38,9 +38,16 @@ class LinearProblem:
     batch_shape: Shape
     whole: bool  # whether it is known that no mass is 0
     moved: Tensor | None  # (B,), the mass of partial couplings; None: all of it
+    given: tuple[
+        bool, bool
+    ]  # whether the masses of rows, of columns are the caller's: others are uniform
 
     def restore(self, values: Tensor) -> Tensor:
         """Give (B, ...) back the leading dimensions of the input."""
+        if len(self.batch_shape) == 1:
+            return values
+        if not self.batch_shape:
+            return values.squeeze(0)
         return values.reshape(self.batch_shape + values.shape[1:])
 
 
@@ -81,6 +88,7 @@ def linear_problem(
     """
     _check_cost(cost)
     n, m = cost.shape[-2:]
+    given = a is not None, b is not None
     a = _masses("a", a, n, cost)
     b = _masses("b", b, m, cost)
     shapes = {"cost": cost.shape[:-2], "a": a.shape[:-1], "b": b.shape[:-1]}
@@ -91,11 +99,11 @@ def linear_problem(
     flat_cost = _flatten(cost, batch_shape, 2)
     flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
     readable = has_values(flat_cost, flat_a, flat_b)
-    whole = readable and _all_present(flat_a, flat_b, validate=validate)
+    whole = readable and _all_present(flat_a, flat_b, given, validate=validate)
     if moved is not None:
         moved = _flatten(moved, batch_shape, 0)
         readable = readable and has_values(moved)
-    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved)
+    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved, given)
     if validate and readable:
         _check_linear_values(problem, balanced=balanced, forbidding=forbidding)
     return problem
@@ -139,6 +147,7 @@ def graph_problem(
     """
     _check_cost(cost)
     n, m = cost.shape[-2:]
+    given = a is not None, b is not None
     a = _masses("a", a, n, cost)
     b = _masses("b", b, m, cost)
     _check_like("struct_x", struct_x, (n, n), cost)
@@ -192,8 +201,9 @@ def graph_problem(
         a=flat_a,
         b=flat_b,
         batch_shape=batch_shape,
-        whole=readable and _all_present(flat_a, flat_b, validate=validate),
+        whole=readable and _all_present(flat_a, flat_b, given, validate=validate),
         moved=moved,
+        given=given,
         struct_x=flat_x,
         struct_y=flat_y,
         alpha=flat_alpha,
@@ -246,13 +256,17 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
-def mean_free_duals(f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the open constant of duals so that <f, a> = <g, b>; -inf and absent nodes stay."""
-    x, y = a > 0, b > 0
+def mean_free_duals(
+    f: Tensor, g: Tensor, a: Tensor, b: Tensor, *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Choose the open constant of duals so that <f, a> = <g, b>; -inf and absent nodes stay.
+
+    `whole` says that no node is absent.
+    """
     # Chosen before the product: 0 times -inf would be NaN in the gradient of the masses.
-    value_f = (torch.where(x, f, 0) * a).sum(1)
-    value_g = (torch.where(y, g, 0) * b).sum(1)
-    shift = (0.5 * (value_g - value_f))[:, None]
+    present_f = f if whole else torch.where(a > 0, f, 0)
+    present_g = g if whole else torch.where(b > 0, g, 0)
+    shift = 0.5 * ((present_g * b).sum(1, keepdim=True) - (present_f * a).sum(1, keepdim=True))
     return f + shift, g - shift
 
 
@@ -377,6 +391,9 @@ def _share(moved: Tensor, whole: Tensor) -> Tensor:
 
 
 def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
+    first = tuple(shapes["cost"])
+    if all(not shape or tuple(shape) == first for shape in shapes.values()):
+        return first
     try:
         return tuple(torch.broadcast_shapes(*shapes.values()))
     except RuntimeError:
@@ -386,6 +403,8 @@ def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
 
 
 def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
+    if len(batch_shape) < 2 and tuple(values.shape[: values.dim() - trailing]) == batch_shape:
+        return values if batch_shape else values.unsqueeze(0)
     own = values.shape[values.dim() - trailing :]
     expanded = values.expand(batch_shape + own)
     count = 1
@@ -403,16 +422,17 @@ def _check_linear_values(problem: LinearProblem, *, balanced: bool, forbidding: 
     _check_finite("cost", costs, problem.batch_shape, forbidding=forbidding)
 
 
-def _all_present(*masses: Tensor, validate: bool) -> bool:
+def _all_present(a: Tensor, b: Tensor, given: tuple[bool, bool], *, validate: bool) -> bool:
     """Whether all masses are positive; False as well where reading them would wait for a GPU."""
-    if not validate and masses[0].device.type != "cpu":
+    if any(given) and not validate and a.device.type != "cpu":
         return False
-    return all(mass.numel() > 0 and mass.detach().min().item() > 0 for mass in masses)
+    read = [masses for masses, theirs in zip((a, b), given, strict=True) if theirs]
+    return all(masses.numel() > 0 and masses.detach().min().item() > 0 for masses in read)
 
 
 def _has_finite_sum(values: Tensor) -> bool:
     """Whether one pass shows that all values are finite; only if not, they need a closer look."""
-    return bool(values.detach().sum().isfinite())
+    return isfinite(values.detach().sum().item())
 
 
 def _check_finite(
@@ -445,7 +465,10 @@ def _check_finite(
 
 def _check_both_masses(problem: LinearProblem, *, balanced: bool = True) -> None:
     partial = problem.moved is not None
-    for name, masses in (("a", problem.a), ("b", problem.b)):
+    sides = ("a", problem.a), ("b", problem.b)
+    for (name, masses), theirs in zip(sides, problem.given, strict=True):
+        if not theirs:
+            continue
         if balanced:
             _check_masses(
                 name, masses.detach(), problem.batch_shape, whole=problem.whole, partial=partial

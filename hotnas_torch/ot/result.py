@@ -339,7 +339,7 @@ class UnbalancedTransportResult(_Result):
             exp(-f / reg_m) at the optimum; with the total variation, f <= reg_m.
         g: Column duals, shape (*batch, m).
         gap: How far the objective can be above the optimum, shape (*batch,), by these duals.
-        iterations: Paths or pivots ("tv") or proximal steps ("kl"), int32, shape (*batch,).
+        iterations: Paths or pivots, int32, shape (*batch,).
         status: `SolveStatus` codes, int32, shape (*batch,).
     """
 
@@ -471,7 +471,7 @@ def warn_if_unsolved(solver: str, status: Tensor) -> None:
 
 def _describe_unsolved(solver: str, status: Tensor) -> str:
     """Return which items ended how, or nothing when all converged."""
-    if not (status != SolveStatus.CONVERGED).any():
+    if not status.any():  # CONVERGED is 0
         return ""
     if status.dim() == 0:
         return f"{solver}: {SolveStatus(int(status)).message}"

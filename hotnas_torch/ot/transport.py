@@ -68,7 +68,7 @@ def transport(
     plan, objective, f, g, iterations, status = ops.transport(
         problem.cost, problem.a, problem.b, backend=backend
     )
-    f, g = mean_free_duals(f, g, problem.a, problem.b)
+    f, g = mean_free_duals(f, g, problem.a, problem.b, whole=problem.whole)
     status = unless_beyond(status, f, g)
     result = TransportResult(
         plan=problem.restore(plan),

@@ -1,4 +1,4 @@
-"""Unbalanced optimal transport without entropy, by exact transport and by proximal steps."""
+"""Unbalanced optimal transport without entropy, exactly."""
 
 from math import isinf
 
@@ -27,7 +27,7 @@ def unbalanced_transport(
     reg_m: float | tuple[float, float],
     penalty: Penalty = "kl",
     tol: float = 1e-6,
-    max_iter: int = 1000,
+    max_iter: int = 100_000,
     backend: ops.Backend = "auto",
     validate: bool = True,
 ) -> UnbalancedTransportResult:
@@ -38,9 +38,9 @@ def unbalanced_transport(
 
     with D(p | q) the sum of p log(p / q) - p + q (KL) or of abs(p - q) (total variation). The
     second is an exact transport problem with a node more on each side, which takes what is not
-    worth its way. The first is solved by proximal steps, each an `unbalanced_sinkhorn` with its
-    entropy relative to the plan before, so that none of it is left in the end; duals that are
-    feasible prove the gap.
+    worth its way. The first is solved by pivots, too, on trees of arcs that are tight, each at the
+    level at which as much is sent as is taken; duals that are feasible prove the gap, which is
+    rounding.
 
     Args:
         cost: Costs, shape (*batch, n, m), float32 or float64, at least -(rho_1 + rho_2) where D is
@@ -53,8 +53,8 @@ def unbalanced_transport(
         reg_m: Weights rho of the penalties, in units of the cost, of rows and columns or one for
             both, positive. One of them may be infinite, to hold these masses.
         penalty: D, "kl" or "tv".
-        tol: Gap to stop at, relative to the objective; for "kl", as "tv" is solved exactly.
-        max_iter: Most proximal steps of an item.
+        tol: Gap, relative to the objective, up to which an item has converged.
+        max_iter: Most pivots of an item; for "kl".
         backend: "auto" runs the compiled op where it has kernels for the device, CPU or CUDA,
             else the reference implementation in torch; "ext" and "torch" insist on one of them.
         validate: Whether to check values (this reads the data, which waits for a GPU) and to warn
@@ -73,12 +73,12 @@ def unbalanced_transport(
         mass would pay. Differentiating any other output raises.
 
     Complexity:
-        O(n m) per augmenting path ("tv") or iteration of Sinkhorn ("kl").
+        O(n m) per pivot for small problems, about n + m of them, fewer where masses are cheap to
+        miss; O(n m) memory per problem.
 
     Reference:
         L. Chapel, R. Flamary, H. Wu, C. Fevotte, G. Gasso, Unbalanced optimal transport through
-        non-negative penalized linear regression, NeurIPS 2021; Y. Xie, X. Wang, R. Wang, H. Zha, A
-        fast proximal point method for computing exact Wasserstein distance, UAI 2019.
+        non-negative penalized linear regression, NeurIPS 2021.
 
     Example:
         >>> import torch, hotnas_torch as ht
@@ -86,7 +86,7 @@ def unbalanced_transport(
         >>> ht.ot.unbalanced_transport(cost, reg_m=1.0, penalty="tv").plan.tolist()
         [[0.5, 0.0], [0.0, 0.0]]
     """
-    # An arc that the exact solver does not take; steps by exponentials would need a number.
+    # Arcs that exact transport does not take; the levels of the other's trees are finite.
     forbidding = penalty == "tv"
     problem = linear_problem(cost, a, b, validate=validate, balanced=False, forbidding=forbidding)
     weights = marginal_weights(reg_m)

@@ -18,6 +18,7 @@ from hotnas_torch._ext import ISA_NAMES
 from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw
 from hotnas_torch.ot._reference.fgw import fgw, fgw_backward
 from hotnas_torch.ot._reference.graph_tables import cell_distances, network_distances
+from hotnas_torch.ot._reference.kl_transport import kl_transport
 from hotnas_torch.ot._reference.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._reference.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot._reference.sinkhorn import sinkhorn
@@ -44,6 +45,7 @@ TORCH_TEXTS = {
     "network_distances": network_distances,
     "semirelaxed_fgw": semirelaxed_fgw,
     "unbalanced_sinkhorn": unbalanced_sinkhorn,
+    "kl_transport": kl_transport,
 }
 NAMES = list(TORCH_TEXTS)
 FLOATS = {  # how many of the results are numbers; iterations and status follow
@@ -57,6 +59,7 @@ FLOATS = {  # how many of the results are numbers; iterations and status follow
     "network_distances": 1,
     "semirelaxed_fgw": 4,
     "unbalanced_sinkhorn": 3,
+    "kl_transport": 5,
 }
 
 
@@ -122,6 +125,7 @@ def arguments(name: str, p: Graphs, loss: int, pairs: int) -> tuple[Any, ...]:
             *graphs, none, p.cost[:1].contiguous(), loss, pairs, 3, GAP, 25
         ),
         "unbalanced_sinkhorn": (p.cost, p.a, p.b, 0.25, 0.5, torch.inf, loss, NEVER, 12),
+        "kl_transport": (p.cost, p.a, 1.5 * p.b, 0.5, (0.3, torch.inf)[loss], 1e-6, 100),
         "network_distances": (
             p.cost[0], labels_x % n, p.a, x[1], labels_y.view(count, m) % m, p.b, y[1], index, index
         ),

@@ -21,6 +21,7 @@ from hotnas_torch.ot._operators import (
     entropic_fgw,
     fgw,
     fgw_lower_bound,
+    kl_transport,
     network_distances,
     semirelaxed_fgw,
     sinkhorn,
@@ -96,6 +97,9 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
     add("UnbalancedSinkhorn", [n, m, cost, a, b, 0.1, 0.3, inf, loss, 1e-4, 30],
         unbalanced_sinkhorn(p.cost, p.a, p.b, 0.1, 0.3, inf, loss, 1e-4, 30, backend="ext"),
         range(5))  # fmt: skip
+    add("KlTransport", [n, m, cost, a, b, 0.3, inf if loss else 0.5, 1e-6, 30],
+        kl_transport(p.cost, p.a, p.b, 0.3, inf if loss else 0.5, 1e-6, 30, backend="ext"),
+        range(7))  # fmt: skip
     add("FgwBackward", [n, m, d.to(plan), x, y, alpha, loss, pairs],
         torch.ops.hotnas.fgw_backward(*backward), range(3))  # fmt: skip
     add("EntropicFgw",
@@ -140,6 +144,7 @@ OPERATORS = [
     "Fgw",
     "SemirelaxedFgw",
     "UnbalancedSinkhorn",
+    "KlTransport",
     "FgwBackward",
     "EntropicFgw",
     "LowerBound",

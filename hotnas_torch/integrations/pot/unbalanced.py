@@ -257,7 +257,7 @@ def _by_divergences(
         return entropic(
             a, b, M, reg, reg_m, reg_div, c, max_iter, 0.0, with_masses=True, penalty=penalty
         )
-    return exact(a, b, M, reg_m, penalty, max_iter)
+    return exact(a, b, M, reg_m, penalty)
 
 
 def _read(a: Any, b: Any, M: Any) -> Problem:
@@ -365,10 +365,10 @@ def _majorised(
         raise Unsupported("G0 must be None or positive: what it leaves out would stay out")
     if float(reg) > 0:
         return entropic(a, b, M, reg, reg_m, "kl", c, max_iter, 0.0, with_masses=True)
-    return exact(a, b, M, reg_m, "kl", max_iter)
+    return exact(a, b, M, reg_m, "kl")
 
 
-def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str, max_iter: int) -> Solved:
+def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str) -> Solved:
     """Solve a problem without entropy."""
     weights = _weights(reg_m)
     if not all(0 < weight < float("inf") for weight in weights):
@@ -377,14 +377,8 @@ def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str, max_iter: int) -> So
     cost = solved.arrays[0]
     if penalty == "tv" and float(cost.detach().min()) < -sum(weights):
         raise Unsupported("M must not be below -(reg_m of rows + of columns) with 'tv'")
-    found = unbalanced_transport(
-        cost,
-        solved.a,
-        solved.b,
-        reg_m=weights,
-        penalty=penalty,  # type: ignore[arg-type]
-        max_iter=max(int(max_iter), 1),
-    )
+    # exact, by pivots, which are no iterations of theirs
+    found = unbalanced_transport(cost, solved.a, solved.b, reg_m=weights, penalty=penalty)  # type: ignore[arg-type]
     plan = found.plan  # differentiating it raises, and so what follows from it
     log = {"err": [found.gap.detach()], "G": [plan.detach()], "total_cost": found.objective}
     return Solved(solved, plan, (plan * cost).sum(), log)

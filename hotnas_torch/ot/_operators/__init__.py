@@ -11,6 +11,7 @@ from hotnas_torch.ot._operators.entropic_fgw import (
 )
 from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
+from hotnas_torch.ot._operators.kl_transport import kl_transport
 from hotnas_torch.ot._operators.lower_bound import fgw_lower_bound
 from hotnas_torch.ot._operators.operator import Backend, Differentiate
 from hotnas_torch.ot._operators.partial import partial_fgw, partial_transport
@@ -47,6 +48,7 @@ __all__ = [
     "following_plan",
     "following_unbalanced",
     "forbidding_costs",
+    "kl_transport",
     "network_distances",
     "partial_fgw",
     "partial_transport",

@@ -378,7 +378,15 @@ def has_values(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_vmapped(*tensors):
         return False
-    return not any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
+    return not any(tensor.is_meta or _may_be_fake(tensor) for tensor in tensors)
+
+
+def _may_be_fake(tensor: Tensor) -> bool:
+    # Most tensors are nothing but that, which says so in a tenth of the time.
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if type(tensor) is Tensor and not wrapped and not torch._is_functional_tensor(tensor):
+        return False
+    return is_fake(tensor)
 
 
 def plain(value: Tensor) -> Tensor:

@@ -1,34 +1,19 @@
-"""Unbalanced transport without entropy, of a batch: exact transport, or proximal Sinkhorn steps."""
+"""Unbalanced transport without entropy, of a batch: two exact problems and their derivatives."""
 
-from math import frexp, inf
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hotnas_torch.ot._operators.kl_transport import kl_transport
 from hotnas_torch.ot._operators.operator import Backend, Operator, along, held, save, undefined
 from hotnas_torch.ot._operators.transport import transport
-from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
-    paid_for,
-    unbalanced_plan,
-    unbalanced_sinkhorn,
-    unbalanced_value,
-)
-from hotnas_torch.ot._reference.scale import exponent_of, largest_of
-from hotnas_torch.ot._reference.transport import CONVERGED, INFEASIBLE, MAX_ITER, NONFINITE
+from hotnas_torch.ot._operators.unbalanced_sinkhorn import paid_for
+from hotnas_torch.ot._reference.transport import INFEASIBLE, MAX_ITER, NONFINITE
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import PENALTY_TV, Penalty
 
 __all__ = ["unbalanced_transport"]
-
-_STEP = 0.05
-"""Entropy of the first proximal step, in units of the largest cost or the smaller weight."""
-_SHRINK, _LEAST = 0.6, 2.0**-3
-"""What each step multiplies the entropy by, and how small it becomes, of the first: fewer steps,
-each of more sweeps, and in all fewer passes over the batch."""
-_INNER_TOL = 1e-5
-"""Errors of masses in a step, which the gap tells; not so of masses that are held."""
-_HELD_TOL = {torch.float32: 3e-6, torch.float64: 1e-10}
-_INNER_MAX_ITER = 10_000
 
 
 def unbalanced_transport(
@@ -45,9 +30,8 @@ def unbalanced_transport(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Minimise <cost, T> + rho_x D(T 1 | a) + rho_y D(T' 1 | b).
 
-    For the total variation it is one exact transport problem with a node more on each side. For KL
-    each step is an entropic problem relative to the plan before: costs C_k + C - f - g where those
-    before were C_k.
+    For the total variation it is one exact transport problem with a node more on each side; for KL
+    see `kl_transport`.
 
     Args:
         cost: Costs, shape (B, n, m), float32 or float64.
@@ -56,8 +40,8 @@ def unbalanced_transport(
         marginal_x: Weight of the penalty of the rows, > 0, or infinite.
         marginal_y: Weight of that of the columns; not both are infinite.
         penalty: 0 for D = KL, 1 for the total variation.
-        tol: Relative gap to stop at.
-        max_iter: Most proximal steps of an item.
+        tol: Relative gap up to which an item has converged.
+        max_iter: For KL, most arcs that enter.
         backend: "auto", "ext" or "torch"; see `Operator`.
 
     Returns:
@@ -69,7 +53,7 @@ def unbalanced_transport(
         other output raise.
 
     Complexity:
-        O(n m) per augmenting path or iteration of Sinkhorn.
+        O(n m) per pivot for small problems.
     """
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _OPERATOR(
         cost, a, b, marginal_x, marginal_y, penalty, tol, max_iter, backend=backend
@@ -91,21 +75,16 @@ def _solve(
     sides = Penalty(marginal_x, penalty), Penalty(marginal_y, penalty)
     if penalty == PENALTY_TV:
         return _with_dummies(cost, a, b, *sides, backend)
-    # Steps suit the costs of an item, in powers of two, as all of one call are the same.
-    present = (a > 0)[:, :, None] & (b > 0)[:, None, :]
-    largest = largest_of(torch.where(present & cost.isfinite(), cost, 0))
-    steps = exponent_of(largest).clamp(max=frexp(min(marginal_x, marginal_y))[1])
-    found: tuple[Tensor, ...] = ()
-    for step in steps.unique().tolist() or [0]:
-        items = (steps == step).nonzero().squeeze(1)
-        epsilon = _STEP * 2.0**step
-        part = _by_proximal_steps(
-            cost[items], a[items], b[items], *sides, epsilon, tol, max_iter, backend
-        )
-        found = found or tuple(value.new_empty((len(a), *value.shape[1:])) for value in part)
-        for whole, value in zip(found, part, strict=True):
-            whole[items] = value
-    return found  # type: ignore[return-value]
+    return kl_transport(
+        cost,
+        a,
+        b,
+        marginal_x,
+        marginal_y,
+        tol,
+        max_iter,
+        backend=backend,  # type: ignore[arg-type]
+    )
 
 
 def _with_dummies(
@@ -150,62 +129,6 @@ def _with_dummies(
     f, g = f[:, :-1] + g[:, -1:], g[:, :-1] + f[:, -1:]
     gap = torch.zeros_like(objective)
     return _without_failed(plan, objective, f, g, gap, iterations, status.to(torch.int32))
-
-
-def _by_proximal_steps(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    x: Penalty,
-    y: Penalty,
-    epsilon: float,
-    tol: float,
-    max_iter: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Solve for KL."""
-    inner_tol = _HELD_TOL[cost.dtype] if x.held or y.held else _INNER_TOL
-    settings = x.weight, y.weight, x.kind, inner_tol, _INNER_MAX_ITER
-    entropy = epsilon
-    here, there = (a > 0)[:, :, None], (b > 0)[:, None, :]
-    used = torch.where(here & there, cost, 0)
-    plan, f, g = (torch.full_like(like, torch.nan) for like in (cost, a, b))
-    objective, gap = torch.full_like(a[:, :1].sum(1), torch.nan), torch.full_like(a.sum(1), inf)
-    iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
-    status = torch.full_like(iterations, MAX_ITER)
-    items, costs = torch.arange(len(a), device=a.device), used
-    rounding = 64 * torch.finfo(a.dtype).eps
-    for step in range(1, max_iter + 1):
-        if len(items) == 0:
-            break
-        part = used[items], a[items], b[items]
-        given = costs, *part[1:], entropy, *settings
-        u, v, _, _, ended = unbalanced_sinkhorn(*given, backend=backend)  # type: ignore[arg-type]
-        now = unbalanced_plan(costs, *part[1:], u, v, entropy)
-        value = unbalanced_value(now, *part, 0.0, x.weight, y.weight, x.kind)
-        u, v = torch.where(u == -inf, 0, u), torch.where(v == -inf, 0, v)
-        slack = torch.where(here[items] & there[items], part[0] - u[:, :, None], inf).amin(1)
-        below = torch.where(part[2] > 0, torch.minimum(v, slack), 0)
-        dual = (paid_for(x, u) * part[1]).sum(1) + (paid_for(y, below) * part[2]).sum(1)
-        size = (part[0].abs() * now).sum((1, 2)) + value.abs()
-        distance = (value - dual).clamp_min(0)
-        better = (distance < gap[items]) & (ended <= MAX_ITER)
-        chosen = items[better]
-        plan[chosen], f[chosen], g[chosen] = now[better], u[better], below[better]
-        objective[chosen], gap[chosen] = value[better], distance[better]
-        iterations[items] = step
-        solved = distance <= tol * value.abs() + rounding * size
-        failed = ended > MAX_ITER
-        status[items] = torch.where(failed, ended, torch.where(solved, CONVERGED, MAX_ITER)).to(
-            torch.int32
-        )
-        # C - entropy log(plan / ab') of the next entropy
-        smaller = max(_SHRINK * entropy, _LEAST * epsilon)
-        before = torch.where(here[items] & there[items], costs - u[:, :, None] - v[:, None, :], 0)
-        going = ~solved & ~failed
-        costs = (part[0] + (smaller / entropy) * before)[going]
-        items, entropy = items[going], smaller
-    return _without_failed(plan, objective, f, g, gap, iterations, status)
 
 
 def _without_failed(

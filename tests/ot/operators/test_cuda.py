@@ -18,6 +18,7 @@ from hotnas_torch.ot._operators import (
     fgw,
     fgw_backward,
     fgw_lower_bound,
+    kl_transport,
     network_distances,
     partial_fgw,
     partial_transport,
@@ -68,6 +69,9 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
         "unbalanced_sinkhorn": lambda: unbalanced_sinkhorn(
             p.cost, p.a, p.b, 0.1, 0.3, 0.5, 0, 1e-4, 100, backend="ext"
         )[:2],
+        "kl_transport": lambda: kl_transport(
+            p.cost, p.a, p.b, 0.3, 0.5, 1e-6, 1000, backend="ext"
+        )[1],
         "fgw_backward": lambda: fgw_backward(
             plan, p.struct_x, p.struct_y, p.alpha, 1, 0, backend="ext"
         ),

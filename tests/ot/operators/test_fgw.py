@@ -112,6 +112,22 @@ def test_both_texts_agree(loss: int, pairs: int, even: bool, rng: torch.Generato
     assert torch.equal(found[6], expected[6])
 
 
+@pytest.mark.parametrize(("loss", "pairs"), TERMS, ids=TERM_NAMES)
+@pytest.mark.parametrize("symmetric", ["both", "first", "second"])
+def test_both_directions_of_a_pair_count_whatever_is_symmetric(
+    loss: int, pairs: int, symmetric: str, rng: torch.Generator, backend: str
+) -> None:
+    problem, even = graphs(rng, 4, 5, 6), graphs(rng, 4, 5, 6, symmetric=True)
+    if symmetric != "second":
+        problem = replace(problem, struct_x=even.struct_x)
+    if symmetric != "first":
+        problem = replace(problem, struct_y=even.struct_y)
+    plan, objective, *_ = solve(problem, loss, pairs, backend=backend, init=product(problem))
+    cost, struct_x, struct_y, _, _, alpha = problem.tensors()
+    value = fgw_objective(plan, cost, struct_x, struct_y, alpha, loss, pairs)
+    assert torch.allclose(objective, value, rtol=1e-12)
+
+
 def pot_objectives(problem: Graphs, **options: object) -> Tensor:
     found = []
     for cost, struct_x, struct_y, a, b, alpha in zip(*problem.tensors(), strict=True):

@@ -66,6 +66,8 @@ for seed in range(ROUNDS):
         lambda: op.unbalanced_sinkhorn(cost, a, b, 10.0 ** number(-9, 9), 10.0 ** number(-9, 9),
                                        (1.0, 0.0, float("inf"))[number(0, 3)], number(0, 2), tol,
                                        count()),
+        lambda: op.kl_transport(cost, a, b, 10.0 ** number(-300, 300),
+                                (1.0, 1e-300, float("inf"))[number(0, 3)], tol, count()),
         lambda: op.fgw_backward(cost, x, y, alpha, *terms),
         lambda: op.entropic_fgw(cost, x, y, a, b, alpha, init, 10.0 ** number(-9, 9), *terms,
                                 number(0, 2), tol, count(), tol, count()),

@@ -38,11 +38,19 @@ def solve(
 
 
 @by_terms
+@pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(("n", "m", "absent"), [(1, 1, 0.0), (1, 4, 0.0), (6, 6, 0.3), (5, 7, 0.3)])
 def test_the_result_is_stationary_with_the_row_masses(
-    loss: int, pairs: int, n: int, m: int, absent: float, rng: torch.Generator, backend: str
+    loss: int,
+    pairs: int,
+    n: int,
+    m: int,
+    absent: float,
+    symmetric: bool,
+    rng: torch.Generator,
+    backend: str,
 ) -> None:
-    problem = graphs(rng, 5, n, m, absent=absent)
+    problem = graphs(rng, 5, n, m, absent=absent, symmetric=symmetric)
     plan, objective, f, gap, _, status = solve(problem, loss, pairs, backend=backend, num_starts=2)
     cost, struct_x, struct_y, a, b, alpha = problem.tensors()
     assert (status == 0).all()
