@@ -153,7 +153,7 @@ def test_what_stops_early_says_so(rng):
         ({"struct_y": [[1.0]]}, TypeError, "struct_y must be a torch.Tensor"),
         ({"struct_x": torch.ones(4, 4, 2)}, TypeError, "struct_x must have the dtype"),
         ({"struct_x": torch.full((4, 4, 2), math.nan, dtype=F64)}, ValueError, "struct_x"),
-        ({"cost": torch.full((4, 3), math.inf, dtype=F64)}, ValueError, "cost"),
+        ({"cost": torch.full((4, 3), -math.inf, dtype=F64)}, ValueError, "cost"),
         ({"struct_x": -torch.ones(4, 4, 2, dtype=F64), "loss": "kl"}, ValueError, ">= 0 for loss"),
         ({"struct_y": torch.zeros(3, 3, 2, dtype=F64), "loss": "kl"}, ValueError, "> 0 for loss"),
         ({"struct_y": torch.full((3, 3, 2), 1e-200, dtype=F64)}, ValueError, "squares that"),
