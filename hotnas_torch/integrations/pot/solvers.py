@@ -125,7 +125,7 @@ def _unbalanced(
         plan, log = found.answer_plan(log=True)
         potentials = (log["logu"], log["logv"])
     else:
-        plan, log = exact_unbalanced(a, b, M, weights, kind, limit).answer_plan(log=True)
+        plan, log = exact_unbalanced(a, b, M, weights, kind).answer_plan(log=True)
         potentials = None
     return OTResult(
         plan=plan,

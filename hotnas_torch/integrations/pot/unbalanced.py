@@ -160,7 +160,8 @@ def mm_unbalanced(
     """`ot.unbalanced.mm_unbalanced`: the plan, by `hotnas_torch.ot.unbalanced_transport`.
 
     Arguments and results are POT's. With `reg`, it is `hotnas_torch.ot.unbalanced_sinkhorn`. The
-    problem is convex: its optimum does not depend on `G0`. `stopThr` and `verbose` change nothing.
+    problem is convex: its optimum does not depend on `G0`. `stopThr`, `verbose` and, without `reg`,
+    `numItermax` change nothing.
 
     Raises:
         Unsupported: Another divergence than "kl", a start with zeros, or no penalty.
@@ -212,7 +213,7 @@ def lbfgsb_unbalanced(
     """`ot.unbalanced.lbfgsb_unbalanced`: the plan, by `unbalanced_transport` or `_sinkhorn`.
 
     Arguments and results are POT's. The problem is convex: its optimum does not depend on `G0`.
-    `stopThr`, `method` and `verbose` change nothing.
+    `stopThr`, `method`, `verbose` and, without `reg`, `numItermax` change nothing.
 
     Raises:
         Unsupported: Another divergence of masses than "kl" and "tv", or of the plan than "kl" and
@@ -264,7 +265,7 @@ def _by_divergences(
         return entropic(
             a, b, M, reg, reg_m, reg_div, c, max_iter, 0.0, with_masses=True, penalty=penalty
         )
-    return exact(a, b, M, reg_m, penalty, max_iter)
+    return exact(a, b, M, reg_m, penalty)
 
 
 def _read(a: Any, b: Any, M: Any) -> Problem:
@@ -374,10 +375,10 @@ def _majorised(
         raise Unsupported("G0 must be None or positive: what it leaves out would stay out")
     if float(reg) > 0:
         return entropic(a, b, M, reg, reg_m, "kl", c, max_iter, 0.0, with_masses=True)
-    return exact(a, b, M, reg_m, "kl", max_iter)
+    return exact(a, b, M, reg_m, "kl")
 
 
-def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str, max_iter: int) -> Solved:
+def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str) -> Solved:
     """Solve a problem without entropy."""
     weights = _weights(reg_m)
     if not all(0 < weight < float("inf") for weight in weights):
@@ -392,7 +393,6 @@ def exact(a: Any, b: Any, M: Any, reg_m: Any, penalty: str, max_iter: int) -> So
         solved.b,
         reg_m=weights,
         penalty=penalty,  # type: ignore[arg-type]
-        max_iter=max(int(max_iter), 1),
     )
     plan = found.plan  # differentiating it raises, and so what follows from it
     log = {"err": [found.gap.detach()], "G": [plan.detach()], "total_cost": found.objective}
