@@ -50,6 +50,8 @@ CALLS = {
     "unbalanced.sinkhorn_unbalanced": (A, B, M, 0.1, float("inf")),
     "unbalanced.mm_unbalanced": (A, 2 * B, M, 0.5),
     "unbalanced.mm_unbalanced2": (A, 2 * B, M, [0.5, 1.0]),
+    "unbalanced.lbfgsb_unbalanced": (A, 2 * B, M, 0.1, 0.5),
+    "unbalanced.lbfgsb_unbalanced2": (A, 2 * B, M, 0.1, [0.5, 1.0]),
     "dist": (X, Y),
     "unif": (3,),
 }
@@ -182,6 +184,81 @@ def test_unbalanced_graphs_have_pots_plans_and_value(epsilon: float) -> None:
     assert value == pytest.approx(found[2]["fugw_cost"])
 
 
+@pytest.mark.parametrize("settings", [{}, {"reg": 0.1}, {"reg": 0.1, "reg_type": "entropy"}])
+def test_the_total_variation_is_never_above_pots(settings: dict[str, object]) -> None:
+    call = {"unbalanced": 0.5, "unbalanced_type": "TV"} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = theirs.solve(M, A, 2 * B, **call)
+    found = ours.solve(M, A, 2 * B, **call)
+    assert found.value <= expected.value + 1e-9
+    plan = found.plan
+    value = (plan * M).sum() + 0.5 * (
+        np.abs(plan.sum(1) - A).sum() + np.abs(plan.sum(0) - 2 * B).sum()
+    )
+    if settings:
+        logs = np.log(plan) if "reg_type" in settings else np.log(plan / np.outer(A, 2 * B))
+        value += 0.1 * ((plan * logs).sum() - plan.sum() + (0 if "reg_type" in settings else 2))
+    assert found.value == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["sqeuclidean", "kl"])
+@pytest.mark.parametrize("edges", [False, True])
+def test_a_batch_of_graphs_is_worth_what_pot_says(loss: str, edges: bool) -> None:
+    if loss == "kl" and not edges:
+        with pytest.raises(ours.Unsupported, match="'kl' must be of vectors on edges"):
+            ours.solve_gromov_batch(np.ones((1, 2, 2)), np.ones((1, 2, 2)), loss=loss)
+        return
+    rng = np.random.default_rng(2)
+    shape = (3,) if edges else ()
+    x, y = rng.random((2, 4, 4, *shape)) + 0.1, rng.random((2, 5, 5, *shape)) + 0.1
+    a, b = 2 * rng.dirichlet(np.ones(4), 2), 2 * rng.dirichlet(np.ones(5), 2)
+    found = ours.solve_gromov_batch(x, y, a=a, b=b, loss=loss, logits=False)
+    np.testing.assert_allclose(found.plan.sum(2), a, atol=1e-6)
+    value = theirs.batch.loss_quadratic_batch(
+        a, b, x, y, found.plan, loss=loss, logits=False, symmetric=False
+    )
+    np.testing.assert_allclose(found.value_quad, value, rtol=1e-5)
+    np.testing.assert_allclose(found.value, value, rtol=1e-5)
+    leaf = torch.as_tensor(x).requires_grad_()
+    given = (torch.as_tensor(v) for v in (y, a, b))
+    other, *masses = given
+    settings = {"loss": loss, "logits": False}
+    ours.solve_gromov_batch(leaf, other, 0.01, *masses, **settings).value.sum().backward()
+    assert float(leaf.grad.abs().sum()) > 0
+
+
+def test_batches_of_points_have_pots_costs_and_values() -> None:
+    points = np.stack([X, X + 1]), np.stack([Y, 2 * Y])
+    for metric in ("sqeuclidean", "euclidean"):
+        found, expected = (one.dist_batch(*points, metric=metric) for one in (ours, theirs.batch))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    found, expected = (one.solve_sample_batch(*points, reg=0.1) for one in (ours, theirs.batch))
+    np.testing.assert_allclose(found.value_linear, expected.value_linear, rtol=1e-4)
+    with pytest.raises(ours.Unsupported, match="metric must be one of"):
+        ours.solve_sample_batch(*points, metric="kl")
+
+
+def test_scalings_and_plans_to_start_from_are_pots() -> None:
+    for name, call in (("sinkhorn", (A, B, M, 0.1)), ("sinkhorn_unbalanced", (A, B, M, 0.1, 0.5))):
+        mine, other = getattr(ours, name), getattr(theirs, name, None)
+        other = other or getattr(theirs.unbalanced, name)
+        plan, log = mine(*call, log=True)
+        start = log["logu"], log["logv"]
+        np.testing.assert_allclose(mine(*call, warmstart=start), plan, atol=1e-6)
+        np.testing.assert_allclose(mine(*call, warmstart=start, numItermax=3), plan, atol=1e-5)
+        np.testing.assert_allclose(other(*call, warmstart=start), plan, atol=1e-5)
+        with pytest.raises(ours.Unsupported, match="warmstart must be a pair of vectors of 5 and"):
+            mine(*call, warmstart=start[::-1])
+    call = (C1, C2, A, B, "square_loss", 0.1)
+    plan = ours.gromov.entropic_gromov_wasserstein(*call)
+    again = ours.gromov.entropic_gromov_wasserstein(*call, G0=plan)
+    np.testing.assert_allclose(again, plan, atol=1e-6)
+    exact = theirs.emd(A, B, M)
+    with pytest.raises(ours.Unsupported, match="G0 must be positive for PPA"):
+        ours.gromov.entropic_gromov_wasserstein(*call, G0=exact, solver="PPA")
+
+
 def test_several_histograms_have_several_costs() -> None:
     many = np.stack([B, B[::-1]], axis=1)
     found = ours.emd2(A, many, M)
@@ -250,7 +327,7 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.emd(A, B, M.astype(complex)), "real numbers"),
         (lambda: ours.sinkhorn(A, B, M, 0.1, method="fast"), "method must be one of"),
         (lambda: ours.sinkhorn(A, B, M, 0.0), "reg must be positive"),
-        (lambda: ours.sinkhorn(A, B, M, 0.1, warmstart=(A, B)), "warmstart must be None"),
+        (lambda: ours.sinkhorn(A, B, M, 0.1, warmstart=(B, A)), "warmstart must be a pair"),
         (lambda: ours.gromov_wasserstein(C1, C2, loss_fun="huber"), "loss_fun must be one of"),
         (
             lambda: ours.gromov_wasserstein(C1, -C2, loss_fun="kl_loss"),
@@ -285,7 +362,7 @@ def test_what_was_passed_does_not_change() -> None:
             "init_C must be given",
         ),
         (lambda: ours.solve(M, c=M), "c must be None"),
-        (lambda: ours.solve(M, unbalanced=1.0, unbalanced_type="TV"), "unbalanced_type must be"),
+        (lambda: ours.solve(M, unbalanced=1.0, unbalanced_type="L2"), "unbalanced_type must be"),
         (lambda: ours.solve_gromov(C1, C2, unbalanced=1.0), "unbalanced_type must be 'partial'"),
         (lambda: ours.partial.partial_wasserstein(A, B, M, 1.5), "mass"),
         (lambda: ours.partial.partial_wasserstein_lagrange(A, B, -M, 1.0), "reg_m must be"),

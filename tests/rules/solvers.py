@@ -437,6 +437,26 @@ def relaxed_excess(case: Case, found: Outputs) -> Tensor:
     return torch.where((plan < 0).any(2).any(1), torch.inf, excess)
 
 
+def variation_excess(case: Case, found: Outputs) -> Tensor:
+    """Gap and value of a plan whose missed masses have a price, by its linearised problem."""
+    plan, at, price = found["plan"].to(F64), doubles(case), case.options["reg_m"][0]
+    a, b = at["a"], at["b"]
+    epsilon = torch.finfo(case.dtype).eps
+    value, gradient = slope(case, plan)
+    missed = (plan.sum(2) - a).abs().sum(1) + (plan.sum(1) - b).abs().sum(1)
+    settings = {"reg_m": price, "penalty": "tv", "validate": False}
+    least = ht.ot.unbalanced_transport(gradient, a, b, **settings).objective
+    gap = (gradient * plan).sum((1, 2)) + price * missed - least
+    value = value + price * missed
+    totals = a.sum(1) + b.sum(1)
+    size = (gradient.abs() * plan).sum((1, 2)) + price * totals + epsilon * steepest(case)
+    rounding = ROUNDING * epsilon * size
+    excess = torch.maximum(
+        gap / (1e-8 * value.abs() + rounding), (found["objective"].to(F64) - value).abs() / rounding
+    )
+    return torch.where((plan < 0).any(2).any(1), torch.inf, excess)
+
+
 def bound_excess(case: Case, found: Outputs) -> Tensor:
     """No coupling costs less than the lower bound: tried are a good one and the product."""
     at = doubles(case)
@@ -490,6 +510,11 @@ def of_relaxed(rng: torch.Generator) -> dict[str, Any]:
     return {**terms(rng), "epsilon": choose(rng, 0.0, 0.1), "reg_m": weights, "max_iter": 300}
 
 
+def of_variation(rng: torch.Generator) -> dict[str, Any]:
+    weights = (choose(rng, 0.05, 0.2, 1.0),) * 2
+    return {**terms(rng), "epsilon": 0.0, "reg_m": weights, "penalty": "tv", "max_iter": 300}
+
+
 def edges(
     cost: Tensor, struct_x: Tensor, struct_y: Tensor, *args: Any, **options: Any
 ) -> ht.ot.FGWResult:
@@ -509,7 +534,17 @@ SOLVERS: dict[str, Solver] = {
         50_000,
         partial=True,
     ),
-    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 148_000, local=True),
+    "fgw": Solver(ht.ot.fgw, of_fgw, True, partial(exact_excess, tol=1e-6), 138_000, local=True),
+    "unbalanced_fgw_tv": Solver(
+        ht.ot.unbalanced_fgw,
+        of_variation,
+        True,
+        variation_excess,
+        10_000,
+        local=True,
+        elsewhere=1e-2,
+        of_a_thousand=300,
+    ),
     "edge_fgw": Solver(
         edges,
         of_edges,

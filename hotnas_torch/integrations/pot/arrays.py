@@ -12,7 +12,17 @@ from torch import Tensor
 
 from hotnas_torch.errors import ConvergenceWarning
 
-__all__ = ["Problem", "Unsupported", "dist", "named", "problem", "quiet_unless", "tensors", "unif"]
+__all__ = [
+    "Problem",
+    "Unsupported",
+    "dist",
+    "named",
+    "problem",
+    "quiet_unless",
+    "started",
+    "tensors",
+    "unif",
+]
 
 
 class Unsupported(NotImplementedError, ValueError):
@@ -117,6 +127,22 @@ def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> 
         return Problem(tuple(matrices), masses[0], masses[1], torch.ones_like(total), is_numpy)
     masses = [mass / mass.detach().sum(-1, keepdim=True) for mass in masses]
     return Problem(tuple(matrices), masses[0], masses[1], total, is_numpy)
+
+
+def started(solved: Problem, warmstart: Any, epsilon: float) -> tuple[Tensor, Tensor] | None:
+    """Return duals to start from, of POT's logarithms of scalings; None for none.
+
+    Raises:
+        Unsupported: They are no pair of vectors of the problem's sizes.
+    """
+    if warmstart is None:
+        return None
+    sizes = [(mass.shape[-1],) for mass in (solved.a, solved.b)]
+    found, _ = tensors(*warmstart) if isinstance(warmstart, tuple | list) else ([], True)
+    if len(found) != 2 or [None if v is None else tuple(v.shape) for v in found] != sizes:
+        raise Unsupported(f"warmstart must be a pair of vectors of {sizes[0][0]} and {sizes[1][0]}")
+    f, g = (epsilon * value.detach().to(solved.a) for value in found if value is not None)
+    return f, g
 
 
 def named(name: str, value: Any, known: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from hotnas_torch.integrations.pot.arrays import (
     dist,
     named,
     problem,
+    quiet_unless,
     tensors,
 )
 from hotnas_torch.integrations.pot.results import OTResult
@@ -165,16 +166,17 @@ def solve_gromov_batch(
     result: EntropicFGWResult | FGWResult
     if x.dim() == 3:
         root = total.sqrt()[:, None, None]
-        result = entropic_fgw(
-            given[0],
-            root * x,
-            root * y,
-            *given[1:],
-            epsilon=float(reg),
-            alpha=weight,
-            loss="l2",
-            method="proximal",
-        )
+        with quiet_unless(False):  # the last of many small steps
+            result = entropic_fgw(
+                given[0],
+                root * x,
+                root * y,
+                *given[1:],
+                epsilon=float(reg),
+                alpha=weight,
+                loss="l2",
+                method="proximal",
+            )
     elif criterion == "kl":
         root = total[:, None, None, None]
         result = _by_divergence(*given, root * (x.exp() if logits else x), root * y, weight)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem, quiet_unless
+from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem, quiet_unless, started
 from hotnas_torch.integrations.pot.lp import several
 from hotnas_torch.ot import sinkhorn as entropic
 
@@ -45,20 +45,18 @@ def sinkhorn(
 
     Raises:
         ValueError: An unknown method, or `reg` is not positive.
-        Unsupported: Potentials to start from; masses of different sums; a log of several
-            histograms.
+        Unsupported: Masses of different sums; of several histograms, a log, or potentials to start
+            from.
     """
     del verbose, kwargs
     if str(method or "sinkhorn").lower() not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
-    if warmstart is not None:
-        raise Unsupported("warmstart must be None: the solver chooses its own start")
     if not float(reg) > 0:
         raise Unsupported(f"reg must be positive; got {float(reg):g} (emd has no entropy)")
     settings: dict[str, Any] = {"epsilon": float(reg), "max_iter": int(numItermax)}
     if getattr(b, "ndim", 1) == 2:
-        if log:
-            raise Unsupported("log must be False with several histograms b")
+        if log or warmstart is not None:
+            raise Unsupported("log must be False, and warmstart None, with several histograms b")
         with quiet_unless(warn):
             return several(
                 a,
@@ -73,6 +71,7 @@ def sinkhorn(
     solved = problem([M], a, b)
     if solved.arrays[0].dim() != 2:
         raise Unsupported(f"M must be a matrix; got shape {tuple(solved.arrays[0].shape)}")
+    settings |= {"init": started(solved, warmstart, float(reg))}
     with quiet_unless(warn):
         result = entropic(
             solved.arrays[0], solved.a, solved.b, tol=_tol(stopThr, solved.a.dtype), **settings

@@ -202,8 +202,8 @@ def solve_gromov(
 
     Raises:
         Unsupported: Another loss than "L2", or "KL" of exact balanced problems; unbalanced problems
-            that are neither partial nor semi-relaxed, or entropic; an entropic start, or another
-            entropic method than POT's "PGD" and "PPA".
+            that are neither partial nor semi-relaxed, or entropic; another entropic method than
+            POT's "PGD" and "PPA".
     """
     del symmetric, n_threads, tol, verbose
     kind = named("unbalanced_type", unbalanced_type, ("kl", "l2", "tv", "partial", "semirelaxed"))

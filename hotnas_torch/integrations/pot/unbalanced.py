@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, named, problem, tensors
+from hotnas_torch.integrations.pot.arrays import (
+    Problem,
+    Unsupported,
+    named,
+    problem,
+    started,
+    tensors,
+)
 from hotnas_torch.ot import unbalanced_sinkhorn, unbalanced_transport
 
 __all__ = [
@@ -84,16 +91,17 @@ def sinkhorn_unbalanced(
 
     Raises:
         ValueError: An unknown method, or `reg` is not positive.
-        Unsupported: Potentials to start from; a reference `c` with zeros; a log of several
-            histograms.
+        Unsupported: A reference `c` with zeros; of several histograms, a log, or potentials to
+            start from.
     """
     del verbose, kwargs
-    _check_way(method, warmstart)
+    _check_way(method)
     if getattr(b, "ndim", 1) == 2:
-        if log:
-            raise Unsupported("log must be False with several histograms b")
+        if log or warmstart is not None:
+            raise Unsupported("log must be False, and warmstart None, with several histograms b")
         return _several(a, b, M, reg, reg_m, numItermax, stopThr)
-    solved = entropic(a, b, M, reg, reg_m, reg_type, c, numItermax, stopThr)
+    call = a, b, M, reg, reg_m, reg_type, c, numItermax, stopThr
+    solved = entropic(*call, warmstart=warmstart)
     return solved.answer_plan(log)
 
 
@@ -120,20 +128,19 @@ def sinkhorn_unbalanced2(
     its divergences, sum of p log(p / q) without - p + q; so does this.
     """
     del verbose, kwargs
-    _check_way(method, warmstart)
+    _check_way(method)
     if getattr(b, "ndim", 1) == 2:
-        if log:
-            raise Unsupported("log must be False with several histograms b")
+        if log or warmstart is not None:
+            raise Unsupported("log must be False, and warmstart None, with several histograms b")
         return _several(a, b, M, reg, reg_m, numItermax, stopThr)
-    solved = entropic(a, b, M, reg, reg_m, reg_type, c, numItermax, stopThr)
+    call = a, b, M, reg, reg_m, reg_type, c, numItermax, stopThr
+    solved = entropic(*call, warmstart=warmstart)
     return solved.answer_cost(returnCost, log)
 
 
-def _check_way(method: str | None, warmstart: Any) -> None:
+def _check_way(method: str | None) -> None:
     if str(method or "sinkhorn").lower() not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
-    if warmstart is not None:
-        raise Unsupported("warmstart must be None: the solver chooses its own start")
 
 
 def mm_unbalanced(
@@ -153,7 +160,8 @@ def mm_unbalanced(
     """`ot.unbalanced.mm_unbalanced`: the plan, by `hotnas_torch.ot.unbalanced_transport`.
 
     Arguments and results are POT's. With `reg`, it is `hotnas_torch.ot.unbalanced_sinkhorn`. The
-    problem is convex: its optimum does not depend on `G0`. `stopThr` and `verbose` change nothing.
+    problem is convex: its optimum does not depend on `G0`. `stopThr`, `verbose` and, without `reg`,
+    `numItermax` change nothing.
 
     Raises:
         Unsupported: Another divergence than "kl", a start with zeros, or no penalty.
@@ -205,7 +213,7 @@ def lbfgsb_unbalanced(
     """`ot.unbalanced.lbfgsb_unbalanced`: the plan, by `unbalanced_transport` or `_sinkhorn`.
 
     Arguments and results are POT's. The problem is convex: its optimum does not depend on `G0`.
-    `stopThr`, `method` and `verbose` change nothing.
+    `stopThr`, `method`, `verbose` and, without `reg`, `numItermax` change nothing.
 
     Raises:
         Unsupported: Another divergence of masses than "kl" and "tv", or of the plan than "kl" and
@@ -298,6 +306,7 @@ def entropic(
     *,
     with_masses: bool = False,
     penalty: str = "kl",
+    warmstart: Any = None,
 ) -> Solved:
     """Solve an entropic problem; its total is POT's, with the masses in its divergences or not."""
     kind = named("reg_type", reg_type, ("kl", "entropy"))
@@ -321,6 +330,7 @@ def entropic(
         epsilon=epsilon,
         reg_m=weights,
         penalty=penalty,  # type: ignore[arg-type]
+        init=started(solved, warmstart, epsilon),
         tol=max(float(tol), _LEAST_TOL[cost.dtype]),
         max_iter=max(int(max_iter), 1),
     )

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import torch
-
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, tensors
-from hotnas_torch.integrations.pot.gromov.reading import check_loss, graphs, weight_of
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported
+from hotnas_torch.integrations.pot.gromov.reading import check_loss, graphs, start_of, weight_of
 from hotnas_torch.ot import EntropicFGWResult, entropic_fgw
 
 __all__ = [
@@ -44,8 +42,9 @@ def entropic_gromov_wasserstein(
     `warmstart` and `verbose` change nothing.
 
     Raises:
-        Unsupported: Another loss or solver, a start that is not the product of the masses, or
-            masses that do not sum to 1.
+        ValueError: `G0` has other masses.
+        Unsupported: Another loss or solver, a start with zeros for "PPA", or masses that do not sum
+            to 1.
     """
     del symmetric, tol, warmstart, verbose, kwargs
     solved, result = entropic(None, C1, C2, p, q, loss_fun, epsilon, 1.0, G0, max_iter, solver)
@@ -144,13 +143,10 @@ def entropic(
     check_loss(loss_fun)
     solved = graphs(M, C1, C2, p, q)
     weight = weight_of(solved, alpha)
-    if G0 is not None:
-        (start,), _ = tensors(G0)
-        assert start is not None
-        product = solved.a[:, None] * solved.b
-        if not torch.allclose(start.to(product), product, rtol=0.0, atol=1e-12):
-            raise Unsupported("G0 must be None or the product of the masses")
     cost, x, y = solved.arrays
+    init = None if G0 is None else start_of(solved, G0)
+    if init is not None and solver == "PPA" and bool((init <= 0).any()):
+        raise Unsupported("G0 must be positive for PPA: what it leaves out would stay out")
     result = entropic_fgw(
         cost,
         x,
@@ -160,6 +156,7 @@ def entropic(
         epsilon=float(epsilon),
         alpha=weight,
         loss="l2",
+        init=init,
         method=_SOLVERS[solver],  # type: ignore[arg-type]
         max_iter=int(max_iter),
     )
