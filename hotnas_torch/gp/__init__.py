@@ -1,8 +1,9 @@
 """Gaussian processes on architectures, and on relaxed architectures."""
 
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
+from hotnas_torch.gp.averaged import AveragedGP, NetworkPairs
 from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
-from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
+from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, InnerProductKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
 from hotnas_torch.gp.feature_mean import FeatureMean
@@ -23,6 +24,7 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "AveragedGP",
     "CombinedGP",
     "CombinedKernel",
     "DistanceGP",
@@ -31,11 +33,13 @@ __all__ = [
     "FeatureKernel",
     "FeatureMean",
     "HOTNNKernel",
+    "InnerProductKernel",
     "KernelSettings",
     "LandmarkKernel",
     "LogitNormalPrior",
     "ModelSettings",
     "NetworkFeatures",
+    "NetworkPairs",
     "PairMemory",
     "PrecomputedGP",
     "RelaxedHOTNNGP",

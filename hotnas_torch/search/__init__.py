@@ -22,6 +22,7 @@ from hotnas_torch.search.bayesian.batches import (
 from hotnas_torch.search.bayesian.bo_edit import BOEdit
 from hotnas_torch.search.bayesian.bo_tw import BOTW
 from hotnas_torch.search.bayesian.choice import Choice
+from hotnas_torch.search.bayesian.averaged import AveragedSurrogate
 from hotnas_torch.search.bayesian.combined import CombinedBO, CombinedSurrogate
 from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
 from hotnas_torch.search.bayesian.hotnas import HOTNAS
@@ -76,6 +77,7 @@ __all__ = [
     "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
+    "AveragedSurrogate",
     "BOEdit",
     "Batch",
     "BayesianSearch",
