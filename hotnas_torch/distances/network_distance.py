@@ -74,8 +74,9 @@ class NetworkDistance:
     - `_values`, the parts of the distances of pairs of them (or `_block`, of a block).
 
     And where they differ from what is here: `parts`, `_combine`, `kernel_terms`,
-    `negative_definite`, `spherical`, `_identity`, `_pair_bytes`, `_tracked`. A pair must have the same value, to
-    the bit, whichever other pairs it is computed with; each is asked for once, in one orientation.
+    `negative_definite`, `spherical`, `_identity`, `_pair_bytes`, `_tracked`. A pair must have the
+    same value, to the bit, whichever other pairs it is computed with; each is asked for once, in
+    one orientation.
 
     Args:
         space: Space of the networks.

@@ -1,7 +1,7 @@
 """Gaussian processes on architectures, and on relaxed architectures."""
 
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
-from hotnas_torch.gp.averaged import AveragedGP, NetworkPairs
+from hotnas_torch.gp.averaged import AveragedGP
 from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
 from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, InnerProductKernel
 from hotnas_torch.gp.distribution import distribution_kernel
@@ -14,6 +14,7 @@ from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory
 from hotnas_torch.gp.model import HOTNNGP
+from hotnas_torch.gp.network_pairs import NetworkPairs
 from hotnas_torch.gp.optimize_relaxed import RelaxedSettings, optimize_relaxed
 from hotnas_torch.gp.precomputed import PrecomputedGP
 from hotnas_torch.gp.priors import LogitNormalPrior

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from botorch.models.model import Model
@@ -17,17 +17,14 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import takes
-from hotnas_torch.distances import HOTNN, WeisfeilerLehman
-from hotnas_torch.distances.weisfeiler_lehman import level_similarities
-from hotnas_torch.gp.memory import NetworkMemory, PairMemory, typical_distance
 from hotnas_torch.gp.network_lists import as_rows
+from hotnas_torch.gp.network_pairs import NetworkPairs
 from hotnas_torch.gp.observations import checked_rows
 from hotnas_torch.gp.psd import DEFAULT_CUTOFF, landmark_features, whitener
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
-from hotnas_torch.spaces.joint import check_architectures
 
-__all__ = ["AveragedGP", "NetworkPairs"]
+__all__ = ["AveragedGP"]
 
 # What is averaged over: the share of Weisfeiler-Lehman, the scale of HOTNN in typical distances,
 # and the variance of the noise in that of the kernel.
@@ -42,90 +39,8 @@ _PAIRS = 2.0
 # Kernels that are less likely are left out, and all but the most likely ones.
 _LEAST_WEIGHT = 0.01
 _MOST_KERNELS = 20
-_LEVELS = 4
-# Networks between which distances are typical ones of the space.
-_TYPICAL = 50
 _JITTER = 1e-8
 _LEAST_VARIANCE = 1e-10
-
-
-class _LevelMemory(PairMemory):
-    """Weisfeiler-Lehman similarities at several levels, each pair computed once."""
-
-    def __init__(self, space: SearchSpace, levels: Sequence[int]) -> None:
-        self.levels = list(levels)
-        distance = WeisfeilerLehman(space, level=max(levels))
-        self._labels: NetworkMemory[Tensor] = NetworkMemory(space, distance.labels)
-        super().__init__(distance, self._labels.index)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"space": self.distance.space, "levels": self.levels}
-
-    def _num_parts(self) -> int:
-        return len(self.levels)
-
-    def _between(self, things_a: list[Any], things_b: list[Any] | None) -> Tensor:
-        of_a = self._of(things_a)
-        of_b = of_a if things_b is None else self._of(things_b)
-        return level_similarities(of_a, of_b, self.distance.aggregation)[self.levels]
-
-    def _of(self, things: list[Any]) -> list[Tensor]:
-        numbers = torch.tensor([self.index.number(thing) for thing in things])
-        found: list[Tensor] = self._labels(numbers)
-        return found
-
-
-class NetworkPairs:
-    """HOTNN distances and Weisfeiler-Lehman similarities of networks, each pair computed once.
-
-    Share one between the models of a search.
-
-    Args:
-        space: Search space of the rows.
-
-    Raises:
-        TypeError: `space` is no search space.
-        ValueError: `space` has hyperparameters.
-
-    Attributes:
-        space: As passed.
-        typical: Median HOTNN distance between random networks of the space.
-    """
-
-    def __init__(self, space: SearchSpace) -> None:
-        check_space(space)
-        check_architectures("NetworkPairs", space)
-        self.space = space
-        self._hotnn = PairMemory(HOTNN(space=space))
-        # Those that NAS-BOWL chooses from.
-        self._levels = _LevelMemory(space, range(1 if space.repeats_one_cell else 0, _LEVELS))
-        drawn = space.sample(_TYPICAL, generator=torch.Generator().manual_seed(0))
-        rows = space.encode(drawn)
-        self.typical = typical_distance(self.distances(rows, rows)) or 1.0
-
-    @property
-    def num_levels(self) -> int:
-        """Number of Weisfeiler-Lehman levels."""
-        return len(self._levels.levels)
-
-    def numbers(self, rows: Tensor) -> Tensor:
-        """Numbers of networks; networks at distance 0 share one."""
-        return self._hotnn.index(rows)
-
-    def distances(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """HOTNN distances, (r, c) float64."""
-        return _asked(self._hotnn, rows, cols)[0]
-
-    def similarities(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Weisfeiler-Lehman similarities by level, (L, r, c) float64."""
-        return _asked(self._levels, rows, cols)
-
-
-def _asked(memory: PairMemory, rows: Tensor, cols: Tensor) -> Tensor:
-    of_rows, of_cols = memory.index(rows), memory.index(cols)
-    names, row = torch.unique(of_rows, return_inverse=True)
-    others, col = torch.unique(of_cols, return_inverse=True)
-    return memory(names, others)[:, row][:, :, col].double()
 
 
 @dataclass(frozen=True)
@@ -317,7 +232,9 @@ class AveragedGP(Model):
         else:
             covariance = DiagLinearOperator(spread[place].to(rows))
         found: Any = GPyTorchPosterior(MultivariateNormal(mean, covariance))
-        return found if posterior_transform is None else posterior_transform(found)
+        if posterior_transform is not None:
+            found = posterior_transform(found)
+        return cast(Posterior, found)
 
     def condition_on_observations(self, X: Tensor, Y: Tensor, **kwargs: Any) -> "AveragedGP":
         """Return the model as if Y, (k, 1), had been observed at rows X (k, d) as well.

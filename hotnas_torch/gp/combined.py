@@ -155,11 +155,11 @@ class CombinedGP(KernelGP):
     A `botorch.models.SingleTaskGP` with a `CombinedKernel`: of each distance among the parts its
     exponential kernel (`DistanceKernel`, with the training rows as landmarks where it needs them),
     of one between unit vectors, as Weisfeiler-Lehman is, their inner product
-    (`InnerProductKernel`), of each function of rows a Matern-5/2 kernel between features. Where one distance tells nothing,
-    its terms fade as others explain the targets; a product asks for agreement in both.
-    `fit_gpytorch_mll` learns scales and lengthscales, under log-normal priors that few observations
-    move little; the distances stay as they are, so that each pair is computed once in a search.
-    Targets are standardised unless another `outcome_transform` is given.
+    (`InnerProductKernel`), of each function of rows a Matern-5/2 kernel between features. Where one
+    distance tells nothing, its terms fade as others explain the targets; a product asks for
+    agreement in both. `fit_gpytorch_mll` learns scales and lengthscales, under log-normal priors
+    that few observations move little; the distances stay as they are, so that each pair is computed
+    once in a search. Targets are standardised unless another `outcome_transform` is given.
 
     Args:
         train_X: Networks; or rows of `space.encode`, shape (..., n, d), float64 recommended.

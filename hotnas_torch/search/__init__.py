@@ -11,6 +11,7 @@ from hotnas_torch.search.bayesian.acquisition import (
     ThompsonSampling,
 )
 from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
+from hotnas_torch.search.bayesian.averaged import AveragedSurrogate
 from hotnas_torch.search.bayesian.bananas import BANANAS
 from hotnas_torch.search.bayesian.batches import (
     Batch,
@@ -22,7 +23,6 @@ from hotnas_torch.search.bayesian.batches import (
 from hotnas_torch.search.bayesian.bo_edit import BOEdit
 from hotnas_torch.search.bayesian.bo_tw import BOTW
 from hotnas_torch.search.bayesian.choice import Choice
-from hotnas_torch.search.bayesian.averaged import AveragedSurrogate
 from hotnas_torch.search.bayesian.combined import CombinedBO, CombinedSurrogate
 from hotnas_torch.search.bayesian.encoded_bo import EncodedBO
 from hotnas_torch.search.bayesian.hotnas import HOTNAS

@@ -9,8 +9,8 @@ from gpytorch.kernels import ScaleKernel
 from torch.distributions import MultivariateNormal
 
 from hotnas_torch import spaces
-from hotnas_torch.gp import AveragedGP, DistanceKernel, InnerProductKernel, NetworkPairs, averaged
 from hotnas_torch.distances import HOTNN, TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.gp import AveragedGP, DistanceKernel, InnerProductKernel, NetworkPairs, averaged
 
 SPACE = spaces.NASBench201()
 PAIRS = NetworkPairs(SPACE)
@@ -36,7 +36,7 @@ def covariances(num, count=3):
     return torch.stack([torch.exp(-(2.0**k) * distances / PAIRS.typical) for k in range(count)])
 
 
-def test_kernels_of_one_kind_are_those_of_their_distances(monkeypatch):
+def test_kernels_of_one_kind_are_those_of_their_distances():
     X, Z = rows(12), rows(9, seed=1)
     levels = (1, 2, 3)
     for place, level in enumerate(levels):
@@ -144,7 +144,9 @@ def test_a_belief_in_its_own_mean_changes_no_mean_and_leaves_less_to_learn():
         believed = model.condition_on_observations(Z[:1], before.mean[:1, 0])
         after = believed.posterior(Z.unsqueeze(1))
         # Of each kernel its own mean: that of all is the nearest to what was believed.
-        assert float((after.mean - before.mean).abs().max()) < 0.2 * float(before.variance.max().sqrt())
+        assert float((after.mean - before.mean).abs().max()) < 0.2 * float(
+            before.variance.max().sqrt()
+        )
         assert bool((after.variance <= before.variance * 1.1).all())
         assert float(after.variance[0]) < 0.5 * float(before.variance[0])
         assert torch.equal(model.posterior(Z.unsqueeze(1)).mean, before.mean)
@@ -156,7 +158,11 @@ def test_what_the_others_predict_is_what_a_model_without_one_predicts():
     for place in (0, 7):
         kept = torch.arange(15) != place
         other = copy.copy(model)
-        other._rows, other._targets, other._predictor = model._rows[kept], model._targets[kept], None
+        other._rows, other._targets, other._predictor = (
+            model._rows[kept],
+            model._targets[kept],
+            None,
+        )
         with torch.no_grad():
             found = other.posterior(model._rows[place : place + 1], observation_noise=True)
         mean = (found.mean.squeeze() - model._center) / model._unit

@@ -38,8 +38,8 @@ class HOTNAS(Recipe):
 
     By default, the model averages over kernels of HOTNN and of Weisfeiler-Lehman features
     (`AveragedSurrogate`, `gp.AveragedGP`). What is a setting of the model of HOTNN alone
-    (`HOTNNSurrogate`, `gp.HOTNNGP`) chooses that one: `learn_from`, `model_options`, and all presets
-    but the default.
+    (`HOTNNSurrogate`, `gp.HOTNNGP`) chooses that one: `learn_from`, `model_options`, and all
+    presets but the default.
 
     Args:
         space: What is searched.
@@ -48,11 +48,12 @@ class HOTNAS(Recipe):
             `{"eta": 0.3, "learn": []}`.
         model: Builds another BoTorch model from rows (n, d) and targets (n, 1), larger is better,
             and fits it.
-        preset: `"hotnn"` has HOTNN alone in the model. `"paper"` sets what paper and poster print: UCB, a pool of mutants only, and the
-            distance as in `HOTNN(preset="paper")`. What they leave to a supplement that is not
-            public (trade-offs, the bound's schedule, sizes of pool and batch) is ours, see
-            docs/definitions.md. `"distribution"` multiplies the kernel with one between operation
-            distributions. Arguments that are passed win over the preset.
+        preset: `"hotnn"` has HOTNN alone in the model. `"paper"` sets what paper and poster print:
+            UCB, a pool of mutants only, and the distance as in `HOTNN(preset="paper")`. What they
+            leave to a supplement that is not public (trade-offs, the bound's schedule, sizes of
+            pool and batch) is ours, see docs/definitions.md. `"distribution"` multiplies the kernel
+            of HOTNN alone with one between operation distributions. Arguments that are passed win
+            over the preset.
         **settings: Fields of `SearchSettings`, all of which it has. A pool is half random by
             default, which the paper's is not. And `learn_from`: observations from which the model
             of HOTNN alone learns the parameters of the distance as well, >= 0 (50); with fewer,
@@ -101,7 +102,7 @@ class HOTNAS(Recipe):
         if not (model is None or callable(model)):
             raise TypeError(f"model must be callable or None; got {model!r}")
         if model is not None and model_options:
-            raise ValueError("model_options are settings of HOTNNGP; leave them out with a model of your own")
+            raise ValueError("model_options are settings of HOTNNGP; leave them out")
         chosen = dict(PRESETS[preset])
         of_preset = chosen.pop("model_options", {})
         for name in _OF_PRESETS:
