@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import takes
+from hotnas_torch.gp.evidence import Evidence
 from hotnas_torch.gp.network_lists import as_rows
 from hotnas_torch.gp.network_pairs import NetworkPairs
 from hotnas_torch.gp.observations import checked_rows
@@ -26,18 +27,15 @@ from hotnas_torch.spaces.base import check_space
 
 __all__ = ["AveragedGP"]
 
-# What is averaged over: the share of Weisfeiler-Lehman, the scale of HOTNN in typical distances,
-# and the variance of the noise in that of the kernel.
+# What is averaged over: shares of Weisfeiler-Lehman, scales of HOTNN in typical distances.
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_NOISES = torch.logspace(-5.0, 0.0, 40, dtype=torch.float64)
-# Normal priors of logarithms: median and spread.
+# Normal prior of its logarithm: median and spread.
 _SCALE_PRIOR = math.log(3.0), 1.0
-_NOISE_PRIOR = math.log(1e-2), 2.5
-# The output scale is inverse-gamma around 1, as if so many pairs of observations had said so.
-_PAIRS = 2.0
 # Kernels that are less likely are left out, and all but the most likely ones.
 _LEAST_WEIGHT = 0.01
+# Observations that kernels are weighed by, and that are landmarks: of more, these many in order.
+_MOST_COMPARED = 200
 _MOST_KERNELS = 20
 _JITTER = 1e-8
 _LEAST_VARIANCE = 1e-10
@@ -102,10 +100,12 @@ class AveragedGP(Model):
 
     with the Weisfeiler-Lehman similarity of level h, which is linear in how often neighbourhoods of
     layers occur, and the exponential of HOTNN distances, made positive semi-definite with the
-    training rows as landmarks. No w, h and :math:`\ell` is taken for the right one: each of a grid
-    counts as much as the observations make it likely, so that few of them mislead less than the
-    most likely ones would. Mean, output scale and noise are the most likely ones of each kernel.
-    There is nothing to be fitted afterwards: the constructor does it all.
+    training rows as landmarks (with 200 of them, where there are more).
+
+    No w, h and l is taken for the right one: each of a grid counts as much as the observations make
+    it likely, so that few of them mislead less than the most likely one would. Mean, output scale
+    and noise are the most likely ones of each kernel. The constructor does it all, there is nothing
+    to be fitted afterwards.
 
     Predictions have mean and covariance of the mixture. Targets are standardised.
 
@@ -125,7 +125,7 @@ class AveragedGP(Model):
         ArchitectureError: A row that encodes no network of the space; the message names it.
 
     Complexity: one distance of each kind per pair of a new row and a training row; about a hundred
-        eigendecompositions, O(n^3), at the start.
+        eigendecompositions of min(n, 200) rows at the start, and up to 20 of O(n^3) to predict.
 
     Example:
         >>> import hotnas_torch as ht
@@ -168,7 +168,12 @@ class AveragedGP(Model):
         self._center, self._unit = values.mean(), values.std()
         self._targets = (values - self._center) / self._unit
         self._landmarks = self._rows
-        self._fit()
+        if len(values) > _MOST_COMPARED:
+            places = torch.linspace(0, len(values) - 1, _MOST_COMPARED).round().long()
+            self._landmarks = self._rows[places]
+            self._fit(self._targets[places])
+        else:
+            self._fit(self._targets)
         self._predictor: _Predictor | None = None
 
     # --- what BoTorch asks ------------------------------------------------------------------------
@@ -259,13 +264,14 @@ class AveragedGP(Model):
 
     # --- fitting ----------------------------------------------------------------------------------
 
-    def _fit(self) -> None:
-        kernels = _Kernels.all(self._pairs.num_levels)
-        similarities = self._pairs.similarities(self._rows, self._rows)
+    def _fit(self, targets: Tensor) -> None:
+        """Weigh all kernels by what they say of the targets at the landmarks."""
+        kernels, rows = _Kernels.all(self._pairs.num_levels), self._landmarks
+        similarities = self._pairs.similarities(rows, rows)
         self._whiteners = self._whitening()
-        features = self._features(self._rows)
-        of_scales = _gram(features, features, self._same(self._rows, self._rows))
-        found = _Evidence.of(kernels.combine(similarities, of_scales), self._targets)
+        features = self._features(rows)
+        of_scales = _gram(features, features, self._same(rows, rows))
+        found = Evidence.of(kernels.combine(similarities, of_scales), targets)
         weights = (found.value + kernels.prior).softmax(0)
         order = weights.argsort(descending=True, stable=True)[:_MOST_KERNELS]
         order = order[weights[order] >= min(_LEAST_WEIGHT, float(weights[order[0]]))]
@@ -307,43 +313,6 @@ class AveragedGP(Model):
 def _gram(left: Tensor, right: Tensor, same: Tensor) -> Tensor:
     """Inner products of features (S, r, n) and (S, c, n); what a row lacks to 1 is its own."""
     return torch.where(same, 1.0, left @ right.mT)
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """How likely observations are under C kernels, with the most likely mean, scale and noise.
-
-    Attributes:
-        value: Logarithm of the density, priors of scale and noise included, up to a constant.
-        mean: Prior mean.
-        output: Output scale, by which the noise is multiplied, too.
-        noise: Variance of the noise.
-    """
-
-    value: Tensor
-    mean: Tensor
-    output: Tensor
-    noise: Tensor
-
-    @classmethod
-    def of(cls, covariances: Tensor, targets: Tensor) -> Self:
-        """Try all noises, on the eigenvectors of the covariances (C, n, n)."""
-        num = len(targets)
-        eigenvalues, vectors = torch.linalg.eigh(covariances)
-        precision = 1.0 / (eigenvalues.clamp_min(0.0)[:, None] + _NOISES[:, None])
-        of_targets = (targets @ vectors)[:, None]
-        of_mean = vectors.sum(1)[:, None]
-        mean = (precision * of_mean * of_targets).sum(-1) / (precision * of_mean.square()).sum(-1)
-        residuals = of_targets - mean.unsqueeze(-1) * of_mean
-        square = (precision * residuals.square()).sum(-1)
-        output = (square + 2.0 * _PAIRS) / (num + 2.0 * _PAIRS)
-        value = -0.5 * (num * output.log() - precision.log().sum(-1) + square / output)
-        value = value - _PAIRS * (output.log() + 1.0 / output)
-        center, spread = _NOISE_PRIOR
-        value = value - 0.5 * ((_NOISES.log() - center) / spread).square()
-        best = value.argmax(1, keepdim=True)
-        mean, output, value = (one.gather(1, best).squeeze(1) for one in (mean, output, value))
-        return cls(value, mean, output, _NOISES[best.squeeze(1)])
 
 
 @dataclass(frozen=True)

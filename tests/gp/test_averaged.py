@@ -10,7 +10,14 @@ from torch.distributions import MultivariateNormal
 
 from hotnas_torch import spaces
 from hotnas_torch.distances import HOTNN, TreeWasserstein, WeisfeilerLehman
-from hotnas_torch.gp import AveragedGP, DistanceKernel, InnerProductKernel, NetworkPairs, averaged
+from hotnas_torch.gp import (
+    AveragedGP,
+    DistanceKernel,
+    InnerProductKernel,
+    NetworkPairs,
+    averaged,
+    evidence,
+)
 
 SPACE = spaces.NASBench201()
 PAIRS = NetworkPairs(SPACE)
@@ -75,14 +82,14 @@ def test_evidence_is_the_density_of_the_targets_at_the_most_likely_parameters():
     matrices = covariances(25)
     y = targets(rows(25)).squeeze(1)
     y = (y - y.mean()) / y.std()
-    found = averaged._Evidence.of(matrices, y)
-    center, spread = averaged._NOISE_PRIOR
+    found = evidence.Evidence.of(matrices, y)
+    center, spread = evidence._NOISE_PRIOR
 
     def density(mean, output, noise):
         own = MultivariateNormal(
             mean.expand(25), output * (matrices[place] + noise * torch.eye(25).double())
         )
-        prior = -averaged._PAIRS * (output.log() + 1.0 / output)
+        prior = -evidence._PAIRS * (output.log() + 1.0 / output)
         return own.log_prob(y) + prior - 0.5 * ((noise.log() - center) / spread).square()
 
     for place in range(3):
@@ -94,7 +101,7 @@ def test_evidence_is_the_density_of_the_targets_at_the_most_likely_parameters():
             assert density(mean, factor * output, noise) < best
         for step in (-0.1, 0.1):
             assert density(mean + step, output, noise) < best
-        for other in averaged._NOISES[:: len(averaged._NOISES) - 1]:
+        for other in evidence.NOISES[:: len(evidence.NOISES) - 1]:
             assert density(mean, output, other) <= best
 
 
@@ -107,6 +114,17 @@ def test_kernels_count_as_they_are_likely():
     share = AveragedGP(X, targets(X), space=SPACE, pairs=PAIRS).share
     noise = torch.randn(40, 1, generator=torch.Generator().manual_seed(0)).double()
     assert float(share) > float(AveragedGP(X, noise, space=SPACE, pairs=PAIRS).share)
+
+
+def test_many_observations_are_weighed_by_some_of_them_and_all_are_predicted_from(monkeypatch):
+    monkeypatch.setattr(averaged, "_MOST_COMPARED", 12)
+    X, Y = rows(40), targets(rows(40))
+    model = AveragedGP(X, Y, space=SPACE, pairs=PAIRS)
+    assert len(model._landmarks) == 12
+    assert torch.equal(model._landmarks[[0, -1]], X[[0, -1]])
+    with torch.no_grad():
+        assert float((model.posterior(X).mean - Y).abs().mean()) < 0.3 * float(Y.std())
+        assert bool((model.posterior(X.unsqueeze(1)).variance >= 0.0).all())
 
 
 def test_the_prior_of_what_is_averaged_over_is_a_probability():
