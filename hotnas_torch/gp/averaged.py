@@ -87,10 +87,18 @@ class _Kernels:
             self.share[places], self.level[places], self.scale[places], self.prior[places]
         )
 
+    def without_unused(self) -> tuple["_Kernels", Tensor, Tensor]:
+        """Return the same kernels, which levels, and which scales they need, at least one each."""
+        level = torch.where(self.share > 0.0, self.level, self.level[self.share.argmax()])
+        scale = torch.where(self.share < 1.0, self.scale, self.scale[self.share.argmin()])
+        levels, level = torch.unique(level, return_inverse=True)
+        scales, scale = torch.unique(scale, return_inverse=True)
+        return _Kernels(self.share, level, scale, self.prior), levels, scales
+
     def combine(self, of_levels: Tensor, of_scales: Tensor) -> Tensor:
         """Add what is known by level, (L, ...), and by scale, (S, ...); returns (C, ...)."""
         share = self.share.reshape(-1, *(1 for _ in of_levels.shape[1:]))
-        return share * of_levels[self.level] + (1.0 - share) * of_scales[self.scale]
+        return torch.lerp(of_scales[self.scale], of_levels[self.level], share)
 
 
 class AveragedGP(Model):
@@ -268,6 +276,7 @@ class AveragedGP(Model):
         """Weigh all kernels by what they say of the targets at the landmarks."""
         kernels, rows = _Kernels.all(self._pairs.num_levels), self._landmarks
         similarities = self._pairs.similarities(rows, rows)
+        self._scales = self._pairs.typical * torch.tensor(_SCALES, dtype=torch.float64)
         self._whiteners = self._whitening()
         features = self._features(rows)
         of_scales = _gram(features, features, self._same(rows, rows))
@@ -275,7 +284,8 @@ class AveragedGP(Model):
         weights = (found.value + kernels.prior).softmax(0)
         order = weights.argsort(descending=True, stable=True)[:_MOST_KERNELS]
         order = order[weights[order] >= min(_LEAST_WEIGHT, float(weights[order[0]]))]
-        self._kernels = kernels[order]
+        self._kernels, self._levels, used = kernels[order].without_unused()
+        self._scales, self._whiteners = self._scales[used], self._whiteners[used]
         self._weights = weights[order] / weights[order].sum()
         self._means, self._outputs = found.mean[order], found.output[order]
         self._noises = found.noise[order]
@@ -283,8 +293,7 @@ class AveragedGP(Model):
     def _similarity(self, rows: Tensor) -> Tensor:
         """Exponentials of HOTNN distances to the landmarks, by scale, (S, r, n)."""
         distances = self._pairs.distances(rows, self._landmarks)
-        scales = self._pairs.typical * torch.tensor(_SCALES, dtype=torch.float64)
-        return torch.exp(-distances / scales[:, None, None])
+        return torch.exp(-distances / self._scales[:, None, None])
 
     def _whitening(self) -> Tensor:
         with torch.no_grad():
@@ -307,7 +316,8 @@ class AveragedGP(Model):
     def _covariances(self, rows: Tensor, cols: Tensor, of_rows: Tensor, of_cols: Tensor) -> Tensor:
         """Kernels between rows whose features are known, (C, r, c)."""
         of_scales = _gram(of_rows, of_cols, self._same(rows, cols))
-        return self._kernels.combine(self._pairs.similarities(rows, cols), of_scales)
+        of_levels = self._pairs.similarities(rows, cols)[self._levels]
+        return self._kernels.combine(of_levels, of_scales)
 
 
 def _gram(left: Tensor, right: Tensor, same: Tensor) -> Tensor:

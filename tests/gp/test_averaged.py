@@ -62,11 +62,11 @@ def test_one_kernel_alone_predicts_as_botorch_does(monkeypatch, share):
     model, Z = averaged_gp(), rows(15, seed=1)
     X, Y = rows(20), targets(rows(20))
     if share == 1.0:
-        level = 1 + int(model._kernels.level)
+        level = 1 + int(model._levels)
         kernel = InnerProductKernel(WeisfeilerLehman(SPACE, level=level))
     else:
         kernel = DistanceKernel(HOTNN(space=SPACE), landmarks=X)
-        kernel.scales = PAIRS.typical * averaged._SCALES[int(model._kernels.scale)]
+        kernel.scales = model._scales.item()
     scaled = ScaleKernel(kernel.double()).double()
     scaled.outputscale = model._outputs.item()
     expected = SingleTaskGP(X, Y, covar_module=scaled)
