@@ -17,7 +17,8 @@ from hotnas_torch.spaces import NASBench201
 __all__ = ["QUICK", "Settings", "draw", "run"]
 
 
-TARGET = 3.0
+TARGET = 1.0
+"""Processor seconds."""
 _COSTS = {"nor_conv_3x3": -1.0, "nor_conv_1x1": -0.5, "skip_connect": -0.2, "none": 0.4}
 
 
@@ -79,8 +80,8 @@ def run(settings: Settings) -> Report:
             )
     title = f"Fit, pool of {settings.pool:,}, {settings.batch} chosen; NAS-Bench-201"
     report.tables.append(Table("steps", title, _COLUMNS, rows))
-    median = statistics.median(float(row["wall"]) for row in rows)
-    report.claims.append(Claim("seconds of a step, median", "<=", TARGET, median))
+    median = statistics.median(float(row["cpu"]) for row in rows)
+    report.claims.append(Claim("processor seconds of a step, median", "<=", TARGET, median))
     return report
 
 
@@ -88,8 +89,8 @@ def draw(report: Report) -> Figure:
     """Draw the seconds by step."""
     figure, (axes,) = canvas(1)
     rows = report.rows("steps")
-    axes.bar([row["step"] for row in rows], [row["wall"] for row in rows], color=COLOURS[0])
+    axes.bar([row["step"] for row in rows], [row["cpu"] for row in rows], color=COLOURS[0])
     axes.axhline(TARGET, color=INK, linewidth=1.0, linestyle="--")
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("seconds", color=INK)
+    axes.set_ylabel("processor seconds", color=INK)
     return figure

@@ -145,6 +145,7 @@ _SAMPLERS = {
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "hotnas": Method("HOTNAS", _with(HOTNAS)),
+        "hotnas_hotnn": Method("HOTNAS, HOTNN alone", _with(HOTNAS, preset="hotnn")),
         "hotnas_paper": Method("HOTNAS, preset paper", _with(HOTNAS, preset="paper")),
         "hotnas_distribution": Method(
             "HOTNAS with operation distributions", _with(HOTNAS, preset="distribution")

@@ -1,8 +1,9 @@
 """Gaussian processes on architectures, and on relaxed architectures."""
 
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
+from hotnas_torch.gp.averaged import AveragedGP
 from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
-from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
+from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, InnerProductKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
 from hotnas_torch.gp.feature_mean import FeatureMean
@@ -13,6 +14,7 @@ from hotnas_torch.gp.kernel import HOTNNKernel
 from hotnas_torch.gp.landmarks import LandmarkKernel
 from hotnas_torch.gp.memory import PairMemory
 from hotnas_torch.gp.model import HOTNNGP
+from hotnas_torch.gp.network_pairs import NetworkPairs
 from hotnas_torch.gp.optimize_relaxed import RelaxedSettings, optimize_relaxed
 from hotnas_torch.gp.precomputed import PrecomputedGP
 from hotnas_torch.gp.priors import LogitNormalPrior
@@ -23,6 +25,7 @@ from hotnas_torch.gp.weisfeiler_lehman import WeisfeilerLehmanGP, WeisfeilerLehm
 
 __all__ = [
     "HOTNNGP",
+    "AveragedGP",
     "CombinedGP",
     "CombinedKernel",
     "DistanceGP",
@@ -31,11 +34,13 @@ __all__ = [
     "FeatureKernel",
     "FeatureMean",
     "HOTNNKernel",
+    "InnerProductKernel",
     "KernelSettings",
     "LandmarkKernel",
     "LogitNormalPrior",
     "ModelSettings",
     "NetworkFeatures",
+    "NetworkPairs",
     "PairMemory",
     "PrecomputedGP",
     "RelaxedHOTNNGP",

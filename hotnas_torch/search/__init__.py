@@ -11,6 +11,7 @@ from hotnas_torch.search.bayesian.acquisition import (
     ThompsonSampling,
 )
 from hotnas_torch.search.bayesian.anasod_bo import ANASODBO
+from hotnas_torch.search.bayesian.averaged import AveragedSurrogate
 from hotnas_torch.search.bayesian.bananas import BANANAS
 from hotnas_torch.search.bayesian.batches import (
     Batch,
@@ -76,6 +77,7 @@ __all__ = [
     "ANASODRandomSearch",
     "Acquisition",
     "AcquisitionInputs",
+    "AveragedSurrogate",
     "BOEdit",
     "Batch",
     "BayesianSearch",

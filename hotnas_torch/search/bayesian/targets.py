@@ -7,6 +7,8 @@ import torch
 from gpytorch.models import ExactGP
 from torch import Tensor
 
+from hotnas_torch.gp import AveragedGP
+
 __all__ = ["explained_share", "target_variances", "targets", "unexplained"]
 
 # In distances from the median to the best tenth. What is worse than the first says "bad" and no
@@ -130,7 +132,7 @@ def unexplained(model: object) -> Tensor | None:
         model: A fitted model, in evaluation mode, of which larger is better.
 
     Returns:
-        (n,) bool; None for models other than exact Gaussian processes with one output.
+        (n,) bool; None for models other than Gaussian processes with one output.
     """
     found = _by_others(model)
     if found is None:
@@ -147,10 +149,10 @@ def explained_share(model: object) -> float | None:
 
     Returns:
         At most 1; 0 or less where the mean of all would predict no worse. None for models other
-        than exact Gaussian processes with one output.
+        than Gaussian processes with one output.
     """
     found = _by_others(model)
-    if found is None or not isinstance(model, ExactGP):
+    if found is None or not isinstance(model, ExactGP | AveragedGP):
         return None
     targets = model.train_targets
     spread = (targets - targets.mean()).square().sum()
@@ -159,6 +161,8 @@ def explained_share(model: object) -> float | None:
 
 def _by_others(model: object) -> tuple[Tensor, Tensor] | None:
     """Return what the prediction of each observation by the others lacks, and its deviation."""
+    if isinstance(model, AveragedGP):
+        return model.leave_one_out()
     if not isinstance(model, ExactGP) or model.train_targets.ndim != 1:
         return None
     with torch.no_grad():

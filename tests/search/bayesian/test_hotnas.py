@@ -10,6 +10,7 @@ from botorch.models.transforms import Normalize
 from botorch.sampling.normal import SobolQMCNormalSampler
 
 from hotnas_torch import spaces
+from hotnas_torch.gp import HOTNNGP, AveragedGP, CombinedGP
 from hotnas_torch.objectives import NASBenchMacroTable
 from hotnas_torch.search import HOTNAS, UCB, AcquisitionInputs, LogEI, RandomSearch, run
 from hotnas_torch.search.bayesian.acquisition import name_of
@@ -33,6 +34,13 @@ def advance(strategy, *sizes):
 
 
 class TestHOTNAS(StrategyContract):
+    least_rank_correlation = 0.5
+
+    def make(self, space, generator):
+        return HOTNAS(space, generator=generator, num_initial=6, pool_size=30)
+
+
+class TestHOTNNAlone(StrategyContract):
     least_rank_correlation = 0.5
 
     def make(self, space, generator):
@@ -257,6 +265,38 @@ def test_the_step_counts_choices_after_the_initial_networks():
 # --- settings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "alone"),
+    [
+        ({}, AveragedGP, False),
+        ({"acquisition": "ucb"}, AveragedGP, False),
+        ({"preset": "hotnn"}, HOTNNGP, True),
+        ({"preset": "distribution"}, HOTNNGP, True),
+        ({"learn_from": 50}, HOTNNGP, True),
+        ({"model_options": {}}, HOTNNGP, True),
+    ],
+)
+def test_settings_of_the_model_of_hotnn_alone_choose_it(settings, kind, alone):
+    strategy = advance(hotnas(**{"model_options": None, **settings}), 4, 1)
+    assert isinstance(strategy.model, kind)
+    assert strategy.settings()["model"] == (None if alone else "averaged")
+    assert ("learn_from" in strategy.settings()) is alone
+
+
+def test_known_noise_and_hyperparameters_take_the_most_likely_kernel():
+    strategy = hotnas(model_options=None)
+    nets = strategy.ask(4)
+    strategy.tell(nets, [toy_value(net) for net in nets], [0.1] * 4)
+    strategy.ask(1)
+    assert isinstance(strategy.model, CombinedGP)
+    joint = spaces.Joint(spaces.NASBenchMacro(), {"lr": [0.1, 0.2]})
+    strategy = HOTNAS(joint, generator=torch.Generator().manual_seed(0), num_initial=4, pool_size=9)
+    nets = strategy.ask(4)
+    strategy.tell(nets, [toy_value(network) + values["lr"] for network, values in nets])
+    strategy.ask(1)
+    assert isinstance(strategy.model, CombinedGP)
+
+
 def test_the_paper_preset():
     strategy = hotnas(preset="paper", model_options=None)
     settings = strategy.settings()
@@ -281,7 +321,7 @@ def test_the_paper_preset():
         ({"acquisition": 3}, TypeError, "acquisition must be a str or a callable"),
         ({"preset": "best"}, ValueError, "preset must be one of default"),
         ({"pending": "ignore"}, ValueError, "pending must be"),
-        ({"model": SingleTaskGP}, ValueError, "model_options are settings of the default"),
+        ({"model": SingleTaskGP}, ValueError, "model_options are settings of HOTNNGP"),
         ({"learn_from": -1}, ValueError, "learn_from must be at least 0; got -1"),
         ({"model_options": {"learn": {1}}}, TypeError, "ready for json"),
     ],
