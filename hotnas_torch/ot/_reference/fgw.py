@@ -761,7 +761,7 @@ class _Descents(Rows):
                 moving = ~(state.small | state.failed | (state.spent >= terms.max_iter))
             resumed = False
             full = (state.weights > 0).all(1)
-            left, short = torch.stack([moving.sum(), full.sum()]).tolist()
+            left, short = torch.stack([moving.sum(), full.sum()]).cpu().tolist()
             if left == 0:
                 break
             if 2 * left <= len(items) and state.plans.numel() > _WORTH_LEAVING:
