@@ -160,7 +160,7 @@ def test_code_for_a_gpu_serves_its_generation_and_the_last_one_those_to_come() -
             (9, 0),
             "driver version is insufficient\nand a stack",
             "its CUDA kernels do not run on cuda:0: driver version is insufficient. The driver"
-            " serves CUDA 12.8, and the kernels were compiled with a later one: update the NVIDIA driver",
+            " serves CUDA 12.8, and the kernels were compiled with a later one: update the NVIDIA",
         ),
     ],
 )

@@ -178,6 +178,16 @@ def test_trouble_with_nvcc_costs_the_cuda_kernels_alone(tmp_path: Path, kind: st
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler to configure for")
+@pytest.mark.parametrize("architectures", ["75", "80;75", "ninety"])
+def test_gpus_that_no_kernel_is_written_for_are_refused(tmp_path: Path, architectures: str) -> None:
+    status, output, _ = configure(tmp_path, HOTNAS_CUDA_ARCHITECTURES=architectures)
+    assert status != 0
+    said = re.sub(r"\s+", " ", output)
+    assert f"names '{architectures.split(';')[-1]}'" in said
+    assert "older GPUs lack instructions" in said
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler to configure for")
 def test_cuda_kernels_that_are_asked_for_are_not_left_out(tmp_path: Path) -> None:
     program(tmp_path / "cuda" / "bin" / "nvcc", NVCCS["old"][0])
     status, output, _ = configure(tmp_path, CUDA_HOME=str(tmp_path / "cuda"), HOTNAS_WITH_CUDA="ON")
