@@ -158,8 +158,21 @@ def _tried_on(index: int) -> str:
     try:
         _launch_on(index)
     except RuntimeError as error:
-        return f"its CUDA kernels do not run on cuda:{index}: {str(error).splitlines()[0]}"
+        said = str(error).splitlines()[0]
+        if "driver version is insufficient" in said:
+            said += (
+                f". The driver serves CUDA {_driver_version()}, and the kernels were compiled with"
+                " a later one: update the NVIDIA driver (CUDA 13 needs 580), or compile hotnas_torch"
+                " with the nvcc of an earlier CUDA"
+            )
+        return f"its CUDA kernels do not run on cuda:{index}: {said}"
     return ""
+
+
+def _driver_version() -> str:
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)  # CUDA builds have it
+    number = 0 if ask is None else int(ask())
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "of an unknown version"
 
 
 def _launch_on(index: int) -> None:

@@ -159,7 +159,8 @@ def test_code_for_a_gpu_serves_its_generation_and_the_last_one_those_to_come() -
         (
             (9, 0),
             "driver version is insufficient\nand a stack",
-            "its CUDA kernels do not run on cuda:0: driver version is insufficient",
+            "its CUDA kernels do not run on cuda:0: driver version is insufficient. The driver"
+            " serves CUDA 12.8, and the kernels were compiled with a later one: update the NVIDIA",
         ),
     ],
 )
@@ -176,6 +177,7 @@ def test_a_gpu_is_asked_once_whether_it_runs_the_kernels(
     monkeypatch.setattr(_ext, "cuda_architectures", lambda: ("sm_80", "sm_90"))
     monkeypatch.setattr(_ext, "_launch_on", launch)
     monkeypatch.setattr(_ext, "_warned", set())
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)

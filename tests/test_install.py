@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -177,11 +178,87 @@ def test_trouble_with_nvcc_costs_the_cuda_kernels_alone(tmp_path: Path, kind: st
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler to configure for")
+@pytest.mark.parametrize("architectures", ["75", "80;75", "ninety"])
+def test_gpus_that_no_kernel_is_written_for_are_refused(tmp_path: Path, architectures: str) -> None:
+    status, output, _ = configure(tmp_path, HOTNAS_CUDA_ARCHITECTURES=architectures)
+    assert status != 0
+    said = re.sub(r"\s+", " ", output)
+    assert f"names '{architectures.split(';')[-1]}'" in said
+    assert "older GPUs lack instructions" in said
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler to configure for")
 def test_cuda_kernels_that_are_asked_for_are_not_left_out(tmp_path: Path) -> None:
     program(tmp_path / "cuda" / "bin" / "nvcc", NVCCS["old"][0])
     status, output, _ = configure(tmp_path, CUDA_HOME=str(tmp_path / "cuda"), HOTNAS_WITH_CUDA="ON")
     assert status != 0
     assert "HOTNAS_WITH_CUDA is ON, but" in re.sub(r"\s+", " ", output)
+
+
+def packaged_nvcc(site: Path, *, torch_cuda: str | None, without: str = "") -> Path:
+    """What installed packages of NVIDIA and torch look like, as far as it is looked at."""
+    finder = _module(ROOT / "csrc" / "find_nvcc.py")
+    for file in finder.PACKAGE_OF:
+        if file != without:
+            program(site / "nvidia" / "cu13" / file, NVCCS["old"][0])
+    (site / "torch").mkdir()
+    cuda = None if torch_cuda is None else torch_cuda
+    (site / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda!r}\n")
+    (site / "torch" / "__init__.py").touch()
+    return site / "nvidia" / "cu13" / "bin" / "nvcc"
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "without", "problem"),
+    [
+        ("13.0", "", ""),
+        (None, "", ""),
+        ("12.8", "", "is of CUDA 13 and torch of CUDA 12"),
+        ("13.0", "lib/libcudart_static.a", "lacks pip install nvidia-cuda-runtime"),
+        ("13.0", "bin/nvcc", ""),
+    ],
+)
+def test_the_nvcc_of_packages_is_found_where_it_belongs_to_torch(
+    tmp_path: Path, torch_cuda: str | None, without: str, problem: str
+) -> None:
+    nvcc = packaged_nvcc(tmp_path, torch_cuda=torch_cuda, without=without)
+    found = subprocess.run(
+        [sys.executable, "-S", ROOT / "csrc" / "find_nvcc.py"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert problem in found.stderr
+    assert bool(problem) == bool(found.stderr.strip())
+    assert found.stdout.strip() == ("" if problem or without else str(nvcc))
+
+
+@pytest.mark.parametrize("torch_cuda", ["13.0", "12.8", None])
+@pytest.mark.parametrize("kept_from", ["", "a GPU", "a CUDA toolkit", "HOTNAS_WITH_CUDA"])
+def test_a_build_asks_for_an_nvcc_where_a_gpu_and_torch_can_use_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_cuda: str | None, kept_from: str
+) -> None:
+    backend = _module(ROOT / "tools" / "build_backend.py")
+    monkeypatch.setattr(backend, "_has_gpu", lambda: kept_from != "a GPU")
+    at = {"nvcc": "/usr/bin/nvcc"} if kept_from == "a CUDA toolkit" else {}
+    monkeypatch.setattr(backend.shutil, "which", lambda name, **_: at.get(name))
+    monkeypatch.setenv("HOTNAS_WITH_CUDA", "OFF" if kept_from == "HOTNAS_WITH_CUDA" else "AUTO")
+    major = "" if torch_cuda is None else torch_cuda.partition(".")[0]
+    answer = subprocess.CompletedProcess([], 0, stdout=f"{major}\n")
+    monkeypatch.setattr(backend.subprocess, "run", lambda *_, **__: answer)
+    asked = backend.cuda_packages()
+    assert bool(asked) == (torch_cuda == "13.0" and not kept_from)
+    assert all(package.startswith("nvidia-") and package.endswith("==13.*") for package in asked)
 
 
 @pytest.mark.parametrize(

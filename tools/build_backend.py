@@ -4,26 +4,25 @@ What can be installed is installed, in this order: the compiled core with CUDA k
 without them, pure torch. Why something is missing is written beside it, and
 `hotnas_torch.show_config()` says so. `HOTNAS_REQUIRE_EXT=1` ends the build instead of leaving
 the core out, `HOTNAS_WITH_CUDA=ON` instead of leaving the CUDA kernels out, and
-`HOTNAS_NO_EXT=1` does not compile at all.
+`HOTNAS_NO_EXT=1` does not compile at all. Where there is a GPU, and a torch for it, but no nvcc,
+the build asks for NVIDIA's packages of it.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 # What does not build is the frontend's business: the same functions, unchanged.
-from scikit_build_core.build import (
-    build_sdist,
-    get_requires_for_build_editable,
-    get_requires_for_build_sdist,
-    get_requires_for_build_wheel,
-)
+from scikit_build_core import build as scikit
+from scikit_build_core.build import build_sdist, get_requires_for_build_sdist
 
 __all__ = [
     "build_editable",
@@ -39,6 +38,7 @@ Settings = dict[str, Any] | None
 # Where pyproject.toml expects the text that is installed as hotnas_torch/_no_ext.txt.
 _NOTE = Path("build") / "no_ext.txt"
 # An editable install takes the package from the source tree, and its text as well.
+_ROOT = Path(__file__).parent.parent
 _NOTE_IN_PLACE = Path("hotnas_torch") / "_no_ext.txt"
 _TRUE = frozenset({"1", "true", "on", "yes", "y", "t"})
 _ERROR = re.compile(r"(?:.*: )?(?:fatal )?error\b ?:|.*\bfatal\s+:|ninja: error", re.IGNORECASE)
@@ -57,6 +57,37 @@ def build_editable(
     """Build an editable wheel with as much of the compiled core as this machine allows."""
     _NOTE_IN_PLACE.unlink(missing_ok=True)
     return _build("build_editable", wheel_directory, config_settings, metadata_directory)
+
+
+def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
+    """Name what a wheel is built with."""
+    return [*scikit.get_requires_for_build_wheel(config_settings), *cuda_packages()]
+
+
+def get_requires_for_build_editable(config_settings: Settings = None) -> list[str]:
+    """Name what an editable wheel is built with."""
+    return [*scikit.get_requires_for_build_editable(config_settings), *cuda_packages()]
+
+
+def cuda_packages() -> list[str]:
+    """Name packages with an nvcc, where it would be of use and is not there."""
+    if _is_set("HOTNAS_NO_EXT") or _is_set("HOTNAS_WITH_CUDA", {"off", "0", "no", "false"}):
+        return []
+    homes = [Path(os.environ[name], "bin") for name in ("CUDA_HOME",) if os.environ.get(name)]
+    places = os.pathsep.join(map(str, [*homes, "/usr/local/cuda/bin", os.environ.get("PATH", "")]))
+    if shutil.which("nvcc", path=places) or not _has_gpu():
+        return []
+    # -I: of the environment around an isolated build.
+    command = [sys.executable, "-I", str(_ROOT / "csrc" / "find_nvcc.py"), "--torch"]
+    torch = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages: list[str] = project["optional-dependencies"]["cuda"]
+    return packages if packages[0].endswith(f"=={torch}.*") else []
+
+
+def _has_gpu() -> bool:
+    gpus = Path("/proc/driver/nvidia/gpus")
+    return shutil.which("nvidia-smi") is not None or gpus.is_dir()
 
 
 def reason_of(output: str) -> str:

@@ -20,7 +20,8 @@ _AHEAD = 2
 class DeviceExecutor:
     """Computes the tiles of matrices on several GPUs, each driven by a thread of this process.
 
-    Tables go to every device once, and each tile to whichever device is free. Values come back to
+    Tables go to every device once, and each tile to whichever device is free; a GPU has two at a
+    time, so that it need not wait for the host. Values come back to
     the metric's device, the same to the bit as from one device of that kind. For more than one
     machine there is `hotnas_torch.integrations.ray.RayExecutor`.
 
@@ -63,8 +64,11 @@ class DeviceExecutor:
             SolverError: As on one device.
         """
         idle: SimpleQueue[Blocks] = SimpleQueue()
-        for device in self.devices:
-            idle.put(blocks.to(device))
+        there = [blocks.to(device) for device in self.devices]
+        # While a GPU computes one tile, the host prepares the next; a processor would do both.
+        at_once = 1 if self.device.type == "cpu" else 2
+        for mine in there * at_once:
+            idle.put(mine)
 
         def compute(tile: Tile) -> tuple[Tile, Tensor]:
             mine = idle.get()
@@ -76,7 +80,7 @@ class DeviceExecutor:
 
         waiting = deque(todo)
         running: set[Future[tuple[Tile, Tensor]]] = set()
-        with ThreadPoolExecutor(len(self.devices), "tiles") as pool:
+        with ThreadPoolExecutor(len(there) * at_once, "tiles") as pool:
             try:
                 while waiting or running:
                     while waiting and len(running) < _AHEAD * len(self.devices):

@@ -19,6 +19,7 @@ __all__ = [
     "Tile",
     "TileStore",
     "Tiling",
+    "are_straight",
     "distinct_pairs",
     "fill",
     "finished_tiles",
@@ -105,7 +106,7 @@ def make_tiles(num_rows: int, num_cols: int, edge: int, *, symmetric: bool) -> l
 
 
 def distinct_pairs(
-    rows: Tensor, cols: Tensor, num_items: int
+    rows: Tensor, cols: Tensor, num_items: int, there: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
     """Unordered pairs of different items inside a block, each listed once.
 
@@ -113,6 +114,8 @@ def distinct_pairs(
         rows: Item of every row of the block, shape (r,), int64, ascending without repeats.
         cols: Item of every column of the block, shape (c,), int64, ascending without repeats.
         num_items: Number of items that indices count over.
+        there: `rows` and `cols` on the device where the pairs are wanted, which makes them; None
+            makes them where `rows` are.
 
     Returns:
         The smaller item of each pair, shape (P,); the larger one, shape (P,); and a function that
@@ -120,34 +123,44 @@ def distinct_pairs(
         items have the value 0. Because a pair is solved in this one orientation wherever it
         appears, its value is the same to the bit in every block.
     """
-    shape = (len(rows), len(cols))
+    shape, (x, y) = (len(rows), len(cols)), there or (rows, cols)
     if rows[-1] < cols[0]:
         return (
-            rows.repeat_interleave(len(cols)),
-            cols.repeat(len(rows)),
+            x[:, None].expand(shape).flatten(),
+            y[None].expand(shape).flatten(),
             lambda values: values.reshape(shape),
         )
     if torch.equal(rows, cols):
-        i, j = torch.triu_indices(len(rows), len(rows), offset=1)
+        i, j = torch.triu_indices(len(rows), len(rows), offset=1, device=x.device)
 
         def mirror(values: Tensor) -> Tensor:
+            # Made there, not sent.
+            i, j = torch.triu_indices(*shape, offset=1, device=values.device)
             block = values.new_zeros(shape)
             block[i, j] = values
             block[j, i] = values
             return block
 
-        return rows[i], rows[j], mirror
+        return x[i], x[j], mirror
     small = torch.minimum(rows[:, None], cols)
     large = torch.maximum(rows[:, None], cols)
     different = small != large
     codes, inverse = torch.unique((small * num_items + large)[different], return_inverse=True)
+    places = different.flatten().nonzero().squeeze(1)
+    codes = codes.to(x.device)
 
     def scatter(values: Tensor) -> Tensor:
         block = values.new_zeros(shape)
-        block[different] = values[inverse]
+        where, which = torch.stack([places, inverse]).to(values.device)
+        block.view(-1)[where] = values[which]
         return block
 
     return codes // num_items, codes % num_items, scatter
+
+
+def are_straight(rows: Tensor, cols: Tensor) -> bool:
+    """Whether all pairs of a block are known to be as `straight_pairs` asks, without looking."""
+    return bool(rows[-1] < cols[0]) or torch.equal(rows, cols)
 
 
 def straight_pairs(
@@ -165,10 +178,10 @@ def straight_pairs(
     Returns:
         Shape (P,), bool. The others have them the other way round.
     """
-    in_rows = torch.zeros(num_items, dtype=torch.bool)
-    in_rows[rows] = True
-    in_cols = torch.zeros(num_items, dtype=torch.bool)
-    in_cols[cols] = True
+    in_rows = torch.zeros(num_items, dtype=torch.bool, device=small.device)
+    in_rows[rows.to(small.device)] = True
+    in_cols = torch.zeros_like(in_rows)
+    in_cols[cols.to(small.device)] = True
     return in_rows[small] & in_cols[large]
 
 
@@ -203,11 +216,20 @@ class Tiling:
         """Rows, shape (r, 1), and columns, shape (c,), of the matrix that a tile covers."""
         return self._row_order[tile.rows][:, None], self._col_order[tile.cols]
 
+    def orders(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the matrix in the order of the tiles, on a device."""
+        return self._row_order.to(device), self._col_order.to(device)
+
     def compute(self, tile: Tile, block: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Values of a tile, shape (r, c), from a function of sorted distinct items."""
         row_set, row_place = torch.unique_consecutive(self._rows[tile.rows], return_inverse=True)
         col_set, col_place = torch.unique_consecutive(self._cols[tile.cols], return_inverse=True)
-        return block(row_set, col_set)[row_place[:, None], col_place]
+        values = block(row_set, col_set)
+        if len(row_set) < len(row_place):
+            values = values[row_place.to(values.device)]
+        if len(col_set) < len(col_place):
+            values = values[:, col_place.to(values.device)]
+        return values
 
 
 class Blocks(Protocol):
@@ -328,12 +350,13 @@ def fill(
         The whole matrix.
     """
     out = torch.empty(tiling.shape, dtype=dtype, device=device)
+    rows, cols = tiling.orders(device)
     for tile, found in finished_tiles(
         tiling, blocks, stage=stage, progress=progress, store=store, executor=executor
     ):
-        row, col = tiling.where(tile)
+        row, col = rows[tile.rows], cols[tile.cols]
         values = found.to(device)
-        out[row, col] = values
+        out[row[:, None], col] = values
         if tiling.symmetric and not tile.diagonal:
-            out[col[:, None], row.squeeze(1)] = values.T
+            out[col[:, None], row] = values.T
     return out

@@ -10,7 +10,24 @@ from torch import Tensor
 from hotnas_torch.errors import ConvergenceWarning, SolverError
 from hotnas_torch.ot import SolveStatus
 
-__all__ = ["SolveLog"]
+__all__ = ["Reports", "SolveLog"]
+
+
+class Reports:
+    """What the solvers of one tile report, unread: reading waits for the device."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, objective: Tensor, gap: Tensor, status: Tensor) -> None:
+        """Keep what was said of a batch of pairs; arguments as for `SolveLog.add`."""
+        self._batches.append((objective, gap, status))
+
+    def together(self) -> tuple[Tensor, ...] | None:
+        """Return all batches as one; None if there are none."""
+        if not self._batches:
+            return None
+        return tuple(torch.cat(parts) for parts in zip(*self._batches, strict=True))
 
 
 class SolveLog:
@@ -61,18 +78,29 @@ class SolveLog:
         here = SolveLog(self._max_iter)
         here._pairs = status.numel()
         failed = (status >= SolveStatus.NONFINITE) | ~torch.isfinite(objective)
-        if bool(failed.any()):
+        stopped = status == SolveStatus.MAX_ITER
+        any_failed, any_stopped = torch.stack([failed.any(), stopped.any()]).cpu().tolist()
+        if any_failed:
             raise SolverError(
                 f"{int(failed.sum())} of {status.numel()} cell pairs ended without a finite value;"
                 " check that the operation tree's lengths and `unreachable` are moderate numbers,"
                 " or compute with dtype=torch.float64"
             )
-        stopped = status == SolveStatus.MAX_ITER
-        if bool(stopped.any()):
+        if any_stopped:
             here._stopped = int(stopped.sum())
             relative = gap[stopped] / objective[stopped].abs().clamp_min(1e-12)
             here._worst = float(relative.max())
         self.merge(here)
+
+    def take(self, reports: Reports) -> None:
+        """Record what a tile reported; the host waits once.
+
+        Raises:
+            SolverError: A pair ended without a usable value.
+        """
+        batch = reports.together()
+        if batch is not None:
+            self.add(*batch)
 
     def warn(self) -> None:
         """Warn once if pairs stopped at the iteration limit."""

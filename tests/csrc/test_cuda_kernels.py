@@ -118,6 +118,19 @@ def test_every_kernel_fits_every_gpu(table: list[dict[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("architecture", LIMITS)
+def test_every_kernel_of_the_committed_table_can_be_launched(architecture: str) -> None:
+    _, rows = read_table()
+    here = [row for row in rows if row["architecture"] == architecture]
+    assert len(here) == len(rows) / len(LIMITS)
+    limits = LIMITS[architecture]
+    for row in here:
+        assert int(row["shared"]) <= limits.shared_of_block, row
+        # registers are handed out in eights, to warps
+        assert int(row["threads"]) * -(-int(row["registers"]) // 8) * 8 <= limits.registers, row
+        assert row["occupancy"] != "0%", row
+
+
+@pytest.mark.parametrize("architecture", LIMITS)
 def test_where_there_is_less_memory_a_block_has_fewer_problems(architecture: str) -> None:
     # Fgw in float64 with 9 to 16 nodes: 16 problems of 6,400 bytes each
     found = threads_of_block(LIMITS[architecture], 256, 16, 6400)

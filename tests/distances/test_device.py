@@ -36,6 +36,25 @@ def test_only_flags_leave_the_device(name: str, rng: torch.Generator) -> None:
     assert {dtype for dtype, _ in moved} == {torch.bool}
 
 
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "transnas_macro"])
+def test_a_tile_waits_four_times(name: str, rng: torch.Generator) -> None:
+    space = ht.spaces.get(name)
+    networks = space.sample(60, generator=rng, distinct=True)
+    with far_device() as moved:
+        prepared = ht.HOTNN(space=space, device=FAR)._compare(networks, None)
+        cells, _ = prepared.cells()
+        before = moved.waits
+        prepared.cell_tables.block(cells, cells)
+        assert moved.waits - before <= 2, "whatever sizes cells have"
+        blocks = prepared.blocks(progress=False, stages=None, executor=None)
+        first, second = torch.arange(len(prepared.tables.cells)).chunk(2)
+        for chosen in ((first, first), (first, second)):
+            before, sent = moved.waits, moved.sent
+            blocks(*chosen)
+            assert moved.waits - before <= 4
+            assert moved.sent - sent < 1000 * len(networks)  # rows, not pairs
+
+
 def test_gradients_stay_on_the_device(rng: torch.Generator) -> None:
     space = ht.spaces.NASBench201()
     networks = space.sample(8, generator=rng)

@@ -1,7 +1,8 @@
 """A device that is not there: its tensors lie on the CPU and behave as if they did not.
 
 What a GPU would refuse (tensors of two devices in one operation) raises, and what comes back to the
-host is recorded. It is called "meta", the one device that torch knows everywhere without driving.
+host is recorded, as is how often one side waits for the other. It is called "meta", the one device
+that torch knows everywhere without driving.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-__all__ = ["FAR", "far_device", "near"]
+__all__ = ["FAR", "Crossings", "far_device", "near"]
 
 FAR = torch.device("meta")
 
@@ -64,10 +65,38 @@ def near(value: Tensor) -> Tensor:
     return value.inner if isinstance(value, _Far) else value
 
 
+class Crossings(list[tuple[torch.dtype, int]]):
+    """What was moved to the host: dtype and number of elements, in order.
+
+    Attributes:
+        waits: Moves in either direction, and shapes that depend on values there.
+        sent: Bytes that were moved to the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = self.sent = 0
+
+
 class _FarDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.crossings: list[tuple[torch.dtype, int]] = []
+        self.crossings = Crossings()
+
+    def _count(
+        self, func: Any, args: Any, far: list[_Far], strange: list[Tensor], *, to_far: bool
+    ) -> None:
+        """Count what a call waits for; `strange` are its arguments on the host."""
+        if far and not to_far:
+            self.crossings += [(x.dtype, x.numel()) for x in far]
+            self.crossings.waits += 1
+        if to_far and strange:
+            self.crossings.sent += sum(x.numel() * x.element_size() for x in strange)
+            self.crossings.waits += 1
+        by_mask = func in _INDEXING and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        self.crossings.waits += bool(far) and (by_mask or "nonzero" in str(func))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -90,8 +119,8 @@ class _FarDevice(TorchDispatchMode):
             strange = [x for x in allowed if x.dim() > 0 and not isinstance(x, _Far)]
             if strange:
                 raise RuntimeError(f"{func}: tensors of two devices")
-        if far and not to_far:
-            self.crossings += [(x.dtype, x.numel()) for x in far]
+        host = [x for x in tensors if x.dim() > 0 and not isinstance(x, _Far)]
+        self._count(func, args, far, host, to_far=to_far)
         found = func(*tree_map(near, args), **tree_map(near, kwargs))
         if func._schema.is_mutable:
             return args[0]
@@ -101,11 +130,11 @@ class _FarDevice(TorchDispatchMode):
 
 
 @contextmanager
-def far_device() -> Iterator[list[tuple[torch.dtype, int]]]:
+def far_device() -> Iterator[Crossings]:
     """While it lasts, ``device=FAR`` works.
 
     Yields:
-        What was moved to the host: dtype and number of elements, in order.
+        What was moved, as it grows.
     """
     make, device = torch.tensor, _FarDevice()
 

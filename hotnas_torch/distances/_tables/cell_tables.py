@@ -13,7 +13,7 @@ from hotnas_torch.arch import ArchitectureBatch, Cell, OperationTree
 from hotnas_torch.distances._tables.cost_slopes import CostSlopes
 from hotnas_torch.distances._tables.envelope import HeldCells
 from hotnas_torch.matrices.pairwise import distinct_pairs
-from hotnas_torch.matrices.solve_log import SolveLog
+from hotnas_torch.matrices.solve_log import Reports, SolveLog
 from hotnas_torch.ot._operators import (
     Backend,
     cell_distances,
@@ -306,16 +306,14 @@ class CellTables:
             SolverError: A pair ended without a finite value.
         """
         values = torch.zeros(small.shape, dtype=self._dtype, device=self._device)
-        for n, m, members in self._size_combinations(small, large):
+        reports = Reports()
+        for n, m, members, x, y in self._size_combinations(small, large):
             values[members] = self._solve_class(
-                n,
-                m,
-                small[members],
-                large[members],
-                self._classes[n].labels,
-                self._classes[m].labels,
-                self.label_cost,
+                *(n, m, x, y),
+                *(self._classes[n].labels, self._classes[m].labels, self.label_cost),
+                reports,
             )
+        self.log.take(reports)
         return values
 
     @property
@@ -332,15 +330,17 @@ class CellTables:
         share = 1.0 - self.settings.alpha
         if share == 0.0:
             return values
-        for n, m, members in self._size_combinations(small, large):
+        reports = Reports()
+        for n, m, members, x, y in self._size_combinations(small, large):
             objective, gap, _, status = self._distances(
-                *(n, m, small[members], large[members]),
+                *(n, m, x, y),
                 *(self._classes[n].labels, self._classes[m].labels, self.label_cost),
                 alpha=0.0,
                 num_starts=1,
             )
-            self.log.add(objective, gap, status)
+            reports.add(objective, gap, status)
             values[members] = (objective - gap).clamp_min(0.0) * share
+        self.log.take(reports)
         return values
 
     def held(self, rows: Tensor, cols: Tensor) -> HeldCells:
@@ -357,18 +357,30 @@ class CellTables:
         slopes = torch.zeros(
             len(small), 2 * costs.num_coefficients + 3, dtype=self._dtype, device=self._device
         )
-        for n, m, members in self._size_combinations(small, large):
-            for chunk in members.split(max(1, _HELD_ELEMENTS // (n * m))):
-                slopes[chunk] = self._slopes(n, m, small[chunk], large[chunk], costs)
+        reports = Reports()
+        for n, m, members, x, y in self._size_combinations(small, large):
+            size = max(1, _HELD_ELEMENTS // (n * m))
+            for chunk, i, j in zip(*(t.split(size) for t in (members, x, y)), strict=True):
+                slopes[chunk] = self._slopes(n, m, i, j, costs, reports)
+        self.log.take(reports)
         return HeldCells(slopes, expand)
 
-    def _size_combinations(self, small: Tensor, large: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Sizes (n, m) that occur among pairs, and which pairs have them."""
-        sizes_x, sizes_y = self._sizes[small], self._sizes[large]
-        combined = sizes_x * (int(self._sizes.max()) + 1) + sizes_y
-        for combination in torch.unique(combined).tolist():
-            members = torch.nonzero(combined == combination).squeeze(1)
-            yield int(sizes_x[members[0]]), int(sizes_y[members[0]]), members
+    def _size_combinations(
+        self, small: Tensor, large: Tensor
+    ) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
+        """Sizes (n, m) that occur among pairs, which pairs have them, and these, on the device.
+
+        All goes there in one piece, so that every size can be queued before a result is looked at.
+        """
+        base = int(self._sizes.max()) + 1
+        combined = self._sizes[small] * base + self._sizes[large]
+        order = torch.argsort(combined, stable=True)
+        sizes, counts = torch.unique_consecutive(combined[order], return_counts=True)
+        sent = torch.stack([order, small[order], large[order]]).to(torch.int32)
+        there = sent.to(self._device).to(torch.int64)
+        parts = there.split(counts.tolist(), 1)
+        for combination, (members, x, y) in zip(sizes.tolist(), parts, strict=True):
+            yield combination // base, combination % base, members, x, y
 
     def _solve_class(
         self,
@@ -379,14 +391,15 @@ class CellTables:
         labels_x: Tensor,
         labels_y: Tensor,
         label_cost: Tensor,
+        reports: Reports,
     ) -> Tensor:
         """Distances of pairs of sizes (n, m), label_cost[labels_x, labels_y] between nodes."""
         settings = self.settings
         if settings.partial is not None:
-            pairs = torch.arange(len(small)).split(max(1, _HELD_ELEMENTS // (n * m)))
+            size = max(1, _HELD_ELEMENTS // (n * m))
             found = [
-                self._coupled(n, m, small[some], large[some], labels_x, labels_y, label_cost)[1]
-                for some in pairs
+                self._coupled(n, m, x, y, labels_x, labels_y, label_cost, reports)[1]
+                for x, y in zip(small.split(size), large.split(size), strict=True)
             ]
             return torch.cat(found).clamp_min(0.0)
         objective, gap, _, status = self._distances(
@@ -394,7 +407,7 @@ class CellTables:
             alpha=settings.alpha,
             num_starts=settings.num_starts,
         )
-        self.log.add(objective, gap, status)
+        reports.add(objective, gap, status)
         # Rounding may leave the objective of a perfect match a hair below zero.
         return objective.clamp_min(0.0)
 
@@ -445,6 +458,7 @@ class CellTables:
         labels_x: Tensor,
         labels_y: Tensor,
         label_cost: Tensor,
+        reports: Reports,
     ) -> tuple[Tensor, Tensor]:
         """Couplings (P, n, m) and distances (P,) of pairs; arguments as for `_solve_class`."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
@@ -487,14 +501,23 @@ class CellTables:
                 settings.max_iter,
                 backend=settings.backend,
             )
-        self.log.add(objective, gap, status)
+        reports.add(objective, gap, status)
         return plan, objective
 
-    def _slopes(self, n: int, m: int, small: Tensor, large: Tensor, costs: CostSlopes) -> Tensor:
+    def _slopes(
+        self,
+        n: int,
+        m: int,
+        small: Tensor,
+        large: Tensor,
+        costs: CostSlopes,
+        reports: Reports,
+    ) -> Tensor:
         """Return derivatives in the coefficients at the couplings found, shape (P, 2E + 3)."""
         x, y, settings = self._classes[n], self._classes[m], self.settings
         i, j = (small - x.start).to(self._device), (large - y.start).to(self._device)
-        plan, _ = self._coupled(n, m, small, large, x.labels, y.labels, self.label_cost)
+        labels = x.labels, y.labels, self.label_cost
+        plan, _ = self._coupled(n, m, small, large, *labels, reports)
         factor = self._linear_factor(n, m)
         moved = plan * factor
         exchanged = costs.of(moved, x.labels[i], y.labels[j])

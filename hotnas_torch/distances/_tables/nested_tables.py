@@ -25,7 +25,7 @@ from hotnas_torch.distances._tables.cell_tables import CellTables, SolverSetting
 from hotnas_torch.distances._tables.envelope import HeldCells
 from hotnas_torch.distances._tables.network_tables import CellCosts
 from hotnas_torch.matrices.pairwise import distinct_pairs, straight_pairs
-from hotnas_torch.matrices.solve_log import SolveLog
+from hotnas_torch.matrices.solve_log import Reports, SolveLog
 
 __all__ = ["NestedTables", "tables_of"]
 
@@ -290,16 +290,16 @@ class NestedTables(CellTables):
         # Labels of other cells have none; they are not asked for either.
         row_of = costs.row_of.clamp_min(0).to(self._device)
         col_of = costs.col_of.clamp_min(0).to(self._device)
-        for n, m, members in self._size_combinations(small, large):
+        reports = Reports()
+        for n, m, members, x, y in self._size_combinations(small, large):
             values[members] = self._solve_class(
-                n,
-                m,
-                small[members],
-                large[members],
+                *(n, m, x, y),
                 row_of[self._classes[n].labels],
                 col_of[self._classes[m].labels],
                 table,
+                reports,
             )
+        self.log.take(reports)
         return values
 
 

@@ -3,8 +3,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotnas_torch.arch import Network
 from hotnas_torch.distances._tables.envelope import HeldNetworks
-from hotnas_torch.matrices.pairwise import distinct_pairs, straight_pairs
+from hotnas_torch.matrices.pairwise import are_straight, distinct_pairs, straight_pairs
 from hotnas_torch.ot._operators import Backend, network_distances, transport
 from hotnas_torch.ot._operators.operator import plain
 from hotnas_torch.segments import segment_sum
@@ -63,8 +63,8 @@ class CellCosts:
 
     def restricted(self, rows: Tensor, cols: Tensor) -> "CellCosts":
         """Return the part for the cells of the given numbers, (R,) and (C,) int64."""
-        device = self.distances.device
-        part = self.distances[self.row_of[rows].to(device)[:, None], self.col_of[cols].to(device)]
+        places = torch.cat([self.row_of[rows], self.col_of[cols]]).to(self.distances.device)
+        part = self.distances[places[: len(rows), None], places[len(rows) :]]
         return CellCosts.between(part, rows, cols, len(self.row_of))
 
     def detached(self) -> "CellCosts":
@@ -116,6 +116,44 @@ def unique_networks(
     order = sorted(first, key=lambda key: (len(cells[first[key]]), sorted(cells[first[key]]), key))
     place = {key: position for position, key in enumerate(order)}
     return [first[key] for key in order], [place[network.key] for network in networks]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """R of the networks, where pairs of them are solved: all that their distances are made of.
+
+    Attributes:
+        costs: Distances between cells.
+        network: Positions of the networks, shape (R,), int64.
+        number: Places of all networks in that list, shape (X,); only those in it have one.
+        pattern: Their patterns, shape (R,).
+        slots: Their different cells, shape (R, K), -1 for none.
+        row: Rows that `costs` has for their cells, shape (R, N); any where it has none.
+        col: Columns, likewise.
+        slot_row: Rows for their different cells, shape (R, K).
+        slot_col: Columns, likewise.
+    """
+
+    costs: Tensor
+    network: Tensor
+    number: Tensor
+    pattern: Tensor
+    slots: Tensor
+    row: Tensor
+    col: Tensor
+    slot_row: Tensor
+    slot_col: Tensor
+
+    def transposed(self) -> "_Chosen":
+        """Return the same with rows and columns of the costs exchanged."""
+        return replace(
+            self,
+            costs=self.costs.T.contiguous(),
+            row=self.col,
+            col=self.row,
+            slot_row=self.slot_col,
+            slot_col=self.slot_row,
+        )
 
 
 class NetworkTables:
@@ -196,9 +234,11 @@ class NetworkTables:
         most = max(map(len, slots))
         self._slots = torch.tensor([row + [-1] * (most - len(row)) for row in slots])
         self._slot_mass = torch.tensor(
-            [row + [0.0] * (most - len(row)) for row in slot_mass], dtype=self._dtype
+            [row + [0.0] * (most - len(row)) for row in slot_mass],
+            dtype=self._dtype,
+            device=self._device,
         )
-        self._slot_places = torch.tensor(slot_places)
+        self._slot_places = torch.tensor(slot_places, device=self._device)
 
     @property
     def device(self) -> torch.device:
@@ -212,6 +252,8 @@ class NetworkTables:
         moved._mass = self._mass.to(device)
         moved._places = self._places.to(device)
         moved._features = self._features.to(device)
+        moved._slot_mass = self._slot_mass.to(device)
+        moved._slot_places = self._slot_places.to(device)
         return moved
 
     def _padded(self, rows: Sequence[Sequence[tuple[float, ...]]]) -> Tensor:
@@ -236,14 +278,16 @@ class NetworkTables:
         Returns:
             Distances, shape (r, c), on the device of the tables; 0 where both positions are equal.
         """
-        small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        straight = straight_pairs(rows, cols, small, large, len(self.cells))
-        if bool(straight.all()):
-            return expand(self._solve(small, large, costs))
+        chosen, small, large, expand = self._pairs(rows, cols, costs)
+        if are_straight(rows, cols):
+            return expand(self._solve(small, large, chosen))
+        straight = straight_pairs(
+            rows, cols, chosen.network[small], chosen.network[large], len(self.cells)
+        )
         values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
         turned = ~straight
-        values[straight] = self._solve(small[straight], large[straight], costs)
-        values[turned] = self._solve(small[turned], large[turned], costs.transposed())
+        values[straight] = self._solve(small[straight], large[straight], chosen)
+        values[turned] = self._solve(small[turned], large[turned], chosen.transposed())
         return expand(values)
 
     def chosen(self, rows: Tensor, cols: Tensor, costs: CellCosts) -> Tensor:
@@ -253,10 +297,44 @@ class NetworkTables:
         they hold for other pairs does not matter. To the bit what `block` has.
         """
         values = torch.zeros(rows.shape, dtype=self._dtype, device=self._device)
-        straight, turned = rows < cols, rows > cols
-        values[straight] = self._solve(rows[straight], cols[straight], costs)
-        values[turned] = self._solve(cols[turned], rows[turned], costs.transposed())
+        chosen = self._choose(torch.unique(torch.cat([rows, cols])), costs)
+        x, y = (chosen.number[side.to(self._device)] for side in (rows, cols))
+        # Numbers of these lists are in the order of the networks.
+        straight, turned = x < y, x > y
+        values[straight] = self._solve(x[straight], y[straight], chosen)
+        values[turned] = self._solve(y[turned], x[turned], chosen.transposed())
         return values
+
+    def _pairs(
+        self, rows: Tensor, cols: Tensor, costs: CellCosts
+    ) -> tuple[_Chosen, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """`distinct_pairs` of a block, as numbers in what is chosen for it."""
+        chosen = self._choose(torch.cat([rows, cols]), costs)
+        there = chosen.network[: len(rows)], chosen.network[len(rows) :]
+        small, large, expand = distinct_pairs(rows, cols, len(self.cells), there)
+        return chosen, chosen.number[small], chosen.number[large], expand
+
+    def _choose(self, networks: Tensor, costs: CellCosts) -> _Chosen:
+        """Bring what the distances of these networks are made of to the device, in one piece."""
+        cells, slots = self.cells[networks], self._slots[networks]
+        # One that gives no row, or no column, is not asked for as such.
+        parts = {
+            "network": networks[:, None],
+            "pattern": self._pattern[networks][:, None],
+            "slots": slots,
+            "row": costs.row_of[cells].clamp_min(0),
+            "col": costs.col_of[cells].clamp_min(0),
+            "slot_row": costs.row_of[slots.clamp_min(0)].clamp_min(0),
+            "slot_col": costs.col_of[slots.clamp_min(0)].clamp_min(0),
+        }
+        sent = torch.cat(list(parts.values()), 1).to(self._device)
+        widths = [part.shape[1] for part in parts.values()]
+        there = dict(zip(parts, sent.split(widths, 1), strict=True))
+        network, pattern = (there.pop(name).squeeze(1) for name in ("network", "pattern"))
+        number = torch.empty(len(self.cells), dtype=torch.int64, device=self._device)
+        number[network] = torch.arange(len(network), device=self._device)
+        distances = costs.distances.to(self._device)
+        return _Chosen(distances, network, number, pattern, **there)
 
     def pairs_of_cells(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs of cells, (Q,) each, that the distances of pairs of networks, (P,), depend on."""
@@ -272,46 +350,45 @@ class NetworkTables:
 
         Complexity: a pair costs one transport; (number of different cells)^2 numbers are kept.
         """
-        small, large, expand = distinct_pairs(rows, cols, len(self.cells))
-        straight = straight_pairs(rows, cols, small, large, len(self.cells))
+        chosen, small, large, expand = self._pairs(rows, cols, costs)
+        straight = straight_pairs(
+            rows, cols, chosen.network[small], chosen.network[large], len(self.cells)
+        )
         slots = self._slots.shape[1]
         mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
-        index = torch.zeros(len(small), slots, slots, dtype=torch.int64)
+        index = torch.zeros(len(small), slots, slots, dtype=torch.int64, device=self._device)
         state, position = mass.new_zeros(len(small)), mass.new_zeros(len(small))
         num_cols = costs.distances.shape[1]
         size = max(1, _HELD_ELEMENTS // self._width**2)
         for members, turned in ((straight, False), (~straight, True)):
-            oriented = costs.transposed() if turned else costs
+            oriented = chosen.transposed() if turned else chosen
             for chunk in torch.nonzero(members).squeeze(1).split(size):
                 x, y = small[chunk], large[chunk]
-                row = oriented.row_of[self._slots[x]][:, :, None]
-                col = oriented.col_of[self._slots[y]][:, None, :]
+                row, col = oriented.slot_row[x][:, :, None], oriented.slot_col[y][:, None, :]
                 index[chunk] = (col * num_cols + row) if turned else (row * num_cols + col)
                 mass[chunk], state[chunk], position[chunk] = self._coupling(x, y, oriented)
         # Where a network has fewer different cells than another, nothing is moved.
-        return HeldNetworks(index.clamp_min(0).to(self._device), mass, state, position, expand)
+        return HeldNetworks(index, mass, state, position, expand)
 
     def _coupling(
-        self, small: Tensor, large: Tensor, costs: CellCosts
+        self, small: Tensor, large: Tensor, chosen: _Chosen
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mass between different cells, (P, K, K), state and position over the coupling, (P,)."""
         slots = self._slots.shape[1]
         mass = torch.zeros(len(small), slots, slots, dtype=self._dtype, device=self._device)
         state, position = mass.new_zeros(len(small)), mass.new_zeros(len(small))
-        alike, _, settled = self._settled(small, large, costs)
-        stays = alike[settled.cpu()]
-        mass[stays] = torch.diag_embed(self._slot_mass[self._pattern[small[stays]]]).to(mass)
-        moves = torch.ones(len(small), dtype=torch.bool)
+        alike, _, settled = self._settled(small, large, chosen)
+        stays = alike[settled]
+        mass[stays] = torch.diag_embed(self._slot_mass[chosen.pattern[small[stays]]])
+        moves = torch.ones_like(small, dtype=torch.bool)
         moves[stays] = False
         rest = torch.nonzero(moves).squeeze(1)
         if not len(rest):
             return mass, state, position
         small, large = small[rest], large[rest]
-        inside = costs.distances[
-            costs.row_of[self.cells[small]].to(self._device)[:, :, None],
-            costs.col_of[self.cells[large]].to(self._device)[:, None, :],
-        ]
-        x, y = self._places[small][:, :, None], self._places[large][:, None]
+        inside = chosen.costs[chosen.row[small][:, :, None], chosen.col[large][:, None, :]]
+        of_x, of_y = chosen.network[small], chosen.network[large]
+        x, y = self._places[of_x][:, :, None], self._places[of_y][:, None]
         # A coordinate at a time: these are the largest tensors here, and little is done with them.
         position_apart, *of_state = ((x[..., k] - y[..., k]).abs_() for k in range(x.shape[-1]))
         state_apart = torch.zeros_like(position_apart)
@@ -319,31 +396,32 @@ class NetworkTables:
             state_apart += apart
         cost = (self.weights.cells * inside).add_(position_apart, alpha=self.weights.position)
         cost.add_(state_apart, alpha=self.weights.state)
-        plan, *_ = transport(cost, self._mass[small], self._mass[large], backend=self._backend)
-        of_small = self._slot_places[self._pattern[small]][:, :, None]
-        of_large = self._slot_places[self._pattern[large]][:, None]
-        pair_of = (of_small * slots + of_large).flatten(1).to(self._device)
+        plan, *_ = transport(cost, self._mass[of_x], self._mass[of_y], backend=self._backend)
+        of_small = self._slot_places[chosen.pattern[small]][:, :, None]
+        of_large = self._slot_places[chosen.pattern[large]][:, None]
+        pair_of = (of_small * slots + of_large).flatten(1)
         flat = plan.flatten(1)
         mass[rest] = segment_sum(flat, pair_of, slots**2, dim=1).reshape(-1, slots, slots)
         state[rest] = torch.linalg.vecdot(flat, state_apart.flatten(1))
         position[rest] = torch.linalg.vecdot(flat, position_apart.flatten(1))
         return mass, state, position
 
-    def _solve(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
+    def _solve(self, small: Tensor, large: Tensor, chosen: _Chosen) -> Tensor:
+        """Distances of pairs, shape (P,), of numbers in what is chosen; the host waits twice."""
         values = torch.empty(small.shape, dtype=self._dtype, device=self._device)
-        alike, staying, certain = self._settled(small, large, costs)
-        if not bool(certain.any()):
-            return self._transport(small, large, costs)
+        alike, staying, certain = self._settled(small, large, chosen)
+        if not len(alike):
+            return self._transport(small, large, chosen)
         values[alike] = staying
-        unsettled = torch.ones(small.shape, dtype=torch.bool)
-        unsettled[alike[certain.cpu()]] = False
+        unsettled = torch.ones_like(small, dtype=torch.bool)
+        unsettled[alike] = ~certain
         rest = torch.nonzero(unsettled).squeeze(1)
         if len(rest):
-            values[rest] = self._transport(small[rest], large[rest], costs)
+            values[rest] = self._transport(small[rest], large[rest], chosen)
         return values
 
     def _settled(
-        self, small: Tensor, large: Tensor, costs: CellCosts
+        self, small: Tensor, large: Tensor, chosen: _Chosen
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pair that differ in one repeated cell on one skeleton, the bulk of some spaces.
 
@@ -351,39 +429,30 @@ class NetworkTables:
             Which pairs these are, int64; the cost of leaving every cell in its place; and whether
             that is certain to be optimal.
         """
-        alike = torch.nonzero(self._pattern[small] == self._pattern[large]).squeeze(1)
-        differing = self._slots[small[alike]] != self._slots[large[alike]]
-        alike = alike[differing.sum(1) == 1]
-        return alike, *self._one_cell_differs(small[alike], large[alike], costs)
+        same = chosen.pattern[small] == chosen.pattern[large]
+        differing = (chosen.slots[small] != chosen.slots[large]).sum(1)
+        alike = torch.nonzero(same & (differing == 1)).squeeze(1)
+        return alike, *self._one_cell_differs(small[alike], large[alike], chosen)
 
-    def _transport(self, small: Tensor, large: Tensor, costs: CellCosts) -> Tensor:
-        device = self._device
-        # Of all networks, which can be very many, only those of these pairs.
-        asked = torch.zeros(len(self.cells), dtype=torch.bool)
-        asked[small] = asked[large] = True
-        networks = asked.nonzero().squeeze(1)
-        number = torch.empty(len(self.cells), dtype=torch.int64)
-        number[networks] = torch.arange(len(networks))
-        cells, there = self.cells[networks], networks.to(device)
-        mass, features = self._mass[there], self._features[there]
-        # One that gives no row, or no column, is not asked for as such.
+    def _transport(self, small: Tensor, large: Tensor, chosen: _Chosen) -> Tensor:
+        mass, features = self._mass[chosen.network], self._features[chosen.network]
         objective = network_distances(
-            (self.weights.cells * costs.distances).to(device),
-            costs.row_of[cells].clamp_min(0).to(device),
+            self.weights.cells * chosen.costs,
+            chosen.row,
             mass,
             features,
-            costs.col_of[cells].clamp_min(0).to(device),
+            chosen.col,
             mass,
             features,
-            number[small].to(device),
-            number[large].to(device),
+            small,
+            large,
             backend=self._backend,
         )
         # Rounding may leave the objective of a perfect match a hair below zero.
         return objective.clamp_min_(0.0)
 
     def _one_cell_differs(
-        self, small: Tensor, large: Tensor, costs: CellCosts
+        self, small: Tensor, large: Tensor, chosen: _Chosen
     ) -> tuple[Tensor, Tensor]:
         """Cost of leaving every cell in its place, and whether no other coupling is cheaper.
 
@@ -394,28 +463,27 @@ class NetworkTables:
         d(x, y) <= min_e d(x, e) + min_e' d(e', y), where a missing e counts as infinitely far.
 
         Args:
-            small: Positions of networks, shape (P,).
-            large: Positions of networks, shape (P,).
-            costs: Cell distances, rows for `small` and columns for `large`.
+            small: Numbers in what is chosen, shape (P,).
+            large: Numbers, shape (P,).
+            chosen: The networks, with rows of the costs for `small` and columns for `large`.
 
         Returns:
             Costs, shape (P,), and whether they are certain, shape (P,), bool.
         """
-        slots_x, slots_y = self._slots[small], self._slots[large]
+        slots_x, slots_y = chosen.slots[small], chosen.slots[large]
         differs = slots_x != slots_y
         slot = differs.to(torch.int64).argmax(1, keepdim=True)
-        rows = costs.row_of[slots_x.clamp_min(0)]
-        cols = costs.col_of[slots_y.clamp_min(0)]
-        distances = costs.distances.to(self._device)
+        rows, cols = chosen.slot_row[small], chosen.slot_col[large]
+        distances = chosen.costs
         row, col = rows.gather(1, slot), cols.gather(1, slot)
-        not_equal = (differs | (slots_x < 0)).to(self._device)
+        not_equal = differs | (slots_x < 0)
         to_equal = distances[row, cols].masked_fill(not_equal, torch.inf).amin(1)
         from_equal = distances[rows, col].masked_fill(not_equal, torch.inf).amin(1)
         across = distances[row, col].squeeze(1)
-        mass = self._slot_mass[self._pattern[small]].gather(1, slot).squeeze(1)
+        mass = self._slot_mass[chosen.pattern[small]].gather(1, slot).squeeze(1)
         # Where both ways cost the same, rounding shall not decide.
         slack = 1.0 + 8.0 * torch.finfo(self._dtype).eps
-        staying = self.weights.cells * mass.to(self._device) * across
+        staying = self.weights.cells * mass * across
         return staying, across <= (to_equal + from_equal) * slack
 
 

@@ -169,7 +169,13 @@ class EdgeProblem(Problem):
         return transport(barred, self.a, self.b, backend=self.backend)
 
     def pair_cost(
-        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+        self,
+        plan: Tensor,
+        loss: int = -1,
+        pairs: int = -1,
+        *,
+        dense: bool = False,
+        vertex: bool = False,
     ) -> Tensor:
         """Compute B(plan), (B, n, m), which is linear and self-adjoint, of the own loss."""
         raise NotImplementedError
@@ -198,10 +204,16 @@ class _ByProducts(EdgeProblem):
     right: Tensor  # (B, T, m, m)
 
     def pair_cost(
-        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+        self,
+        plan: Tensor,
+        loss: int = -1,
+        pairs: int = -1,
+        *,
+        dense: bool = False,
+        vertex: bool = False,
     ) -> Tensor:
         """Compute B(plan), (B, n, m), which is linear and self-adjoint."""
-        del loss, pairs, dense
+        del loss, pairs, dense, vertex
         return _between(plan, self.left, self.right)
 
 
@@ -212,10 +224,16 @@ class _ByTable(EdgeProblem):
     table: Tensor  # (B, n m, n m), symmetric
 
     def pair_cost(
-        self, plan: Tensor, loss: int = -1, pairs: int = -1, *, dense: bool = False
+        self,
+        plan: Tensor,
+        loss: int = -1,
+        pairs: int = -1,
+        *,
+        dense: bool = False,
+        vertex: bool = False,
     ) -> Tensor:
         """Compute B(plan), (B, n, m)."""
-        del loss, pairs, dense
+        del loss, pairs, dense, vertex
         return _tabulated(plan, self.table)
 
 

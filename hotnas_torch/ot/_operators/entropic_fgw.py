@@ -248,7 +248,7 @@ def _objective(
 
 def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     del output
-    *tensors, ctx.loss, ctx.pairs, _ = inputs
+    *tensors, ctx.loss, ctx.pairs, ctx.backend = inputs
     save(ctx, *tensors)
 
 
@@ -265,7 +265,15 @@ def _objective_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[T
     f, g = entering_duals(*inputs, log_plan.exp(), f, g, loss=ctx.loss, pairs=ctx.pairs)
     plan, f, g = (held(value, _MOVES, *inputs) for value in (log_plan.exp(), f, g))
     return envelope_gradients(
-        grad, *inputs, plan, f, g, loss=ctx.loss, pairs=ctx.pairs, needed=needed
+        grad,
+        *inputs,
+        plan,
+        f,
+        g,
+        loss=ctx.loss,
+        pairs=ctx.pairs,
+        needed=needed,
+        backend=ctx.backend,
     )
 
 

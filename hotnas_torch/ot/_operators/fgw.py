@@ -280,7 +280,8 @@ def structure_gradients(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_, dummies, _ = inputs
+    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_, dummies, compiled = inputs
+    ctx.backend = "ext" if compiled else "torch"
     plan, _, f, g, *_ = output
     ctx.underived = ("plan", *(["objective"] * dummies), "f", "g", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, plan, f, g)
@@ -307,6 +308,7 @@ def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | No
         loss=ctx.loss,
         pairs=ctx.pairs,
         needed=needed,
+        backend=ctx.backend,
     )
 
 
@@ -418,6 +420,7 @@ def envelope_gradients(
     loss: int,
     pairs: int,
     needed: Sequence[bool],
+    backend: Backend,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the objective at a stationary coupling, by the envelope theorem.
 
@@ -436,6 +439,7 @@ def envelope_gradients(
         pairs: 0 all, 1 directed, 2 ordered.
         needed: Which of the six gradients are wanted; those of the structures and of alpha, which
             cost something, are None where they are not.
+        backend: Of those, which the caller of the objective has chosen.
 
     Returns:
         Gradients of cost, struct_x, struct_y, a, b and alpha.
@@ -448,12 +452,12 @@ def envelope_gradients(
         struct_x = torch.where(x[:, :, None] & x[:, None, :], struct_x, 0)
         struct_y = torch.where(y[:, :, None] & y[:, None, :], struct_y, 0)
         unit_x, unit_y = structure_gradients(
-            plan, struct_x, struct_y, torch.ones_like(alpha), loss, pairs
+            plan, struct_x, struct_y, torch.ones_like(alpha), loss, pairs, backend=backend
         )
         weight = (grad * alpha)[:, None, None]
         grad_x, grad_y = weight * unit_x, weight * unit_y
         if needs_alpha:
-            quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs)
+            quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs, backend=backend)
             linear = torch.where(plan > 0, cost * plan, 0).sum((1, 2))
             grad_alpha = grad * (quadratic - linear)
     return (

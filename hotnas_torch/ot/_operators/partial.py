@@ -297,7 +297,8 @@ def _fgw(
 
 
 def _setup_fgw(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, mass, _, _, ctx.loss, ctx.pairs, *_ = inputs
+    cost, struct_x, struct_y, a, b, alpha, mass, _, _, ctx.loss, ctx.pairs, *_, compiled = inputs
+    ctx.backend = "ext" if compiled else "torch"
     plan, _, f, g, price, *_ = output
     ctx.underived = ("plan", "f", "g", "price", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, mass, plan, f, g, price)
@@ -330,6 +331,7 @@ def _fgw_slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor 
         loss=ctx.loss,
         pairs=ctx.pairs,
         needed=needed,
+        backend=ctx.backend,
     )
     of_cost, of_x, of_y, _, _, of_alpha = slopes
     return of_cost, of_x, of_y, grad[:, None] * f, grad[:, None] * g, of_alpha, grad * price

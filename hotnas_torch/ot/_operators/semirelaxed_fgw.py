@@ -117,7 +117,8 @@ def _fake(cost: Tensor, struct_x: Tensor, struct_y: Tensor, a: Tensor, *_: Any) 
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_ = inputs
+    cost, struct_x, struct_y, a, b, alpha, _, _, ctx.loss, ctx.pairs, *_, compiled = inputs
+    ctx.backend = "ext" if compiled else "torch"
     plan, _, f, *_ = output
     ctx.underived = ("plan", "f", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, plan, f)
@@ -166,6 +167,7 @@ def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | No
         loss=ctx.loss,
         pairs=ctx.pairs,
         needed=needed,
+        backend=ctx.backend,
     )
     return of_cost, of_x, of_y, grad[:, None] * f, None, of_alpha
 

@@ -12,16 +12,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from hotnas_torch.ot._reference.chunks import Rows, in_chunks
 from hotnas_torch.ot._reference.pair_cost import (
     LOSS_L1,
     PAIRS_ALL,
     dense_pair_cost,
+    folded_sum,
     kept_pairs,
     pair_cost,
     pair_cost_gradient,
     signature_distance,
 )
 from hotnas_torch.ot._reference.scale import back, exponent_of, largest_of, power_of_two
+from hotnas_torch.ot._reference.shortest_paths import shortest_paths
 from hotnas_torch.ot._reference.transport import (
     CONVERGED,
     INFEASIBLE,
@@ -47,7 +50,9 @@ __all__ = [
 
 # Starts that need no further input: signature, pointwise, order-preserving.
 NUM_STRUCTURAL_STARTS = 3
-_SLOTS = 8  # atoms that room is made for at a time
+_SLOTS = 8  # atoms that room is made for at first, a power of two
+_STEPS_BETWEEN_LOOKS = 4  # of moving weight between atoms
+_WORTH_LEAVING = 1 << 13  # numbers, below which items that are done are no burden
 _REFINEMENTS = 2  # times that a transport problem is solved again in its reduced costs
 
 
@@ -132,22 +137,13 @@ def fgw(
     used_cost, used_x, used_y = (value[items] for value in (numbers, *structures))
     units = Units.of(used_cost, used_x, used_y, a[items], alpha[items], loss)
     problem = units.scale(used_cost, used_x, used_y, a[items], b[items], forbidden[items], dummies)
+    terms = _Terms(loss, pairs, tol, max_iter)
     coupling = back(init[items], -units.mass) if init.numel() else init
     best = Solution.unsolved(problem)
-    supports: list[Tensor] = []
-    for number in range(num_starts):
-        start, transports = _start(problem, number, coupling, start_costs, loss, pairs)
-        best.iterations.add_(transports)
-        fresh = torch.ones_like(best.status, dtype=torch.bool)
-        if number > 0 or not init.numel():  # a vertex is told by its support, other couplings not
-            support = start > 0
-            fresh &= ~(support & problem.forbidden).any(2).any(1)
-            for earlier in supports:
-                fresh &= (support != earlier).any(2).any(1)
-            supports.append(support)
-        chosen = fresh.nonzero().squeeze(1)
-        part, known = problem.select(chosen), best.objective[chosen]
-        best.improve(chosen, descend(part, start[chosen], known, loss, pairs, tol, max_iter))
+    numbers_of_item = 64 * num_starts * (problem.cost[0].numel() if len(items) else 1)
+    for part in in_chunks(torch.arange(len(items), device=a.device), numbers_of_item):
+        here = coupling[part] if init.numel() else init
+        best.fill(part, _solve(problem.select(part), here, start_costs, num_starts, terms))
     found = units.restore(best, problem, loss, pairs)
     if not (bool(x.all()) and bool(y.all())):
         slopes = slopes_between(
@@ -184,11 +180,40 @@ def fgw_backward(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Tensors with one row per item."""
+class _Terms:
+    """What all items have in common."""
 
-    def select(self, items: Tensor) -> Self:
-        return type(self)(*(getattr(self, field.name)[items] for field in fields(self)))
+    loss: int
+    pairs: int
+    tol: float
+    max_iter: int
+
+
+def _solve(
+    problem: "Problem", init: Tensor, start_costs: Tensor, num_starts: int, terms: _Terms
+) -> "Solution":
+    """Return the best of what the starts lead to."""
+    best = Solution.unsolved(problem)
+    found = [_start(problem, k, init, start_costs, terms) for k in range(num_starts)]
+    starts, transports = [start for start, _ in found], sum(count for _, count in found)
+    best.iterations.add_(transports)
+    worthwhile = []
+    for number, start in enumerate(starts):
+        fresh = torch.ones_like(problem.linear, dtype=torch.bool)
+        if number > 0 or not init.numel():  # a vertex is told by its support, other couplings not
+            support = start > 0
+            fresh &= ~(support & problem.forbidden).flatten(1).any(1)
+            for earlier in starts[bool(init.numel()) : number]:
+                fresh &= (support != (earlier > 0)).flatten(1).any(1)
+        worthwhile.append(fresh)
+    of_start, item = torch.stack(worthwhile).nonzero().unbind(1)
+    paths = descents(problem.select(item), torch.stack(starts)[of_start, item], terms)
+    for number in range(num_starts):
+        here = (of_start == number).nonzero().squeeze(1)
+        chosen = item[here]
+        ended = paths.select(here).ended(problem.select(chosen), best.objective[chosen], terms)
+        best.improve(chosen, ended)
+    return best
 
 
 def without_absent_nodes(
@@ -215,7 +240,7 @@ def without_absent_nodes(
 
 
 @dataclass(frozen=True)
-class Problem(_Rows):
+class Problem(Rows):
     """Of size 1: F(T) = linear <cost, T> + pair sum T_ij T_kl L(struct_x_ik - struct_y_jl)."""
 
     cost: Tensor
@@ -230,18 +255,40 @@ class Problem(_Rows):
 
     def vertex(self, cost: Tensor) -> tuple[Tensor, ...]:
         """Solve the transport problem of these masses for another cost."""
-        return transport(torch.where(self.forbidden, torch.inf, cost), self.a, self.b)
+        there = (self.a != 0)[:, :, None] & (self.b != 0)[:, None, :]
+        used = torch.where(there & ~self.forbidden, cost, 0)
+        finite = used.isfinite().flatten(1).all(1)
+        # Masses are known to fit, and everything to be of size 1.
+        arcs = used.masked_fill(~there | self.forbidden, torch.inf)
+        solvable = finite[:, None]
+        plan, f, g, iterations, _ = shortest_paths(
+            torch.where(solvable[..., None], arcs, 0), self.a * solvable, self.b * solvable
+        )
+        failed = ~solvable
+        return (
+            plan.masked_fill(failed[..., None], torch.nan),
+            (plan * used).sum((1, 2)).masked_fill(~finite, torch.nan),
+            f.masked_fill(failed, torch.nan),
+            g.masked_fill(failed, torch.nan),
+            iterations,
+            torch.where(finite, CONVERGED, NONFINITE).to(torch.int32),
+        )
 
-    def pair_cost(self, plan: Tensor, loss: int, pairs: int, *, dense: bool = False) -> Tensor:
+    def pair_cost(
+        self, plan: Tensor, loss: int, pairs: int, *, dense: bool = False, vertex: bool = False
+    ) -> Tensor:
         """Compute B(plan), which dummies neither have nor contribute to."""
-        compute = dense_pair_cost if dense else pair_cost
-        met = torch.where(self.paired, plan, 0)
-        bend = compute(met, self.struct_x, self.struct_y, loss, pairs)
+        met, structures = torch.where(self.paired, plan, 0), (self.struct_x, self.struct_y)
+        if dense:
+            bend = dense_pair_cost(met, *structures, loss, pairs)
+        else:
+            most = sum(plan.shape[1:]) - 1 if vertex else None
+            bend = pair_cost(met, *structures, loss, pairs, most)
         return torch.where(self.paired, bend, 0)
 
 
 @dataclass(frozen=True)
-class Units(_Rows):
+class Units(Rows):
     """Exponents of the powers of two that costs, structures and masses are divided by.
 
     `of_linear` and `of_pair` are those of the terms in the objective, and the weights of the
@@ -428,7 +475,7 @@ def slopes_between(
 
 
 @dataclass(frozen=True)
-class Solution(_Rows):
+class Solution(Rows):
     """What was found of each item."""
 
     plan: Tensor
@@ -458,10 +505,6 @@ class Solution(_Rows):
         status = torch.full_like(problem.linear, MAX_ITER, dtype=torch.int32)
         return cls.failed(problem.cost, problem.a, problem.b, status)
 
-    def fill(self, items: Tensor, found: "Solution") -> None:
-        for field in fields(self):
-            getattr(self, field.name)[items] = getattr(found, field.name)
-
     def improve(self, items: Tensor, found: "Solution") -> None:
         """Take over what is better for the given items; count all of it."""
         self.iterations[items] += found.iterations
@@ -469,11 +512,13 @@ class Solution(_Rows):
         better = (found.objective < now) | now.isnan()
         for field in fields(self):
             if field.name != "iterations":
-                getattr(self, field.name)[items[better]] = getattr(found, field.name)[better]
+                mine, theirs = getattr(self, field.name), getattr(found, field.name)
+                rows = better.reshape(-1, *[1] * (theirs.dim() - 1))
+                mine[items] = torch.where(rows, theirs, mine[items])
 
 
 @dataclass(frozen=True)
-class _Atoms(_Rows):
+class _Atoms(Rows):
     """Couplings V_a with weight w_a; slots of weight 0 are free."""
 
     plans: Tensor  # (B, K, n, m)
@@ -496,82 +541,87 @@ class _Atoms(_Rows):
         atoms.weights[:, 0] = 1
         return atoms
 
-    def with_free_slot(self) -> "_Atoms":
-        if (self.weights == 0).any(1).all():
+    def with_slots(self, slots: int) -> "_Atoms":
+        """Make room; slots come in powers of two, so that sums over them are the same in any."""
+        more = slots - self.weights.shape[1]
+        if more <= 0:
             return self
         pad = torch.nn.functional.pad
         return _Atoms(
-            pad(self.plans, (0, 0, 0, 0, 0, _SLOTS)),
-            pad(self.pair_costs, (0, 0, 0, 0, 0, _SLOTS)),
-            pad(self.weights, (0, _SLOTS)),
-            pad(self.linear, (0, _SLOTS)),
-            pad(self.form, (0, _SLOTS, 0, _SLOTS)),
+            pad(self.plans, (0, 0, 0, 0, 0, more)),
+            pad(self.pair_costs, (0, 0, 0, 0, 0, more)),
+            pad(self.weights, (0, more)),
+            pad(self.linear, (0, more)),
+            pad(self.form, (0, more, 0, more)),
         )
 
-    def put(self, problem: Problem, plan: Tensor, slot: Tensor, loss: int, pairs: int) -> None:
+    def put(
+        self,
+        problem: Problem,
+        plan: Tensor,
+        slot: Tensor,
+        loss: int,
+        pairs: int,
+        *,
+        vertex: bool = False,
+    ) -> None:
         """Fill a free slot of every item with a coupling of weight 0."""
         item = torch.arange(len(slot), device=slot.device)
-        cost_of_pairs = problem.pair_cost(plan, loss, pairs)
+        cost_of_pairs = problem.pair_cost(plan, loss, pairs, vertex=vertex)
         self.plans[item, slot] = plan
         self.pair_costs[item, slot] = cost_of_pairs
         self.linear[item, slot] = (problem.cost * plan).sum((1, 2))
-        for other in range(self.weights.shape[1]):
-            product = (cost_of_pairs * self.plans[:, other]).sum((1, 2))
-            self.form[item, slot, other] = product
-            self.form[item, other, slot] = product
+        products = (cost_of_pairs[:, None] * self.plans).sum((2, 3))
+        self.form[item, slot] = products
+        self.form[item, :, slot] = products
 
     def slopes(self, problem: Problem) -> Tensor:
         """Return d F / d w_a, (B, K)."""
         quadratic = _weighted_sum(self.weights, self.form)
         return problem.linear[:, None] * self.linear + problem.pair[:, None] * quadratic
 
-    def rebalance(self, problem: Problem, fresh: Tensor, enough: Tensor) -> None:
+    def rebalance(self, problem: Problem, fresh: Tensor, enough: Tensor, moving: Tensor) -> None:
         """Move weight between the atoms, exactly per pair, until their own gap is small.
 
         Each step moves weight from the atom of steepest slope to the one of least. `fresh` is the
-        slot that takes part although it has no weight yet. At least one step is made.
+        slot that takes part although it has no weight yet. Items that are `moving` make at least
+        one step, the others none.
         """
-        item = torch.arange(len(fresh), device=fresh.device)
         weights, form = self.weights, self.form
-        in_use = weights > 0
-        in_use[item, fresh] = True
-        most_steps = 4 * in_use.sum(1)
-        slopes = self.slopes(problem)
-        moving = torch.ones_like(fresh, dtype=torch.bool)
-        for step in range(int(most_steps.max())):
-            up = torch.where(in_use, slopes, torch.inf).argmin(1)
-            down = torch.where(weights > 0, slopes, -torch.inf).argmax(1)
-            local = slopes[item, down] - slopes[item, up]
-            moving = moving & (local > 0) & (step < most_steps)
-            if step > 0:
-                moving = moving & (local > enough)
-            if not moving.any():
+        in_use = (weights > 0).scatter(1, fresh[:, None], True)
+        most_steps, taking_part = 4 * in_use.sum(1), moving[:, None]
+        slopes, enough = self.slopes(problem), enough.clamp_min(0)
+        for step in range(4 * weights.shape[1]):
+            low, up = torch.where(in_use, slopes, torch.inf).min(1, keepdim=True)
+            high, down = torch.where(weights > 0, slopes, -torch.inf).max(1, keepdim=True)
+            local = (high - low).squeeze(1)
+            moving = moving & (local > (enough if step > 0 else 0)) & (step < most_steps)
+            if step % _STEPS_BETWEEN_LOOKS == 1 and not moving.any():
                 break
-            curvature = problem.pair * (
-                form[item, up, up] + form[item, down, down] - 2 * form[item, up, down]
-            )
-            most = weights[item, down]
+            rows = torch.cat([up, down], 1)[:, :, None].expand(-1, -1, form.shape[2])
+            gained, lost = form.gather(1, rows).unbind(1)
+            apart = gained - lost
+            curvature = problem.pair * (apart.gather(1, up) - apart.gather(1, down)).squeeze(1)
             exact = torch.where(curvature > 0, local / curvature, torch.inf)
+            most = weights.gather(1, down).squeeze(1)
             moved = torch.where(moving, torch.minimum(exact, most), 0)
-            weights[item, up] += moved
-            weights[item, down] -= moved  # exactly 0 when all of it goes: the slot is free again
-            slopes = slopes + (problem.pair * moved)[:, None] * (form[item, up] - form[item, down])
+            weights.scatter_add_(1, up, moved[:, None])
+            # exactly 0 when all of it goes: the slot is free again
+            weights.scatter_add_(1, down, -moved[:, None])
+            slopes = slopes + (problem.pair * moved)[:, None] * apart
             in_use = torch.where(moving[:, None], weights > 0, in_use)
         # Many small moves round the sum away from 1.
-        weights.div_(_weighted_sum(weights, torch.ones_like(weights))[:, None])
+        total = _weighted_sum(weights, torch.ones_like(weights))[:, None]
+        weights.copy_(torch.where(taking_part, weights / total, weights))
 
 
 def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum over the slots in their order: empty slots, which other items may need, change no bit."""
-    total = torch.zeros_like(values[:, 0])
-    for slot in range(weights.shape[1]):
-        share = weights[:, slot].reshape(-1, *[1] * (total.dim() - 1))
-        total = total + share * values[:, slot]
-    return total
+    """Sum over the slots: empty ones, which other items may need, change no bit."""
+    return folded_sum(weights.reshape(*weights.shape, *[1] * (values.dim() - 2)) * values)
 
 
 def _start(
-    problem: Problem, number: int, init: Tensor, start_costs: Tensor, loss: int, pairs: int
+    problem: Problem, number: int, init: Tensor, start_costs: Tensor, terms: _Terms
 ) -> tuple[Tensor, int]:
     """Return the coupling of one start and the number of transport problems it took."""
     cost, a, b = problem.cost, problem.a, problem.b
@@ -580,7 +630,8 @@ def _start(
             return torch.where((a != 0)[:, :, None] & (b != 0)[:, None, :], init, 0), 0
         number -= 1
     if number == 0:
-        signature = signature_distance(problem.struct_x, problem.struct_y, a, b, loss, pairs)
+        sides = problem.struct_x, problem.struct_y, a, b
+        signature = signature_distance(*sides, terms.loss, terms.pairs)
         signature = torch.where(problem.paired, signature, 0)
         linear, pair = problem.linear[:, None, None], problem.pair[:, None, None]
         return problem.vertex(linear * cost + pair * signature)[0], 1
@@ -612,75 +663,187 @@ def descend(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Run the conditional gradient from one coupling; each item leaves when it is done.
+    """Run the conditional gradient from one coupling.
 
     What is no better than the objective `known`, shape (B,), needs no proof; NaN is none.
     """
-    batch = start.shape[0]
-    solution = Solution.unsolved(problem)
-    rounding = 8 * torch.finfo(start.dtype).eps
-    items = torch.arange(batch, device=start.device)
-    spent = torch.zeros_like(solution.iterations)
-    atoms = _Atoms.single(problem, start, loss, pairs)
-    while len(items):
+    terms = _Terms(loss, pairs, tol, max_iter)
+    return descents(problem, start, terms).ended(problem, known, terms)
+
+
+def descents(problem: Problem, start: Tensor, terms: _Terms) -> "_Descents":
+    """Run the conditional gradient until the duals at hand say that nothing is below."""
+    atoms = _Atoms.single(problem, start, terms.loss, terms.pairs)
+    spent = torch.zeros_like(problem.linear, dtype=torch.int32)
+    state = _Descents.at(atoms, problem, spent, torch.ones_like(spent, dtype=torch.bool), terms)
+    return state.run(problem, terms)
+
+
+@dataclass(frozen=True)
+class _Descents(Rows):
+    """Couplings on their way, with the transport problem that is linearised there, solved."""
+
+    plans: Tensor
+    pair_costs: Tensor
+    weights: Tensor
+    linear: Tensor
+    form: Tensor
+    objective: Tensor
+    plan: Tensor
+    on_plan: Tensor  # <gradient, plan>
+    vertex: Tensor
+    f: Tensor
+    g: Tensor
+    gap: Tensor
+    enough: Tensor  # gap to stop at
+    spent: Tensor
+    failed: Tensor
+
+    @classmethod
+    def at(
+        cls, atoms: _Atoms, problem: Problem, spent: Tensor, moved: Tensor, terms: _Terms
+    ) -> "_Descents":
+        """Solve the linearised problems; those where nothing moved have been counted before."""
         weights = atoms.weights
         on_plan = _weighted_sum(weights, atoms.slopes(problem))
         linear = _weighted_sum(weights, atoms.linear)
         objective = 0.5 * (problem.linear * linear + on_plan)
-        gradient = problem.linear[:, None, None] * problem.cost
-        gradient = gradient + problem.pair[:, None, None] * _weighted_sum(weights, atoms.pair_costs)
-        gradient = torch.where(problem.forbidden, torch.inf, gradient)
-        plan = _weighted_sum(weights, atoms.plans)
-        vertex, on_vertex, f, g, _, status = problem.vertex(gradient)
-        spent += 1
+        vertex, on_vertex, f, g, _, status = problem.vertex(_gradient(atoms, problem))
         gap = on_plan - on_vertex
         # A relative stop alone never ends at objective 0, where the gap is rounding.
         # A vertex above the plan is no vertex sought, and its rounding not that of the gap.
         lower = torch.minimum(on_plan, on_vertex)
-        enough = tol * objective.abs() + rounding * (on_plan.abs() + lower.abs())
-        failed = status != CONVERGED
-        small = ~failed & ~(gap > enough)
-        found = _Below(vertex, f, g, gap, spent)
-        below = torch.zeros_like(small)
-        chosen = (small & ~(objective >= known)).nonzero().squeeze(1)
-        if len(chosen):
-            closer, below[chosen] = _improves(
-                problem.select(chosen),
-                gradient[chosen],
-                plan[chosen],
-                on_plan[chosen],
-                enough[chosen],
-                found.select(chosen),
-                max_iter,
+        rounding = 8 * torch.finfo(gap.dtype).eps
+        enough = terms.tol * objective.abs() + rounding * (on_plan.abs() + lower.abs())
+        return cls(
+            atoms.plans,
+            atoms.pair_costs,
+            atoms.weights,
+            atoms.linear,
+            atoms.form,
+            objective,
+            _weighted_sum(weights, atoms.plans),
+            on_plan,
+            vertex,
+            f,
+            g,
+            gap,
+            enough,
+            spent + moved.to(spent.dtype),
+            status != CONVERGED,
+        )
+
+    @property
+    def atoms(self) -> _Atoms:
+        """The couplings that are combined."""
+        return _Atoms(*(getattr(self, field.name) for field in fields(_Atoms)))
+
+    @property
+    def small(self) -> Tensor:
+        """Whether the duals at hand say that nothing is below."""
+        return ~self.failed & ~(self.gap > self.enough)
+
+    def with_slots(self, slots: int) -> "_Descents":
+        """Make room for atoms."""
+        atoms = self.atoms.with_slots(slots)
+        return replace(self, **{field.name: getattr(atoms, field.name) for field in fields(atoms)})
+
+    def run(self, problem: Problem, terms: _Terms, *, resumed: bool = False) -> "_Descents":
+        """Go down; who is done stands still, and leaves where that makes the rest much cheaper.
+
+        Those that are `resumed` go on from their vertices first, whatever their gaps say.
+        """
+        ended, state = self, self
+        items = torch.arange(len(self.gap), device=self.gap.device)
+        moving = torch.ones_like(self.failed)
+        while len(items):
+            if not resumed:
+                moving = ~(state.small | state.failed | (state.spent >= terms.max_iter))
+            resumed = False
+            full = (state.weights > 0).all(1)
+            left, short = torch.stack([moving.sum(), full.sum()]).cpu().tolist()
+            if left == 0:
+                break
+            if 2 * left <= len(items) and state.plans.numel() > _WORTH_LEAVING:
+                ended = ended.joined(items, state)
+                kept = moving.nonzero().squeeze(1)
+                items, problem, state = items[kept], problem.select(kept), state.select(kept)
+                moving = moving[kept]
+            if short:
+                state = state.with_slots(2 * state.weights.shape[1])
+            state = state.step(problem, moving, terms)
+        return ended.joined(items, state)
+
+    def joined(self, items: Tensor, found: "_Descents") -> "_Descents":
+        """Replace what has been worked on: all of it, or some items."""
+        if len(items) == len(self.gap):
+            return found
+        ended = self.with_slots(found.weights.shape[1])
+        ended.fill(items, found)
+        return ended
+
+    def step(self, problem: Problem, moving: Tensor, terms: _Terms) -> "_Descents":
+        """Go from the couplings that are moving towards their vertices."""
+        atoms = self.atoms
+        slot = (atoms.weights == 0).to(torch.uint8).argmax(1)
+        atoms.put(problem, self.vertex, slot, terms.loss, terms.pairs, vertex=True)
+        atoms.rebalance(problem, slot, 0.1 * self.gap, moving)
+        return _Descents.at(atoms, problem, self.spent, moving, terms)
+
+    def ended(self, problem: Problem, known: Tensor, terms: _Terms) -> Solution:
+        """Prove that nothing is below, or find it and go on, where `known` is not better anyway."""
+        solution = Solution.unsolved(problem)
+        state, items = self, torch.arange(len(self.gap), device=self.gap.device)
+        while len(items):
+            small, below = state.small, torch.zeros_like(state.failed)
+            found = _Below(state.vertex, state.f, state.g, state.gap, state.spent)
+            chosen = (small & ~(state.objective >= known)).nonzero().squeeze(1)
+            if len(chosen):
+                part, at = problem.select(chosen), state.select(chosen)
+                closer, below[chosen] = _improves(
+                    part,
+                    _gradient(at.atoms, part),
+                    at.plan,
+                    at.on_plan,
+                    at.enough,
+                    found.select(chosen),
+                    terms.max_iter,
+                )
+                found.fill(chosen, closer)
+            solved = small & ~below & (found.gap <= state.enough)
+            status = torch.where(solved, CONVERGED, MAX_ITER)
+            status = torch.where(state.failed, NONFINITE, status).to(torch.int32)
+            invalid = state.failed
+            values = Solution(
+                state.plan.masked_fill(invalid[:, None, None], torch.nan),
+                state.objective.masked_fill(invalid, torch.nan),
+                found.f,
+                found.g,
+                found.gap.masked_fill(invalid, torch.nan),
+                found.spent,
+                status,
             )
-            found.fill(chosen, closer)
-            gap = found.gap
-        solved = small & ~below & (gap <= enough)
-        done = (small & ~below) | failed | (spent >= max_iter)
-        status = torch.where(solved | failed, status, MAX_ITER).to(torch.int32)
+            solution.fill(items, values)
+            going = (below & (found.spent < terms.max_iter)).nonzero().squeeze(1)
+            if len(going) == 0:
+                break
+            items, problem, known = items[going], problem.select(going), known[going]
+            closer = found.select(going)
+            state = replace(
+                state.select(going), vertex=closer.vertex, gap=closer.gap, spent=closer.spent
+            ).run(problem, terms, resumed=True)
+        return solution
 
-        values = Solution(plan, objective, found.f, found.g, gap, spent, status)
-        invalid = failed[done]
-        ended = values.select(done)
-        for name in ("plan", "objective", "gap"):
-            value = getattr(ended, name)
-            value[invalid] = torch.nan
-        solution.fill(items[done], ended)
 
-        going = (~done).nonzero().squeeze(1)
-        items, spent, known = items[going], spent[going], known[going]
-        problem, atoms = problem.select(going), atoms.select(going)
-        if len(items) == 0:
-            break
-        atoms = atoms.with_free_slot()
-        fresh = (atoms.weights == 0).int().argmax(1)
-        atoms.put(problem, found.vertex[going], fresh, loss, pairs)
-        atoms.rebalance(problem, fresh, 0.1 * gap[going])
-    return solution
+def _gradient(atoms: _Atoms, problem: Problem) -> Tensor:
+    """Return dF/dplan, infinite at forbidden pairs."""
+    bend = _weighted_sum(atoms.weights, atoms.pair_costs)
+    gradient = problem.linear[:, None, None] * problem.cost + problem.pair[:, None, None] * bend
+    return gradient.masked_fill(problem.forbidden, torch.inf)
 
 
 @dataclass(frozen=True)
-class _Below(_Rows):
+class _Below(Rows):
     """What a linearised problem leads to."""
 
     vertex: Tensor
@@ -688,10 +851,6 @@ class _Below(_Rows):
     g: Tensor
     gap: Tensor
     spent: Tensor
-
-    def fill(self, items: Tensor, other: "_Below") -> None:
-        for field in fields(self):
-            getattr(self, field.name)[items] = getattr(other, field.name)
 
 
 def _improves(

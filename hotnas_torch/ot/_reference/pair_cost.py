@@ -17,6 +17,7 @@ __all__ = [
     "PAIRS_DIRECTED",
     "PAIRS_ORDERED",
     "dense_pair_cost",
+    "folded_sum",
     "kept_pairs",
     "pair_cost",
     "pair_cost_change",
@@ -29,8 +30,17 @@ __all__ = [
 LOSS_L1, LOSS_L2 = 0, 1
 PAIRS_ALL, PAIRS_DIRECTED, PAIRS_ORDERED = 0, 1, 2
 
+_TOGETHER = 8  # non-zeros of a plan that are taken at once
 
-def pair_cost(plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs: int) -> Tensor:
+
+def pair_cost(
+    plan: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    loss: int,
+    pairs: int,
+    most: int | None = None,
+) -> Tensor:
     """Compute B(plan).
 
     Args:
@@ -40,36 +50,48 @@ def pair_cost(plan: Tensor, struct_x: Tensor, struct_y: Tensor, loss: int, pairs
         loss: 0 for L(d) = abs(d), 1 for the square.
         pairs: 0 for all i, j, k, l; 1 (directed) for i != k and j != l; 2 (ordered) for i < k and j
             < l.
+        most: Non-zeros that no plan has more of; None where the host is to wait for their number.
 
     Returns:
         B(plan), shape (B, n, m).
     """
-    batch, n, m = plan.shape
-    total = torch.zeros_like(plan)
+    n, m = plan.shape[1:]
     occupied = plan.flatten(1) != 0
-    if not occupied.any():
+    if most is None:
+        most = int(occupied.sum(1).max()) if occupied.numel() else 0
+    total = torch.zeros_like(plan)
+    if most == 0:
         return total
-    most = int(occupied.sum(1).max())
     # The places of the non-zeros first, in reading order; shorter lists end in zeros, which add
-    # nothing.
-    places = occupied.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    masses = plan.flatten(1).gather(1, places)
-    item = torch.arange(batch, device=plan.device)
-    row_index = torch.arange(n, device=plan.device)[None, :, None]
-    column_index = torch.arange(m, device=plan.device)[None, None, :]
-    for t in range(most):
-        k, l = places[:, t] // m, places[:, t] % m
-        leaving = struct_x[item, :, k][:, :, None] - struct_y[item, :, l][:, None, :]
-        entering = struct_x[item, k, :][:, :, None] - struct_y[item, l, :][:, None, :]
-        after, before = _pair_sets(
-            row_index, k[:, None, None], column_index, l[:, None, None], pairs
-        )
-        terms = _kept(_loss(leaving, loss), after) + _kept(_loss(entering, loss), before)
-        mass = masses[:, t, None, None]
-        total = total + torch.where(
-            mass != 0, mass * terms, 0
-        )  # no node that is absent, whatever it holds
+    # nothing, and always the same few are added up together.
+    order = occupied.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    width = min(order.shape[1], -(-most // _TOGETHER) * _TOGETHER)
+    row_index = torch.arange(n, device=plan.device)[:, None]
+    column_index = torch.arange(m, device=plan.device)
+    for places in order[:, :width].split(_TOGETHER, 1):
+        mass = plan.flatten(1).gather(1, places)[:, :, None, None]
+        k, l = places // m, places % m
+        of_x, of_y = k[:, :, None].expand(-1, -1, n), l[:, :, None].expand(-1, -1, m)
+        leaving = struct_x.mT.gather(1, of_x)[..., None] - struct_y.mT.gather(1, of_y)[:, :, None]
+        entering = struct_x.gather(1, of_x)[..., None] - struct_y.gather(1, of_y)[:, :, None]
+        out, back = _loss(leaving, loss), _loss(entering, loss)
+        if pairs != PAIRS_ALL:
+            at = row_index, k[:, :, None, None], column_index, l[:, :, None, None]
+            after, before = _pair_sets(*at, pairs)
+            out, back = _kept(out, after), _kept(back, before)
+        # no node that is absent, whatever it holds
+        shares = torch.where(mass != 0, mass * (out + back), 0)
+        total = total + folded_sum(shares)
     return total
+
+
+def folded_sum(values: Tensor) -> Tensor:
+    """Sum over dimension 1 by halves: zeros at its end change no bit, however many they are."""
+    while values.shape[1] > 1:
+        if values.shape[1] % 2:
+            values = torch.cat([values, torch.zeros_like(values[:, :1])], 1)
+        values = values[:, 0::2] + values[:, 1::2]
+    return values[:, 0]
 
 
 def pair_cost_gradient(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot._reference.scale import back, exponent_of, largest_of
+from hotnas_torch.ot._reference.shortest_paths import shortest_paths
 
 __all__ = [
     "CONVERGED",
@@ -60,8 +61,8 @@ def transport(
         throughout.
 
     Complexity:
-        O(n m) per settled column, O(n m^2) per path, n to about n + m paths; O(n m) memory per
-        item.
+        O(n + m) per settled node, O(n m) per path, n to about n + m paths; O(n m) memory per item.
+        The host waits for the device once in a few nodes.
 
     Reference:
         R. Jonker, A. Volgenant, A shortest augmenting path algorithm for dense and sparse linear
@@ -69,55 +70,27 @@ def transport(
         1993, section 9.7.
     """
     del dummies
-    batch, n, m = cost.shape
+    n, m = cost.shape[1:]
     rows, columns = a > 0, b > 0
     active = rows[:, :, None] & columns[:, None, :]
     used_cost, forbidden = split_costs(cost, active)
     status = feasibility(a, b, used_cost)
     cut_off = (status == CONVERGED) & _without_arcs(forbidden, rows, columns)
     status = torch.where(cut_off, INFEASIBLE, status).to(torch.int32)
-    solvable = status == CONVERGED
+    solvable = (status == CONVERGED)[:, None]
 
     of_cost, of_mass = exponent_of(largest_of(used_cost)), exponent_of(a.sum(1))
     used_cost = back(used_cost, -of_cost)
-    arcs = torch.where(forbidden, torch.inf, used_cost)
-    supply = back(torch.where(rows & solvable[:, None], a, torch.zeros_like(a)), -of_mass)
-    demand = back(torch.where(columns & solvable[:, None], b, torch.zeros_like(b)), -of_mass)
-    # Differences of masses that are equal in exact arithmetic leave a few units in the last place:
-    # these are no mass.
-    epsilon = torch.finfo(cost.dtype).eps
-    negligible = 2 * epsilon * torch.maximum(largest_of(supply), largest_of(demand))
+    arcs = used_cost.masked_fill(forbidden | ~active, torch.inf)
+    supply = back(torch.where(rows & solvable, a, 0), -of_mass)
+    demand = back(torch.where(columns & solvable, b, 0), -of_mass)
     # What the columns cannot take, and what is left over by rounding.
+    epsilon = torch.finfo(cost.dtype).eps
     excess = (supply.sum(1) - demand.sum(1)).clamp_min(0) + (n + m) * epsilon * supply.sum(1)
 
-    plan = torch.zeros_like(cost)
-    f, g = torch.zeros_like(a), torch.zeros_like(b)
-    if n and m:
-        blocked = torch.where(active, arcs, torch.inf)
-        g = _finite_or_zero(blocked.amin(1)) * solvable[:, None]
-        f, plan = _take_cheapest(blocked, g, supply, demand)
-        f = f * solvable[:, None]
-    iterations = torch.zeros(batch, dtype=torch.int32, device=cost.device)
-    stuck = ~solvable
-
-    for _ in range(4 * (n + m) * (n + m)):
-        unfinished = (supply > negligible[:, None]).any(1) & (demand > negligible[:, None]).any(1)
-        items = (unfinished & ~stuck).nonzero().squeeze(1)
-        if items.numel() == 0:
-            break
-        plan[items], supply[items], demand[items], f[items], g[items], stuck[items] = _augment(
-            arcs[items],
-            columns[items],
-            plan[items],
-            supply[items],
-            demand[items],
-            f[items],
-            g[items],
-            negligible[items],
-        )
-        iterations[items] += 1
-    left = torch.where(supply > negligible[:, None], supply, 0).sum(1)
-    status = torch.where(solvable & ~(left <= excess), INFEASIBLE, status)
+    plan, f, g, iterations, left = shortest_paths(arcs, supply, demand)
+    f, g = f * solvable, g * solvable
+    status = torch.where(solvable[:, 0] & ~(left <= excess), INFEASIBLE, status)
 
     objective = back(back((plan * used_cost).sum((1, 2)), of_cost), of_mass)
     f, g = extend_duals(cost, rows, columns, back(f, of_cost), back(g, of_cost))
@@ -150,129 +123,6 @@ def feasibility(a: Tensor, b: Tensor, *values: Tensor) -> Tensor:
     status = torch.full((len(a),), CONVERGED, dtype=torch.int32, device=a.device)
     status = torch.where(balanced, status, torch.full_like(status, INFEASIBLE))
     return torch.where(finite, status, torch.full_like(status, NONFINITE))
-
-
-def _take_cheapest(
-    cost: Tensor, g: Tensor, supply: Tensor, demand: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Start: each row in turn sends what its cheapest column takes; reduces supply and demand.
-
-    Returns feasible row duals and a plan with at most one edge per row, which is tight.
-    """
-    batch, n, _ = cost.shape
-    item = torch.arange(batch, device=cost.device)
-    plan = torch.zeros_like(cost)
-    least, cheapest = (cost - g[:, None, :]).min(2)
-    for i in range(n):
-        column = cheapest[:, i]
-        amount = torch.minimum(supply[:, i], demand[item, column])
-        plan[item, i, column] = amount
-        supply[:, i] -= amount
-        demand[item, column] -= amount
-    return _finite_or_zero(least), plan
-
-
-def _augment(
-    cost: Tensor,
-    columns: Tensor,
-    plan: Tensor,
-    supply: Tensor,
-    demand: Tensor,
-    f: Tensor,
-    g: Tensor,
-    negligible: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Send mass along one shortest path from the first row with supply (every item has one).
-
-    Where forbidden pairs cut it off from all demand, nothing changes, and the last result says so.
-    """
-    batch, n, m = cost.shape
-    item = torch.arange(batch, device=cost.device)
-    support = plan > 0
-    # Support edges are tight and no edge is negative; rounding must not say otherwise.
-    reduced = (cost - f[:, :, None] - g[:, None, :]).clamp_min_(0)
-    reduced.masked_fill_(support, 0).masked_fill_(~columns[:, None, :], torch.inf)
-
-    source = (supply > negligible[:, None]).int().argmax(1)
-    in_tree = torch.zeros_like(f, dtype=torch.bool)
-    in_tree[item, source] = True
-    row_distance = torch.zeros_like(f)
-    row_parent = torch.zeros_like(
-        f, dtype=torch.int64
-    )  # the column from which the path enters the row
-    distance = reduced[item, source]
-    column_parent = source[:, None].expand(batch, m).clone()
-    linked = support[item, source]  # reached over a support edge
-    settled = torch.zeros_like(g, dtype=torch.bool)
-    sink = torch.zeros_like(source)
-    searching = torch.ones_like(source, dtype=torch.bool)
-    wanting = demand > negligible[:, None]
-
-    for _ in range(m):
-        open_distance = distance.masked_fill(settled, torch.inf)
-        nearest = open_distance.amin(1)
-        # Among the nearest, support edges first: a whole tree of the support is explored before the
-        # path leaves it, so a path never closes a cycle in the support. Then the lowest index.
-        among = open_distance == nearest[:, None]
-        column = (among.byte() + (among & linked)).argmax(1)
-        sink = torch.where(searching, column, sink)
-        searching = searching & ~wanting[item, column]
-        here = searching.nonzero().squeeze(1)
-        if len(here) == 0:
-            break
-        at = column[here]
-        settled[here, at] = True
-        # The rows that enter are few: only they are looked at.
-        entered, row = (support[here, :, at] & ~in_tree[here]).nonzero().unbind(1)
-        which = here[entered]
-        in_tree[which, row] = True
-        row_distance[which, row] = nearest[which]
-        row_parent[which, row] = column[which]
-
-        through = reduced[which, row] + nearest[which, None]
-        to = entered[:, None].expand_as(through)
-        shortest = through.new_full((len(here), m), torch.inf)
-        shortest.scatter_reduce_(0, to, through, "amin")
-        # Of the shortest, a support edge, which no edge is shorter than, and then the lowest row.
-        via = torch.where(support[which, row], row[:, None], row[:, None] + n)
-        via = torch.where(through == shortest[entered], via, 2 * n)
-        first = via.new_full((len(here), m), 2 * n).scatter_reduce_(0, to, via, "amin")
-        link = first < n
-        closer = ((shortest < distance[here]) | link) & ~settled[here]
-        distance[here] = torch.where(closer, shortest, distance[here])
-        column_parent[here] = torch.where(closer, first % n, column_parent[here])
-        linked[here] |= link & closer
-
-    length = distance[item, sink][:, None]
-    stuck = length.isinf()
-    f = f + torch.where(in_tree & ~stuck, length - row_distance, 0)
-    g = g - torch.where(settled & ~stuck, length - distance, 0)
-    stuck = stuck.squeeze(1)
-
-    # The path back from the sink: +1 where it adds mass, -1 where it takes mass back.
-    direction = torch.zeros_like(plan)
-    column, walking = sink, torch.ones_like(searching)
-    for _ in range(m):
-        if not walking.any():
-            break
-        row = column_parent[item, column]
-        direction[item, row, column] += walking.to(plan.dtype)
-        walking = walking & (row != source)
-        previous = row_parent[item, row]
-        direction[item, row, previous] -= walking.to(plan.dtype)
-        column = torch.where(walking, previous, column)
-
-    taken = direction < 0
-    amount = torch.where(taken, plan, torch.full_like(plan, torch.inf)).amin((1, 2))
-    amount = torch.minimum(amount, torch.minimum(supply[item, source], demand[item, sink]))
-    amount = torch.where(stuck, 0, amount)
-    plan = plan + direction * amount[:, None, None]
-    exhausted = taken & (plan <= negligible[:, None, None])
-    plan = torch.where(exhausted, torch.zeros_like(plan), plan)
-    supply, demand = supply.clone(), demand.clone()
-    supply[item, source] -= amount
-    demand[item, sink] -= amount
-    return plan, supply, demand, f, g, stuck
 
 
 def split_costs(cost: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:

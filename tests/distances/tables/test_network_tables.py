@@ -98,7 +98,8 @@ def test_one_repeated_cell_costs_its_share_where_that_is_optimal(repeating, cell
     everything = torch.arange(len(cells))
     costs = CellCosts.between(torch.from_numpy(distances), everything, everything, len(cells))
     small, large = torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2])
-    value, certain = table._one_cell_differs(small, large, costs)
+    chosen = table._choose(torch.arange(len(repeating)), costs)
+    value, certain = table._one_cell_differs(small, large, chosen)
     assert certain.all()
     share = (8 + 16 + 32) / 104
     for k, (p, q) in enumerate(zip(small.tolist(), large.tolist(), strict=True)):
@@ -114,7 +115,8 @@ def test_one_repeated_cell_takes_the_way_round_where_that_is_cheaper(repeating, 
     table = tables(repeating, cells)
     everything = torch.arange(len(cells))
     costs = CellCosts.between(torch.from_numpy(distances), everything, everything, len(cells))
-    _, certain = table._one_cell_differs(torch.tensor([0]), torch.tensor([1]), costs)
+    chosen = table._choose(torch.arange(len(repeating)), costs)
+    _, certain = table._one_cell_differs(torch.tensor([0]), torch.tensor([1]), chosen)
     assert not certain.any()
     indices = torch.arange(len(repeating))
     block = table.block(indices, indices, costs)

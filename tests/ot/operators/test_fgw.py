@@ -1,5 +1,7 @@
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import ot as pot
 import pytest
@@ -528,3 +530,29 @@ def test_large_structures_that_nearly_agree_do_not_cancel(
     value = quadratic_cost(plan, x, y, loss, 0, backend=backend)
     exact = quadratic_cost(plan.double(), x.double(), y.double(), loss, 0, backend="torch")
     assert torch.allclose(value.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.ext
+@pytest.mark.parametrize("chosen", ["ext", "torch"])
+def test_the_backward_pass_keeps_the_backend(
+    chosen: str, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("hotnas_torch.ot._operators.fgw")
+    taken = []
+    original = module._FGW_BACKWARD
+
+    def recorded(*inputs: Any, backend: str) -> Any:
+        taken.append(backend)
+        return original(*inputs, backend=backend)
+
+    monkeypatch.setattr(module, "_FGW_BACKWARD", recorded)
+    cost, x, y = (torch.rand(2, 4, 4, generator=rng, dtype=torch.float64) for _ in range(3))
+    mass, alpha = cost.new_full((2, 4), 0.25), cost.new_full((2,), 0.5)
+    leaves = [value.requires_grad_() for value in (x, y, alpha)]
+    nothing = cost.new_empty(0)
+    objective = module.fgw(
+        cost, x, y, mass, mass, alpha, nothing, nothing, 0, 1, 3, 1e-6, 100, backend=chosen
+    )[1]
+    torch.autograd.grad(objective.sum(), leaves)
+    assert taken
+    assert set(taken) == {chosen}
