@@ -124,7 +124,7 @@ def _bordered(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, _, ctx.price, ctx.loss, ctx.pairs, _, _, _ = inputs
+    *tensors, _, ctx.price, ctx.loss, ctx.pairs, _, _, ctx.backend = inputs
     plan, _, gap, _, _, f, g = output
     ctx.underived = ("plan", "gap", "f", "g")
     save(ctx, *tensors, plan, gap, f, g)
@@ -165,6 +165,7 @@ def _slopes(ctx: Any, grad: Tensor, needed: Sequence[bool]) -> tuple[Tensor | No
         loss=ctx.loss,
         pairs=ctx.pairs,
         needed=needed,
+        backend=ctx.backend,
     )
     return of_cost, of_x, of_y, grad[:, None] * f, grad[:, None] * g, of_alpha
 
