@@ -389,3 +389,14 @@ def test_what_was_passed_does_not_change() -> None:
 def test_what_is_not_solved_is_refused_by_name(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("", "wasserstein_1d"), ("bregman", "barycenter"), ("gromov", "gw")]
+)
+def test_a_function_that_is_not_here_is_named_with_those_that_are(module, name):
+    where = getattr(ours, module) if module else ours
+    assert not hasattr(where, name)
+    said = rf"ot\.(\w+\.)?{name} is not one of POT's functions here: there are .*(sinkhorn|gromov)"
+    with pytest.raises(ours.Unsupported, match=said):
+        getattr(where, name)

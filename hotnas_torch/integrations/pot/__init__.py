@@ -6,7 +6,7 @@ solves raises `Unsupported`, and its message says what it has to be.
 """
 
 from hotnas_torch.integrations.pot import batch, bregman, gromov, lp, partial, unbalanced
-from hotnas_torch.integrations.pot.arrays import Unsupported, dist, unif
+from hotnas_torch.integrations.pot.arrays import Unsupported, absent, dist, unif
 from hotnas_torch.integrations.pot.batch import (
     dist_batch,
     solve_batch,
@@ -56,3 +56,5 @@ __all__ = [
     "unbalanced",
     "unif",
 ]
+
+__getattr__ = absent(__name__)

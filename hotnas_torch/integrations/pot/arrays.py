@@ -1,10 +1,11 @@
 """POT's arrays and ours: numpy or torch in, the same kind out."""
 
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from hotnas_torch.errors import ConvergenceWarning
 __all__ = [
     "Problem",
     "Unsupported",
+    "absent",
     "dist",
     "named",
     "problem",
@@ -27,6 +29,21 @@ __all__ = [
 
 class Unsupported(NotImplementedError, ValueError):
     """The call is one of POT's that this library does not solve; POT itself may."""
+
+
+class _Absent(Unsupported, AttributeError):
+    """A function of POT's that is not here; `hasattr` and `getattr` with a default see that."""
+
+
+def absent(module: str) -> Callable[[str], NoReturn]:
+    """Return the `__getattr__` of a module, which says what the module has instead (PEP 562)."""
+
+    def get(name: str) -> NoReturn:
+        short = module.removeprefix("hotnas_torch.integrations.").replace("pot", "ot", 1)
+        there = ", ".join(one for one in sys.modules[module].__all__ if one != "Unsupported")
+        raise _Absent(f"{short}.{name} is not one of POT's functions here: there are {there}")
+
+    return get
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.integrations.pot.arrays import (
     Problem,
     Unsupported,
+    absent,
     dist,
     named,
     problem,
@@ -28,6 +29,8 @@ from hotnas_torch.ot import (
 )
 
 __all__ = ["dist_batch", "solve_batch", "solve_gromov_batch", "solve_sample_batch"]
+
+__getattr__ = absent(__name__)
 
 
 def solve_batch(

@@ -4,7 +4,14 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.integrations.pot.arrays import Unsupported, dist, problem, quiet_unless, started
+from hotnas_torch.integrations.pot.arrays import (
+    Unsupported,
+    absent,
+    dist,
+    problem,
+    quiet_unless,
+    started,
+)
 from hotnas_torch.integrations.pot.lp import several
 from hotnas_torch.ot import sinkhorn as entropic
 
@@ -15,6 +22,8 @@ __all__ = [
     "sinkhorn",
     "sinkhorn2",
 ]
+
+__getattr__ = absent(__name__)
 
 _METHODS = (
     *("sinkhorn", "sinkhorn_log", "sinkhorn_stabilized", "sinkhorn_epsilon_scaling"),

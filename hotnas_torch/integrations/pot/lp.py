@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, problem
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, absent, problem
 from hotnas_torch.ot import TransportResult, transport
 
 __all__ = ["emd", "emd2"]
+
+__getattr__ = absent(__name__)
 
 
 def emd(

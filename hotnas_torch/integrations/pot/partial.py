@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, problem
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, absent, problem
 from hotnas_torch.ot import PartialTransportResult, partial_transport, unbalanced_transport
 
 __all__ = ["partial_wasserstein", "partial_wasserstein2", "partial_wasserstein_lagrange"]
+
+__getattr__ = absent(__name__)
 
 
 def partial_wasserstein(

@@ -10,6 +10,7 @@ from torch import Tensor
 from hotnas_torch.integrations.pot.arrays import (
     Problem,
     Unsupported,
+    absent,
     named,
     problem,
     started,
@@ -28,6 +29,8 @@ __all__ = [
     "sinkhorn_unbalanced",
     "sinkhorn_unbalanced2",
 ]
+
+__getattr__ = absent(__name__)
 
 _METHODS = (
     *("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant"),

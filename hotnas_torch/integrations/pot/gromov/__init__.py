@@ -1,5 +1,6 @@
 """`ot.gromov`: (fused) Gromov-Wasserstein: exact, entropic, partial, relaxed; barycenters."""
 
+from hotnas_torch.integrations.pot.arrays import absent
 from hotnas_torch.integrations.pot.gromov.barycenters import fgw_barycenters, gromov_barycenters
 from hotnas_torch.integrations.pot.gromov.entropic import (
     entropic_fused_gromov_wasserstein,
@@ -52,3 +53,5 @@ __all__ = [
     "semirelaxed_gromov_wasserstein",
     "semirelaxed_gromov_wasserstein2",
 ]
+
+__getattr__ = absent(__name__)
