@@ -74,9 +74,8 @@ class NetworkDistance:
     - `_values`, the parts of the distances of pairs of them (or `_block`, of a block).
 
     And where they differ from what is here: `parts`, `_combine`, `kernel_terms`,
-    `negative_definite`, `spherical`, `_identity`, `_pair_bytes`, `_tracked`. A pair must have the
-    same value, to the bit, whichever other pairs it is computed with; each is asked for once, in
-    one orientation.
+    `negative_definite`, `_identity`, `_pair_bytes`, `_tracked`. A pair must have the same value, to
+    the bit, whichever other pairs it is computed with; each is asked for once, in one orientation.
 
     Args:
         space: Space of the networks.
@@ -92,8 +91,6 @@ class NetworkDistance:
         kernel_terms: The exponential kernel that goes with the distance: a sum of these terms.
         negative_definite: Whether every part is conditionally negative definite and enters the
             kernel in the first power, so that the kernel is positive semi-definite as it is.
-        spherical: Whether it is the distance d between vectors of length 1, whose inner product is
-            1 - d^2 / 2.
         dtype: Type of the distances.
         device: Where they are computed and returned.
         backend: Which implementation of the solvers is used.
@@ -121,7 +118,6 @@ class NetworkDistance:
     parts: tuple[str, ...] = ("distance",)
     kernel_terms: tuple[KernelTerm, ...] = (KernelTerm((0,), 1, 1e-3, 1e3),)
     negative_definite: bool = False
-    spherical: bool = False
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
     backend: Backend = "auto"

@@ -97,7 +97,6 @@ class WeisfeilerLehman(NetworkDistance):
     kernel_terms = (KernelTerm((0,), 1, 1e-3, 1e1),)
     # The distance between vectors, whose square is conditionally negative definite.
     negative_definite = True
-    spherical = True
 
     @takes()
     def __init__(

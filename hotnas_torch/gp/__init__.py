@@ -3,7 +3,7 @@
 from hotnas_torch.gp import pathwise  # noqa: F401 - BoTorch's pathwise sampling learns our kernels
 from hotnas_torch.gp.averaged import AveragedGP
 from hotnas_torch.gp.combined import CombinedGP, CombinedKernel, combined_parts
-from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel, InnerProductKernel
+from hotnas_torch.gp.distance_kernel import DistanceGP, DistanceKernel
 from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
 from hotnas_torch.gp.feature_mean import FeatureMean
@@ -34,7 +34,6 @@ __all__ = [
     "FeatureKernel",
     "FeatureMean",
     "HOTNNKernel",
-    "InnerProductKernel",
     "KernelSettings",
     "LandmarkKernel",
     "LogitNormalPrior",

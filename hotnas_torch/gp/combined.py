@@ -17,7 +17,7 @@ from torch import Tensor
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import takes
 from hotnas_torch.distances import HOTNN, NetworkDistance, WeisfeilerLehman
-from hotnas_torch.gp.distance_kernel import DistanceKernel, InnerProductKernel
+from hotnas_torch.gp.distance_kernel import DistanceKernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel, Features
 from hotnas_torch.gp.kernel_gp import KernelGP
 from hotnas_torch.gp.memory import PairMemory, typical_distance
@@ -154,12 +154,11 @@ class CombinedGP(KernelGP):
 
     A `botorch.models.SingleTaskGP` with a `CombinedKernel`: of each distance among the parts its
     exponential kernel (`DistanceKernel`, with the training rows as landmarks where it needs them),
-    of one between unit vectors, as Weisfeiler-Lehman is, their inner product
-    (`InnerProductKernel`), of each function of rows a Matern-5/2 kernel between features. Where one
-    distance tells nothing, its terms fade as others explain the targets; a product asks for
-    agreement in both. `fit_gpytorch_mll` learns scales and lengthscales, under log-normal priors
-    that few observations move little; the distances stay as they are, so that each pair is computed
-    once in a search. Targets are standardised unless another `outcome_transform` is given.
+    of each function of rows a Matern-5/2 kernel between features. Where one distance tells nothing,
+    its terms fade as others explain the targets; a product asks for agreement in both.
+    `fit_gpytorch_mll` learns scales and lengthscales, under log-normal priors that few observations
+    move little; the distances stay as they are, so that each pair is computed once in a search.
+    Targets are standardised unless another `outcome_transform` is given.
 
     Args:
         train_X: Networks; or rows of `space.encode`, shape (..., n, d), float64 recommended.
@@ -345,9 +344,7 @@ def factors_of(
 
 def _distance_kernel(
     distance: NetworkDistance, memory: PairMemory | None, rows: Tensor, batch_shape: torch.Size
-) -> DistanceKernel | InnerProductKernel:
-    if distance.spherical:
-        return InnerProductKernel(distance, memory=memory, batch_shape=batch_shape)
+) -> DistanceKernel:
     kernel: DistanceKernel = DistanceKernel(distance, memory=memory, batch_shape=batch_shape)
     kernel.to(rows)
     if not distance.negative_definite:

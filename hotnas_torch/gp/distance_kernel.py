@@ -24,7 +24,7 @@ from hotnas_torch.gp.scales import LogInterval, middle, scaled
 from hotnas_torch.gp.settings import KERNEL_SETTINGS
 from hotnas_torch.spaces import Joint
 
-__all__ = ["DistanceGP", "DistanceKernel", "InnerProductKernel", "starting_scales"]
+__all__ = ["DistanceGP", "DistanceKernel", "starting_scales"]
 
 
 class DistanceKernel(NetworkKernel):
@@ -74,7 +74,10 @@ class DistanceKernel(NetworkKernel):
         **kwargs: Any,
     ) -> None:
         _check_distance(distance)
-        _check_memory(memory, distance)
+        if memory is not None and not isinstance(memory, PairMemory):
+            raise TypeError(f"memory must be a PairMemory; got {type(memory).__name__}")
+        if memory is not None and memory.distance is not distance:
+            raise ValueError("memory must be one of the distance that is passed")
         super().__init__(distance.space, cutoff=cutoff, **kwargs)
         self.distance = distance
         self._memory = PairMemory(distance) if memory is None else memory
@@ -131,55 +134,6 @@ class DistanceKernel(NetworkKernel):
             )
             total = total + shares[:, place, None, None] * torch.exp(-exponent)
         return total
-
-
-class InnerProductKernel(NetworkKernel):
-    """Inner product of the unit vectors between which a distance is, k = 1 - d^2 / 2.
-
-    It has nothing to learn and needs no landmarks. Of `distances.WeisfeilerLehman`, it is the
-    kernel of NAS-BOWL: linear in how often each neighbourhood of layers occurs, so that a model
-    extrapolates from few observations.
-
-    Args:
-        distance: The distance, `spherical` and with a space.
-        memory: What remembers its values, as for `DistanceKernel`.
-        **kwargs: `batch_shape`, `active_dims`, as for every `gpytorch.kernels.Kernel`.
-
-    Raises:
-        TypeError: `distance` is no NetworkDistance, or a setting is unknown or of the wrong kind.
-        ValueError: `distance` is not `spherical`, or `memory` is of another one.
-
-    Complexity: one distance per pair of rows.
-
-    Example:
-        >>> import hotnas_torch as ht
-        >>> space = ht.spaces.NASBench201()
-        >>> kernel = InnerProductKernel(ht.distances.WeisfeilerLehman(space))
-        >>> X = space.encode(space.sample(3, generator=torch.Generator().manual_seed(0)))
-        >>> kernel(X).to_dense().diagonal().tolist()
-        [1.0, 1.0, 1.0]
-    """
-
-    has_lengthscale = False
-
-    @takes(*KERNEL_SETTINGS)
-    def __init__(
-        self, distance: NetworkDistance, *, memory: PairMemory | None = None, **kwargs: Any
-    ) -> None:
-        _check_distance(distance)
-        if not distance.spherical:
-            raise ValueError(
-                "distance must be one between vectors of length 1 (spherical), such as"
-                f" WeisfeilerLehman; got {distance!r} (use DistanceKernel)"
-            )
-        _check_memory(memory, distance)
-        super().__init__(distance.space, **kwargs)
-        self.distance = distance
-        self._memory = PairMemory(distance) if memory is None else memory
-
-    def _similarity(self, rows: Tensor, cols: Tensor) -> Tensor:
-        similarity = 1.0 - 0.5 * self._memory(rows, cols).square()
-        return similarity.expand(self.batch_shape.numel(), -1, -1)
 
 
 class DistanceGP(KernelGP):
@@ -279,13 +233,6 @@ def _check_distance(distance: object) -> None:
             "distance must have a space, whose rows the networks are (pass space=, which is"
             " spaces.AnyNetwork(tree) for networks of no space)"
         )
-
-
-def _check_memory(memory: object, distance: NetworkDistance) -> None:
-    if memory is not None and not isinstance(memory, PairMemory):
-        raise TypeError(f"memory must be a PairMemory; got {type(memory).__name__}")
-    if memory is not None and memory.distance is not distance:
-        raise ValueError("memory must be one of the distance that is passed")
 
 
 def starting_scales(distance: NetworkDistance, parts: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from gpytorch.kernels import ScaleKernel
 from torch.distributions import MultivariateNormal
 
 from hotnas_torch import spaces
-from hotnas_torch.distances import HOTNN, TreeWasserstein, WeisfeilerLehman
+from hotnas_torch.distances import HOTNN, TreeWasserstein
 from hotnas_torch.gp import (
     AveragedGP,
     DistanceKernel,
-    InnerProductKernel,
     NetworkPairs,
+    WeisfeilerLehmanKernel,
     averaged,
     evidence,
 )
@@ -48,7 +48,7 @@ def test_kernels_of_one_kind_are_those_of_their_distances():
     levels = (1, 2, 3)
     for place, level in enumerate(levels):
         found = PAIRS.similarities(X, Z)[place]
-        kernel = InnerProductKernel(WeisfeilerLehman(SPACE, level=level))
+        kernel = WeisfeilerLehmanKernel(SPACE, level=level)
         torch.testing.assert_close(found, kernel(X, Z).to_dense())
     torch.testing.assert_close(
         PAIRS.distances(X, Z), HOTNN(space=SPACE)(SPACE.decode(X), SPACE.decode(Z)).double()
@@ -63,7 +63,7 @@ def test_one_kernel_alone_predicts_as_botorch_does(monkeypatch, share):
     X, Y = rows(20), targets(rows(20))
     if share == 1.0:
         level = 1 + int(model._levels)
-        kernel = InnerProductKernel(WeisfeilerLehman(SPACE, level=level))
+        kernel = WeisfeilerLehmanKernel(SPACE, level=level)
     else:
         kernel = DistanceKernel(HOTNN(space=SPACE), landmarks=X)
         kernel.scales = model._scales.item()
