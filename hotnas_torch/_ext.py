@@ -162,8 +162,8 @@ def _tried_on(index: int) -> str:
         if "driver version is insufficient" in said:
             said += (
                 f". The driver serves CUDA {_driver_version()}, and the kernels were compiled with"
-                " a later one: update the NVIDIA driver (CUDA 13 needs 580), or compile hotnas_torch"
-                " with the nvcc of an earlier CUDA"
+                " a later one: update the NVIDIA driver (CUDA 13 needs 580), or compile"
+                " hotnas_torch with the nvcc of an earlier CUDA"
             )
         return f"its CUDA kernels do not run on cuda:{index}: {said}"
     return ""
