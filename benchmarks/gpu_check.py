@@ -22,7 +22,7 @@ from benchmarks.gpu_model import GPUS, predict
 from benchmarks.measuring import solvers
 from benchmarks.measuring.problems import Loss, Pairs, Problems
 from benchmarks.measuring.report import Claim, Column, Report, Table, Unavailable, number
-from hotnas_torch.ot._operators import fgw
+from hotnas_torch.ot import _operators as ops
 
 __all__ = ["ON_REQUEST", "QUICK", "Settings", "run"]
 
@@ -60,6 +60,21 @@ _RATES = (
 )
 
 
+_BESIDE = (
+    Column("n", "n", number()),
+    Column("solver", "solver"),
+    Column("pairs_per_second", "pairs/s", number()),
+    Column("objective", "mean objective", number(digits=5)),
+)
+
+_OPERATORS = (
+    Column("operator", "operator"),
+    Column("n", "n", number()),
+    Column("per_second", "problems/s", number()),
+    Column("predicted", "predicted", number()),
+)
+
+
 def run(settings: Settings) -> Report:
     """Check and measure.
 
@@ -67,12 +82,16 @@ def run(settings: Settings) -> Report:
         Unavailable: There is no CUDA device.
     """
     if not torch.cuda.is_available():
-        raise Unavailable("no CUDA device")
+        raise Unavailable(f"no CUDA device: {why_no_gpu()}")
     device, log = torch.device("cuda"), Path(settings.log)
     log.parent.mkdir(parents=True, exist_ok=True)
     checks = checked(log)
     measured = rates(device, settings.pairs, settings.others)
     _keep(log, "rates", measured)
+    compared = beside_pot(device, settings.others)
+    _keep(log, "beside", compared)
+    every = operator_rates(device, settings.pairs)
+    _keep(log, "operators", every)
     spent = gram_seconds(settings.networks, device)
     gram = [{"networks": settings.networks, "seconds": spent}]
     _keep(log, "gram", gram)
@@ -80,6 +99,10 @@ def run(settings: Settings) -> Report:
     report = Report(
         tables=[
             Table("rates", f"Pairs per second on {torch.cuda.get_device_name()}", _RATES, measured),
+            Table(
+                "beside", "The same problems, square loss, both from one start", _BESIDE, compared
+            ),
+            Table("operators", "Every operator, float32", _OPERATORS, every),
             Table("gram", "Distances between NAS-Bench-201 networks", columns, gram),
         ]
     )
@@ -92,6 +115,15 @@ def run(settings: Settings) -> Report:
             report.notes.append(f"{name} failed:\n{check['output']}")
     report.notes.append(str(ht.show_config()))
     return report
+
+
+def why_no_gpu() -> str:
+    """Say what torch says when it is made to look: a driver that is missing or too old, say."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return "torch sees none"
 
 
 def _keep(log: Path, what: str, found: object) -> None:
@@ -187,7 +219,94 @@ def our_rate(n: int, pairs: int, device: torch.device) -> float:
     )
     alpha, none = cost.new_full((pairs,), p.alpha), cost.new_empty(0)
     arguments = (cost, x, y, a, b, alpha, none, none, 0, 1, 1, 1e-4, 100)
-    return pairs / seconds(lambda: fgw(*arguments, backend="ext"), device)
+    return pairs / seconds(lambda: ops.fgw(*arguments, backend="ext"), device)
+
+
+def beside_pot(device: torch.device, pairs: int) -> list[dict[str, Any]]:
+    """Solve the same problems of square loss with both libraries, and evaluate what they found."""
+    found = []
+    for n in SIZES:
+        p = problems(n, pairs, "l2")
+        on_device = (p.cost, p.struct_x, p.struct_y, p.a, p.b)
+        given = [tensor.to(device, torch.float32) for tensor in on_device]
+        cost, x, y, *_ = given
+        alpha, none = cost.new_full((pairs,), p.alpha), cost.new_empty(0)
+
+        def ours(given: list[Tensor] = given, alpha: Tensor = alpha, none: Tensor = none) -> Tensor:
+            arguments = (*given, alpha, none, none, 1, 0, 1, 1e-4, 100)
+            return ops.fgw(*arguments, backend="ext")[0]
+
+        def theirs(given: list[Tensor] = given, share: float = p.alpha) -> Tensor:
+            cost, x, y, a, b = given
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it did not converge
+                plan: Tensor = pot.batch.solve_gromov_batch(
+                    x, y, a=a, b=b, M=cost, alpha=share, symmetric=True, grad="detach"
+                ).plan
+            return plan
+
+        for name, solve in (("hotnas_torch", ours), ("POT", theirs)):
+            plan = solve()
+            quadratic = ops.quadratic_cost(plan, x, y, 1, 0, backend="torch")
+            objective = (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
+            rate = pairs / seconds(solve, device, repeats=3)
+            mean = float(objective.mean())
+            found.append({"n": n, "solver": name, "pairs_per_second": rate, "objective": mean})
+    return found
+
+
+def operator_rates(device: torch.device, pairs: int) -> list[dict[str, Any]]:
+    """Time every operator on random directed problems."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
+    model = next((gpu for gpu in GPUS if gpu in name), None)
+    predicted = ("Fgw", "Transport", "Sinkhorn") if model else ()
+    return [
+        {
+            "operator": operator,
+            "n": n,
+            "per_second": pairs / seconds(call, device, repeats=3),
+            "predicted": predict(GPUS[model], operator, n)["pairs_per_second"]
+            if model and operator in predicted
+            else None,
+        }
+        for n in SIZES
+        for operator, call in calls_of_operators(n, pairs, device).items()
+    ]
+
+
+def calls_of_operators(n: int, pairs: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Return a call of every operator, by its name, of the compiled kernels."""
+    p = problems(n, pairs)
+    tensors = (p.cost, p.struct_x, p.struct_y, p.a, p.b)
+    cost, x, y, a, b = (tensor.to(device, torch.float32) for tensor in tensors)
+    alpha, none = cost.new_full((pairs,), p.alpha), cost.new_empty(0)
+    graphs, plan = (cost, x, y, a, b, alpha), a[:, :, None] * b[:, None, :]
+    each = torch.arange(pairs, device=device)
+    labels = torch.zeros(pairs, n, dtype=torch.int64, device=device)
+    cells = (
+        *(labels, x[:, :, :6].contiguous(), x, a, labels, y[:, :, :6].contiguous(), y, b),
+        *(cost.new_zeros(1, 1), each, each, 0.5, 0, 1, 0, 1, none, 1e-4, 100),
+    )
+    among = torch.arange(n, device=device).expand(pairs, n).contiguous()
+    networks = (
+        *(cost[0].contiguous(), among, a, x[:, :, :3].contiguous()),
+        *(among, b, y[:, :, :3].contiguous(), each, each),
+    )
+    ext: dict[str, Any] = {"backend": "ext"}
+    descent = (none, none, 0, 1, 1, 1e-4, 100)
+    unbalanced = (0.1, 1.0, 1.0, 0, 1e-4, 100)
+    return {
+        "Transport": lambda: ops.transport(cost, a, b, **ext),
+        "Sinkhorn": lambda: ops.sinkhorn(cost, a, b, 0.1, 1e-4, 100, **ext),
+        "UnbalancedSinkhorn": lambda: ops.unbalanced_sinkhorn(cost, a, b, *unbalanced, **ext),
+        "Fgw": lambda: ops.fgw(*graphs, *descent, **ext),
+        "FgwBackward": lambda: ops.fgw_backward(plan, x, y, alpha, 0, 1, **ext),
+        "EntropicFgw": lambda: ops.entropic_fgw(*graphs, 0.1, 0, 1, 0, 1e-4, 20, 1e-4, 100, **ext),
+        "SemirelaxedFgw": lambda: ops.semirelaxed_fgw(*graphs, *descent, **ext),
+        "LowerBound": lambda: ops.fgw_lower_bound(*graphs, 0, 1, **ext),
+        "CellDistances": lambda: ops.cell_distances(*cells, **ext),
+        "NetworkDistances": lambda: ops.network_distances(*networks, **ext),
+    }
 
 
 def pot_rate(n: int, pairs: int, device: torch.device) -> float:

@@ -1,13 +1,23 @@
 """What `make gpu-check` measures, on the CPU: that it runs, not how fast."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import SIZES, Settings, gram_seconds, problems, rates, run
+from benchmarks.gpu_check import (
+    SIZES,
+    Settings,
+    beside_pot,
+    gram_seconds,
+    operator_rates,
+    problems,
+    rates,
+    run,
+)
 from benchmarks.measuring import solvers
 from benchmarks.measuring.report import Unavailable
 
@@ -26,6 +36,23 @@ def test_every_solver_is_measured() -> None:
 
 
 @pytest.mark.ext
+def test_every_operator_is_timed() -> None:
+    found = operator_rates(CPU, pairs=20)
+    text = (Path(__file__).parents[2] / "csrc" / "operators_list.h").read_text(encoding="utf-8")
+    compiled = set(re.findall(r"^  X\(\w+, (\w+)", text, re.MULTILINE))
+    assert {row["operator"] for row in found} == compiled
+    assert all(row["per_second"] > 0 for row in found)
+
+
+@pytest.mark.ext
+def test_peers_solve_the_same_problems() -> None:
+    found = beside_pot(CPU, pairs=10)
+    for ours, theirs in zip(found[::2], found[1::2], strict=True):
+        assert ours["n"] == theirs["n"]
+        assert ours["objective"] == pytest.approx(theirs["objective"], rel=0.2)
+
+
+@pytest.mark.ext
 def test_the_gram_is_measured() -> None:
     assert gram_seconds(20, CPU) > 0
 
@@ -39,7 +66,7 @@ def test_problems_suit_the_solver() -> None:
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(Unavailable, match="no CUDA device"):
+    with pytest.raises(Unavailable, match="no CUDA device: "):
         run(Settings())
 
 

@@ -303,8 +303,7 @@ def _fgw(
 
 
 def _setup_fgw(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cost, struct_x, struct_y, a, b, alpha, mass, _, _, ctx.loss, ctx.pairs, *_, compiled = inputs
-    ctx.backend = "ext" if compiled else "torch"
+    cost, struct_x, struct_y, a, b, alpha, mass, _, _, ctx.loss, ctx.pairs, *_, ctx.backend = inputs
     plan, _, f, g, price, *_ = output
     ctx.underived = ("plan", "f", "g", "price", "gap")
     save(ctx, cost, struct_x, struct_y, a, b, alpha, mass, plan, f, g, price)
