@@ -191,6 +191,7 @@ HN_HD T load_structures(const G& g, const Shape& s, const Support& x, const Supp
     if (!(c.cy[l * s.ld + j] == c.cyt[l * s.ld + j])) differ = 1;
   differ = g.total(differ);
   if (g.leader()) *c.symmetric = differ == 0 ? 1 : 0;
+  g.sync();  // all lanes have compared, before any of them scales
   return defect;
 }
 
