@@ -39,6 +39,10 @@ PROGRAMS = [
 ]
 
 
+def test_no_page_has_the_name_of_one_that_sphinx_writes_over() -> None:
+    assert not {page.stem for page in PAGES} & {"search", "genindex", "py-modindex"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", PROGRAMS)
 def test_a_program_runs_as_it_is_pasted(text: str, tmp_path: Path) -> None:
