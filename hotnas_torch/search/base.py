@@ -196,8 +196,8 @@ class Strategy(AskTell):
             remedy = " (pass [space.from_string(text)])" if isinstance(given, str) else ""
             raise TypeError(f"nets must be a sequence of Network; got {given!r}{remedy}")
         nets = list(nets)
-        entry: object
-        for place, entry in enumerate(nets):
+        entries: list[object] = [*nets]
+        for place, entry in enumerate(entries):
             if not self.space.contains(entry):
                 remedy = " (space.from_string reads strings)" if isinstance(entry, str) else ""
                 raise ArchitectureError(
