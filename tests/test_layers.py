@@ -65,6 +65,7 @@ LAYERS: dict[str, set[str]] = {
     "search.direct": BASE | {"arch", "spaces", "distances", "hierarchy", *SEARCH},
     "search.bayesian": {"errors", "arch", "spaces", "spaces.encodings", "distances", "gp", *SEARCH},
     "search.running": {"errors", "arguments", "files", "notebook", "callables", "arch", "spaces"}
+    | {"objectives"}
     | {"search.asking", "search.base", "search.fidelity", "search.goal", "search.goal_settings"},
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}

@@ -79,4 +79,4 @@ def in_terms_of_options(text: str, arguments: argparse.Namespace) -> str:
         name = _OPTIONS.get(found[0], found[0])
         return f"--{name.replace('_', '-')}" if name in vars(arguments) else found[0]
 
-    return re.sub(r"^[a-z]\w+(?=:? )", option, text)
+    return re.sub(r"^[a-z]\w+(?=(\[\d+\])?:? )", option, text)

@@ -122,10 +122,9 @@ def _watch(parser: Parser, storage: Path, arguments: argparse.Namespace) -> None
                 _open(report.url)
             said = ""
             while True:
-                # What is counted is on the page.
-                if (state := report.state).partition(":")[0] != said:
-                    said = state.partition(":")[0]
-                    print(state, flush=True)
+                if report.state != said:
+                    said = report.state
+                    print(said, flush=True)
                 time.sleep(_SECONDS)
                 report.update()
     except _EnoughError:

@@ -128,7 +128,8 @@ def add_search(commands: Any) -> None:
         default=[],
         metavar="FILE",
         help="storages of earlier searches over the same space, whose results are known from the "
-        "start",
+        "start; or CSV files with networks in the column arch and numbers in columns of their "
+        "names: value, or those of --objectives",
     )
     first.add_argument(
         "--first",

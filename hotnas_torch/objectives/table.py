@@ -249,7 +249,8 @@ class Table:
             if first != place:
                 raise TableError(
                     f"{self.path}, {rows.where(place)}: {rows.texts[place]!r} is the architecture "
-                    f"of {rows.where(first)} again"
+                    f"of {rows.where(first)} again (an architecture has one row: average those of "
+                    "several seeds before)"
                 )
 
     def _keys(self, rows: Rows) -> list[str]:

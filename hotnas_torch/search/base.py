@@ -19,6 +19,7 @@ from hotnas_torch.search.goal_settings import Direction
 from hotnas_torch.search.measured import Measured, variances_of_means
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space
+from hotnas_torch.spaces.frames import is_frame
 
 __all__ = ["Observation", "Strategy"]
 
@@ -186,14 +187,22 @@ class Strategy(AskTell):
         given: object = nets
         if isinstance(given, Network):
             raise TypeError("nets must be a sequence of Network; got a single one (pass [net])")
+        if is_frame(given) and hasattr(given, "columns"):
+            raise TypeError(
+                "nets must be a sequence of Network; got a DataFrame (space.from_string reads the "
+                "strings of a column: [space.from_string(text) for text in frame['arch']])"
+            )
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-            raise TypeError(f"nets must be a sequence of Network; got {given!r}")
+            remedy = " (pass [space.from_string(text)])" if isinstance(given, str) else ""
+            raise TypeError(f"nets must be a sequence of Network; got {given!r}{remedy}")
         nets = list(nets)
-        for place, net in enumerate(nets):
-            if not self.space.contains(net):
+        entries: list[object] = [*nets]
+        for place, entry in enumerate(entries):
+            if not self.space.contains(entry):
+                remedy = " (space.from_string reads strings)" if isinstance(entry, str) else ""
                 raise ArchitectureError(
                     f"nets[{place}] must be a network of {self.space!r}; got "
-                    f"{net.spec if isinstance(net, Network) else net!r}"
+                    f"{entry.spec if isinstance(entry, Network) else repr(entry)}{remedy}"
                 )
         return nets
 
@@ -249,8 +258,8 @@ class Strategy(AskTell):
             key = self.space.key(net)
             if not again and (key in self._observed or key in new):
                 raise ValueError(
-                    f"nets[{place}] = {net.spec!r} is observed already (a network has one value; "
-                    "again=True takes the mean of several)"
+                    f"nets[{place}] = {net.spec!r} is observed already (a network has one value: "
+                    "average several before, or pass again=True, which takes their mean)"
                 )
             row = self.goal.row(f"values[{place}]", net, one)
             found = Measured((row,), (self.goal.variances(f"variances[{place}]", variance),))

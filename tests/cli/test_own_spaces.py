@@ -8,6 +8,7 @@ from hotnas_torch.cli.main import main
 
 SOURCE = """
 from hotnas_torch import Cell, Network, spaces
+from hotnas_torch.objectives import Evaluation
 
 def build(chosen):
     cell = Cell(("input", chosen["operation"], "output"), ((0, 1), (1, 2)))
@@ -20,6 +21,16 @@ space = spaces.Choices(
 
 def error(net):
     return float(sum(net.channels)) + (net.cells[0].ops[1] == "pool")
+
+def by_name(net):
+    return {"error": float(sum(net.channels)), "size": len(net.cells), "latency": 2.0}
+
+def in_order(net):
+    return [float(sum(net.channels)), len(net.cells), 2.0]
+
+def record(net):
+    channels = float(sum(net.channels))
+    return Evaluation(channels, {"error": channels, "size": 1, "latency": 2})
 
 constant = 3
 
@@ -160,3 +171,43 @@ def test_what_does_not_fit_is_refused_in_a_line(here, capsys, options, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["by_name", "in_order", "record"])
+def test_a_function_returns_several_numbers(here, capsys, name):
+    own = ["--space", f"{NAME}.py:space", "--objective", f"{NAME}:{name}", "--no-pictures"]
+    assert main([*SEARCH, *own, "--objectives", "error", "size", "--constraint", "latency<=6"]) == 0
+    assert "networks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["by_name", "error"])
+def test_a_function_returns_one_number_that_has_a_name(here, capsys, name):
+    own = ["--space", f"{NAME}.py:space", "--objective", f"{NAME}:{name}", "--no-pictures"]
+    assert main([*SEARCH, *own, "--objectives", "error"]) == 0
+    assert "error" in capsys.readouterr().out
+
+
+def test_a_csv_file_is_known_before(here, capsys):
+    (here / "known.csv").write_text(
+        'arch,accuracy\n"operation=conv,depth=1,width=16",0.5\n'
+        '"operation=pool,depth=3,width=64",99999\n'
+    )
+    own = ["--space", f"{NAME}.py:space", "--objective", f"{NAME}:error", "--no-pictures"]
+    own += ["--prior", "known.csv"]
+    assert main([*SEARCH, *own]) == 2
+    assert "--prior known.csv must have the strings of networks in a column 'arch' and" in (
+        capsys.readouterr().err
+    )
+    assert main([*SEARCH, *own, "--objectives", "accuracy:maximize"]) == 0
+    assert "99999 (known before)" in capsys.readouterr().out
+
+
+def test_a_search_in_the_other_direction_is_not_known_before(here, capsys):
+    own = ["--space", f"{NAME}.py:space", "--objective", f"{NAME}:error", "--no-pictures"]
+    assert main([*SEARCH, *own]) == 0
+    other = ["search", "--strategy", "random", "--out", "other.sqlite", "--prior", "own.sqlite"]
+    assert main([*other, *own, "--direction", "maximize"]) == 2
+    assert "--prior own.sqlite must maximize 'value', as this search does" in (
+        capsys.readouterr().err
+    )
+    assert not (here / "other.sqlite").exists()

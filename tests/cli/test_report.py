@@ -3,10 +3,13 @@ import socket
 import threading
 
 import pytest
+import torch
 
+from hotnas_torch import spaces
 from hotnas_torch.cli import report
 from hotnas_torch.cli.main import main
-from hotnas_torch.search import run
+from hotnas_torch.plot.report import write_report
+from hotnas_torch.search import RandomSearch, run
 from tests.generators.searches import objective, strategy
 
 
@@ -74,6 +77,53 @@ def test_the_page_is_opened_and_what_changes_is_said(tmp_path, capsys, monkeypat
         f"Waiting for {storage}: it is not there yet.",
         "Not running: the search has ended or was interrupted after 2 evaluations.",
     ]
+
+
+def test_what_is_counted_is_said_while_a_search_runs(tmp_path, capsys, monkeypatch):
+    states = ["Running: 2 evaluations so far.", "Running: 2 evaluations so far."]
+    states += ["Running: 5 evaluations so far.", "Not running: ..."]
+    looks = iter(states)
+
+    class Report:
+        url, state = "http://127.0.0.1:1/", next(looks)
+
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self):
+            self.state = next(looks, self.state)
+            if self.state == states[-1]:
+                threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
+
+    monkeypatch.setattr(report, "LiveReport", Report)
+    monkeypatch.setattr(report, "_SECONDS", 0.1)
+    assert main(["report", str(tmp_path / "s.sqlite"), "--watch"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [states[0], states[2], states[3]]
+
+
+def test_a_page_says_how_much_of_a_front_is_drawn_and_what_was_searched(tmp_path, capsys):
+    space = spaces.Joint(spaces.NASBenchMacro(), {"lr": spaces.Log(1e-4, 1.0), "batch": [32, 64]})
+
+    def two(net):
+        return {"loss": net.values["lr"], "gain": net.values["lr"]}
+
+    path = tmp_path / "s.sqlite"
+    strategy = RandomSearch(
+        space,
+        generator=torch.Generator().manual_seed(0),
+        objectives={"loss": "minimize", "gain": "maximize"},
+    )
+    run(strategy, two, budget=9, storage=path, progress=False)
+    write_report(path, tmp_path / "s.html", space=space)
+    page = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "4 of the 9 on the front, from one end to the other." in page
+    assert "<title>random on nasbench_macro with lr, batch</title>" in page
 
 
 def test_a_written_page_is_opened(storage, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hotnas_torch import objectives, spaces
 from hotnas_torch.objectives import Evaluation, Function, Objective
+from hotnas_torch.search import RandomSearch, run
 
 NET = spaces.Pooling().from_string("[7,1,2]")
 
@@ -44,6 +46,47 @@ def test_a_function_is_measured():
     assert (own.value, own.metrics, own.cost) == (1.0, {"a": 2.0}, 9.0)
     assert Function(lambda _: Evaluation(1.0))(NET).cost > 0.0
     assert Function(lambda _: math.nan)(NET).failed
+
+
+@pytest.mark.parametrize(
+    "several",
+    [{"a": 1.0, "b": 2.0}, [1.0, 2.0], (1.0, 2.0), np.array([1.0, 2.0]), torch.tensor([1.0, 2.0])],
+)
+def test_several_numbers_of_a_function_are_left_to_the_search(several):
+    assert Function(lambda _: several)(NET) is several
+    found = run(
+        RandomSearch(
+            spaces.Pooling(), generator=torch.Generator().manual_seed(0), objectives=["a", "b"]
+        ),
+        Function(lambda _: several),
+        budget=1,
+        progress=False,
+    )
+    assert found.values.tolist() == [[1.0, 2.0]]
+    assert found.trials[0].outcome.cost < 1.0
+
+
+@pytest.mark.parametrize("wrapped", [Function, objectives.Repeated])
+def test_the_one_number_of_a_function_may_have_a_name(wrapped):
+    generator = torch.Generator().manual_seed(0)
+    strategy = RandomSearch(spaces.Pooling(), generator=generator, objectives=["depth"])
+    found = run(strategy, wrapped(depth), budget=2, progress=False)
+    assert found.values.flatten().tolist() == [depth(trial.network) for trial in found.trials]
+    assert ("depth_variance" in found.trials[0].outcome.metrics) == (wrapped is not Function)
+    generator = torch.Generator().manual_seed(0)
+    two = RandomSearch(spaces.Pooling(), generator=generator, objectives=["depth", "size"])
+    with pytest.raises(TypeError, match="a mapping or an Evaluation with 'depth', 'size'"):
+        run(two, wrapped(depth), budget=1, progress=False)
+
+
+def depth(net):
+    return float(net.num_cells)
+
+
+def test_a_mapping_where_one_value_counts_is_refused_with_the_remedy():
+    strategy = RandomSearch(spaces.Pooling(), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(TypeError, match="objectives= or constraints= takes numbers by name"):
+        run(strategy, Function(lambda _: {"depth": 1.0}), budget=1, progress=False)
 
 
 def test_a_function_is_known_by_its_name():

@@ -22,7 +22,8 @@ from hotnas_torch.plot.report.pictures import (
 from hotnas_torch.search.goal import Goal
 from hotnas_torch.search.goal_settings import VALUE
 from hotnas_torch.search.running.trial import SearchResult, Trial
-from hotnas_torch.spaces.joint import ConfiguredNetwork
+from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces.joint import ConfiguredNetwork, network_space
 
 __all__ = ["contents"]
 
@@ -44,16 +45,18 @@ def contents(identity: Mapping[str, Any], result: SearchResult) -> dict[str, Any
     label = _label(objective, goal)
     mapped = mapped_places(known)
     distances = distances_between(result, [known.trials[place] for place in mapped])
+    best = _best(known, objective)
+    notes = (_drawn_of_front(known, len(best)), _missing(known) or drawing_note(objective))
     return {
-        "title": f"{strategy['strategy']} on {identity['space']['name']}",
+        "title": f"{strategy['strategy']} on {_searched(result.space)}",
         "summary": _summary(result),
         "trace": _trace(known, num_initial, label),
         "trace_title": "Hypervolume" if goal.several else "Values",
         "trace_note": _reference_note(result) if goal.several else "",
         "fronts": _fronts(known) if goal.several else [],
-        "best": _best(known, objective),
+        "best": best,
         "best_title": "Networks of the front" if goal.several else "Best networks",
-        "best_note": _missing(known) or drawing_note(objective),
+        "best_note": " ".join(filter(None, notes)),
         "map": draw_map(known, mapped, distances, num_initial, label),
         "mapped": f"{len(mapped):,} of {len(known.trials):,}"
         if len(mapped) < len(known.trials)
@@ -69,6 +72,12 @@ def contents(identity: Mapping[str, Any], result: SearchResult) -> dict[str, Any
 
 
 # --- numbers --------------------------------------------------------------------------------------
+
+
+def _searched(space: SearchSpace) -> str:
+    """Name a space, one of pairs by what is paired."""
+    beside = ", ".join(space.hyperparameters)
+    return f"{network_space(space).name} with {beside}" if beside else space.name
 
 
 def _label(objective: Mapping[str, Any], goal: Goal) -> str:
@@ -191,6 +200,14 @@ def _missing(known: Known) -> str:
     if all(trial.failed for trial in known.trials):
         return "All evaluations failed."
     return "No evaluation keeps all bounds."
+
+
+def _drawn_of_front(known: Known, num: int) -> str:
+    """Say where a front has more networks than are drawn."""
+    front = len(known.leaders)
+    if not known.result.goal.several or num == front:
+        return ""
+    return f"{num} of the {front:,} on the front, from one end to the other."
 
 
 # --- tables ---------------------------------------------------------------------------------------

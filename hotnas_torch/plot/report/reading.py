@@ -47,7 +47,8 @@ def read_search(
     if not trials:
         raise NothingYetError(f"{storage} holds no finished trial yet (let the search go on first)")
     goal = Goal.read(identity["strategy"].get("goal"))
-    return identity, SearchResult(space, trials, "", goal, earlier)
+    objective = identity.get("objective", {})
+    return identity, SearchResult(space, trials, "", goal, earlier, objective)
 
 
 def _rebuilt(

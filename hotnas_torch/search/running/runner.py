@@ -130,9 +130,14 @@ def run(
         direction: `"maximize"` where large values are good, `"minimize"` where small ones are; None
             is what the strategy was made for, by default minimising. Of several objectives one for
             each.
-        prior: Files or results of earlier searches over the same space, whose finished trials the
-            strategy is told before it is asked. Where a network is known twice, the first one
-            counts.
+        prior: Files or results of earlier searches over the same space, or a subset of it, whose
+            finished trials the strategy is told before it is asked. Or tables of values: a CSV file
+            (`.csv`, `.csv.gz`) or a DataFrame with strings of networks in the column `arch` and, in
+            the objective's units, the numbers that count by their names (`value` where they have
+            none); rows without one are left out. Or an `objectives.Table`, whose value is to be
+            minimised. Where a network is known twice, the first one counts. What goes in another
+            direction or lacks a number that counts is refused; a `UserWarning` names a search of
+            another objective.
         shared: Work on `storage` together with other processes, on this machine or any that shares
             the file and its locks. Asks as `asynchronous` does. A process whose signs of life stop
             for a minute counts as dead; a `timedelta` is another time. Returns when the budget is
@@ -144,6 +149,7 @@ def run(
     Raises:
         TypeError: An argument of the wrong kind, or an objective that cannot be sent to workers.
         ValueError: An argument out of range, or `batch_size` for an asynchronous search.
+        TableError: A table in `prior` cannot be read or lacks a column.
         StorageError: The storage holds another search, is no storage, is written by another
             process, is damaged, or cannot be written; raised before anything is evaluated, except
             where it can no longer be written later.
@@ -179,12 +185,13 @@ def run(
     check_executor(executor)
     timeout = check_timeout(timeout, workers, executor)
     patience = check_shared(shared, storage, batch_size)
-    found_before = read_prior(prior, strategy)
-    if direction is not None:
-        strategy.aim(direction)
+    goal = strategy.goal if direction is None else strategy.goal.toward(direction)
+    described = describe_objective(objective)
+    found_before = read_prior(prior, strategy.space, goal, described)
+    # Also where nobody said it: what is observed from here on must not be turned round later.
+    strategy.aim(goal.directions)
     goal = strategy.goal
     own = observed_before(strategy)
-    described = describe_objective(objective)
     if not goal.plain:
         objective = Named(objective, goal.measured)
     with ExitStack() as stack:
@@ -235,7 +242,8 @@ def run(
         except StopSearch:
             reason = "stopped"
         space = strategy.space
-        return SearchResult(space, store.trials(space), reason, goal, store.earlier(space))
+        trials, earlier = store.trials(space), store.earlier(space)
+        return SearchResult(space, trials, reason, goal, earlier, described)
 
 
 # Between two looks at what other processes are doing.

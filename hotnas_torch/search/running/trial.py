@@ -90,6 +90,9 @@ class Named:
         cost, error = seconds, ""
         if isinstance(result, SupportsOutcome):
             metrics = {VALUE: result.value, **result.metrics}
+            if len(self.names) == 1 and set(result.metrics) <= {f"{VALUE}{VARIANCE}"}:
+                # Nothing but the one number that is wanted, as if it had been returned alone.
+                metrics = {name.replace(VALUE, self.names[0], 1): metrics[name] for name in metrics}
             cost, error = number("cost", result.cost, least=0.0), str(result.error)
             if math.isnan(number("value", result.value)):
                 known = {str(name): number(name, one) for name, one in result.metrics.items()}
@@ -192,6 +195,7 @@ class SearchResult:
         goal: What was sought.
         earlier: What the strategy knew before, by being told or from earlier searches. The best,
             the front and what these had become by each trial are of both.
+        objective: How the objective described itself; empty where nobody knows.
     """
 
     space: SearchSpace
@@ -199,6 +203,7 @@ class SearchResult:
     reason: str
     goal: Goal = field(default_factory=Goal)
     earlier: tuple[Trial, ...] = ()
+    objective: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def best(self) -> Trial | None:
@@ -381,9 +386,11 @@ def evaluate(
             )
         return _finite(number("value", result), {}, seconds, "")
     except (TypeError, ValueError, AttributeError) as error:
+        several = isinstance(result, Mapping) and not isinstance(objective, Named)
+        remedy = " (a strategy with objectives= or constraints= takes numbers by name)"
         raise TypeError(
-            f"the objective must return {_expected(objective)}; got "
-            f"{result!r} of type {type(result).__name__} for {_name(net)}: {error}"
+            f"the objective must return {_expected(objective)}; got {result!r} of type "
+            f"{type(result).__name__} for {_name(net)}: {error}{remedy if several else ''}"
         ) from error
 
 
@@ -401,7 +408,8 @@ def _check_variances(metrics: Mapping[str, float], names: Sequence[str]) -> None
 
 def _expected(objective: ObjectiveFunction) -> str:
     if isinstance(objective, Named):
-        return f"a mapping or an Evaluation with {', '.join(map(repr, objective.names))}"
+        names = ", ".join(map(repr, objective.names))
+        return f"a mapping or an Evaluation with {names}, or a sequence of them"
     return "a number or an Evaluation"
 
 

@@ -7,7 +7,7 @@ import torch
 
 from hotnas_torch import spaces
 from hotnas_torch.errors import StopSearch, StorageError
-from hotnas_torch.objectives import Evaluation
+from hotnas_torch.objectives import Evaluation, Table
 from hotnas_torch.plot.report import read_search, write_report
 from hotnas_torch.search import (
     ParetoEvolution,
@@ -133,8 +133,10 @@ def test_the_same_search_with_prior_data_goes_on_as_if_uninterrupted(tmp_path):
 @pytest.mark.parametrize(
     ("prior", "error", "message"),
     [
-        (3, TypeError, "prior must be files or results of earlier searches; got 3"),
-        ([3], TypeError, r"prior\[0\] must be a file or a SearchResult; got 3"),
+        (3, TypeError, "prior must be files or results of earlier searches, or tables; got 3"),
+        ({"arch": ["00000000"]}, TypeError, "prior must be files or results"),
+        ([3], TypeError, r"prior\[0\] must be a file, a SearchResult, .*; got 3 \(networks and"),
+        ([("00000000", 1.0)], TypeError, r"strategy\.tell\(networks, values\)"),
         ("nowhere.sqlite", StorageError, "there is no storage file nowhere.sqlite"),
         (
             SearchResult(spaces.Pooling(), (), "evaluations"),
@@ -159,6 +161,198 @@ def test_a_prior_of_another_space_or_without_a_number_that_counts_is_refused(tmp
     several = made(ParetoEvolution, objectives=("error", "size"), population=4)
     with pytest.raises(ValueError, match="must have 'error' of all its evaluations"):
         run(several, two, budget=4, prior=search(made()), progress=False)
+
+
+@pytest.mark.parametrize("form", ["file", "result", "in_a_list"])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        ({}, {"direction": "maximize"}, "must maximize 'value', as this search does"),
+        ({"direction": "maximize"}, {}, "must minimize 'value', as this search does"),
+        (
+            {"objectives": {"error": "minimize"}},
+            {"objectives": {"error": "maximize"}},
+            "must maximize 'error'",
+        ),
+        (
+            {"objectives": ("error", "size")},
+            {"objectives": {"size": "maximize", "error": "minimize"}},
+            "must maximize 'size'",
+        ),
+        ({}, {"objectives": ["error"]}, "must have 'error' of all its evaluations"),
+        ({"objectives": ["error"]}, {}, "must have 'value' of all .* got 'error', 'size' of"),
+        ({"objectives": ["error"]}, {"constraints": ["size <= 3"]}, "must have 'value' of all"),
+        ({"objectives": ["error"]}, {"objectives": ["loss"]}, "must have 'loss' of all"),
+    ],
+)
+def test_other_directions_and_other_numbers_are_refused(tmp_path, form, theirs, ours, message):
+    path = tmp_path / "p.sqlite"
+    measure = two if "objectives" in theirs else programs.value
+    first = run(made(seed=1, **theirs), measure, budget=4, storage=path, progress=False)
+    prior = {"file": path, "result": first, "in_a_list": [first]}[form]
+    strategy = made(**ours)
+    with pytest.raises(StorageError if form == "file" else ValueError, match=message) as refused:
+        run(strategy, measure, budget=4, storage=tmp_path / "s.sqlite", prior=prior)
+    assert str(refused.value).startswith(f"prior {path}" if form == "file" else "prior[0]")
+    assert not strategy.observations
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_a_direction_said_in_the_run_counts_for_what_is_known_before():
+    first = search(made(seed=1), direction="maximize")
+    with pytest.raises(ValueError, match="must minimize 'value'"):
+        search(made(), prior=first)
+    second = search(made(), direction="maximize", prior=first)
+    assert second.best.value == max(t.value for t in (*second.earlier, *second.trials))
+
+
+def test_what_was_observed_minimising_is_not_maximised_later():
+    strategy = made()
+    search(strategy)
+    with pytest.raises(ValueError, match="direction must be minimize, as the strategy says"):
+        search(strategy, budget=6, direction="maximize")
+
+
+def test_the_value_is_the_number_that_counts_here():
+    both = run(made(seed=1, objectives=("error", "size")), two, budget=5, progress=False)
+    found = run(made(objectives=["size"]), two, budget=1, prior=both, progress=False)
+    assert [t.value for t in found.earlier] == [t.outcome.metrics["size"] for t in both.trials]
+    assert found.best.value == min(t.outcome.metrics["size"] for t in (*both.trials, *found.trials))
+
+
+def test_what_is_known_of_a_network_is_filled_in():
+    first = run(made(seed=1, objectives=["error"]), two, budget=3, progress=False)
+    settings = {
+        "objectives": ("error", "twos"),
+        "known": {"twos": lambda net: float(net.spec.count("2"))},
+    }
+    found = run(made(**settings), two, budget=1, prior=first, progress=False)
+    assert [t.outcome.metrics["twos"] for t in found.earlier] == [
+        t.outcome.metrics["size"] for t in first.trials
+    ]
+
+
+@pytest.mark.parametrize("form", ["file", "result"])
+def test_another_objective_is_said_once(tmp_path, form):
+    def halved(net):
+        return programs.value(net) / 2.0
+
+    path = tmp_path / "p.sqlite"
+    first = search(made(seed=1), storage=path)
+    prior = [path, path] if form == "file" else [first, first]
+    search(made(), prior=prior)  # the same objective, and no warning
+    with pytest.warns(UserWarning, match="belongs to another objective: its 'name' is") as said:
+        run(made(), halved, budget=1, prior=prior, progress=False)
+    assert len(said) == 1
+
+
+# --- parts of a space -----------------------------------------------------------------------------
+
+
+def joint(space):
+    return spaces.Joint(space, {"lr": spaces.Log(1e-4, 1.0), "batch": [32, 64]})
+
+
+@pytest.mark.parametrize("form", ["file", "result"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_search_of_a_subset_is_prior_data_of_the_space(tmp_path, form, paired):
+    part = spaces.Subset(SPACE, networks(12))
+    part = spaces.Subset(part, networks(9))
+    theirs, ours = (joint(part), joint(SPACE)) if paired else (part, SPACE)
+    path = tmp_path / "p.sqlite"
+    generator = torch.Generator().manual_seed(1)
+    first = run(
+        RandomSearch(theirs, generator=generator), flat, budget=5, storage=path, progress=False
+    )
+    strategy = RandomSearch(ours, generator=torch.Generator().manual_seed(0))
+    prior = path if form == "file" else first
+    found = run(strategy, flat, budget=2, prior=prior, progress=False)
+    assert [t.network.spec for t in found.earlier] == [t.network.spec for t in first.trials]
+    # The other way, only what is in the part.
+    again = RandomSearch(theirs, generator=torch.Generator().manual_seed(2))
+    assert len(run(again, flat, budget=1, prior=first, progress=False).earlier) == 5
+    again = RandomSearch(theirs, generator=torch.Generator().manual_seed(2))
+    with pytest.raises(ValueError, match="must be of networks of"):
+        run(again, flat, budget=1, prior=found, progress=False)
+
+
+def flat(net):
+    return float(len(net.spec))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["frame", "csv", "text", "list"])
+def test_a_table_of_the_numbers_that_count_is_prior_data(tmp_path, form):
+    pandas = pytest.importorskip("pandas")
+    nets = networks(3)
+    frame = pandas.DataFrame(
+        {"arch": [n.spec for n in nets], "accuracy": [0.5, 0.75, None], "seed": [1, 2, 3]}
+    )
+    path = tmp_path / "archs.csv"
+    frame.to_csv(path, index=False)
+    prior = {"frame": frame, "csv": path, "text": str(path), "list": [frame]}[form]
+    strategy = made(objectives={"accuracy": "maximize"})
+    found = search(strategy, budget=1, prior=prior)
+    assert [(t.network, t.value) for t in found.earlier] == [(nets[0], 0.5), (nets[1], 0.75)]
+    with pytest.raises(ValueError, match="no column 'value' with numbers") as refused:
+        search(made(), prior=prior)
+    assert "columns of their names, 'value' (objectives= names them)" in str(refused.value)
+    plain = frame.rename(columns={"accuracy": "value"})
+    assert search(made(), budget=1, direction="maximize", prior=plain).earlier[1].value == 0.75
+    with pytest.raises(ValueError, match="average those of several seeds before"):
+        search(made(), prior=pandas.concat([plain, plain]))
+
+
+def test_the_trials_of_a_search_come_back_as_a_table():
+    pytest.importorskip("pandas")
+    first = run(made(seed=1, objectives=("error", "size")), two, budget=4, progress=False)
+    found = run(
+        made(objectives=("error", "size")), two, budget=1, prior=first.to_pandas(), progress=False
+    )
+    assert [(t.network, t.value) for t in found.earlier] == [
+        (t.network, t.value) for t in first.trials
+    ]
+
+
+def test_an_objective_that_looks_up_is_prior_data(tmp_path):
+    path = tmp_path / "archs.csv"
+    path.write_text("arch,accuracy\n00000000,0.5\n11111111,0.75\n")
+    table = Table(path, "accuracy", space=SPACE)
+    with pytest.warns(UserWarning, match="another objective"):
+        found = search(made(), budget=1, prior=table)
+    assert [t.value for t in found.earlier] == [-0.5, -0.75]
+    with pytest.raises(ValueError, match="must maximize 'value'"):
+        search(made(direction="maximize"), prior=table)
+    with pytest.warns(UserWarning, match="another objective"):
+        found = search(made(objectives={"accuracy": "maximize"}), budget=1, prior=[table])
+    assert [t.value for t in found.earlier] == [0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("nets", "message"),
+    [
+        (["00000000"], r"nets\[0\] must be .*; got '00000000' \(space.from_string reads"),
+        ("00000000", r"must be a sequence of Network; got '00000000' \(pass \[space.from_string"),
+    ],
+)
+def test_strings_that_are_told_are_refused_with_the_remedy(nets, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        made().tell(nets, [1.0])
+
+
+def test_tables_and_repeats_that_are_told_are_refused_with_the_remedy():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"arch": ["00000000", "11111111"], "accuracy": [0.5, 0.75]})
+    with pytest.raises(TypeError, match=r"got a DataFrame .*space.from_string"):
+        made().tell(frame[["arch"]], [0.5, 0.75])
+    net = networks(1)[0]
+    with pytest.raises(ValueError, match="average several before, or pass again=True"):
+        made().tell([net, net], [1.0, 2.0])
+    strategy = made()
+    strategy.tell(pandas.Series([net]), pandas.Series([1.0]))
+    assert strategy.best.value == 1.0
 
 
 # --- enqueued -------------------------------------------------------------------------------------
