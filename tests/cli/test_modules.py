@@ -141,7 +141,9 @@ def test_the_command_line_and_every_way_in_python_have_one_distance(
     expected = ht.HOTNN(tree=tree)(networks)
     anywhere = ht.HOTNN(space=ht.spaces.AnyNetwork(tree))
     assert torch.equal(anywhere(networks), expected)
-    own = ht.HOTNN(tree=ht.importing.operation_tree({"scan": ht.importing.Kind("scan", "other")}))
+    own = ht.HOTNN(
+        tree=ht.importing.operation_tree({"scan": ht.importing.Kind("scan", "recurrence")})
+    )
     assert torch.equal(own(networks), expected)
     again = ht.OperationTree.from_json(tree.to_json())
     assert torch.equal(ht.HOTNN(tree=again)(networks), expected)
