@@ -142,7 +142,7 @@ def test_the_command_line_and_every_way_in_python_have_one_distance(
     anywhere = ht.HOTNN(space=ht.spaces.AnyNetwork(tree))
     assert torch.equal(anywhere(networks), expected)
     own = ht.HOTNN(
-        tree=ht.importing.operation_tree({"scan": ht.importing.Kind("scan", "recurrence")})
+        tree=ht.importing.operation_tree({"my_scan": ht.importing.Kind("my_scan", "recurrence")})
     )
     assert torch.equal(own(networks), expected)
     again = ht.OperationTree.from_json(tree.to_json())
