@@ -221,9 +221,7 @@ def plot_tree(
     return figure
 
 
-def _branch_name(
-    matrix: FloatArray, labels: Sequence[str], items: npt.NDArray[np.int64]
-) -> str:
+def _branch_name(matrix: FloatArray, labels: Sequence[str], items: npt.NDArray[np.int64]) -> str:
     """Name a branch after the item nearest to its others, with their number."""
     centre = items[np.argmin(matrix[np.ix_(items, items)].sum(1))]
     number = f"   ({len(items):,})" if len(items) > 1 else ""
