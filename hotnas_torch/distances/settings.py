@@ -1,6 +1,5 @@
 """Settings of iFGW and HOTNN in small objects: the terms of the cost, and how it is minimised."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar

@@ -2,13 +2,16 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import hotnas_torch as ht
 from hotnas_torch.cli.main import main
+from hotnas_torch.errors import GramFileError
 from hotnas_torch.matrices import load_gram
 
 MODELS = """
@@ -205,3 +208,34 @@ def test_a_file_without_models_is_refused(tmp_path: Path, capsys) -> None:
     path.write_text("models = {}\n", encoding="utf-8")
     assert main(["gram", "--modules", str(path), "--out", str(tmp_path / "g.npz")]) == 2
     assert "must have `models`, a dict of at least two" in capsys.readouterr().err
+
+
+def test_a_model_that_changed_under_its_name_is_not_taken_from_an_earlier_result(
+    tmp_path: Path,
+) -> None:
+    def network(kernel: int, name: str) -> ht.Network:
+        with torch.device("meta"):
+            model = nn.Conv2d(3, 8, kernel), torch.empty(1, 3, 32, 32)
+        return replace(ht.from_module(*model), spec=name)
+
+    def gram(nets: list[ht.Network], out: str, known: str | None = None) -> torch.Tensor:
+        hotnn = ht.HOTNN(space=ht.spaces.AnyNetwork(ht.importing.operation_tree()))
+        path = None if known is None else tmp_path / known
+        if out.endswith(".npz"):
+            return hotnn.gram(nets, out=tmp_path / out, progress=False, known=path)
+        return hotnn.gram_store(nets, tmp_path / out, progress=False, known=path).tensor()
+
+    small, large, third = network(3, "small"), network(5, "large"), network(7, "third")
+    for earlier in ("a.npz", "a.zarr"):
+        gram([small, large], earlier)
+        grown = gram([third, large, small], f"grown of {earlier}.npz", earlier)
+        assert torch.equal(grown, gram([third, large, small], f"anew {earlier}.npz"))
+        with pytest.raises(GramFileError, match="known: .* one of its names was that of another"):
+            gram([small, network(9, "large")], f"changed of {earlier}.npz", earlier)
+        with pytest.raises(GramFileError, match="known: .* also holds 'large', without which"):
+            gram([small, third], f"less of {earlier}.npz", earlier)
+        with pytest.raises(GramFileError, match="known: two networks are called 'small'"):
+            gram([small, large, network(7, "small")], f"twice of {earlier}.npz", earlier)
+    plain = [replace(net, spec="") for net in (small, large, third)]
+    gram(plain[:2], "unnamed.npz")
+    gram(plain[1:], "unnamed, less.npz", "unnamed.npz")
