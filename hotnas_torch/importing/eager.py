@@ -178,7 +178,7 @@ class _Recording(TorchDispatchMode):
             self.scope.append(name)
             self.deepest = name
             what = f"module {name!r}" if name else "the module itself"
-            self.named[name] = f"{what} ({module._get_name()})"  # type: ignore[no-untyped-call]
+            self.named[name] = f"{what} ({module._get_name()})"
 
         return hook
 

@@ -120,10 +120,10 @@ def draw_graph(
         )
         first, _, below = name.partition("\n")
         # Shares of the box from its middle, downwards.
-        lines = ((first, 0.0, 8.5, 13),)
+        lines = [(first, 0.0, 8.5, 13)]
         if below:
             up, down = (0.25, 0.16) if "\n" in below else (0.17, 0.2)
-            lines = ((first, -up * _BOX_HEIGHT, 8.5, 13), (below, down * _BOX_HEIGHT, 6.5, 20))
+            lines = [(first, -up * _BOX_HEIGHT, 8.5, 13), (below, down * _BOX_HEIGHT, 6.5, 20)]
         for text, offset, size, letters in lines:
             axes.text(
                 x,

@@ -44,7 +44,7 @@ def short_name(text: str, limit: int = 56) -> str:
 
 
 def operation_names(labels: Iterable[str]) -> dict[str, str]:
-    """Return what is written in the node of each operation: its kind, and below it numbers.
+    r"""Return what is written in the node of each operation: its kind, and below it numbers.
 
     Of the numbers that labels carry (`arch.Operation`) those are shown that tell the operations of
     one kind apart, at least two if there are two that are not 1 everywhere, and at most three.
@@ -55,7 +55,7 @@ def operation_names(labels: Iterable[str]) -> dict[str, str]:
     Example:
         >>> names = operation_names(["relu", "conv[groups=1,kernel=3,width=8]", "conv[kernel=5]"])
         >>> list(names.values())
-        ['relu', 'conv\\nkernel 3, width 8', 'conv\\nkernel 5']
+        ['relu', 'conv\nkernel 3, width 8', 'conv\nkernel 5']
     """
     names: dict[str, str] = {}
     by_kind: dict[str, dict[str, Mapping[str, float]]] = {}

@@ -230,9 +230,9 @@ def test_a_model_that_changed_under_its_name_is_not_taken_from_an_earlier_result
         gram([small, large], earlier)
         grown = gram([third, large, small], f"grown of {earlier}.npz", earlier)
         assert torch.equal(grown, gram([third, large, small], f"anew {earlier}.npz"))
-        with pytest.raises(GramFileError, match="known: .* one of its names was that of another"):
+        with pytest.raises(GramFileError, match=r"known: .* one of its names was that of another"):
             gram([small, network(9, "large")], f"changed of {earlier}.npz", earlier)
-        with pytest.raises(GramFileError, match="known: .* also holds 'large', without which"):
+        with pytest.raises(GramFileError, match=r"known: .* also holds 'large', without which"):
             gram([small, third], f"less of {earlier}.npz", earlier)
         with pytest.raises(GramFileError, match="known: two networks are called 'small'"):
             gram([small, large, network(7, "small")], f"twice of {earlier}.npz", earlier)
