@@ -83,15 +83,15 @@ def _telling(operations: Sequence[Mapping[str, float]]) -> list[str]:
     left = sorted({name for numbers in operations for name in numbers}, key=_rank)
     left = [name for name in left if any(numbers.get(name, 1.0) != 1.0 for numbers in operations)]
 
-    def told_apart(names: Sequence[str]) -> int:
+    def distinct(names: Sequence[str]) -> int:
         return len({tuple(numbers.get(name) for name in names) for numbers in operations})
 
     chosen: list[str] = []
     while left and len(chosen) < _MOST_NUMBERS:
-        if len(chosen) >= _FEW_NUMBERS and told_apart(chosen) == told_apart([*chosen, *left]):
+        if len(chosen) >= _FEW_NUMBERS and distinct(chosen) == distinct([*chosen, *left]):
             break
-        apart = told_apart(chosen)
-        best = next((name for name in left if told_apart([*chosen, name]) > apart), left[0])
+        apart = distinct(chosen)
+        best = next((name for name in left if distinct([*chosen, name]) > apart), left[0])
         chosen.append(best)
         left.remove(best)
     return sorted(chosen, key=_rank)
