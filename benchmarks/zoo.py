@@ -56,9 +56,8 @@ _MORE_DATA = re.compile(
 """What tags of models say that were trained on more than ImageNet-1k, or by another network."""
 
 _STRUCTURE = ("kernel", "groups", "stride", "dilation", "heads", "layers")
-_METRIC: Mapping[str, Any] = {"state_scale": (7.0, 5.0), "mass": "uniform", "eta": 0.3}
-"""Octaves of width and of resolution that networks go through; masses and the share of places were
-chosen by the nearest neighbours of half of the families (docs/zoo.md)."""
+_METRIC: Mapping[str, Any] = {"mass": "uniform", "eta": 0.3}
+"""Chosen by the nearest neighbours of half of the families (docs/zoo.md); all else by default."""
 
 NUMBERS: Mapping[str, tuple[str, ...] | None] = {
     "none": (),

@@ -180,6 +180,20 @@ def interval(name: str, value: object) -> tuple[float, float]:
 # --- kinds and choices ----------------------------------------------------------------------------
 
 
+def divisors(name: str, value: object) -> tuple[float, float]:
+    """Return two numbers > 0 that others are divided by.
+
+    Raises:
+        TypeError: It is no pair, or one of the two is no number.
+        ValueError: It has more or less than two entries, or one is not finite and > 0.
+    """
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be two numbers > 0; got {shown(value)}")
+    if len(value) != 2 or not all(0.0 < number(name, one) < math.inf for one in value):
+        raise ValueError(f"{name} must be two numbers > 0; got {value!r}")
+    return number(name, value[0]), number(name, value[1])
+
+
 def boolean(name: str, value: Any) -> bool:
     """Return True or False.
 

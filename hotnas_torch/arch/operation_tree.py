@@ -12,6 +12,7 @@ from torch import Tensor
 from hotnas_torch.arch._json import check_keys, check_list, check_value
 from hotnas_torch.arch.number_costs import read_numbers, weighed
 from hotnas_torch.arch.operation import Operation, check_name
+from hotnas_torch.arguments import divisors
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.notebook import matrix_html, table_html
 
@@ -45,6 +46,9 @@ class OperationTree:
             tensor, numbers are constants of its dtype.
         weights: Weight of each number that operations may carry, as the lengths are. With weights,
             names of nodes have no brackets. None is none.
+        state_scale: Divisors of the state of cells (log2 of relative width, log2 of downsampling)
+            in the networks that these operations are of, both > 0; where no search space says it,
+            distances between networks take it from here. None says nothing about them.
 
     Raises:
         TypeError: A name, a length or a weight is of the wrong kind.
@@ -65,13 +69,19 @@ class OperationTree:
         [0.0, 0.25, 0.25]
     """
 
+    _state_scale: tuple[float, float] | None = None
+
     def __init__(
         self,
         parents: Mapping[str, str | None],
         lengths: Mapping[str, float | Tensor],
         weights: Mapping[str, float | Tensor] | None = None,
+        *,
+        state_scale: tuple[float, float] | None = None,
     ) -> None:
         _check_tree(parents)
+        if state_scale is not None:
+            self._state_scale = divisors("state_scale", state_scale)
         self._parents = dict(parents)
         self._edges = tuple(node for node, parent in parents.items() if parent is not None)
         for node in self._edges:
@@ -154,6 +164,11 @@ class OperationTree:
     def weights(self) -> dict[str, float | Tensor]:
         """Weight per number, as `lengths`; empty where operations carry none (a copy)."""
         return _by_name(self._names, self._weights)
+
+    @property
+    def state_scale(self) -> tuple[float, float] | None:
+        """Divisors of the state of cells in networks of these operations, if they are known."""
+        return self._state_scale
 
     def index(self, label: str) -> int:
         """Return the row of `label` in `distance_matrix`.
@@ -322,10 +337,12 @@ class OperationTree:
     def to_json(self) -> dict[str, Any]:
         """Return a description ready for `json.dumps`; tensors are written as numbers.
 
-        `{"parents": ..., "lengths": ...}`, and `"weights"` if there are any; not the rows that
-        `with_labels` gave it.
+        `{"parents": ..., "lengths": ...}`, and `"weights"` and `"state_scale"` if there are any;
+        not the rows that `with_labels` gave it.
         """
-        return {"parents": dict(self._parents), "lengths": self._length_values()} | self._written()
+        scale = {} if self.state_scale is None else {"state_scale": list(self.state_scale)}
+        tree = {"parents": dict(self._parents), "lengths": self._length_values()}
+        return tree | self._written() | scale
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "OperationTree":
@@ -344,14 +361,22 @@ class OperationTree:
                 _read_values(data, "weights"),
             )
         check_keys(
-            data, "an operation tree", required=("parents", "lengths"), optional=("weights",)
+            data,
+            "an operation tree",
+            required=("parents", "lengths"),
+            optional=("weights", "state_scale"),
         )
         parents = {}
         for node, parent in check_value(data["parents"], dict, "parents").items():
             if parent is not None:
                 check_value(parent, str, f"parents[{node!r}]")
             parents[node] = parent
-        return cls(parents, _read_values(data, "lengths"), _read_values(data, "weights"))
+        return cls(
+            parents,
+            _read_values(data, "lengths"),
+            _read_values(data, "weights"),
+            state_scale=_read_scale(data),
+        )
 
     def __repr__(self) -> str:
         values = ", ".join(f"{edge}={v:.4g}" for edge, v in self._length_values().items())
@@ -665,6 +690,15 @@ def _read_values(data: Mapping[str, Any], key: str) -> dict[str, float]:
     for name, value in values.items():
         check_value(value, float, f"{key}[{name!r}]")
     return values
+
+
+def _read_scale(data: Mapping[str, Any]) -> tuple[float, float] | None:
+    if "state_scale" not in data:
+        return None
+    try:
+        return divisors("state_scale", check_list(data["state_scale"], float, "state_scale"))
+    except ValueError as error:
+        raise ArchitectureError(str(error)) from None
 
 
 def _kind(value: object) -> str:

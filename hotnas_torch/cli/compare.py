@@ -25,8 +25,9 @@ examples:
     '|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|'
   hotnas compare models.py:small models.py:large
 
-The last example compares two models of one's own: in models.py, `small` and `large` are pairs of a
-torch module and example inputs, or functions that return such pairs.
+The last example compares two models of one's own: in models.py, `small` and `large` are keys of the
+dict `models` that `hotnas gram --modules` reads, or names of the file: pairs of a torch module and
+example inputs, or functions that return such pairs.
 """
 
 

@@ -34,7 +34,9 @@ examples:
 
 It writes gram.npz (distances, architecture strings, settings), gram-heatmap.png and gram-tree.png.
 An interrupted run leaves gram.npz.partial, which --resume goes on from. With --store the distances
-go to a folder tile by tile and never lie in memory as a whole; there are no pictures then.
+go to a folder tile by tile and never lie in memory as a whole; there are no pictures then. In
+Python, hotnas_torch.load_gram("gram.npz") returns distances, names (networks) and settings (meta),
+and hotnas_torch.matrices.GramStore("gram.zarr") reads a folder.
 
 mine:Distance is the class Distance of mine.py, a hotnas_torch.distances.NetworkDistance. --modules
 compares the models that the dict `models` of models.py lists by name, each a pair of a torch module
@@ -125,13 +127,16 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
             f"(what is finished is in {partial_result}; run it again with --resume)"
         ) from interruption
     seconds = time.perf_counter() - started
+    what = f"{len(networks):,} networks of {space.name}"
+    if arguments.modules is not None:
+        what = f"{len(networks):,} models of {arguments.modules.name}"
     if pictures:
         names = [space.to_string(network) for network in networks]
-        title = f"{type(distance).__name__} distances of {len(networks):,} {space.name} networks"
+        title = f"{type(distance).__name__} distances of {what}"
         save_figure(plot_heat_map(matrix, names, title=title), pictures["heat map"])
         save_figure(plot_tree(matrix, names, title=title), pictures["tree"])
     if not arguments.quiet:
-        print(f"{len(networks):,} networks of {space.name} in {seconds:.1f} s")
+        print(f"{what} in {seconds:.1f} s")
         for name, path in {"distances": target, **pictures}.items():
             print(f"  {name:<10} {path}")
 

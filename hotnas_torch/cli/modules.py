@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,10 @@ MODEL = (
 )
 """What stands for a model, for the help."""
 
-# Octaves that widths and resolutions of most models go through.
-_STATE_SCALE = (7.0, 5.0)
-
 
 def imported_space() -> AnyNetwork:
     """Return what imported networks are compared in."""
-    return AnyNetwork(operation_tree(), state_scale=_STATE_SCALE)
+    return AnyNetwork(operation_tree())
 
 
 def network_named(option: str, text: str) -> Network:
@@ -37,7 +35,8 @@ def network_named(option: str, text: str) -> Network:
 
     Args:
         option: What the user passed it as, for messages.
-        text: `MODULE:NAME` or `FILE.py:NAME`.
+        text: `MODULE:NAME` or `FILE.py:NAME`; NAME is a key of the dict `models` there, or a name
+            of the module.
 
     Raises:
         BadInput: There is no such model, or it cannot be imported.
@@ -46,9 +45,16 @@ def network_named(option: str, text: str) -> Network:
     if not (where and colon and name):
         raise BadInput(f"{option}: {text!r} is no {MODEL} (or pass --space)")
     module = _module(option, where)
-    if not hasattr(module, name):
-        raise BadInput(f"{option}: {where} has no {name!r}")
-    return _network(option, text, getattr(module, name))
+    listed = getattr(module, "models", None)
+    if callable(listed) and not hasattr(module, name):
+        listed = _called(f"{option}: {where}:models", listed)
+    models = _by_name(listed) if isinstance(listed, Mapping) else {}
+    if name not in models and not hasattr(module, name):
+        known = f", and its `models` has {', '.join(models)}" if models else ""
+        raise BadInput(f"{option}: {where} has no {name!r}{known}")
+    # What `models` lists comes first: the name is then the model that `gram --modules` compares.
+    model = models[name] if name in models else getattr(module, name)
+    return replace(_network(f"{option}: {name}", model), spec=text)
 
 
 def networks_of_file(path: Path) -> list[Network]:
@@ -62,13 +68,20 @@ def networks_of_file(path: Path) -> list[Network]:
     """
     found = getattr(_module("--modules", str(path)), "models", None)
     if callable(found):
-        found = _called("--modules", f"{path}:models", found)
+        found = _called(f"--modules: {path}:models", found)
     if not isinstance(found, Mapping) or len(found) < 2:
         raise BadInput(
             f"--modules: {path} must have `models`, a dict of at least two models by name, each a"
             " pair (torch module, example inputs), a Network, or a function that returns one"
         )
-    return [_network("--modules", str(name), model) for name, model in found.items()]
+    return [
+        replace(_network(f"--modules: models[{name!r}]", model), spec=name)
+        for name, model in _by_name(found).items()
+    ]
+
+
+def _by_name(models: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): model for name, model in models.items()}
 
 
 def _module(option: str, where: str) -> ModuleType:
@@ -95,27 +108,33 @@ def _module(option: str, where: str) -> ModuleType:
         sys.path.remove(here)
 
 
-def _called(option: str, name: str, function: Any) -> Any:
+def _called(name: str, function: Any) -> Any:
     try:
         return function()
     except Exception as error:  # whatever the user's function raises
-        raise BadInput(f"{option}: {name}() raised {_said(error)}") from error
+        raise BadInput(f"{name}() raised {_said(error)}") from error
 
 
-def _network(option: str, name: str, model: Any) -> Network:
+def _network(name: str, model: Any) -> Network:
+    """Import a model; what is said about it begins with its name."""
     if callable(model) and not hasattr(model, "forward"):
-        model = _called(option, name, model)
+        model = _called(name, model)
     if isinstance(model, tuple) and len(model) == 2:
-        try:
-            model = from_module(*model)
-        except Exception as error:  # the module's own code runs
-            raise BadInput(f"{option}: {name} cannot be imported: {_said(error)}") from error
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                model = from_module(*model)
+            except Exception as error:  # the module's own code runs
+                raise BadInput(f"{name} cannot be imported: {_said(error)}") from error
+        said = {f"{name}: {warning.message}": warning.category for warning in caught}
+        for sentence, category in said.items():
+            warnings.warn(sentence, category, stacklevel=3)
     if not isinstance(model, Network):
         raise BadInput(
-            f"{option}: {name} must be a pair (torch module, example inputs), a Network, or a"
-            f" function that returns one; got {type(model).__name__}"
+            f"{name} must be a pair (torch module, example inputs), a Network, or a function that"
+            f" returns one; got {type(model).__name__}"
         )
-    return replace(model, spec=name)
+    return model
 
 
 def _said(error: Exception) -> str:

@@ -67,12 +67,13 @@ class HOTNN(NetworkDistance):
     Args:
         space: Search space; supplies the operation tree, the scale of the state, the size that
             `unreachable` needs, and defaults of eta, zeta and mass where better ones are known.
-        tree: Operation tree, instead of the space's. One of `space` and `tree` is required.
+        tree: Operation tree, instead of the space's. One of `space` and `tree` is required. Without
+            a space the scale of the state is the tree's.
         lam: Weight of the node term inside a cell, see `IFGW`.
         eps: Share of operations against places inside a cell, see `IFGW`.
         eta: Share of the position, in [0, 1]; None takes the space's default, else 0.5.
         zeta: Share of the state against the inside of cells, in [0, 1]; None takes the space's
-            default, else 0.5, and 0 without a space or a scale.
+            default, else 0.5, and 0 where neither a space nor the tree has a scale of it.
         mass: `"channels"` (paper) or `"uniform"`; None takes the space's default.
         preset: `"paper"` sets what the paper prints where it prints it: that of `IFGW`, zeta = 0
             and channel masses. docs/definitions.md lists what it leaves open, and what is taken
@@ -141,8 +142,9 @@ class HOTNN(NetworkDistance):
         )
         self.space = space  # type: ignore[assignment]  # None where a tree alone was passed
         self.state_scale = terms.state_scale
-        if self.state_scale is None and space is not None:
-            self.state_scale = space.state_scale
+        if self.state_scale is None:
+            known = self.ifgw.tree if space is None else space
+            self.state_scale = known.state_scale
         self.dtype, self.device = self.ifgw.dtype, self.ifgw.device
         self.backend, self.memory_budget = solver.backend, solver.memory_budget
         defaults: dict[str, Any] = {"eta": 0.5, "zeta": 0.5, "mass": "channels"}

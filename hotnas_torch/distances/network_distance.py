@@ -32,7 +32,7 @@ from hotnas_torch.matrices.pairwise import (
 from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators import Backend
 from hotnas_torch.ot._operators.operator import interpreted, is_tracked
-from hotnas_torch.spaces import SearchSpace
+from hotnas_torch.spaces import AnyNetwork, SearchSpace
 from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.joint import check_architectures
 
@@ -486,7 +486,8 @@ class NetworkDistance:
             else self.space.to_string(net)
             for net in nets
         ]
-        return Description(settings, names, [net.key for net in nets])
+        named = isinstance(self.space, AnyNetwork)
+        return Description(settings, names, [net.key for net in nets], named)
 
     @property
     def _compiled(self) -> bool:

@@ -1,6 +1,5 @@
 """Settings of iFGW and HOTNN in small objects: the terms of the cost, and how it is minimised."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
@@ -9,11 +8,10 @@ import torch
 
 from hotnas_torch.arguments import (
     choice,
+    divisors,
     integer,
     kind,
-    number,
     refuse_unknown,
-    shown,
     usable_device,
     working_dtype,
 )
@@ -49,7 +47,7 @@ class Terms:
             both cells has the same mass then, and what is left of either costs nothing. None
             matches all of both.
         state_scale: Divisors of the two state coordinates of a cell in its network, both > 0; None
-            takes the space's. Of `HOTNN` only.
+            takes the space's, else the tree's. Of `HOTNN` only.
 
     Raises:
         TypeError, ValueError: A field of the wrong kind or out of range; the message names it.
@@ -77,7 +75,7 @@ class Terms:
         if self.partial is not None:
             _set(self, "partial", _positive_share(self.partial))
         if self.state_scale is not None:
-            _set(self, "state_scale", _two_divisors(self.state_scale))
+            _set(self, "state_scale", divisors("state_scale", self.state_scale))
 
     def completed(self, defaults: Self) -> Self:
         """Return these terms with those of `defaults` where a field is None."""
@@ -180,11 +178,3 @@ def _positive_share(value: object) -> float:
     if not 0.0 < share <= 1.0:
         raise ValueError(f"partial must be in (0, 1], or None for all of both cells; got {share}")
     return share
-
-
-def _two_divisors(scale: object) -> tuple[float, float]:
-    if not isinstance(scale, tuple | list):
-        raise TypeError(f"state_scale must be two numbers > 0; got {shown(scale)}")
-    if len(scale) != 2 or not all(0.0 < number("state_scale", one) < math.inf for one in scale):
-        raise ValueError(f"state_scale must be two numbers > 0; got {scale!r}")
-    return float(scale[0]), float(scale[1])

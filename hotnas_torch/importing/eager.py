@@ -70,11 +70,10 @@ def read_run(
         with torch.no_grad(), fake, recording:
             result = module(*given_args, **given_kwargs)
     except Exception as error:
-        where = recording.deepest or "the module itself"
         raise TracingError(
-            f"the module cannot be followed on tensors without numbers: {where} raised"
-            f" {type(error).__name__}: {error} (do example_inputs fit it? What depends on the"
-            " values of tensors cannot be imported: import the parts beside it)"
+            f"{recording.named[recording.deepest]} raised {type(error).__name__}: {error}; the"
+            " module cannot be followed on tensors without numbers (do example_inputs fit it? What"
+            " depends on the values of tensors cannot be imported: import the parts beside it)"
         ) from error
     finally:
         for handle in handles:
@@ -95,6 +94,7 @@ class _Recording(TorchDispatchMode):
         self.alive: list[Tensor] = []  # an id is of one tensor only as long as that lives
         self.scope: list[str] = []
         self.deepest = ""
+        self.named = {"": "the module itself"}
         self.lost: dict[str, None] = {}
         for tensor in inputs:
             floating = tensor.is_floating_point() or tensor.is_complex()
@@ -116,10 +116,8 @@ class _Recording(TorchDispatchMode):
                 with unset_fake_temporarily():
                     return func(*args, **kwargs)
             place = self.scope[-1] if self.scope else ""
-            where = f"module {place!r}" if place else "the module itself"
-            self.lost[f"{where} depends on the values of tensors: imported as for 0 or False"] = (
-                None
-            )
+            sentence = "depends on the values of tensors: imported as for 0 or False"
+            self.lost[f"{self.named[place]} {sentence}"] = None
             return 0.0 if args[0].is_floating_point() else 0
         # Sizes are divided with torch.div, too: what follows from numbers alone is known.
         with unset_fake_temporarily() if self._of_numbers(func, args) else nullcontext():
@@ -178,7 +176,9 @@ class _Recording(TorchDispatchMode):
 
         def hook(module: nn.Module, _args: Any) -> None:
             self.scope.append(name)
-            self.deepest = f"module {name!r} ({type(module).__name__})" if name else ""
+            self.deepest = name
+            what = f"module {name!r}" if name else "the module itself"
+            self.named[name] = f"{what} ({module._get_name()})"
 
         return hook
 

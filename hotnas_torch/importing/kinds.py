@@ -98,6 +98,9 @@ NUMBER_WEIGHTS: dict[str, float] = {
 }
 """What numbers weigh in the tree: the most that one adds to the cost of exchanging operations."""
 
+STATE_SCALE = (7.0, 5.0)
+"""Octaves that widths and resolutions of most published models go through."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -172,6 +175,9 @@ def operation_tree(
 ) -> OperationTree:
     """Return the tree of all kinds: what exchanging operations of imported networks costs.
 
+    It says how far widths and resolutions of published models go as well (`state_scale`), by which
+    `HOTNN` compares the states of their cells.
+
     Args:
         kinds: Kinds of one's own, as passed to `from_module`; each becomes a leaf of its family.
         weights: Weights of numbers, which add to `NUMBER_WEIGHTS` and win over them.
@@ -199,4 +205,5 @@ def operation_tree(
             parents[name], lengths[name] = family, length
     for kind in own_kinds(kinds):
         parents[kind.name], lengths[kind.name] = kind.family, kind.length
-    return OperationTree(parents, lengths, {**NUMBER_WEIGHTS, **(weights or {})})
+    numbers = {**NUMBER_WEIGHTS, **(weights or {})}
+    return OperationTree(parents, lengths, numbers, state_scale=STATE_SCALE)

@@ -131,6 +131,7 @@ def trace(
     args, kwargs = _inputs(example_inputs)
     called = module if isinstance(module, nn.Module) else _Called(module)
     _check_lazy(called)
+    _check_arguments(called, args, kwargs)
     args, kwargs, place = _placed(called, args, kwargs)
     names = dict(called.named_parameters(remove_duplicate=False))
     same = _same(names)
@@ -199,6 +200,9 @@ class _Called(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
         return self.function(*args, **kwargs)
+
+    def _get_name(self) -> str:
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
 
 
 def _reached(function: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -272,6 +276,25 @@ def _placed(
 
     place = device if device.type == "meta" else nullcontext()
     return tree_map(moved, args), tree_map(moved, kwargs), place
+
+
+def _check_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse inputs that are not the arguments of what is called, where it says what these are."""
+    if module._forward_pre_hooks:  # which may call it with others
+        return
+    function = module.function if isinstance(module, _Called) else module.forward
+    try:
+        taken = inspect.signature(function)
+    except (TypeError, ValueError):  # what is written in C need not have one
+        return
+    try:
+        taken.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TracingError(
+            f"example_inputs do not fit the arguments of {name}{taken}: {error} (pass a tuple of"
+            " all that it takes, or a dict by name)"
+        ) from None
 
 
 def _check_lazy(module: nn.Module) -> None:

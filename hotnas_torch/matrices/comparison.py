@@ -73,11 +73,13 @@ class Description(NamedTuple):
         settings: Everything that the values depend on, ready for JSON.
         names: Architecture strings, in order.
         keys: Keys of the networks in order; with the settings they identify the computation.
+        named: Whether names are the caller's, who may give one to another network later.
     """
 
     settings: dict[str, Any]
     names: list[str]
     keys: list[str]
+    named: bool = False
 
 
 def compute(
@@ -137,7 +139,7 @@ def write_gram(
     Raises:
         GramFileError: `out` cannot be written, or holds something that must not be replaced.
     """
-    settings, names, keys = description
+    settings, names, keys, _ = description
     if resume and not overwrite and not grows:
         ready = finished_gram(out, settings, keys)
         if ready is not None:

@@ -33,6 +33,7 @@ __all__ = [
     "check_same",
     "describe_gram",
     "differing_settings",
+    "digest_of",
     "finished_gram",
     "load_gram",
     "lock",
@@ -175,7 +176,7 @@ def describe_gram(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str,
     """Describe a result file: settings, version, and a digest with the networks."""
     # The version counts: another one may round differently, and a file must not mix two.
     settings = {**settings, "hotnas_torch": __version__}
-    networks = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    networks = digest_of(keys)
     text = json.dumps({"settings": settings, "networks": networks}, sort_keys=True)
     return {
         "format": FORMAT,
@@ -185,6 +186,11 @@ def describe_gram(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str,
         "networks_digest": networks,
         "settings": settings,
     }
+
+
+def digest_of(keys: Sequence[str]) -> str:
+    """Return the digest by which a result knows its networks, of their keys in order."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
 def check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

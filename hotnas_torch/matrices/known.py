@@ -13,7 +13,7 @@ from torch import Tensor
 from hotnas_torch._version import __version__
 from hotnas_torch.errors import GramFileError
 from hotnas_torch.matrices.comparison import Comparison, Description
-from hotnas_torch.matrices.gram_file import differing_settings, load_gram
+from hotnas_torch.matrices.gram_file import differing_settings, digest_of, load_gram
 from hotnas_torch.matrices.gram_store import GramStore
 from hotnas_torch.matrices.pairwise import Blocks, Executor, Stages
 from hotnas_torch.matrices.progress import Progress
@@ -52,7 +52,7 @@ class KnownDistances:
         Raises:
             FileNotFoundError: There is nothing.
             GramFileError: It is damaged, not finished, or of other settings; the message says how
-                they differ.
+                they differ. Or a name that a caller chose may be that of another network there.
         """
         path = Path(path)
         between: Callable[[Tensor, Tensor], Tensor]
@@ -76,6 +76,8 @@ class KnownDistances:
                 f"known: {path} holds other distances: {'; '.join(differences)} (leave it out, or"
                 " compute with the settings that it has)"
             )
+        if description.named:
+            _check_names(path, meta, names, description)
         place = {name: number for number, name in enumerate(names)}
         numbers = torch.tensor([place.get(name, -1) for name in description.names])
         return cls(path, numbers, len(place), between)
@@ -95,6 +97,32 @@ class KnownDistances:
                 " would be replaced (choose another file for out, or add them)"
             )
         return True
+
+
+def _check_names(
+    path: Path, meta: Mapping[str, Any], names: Sequence[str], description: Description
+) -> None:
+    """Refuse an earlier result if a name may be that of another network there than it is here."""
+    keys: dict[str, str] = {}
+    for name, key in zip(description.names, description.keys, strict=True):
+        if keys.setdefault(name, key) != key:
+            raise GramFileError(
+                f"known: two networks are called {name!r}, so that it cannot be said which of them"
+                f" {path} holds (give each a name of its own)"
+            )
+    # A network without a name goes by its key.
+    if meta.get("networks_digest") == digest_of([keys.get(name, name) for name in names]):
+        return
+    missing = [name for name in names if name not in keys]
+    why = (
+        f"it also holds {', '.join(map(repr, missing[:3]))}, without which names cannot be checked"
+        if missing
+        else "one of its names was that of another network"
+    )
+    raise GramFileError(
+        f"known: {path} cannot be shown to hold the networks of the same names: {why} (leave it"
+        " out, or give networks that changed new names and keep the old ones among nets)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from matplotlib.figure import Figure
 
 from hotnas_torch.arch import Cell, Network
 from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure
-from hotnas_torch.plot.graphs import BOX_WIDTH, SLOT, Graph, draw_graph, lay_out
+from hotnas_torch.plot.graphs import BOX_WIDTH, SLOT, Graph, draw_graph, lay_out, room_for
+from hotnas_torch.plot.names import operation_names
 from hotnas_torch.plot.titles import draw_title
 
-__all__ = ["cell_graph", "letters_of", "network_graph", "operation_colours", "plot_network"]
+__all__ = ["cell_graph", "letters_of", "network_graph", "operation_looks", "plot_network"]
 
 _COLOURS = (
     "#A6CEE3",
@@ -28,16 +29,19 @@ _ROW = 0.46
 _PANEL_MARGIN = 0.35
 
 
-def operation_colours(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return a colour per operation label of some cells."""
-    labels = sorted({label for cell in cells for label in cell.ops} - {"input", "output"})
-    colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(labels)}
-    return {"input": _ENDS_COLOUR, "output": _ENDS_COLOUR, **colours}
+def operation_looks(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Return the text and the colour of every operation label of some cells; kinds have colours."""
+    names = operation_names(label for cell in cells for label in cell.ops)
+    kinds = {label: name.partition("\n")[0] for label, name in names.items()}
+    inner = sorted(set(kinds.values()) - {"input", "output"})
+    colours = {kind: _COLOURS[place % len(_COLOURS)] for place, kind in enumerate(inner)}
+    return {label: (names[label], colours.get(kinds[label], _ENDS_COLOUR)) for label in names}
 
 
-def cell_graph(cell: Cell, colours: dict[str, str]) -> Graph:
-    """Return the graph of a cell, with colours from `operation_colours`."""
-    return Graph(list(cell.ops), [colours[label] for label in cell.ops], cell.edges)
+def cell_graph(cell: Cell, looks: dict[str, tuple[str, str]]) -> Graph:
+    """Return the graph of a cell, with texts and colours from `operation_looks`."""
+    texts, colours = zip(*(looks[label] for label in cell.ops), strict=True)
+    return Graph(list(texts), list(colours), cell.edges)
 
 
 def letters_of(networks: Sequence[Network]) -> dict[str, str]:
@@ -100,14 +104,14 @@ def plot_network(network: Network, *, title: str = "") -> Figure:
     """
     letters = letters_of([network])
     cells = {letters[cell.key]: cell for cell in network.cells}
-    colours = operation_colours(list(cells.values()))
+    looks = operation_looks(list(cells.values()))
     graphs = {"network": network_graph(network, letters, fold=True)}
-    graphs |= {f"cell {letter}": cell_graph(cell, colours) for letter, cell in cells.items()}
+    graphs |= {f"cell {letter}": cell_graph(cell, looks) for letter, cell in cells.items()}
     layouts = [lay_out(graph) for graph in graphs.values()]
     widths = [SLOT * layout.slots + 2 * _PANEL_MARGIN for layout in layouts]
     rows = max(len(graph.names) for graph in graphs.values())
     heading = 0.5 if title else 0.0
-    height = _ROW * (rows + 1.4) + 0.3
+    height = _ROW * room_for(graphs.values()) * (rows + 1.4) + 0.3
     figure = new_figure(max(sum(widths), 5.0), height)
     scale = figure.get_figwidth() / sum(widths)
     start = 0.0

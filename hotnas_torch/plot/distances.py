@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from torch import Tensor
 
 from hotnas_torch.plot.clustering import (
@@ -20,6 +21,7 @@ from hotnas_torch.plot.clustering import (
 )
 from hotnas_torch.plot.figure import FAINT, INK, FloatArray, darker, new_figure, plain
 from hotnas_torch.plot.names import short_name
+from hotnas_torch.plot.titles import text_width
 
 __all__ = ["averaged", "plot_heat_map", "plot_tree"]
 
@@ -30,6 +32,13 @@ _MAX_PIXELS = 1200
 """Side of the drawn heat map; larger ones are averaged down to it."""
 
 _MAX_TICKS = 40
+
+_TITLE, _TICKS, _LEAVES, _NOTE = (FontProperties(size=size) for size in (14.0, 7.5, 8.0, 9.0))
+
+_MORE = 1.06
+"""Room for a text over its width: coarse pixels make letters wider."""
+
+_OF_SEVERAL = "(n): a branch of n networks, named after the one nearest to the others"
 
 
 def plot_heat_map(
@@ -48,8 +57,9 @@ def plot_heat_map(
         max_items: Items that are clustered and shown, evenly spaced ones if there are more.
 
     Returns:
-        The figure. Colours span the 1st to 99th percentile of the distances between different
-        items; the strip beside the map and the tree above it show the same clusters.
+        The figure. Colours span 0 to the 99th percentile of the distances between different items,
+        so that what has the colour of the diagonal is near; the strip beside the map and the tree
+        above it show the same clusters.
 
     Raises:
         ValueError: Not a square finite matrix of at least two items, or a wrong number of labels.
@@ -63,26 +73,31 @@ def plot_heat_map(
     size = len(shown)
     ordered: FloatArray = matrix[np.ix_(shown, shown)].astype(np.float64)
     off_diagonal = ordered[~np.eye(size, dtype=bool)]
-    low, high = np.percentile(off_diagonal, (1, 99))
-    if high <= low:
-        low, high = 0.0, max(float(high), 1e-12)
+    high = max(float(np.percentile(off_diagonal, 99)), 1e-12)
     named = size <= _MAX_TICKS
-    figure = new_figure(14.0 if named else 10.6, 10.4)
-    box = (0.36, 0.05, 0.53, 0.78) if named else (0.09, 0.07, 0.78, 0.78)
-    left, bottom, width, extent = box
+    names = [short_name(labels[item]) for item in shown] if named else []
+    title = title + _subset_note(size, len(matrix))
+    # Inches: what stands left of the map, the map, and the bar of colours with its numbers.
+    before = 0.75 + _MORE * max((text_width(name, _TICKS) for name in names), default=0.0)
+    figure_height, side = 10.4, 8.1
+    figure_width = max(before + side + 1.6, before + _MORE * text_width(title, _TITLE) + 0.2)
+    figure = new_figure(figure_width, figure_height)
+    left, width = before / figure_width, side / figure_width
+    bottom, extent = 0.06, side / figure_height
     axes = figure.add_axes((left, bottom, width, extent))
     image = axes.imshow(
         averaged(ordered, _MAX_PIXELS),
         extent=(-0.5, size - 0.5, size - 0.5, -0.5),
         cmap="viridis",
-        vmin=float(low),
-        vmax=float(high),
+        vmin=0.0,
+        vmax=high,
         interpolation="nearest" if size <= _MAX_PIXELS else "antialiased",
         aspect="auto",
     )
     if named:
-        names = [plain(short_name(labels[item])) for item in shown]
-        axes.set_yticks(range(size), names, fontsize=7.5, color=INK)
+        axes.set_yticks(
+            range(size), [plain(name) for name in names], fontproperties=_TICKS, color=INK
+        )
         axes.set_xticks([])
         axes.tick_params(length=0, pad=24)
     else:
@@ -91,19 +106,21 @@ def plot_heat_map(
         axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    strip = figure.add_axes((left - 0.018, bottom, 0.012, extent))
+    strip = figure.add_axes((left - 0.25 / figure_width, bottom, 0.17 / figure_width, extent))
     _draw_strip(strip, clustering)
     tree = figure.add_axes((left, bottom + extent + 0.005, width, 0.09))
     _draw_small_tree(tree, clustering)
-    bar_axes = figure.add_axes((left + width + 0.02, bottom, 0.018, extent))
-    bar = figure.colorbar(image, cax=bar_axes, extend="both")
+    bar_axes = figure.add_axes(
+        (left + width + 0.28 / figure_width, bottom, 0.25 / figure_width, extent)
+    )
+    bar = figure.colorbar(image, cax=bar_axes, extend="max")
     bar.set_label("distance", color=INK)
     bar.outline.set_visible(False)
     figure.text(
         left,
         0.965,
-        plain(title) + _subset_note(size, len(matrix)),
-        fontsize=14,
+        plain(title),
+        fontproperties=_TITLE,
         color=INK,
         va="center",
     )
@@ -142,8 +159,18 @@ def plot_tree(
     branches = top_branches(clustering, max_leaves)
     num_leaves = len(branches.leaves)
     height = 1.6 + 0.23 * max(num_leaves, 4)
-    figure = new_figure(11.0, height)
-    axes = figure.add_axes((0.04, 0.55 / height, 0.5, 1 - 1.35 / height))
+    members = [members_below(clustering, node) for node in branches.leaves]
+    names = [_branch_name(matrix, labels, clustering.items[below]) for below in members]
+    title = title + _subset_note(len(clustering.items), len(matrix))
+    few = num_leaves < len(clustering.items)
+    longest = max(text_width(title, _TITLE), text_width(_OF_SEVERAL, _NOTE) if few else 0.0)
+    beside = max(text_width(name, _LEAVES) for name in names)
+    left, span = 0.44, 5.5  # inches
+    figure_width = left + max(span + _MORE * beside, _MORE * longest) + 0.2
+    figure = new_figure(figure_width, height)
+    axes = figure.add_axes(
+        (left / figure_width, 0.55 / height, span / figure_width, 1 - 1.35 / height)
+    )
     axes.add_collection(
         LineCollection(
             [[(level, place) for place, level in line] for line in branches.segments],
@@ -162,40 +189,43 @@ def plot_tree(
     axes.tick_params(colors=INK)
     for name in ("left", "right", "top"):
         axes.spines[name].set_visible(False)
-    for place, node in enumerate(branches.leaves):
-        members = members_below(clustering, node)
-        items = clustering.items[members]
-        centre = items[np.argmin(matrix[np.ix_(items, items)].sum(1))]
-        text = plain(short_name(labels[int(centre)]))
-        groups = {int(clustering.groups[member]) for member in members}
+    for place, (name, below) in enumerate(zip(names, members, strict=True)):
+        groups = {int(clustering.groups[member]) for member in below}
         colour = CLUSTER_COLOURS[groups.pop()] if len(groups) == 1 else INK
         axes.text(
             0.0,
             place,
-            f"  {text}" if len(members) == 1 else f"  {text}   ({len(members):,})",
-            fontsize=8,
+            plain(name),
+            fontproperties=_LEAVES,
             va="center",
             color=darker(colour),
             clip_on=False,
         )
     figure.text(
-        0.04,
+        left / figure_width,
         1 - 0.35 / height,
-        plain(title) + _subset_note(len(clustering.items), len(matrix)),
-        fontsize=14,
+        plain(title),
+        fontproperties=_TITLE,
         color=INK,
         va="center",
     )
-    if num_leaves < len(clustering.items):
+    if few:
         figure.text(
-            0.04,
+            left / figure_width,
             1 - 0.62 / height,
-            "(n): a branch of n networks, named after the one nearest to the others",
-            fontsize=9,
+            _OF_SEVERAL,
+            fontproperties=_NOTE,
             color=FAINT,
             va="center",
         )
     return figure
+
+
+def _branch_name(matrix: FloatArray, labels: Sequence[str], items: npt.NDArray[np.int64]) -> str:
+    """Name a branch after the item nearest to its others, with their number."""
+    centre = items[np.argmin(matrix[np.ix_(items, items)].sum(1))]
+    number = f"   ({len(items):,})" if len(items) > 1 else ""
+    return f"  {short_name(labels[int(centre)])}{number}"
 
 
 def averaged(matrix: FloatArray, side: int) -> FloatArray:

@@ -1,5 +1,6 @@
 """A graph, drawn layer by layer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.path import Path as Curve
 
 from hotnas_torch.plot.figure import FloatArray, darker, plain
 
-__all__ = ["BOX_WIDTH", "SLOT", "Graph", "Layout", "draw_graph", "lay_out"]
+__all__ = ["BOX_WIDTH", "SLOT", "Graph", "Layout", "draw_graph", "lay_out", "room_for"]
 
 BOX_WIDTH = 1.5
 _BOX_HEIGHT = 0.56
@@ -32,7 +33,7 @@ class Graph:
     """A graph ready to be drawn.
 
     Attributes:
-        names: Text in every node.
+        names: Text in every node; its further lines are written smaller.
         colours: Fill of every node.
         edges: Pairs of nodes, from the lower to the higher number.
     """
@@ -117,17 +118,30 @@ def draw_graph(
                 zorder=4,
             )
         )
-        axes.text(
-            x,
-            y,
-            plain(name),
-            ha="center",
-            va="center",
-            fontsize=_fitting_font(name),
-            color="#1E1E1E",
-            zorder=5,
-        )
+        first, _, below = name.partition("\n")
+        # Shares of the box from its middle, downwards.
+        lines = [(first, 0.0, 8.5, 13)]
+        if below:
+            up, down = (0.25, 0.16) if "\n" in below else (0.17, 0.2)
+            lines = [(first, -up * _BOX_HEIGHT, 8.5, 13), (below, down * _BOX_HEIGHT, 6.5, 20)]
+        for text, offset, size, letters in lines:
+            axes.text(
+                x,
+                y + offset,
+                plain(text),
+                ha="center",
+                va="center",
+                fontsize=_fitting_font(text, size, letters),
+                linespacing=1.05,
+                color="#1E1E1E",
+                zorder=5,
+            )
     return places
+
+
+def room_for(graphs: Iterable[Graph]) -> float:
+    """Return how much higher rows must be than those of graphs with one line in every node."""
+    return 1.65 if any("\n" in name for graph in graphs for name in graph.names) else 1.0
 
 
 def _draw_edge(axes: Axes, places: list[tuple[float, float]], i: int, j: int) -> None:
@@ -185,5 +199,6 @@ def _crosses(controls: FloatArray, boxes: list[tuple[float, float]]) -> bool:
     return bool(inside.any())
 
 
-def _fitting_font(text: str) -> float:
-    return min(8.5, 8.5 * 13 / max(len(text), 1))
+def _fitting_font(text: str, size: float, letters: int) -> float:
+    """Size of a text in a box that `letters` of `size` fill."""
+    return min(size, size * letters / max(1, *map(len, text.split("\n"))))

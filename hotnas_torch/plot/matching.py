@@ -13,10 +13,10 @@ from hotnas_torch.plot.architectures import (
     cell_graph,
     letters_of,
     network_graph,
-    operation_colours,
+    operation_looks,
 )
 from hotnas_torch.plot.figure import FAINT, add_room_on_top, new_figure, plain
-from hotnas_torch.plot.graphs import Graph, lay_out
+from hotnas_torch.plot.graphs import Graph, lay_out, room_for
 from hotnas_torch.plot.pairs import draw_pair, draw_parts, pair_width
 from hotnas_torch.plot.titles import text_width
 
@@ -38,10 +38,11 @@ def plot_cell_matching(
     """
     cells = (matching.cell_a, matching.cell_b)
     rows = max(cell.num_nodes for cell in cells)
-    height = 2.6 + 0.46 * rows
+    looks = operation_looks(cells)
+    height = 2.6 + 0.46 * room_for(cell_graph(cell, looks) for cell in cells) * rows
     figure = new_figure(pair_width(_slots_of(cells)), height)
     axes = figure.add_axes((0.02, 1.3 / height, 0.96, 1 - 1.4 / height))
-    above = _draw_cells(axes, matching, titles, operation_colours(cells), rows)
+    above = _draw_cells(axes, matching, titles, looks, rows)
     parts = figure.add_axes((0.06, 0.42 / height, 0.88, 0.5 / height))
     draw_parts(parts, "iFGW", matching.distance, matching.parts)
     _draw_key(figure, height)
@@ -71,7 +72,9 @@ def plot_network_matching(
     letters = letters_of(networks)
     rows = max(len(network.cells) + 2 for network in networks)
     rows = max([rows, *(_cell_rows(item) for _, _, item in cell_matchings)])
-    height = 2.6 + 0.42 * rows
+    drawn = [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
+    looks = operation_looks(drawn)
+    height = 2.6 + 0.42 * room_for(cell_graph(cell, looks) for cell in drawn) * rows
     graphs = (
         network_graph(networks[0], letters),
         network_graph(networks[1], letters),
@@ -101,10 +104,7 @@ def plot_network_matching(
                 f"cell {letters[networks[0].cells[s].key]} (left, place {s + 1})",
                 f"cell {letters[networks[1].cells[t].key]} (right, place {t + 1})",
             )
-            colours = operation_colours(
-                [cell for _, _, item in cell_matchings for cell in (item.cell_a, item.cell_b)]
-            )
-            above.append(_draw_cells(axes, cells, names, colours, rows))
+            above.append(_draw_cells(axes, cells, names, looks, rows))
             draw_parts(parts, "iFGW", cells.distance, cells.parts)
         start += share
     _draw_key(figure, height, "A · 64 · 1/2: cell A, 64 channels, half the resolution")
@@ -116,14 +116,14 @@ def _draw_cells(
     axes: Axes,
     matching: CellMatching,
     titles: tuple[str, str],
-    colours: dict[str, str],
+    looks: dict[str, tuple[str, str]],
     rows: int,
 ) -> float:
     cells = matching.cell_a, matching.cell_b
     same = np.array([[x == y for y in cells[1].ops] for x in cells[0].ops])
     return draw_pair(
         axes,
-        (cell_graph(cells[0], colours), cell_graph(cells[1], colours)),
+        (cell_graph(cells[0], looks), cell_graph(cells[1], looks)),
         titles,
         matching.plan.double().numpy(),
         same,

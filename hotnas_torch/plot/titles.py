@@ -24,7 +24,8 @@ _BREAKS = (r"(?= \+ )", r"(?= )", r"(?<=[,:;…])", r"(?<=.)")
 
 def text_width(text: str, font: FontProperties = _FONT) -> float:
     """Width of one line in inches, whatever the resolution; by default in the font of titles."""
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    shown = printable(text)
+    width, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
     return float(width) / 72
 
 

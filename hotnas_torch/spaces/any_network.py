@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.arch import NestedCell, Network, OperationTree
-from hotnas_torch.arguments import integer, kind, number
+from hotnas_torch.arguments import divisors, integer, kind
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces.base import SearchSpace
 
@@ -27,7 +27,7 @@ class AnyNetwork(SearchSpace):
     Args:
         tree: Operation costs.
         state_scale: Divisors of log2 relative width and of log2 downsampling, see `SearchSpace`;
-            None leaves the state of cells out of HOTNN.
+            None takes the tree's, and where that has none leaves the state of cells out of HOTNN.
         max_nodes: Most nodes of a cell, for distances that ask for it, >= 2.
 
     Raises:
@@ -59,15 +59,9 @@ class AnyNetwork(SearchSpace):
     ) -> None:
         kind("tree", tree, OperationTree, hint="it says what operations cost")
         super().__init__({"network": range(_MOST_NETWORKS)}, labels=(), tree=tree)
+        self.state_scale = tree.state_scale
         if state_scale is not None:
-            if not isinstance(state_scale, tuple) or len(state_scale) != 2:
-                raise TypeError(
-                    "state_scale must be (divisor of log2 width, divisor of log2 resolution) or"
-                    f" None; got {state_scale!r}"
-                )
-            scales = [number(f"state_scale[{k}]", x, above=0.0) for k, x in enumerate(state_scale)]
-            state_scale = (scales[0], scales[1])
-        self.state_scale = state_scale
+            self.state_scale = divisors("state_scale", state_scale)
         self.max_nodes = integer("max_nodes", max_nodes, least=2)
         self._listed: list[Network] = []
         self._places: dict[str, int] = {}

@@ -85,7 +85,9 @@ def weighing_numbers(tree: OperationTree, labels: Iterable[str]) -> OperationTre
         numbers |= dict.fromkeys(operation.numbers if operation else (), 1.0)
     if set(numbers) <= set(tree.weights):
         return tree
-    return OperationTree(tree.parents, tree.lengths, numbers | tree.weights)
+    return OperationTree(
+        tree.parents, tree.lengths, numbers | tree.weights, state_scale=tree.state_scale
+    )
 
 
 def _read(labels: Iterable[str]) -> Iterator[tuple[str, Operation | None]]:

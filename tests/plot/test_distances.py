@@ -58,6 +58,35 @@ def test_more_items_than_can_be_clustered_are_thinned_out_and_it_says_so():
     )
 
 
+def test_the_colour_of_the_diagonal_is_that_of_no_distance():
+    distances = np.full((4, 4), 0.3) - 0.3 * np.eye(4)
+    distances[0, 1] = distances[1, 0] = 0.13
+    image = plot_heat_map(distances, list("abcd")).axes[0].images[0]
+    assert image.get_clim() == (0.0, pytest.approx(0.3))
+    colours = image.to_rgba(image.get_array())
+    assert np.abs(colours[0, 0] - colours[1, 0]).max() > 0.1
+
+
+LONG = "a_long_name_of_a_model_that_somebody_has_trained_once"
+
+
+@pytest.mark.parametrize("plot", [plot_heat_map, plot_tree])
+def test_pictures_are_as_wide_as_names_and_headings_ask_for(plot):
+    distances = grouped_distances(5)
+    few, one_long = list("abcde"), [*"abcd", LONG]
+    short, long = (plot(distances, names, title="t") for names in (few, one_long))
+    headed = plot(distances, few, title="a heading of many words " * 6)
+    assert short.get_figwidth() + 1.0 < long.get_figwidth()
+    for figure in (short, long, headed):
+        figure.draw_without_rendering()
+        extent = figure.get_tightbbox()
+        assert extent.x0 > 0.0
+        assert extent.x1 < figure.get_figwidth()
+        # Less than a sixth of the width is empty on either side.
+        assert figure is headed or extent.x0 < figure.get_figwidth() / 6
+        assert extent.x1 > figure.get_figwidth() * 5 / 6
+
+
 def test_averages_of_blocks_keep_the_mean():
     values = np.random.default_rng(0).random((12, 12))
     np.testing.assert_allclose(averaged(values, 4), values.reshape(4, 3, 4, 3).mean((1, 3)))

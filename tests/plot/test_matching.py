@@ -4,9 +4,10 @@ import torch
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
 from hotnas_torch import spaces
-from hotnas_torch.arch import Cell
+from hotnas_torch.arch import Cell, Network
 from hotnas_torch.distances import HOTNN, CellMatching
-from hotnas_torch.plot import plot_cell_matching, plot_network_matching, save_figure
+from hotnas_torch.importing import operation_tree
+from hotnas_torch.plot import plot_cell_matching, plot_network, plot_network_matching, save_figure
 from tests.generators.pictures import pixels, random_cell, texts
 
 
@@ -45,6 +46,42 @@ def test_a_network_matching_shows_both_networks_and_the_chosen_cells(matching):
     assert len(figure.axes) == 4
     alone = plot_network_matching(networks)
     assert len(alone.axes) == 2
+
+
+def test_operations_with_numbers_are_written_within_their_boxes():
+    labels = ("conv[dilation=1,groups=1,kernel={},positions=1024,width={}]", "relu[width={}]")
+    cells = [
+        Cell(
+            ("input", labels[0].format(k, w), labels[1].format(w), "output"),
+            ((0, 1), (1, 2), (2, 3)),
+        )
+        for k, w in ((3, 16), (5, 512))
+    ]
+    nets = [Network.chain([cell] * 2, (8, 16), (1, 2)) for cell in cells]
+    metric = HOTNN(tree=operation_tree())
+    cell_matching = metric.ifgw.matching(*cells)
+    pictures = [
+        plot_cell_matching(cell_matching),
+        plot_network_matching(metric.matching(*nets), [(0, 0, cell_matching)]),
+        plot_network(nets[0]),
+    ]
+    for figure in pictures:
+        shown = texts(figure)
+        assert {"conv", "relu", "kernel 3, width 16"} <= set(shown)
+        assert not any("[" in text for text in shown)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            boxes = [p.get_window_extent() for p in axes.patches if isinstance(p, FancyBboxPatch)]
+            for text in axes.texts:
+                extent, (x, y) = (
+                    text.get_window_extent(),
+                    text.get_transform().transform(text.get_position()),
+                )
+                for box in boxes:
+                    if box.contains(x, y):
+                        assert text.get_fontsize() > 5.0
+                        assert box.x0 < extent.x0 < extent.x1 < box.x1
+                        assert box.y0 < extent.y0 < extent.y1 < box.y1
 
 
 def test_cells_without_anything_between_input_and_output_are_drawn():

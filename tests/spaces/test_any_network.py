@@ -66,7 +66,7 @@ def test_it_is_nothing_to_search_in(space: AnyNetwork) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"state_scale": (1.0, 0.0)}, ValueError, r"state_scale\[1\] must be"),
+        ({"state_scale": (1.0, 0.0)}, ValueError, "state_scale must be two numbers > 0"),
         ({"state_scale": 1.0}, TypeError, "state_scale must be"),
         ({"max_nodes": 1}, ValueError, "max_nodes must be"),
         ({"tree": "tree"}, TypeError, "tree must be an OperationTree"),

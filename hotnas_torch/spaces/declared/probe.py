@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hotnas_torch.arch import Cell, NestedCell, Network, OperationTree
-from hotnas_torch.arguments import integer, kind, number, shown
+from hotnas_torch.arguments import divisors, integer, kind, shown
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.spaces import NAMES
 from hotnas_torch.spaces.families import flat_tree, weighing_numbers
@@ -56,7 +56,7 @@ class Probe:
         self.nests_cells = any(isinstance(c, NestedCell) for net in networks for c in net.cells)
         self.state_scale = _largest_state(networks)
         if state_scale is not None:
-            self.state_scale = _checked_scale(state_scale)
+            self.state_scale = divisors("state_scale", state_scale)
         self._known: set[str] = set()
         for network in networks:
             self.check(network, network.spec or "an example")
@@ -154,10 +154,3 @@ def checked_labels(operations: object) -> tuple[str, ...]:
     if not operations:
         raise ValueError("operations must hold at least one label; got none")
     return tuple(operations)
-
-
-def _checked_scale(value: object) -> tuple[float, float]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise TypeError(f"state_scale must be a pair of numbers > 0; got {shown(value)}")
-    width, resolution = (number("state_scale", one, above=0.0) for one in value)
-    return width, resolution
