@@ -70,7 +70,8 @@ LAYERS: dict[str, set[str]] = {
     "search": {*SEARCH, "search.direct", "search.bayesian", "search.running"},
     "nago": {"errors", "arguments", "files", "arch", "spaces", "distances", "matrices"}
     | {"nn", "objectives", "gp", "search", "search.bayesian", "search.running", *SEARCH},
-    "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search"},
+    "comparison.tpe": {"arguments", "arch", "spaces", "search", "search.goal"},
+    "comparison": BASE | {"arch", "spaces", "objectives", "hierarchy", "search", "comparison.tpe"},
     "testing": {"_lazy", "arguments", "errors", "arch", "spaces", "search"},
     "integrations.ray": BASE
     | {
@@ -142,7 +143,7 @@ CONFINED = {
     "markupsafe": {"plot.report"},
     "networkx": {"plot"},
     "ray": {"integrations", "integrations.ray"},
-    "optuna": {"integrations"},
+    "optuna": {"integrations", "comparison.tpe"},
     "ConfigSpace": {"integrations"},
     "ax": {"integrations"},
     "torch_scatter": {"segments"},

@@ -80,7 +80,7 @@ class TPE(Strategy):
             for place, values in enumerate(self.space.values)
         }
         seed = int(torch.randint(2**31, (), generator=self._generator))
-        # Networks whose values are awaited count as the worst, as in a study of several workers.
+        # Networks that are pending count as the worst, as in a study of several workers.
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, constant_liar=True)
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study
@@ -112,7 +112,7 @@ class TPE(Strategy):
                     break
                 if key in known:
                     study.tell(trial, known[key])
-                else:  # it is awaited, or its evaluation failed
+                else:  # it is pending, or its evaluation failed
                     study.tell(trial, state=TrialState.FAIL)
             more = self._sample_unseen(1, taken) if found is None else [found]
             if not more:
