@@ -373,7 +373,7 @@ class Calls {
                                   p_.a.data(),
                                   p_.b.data(),
                                   p_.alpha.data(),
-                                  p_.init.data(),
+                                  loss == proximal ? nullptr : p_.init.data(),
                                   0.2,
                                   loss,
                                   pairs,

