@@ -299,9 +299,12 @@ def calls_of_operators(n: int, pairs: int, device: torch.device) -> dict[str, Ca
         "Transport": lambda: ops.transport(cost, a, b, **ext),
         "Sinkhorn": lambda: ops.sinkhorn(cost, a, b, 0.1, 1e-4, 100, **ext),
         "UnbalancedSinkhorn": lambda: ops.unbalanced_sinkhorn(cost, a, b, *unbalanced, **ext),
+        "KlTransport": lambda: ops.kl_transport(cost, a, b, 1.0, 1.0, 1e-4, 100_000, **ext),
         "Fgw": lambda: ops.fgw(*graphs, *descent, **ext),
         "FgwBackward": lambda: ops.fgw_backward(plan, x, y, alpha, 0, 1, **ext),
-        "EntropicFgw": lambda: ops.entropic_fgw(*graphs, 0.1, 0, 1, 0, 1e-4, 20, 1e-4, 100, **ext),
+        "EntropicFgw": lambda: ops.entropic_fgw(
+            *graphs, none, 0.1, 0, 1, 0, 1e-4, 20, 1e-4, 100, **ext
+        ),
         "SemirelaxedFgw": lambda: ops.semirelaxed_fgw(*graphs, *descent, **ext),
         "LowerBound": lambda: ops.fgw_lower_bound(*graphs, 0, 1, **ext),
         "CellDistances": lambda: ops.cell_distances(*cells, **ext),

@@ -97,8 +97,10 @@ def test_what_is_counted_is_said_while_a_search_runs(tmp_path, capsys, monkeypat
             pass
 
         def update(self):
-            self.state = next(looks, self.state)
-            if self.state == states[-1]:
+            before, self.state = self.state, next(looks, self.state)
+            if (
+                self.state != before and self.state == states[-1]
+            ):  # once: it ends what comes later, too
                 threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
 
     monkeypatch.setattr(report, "LiveReport", Report)

@@ -474,6 +474,7 @@ def test_a_computation_is_taken_over(metric, networks, tmp_path):
     path = tmp_path / "gram.npz"
 
     later = {**metric._description(networks, None)._asdict(), "resume": True}
+    del later["named"]
     writers = []
 
     def take_over(stage, done, total):

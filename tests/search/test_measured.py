@@ -39,7 +39,9 @@ def test_a_network_that_is_told_again_has_the_mean_of_what_did_not_fail():
     strategy.tell([one, other, one], [2.0, 7.0, 6.0], again=True)
     assert [found.value for found in strategy.observations] == [3.0, 7.0]
     assert strategy.best.network == one
-    with pytest.raises(ValueError, match=r"is observed already .* again=True takes the mean"):
+    with pytest.raises(
+        ValueError, match=r"is observed already .* again=True, which takes their mean"
+    ):
         strategy.tell([one], [1.0])
     assert strategy.values[:, 0].tolist() == [3.0, 7.0]
 

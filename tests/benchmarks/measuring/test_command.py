@@ -272,7 +272,7 @@ def test_help_names_every_benchmark_and_shows_examples(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sped"], "no benchmark 'sped'; there are anasod, backward"),
+        (["sped"], "no benchmark 'sped'; there are ablation, anasod"),
         (["speed", "quality", "--seed", "1"], "unrecognized arguments: --seed 1"),
         (["learned", "--tasks", "cifar"], "argument --tasks: invalid choice: 'cifar'"),
         (["learned", "--splits", "many"], "argument --splits: invalid int value: 'many'"),
