@@ -140,7 +140,7 @@ _SAMPLERS = {
 }
 
 
-# Where a rival has settings here, they were its best on tables that the comparison does not have:
+# Those of evolution and NAS-BOWL were their best on tables that the comparison does not have:
 # `python -m benchmarks baselines`.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
