@@ -4,7 +4,9 @@
 //
 // Problems of up to 8, 16 and 32 nodes a side take as many lanes; what their inner loops touch lies in shared
 // memory at addresses known when the program is compiled. Larger problems take a block each and
-// lie in global memory. The grid is as large as the GPU can hold at once, and groups take items in turn.
+// lie in global memory. The grid is as large as the GPU can hold at once; each group begins with the item of its
+// own number and takes what comes next from a counter, as items differ in work by an order of magnitude. Who
+// solves an item changes nothing in its result.
 #define HOTNAS_ISA device
 
 #include <cuda_runtime.h>
@@ -52,7 +54,7 @@ HN_HD auto terms_of(const Args& args) {
 template <class Item, int W>
 __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)) void tiles(
     const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-    const __grid_constant__ Space space, char* const far) {
+    const __grid_constant__ Space space, char* const far, unsigned long long* const queue) {
   using Layout = Tiles<Item, W>;
   extern __shared__ __align__(128) char near[];
   const int slot = static_cast<int>(threadIdx.x) / W, groups = static_cast<int>(blockDim.x) / W;
@@ -63,16 +65,17 @@ __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)
   const auto terms = terms_of(args);
   const TileGroup<W> group;
   HN_ROLLED
-  for (std::int64_t item = first; item < items; item += all) {
+  for (std::int64_t item = first; item < items;) {
     Item::solve(group, args, terms, item, work);
     group.sync();
+    item = queue ? all + group.next(queue) : items;
   }
 }
 
 template <class Item>
 __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
     const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-    const __grid_constant__ Space space, char* const far) {
+    const __grid_constant__ Space space, char* const far, unsigned long long* const queue) {
   __shared__ BlockGroup<block_width>::Exchange exchange;
   const Nodes nodes = Item::nodes(args);
   const Shape most{nodes.n, nodes.m, round_up(nodes.m, block_width), round_up(nodes.n, block_width),
@@ -83,9 +86,10 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
   const auto terms = terms_of(args);
   const BlockGroup<block_width> group(exchange);
   HN_ROLLED
-  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+  for (std::int64_t item = blockIdx.x; item < items;) {
     Item::solve(group, args, terms, item, work);
     group.sync();
+    item = queue ? gridDim.x + group.next(queue) : items;
   }
 }
 
@@ -127,9 +131,15 @@ cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const 
   const std::int64_t fitting = static_cast<std::int64_t>(most_memory / (space.far * groups + 1));
   const std::int64_t grid = std::max<std::int64_t>(
       1, std::min({wanted, fitting, std::int64_t{resident} * multiprocessors}));
-  char* const far = static_cast<char*>(queue.allocate(grid * groups * space.far));
-  kernel<<<static_cast<unsigned>(grid), threads, near, static_cast<cudaStream_t>(queue.stream)>>>(
-      args, items, space, far);
+  const auto stream = static_cast<cudaStream_t>(queue.stream);
+  const std::size_t spaces = grid * groups * space.far;
+  char* const far = static_cast<char*>(queue.allocate(spaces + sizeof(unsigned long long)));
+  unsigned long long* next = nullptr;  // where every group has one item at most, none asks
+  if (items > grid * groups) {
+    next = reinterpret_cast<unsigned long long*>(far + spaces);
+    if (const cudaError_t error = cudaMemsetAsync(next, 0, sizeof *next, stream)) return error;
+  }
+  kernel<<<static_cast<unsigned>(grid), threads, near, stream>>>(args, items, space, far, next);
   return cudaGetLastError();
 }
 
