@@ -94,33 +94,44 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
 }
 
 /// Queues `kernel` with as many blocks as fit the device, the items and the memory. `whole` is how many groups
-/// make whole warps; a block has fewer of them than `groups` where the device has too little shared memory.
+/// make whole warps. Of the sizes of a block up to `groups`, it takes the one that leaves most groups resident:
+/// large blocks leave a part of the shared memory empty.
 template <class Kernel, class Args>
 cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const Space& space,
                          const Args& args, std::int64_t items, const cuda::Queue& queue) {
-  int multiprocessors = 0, shared = 0, of_block = 0, resident = 0;
+  int multiprocessors = 0, shared = 0, of_block = 0;
   // torch has a CUDA runtime of its own, and need not have told this one
   if (const cudaError_t error = cudaSetDevice(queue.device)) return error;
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue.device))
     return error;
-  const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
-  if (fits < static_cast<std::size_t>(groups)) groups = static_cast<int>(fits) / whole * whole;
-  if (groups == 0) return cudaErrorInvalidConfiguration;
-  const int threads = groups * width;
-  const std::size_t near = space.near * groups;
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, queue.device))
     return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(
           &shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, queue.device))
     return error;
+  const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
+  const int most = static_cast<int>(std::min<std::size_t>(groups, fits / whole * whole));
+  if (most == 0) return cudaErrorInvalidConfiguration;
   if (const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(near)))
+          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(space.near * most)))
     return error;
-  if (const cudaError_t error =
-          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, near))
-    return error;
+  int resident = 0;
+  groups = most;
+  for (int size = most; size > 0; size -= whole) {
+    int blocks_there = 0;
+    if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+            &blocks_there, kernel, size * width, space.near * size))
+      return error;
+    if (blocks_there * size > resident * groups) resident = blocks_there, groups = size;
+  }
+  if (resident == 0) return cudaErrorInvalidConfiguration;
+  // few items: a block on every multiprocessor rather than full blocks on some
+  const std::int64_t each = (items + multiprocessors - 1) / multiprocessors;
+  if (each < groups) groups = static_cast<int>((each + whole - 1) / whole) * whole;
+  const int threads = groups * width;
+  const std::size_t near = space.near * groups;
   // no more of the cache than the resident blocks need; each of them costs another KiB
   const std::size_t carved = resident * (near + 1024) * 100 / shared + 1;
   if (const cudaError_t error =
