@@ -55,8 +55,6 @@ _RATES = (
     Column("n", "n", number()),
     Column("pairs_per_second", "pairs/s", number()),
     Column("predicted", "predicted", number()),
-    Column("pot_pairs_per_second", "POT", number()),
-    Column("ott_pairs_per_second", "OTT-JAX", number()),
 )
 
 
@@ -86,9 +84,9 @@ def run(settings: Settings) -> Report:
     device, log = torch.device("cuda"), Path(settings.log)
     log.parent.mkdir(parents=True, exist_ok=True)
     checks = checked(log)
-    measured = rates(device, settings.pairs, settings.others)
+    measured = rates(device, settings.pairs)
     _keep(log, "rates", measured)
-    compared = beside_pot(device, settings.others)
+    compared = beside_peers(device, settings.others)
     _keep(log, "beside", compared)
     every = operator_rates(device, settings.pairs)
     _keep(log, "operators", every)
@@ -100,7 +98,7 @@ def run(settings: Settings) -> Report:
         tables=[
             Table("rates", f"Pairs per second on {torch.cuda.get_device_name()}", _RATES, measured),
             Table(
-                "beside", "The same problems, square loss, both from one start", _BESIDE, compared
+                "beside", "The same problems, square loss, all from one start", _BESIDE, compared
             ),
             Table("operators", "Every operator, float32", _OPERATORS, every),
             Table("gram", "Distances between NAS-Bench-201 networks", columns, gram),
@@ -222,8 +220,11 @@ def our_rate(n: int, pairs: int, device: torch.device) -> float:
     return pairs / seconds(lambda: ops.fgw(*arguments, backend="ext"), device)
 
 
-def beside_pot(device: torch.device, pairs: int) -> list[dict[str, Any]]:
-    """Solve the same problems of square loss with both libraries, and evaluate what they found."""
+def beside_peers(device: torch.device, pairs: int) -> list[dict[str, Any]]:
+    """Solve the same problems of square loss with each library, and evaluate what it found.
+
+    A coupling of OTT-JAX is entropic, and so blurred.
+    """
     found = []
     for n in SIZES:
         p = problems(n, pairs, "l2")
@@ -236,7 +237,7 @@ def beside_pot(device: torch.device, pairs: int) -> list[dict[str, Any]]:
             arguments = (*given, alpha, none, none, 1, 0, 1, 1e-4, 100)
             return ops.fgw(*arguments, backend="ext")[0]
 
-        def theirs(given: list[Tensor] = given, share: float = p.alpha) -> Tensor:
+        def pots(given: list[Tensor] = given, share: float = p.alpha) -> Tensor:
             cost, x, y, a, b = given
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that it did not converge
@@ -245,14 +246,26 @@ def beside_pot(device: torch.device, pairs: int) -> list[dict[str, Any]]:
                 ).plan
             return plan
 
-        for name, solve in (("hotnas_torch", ours), ("POT", theirs)):
-            plan = solve()
+        solved: dict[str, Callable[[], Any]] = {"hotnas_torch": ours, "POT": pots}
+        if has_ott(device):
+            solved["OTT-JAX"] = solvers.ott_gromov(p).solve
+        for name, solve in solved.items():
+            plan = torch.as_tensor(solve(), dtype=torch.float32, device=device)
             quadratic = ops.quadratic_cost(plan, x, y, 1, 0, backend="torch")
             objective = (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
             rate = pairs / seconds(solve, device, repeats=3)
             mean = float(objective.mean())
             found.append({"n": n, "solver": name, "pairs_per_second": rate, "objective": mean})
     return found
+
+
+def has_ott(device: torch.device) -> bool:
+    """Whether OTT-JAX is installed and computes on devices of this kind."""
+    if not solvers.have_ott():
+        return False
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch has memory there too
+    jax: Any = importlib.import_module("jax")
+    return bool((jax.default_backend() == "gpu") == (device.type == "cuda"))
 
 
 def operator_rates(device: torch.device, pairs: int) -> list[dict[str, Any]]:
@@ -312,34 +325,6 @@ def calls_of_operators(n: int, pairs: int, device: torch.device) -> dict[str, Ca
     }
 
 
-def pot_rate(n: int, pairs: int, device: torch.device) -> float:
-    """Return pairs per second of POT's batched solver with its torch backend, square loss."""
-    p = problems(n, pairs, "l2")
-    cost, x, y, a, b = (
-        tensor.to(device, torch.float32) for tensor in (p.cost, p.struct_x, p.struct_y, p.a, p.b)
-    )
-
-    def solve() -> object:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it did not converge
-            return pot.batch.solve_gromov_batch(
-                x, y, a=a, b=b, M=cost, alpha=p.alpha, symmetric=True, grad="detach"
-            )
-
-    return pairs / seconds(solve, device, repeats=3)
-
-
-def ott_rate(n: int, pairs: int, device: torch.device) -> float | None:
-    """Return pairs per second of OTT-JAX, square loss; None where it has none of such devices."""
-    if not solvers.have_ott():
-        return None
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch has memory there too
-    jax: Any = importlib.import_module("jax")
-    if (jax.default_backend() == "gpu") != (device.type == "cuda"):
-        return None
-    return pairs / seconds(solvers.ott_gromov(problems(n, pairs, "l2")).solve, device, repeats=3)
-
-
 def gram_seconds(count: int, device: torch.device) -> float:
     """Time of the distances between so many NAS-Bench-201 networks."""
     space = ht.spaces.NASBench201()
@@ -349,13 +334,12 @@ def gram_seconds(count: int, device: torch.device) -> float:
     return seconds(lambda: distance(networks), device, repeats=1)
 
 
-def rates(device: torch.device, pairs: int, others: int) -> list[dict[str, Any]]:
-    """Measure every solver at every size, beside what the model predicts for this GPU.
+def rates(device: torch.device, pairs: int) -> list[dict[str, Any]]:
+    """Measure the solver at every size, beside what the model predicts for this GPU.
 
     Args:
         device: Where the problems lie.
-        pairs: Problems of a call of our solver.
-        others: Problems of a call of another library's.
+        pairs: Problems of a call.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     model = next((gpu for gpu in GPUS if gpu in name), None)
@@ -364,8 +348,6 @@ def rates(device: torch.device, pairs: int, others: int) -> list[dict[str, Any]]
             "n": n,
             "pairs_per_second": our_rate(n, pairs, device),
             "predicted": predict(GPUS[model], "Fgw", n)["pairs_per_second"] if model else None,
-            "pot_pairs_per_second": pot_rate(n, others, device),
-            "ott_pairs_per_second": ott_rate(n, others, device),
         }
         for n in SIZES
     ]

@@ -192,15 +192,15 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
         plan, f, g = array(nodes * row), array(row), array(row)
         objective, gap, iterations, status = (array(bytes(4)) for _ in range(4))
         arguments = {
-            "Transport": [cost, even, even, plan, objective, f, g, iterations, status],
+            "Transport": [0, cost, even, even, plan, objective, f, g, iterations, status],
             "Sinkhorn": [cost, even, even, 0.1, 1e-4, 100, f, g, gap, iterations, status],
-            "Fgw": [cost, x, y, even, even, alpha, null, null, 0, 0, 1, 1, 1e-4, 100,
+            "Fgw": [cost, x, y, even, even, alpha, null, null, 0, 0, 1, 1, 1e-4, 100, 0,
                     plan, objective, f, g, gap, iterations, status],
         }[operator]  # fmt: skip
         near, far = 16 * 1024, 512 * 1024
         space = array(bytes(far))
         values = [structure(nodes, nodes, *arguments), struct.pack("q", 1)]
-        values += [struct.pack("QQ", near, far), structure(space)]
+        values += [struct.pack("QQ", near, far), structure(space), structure(null)]
         tally = program.run(memory, values, threads=range(lanes), shared=near)
         totals[0] += tally.instructions
         totals[1] += tally.cycles

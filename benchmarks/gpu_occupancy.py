@@ -96,16 +96,23 @@ def occupancy(limits: Limits, *, threads: int, registers: int, shared: int) -> f
     return blocks * warps / limits.warps
 
 
-def threads_of_block(limits: Limits, threads: int, lanes: int, near: int) -> int:
-    """Return with how many threads a kernel is launched: whole warps, as there is memory for.
+def threads_of_block(limits: Limits, *, threads: int, registers: int, lanes: int, near: int) -> int:
+    """Return with how many threads a kernel is launched: whole warps, and most of them resident.
 
     Args:
         limits: The multiprocessor.
         threads: Threads that the kernel is compiled for.
+        registers: Registers of a thread.
         lanes: Threads per problem.
         near: Bytes of shared memory per problem.
     """
-    return min(threads, limits.shared_of_block // max(near, 1) * lanes // 32 * 32)
+    fitting = limits.shared_of_block // max(near, 1) * lanes // 32 * 32
+    return max(
+        range(min(threads, fitting), 0, -32),
+        key=lambda size: occupancy(
+            limits, threads=size, registers=registers, shared=near * size // lanes
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +194,13 @@ def kernels(folder: Path) -> list[dict[str, str]]:
                 shared, threads, far = kernel.shared, 128, "-"
                 if kernel.lanes is not None:
                     threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
-                    threads = threads_of_block(limits, threads, kernel.lanes, near)
+                    threads = threads_of_block(
+                        limits,
+                        threads=threads,
+                        registers=kernel.registers,
+                        lanes=kernel.lanes,
+                        near=near,
+                    )
                     shared += near * threads // kernel.lanes
                     far = str(bytes_far)
                 share = occupancy(

@@ -159,8 +159,8 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.transport = take_transport<T>(arena, s);
   const std::size_t vertex = vertex_capacity(s);
   w.found = take_vertex<T>(arena, vertex > matrix ? vertex : matrix);
-  w.a = arena.take_far<T>(s.n);
-  w.b = arena.take_far<T>(s.ld);
+  w.a = arena.take<T>(s.n);
+  w.b = arena.take<T>(s.ld);
   w.cost = arena.take_far<T>(matrix);
   w.grad = arena.take<T>(matrix);
   w.anchor = arena.take_far<T>(matrix);
@@ -181,7 +181,7 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   w.slope = arena.take<T>(w.ldk);
   w.form = arena.take_far<T>(static_cast<std::size_t>(w.atoms) * w.ldk);
   w.best = arena.take_far<FgwResult<T>>(1);
-  w.units = arena.take_far<FgwUnits<T>>(1);
+  w.units = arena.take<FgwUnits<T>>(1);
   return w;
 }
 

@@ -38,7 +38,7 @@ struct Structures {
 template <class T>
 HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
   const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
-  return {arena.take_far<T>(static_cast<std::size_t>(s.n) * s.ldn), arena.take_far<T>(across),
+  return {arena.take<T>(static_cast<std::size_t>(s.n) * s.ldn), arena.take_far<T>(across),
           arena.take_far<T>(across), arena.take_far<int>(1)};
 }
 

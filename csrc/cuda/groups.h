@@ -76,6 +76,12 @@ class TileGroup : public ScalarLanes {
     if (mask) list[count + __popc(lanes & ((1u << rank_) - 1))] = j0 + rank_;
     return count + __popc(lanes);
   }
+  /// Numbers from `queue` on, each given out once, to one group.
+  __device__ std::int64_t next(unsigned long long* queue) const {
+    unsigned long long number = 0;
+    if (leader()) number = atomicAdd(queue, 1ULL);
+    return static_cast<std::int64_t>(__shfl_sync(mask(), number, 0, W));
+  }
 
  private:
   __device__ unsigned mask() const { return (0xffffffffu >> (32 - W)) << shift_; }
@@ -200,6 +206,13 @@ class BlockGroup : public ScalarLanes {
     const unsigned lower = (1u << threadIdx.x % 32) - 1;
     if (mask) list[before + __popc(lanes & lower)] = j0 + static_cast<int>(threadIdx.x);
     return count;
+  }
+  __device__ std::int64_t next(unsigned long long* queue) const {
+    const unsigned round = round_++ % 2;
+    unsigned long long number = 0;
+    if (leader()) number = atomicAdd(queue, 1ULL);
+    bring(round, number, 0);
+    return static_cast<std::int64_t>(brought<unsigned long long>(round, 0));
   }
 
  private:

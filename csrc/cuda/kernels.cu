@@ -4,7 +4,9 @@
 //
 // Problems of up to 8, 16 and 32 nodes a side take as many lanes; what their inner loops touch lies in shared
 // memory at addresses known when the program is compiled. Larger problems take a block each and
-// lie in global memory. The grid is as large as the GPU can hold at once, and groups take items in turn.
+// lie in global memory. The grid is as large as the GPU can hold at once; each group begins with the item of its
+// own number and takes what comes next from a counter, as items differ in work by an order of magnitude. Who
+// solves an item changes nothing in its result.
 #define HOTNAS_ISA device
 
 #include <cuda_runtime.h>
@@ -52,7 +54,7 @@ HN_HD auto terms_of(const Args& args) {
 template <class Item, int W>
 __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)) void tiles(
     const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-    const __grid_constant__ Space space, char* const far) {
+    const __grid_constant__ Space space, char* const far, unsigned long long* const queue) {
   using Layout = Tiles<Item, W>;
   extern __shared__ __align__(128) char near[];
   const int slot = static_cast<int>(threadIdx.x) / W, groups = static_cast<int>(blockDim.x) / W;
@@ -63,16 +65,17 @@ __global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)
   const auto terms = terms_of(args);
   const TileGroup<W> group;
   HN_ROLLED
-  for (std::int64_t item = first; item < items; item += all) {
+  for (std::int64_t item = first; item < items;) {
     Item::solve(group, args, terms, item, work);
     group.sync();
+    item = queue ? all + group.next(queue) : items;
   }
 }
 
 template <class Item>
 __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
     const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
-    const __grid_constant__ Space space, char* const far) {
+    const __grid_constant__ Space space, char* const far, unsigned long long* const queue) {
   __shared__ BlockGroup<block_width>::Exchange exchange;
   const Nodes nodes = Item::nodes(args);
   const Shape most{nodes.n, nodes.m, round_up(nodes.m, block_width), round_up(nodes.n, block_width),
@@ -83,40 +86,52 @@ __global__ __launch_bounds__(block_width, blocks_of_large) void blocks(
   const auto terms = terms_of(args);
   const BlockGroup<block_width> group(exchange);
   HN_ROLLED
-  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+  for (std::int64_t item = blockIdx.x; item < items;) {
     Item::solve(group, args, terms, item, work);
     group.sync();
+    item = queue ? gridDim.x + group.next(queue) : items;
   }
 }
 
 /// Queues `kernel` with as many blocks as fit the device, the items and the memory. `whole` is how many groups
-/// make whole warps; a block has fewer of them than `groups` where the device has too little shared memory.
+/// make whole warps. Of the sizes of a block up to `groups`, it takes the one that leaves most groups resident:
+/// large blocks leave a part of the shared memory empty.
 template <class Kernel, class Args>
 cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const Space& space,
                          const Args& args, std::int64_t items, const cuda::Queue& queue) {
-  int multiprocessors = 0, shared = 0, of_block = 0, resident = 0;
+  int multiprocessors = 0, shared = 0, of_block = 0;
   // torch has a CUDA runtime of its own, and need not have told this one
   if (const cudaError_t error = cudaSetDevice(queue.device)) return error;
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue.device))
     return error;
-  const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
-  if (fits < static_cast<std::size_t>(groups)) groups = static_cast<int>(fits) / whole * whole;
-  if (groups == 0) return cudaErrorInvalidConfiguration;
-  const int threads = groups * width;
-  const std::size_t near = space.near * groups;
   if (const cudaError_t error =
           cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, queue.device))
     return error;
   if (const cudaError_t error = cudaDeviceGetAttribute(
           &shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, queue.device))
     return error;
+  const std::size_t fits = of_block / std::max<std::size_t>(space.near, 1);
+  const int most = static_cast<int>(std::min<std::size_t>(groups, fits / whole * whole));
+  if (most == 0) return cudaErrorInvalidConfiguration;
   if (const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(near)))
+          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(space.near * most)))
     return error;
-  if (const cudaError_t error =
-          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, near))
-    return error;
+  int resident = 0;
+  groups = most;
+  for (int size = most; size > 0; size -= whole) {
+    int blocks_there = 0;
+    if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+            &blocks_there, kernel, size * width, space.near * size))
+      return error;
+    if (blocks_there * size > resident * groups) resident = blocks_there, groups = size;
+  }
+  if (resident == 0) return cudaErrorInvalidConfiguration;
+  // few items: a block on every multiprocessor rather than full blocks on some
+  const std::int64_t each = (items + multiprocessors - 1) / multiprocessors;
+  if (each < groups) groups = static_cast<int>((each + whole - 1) / whole) * whole;
+  const int threads = groups * width;
+  const std::size_t near = space.near * groups;
   // no more of the cache than the resident blocks need; each of them costs another KiB
   const std::size_t carved = resident * (near + 1024) * 100 / shared + 1;
   if (const cudaError_t error =
@@ -127,9 +142,15 @@ cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const 
   const std::int64_t fitting = static_cast<std::int64_t>(most_memory / (space.far * groups + 1));
   const std::int64_t grid = std::max<std::int64_t>(
       1, std::min({wanted, fitting, std::int64_t{resident} * multiprocessors}));
-  char* const far = static_cast<char*>(queue.allocate(grid * groups * space.far));
-  kernel<<<static_cast<unsigned>(grid), threads, near, static_cast<cudaStream_t>(queue.stream)>>>(
-      args, items, space, far);
+  const auto stream = static_cast<cudaStream_t>(queue.stream);
+  const std::size_t spaces = grid * groups * space.far;
+  char* const far = static_cast<char*>(queue.allocate(spaces + sizeof(unsigned long long)));
+  unsigned long long* next = nullptr;  // where every group has one item at most, none asks
+  if (items > grid * groups) {
+    next = reinterpret_cast<unsigned long long*>(far + spaces);
+    if (const cudaError_t error = cudaMemsetAsync(next, 0, sizeof *next, stream)) return error;
+  }
+  kernel<<<static_cast<unsigned>(grid), threads, near, stream>>>(args, items, space, far, next);
   return cudaGetLastError();
 }
 

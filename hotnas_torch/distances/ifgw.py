@@ -372,7 +372,8 @@ class IFGW:
 
     def cell_edge(self, tables: CellTables) -> int:
         """Side of the tiles that `matrix` cuts."""
-        return tile_edge(self.solver.memory_budget, at_most=cell_tile_edge(tables.cells))
+        budget, side = self.solver.memory_budget, cell_tile_edge(tables.cells)
+        return tile_edge(budget, at_most=side, device=self.device)
 
     def matching(self, cell_a: Cell, cell_b: Cell) -> CellMatching:
         """Return the coupling behind one distance, and the shares that make it up.

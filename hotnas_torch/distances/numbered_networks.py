@@ -39,7 +39,7 @@ class NumberedNetworks:
     @property
     def edge(self) -> int:
         """Largest side of a tile."""
-        return tile_edge(self.distance.memory_budget, at_most=_TILE)
+        return tile_edge(self.distance.memory_budget, at_most=_TILE, device=self.device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -92,7 +92,7 @@ class PreparedNetworks:
     @property
     def largest_edge(self) -> int:
         """Side of a tile of networks whose cells have been compared."""
-        return tile_edge(self.ifgw.solver.memory_budget, at_most=_TILE)
+        return tile_edge(self.ifgw.solver.memory_budget, at_most=_TILE, device=self.device)
 
     @property
     def edge(self) -> int:
@@ -101,7 +101,7 @@ class PreparedNetworks:
             return self.largest_edge
         per_network = max(len(set(row)) for row in self.tables.cells.tolist())
         edge = max(16, cell_tile_edge(self.cell_tables.cells) // per_network)
-        return tile_edge(self.ifgw.solver.memory_budget, at_most=edge)
+        return tile_edge(self.ifgw.solver.memory_budget, at_most=edge, device=self.device)
 
     @property
     def prunes(self) -> bool:

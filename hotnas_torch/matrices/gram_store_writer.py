@@ -161,10 +161,16 @@ class GramStoreWriter:
                 return _Stage(self, self._make(self._root, name, size, edge))
         with readable(self.folder):
             found = stored_array(self._root, array, (self._dtype,), 2)
-        if found.shape != (size, size) or found.chunks != (edge, edge):
+        if found.shape == (size, size) and found.chunks != (edge, edge):
             raise GramFileError(
-                f"{self.folder} is damaged: {array} is not of {size} x {size} entries in tiles of"
-                f" {edge} (compute it again with overwrite=True)"
+                f"{self.folder} has tiles of {found.chunks[0]} a side in {array}, and this run"
+                f" computes tiles of {edge} (go on with a GPU of that size, or compute"
+                " it again with overwrite=True)"
+            )
+        if found.shape != (size, size):
+            raise GramFileError(
+                f"{self.folder} is damaged: {array} is not of {size} x {size} entries (compute it"
+                " again with overwrite=True)"
             )
         return _Stage(self, found)
 

@@ -34,6 +34,12 @@ MEMORY_BUDGET = 256 * 2**20
 _BYTES_PER_PAIR = 256
 """Indices, codes, inverse maps and values of one pair of a tile while it is worked on."""
 
+_CPU = torch.device("cpu")
+_SHARE_OF_GPU = 64
+"""One of as many parts of a GPU's memory may be held by any budget."""
+_PAIRS_OF_MULTIPROCESSOR = 2**13
+"""Pairs of a tile per multiprocessor of a GPU, which works on 128 at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -73,8 +79,20 @@ Stages = Callable[[str, int, int], TileStore]
 """Store of the tiles of a matrix, from its name, its number of rows, and the side of a tile."""
 
 
-def tile_edge(memory_budget: int, *, at_most: int) -> int:
-    """Rows and columns of a tile whose pairs fit a quarter of `memory_budget` bytes."""
+def tile_edge(memory_budget: int, *, at_most: int, device: torch.device = _CPU) -> int:
+    """Rows and columns of a tile whose pairs fit a quarter of a budget of bytes.
+
+    Args:
+        memory_budget: The bytes; of a GPU, never less than a part of its memory.
+        at_most: Largest side where a processor computes.
+        device: What computes. The last pairs of a launch leave a GPU idle, so that its tiles grow
+            with the number of its multiprocessors.
+    """
+    if device.type == "cuda" and torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(device)
+        memory_budget = max(memory_budget, gpu.total_memory // _SHARE_OF_GPU)
+        side = math.isqrt(_PAIRS_OF_MULTIPROCESSOR * gpu.multi_processor_count)
+        at_most = max(at_most, at_most * (side // 256) // 2)
     fitting = math.isqrt(max(1, memory_budget // (4 * _BYTES_PER_PAIR)))
     return max(1, min(at_most, fitting))
 

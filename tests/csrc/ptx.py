@@ -32,7 +32,7 @@ __all__ = ["CYCLES", "Fault", "Memory", "Program", "Tally", "compile_kernels", "
 
 CYCLES = {
     "ld.global": 250, "ld.shared": 30, "ld.param": 10, "shfl.sync": 25, "vote.sync": 12,
-    "redux.sync": 25, "bar.warp": 10, "special": 20, "f64": 8, "mov": 2,
+    "redux.sync": 25, "bar.warp": 10, "special": 20, "f64": 8, "mov": 2, "atom.global": 500,
 }  # fmt: skip
 """Cycles until a result can be used, by kind of instruction; 5 for all others.
 
@@ -154,6 +154,15 @@ class Memory:
             )
         self.read[at] = (thread, epoch)
         return struct.unpack_from(form, self.data, at)[0]
+
+    def add(self, address: int, more: int) -> int:
+        """Add to an integer of 64 bits in one step; return what was there."""
+        at = self._at(address, 8, "atomic addition")
+        if at in self.written or at in self.read:
+            raise Fault("an atomic addition where threads read or write as well")
+        before: int = struct.unpack_from("Q", self.data, at)[0]
+        struct.pack_into("Q", self.data, at, (before + more) % (1 << 64))
+        return before
 
     def store(
         self, address: int, form: str, size: int, value: Any, thread: int, epoch: int
@@ -493,6 +502,19 @@ class _Segment:
                         raise Fault(f"thread {thread.number} asks a lane that is not in its mask")
                     thread.r[index[to]] = by_lane[other]
 
+        elif name.startswith("shfl.sync.idx"):
+            to, own, lane, bounds = operands[0].split("|")[0], *operands[1:4]
+
+            def meet(group: list[_Thread]) -> None:
+                by_lane = {thread.number % 32: value(thread, own) for thread in group}
+                for thread in group:
+                    # the bits that say which section of the warp a lane belongs to
+                    section = value(thread, bounds) >> 8
+                    asked = thread.number % 32 & section | value(thread, lane) & ~section
+                    if asked not in by_lane:
+                        raise Fault(f"thread {thread.number} asks a lane that is not in its mask")
+                    thread.r[index[to]] = by_lane[asked]
+
         elif name.startswith("vote.sync.ballot"):
 
             def meet(group: list[_Thread]) -> None:
@@ -519,6 +541,9 @@ class _Segment:
         op, kind = parts[0], parts[-1]
         if op in ("ld", "st"):
             return self._memory(parts, operands)
+        if name == "atom.global.add.u64":
+            to, address, more = (self.program.operand(operand.strip("[]")) for operand in operands)
+            return [f"{to} = far.add({address}, {more})"]
         to = operands[0].split("|")[0]
         if to.startswith("{") or (op == "mov" and operands[1].startswith("{")):
             return self._halves(operands)
@@ -627,7 +652,7 @@ _NAMES["parameter"] = _parameter
 def _kind(name: str) -> str:
     """Class an instruction by what it costs."""
     op, *parts = name.split(".")
-    if op in ("ld", "st"):
+    if op in ("ld", "st", "atom"):
         return f"{op}.{parts[0]}"
     if name.startswith(_WARP):
         return ".".join(name.split(".")[:2])

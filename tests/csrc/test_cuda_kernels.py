@@ -134,9 +134,25 @@ def test_every_kernel_of_the_committed_table_can_be_launched(architecture: str) 
 @pytest.mark.parametrize("architecture", LIMITS)
 def test_where_there_is_less_memory_a_block_has_fewer_problems(architecture: str) -> None:
     # Fgw in float64 with 9 to 16 nodes: 16 problems of 6,400 bytes each
-    found = threads_of_block(LIMITS[architecture], 256, 16, 6400)
-    assert found == (224 if LIMITS[architecture].shared == 100 * 1024 else 256)
-    assert found // 16 * 6400 <= LIMITS[architecture].shared_of_block
+    limits = LIMITS[architecture]
+    found = threads_of_block(limits, threads=256, registers=96, lanes=16, near=6400)
+    assert found // 16 * 6400 <= limits.shared_of_block
+
+    def warps(threads: int) -> int:
+        # by hand: 20 warps have registers, and every block costs another KiB of memory
+        of_block = threads // 32
+        return min(20 // of_block, limits.shared // (12800 * of_block + 1024)) * of_block
+
+    assert warps(found) == max(map(warps, range(32, 257, 32)))
+
+
+def test_a_block_is_as_large_as_no_memory_is_lost() -> None:
+    # 2 blocks of 46,080 bytes would leave 8 KiB of 100; 4 of 23,040 bytes, 4: as many problems
+    found = threads_of_block(LIMITS["sm_120"], threads=256, registers=64, lanes=8, near=1440)
+    assert found == 256
+    # one block of 54,272 bytes would leave half of it
+    found = threads_of_block(LIMITS["sm_120"], threads=256, registers=64, lanes=16, near=3392)
+    assert found == 224
 
 
 @pytest.mark.ext

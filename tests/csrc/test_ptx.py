@@ -185,7 +185,7 @@ def check(
     """Run the first warp of a block of a kernel, and compare with the CPU what it worked on.
 
     The block's other warps do not run; an access beyond the work space is a fault. Each group of
-    lanes takes one item, the first group a second one as well, in the same work space.
+    lanes takes one item, and whichever is done first another one, in the same work space.
     """
     width = 128 if lanes == 32 else 256
     groups = width // lanes
@@ -199,7 +199,13 @@ def check(
     space = device.to(torch.zeros(far * (32 // lanes), dtype=torch.uint8))
     tally = program.run(
         device.memory,
-        [arguments, struct.pack("q", groups + 1), struct.pack("QQ", near, far), structure(space)],
+        [
+            arguments,
+            struct.pack("q", groups + 1),
+            struct.pack("QQ", near, far),
+            structure(space),
+            structure(device.to(torch.zeros(1, dtype=torch.int64))),
+        ],
         threads=range(32),
         width=width,
         shared=near * (32 // lanes),
@@ -242,6 +248,7 @@ def test_a_block_works_on_a_large_problem(
     far = 8 << 20
     space = device.to(torch.zeros(far, dtype=torch.uint8))
     values = [arguments, struct.pack("q", items), struct.pack("QQ", 0, far), structure(space)]
+    values.append(structure(device.to(torch.zeros(1, dtype=torch.int64))))
     program.run(device.memory, values, threads=range(128), shared=128, steps=500_000_000)
     assert_as_on_the_cpu(name, device, expected, places, list(range(items)))
 

@@ -141,6 +141,15 @@ def test_an_interrupted_run_goes_on_where_it_was(metric, nets, folder, expected)
     assert nothing.asked == []
 
 
+def test_tiles_of_another_gpu_are_told_from_damage(metric, nets, folder, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        metric.gram_store(nets, folder, progress=False, executor=_Interrupting(3))
+    for module in ("prepared_networks", "ifgw"):  # as where a GPU asks for larger ones
+        monkeypatch.setattr(f"hotnas_torch.distances.{module}.tile_edge", lambda *_, **__: 64)
+    with pytest.raises(GramFileError, match=r"has tiles of 25 a side .* tiles of 64 "):
+        metric.gram_store(nets, folder, progress=False)
+
+
 def test_a_tile_that_is_cut_off_is_computed_again(metric, nets, folder, expected):
     store = metric.gram_store(nets, folder, progress=False)
     (folder / "distances/c/1/1").unlink()

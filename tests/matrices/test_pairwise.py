@@ -1,8 +1,17 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from hotnas_torch.errors import ConvergenceWarning, SolverError
-from hotnas_torch.matrices.pairwise import Tiling, distinct_pairs, fill, make_tiles, tile_edge
+from hotnas_torch.matrices.pairwise import (
+    MEMORY_BUDGET,
+    Tiling,
+    distinct_pairs,
+    fill,
+    make_tiles,
+    tile_edge,
+)
 from hotnas_torch.matrices.progress import progress_bar
 from hotnas_torch.matrices.solve_log import SolveLog
 
@@ -34,6 +43,23 @@ def test_a_smaller_budget_makes_smaller_tiles():
     assert edges == sorted(edges)
     assert edges[-1] == 512
     assert edges[2] ** 2 * 256 <= 2**26
+
+
+@pytest.mark.parametrize(
+    ("multiprocessors", "memory", "edge"), [(40, 16, 512), (108, 80, 768), (132, 80, 1024)]
+)
+def test_a_larger_gpu_has_larger_tiles(
+    multiprocessors: int, memory: int, edge: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = SimpleNamespace(multi_processor_count=multiprocessors, total_memory=memory * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    there = torch.device("cuda")
+    assert tile_edge(MEMORY_BUDGET, at_most=512, device=there) == edge
+    assert tile_edge(1, at_most=512, device=there) <= edge
+    assert tile_edge(MEMORY_BUDGET, at_most=64, device=there) == edge // 8
+    assert tile_edge(MEMORY_BUDGET, at_most=512) == 512
+    assert (edge**2 * 256 * 4) <= memory * 2**30 / 16
 
 
 @pytest.mark.parametrize(

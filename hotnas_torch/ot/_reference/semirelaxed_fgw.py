@@ -233,7 +233,7 @@ class _State:
             there = part.problem.b != 0
             least, to = torch.where(there, slope, torch.inf).min(1)
             most, source = (mass * (slope - least[:, None])).max(1)
-            going = (most > enough[items]) & (source != to)
+            going = ((most > enough[items]) & (source != to)).nonzero().squeeze(1)
             items, to, source = items[going], to[going], source[going]
             if len(items) == 0:
                 break
@@ -278,6 +278,7 @@ def _descend(
     spent = torch.zeros_like(solution.iterations)
     fresh, moving = (torch.ones_like(spent, dtype=torch.bool) for _ in range(2))
     rounding = 8 * torch.finfo(start.dtype).eps
+    passes = 0
     while len(items):
         part = state.problem
         vertex, least = _cheapest(state.gradient, part)
@@ -291,16 +292,18 @@ def _descend(
         ended = small | ~moving | (spent >= max_iter)
         # Many small steps round the gradient away from the plan's.
         stale = ended & ~fresh
-        if bool(stale.any()):
-            state.renew(stale.nonzero().squeeze(1))
+        renewed = stale.nonzero().squeeze(1)
+        if len(renewed):
+            state.renew(renewed)
             fresh, moving = fresh | stale, moving | stale
-            if bool(stale.all()):
+            if len(renewed) == len(items):
                 continue
-        done = ended & ~stale
-        status = torch.where(small, CONVERGED, MAX_ITER).to(torch.int32)
-        g = torch.zeros_like(part.b)
-        found = Solution(state.plan, objective, least, g, gap, spent, status)
-        solution.fill(items[done], found.select(done))
+        done = (ended & ~stale).nonzero().squeeze(1)
+        if len(done):
+            status = torch.where(small, CONVERGED, MAX_ITER).to(torch.int32)
+            g = torch.zeros_like(part.b)
+            found = Solution(state.plan, objective, least, g, gap, spent, status)
+            solution.fill(items[done], found.select(done))
 
         whole = spent < _MOST_WHOLE
         spent = torch.where(ended, spent, spent + 1)
@@ -308,7 +311,9 @@ def _descend(
         if len(stepping):
             state.step(stepping, vertex[stepping], gap[stepping])
             fresh[stepping] = False
-        rows = (~ended & ~whole).nonzero().squeeze(1)
+        passes += 1
+        # none has taken more steps than there were passes
+        rows = (~ended & ~whole).nonzero().squeeze(1) if passes > _MOST_WHOLE else items[:0]
         if len(rows):
             n, m = start.shape[1:]
             part_state = state.select(rows)
@@ -317,7 +322,8 @@ def _descend(
                 moved |= part_state.move(i, enough[rows] / (2 * n * m))
             state.plan[rows], state.gradient[rows] = part_state.plan, part_state.gradient
             moving[rows], fresh[rows] = moved, ~moved
-        going = ~done
-        items, spent, state = items[going], spent[going], state.select(going)
-        fresh, moving = fresh[going], moving[going]
+        if len(done):
+            going = (~ended | stale).nonzero().squeeze(1)
+            items, spent, state = items[going], spent[going], state.select(going)
+            fresh, moving = fresh[going], moving[going]
     return solution

@@ -1,16 +1,65 @@
 """Entropic optimal transport of a batch of problems, in the log domain with one stop per item."""
 
+from dataclasses import dataclass
 from math import frexp, ldexp
 
 import torch
 from torch import Tensor
 
+from hotnas_torch.ot._reference.chunks import Rows, iterate
 from hotnas_torch.ot._reference.transport import CONVERGED, INFEASIBLE, MAX_ITER, NONFINITE
 
-__all__ = ["beyond_dtype", "cost_unit", "log_domain_sinkhorn", "sinkhorn"]
+__all__ = ["Duals", "Masses", "beyond_dtype", "cost_unit", "log_domain_sinkhorn", "sinkhorn"]
 
 _PATIENCE = 50
 """Iterations that move no dual by more than its rounding, after which an item stops."""
+
+
+@dataclass(frozen=True)
+class Masses(Rows):
+    """Problems of Sinkhorn: costs in units, masses, their logarithms, and which there are."""
+
+    cost: Tensor
+    a: Tensor
+    b: Tensor
+    log_a: Tensor
+    log_b: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class Duals(Rows):
+    """What Sinkhorn has found; `still` counts the iterations that moved no dual."""
+
+    f: Tensor
+    g: Tensor
+    residual: Tensor
+    iterations: Tensor
+    still: Tensor
+    status: Tensor
+
+    @classmethod
+    def begun(cls, f: Tensor, g: Tensor, status: Tensor) -> "Duals":
+        """Return where problems begin."""
+        zero = torch.zeros_like(status)
+        return cls(f, g, torch.full_like(f.sum(1), torch.nan), zero, zero.clone(), status)
+
+    def after(
+        self, f: Tensor, g: Tensor, error: Tensor, tol: float, number: int, rows: Tensor
+    ) -> tuple["Duals", Tensor]:
+        """Return what an iteration has found, and which items go on."""
+        rounding = 2 * torch.finfo(f.dtype).eps
+        with torch.no_grad():
+            moved = torch.where(rows, f - self.f, 0).abs().amax(1)
+            size = torch.where(rows, f, 0).abs().amax(1)
+            still = torch.where(2 * moved <= rounding * size, self.still + 1, 0)
+            # the sums of the masses are rounded, too
+            outcome = torch.where(error <= tol - rounding, CONVERGED, MAX_ITER).to(torch.int32)
+            status = torch.where(error.isfinite(), outcome, NONFINITE)
+            iterations = torch.full_like(self.iterations, number)
+        found = Duals(f, g, error, iterations, still, status)
+        return found, (status == MAX_ITER) & (still < _PATIENCE)
 
 
 def sinkhorn(
@@ -56,35 +105,26 @@ def log_domain_sinkhorn(
     kernel = torch.where(rows[:, :, None] & columns[:, None, :], cost, 0) / unit
     # NaN at negative weights; no gradient of log 0, should autograd record the steps.
     log_a, log_b = torch.where(rows, a, 1).log(), torch.where(columns, b, 1).log()
-    f = torch.where(rows, torch.zeros_like(a), -torch.inf)
-    g = torch.where(columns, g / unit, -torch.inf)
-    residual = torch.full_like(a.sum(1), torch.nan)
-    iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
-    still = torch.zeros_like(iterations)
-    status = _feasibility(kernel, a, b)
-    rounding = 2 * torch.finfo(a.dtype).eps
+    found = Duals.begun(
+        torch.where(rows, torch.zeros_like(a), -torch.inf),
+        torch.where(columns, g / unit, -torch.inf),
+        _feasibility(kernel, a, b),
+    )
 
-    items = (status == CONVERGED).nonzero().squeeze(1)
-    for iteration in range(1, max_iter + 1):
-        if len(items) == 0:
-            break
-        costs, before = kernel[items], f[items].detach()
-        row_sums = ((g[items, None, :] - costs) / epsilon).logsumexp(2)
-        f[items] = torch.where(rows[items], epsilon * (log_a[items] - row_sums), -torch.inf)
-        column_sums = ((f[items, :, None] - costs) / epsilon).logsumexp(1)
-        g[items] = torch.where(columns[items], epsilon * (log_b[items] - column_sums), -torch.inf)
+    def step(p: Masses, now: Duals, number: int) -> tuple[Duals, Tensor]:
+        sums = ((now.g[:, None, :] - p.cost) / epsilon).logsumexp(2)
+        f = torch.where(p.rows, epsilon * (p.log_a - sums), -torch.inf)
+        sums = ((f[:, :, None] - p.cost) / epsilon).logsumexp(1)
+        g = torch.where(p.columns, epsilon * (p.log_b - sums), -torch.inf)
         with torch.no_grad():
-            now = f[items]
-            error = _coupling_error(costs, a[items], b[items], now, g[items], epsilon)
-            moved = torch.where(rows[items], now - before, 0).abs().amax(1)
-            size = torch.where(rows[items], now, 0).abs().amax(1)
-            still[items] = torch.where(2 * moved <= rounding * size, still[items] + 1, 0)
-            residual[items] = error
-            iterations[items] = iteration
-            # the sums of the masses are rounded, too
-            outcome = torch.where(error <= tol - rounding, CONVERGED, MAX_ITER).to(torch.int32)
-            status[items] = torch.where(error.isfinite(), outcome, NONFINITE)
-        items = items[(status[items] == MAX_ITER) & (still[items] < _PATIENCE)]
+            error = _coupling_error(p.cost, p.a, p.b, f, g, epsilon)
+        return now.after(f, g, error, tol, number, p.rows)
+
+    masses = Masses(kernel, a, b, log_a, log_b, rows, columns)
+    iterate(masses, found, found.status == CONVERGED, step, max_iter)
+    f, g, residual, iterations, status = (
+        found.f, found.g, found.residual, found.iterations, found.status,
+    )  # fmt: skip
 
     f, g = unit * f, unit * g
     beyond = beyond_dtype(f, g, rows, columns)

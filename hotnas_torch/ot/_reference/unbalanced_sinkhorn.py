@@ -6,7 +6,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._reference.sinkhorn import beyond_dtype, cost_unit
+from hotnas_torch.ot._reference.chunks import iterate
+from hotnas_torch.ot._reference.sinkhorn import Duals, Masses, beyond_dtype, cost_unit
 from hotnas_torch.ot._reference.transport import (
     CONVERGED,
     INFEASIBLE,
@@ -18,8 +19,6 @@ from hotnas_torch.ot._reference.transport import (
 __all__ = ["PENALTY_KL", "PENALTY_TV", "Penalty", "unbalanced_sinkhorn"]
 
 PENALTY_KL, PENALTY_TV = 0, 1
-_PATIENCE = 50
-"""Iterations that move no dual by more than its rounding, after which an item stops."""
 
 
 @dataclass(frozen=True)
@@ -116,45 +115,32 @@ def unbalanced_sinkhorn(
     kernel = torch.where(present, cost, 0) / unit
     log_a, log_b = torch.where(rows, a, 1).log(), torch.where(columns, b, 1).log()
     of_a, of_b = torch.where(rows, log_a, -torch.inf), torch.where(columns, log_b, -torch.inf)
-    f, g = torch.zeros_like(a), torch.zeros_like(b)
-    residual = torch.full_like(a.sum(1), torch.nan)
-    iterations = torch.zeros(len(a), dtype=torch.int32, device=a.device)
-    still = torch.zeros_like(iterations)
-    status = _masses(kernel, a, b, held=side_x.held and side_y.held)
-    rounding = 2 * torch.finfo(a.dtype).eps
-    larger = torch.maximum(a.sum(1), b.sum(1))
+    found = Duals.begun(
+        torch.zeros_like(a),
+        torch.zeros_like(b),
+        _masses(kernel, a, b, held=side_x.held and side_y.held),
+    )
 
-    items = (status == CONVERGED).nonzero().squeeze(1)
-    for iteration in range(1, max_iter + 1):
-        if len(items) == 0:
-            break
-        costs, before = kernel[items], f[items]
-        mass_x, mass_y = of_a[items], of_b[items]
-        there_x, there_y = rows[items], columns[items]
-        now_g = g[items]
-        sums = (mass_y[:, None, :] + (now_g[:, None, :] - costs) / epsilon).logsumexp(2)
-        now_f = torch.where(there_x, side_x.draw(-epsilon * sums, epsilon), 0)
-        now_f, now_g = _levelled(now_f, now_g, mass_x, mass_y, side_x, side_y, level)
-        sums = (mass_x[:, :, None] + (now_f[:, :, None] - costs) / epsilon).logsumexp(1)
-        now_g = torch.where(there_y, side_y.draw(-epsilon * sums, epsilon), 0)
-        now_f, now_g = _levelled(now_f, now_g, mass_x, mass_y, side_x, side_y, level)
-        f[items], g[items] = now_f, now_g
-        exponent = (now_f[:, :, None] + now_g[:, None, :] - costs) * (1 / epsilon)
-        plan = (mass_x[:, :, None] + mass_y[:, None, :] + exponent).exp()
+    def step(p: Masses, now: Duals, number: int) -> tuple[Duals, Tensor]:
+        sums = (p.log_b[:, None, :] + (now.g[:, None, :] - p.cost) / epsilon).logsumexp(2)
+        f = torch.where(p.rows, side_x.draw(-epsilon * sums, epsilon), 0)
+        f, g = _levelled(f, now.g, p.log_a, p.log_b, side_x, side_y, level)
+        sums = (p.log_a[:, :, None] + (f[:, :, None] - p.cost) / epsilon).logsumexp(1)
+        g = torch.where(p.columns, side_y.draw(-epsilon * sums, epsilon), 0)
+        f, g = _levelled(f, g, p.log_a, p.log_b, side_x, side_y, level)
+        exponent = (f[:, :, None] + g[:, None, :] - p.cost) * (1 / epsilon)
+        plan = (p.log_a[:, :, None] + p.log_b[:, None, :] + exponent).exp()
         error = torch.maximum(
-            side_x.missed(now_f, a[items], plan.sum(2)),
-            side_y.missed(now_g, b[items], plan.sum(1)),
+            side_x.missed(f, p.a, plan.sum(2)), side_y.missed(g, p.b, plan.sum(1))
         )
-        error = error / larger[items]
-        moved = torch.where(there_x, now_f - before, 0).abs().amax(1)
-        size = torch.where(there_x, now_f, 0).abs().amax(1)
-        still[items] = torch.where(2 * moved <= rounding * size, still[items] + 1, 0)
-        residual[items] = error
-        iterations[items] = iteration
-        # the sums of the masses are rounded, too
-        outcome = torch.where(error <= tol - rounding, CONVERGED, MAX_ITER).to(torch.int32)
-        status[items] = torch.where(error.isfinite(), outcome, NONFINITE)
-        items = items[(status[items] == MAX_ITER) & (still[items] < _PATIENCE)]
+        larger = torch.maximum(p.a.sum(1), p.b.sum(1))
+        return now.after(f, g, error / larger, tol, number, p.rows)
+
+    masses = Masses(kernel, a, b, of_a, of_b, rows, columns)
+    iterate(masses, found, found.status == CONVERGED, step, max_iter)
+    f, g, residual, iterations, status = (
+        found.f, found.g, found.residual, found.iterations, found.status,
+    )  # fmt: skip
 
     f, g = unit * f, unit * g
     beyond = beyond_dtype(f, g, rows, columns)

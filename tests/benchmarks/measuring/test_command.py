@@ -30,6 +30,7 @@ from benchmarks import (
     gpu_check,
     gpu_model,
     gpu_occupancy,
+    gpu_queue,
     gram,
     hierarchy,
     imagenet_scale,
@@ -72,6 +73,7 @@ TINY = {
         against=str(ROOT), rounds=2, seconds=0.0, only="transport, n = 8"
     ),
     "gpu_model": gpu_model.Settings(),
+    "gpu_queue": gpu_queue.Settings(spaces=("nasbench201",), sides=(10,)),
     "segments": segments.Settings(graphs=(5,), rounds=1, seconds=0.0),
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
