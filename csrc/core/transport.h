@@ -130,6 +130,28 @@ HN_HD bool all_have_arcs(const G& g, const Shape& s, const std::type_identity_t<
   return all && g.max_of(without) == 0;
 }
 
+/// Chooses the open constant of duals so that <u, a> = <v, b>, each lane its own.
+template <class G, class T>
+HN_HD void centre_duals(const G& g, const Shape& s, const Array<T>& a, const Array<T>& b,
+                        const Array<T>& u, const Array<T>& v) {
+  T apart = 0, masses = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) {
+    apart -= a[i] * u[i];
+    masses += a[i];
+  }
+  HN_ROLLED
+  for (int j = g.begin(); j < s.m; j += g.step()) {
+    apart += b[j] * v[j];
+    masses += b[j];
+  }
+  const T shift = g.total(apart) / g.total(masses);
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) u[i] += shift;
+  HN_ROLLED
+  for (int j = g.begin(); j < s.m; j += g.step()) v[j] -= shift;
+}
+
 template <class G, class T>
 class Transport {
   using Var = typename G::template Var<T>;
