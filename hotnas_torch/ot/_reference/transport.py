@@ -51,12 +51,12 @@ def transport(
 
     Returns:
         `plan` (B, n, m); `objective` (B,); duals `f` (B, n) and `g` (B, m) with f_i + g_j
-        <= C_ij and equality on the support and <f, a> = <g, b> (a zero-weight row gets the largest dual that the
-        positive columns allow, which makes it the one-sided derivative of the objective in that
-        weight, a zero-weight column then what all rows allow; costs of these nodes that are no
-        numbers are passed over, 0 where there is no other); `iterations` (B,) int32, the number
-        of augmenting paths (of the compiled op, paths or pivots of the network simplex, which
-        ends at the same optimum); `status` (B,) int32. Items with status NONFINITE or
+        <= C_ij, equality on the support and <f, a> = <g, b> (a zero-weight row gets the largest
+        dual that the positive columns allow, which makes it the one-sided derivative of the
+        objective in that weight, a zero-weight column then what all rows allow; costs of these
+        nodes that are no numbers are passed over, 0 where there is no other); `iterations` (B,)
+        int32, the number of augmenting paths (of the compiled op, paths or pivots of the network
+        simplex, which ends at the same optimum); `status` (B,) int32. Items of status NONFINITE or
         INFEASIBLE (the masses do not fit, or what is forbidden leaves no coupling) are NaN
         throughout.
 
