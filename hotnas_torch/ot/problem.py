@@ -27,6 +27,8 @@ __all__ = [
 
 Shape = tuple[int, ...]
 _MOST = 2**31 - 1
+_SLACK = {dtype: 0.5 * torch.finfo(dtype).eps ** 0.5 for dtype in (torch.float32, torch.float64)}
+"""What a total may be off 1: half of what the solvers accept as the difference of two totals."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def linear_problem(
     return problem
 
 
-def check_once_solved(problem: LinearProblem, status: Tensor) -> None:
+def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
     """Check values after a solver that is safe on any, which spares what its success has shown.
 
     Masses and costs of items that it calls solved are numbers, the masses are not negative, and
@@ -125,12 +127,17 @@ def check_once_solved(problem: LinearProblem, status: Tensor) -> None:
         problem: As `linear_problem` makes it without `validate`.
         status: Of its items, shape (B,).
 
+    Returns:
+        Whether all items are solved.
+
     Raises:
         ValueError: As `linear_problem` with `validate`.
     """
+    solved = not status.any()
     sides = zip((problem.a, problem.b), problem.given, strict=True)
-    if status.any() or not all(_sums_to_one(masses) for masses, theirs in sides if theirs):
+    if not (solved and all(_sums_to_one(masses) for masses, theirs in sides if theirs)):
         _check_linear_values(problem, balanced=True, forbidding=True)
+    return solved
 
 
 def graph_problem(
@@ -532,6 +539,8 @@ def _check_moved(problem: LinearProblem) -> None:
 def _check_masses(
     name: str, masses: Tensor, batch_shape: Shape, *, whole: bool, partial: bool = False
 ) -> None:
+    if whole and not partial and _sums_to_one(masses):
+        return
     must = f"{name} must be non-negative and sum to 1 along its last dimension; "
     if partial:  # of any sum
         must = f"{name} must be non-negative and finite; "
@@ -542,8 +551,7 @@ def _check_masses(
         msg = f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}"
         raise ValueError(msg)
     totals = masses.sum(1)
-    # Half of what the solvers accept as the difference of two totals.
-    off = ~((totals - 1).abs() <= 0.5 * torch.finfo(masses.dtype).eps ** 0.5)
+    off = ~((totals - 1).abs() <= _SLACK[masses.dtype])
     if partial:
         off = ~totals.isfinite()
     if off.any():
@@ -555,9 +563,9 @@ def _check_masses(
 
 
 def _sums_to_one(masses: Tensor) -> bool:
-    slack = 0.5 * torch.finfo(masses.dtype).eps ** 0.5  # as in `_check_masses`
+    slack = _SLACK[masses.dtype]
     masses = masses.detach()
-    if len(masses) == 1:
+    if masses.shape[0] == 1:
         return abs(masses.sum().item() - 1) <= slack
     return bool(((masses.sum(1) - 1).abs() <= slack).all())
 

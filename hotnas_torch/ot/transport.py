@@ -68,8 +68,9 @@ def transport(
     plan, objective, f, g, iterations, status = ops.transport(
         problem.cost, problem.a, problem.b, backend=backend
     )
+    solved = True
     if validate and has_values(problem.cost, problem.a, problem.b):
-        check_once_solved(problem, status)
+        solved = check_once_solved(problem, status)
     result = TransportResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -78,6 +79,6 @@ def transport(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate and has_values(result.status):
+    if not solved:
         warn_if_unsolved("transport", result.status)
     return result
