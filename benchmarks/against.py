@@ -6,6 +6,7 @@ done; the same command goes on from there.
 
 import importlib
 import importlib.util
+import os
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -224,6 +225,8 @@ def _pot_absolute(one: _Problem) -> Array:
 
 
 def _jax() -> Any:
+    one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ.setdefault("XLA_FLAGS", one_thread)
     jax: Any = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", True)
     return jax
