@@ -1,5 +1,6 @@
 """Rates that stay comparable on a machine that others use, too."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,9 @@ class Rates:
         return statistics.median(x / y for x, y in zip(self.values, other.values, strict=True))
 
 
-def alternate(contenders: Sequence[Contender], *, rounds: int, seconds: float) -> dict[str, Rates]:
+def alternate(
+    contenders: Sequence[Contender], *, rounds: int, seconds: float, once: float = math.inf
+) -> dict[str, Rates]:
     """Time contenders in turns: one, the next, ..., and again from the first.
 
     What slows the machine down for a while then hits all of them. Processor time is counted and not
@@ -49,15 +52,22 @@ def alternate(contenders: Sequence[Contender], *, rounds: int, seconds: float) -
         contenders: What to time, names distinct.
         rounds: How often each has its turn.
         seconds: Least processor time of a turn; a call is repeated until then.
+        once: Who takes longer, in seconds of processor time, has no turns: its first call counts as
+            all of them.
 
     Returns:
         Rates by name. One call of each goes before, uncounted: it fills caches and compiles.
     """
     values: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for contender in contenders:
+        started = time.process_time()
         contender.solve()
+        used = time.process_time() - started
+        if used > once:
+            values[contender.name] = [contender.problems / used] * rounds
+    in_turns = [contender for contender in contenders if not values[contender.name]]
     for _ in range(rounds):
-        for contender in contenders:
+        for contender in in_turns:
             calls, used, started = 0, 0.0, time.process_time()
             while used < seconds or calls == 0:
                 contender.solve()

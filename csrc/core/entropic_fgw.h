@@ -4,7 +4,7 @@
 //   proximal point   T+ = Sinkhorn(grad F(T) - epsilon log T):   epsilon is a step size, no entropy bias
 // Duals are carried from one inner problem to the next. Stops when sum |T+ - T| and the row
 // error are <= tol.
-// Complexity: O(n^2 m^2) per outer step for B of a dense coupling.
+// Complexity: O(n^2 m^2) per outer step for B of a dense coupling; O(n m (n + m)) of large ones for the squared loss.
 #pragma once
 
 #include "pair_cost.h"
@@ -67,6 +67,19 @@ HN_HD void forbid_pairs(const G& g, const Shape& s, const EntropicFgwWork<T>& w,
     g.store(w.grad + e, G::select(is_forbidden<G, T>(g.load(w.cost + e)), far, g.load(w.grad + e)));
 }
 
+/// B of the plan, into grad.
+template <class G, class Terms, class T>
+HN_HD void plan_pair_cost(const G& g, const Shape& s, const Terms& terms,
+                          const EntropicFgwWork<T>& w) {
+  if constexpr (one_thread<G, T>) {
+    const SinkhornWork<T>& free = w.sinkhorn;  // what lies there is made anew by each inner problem
+    if (multiplies(s, terms))
+      return dense_pair_cost(g, s, w.c, w.plan.mass, s.m, free.by_row, free.next_u, free.next_v,
+                             w.grad);
+  }
+  pair_cost(g, s, terms, w.c, w.plan, w.grad);
+}
+
 /// Expects log masses in w.sinkhorn; leaves log_plan and the last inner duals.
 template <class G, class Terms, class T>
 HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms& terms,
@@ -99,7 +112,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
   g.sync();
   EntropicFgwResult<T> result{0, 0, false, true};
   while (result.iterations < max_iter) {
-    pair_cost(g, s, terms, w.c, w.plan, w.grad);
+    plan_pair_cost(g, s, terms, w);
     for (int e = 0; e < s.n * s.ld; e += G::width) {
       Var value = G::splat(1 - alpha) * g.load(w.cost + e) + G::splat(alpha) * g.load(w.grad + e);
       if (way.proximal) value -= G::splat(epsilon) * g.load(w.log_plan + e);

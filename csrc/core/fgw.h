@@ -315,6 +315,17 @@ class Fgw {
     if (w_.units->dummies.any()) blank_dummies(out);
   }
 
+  /// B of the start, which lies in the anchor, too.
+  HN_HD void pairs_of_start(const Vertex<T>& start) const {
+    if constexpr (one_thread<G, T>) {
+      const bool dense = *start.count > 4 * (s_.n + s_.m);  // where products are quicker
+      if (dense && multiplies(s_, terms_) && !w_.units->dummies.any())
+        return dense_pair_cost(g_, s_, w_.c, w_.anchor, s_.ld, w_.grad, w_.rough_u, w_.rough_v,
+                               w_.pair);
+    }
+    pairs_of(start, w_.pair);
+  }
+
   /// Returns how many entries of V are no dummies'.
   HN_APART int put_dummies_last(const Vertex<T>& v) const {
     const int rows = s_.n - (w_.units->dummies.row ? 1 : 0);
@@ -525,7 +536,7 @@ class Fgw {
     const int count = *start.count;
     HN_ROLLED
     for (int t = g_.begin(); t < count; t += g_.step()) w_.anchor[start.place[t]] = start.mass[t];
-    pairs_of(start, w_.pair);
+    pairs_of_start(start);
     g_.sync();
     const T linear = inner(g_, w_.cost, start), quadratic = inner(g_, w_.pair, start);
     if (g_.leader()) {

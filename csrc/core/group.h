@@ -76,6 +76,10 @@ struct Limits<double> {
   static constexpr int digits = 52, exponent = 1022;
 };
 
+/// Whether several lanes are those of one thread, which reads and writes for all of them.
+template <class G, class T>
+constexpr bool one_thread = !std::is_same_v<typename G::template Var<T>, T>;
+
 /// Value and position of a minimum; the lowest position wins ties.
 template <class T>
 struct MinAt {

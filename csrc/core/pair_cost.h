@@ -1,7 +1,8 @@
 // The quadratic term of fused Gromov-Wasserstein on a sparse coupling V:
 //   B(V)_ij = sum_kl V_kl ( L(Cx_ik - Cy_jl) + L(Cx_ki - Cy_lj) )   over the pair set,
 // so that  grad F = (1 - alpha) cost + alpha B(T)  and  F = (1 - alpha) <cost, T> + alpha/2 <B(T), T>.
-// V has few entries, so B costs O(|V| n m) where the full sum costs n^2 m^2. Columns lie on lanes.
+// V has few entries, so B costs O(|V| n m) where the full sum costs n^2 m^2. Columns lie on lanes. Of dense couplings,
+// where the squared loss falls apart, B is two products of matrices.
 #pragma once
 
 #include "group.h"
@@ -204,6 +205,118 @@ HN_HD void product_pair_cost(const G& g, const Shape& s, const Structures<T>& c,
                                        G::splat(of_a) * g.load(sums + 2 * s.ld + j0) -
                                        G::splat(T(2)) * across);
     }
+  }
+}
+
+/// Whether problems are so large that dense_pair_cost is what B of a dense coupling costs least by.
+template <class Terms>
+HN_HD bool multiplies(const Shape& s, const Terms& terms) {
+  return falls_apart(s, terms) && s.n > 16 && s.m > 16;
+}
+
+/// Rows [i, i + R) and the columns of P rows of lanes from j0 on: start(r, p) + sum_k left(r, k) right(k, j).
+template <int R, int P, class G, class T, class Start, class Left, class Right>
+HN_HD void product_block(const G& g, int count, int j0, T* out, int ld, Start start, Left left,
+                         Right right) {
+  typename G::template Var<T> sum[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) sum[r][p] = start(r, j0 + p * G::width);
+  for (int k = 0; k < count; ++k) {
+    typename G::template Var<T> row[P];
+    for (int p = 0; p < P; ++p) row[p] = right(k, j0 + p * G::width);
+    for (int r = 0; r < R; ++r) {
+      const auto factor = G::splat(left(r, k));
+      for (int p = 0; p < P; ++p) sum[r][p] += factor * row[p];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) g.store(out + r * ld + j0 + p * G::width, sum[r][p]);
+}
+
+/// out (n, ld) = start(i, j) + sum_k left(i, k) right(k, j).
+template <class G, class T, class Start, class Left, class Right>
+HN_HD void multiply_matrices(const G& g, const Shape& s, int count, T* out, Start start, Left left,
+                             Right right) {
+  const auto rows = [&]<int R>(std::integral_constant<int, R>, int i) {
+    g.poll(std::int64_t{R} * count * s.ld);
+    const auto starts = [&](int r, int j0) { return start(i + r, j0); };
+    const auto factor = [&](int r, int k) { return left(i + r, k); };
+    int j0 = 0;
+    for (; j0 + 2 * G::width <= s.ld; j0 += 2 * G::width)
+      product_block<R, 2>(g, count, j0, out + i * s.ld, s.ld, starts, factor, right);
+    if (j0 < s.ld) product_block<R, 1>(g, count, j0, out + i * s.ld, s.ld, starts, factor, right);
+  };
+  int i = 0;
+  for (; i + 4 <= s.n; i += 4) rows(std::integral_constant<int, 4>{}, i);
+  for (; i < s.n; ++i) rows(std::integral_constant<int, 1>{}, i);
+}
+
+/// B of a coupling of all pairs, rows `stride` apart, for the squared loss:
+///   sum_k p_k Cx_ik^2 + sum_l q_l Cy_jl^2 - 2 (Cx T Cy')_ij  and the same of the transposes, in O(n m (n + m)).
+/// The middle of all entries is taken from both structures, which changes no difference, as what they share would
+/// be lost in the rounding of its squares. product: (n, ld); p: (n), q: (ld). For one thread.
+template <class G, class T>
+HN_HD void dense_pair_cost(const G& g, const Shape& s, const Structures<T>& c,
+                           const std::type_identity_t<T>* plan, int stride,
+                           std::type_identity_t<T>* product, std::type_identity_t<T>* p,
+                           std::type_identity_t<T>* q, std::type_identity_t<T>* out) {
+  using Var = typename G::template Var<T>;
+  T low = c.cx[0], high = low;
+  const auto extend = [&](const T* values, int count, int ld) {
+    for (int i = 0; i < count; ++i)
+      for (int k = 0; k < count; ++k) {
+        const T value = values[i * ld + k];
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+      }
+  };
+  extend(c.cx, s.n, s.ldn);
+  extend(c.cy, s.m, s.ld);
+  const T middle = low + (high - low) / 2;
+  for (int j = 0; j < s.m; ++j) q[j] = 0;
+  for (int i = 0; i < s.n; ++i) {
+    p[i] = 0;
+    for (int j = 0; j < s.m; ++j) {
+      p[i] += plan[i * stride + j];
+      q[j] += plan[i * stride + j];
+    }
+  }
+  const bool symmetric = *c.symmetric;
+  const T twice = symmetric ? T(-4) : T(-2);
+  for (int j0 = 0; j0 < s.ld;
+       j0 += G::width) {  // in the first row, which is the last to get its own
+    Var sum = G::splat(T(0));
+    for (int l = 0; l < s.m; ++l) {
+      const Var one = g.load(c.cyt + l * s.ld + j0) - G::splat(middle);
+      const Var other = g.load(c.cy + l * s.ld + j0) - G::splat(middle);
+      sum += G::splat(q[l]) * (one * one + other * other);
+    }
+    g.store(out + j0, sum);
+  }
+  for (int i = s.n - 1; i >= 0; --i) {
+    T sum = 0;
+    for (int k = 0; k < s.n; ++k) {
+      const T one = c.cx[i * s.ldn + k] - middle, other = c.cx[k * s.ldn + i] - middle;
+      sum += p[k] * (one * one + other * other);
+    }
+    for (int j0 = 0; j0 < s.ld; j0 += G::width)
+      g.store(out + i * s.ld + j0, g.load(out + j0) + G::splat(sum));
+  }
+  for (int turn = 0; turn < (symmetric ? 1 : 2); ++turn) {
+    const bool back = turn == 1;
+    const T* other = back ? c.cy : c.cyt;
+    const auto zero = [&](int, int) { return G::splat(T(0)); };
+    const auto of_x = [&](int i, int k) {
+      return (back ? c.cx[k * s.ldn + i] : c.cx[i * s.ldn + k]) - middle;
+    };
+    const auto of_plan = [&](int k, int j0) { return g.load(plan + k * stride + j0); };
+    multiply_matrices(g, s, s.n, product, zero, of_x, of_plan);
+    const auto before = [&](int i, int j0) { return g.load(out + i * s.ld + j0); };
+    const auto of_product = [&](int i, int l) { return twice * product[i * s.ld + l]; };
+    const auto of_y = [&](int l, int j0) {
+      return g.load(other + l * s.ld + j0) - G::splat(middle);
+    };
+    multiply_matrices(g, s, s.m, out, before, of_product, of_y);
   }
 }
 

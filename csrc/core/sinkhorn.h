@@ -1,8 +1,8 @@
 // Entropic transport: min <C, T> + epsilon sum T (log T - 1) over couplings,
 //   T_ij = exp((f_i + g_j - C_ij) / epsilon),  rows and columns made right in turn.
-// A sweep in the log domain, by log-sum-exp, overflows nowhere and takes two exponentials per entry. It sets f and
-// g; the sweeps that follow are T = diag(u) K diag(v) with K the coupling so far, two multiplications per entry,
-// until u or v is so large or small that K had lost what counts now. Then f and g take them up.
+// A sweep is T = diag(u) K diag(v) with K the coupling of f and g, two multiplications per entry, until u or v is so
+// large or small that K had lost what counts now. Then f and g take them up. Where not even one sweep of K is safe, one
+// in the log domain, by log-sum-exp, overflows nowhere and takes two exponentials per entry.
 // Each problem stops alone, when the coupling that f and g give as they are stored has row and column masses with L1
 // errors of at most tol. Where rounding of f and g keeps it from that, it stops when more sweeps bring it no nearer.
 // Complexity: O(n m) per iteration.
@@ -79,6 +79,25 @@ HN_HD ExpSum<T> row_sum(const G& g, const Shape& s, const T* row,
   return {peak, g.sum(sum)};
 }
 
+/// f_i = min_j (cost_ij - g_j), with which the largest entry of each row of K is 1.
+template <class G, class T>
+HN_HD void set_floor(const G& g, const Shape& s, const SinkhornWork<T>& w,
+                     const std::type_identity_t<T>* cost) {
+  const auto last = G::template splat_int<T>(s.m);
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    auto most = G::splat(-Limits<T>::huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+      const auto value = g.load(w.g + j0) - g.load(cost + i * s.ld + j0);
+      most = G::max(most, G::select(g.template index<T>(j0) < last, value, most));
+    }
+    const T floor = -g.max_of(most);
+    if (g.leader()) w.f[i] = floor;
+  }
+  g.sync();
+}
+
 /// f_i = epsilon (log a_i - log sum_j exp((g_j - cost_ij) / epsilon)).
 template <class G, class T>
 HN_HD void set_row_duals(const G& g, const Shape& s, const SinkhornWork<T>& w,
@@ -125,28 +144,37 @@ HN_HD void set_column_duals(const G& g, const Shape& s, const SinkhornWork<T>& w
   }
 }
 
-/// K and its transpose from f and g, and scalings of 1.
+/// Whether K is read along its rows alone, each once per sweep: where one thread holds all lanes, and rows are long.
+/// Elsewhere a sum over lanes per row costs more than a second copy of K.
+template <class G, class T>
+HN_HD bool reads_rows(const Shape& s) {
+  return one_thread<G, T> && s.ld > 4 * G::width;
+}
+
+/// K from f and g, its transpose where that is read, and scalings of 1.
 template <class G, class T>
 HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
                       const std::type_identity_t<T>* cost, T inverse) {
   using Var = typename G::template Var<T>;
   const auto last = G::template splat_int<T>(s.m);
   HN_ROLLED
-  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
-    g.poll(2 * s.n * G::width);
-    const Var dual = g.load(w.g + j0);
+  for (int i = 0; i < s.n; ++i) {
+    g.poll(2 * s.ld);
+    const Var dual = G::splat(w.f[i]);
     HN_ROLLED
-    for (int i = 0; i < s.n; ++i) {
+    for (int j0 = 0; j0 < s.ld; j0 += G::width) {
       const Var value =
-          (G::splat(w.f[i]) + dual - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
+          (dual + g.load(w.g + j0) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
       g.store(w.by_row + i * s.ld + j0,
               G::select(g.template index<T>(j0) < last, G::exp(value), G::splat(T(0))));
     }
-    g.store(w.v + j0, G::splat(T(1)));
   }
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) g.store(w.v + j0, G::splat(T(1)));
   HN_ROLLED
   for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.u + i0, G::splat(T(1)));
   g.sync();
+  if (reads_rows<G, T>(s)) return;
   HN_ROLLED
   for (int i = g.begin(); i < s.ldn; i += g.step()) HN_ROLLED
   for (int j = 0; j < s.m; ++j)
@@ -217,6 +245,55 @@ HN_HD auto scaled_sum(const G& g, const T* matrix, int ld, const std::type_ident
   return (sum0 + sum1) + (sum2 + sum3);
 }
 
+/// One sweep over rows [i, i + R) of K: the next u of each, and what it adds to the columns' sums in next_v. Returns the
+/// error of their masses.
+template <int R, class G, class T>
+HN_HD T sweep_block(const G& g, const Shape& s, const SinkhornWork<T>& w, int i) {
+  using Var = typename G::template Var<T>;
+  const T* row[R];
+  Var sum[R];
+  for (int r = 0; r < R; ++r) {
+    row[r] = w.by_row + (i + r) * s.ld;
+    sum[r] = G::splat(T(0));
+  }
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    const Var v = g.load(w.v + j0);
+    for (int r = 0; r < R; ++r) sum[r] += v * g.load(row[r] + j0);
+  }
+  T error = 0;
+  Var next[R];
+  for (int r = 0; r < R; ++r) {
+    const T total = g.sum(sum[r]), scaling = w.a[i + r] / total;
+    error += ScalarLanes::abs(w.u[i + r] * total - w.a[i + r]);
+    w.next_u[i + r] = scaling;
+    next[r] = G::splat(scaling);
+  }
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) {
+    Var column = g.load(w.next_v + j0);
+    for (int r = 0; r < R; ++r) column += next[r] * g.load(row[r] + j0);
+    g.store(w.next_v + j0, column);
+  }
+  return error;
+}
+
+/// A sweep that reads each row of K once, while it is near: next_u, and the columns' sums with it in next_v. Returns the
+/// row error of u and v. For one thread.
+template <class G, class T>
+HN_HD T sweep_rows(const G& g, const Shape& s, const SinkhornWork<T>& w) {
+  HN_ROLLED
+  for (int j0 = 0; j0 < s.ld; j0 += G::width) g.store(w.next_v + j0, G::splat(T(0)));
+  T error = 0;
+  int i = 0;
+  for (; i + 4 <= s.n; i += 4) {
+    g.poll(std::int64_t{16} * s.ld);
+    error += sweep_block<4>(g, s, w, i);
+  }
+  for (; i < s.n; ++i) error += sweep_block<1>(g, s, w, i);
+  return error;
+}
+
 /// After sweeps with K: iterations so far, and whether K calls them converged.
 struct Scaled {
   int iterations;
@@ -238,22 +315,35 @@ HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsil
   bool converged = false;
   int it = first;
   for (; it < max_iter; ++it) {
-    Var error = zero, lost = zero;
-    HN_ROLLED
-    for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
-      g.poll(2 * s.m * G::width);  // and the same for the columns
-      const Var sum = scaled_sum<G, T>(g, w.by_column, s.ldn, w.v, s.m, i0), a = g.load(w.a + i0);
-      error += G::abs(g.load(w.u + i0) * sum - a);
-      const Var next = G::select(g.template index<T>(i0) < rows, a / sum, one);
-      lost += outside(next);
-      g.store(w.next_u + i0, next);
+    Var lost = zero;
+    if (reads_rows<G, T>(s)) {
+      const T error = sweep_rows(g, s, w);
+      converged = error <= tol && !(at_least_one && it == first);
+      if (converged) break;
+      HN_ROLLED
+      for (int i0 = 0; i0 < s.ldn; i0 += G::width) lost += outside(g.load(w.next_u + i0));
+    } else {
+      Var error = zero;
+      HN_ROLLED
+      for (int i0 = 0; i0 < s.ldn; i0 += G::width) {
+        g.poll(2 * s.m * G::width);  // and the same for the columns
+        const Var sum = scaled_sum<G, T>(g, w.by_column, s.ldn, w.v, s.m, i0);
+        const Var a = g.load(w.a + i0);
+        error += G::abs(g.load(w.u + i0) * sum - a);
+        const Var next = G::select(g.template index<T>(i0) < rows, a / sum, one);
+        lost += outside(next);
+        g.store(w.next_u + i0, next);
+      }
+      converged = g.sum(error) <= tol && !(at_least_one && it == first);
+      if (converged) break;
+      g.sync();
+      HN_ROLLED
+      for (int j0 = 0; j0 < s.ld; j0 += G::width)
+        g.store(w.next_v + j0, scaled_sum<G, T>(g, w.by_row, s.ld, w.next_u, s.n, j0));
     }
-    converged = g.sum(error) <= tol && !(at_least_one && it == first);
-    if (converged) break;
-    g.sync();
     HN_ROLLED
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
-      const Var sum = scaled_sum<G, T>(g, w.by_row, s.ld, w.next_u, s.n, j0);
+      const Var sum = g.load(w.next_v + j0);
       const Var next = G::select(g.template index<T>(j0) < columns, g.load(w.b + j0) / sum, one);
       lost += outside(next);
       g.store(w.next_v + j0, next);
@@ -294,9 +384,10 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
   g.sync();
   SinkhornResult<T> result{0, 0, false, true};
   T least = Limits<T>::huge;
-  int vain = 0;          // rounds whose K called converged what is not, and that came no nearer
-  bool scaled = false;   // whether K could do anything
-  bool checked = false;  // whether K starts from what is known not to be converged
+  int vain = 0;         // rounds whose K called converged what is not, and that came no nearer
+  bool scaled = true;   // whether K could do anything
+  bool checked = true;  // whether K starts from what is not to be called converged
+  set_floor(g, s, w, cost);
   for (;;) {
     if (!scaled) {
       set_row_duals(g, s, w, cost, epsilon, inverse);
@@ -307,6 +398,7 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
     set_kernel(g, s, w, cost, inverse);
     const Scaled done = scale(g, s, w, epsilon, tol, result.iterations, max_iter, checked);
     scaled = done.iterations > result.iterations;
+    if (!scaled && result.iterations == 0) continue;  // nothing is done yet that could be checked
     result.iterations = done.iterations;
     checked = done.converged || !scaled || done.iterations == max_iter;
     if (!checked) continue;

@@ -5,7 +5,9 @@
 // Equal sizes with uniform masses are the assignment problem: shortest augmenting paths with duals (Dijkstra on reduced
 // costs, one dense row relaxed across the lanes at a time; Jonker and Volgenant, 1987). Any v is a valid start, so the
 // duals of a neighbouring problem make a warm start: in conditional gradient the cost changes little between calls and
-// few paths remain to be searched. Other masses go to the network simplex (simplex.h), which keeps its tree.
+// few paths remain to be searched. Among columns that are equally near, those without a row come first: where costs tie,
+// a search so ends at once and not after all columns at its distance. Other masses go to the network simplex
+// (simplex.h), which keeps its tree.
 // Complexity: O(n m) per augmenting path, n of them at most.
 //
 // Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
@@ -76,6 +78,7 @@ struct TransportWork {
   Array<T> reach, price;        // path length to each open column; v, or -huge when closed
   Array<LaneInt<T>> via;        // row before each column
   Array<T> row_dist, col_dist;  // (n), (ld)
+  Array<T> taken;               // (ld), of columns: 0 without a row, else huge
   Array<int> rows, cols;        // search order
   Array<int> row_of_col, col_of_row;
 };
@@ -91,6 +94,7 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   w.via = arena.take<LaneInt<T>>(s.ld);
   w.row_dist = arena.take<T>(s.n);
   w.col_dist = arena.take<T>(s.ld);
+  w.taken = arena.take<T>(s.ld);
   w.rows = arena.take<int>(s.ldn + s.n);
   w.cols = arena.take<int>(s.ld);
   w.row_of_col = arena.take<int>(s.ld);
@@ -124,6 +128,28 @@ HN_HD bool all_have_arcs(const G& g, const Shape& s, const std::type_identity_t<
     without = G::max(without, G::select(is_forbidden<G, T>(least), one, none));
   }
   return all && g.max_of(without) == 0;
+}
+
+/// Chooses the open constant of duals so that <u, a> = <v, b>, each lane its own.
+template <class G, class T>
+HN_HD void centre_duals(const G& g, const Shape& s, const Array<T>& a, const Array<T>& b,
+                        const Array<T>& u, const Array<T>& v) {
+  T apart = 0, masses = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) {
+    apart -= a[i] * u[i];
+    masses += a[i];
+  }
+  HN_ROLLED
+  for (int j = g.begin(); j < s.m; j += g.step()) {
+    apart += b[j] * v[j];
+    masses += b[j];
+  }
+  const T shift = g.total(apart) / g.total(masses);
+  HN_ROLLED
+  for (int i = g.begin(); i < s.n; i += g.step()) u[i] += shift;
+  HN_ROLLED
+  for (int j = g.begin(); j < s.m; j += g.step()) v[j] -= shift;
 }
 
 template <class G, class T>
@@ -165,15 +191,7 @@ class Transport {
   /// none.
   HN_HD bool solve(const T* cost) {
     if (!s_.assignment) return simplex_.solve(cost);
-    HN_ROLLED
-    for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.row_of_col[j] = -1;
-    g_.sync();
-    take_tight_rows(cost);
-    take_tight_columns(cost);
-    HN_ROLLED
-    for (int row = 0; row < s_.n; ++row)
-      if (w_.col_of_row[row] < 0 && !augment(cost, row)) return false;
-    return true;
+    return s_.n <= most_in_order ? assign<false>(cost) : assign<true>(cost);
   }
 
   /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
@@ -231,31 +249,68 @@ class Transport {
     if (price < huge / 2 && g_.leader()) w_.v[columns] = -price;  // the tree meets first
   }
 
+  /// Rows up to which columns that tie are taken in their order: there are few of them, and looking for one without a
+  /// row costs more than it saves.
+  static constexpr int most_in_order = 16;
+
+  /// FreeFirst: of columns, and of rows, that tie, those without a partner come first.
+  template <bool FreeFirst>
+  HN_HD bool assign(const T* cost) {
+    HN_ROLLED
+    for (int j = g_.begin(); j < s_.ld; j += g_.step()) {
+      if (j < s_.m) w_.row_of_col[j] = -1;
+      if (FreeFirst) w_.taken[j] = j < s_.m ? T(0) : huge;
+    }
+    g_.sync();
+    take_tight_rows<FreeFirst>(cost);
+    take_tight_columns<FreeFirst>(cost);
+    HN_ROLLED
+    for (int row = 0; row < s_.n; ++row)
+      if (w_.col_of_row[row] < 0 && !augment<FreeFirst>(cost, row)) return false;
+    return true;
+  }
+
   /// Over the columns of one row; a row that fits the lanes needs no positions.
   HN_HD MinAt<T> minimum(Var best, Int at) const {
     return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);
   }
 
   /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
+  template <bool FreeFirst>
   HN_HD void take_tight_rows(const T* cost) const {
     HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       const T* row = cost + i * s_.ld;
-      Var best = g_.load(row) - g_.load(w_.v + 0);
-      Int at = g_.template index<T>(0);
+      Var best = g_.load(row) - g_.load(w_.v + 0), least_free = best;
+      if (FreeFirst) least_free += g_.load(w_.taken + 0);
+      Int at = g_.template index<T>(0), free_at = at;
       HN_ROLLED
       for (int j0 = G::width; j0 < s_.ld; j0 += G::width) {
         const Var reduced = g_.load(row + j0) - g_.load(w_.v + j0);
-        at = G::select(reduced < best, g_.template index<T>(j0), at);
+        if constexpr (FreeFirst) {
+          const Var open = reduced + g_.load(w_.taken + j0);
+          free_at = G::select(open < least_free, g_.template index<T>(j0), free_at);
+          least_free = G::min(least_free, open);
+        } else {
+          at = G::select(reduced < best, g_.template index<T>(j0), at);
+        }
         best = G::min(best, reduced);
       }
-      const MinAt<T> least = minimum(best, at);
-      const bool free = w_.row_of_col[least.index] < 0;
+      MinAt<T> least = minimum(FreeFirst ? least_free : best, FreeFirst ? free_at : at);
+      bool free;
+      if constexpr (FreeFirst) {
+        const T value = -g_.max_of(-best);
+        free = least.value == value;
+        least.value = value;
+      } else {
+        free = w_.row_of_col[least.index] < 0;
+      }
       g_.sync();
       if (g_.leader()) {
         w_.u[i] = least.value;
         w_.col_of_row[i] = free ? least.index : -1;
         if (free) w_.row_of_col[least.index] = i;
+        if (FreeFirst && free) w_.taken[least.index] = huge;
       }
       g_.sync();
     }
@@ -263,6 +318,7 @@ class Transport {
 
   /// v_j = min_i (cost_ij - u_i), never less than before, and what its cheapest row still has to give.
   /// Columns lie on lanes, so this costs less than one search for a path and saves several.
+  template <bool FreeFirst>
   HN_HD void take_tight_columns(const T* cost) const {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
@@ -271,7 +327,10 @@ class Transport {
       HN_ROLLED
       for (int i = 1; i < s_.n; ++i) {
         const Var reduced = g_.load(cost + i * s_.ld + j0) - G::splat(w_.u[i]);
-        at = G::select(reduced < best, G::template splat_int<T>(i), at);
+        if (FreeFirst && w_.col_of_row[i] < 0)
+          at = G::select(reduced <= best, G::template splat_int<T>(i), at);
+        else
+          at = G::select(reduced < best, G::template splat_int<T>(i), at);
         best = G::min(best, reduced);
       }
       const auto real = g_.template index<T>(j0) < G::template splat_int<T>(s_.m);
@@ -286,18 +345,21 @@ class Transport {
         if (w_.row_of_col[j] < 0 && w_.col_of_row[i] < 0) {
           w_.row_of_col[j] = i;
           w_.col_of_row[i] = j;
+          if (FreeFirst) w_.taken[j] = huge;
         }
       }
     }
     g_.sync();
   }
 
-  /// Path lengths to the open columns through row i at distance mu; the nearest open column.
-  HN_HD MinAt<T> relax(const T* cost, int i, T mu) const {
+  /// Path lengths to the open columns through row i at distance mu; the nearest open column. FreeFirst: and the
+  /// distance of the nearest one without a row.
+  template <bool FreeFirst>
+  HN_HD MinAt<T> relax(const T* cost, int i, T mu, T& to_free) const {
     const Var base = G::splat(w_.u[i] - mu);
     const T* row = cost + i * s_.ld;
     const Int me = G::template splat_int<T>(i);
-    Var best = G::splat(2 * huge);
+    Var best = G::splat(2 * huge), free = best;
     Int at = g_.template index<T>(0);
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
@@ -310,11 +372,27 @@ class Transport {
       g_.store(w_.reach + j0, reach);
       at = G::select(reach < best, g_.template index<T>(j0), at);
       best = G::min(best, reach);
+      if constexpr (FreeFirst) free = G::min(free, reach + g_.load(w_.taken + j0));
     }
+    if constexpr (FreeFirst) to_free = -g_.max_of(-free);
     return minimum(best, at);
   }
 
+  /// The first of the nearest columns without a row.
+  HN_HD int nearest_free() const {
+    Var best = G::splat(2 * huge);
+    Int at = g_.template index<T>(0);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const Var free = g_.load(w_.reach + j0) + g_.load(w_.taken + j0);
+      at = G::select(free < best, g_.template index<T>(j0), at);
+      best = G::min(best, free);
+    }
+    return minimum(best, at).index;
+  }
+
   /// Matches `source` along one shortest path.
+  template <bool FreeFirst>
   HN_HD bool augment(const T* cost, int source) {
     ++paths_;
     g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
@@ -332,11 +410,13 @@ class Transport {
     T mu = 0;
     HN_ROLLED
     for (;;) {
-      const MinAt<T> next = relax(cost, w_.rows[settled], mu);
+      T to_free = 2 * huge;
+      const MinAt<T> next = relax<FreeFirst>(cost, w_.rows[settled], mu, to_free);
       // every column is closed, or the costs are not numbers
       if (!(next.value <= huge / 2) || settled == s_.m) return false;
       mu = next.value > mu ? next.value : mu;
-      const int j = next.index, i = w_.row_of_col[j];
+      const bool ends = FreeFirst && to_free == next.value;
+      const int j = ends ? nearest_free() : next.index, i = ends ? -1 : w_.row_of_col[j];
       if (i < 0) {
         sink = j;
         break;
@@ -364,6 +444,7 @@ class Transport {
       const int j = w_.cols[t];
       w_.v[j] -= mu - w_.col_dist[j];
     }
+    if (FreeFirst && g_.leader()) w_.taken[sink] = huge;
     flip(source, sink);
     g_.sync();
     return true;

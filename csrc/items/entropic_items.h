@@ -106,7 +106,7 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.sinkhorn);
       fill(g, w.sinkhorn.g, s.ld, T(0));
       const CostUnit unit(p.epsilon);
-      rescale(g, w.cost, static_cast<std::size_t>(s.n) * s.ld, unit.template inward<T>());
+      multiply<G, T>(g, w.cost, s.n * s.ld, unit.template inward<T>());
       result = sinkhorn(g, s, w.sinkhorn, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
       result.finite &= duals_outward(g, s, w.sinkhorn, unit);
       status = status_of(result.finite, result.converged);
@@ -180,10 +180,9 @@ struct EntropicFgwItem : BatchItem<EntropicFgwArgs<T>, T> {
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, w.fgw.sinkhorn);
       const T structures = unit.template inward_structures<T>(terms.loss());
-      const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
-      rescale(g, w.fgw.c.cx, static_cast<std::size_t>(s.n) * s.ldn, structures);
-      rescale(g, w.fgw.c.cy, across, structures);
-      rescale(g, w.fgw.c.cyt, across, structures);
+      multiply<G, T>(g, w.fgw.c.cx, s.n * s.ldn, structures);
+      multiply<G, T>(g, w.fgw.c.cy, s.m * s.ld, structures);
+      multiply<G, T>(g, w.fgw.c.cyt, s.m * s.ld, structures);
       g.sync();
       const EntropicFgwWay<T> way{T(unit.epsilon), p.proximal != 0, p.init != nullptr, forbids};
       result = entropic_fgw(g, s, terms, w.fgw, alpha, way, T(p.tol), p.max_iter, T(p.inner_tol),

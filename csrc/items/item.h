@@ -54,6 +54,15 @@ HN_HD void extend_duals(const G& g, const Side<T>& a, const Side<T>& b, const Su
   extend_dual(g, b, a.nodes, dual, [&](int j, int i) { return at(i, j) - f[i]; });
 }
 
+/// 0, or NaN on a lane one of whose values, as it wrote them, is no number.
+template <class T, class G>
+HN_HD T defects(const G& g, const T* values, int count) {
+  T defect = 0;
+  HN_ROLLED
+  for (int i = g.begin(); i < count; i += g.step()) defect += values[i] - values[i];
+  return defect;
+}
+
 /// What problems between two lists of masses have in common.
 template <class Args, class T>
 struct BatchItem {

@@ -224,7 +224,7 @@ class Calls {
                                p_.cost.data(),
                                p_.a.data(),
                                p_.b.data(),
-                               0.1,
+                               0.02,  // of which K alone holds no first sweep
                                1e-4,
                                20,
                                r.room("f", rows()),

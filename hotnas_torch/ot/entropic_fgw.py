@@ -120,7 +120,8 @@ def entropic_fgw(
 
     Complexity:
         O(n^2 m^2) per step for the gradient plus O(n m) per Sinkhorn iteration; implicit backward
-        O(n^3 m^3) for "mirror", O(n^2 m^2) for "proximal".
+        O(n^2 m^2) for "proximal", and for "mirror" per step of conjugate gradients, O(n^3 m^3)
+        where these do not serve (not converged, or differentiated once more).
 
     Reference:
         G. Peyre, M. Cuturi, J. Solomon, Gromov-Wasserstein averaging of kernel and distance

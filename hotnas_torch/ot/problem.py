@@ -16,6 +16,7 @@ __all__ = [
     "check_count",
     "check_floating",
     "check_number",
+    "check_once_solved",
     "given_duals",
     "graph_problem",
     "has_values",
@@ -26,6 +27,8 @@ __all__ = [
 
 Shape = tuple[int, ...]
 _MOST = 2**31 - 1
+_SLACK = {dtype: 0.5 * torch.finfo(dtype).eps ** 0.5 for dtype in (torch.float32, torch.float64)}
+"""What a total may be off 1: half of what the solvers accept as the difference of two totals."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class LinearProblem:
     given: tuple[
         bool, bool
     ]  # whether the masses of rows, of columns are the caller's: others are uniform
+    finite: bool  # whether it is known that all costs are
 
     def restore(self, values: Tensor) -> Tensor:
         """Give (B, ...) back the leading dimensions of the input."""
@@ -70,6 +74,7 @@ def linear_problem(
     validate: bool,
     balanced: bool = True,
     forbidding: bool = True,
+    presence: bool = True,
 ) -> LinearProblem:
     """Check and flatten a transport problem.
 
@@ -81,6 +86,7 @@ def linear_problem(
         validate: Whether to check values, which reads the data, besides kinds and shapes.
         balanced: Whether masses must sum to 1; else they have any positive sum.
         forbidding: Whether a cost may be +infinity.
+        presence: Whether to find out if all nodes have mass.
 
     Raises:
         TypeError: Something is no tensor, or of another dtype.
@@ -90,23 +96,48 @@ def linear_problem(
     n, m = cost.shape[-2:]
     given = a is not None, b is not None
     a = _masses("a", a, n, cost)
-    b = _masses("b", b, m, cost)
+    b = a if n == m and not any(given) else _masses("b", b, m, cost)
     shapes = {"cost": cost.shape[:-2], "a": a.shape[:-1], "b": b.shape[:-1]}
     moved = None if mass is None else _one_per_item("mass", mass, cost)
     if moved is not None:
         shapes["mass"] = moved.shape
     batch_shape = _broadcast(shapes)
     flat_cost = _flatten(cost, batch_shape, 2)
-    flat_a, flat_b = _flatten(a, batch_shape, 1), _flatten(b, batch_shape, 1)
-    readable = has_values(flat_cost, flat_a, flat_b)
+    flat_a = _flatten(a, batch_shape, 1)
+    flat_b = flat_a if b is a else _flatten(b, batch_shape, 1)
+    readable = (validate or presence) and has_values(flat_cost, flat_a, flat_b)
     whole = readable and _all_present(flat_a, flat_b, given, validate=validate)
     if moved is not None:
         moved = _flatten(moved, batch_shape, 0)
         readable = readable and has_values(moved)
-    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved, given)
+    finite = validate and readable and _has_finite_sum(flat_cost)
+    problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved, given, finite)
     if validate and readable:
         _check_linear_values(problem, balanced=balanced, forbidding=forbidding)
     return problem
+
+
+def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
+    """Check values after a solver that is safe on any, which spares what its success has shown.
+
+    Masses and costs of items that it calls solved are numbers, the masses are not negative, and
+    those of both sides have one total. That it is 1 is left to see.
+
+    Args:
+        problem: As `linear_problem` makes it without `validate`.
+        status: Of its items, shape (B,).
+
+    Returns:
+        Whether all items are solved.
+
+    Raises:
+        ValueError: As `linear_problem` with `validate`.
+    """
+    solved = not status.any()
+    sides = zip((problem.a, problem.b), problem.given, strict=True)
+    if not (solved and all(_sums_to_one(masses) for masses, theirs in sides if theirs)):
+        _check_linear_values(problem, balanced=True, forbidding=True)
+    return solved
 
 
 def graph_problem(
@@ -204,6 +235,7 @@ def graph_problem(
         whole=readable and _all_present(flat_a, flat_b, given, validate=validate),
         moved=moved,
         given=given,
+        finite=finite,
         struct_x=flat_x,
         struct_y=flat_y,
         alpha=flat_alpha,
@@ -215,8 +247,11 @@ def graph_problem(
             _check_finite("cost", problem.cost, batch_shape, forbidding=forbidding)
             _check_finite("struct_x", problem.struct_x, batch_shape)
             _check_finite("struct_y", problem.struct_y, batch_shape)
-        _check_trade_off(problem)
-        if start.numel():
+        if isinstance(alpha, Tensor) or not 0 <= alpha <= 1:
+            _check_trade_off(problem)
+        # The product of masses that are right is a coupling of them.
+        by_masses = isinstance(init, str)
+        if start.numel() and not (by_masses and finite and balanced and moved is None):
             _check_coupling(problem, columns_free=columns_free, balanced=balanced)
     return problem
 
@@ -310,6 +345,10 @@ def given_duals(
 
 def paid(cost: Tensor, plan: Tensor) -> Tensor:
     """Return <cost, plan>, shape (B,); forbidden pairs, which carry no mass, cost nothing."""
+    if cost.device.type == "cpu" and has_values(cost, plan):
+        total = (cost * plan).sum((1, 2))
+        if isfinite(total.detach().sum().item()):  # else there may be a forbidden pair
+            return total
     return (torch.where((plan == 0) & (cost == inf), 0, cost) * plan).sum((1, 2))
 
 
@@ -415,7 +454,7 @@ def _flatten(values: Tensor, batch_shape: Shape, trailing: int) -> Tensor:
 
 def _check_linear_values(problem: LinearProblem, *, balanced: bool, forbidding: bool) -> None:
     _check_both_masses(problem, balanced=balanced)
-    if _has_finite_sum(problem.cost):
+    if problem.finite:
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     costs = torch.where(present, problem.cost, 0)
@@ -500,6 +539,8 @@ def _check_moved(problem: LinearProblem) -> None:
 def _check_masses(
     name: str, masses: Tensor, batch_shape: Shape, *, whole: bool, partial: bool = False
 ) -> None:
+    if whole and not partial and _sums_to_one(masses):
+        return
     must = f"{name} must be non-negative and sum to 1 along its last dimension; "
     if partial:  # of any sum
         must = f"{name} must be non-negative and finite; "
@@ -510,8 +551,7 @@ def _check_masses(
         msg = f"{must}{item}has {float(masses[tuple(where)])} at {int(where[1])}"
         raise ValueError(msg)
     totals = masses.sum(1)
-    # Half of what the solvers accept as the difference of two totals.
-    off = ~((totals - 1).abs() <= 0.5 * torch.finfo(masses.dtype).eps ** 0.5)
+    off = ~((totals - 1).abs() <= _SLACK[masses.dtype])
     if partial:
         off = ~totals.isfinite()
     if off.any():
@@ -520,6 +560,14 @@ def _check_masses(
         item = _item(first, batch_shape)
         msg = f"{must}{item}sums to {total:.9g}" + ("" if partial else " (divide it by its sum)")
         raise ValueError(msg)
+
+
+def _sums_to_one(masses: Tensor) -> bool:
+    slack = _SLACK[masses.dtype]
+    masses = masses.detach()
+    if masses.shape[0] == 1:
+        return abs(masses.sum().item() - 1) <= slack
+    return bool(((masses.sum(1) - 1).abs() <= slack).all())
 
 
 def _check_any_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:

@@ -148,7 +148,7 @@ def sinkhorn(
         present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2)) if forbidden is None else paid(numbers, plan)
-    f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b)
+    f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b, whole=problem.whole)
     result = SinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -166,6 +166,8 @@ def sinkhorn(
 
 def forbidden_pairs(problem: LinearProblem, *, validate: bool) -> Tensor | None:
     """Return which pairs are forbidden, (B, n, m); None where it is known that none is."""
+    if problem.finite:
+        return None
     cost = problem.cost.detach()
     forbidden = cost == torch.inf
     if not problem.whole:

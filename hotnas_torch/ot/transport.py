@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot.problem import has_values, linear_problem, mean_free_duals
-from hotnas_torch.ot.result import TransportResult, unless_beyond, warn_if_unsolved
+from hotnas_torch.ot.problem import check_once_solved, has_values, linear_problem
+from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
 
 __all__ = ["transport"]
 
@@ -64,12 +64,13 @@ def transport(
         >>> result.objective.item(), result.plan.tolist()
         (0.0, [[0.5, 0.0], [0.0, 0.5]])
     """
-    problem = linear_problem(cost, a, b, validate=validate)
+    problem = linear_problem(cost, a, b, validate=False, presence=False)
     plan, objective, f, g, iterations, status = ops.transport(
         problem.cost, problem.a, problem.b, backend=backend
     )
-    f, g = mean_free_duals(f, g, problem.a, problem.b, whole=problem.whole)
-    status = unless_beyond(status, f, g)
+    solved = True
+    if validate and has_values(problem.cost, problem.a, problem.b):
+        solved = check_once_solved(problem, status)
     result = TransportResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -78,6 +79,6 @@ def transport(
         iterations=problem.restore(iterations),
         status=problem.restore(status),
     )
-    if validate and has_values(result.status):
+    if not solved:
         warn_if_unsolved("transport", result.status)
     return result

@@ -1,3 +1,5 @@
+import importlib
+
 import ot as pot
 import pytest
 import torch
@@ -6,8 +8,9 @@ from torch import Tensor
 import hotnas_torch.ot as ot
 from hotnas_torch.errors import ConvergenceWarning
 from tests.generators.oracles import fgw_objective
-from tests.generators.problems import F64, Graphs, graphs
+from tests.generators.problems import F64, Graphs, graphs, uniform
 
+derivatives = importlib.import_module("hotnas_torch.ot._operators.entropic_fgw")
 LOSSES = ("l1", "l2")
 PAIRS = ("all", "directed", "ordered")
 
@@ -220,3 +223,35 @@ def test_single_precision_converges_by_default(rng: torch.Generator, backend: st
     assert result.converged.all()
     assert result.plan.dtype == torch.float32
     assert result.objective.dtype != F64
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_large_problems_agree_with_pot(symmetric: bool, rng: torch.Generator, backend: str) -> None:
+    cost, x, y = uniform(rng, 18, 21), uniform(rng, 18, 18), uniform(rng, 21, 21)
+    if symmetric:
+        x, y = x + x.mT, y + y.mT
+    result = ot.entropic_fgw(
+        cost, x + 1e3, y + 1e3, epsilon=0.1, loss="l2", pairs="all", tol=1e-9, backend=backend
+    )
+    expected = pot.gromov.entropic_fused_gromov_wasserstein(
+        cost.numpy(), x.numpy(), y.numpy(), epsilon=0.1, tol=1e-11, symmetric=symmetric
+    )
+    assert bool(result.converged)
+    assert (result.plan - torch.from_numpy(expected)).abs().sum() < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_both_ways_to_solve_for_the_gradient_agree(
+    loss: str, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = graphs(rng, 3, 5, 6)
+    tensors = [tensor.requires_grad_() for tensor in problem.tensors()[:3]]
+
+    def gradients() -> tuple[Tensor, ...]:
+        result = ot.entropic_fgw(*tensors, epsilon=0.2, loss=loss, tol=1e-12)
+        return torch.autograd.grad(result.objective.sum() + result.plan.square().sum(), tensors)
+
+    by_products = gradients()
+    monkeypatch.setattr(derivatives, "_MOST_PRODUCTS", 0)
+    for one, other in zip(by_products, gradients(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-11)

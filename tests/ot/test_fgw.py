@@ -1,3 +1,4 @@
+import ot as pot
 import pytest
 import torch
 
@@ -174,3 +175,25 @@ def test_other_options_out_of_range() -> None:
     for options, error, message in cases:
         with pytest.raises(error, match=message):
             ot.fgw(*inputs, **options)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_a_dense_start_of_a_large_problem_is_where_pot_starts(
+    offset: float, symmetric: bool, rng: torch.Generator
+) -> None:
+    cost, x, y = uniform(rng, 20, 26), uniform(rng, 20, 20), uniform(rng, 26, 26)
+    if symmetric:
+        x, y = x + x.mT, y + y.mT
+    ours = ot.fgw(
+        cost, x + offset, y + offset, loss="l2", init="product", max_iter=1, validate=False
+    )
+    plan = torch.full((20, 26), 1 / 520, dtype=F64)
+    differences = (x[:, None, :, None] - y[None, :, None, :]) ** 2
+    slope = 0.5 * cost + 0.5 * ((differences + differences.permute(2, 3, 0, 1)) * plan).sum((2, 3))
+    quadratic = ((differences * plan).sum((2, 3)) * plan).sum()
+    assert ours.objective.item() == pytest.approx(
+        (0.5 * (cost * plan).sum() + 0.5 * quadratic).item(), rel=1e-11
+    )
+    best = pot.emd2([], [], slope.numpy())
+    assert ours.gap.item() == pytest.approx((slope * plan).sum().item() - best, rel=1e-9)

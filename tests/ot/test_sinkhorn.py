@@ -1,3 +1,5 @@
+import numpy as np
+import ot as pot
 import pytest
 import torch
 
@@ -154,3 +156,17 @@ def test_what_costs_have_in_common_takes_no_digits(backend: str, of: str) -> Non
     for single, double in zip(*slopes, strict=True):
         scale = 1 if single is slopes[0][1] or single is slopes[0][2] else 2e3
         assert (single - double).abs().max() <= 2e-6 * scale
+
+
+@pytest.mark.parametrize("epsilon", [5.0, 0.1, 0.004])
+@pytest.mark.parametrize("nodes", [12, 70])
+def test_large_problems_agree_with_pot(
+    nodes: int, epsilon: float, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = uniform(rng, nodes, nodes + 3), masses(rng, 1, nodes)[0], masses(rng, 1, nodes + 3)
+    result = ot.sinkhorn(1e3 + cost, a, b[0], epsilon=epsilon, tol=1e-10, backend=backend)
+    expected = pot.sinkhorn(
+        a.numpy(), b[0].numpy(), cost.numpy(), epsilon, "sinkhorn_log", 20_000, 1e-12
+    )
+    assert bool(result.converged)
+    assert np.abs(result.plan.numpy() - expected).sum() < 1e-7

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 import hotnas_torch.ot as ot
 from hotnas_torch.errors import SolverError
@@ -80,3 +81,16 @@ def test_without_validation_bad_items_are_reported_by_their_status(
     assert result.converged.tolist() == [True, False, True]
     with pytest.raises(SolverError, match=r"transport: 1 of 3 items INFEASIBLE, item 1 first \("):
         result.raise_if_failed()
+
+
+@pytest.mark.ext
+@pytest.mark.parametrize("levels", [1, 3, 10])
+@pytest.mark.parametrize("nodes", [17, 24, 120])
+def test_costs_that_tie_search_no_plateaus(nodes: int, levels: int, rng: torch.Generator) -> None:
+    cost = (levels * uniform(rng, 4, nodes, nodes)).floor()
+    result = ot.transport(cost, backend="ext")
+    for item, plan in zip(cost, result.plan, strict=True):
+        rows, columns = linear_sum_assignment(item.numpy())
+        assert (item * plan).sum().item() * nodes == pytest.approx(item[rows, columns].sum().item())
+    assert ((cost - result.f[:, :, None] - result.g[:, None, :]) >= -1e-12).all()
+    assert (result.iterations <= 8 + nodes // 10).all()

@@ -26,13 +26,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotnas_torch.ot._operators.fgw import entering_duals, envelope_gradients, quadratic_cost
+from hotnas_torch.ot._operators.fgw import (
+    entering_duals,
+    envelope_gradients,
+    fgw_backward,
+    quadratic_cost,
+)
 from hotnas_torch.ot._operators.operator import (
     Backend,
     Differentiate,
     Operator,
     along,
     attached,
+    has_values,
     held,
     is_tracked,
     one_call,
@@ -58,6 +64,9 @@ __all__ = ["entropic_fgw", "following_plan", "stationary_objective"]
 
 _CHUNK_ELEMENTS = 2**24
 """Entries of the matrices B that exist at one time in a backward pass."""
+
+_MOST_PRODUCTS = 200
+"""Of conjugate gradients, until elimination takes over."""
 
 
 def entropic_fgw(
@@ -119,9 +128,11 @@ def entropic_fgw(
         masses of 0 that are tracked are refused.
 
     Complexity:
-        O(n^2 m^2) per step plus Sinkhorn, O(n m) memory per item; implicit backward O(n^3 m^3) time
-        and O(n^2 m^2) memory per item, in chunks of items; unrolled, O(n m) memory per Sinkhorn
-        iteration and O(n^2 m^2) per step.
+        O(n^2 m^2) per step plus Sinkhorn (for large problems, squared loss, all pairs, on a CPU:
+        O(n m (n + m))), O(n m) memory per item; implicit backward O(n^2 m^2) time per step of
+        conjugate gradients, O(n^3 m^3) where these do not serve (not converged, or differentiated
+        once more), and O(n^2 m^2) memory per item, in chunks of items; unrolled, O(n m) memory per
+        Sinkhorn iteration and O(n^2 m^2) per step.
     """
     if differentiate == "unroll":
         refuse_entering(a, b)
@@ -304,7 +315,8 @@ def _fake(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     cost, struct_x, struct_y, a, b, alpha, _, *settings = inputs
-    ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_ = settings
+    ctx.epsilon, ctx.loss, ctx.pairs, ctx.proximal, *_, compiled = settings
+    ctx.backend = "ext" if compiled else "torch"
     log_plan, f, g, residual, *_ = output
     ctx.underived = ("plan", "f", "g", "residual") if ctx.proximal else ("residual",)
     if ctx.proximal:
@@ -390,6 +402,8 @@ def _per_chunk(
     size = max(1, _CHUNK_ELEMENTS // max(1, cost[0].numel() ** 2)) if len(cost) else 1
     chunks: Iterable[Any] = zip(*(tensor.split(size) for tensor in tensors), strict=True)
     options = {"epsilon": ctx.epsilon, "loss": ctx.loss, "pairs": ctx.pairs}
+    if solve is _implicit_gradients:
+        options["backend"] = ctx.backend
     parts = [solve(*chunk, **options) for chunk in chunks]
     found = [torch.cat(column) for column in zip(*parts, strict=True)]
     if len(given) == 3:
@@ -452,9 +466,9 @@ def _implicit_change(
     )
     push = root * push.reshape(batch, n * m, 1)  # S dG
     across = spread(inverse @ torch.cat([change_a, change_b], 1)[:, :, None])
-    system = tangent(tangent(curvature).mT)
-    system = system + epsilon * torch.eye(n * m, dtype=cost.dtype, device=cost.device)
-    along, _ = torch.linalg.solve_ex(system, -tangent(push + epsilon * across + curvature @ across))
+    along = _on_tangents(
+        curvature, tangent, epsilon, -tangent(push + epsilon * across + curvature @ across)
+    )
     change = along + across
     duals = inverse @ marginals(push + epsilon * change + curvature @ change)
     change_f, change_g = duals.squeeze(2).split([n, m], 1)
@@ -477,6 +491,7 @@ def _implicit_gradients(
     epsilon: float,
     loss: int,
     pairs: int,
+    backend: Backend,
 ) -> tuple[Tensor, ...]:
     """Gradients of cost, struct_x, struct_y, a, b and alpha: one adjoint system per item."""
     batch, n, m = log_plan.shape
@@ -503,9 +518,9 @@ def _implicit_gradients(
     right = torch.where(held, 0, right)
     duals = torch.cat([grad_f, grad_g], 1)[:, :, None]
     across = -spread(inverse @ duals)
-    system = tangent(tangent(curvature).mT)
-    system = system + epsilon * torch.eye(n * m, dtype=cost.dtype, device=cost.device)
-    along, _ = torch.linalg.solve_ex(system, tangent(right - epsilon * across - curvature @ across))
+    along = _on_tangents(
+        curvature, tangent, epsilon, tangent(right - epsilon * across - curvature @ across)
+    )
     adjoint = along + across
     of_masses = inverse @ marginals(right - epsilon * adjoint - curvature @ adjoint)
     grad_a, grad_b = of_masses.squeeze(2).split([n, m], 1)
@@ -527,9 +542,86 @@ def _implicit_gradients(
     scale = torch.where(scale > 0, scale, 1)
     step = scale[:, None, None] * change
     factor = -0.5 * alpha / scale
-    up_x, up_y = pair_cost_gradient(plan + step, struct_x, struct_y, factor, loss, pairs)
-    down_x, down_y = pair_cost_gradient(plan - step, struct_x, struct_y, factor, loss, pairs)
-    return -(1 - weight) * change, up_x - down_x, up_y - down_y, grad_a, grad_b, grad_alpha
+    if is_tracked(plan, step, struct_x, struct_y, factor) or not has_values(plan, struct_x):
+        up_x, up_y = pair_cost_gradient(plan + step, struct_x, struct_y, factor, loss, pairs)
+        down_x, down_y = pair_cost_gradient(plan - step, struct_x, struct_y, factor, loss, pairs)
+        grad_x, grad_y = up_x - down_x, up_y - down_y
+    else:
+        grad_x, grad_y = _bilinear_gradients(
+            plan, step, struct_x, struct_y, factor, loss, pairs, backend=backend
+        )
+    return -(1 - weight) * change, grad_x, grad_y, grad_a, grad_b, grad_alpha
+
+
+def _bilinear_gradients(
+    plan: Tensor,
+    step: Tensor,
+    struct_x: Tensor,
+    struct_y: Tensor,
+    factor: Tensor,
+    loss: int,
+    pairs: int,
+    *,
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """`pair_cost_gradient` at plan + step less that at plan - step, by the op.
+
+    It knows no negative masses, so that those of the step are taken one sign at a time:
+    Q(T + u) - Q(u) - Q(T + d) + Q(d) for a step u - d is half of the difference.
+    """
+    up, down = step.clamp_min(0), (-step).clamp_min(0)
+    of_x, of_y = fgw_backward(
+        torch.cat([plan + up, up, plan + down, down]),
+        struct_x.repeat(4, 1, 1),
+        struct_y.repeat(4, 1, 1),
+        torch.cat([2 * factor, -2 * factor, -2 * factor, 2 * factor]),
+        loss,
+        pairs,
+        backend=backend,
+    )
+    return of_x.unflatten(0, (4, -1)).sum(0), of_y.unflatten(0, (4, -1)).sum(0)
+
+
+def _on_tangents(
+    curvature: Tensor, tangent: Callable[[Tensor], Tensor], epsilon: float, right: Tensor
+) -> Tensor:
+    """Solve (epsilon + P curvature P) x = right on the tangent space, where `right` lies.
+
+    By conjugate gradients, a few dozen products, where the matrix shows itself positive definite,
+    as it is where mirror descent converges. What it is not, and what is differentiated once more,
+    is solved by elimination.
+
+    Args:
+        curvature: alpha S B S, shape (B, nm, nm).
+        tangent: P, of columns (B, nm, k).
+        epsilon: Weight of the entropy.
+        right: Shape (B, nm, 1).
+    """
+
+    def eliminated() -> Tensor:
+        system = tangent(tangent(curvature).mT)
+        unit = torch.eye(system.shape[1], dtype=system.dtype, device=system.device)
+        return torch.linalg.solve_ex(system + epsilon * unit, right)[0]
+
+    if is_tracked(curvature, right) or not has_values(curvature, right):
+        return eliminated()
+    found, left, direction = torch.zeros_like(right), right, right
+    size = (left * left).sum(1, keepdim=True)
+    enough = size * torch.finfo(right.dtype).eps ** 1.4  # of squares
+    for _ in range(_MOST_PRODUCTS):
+        active = size > enough
+        if not active.any():
+            break
+        image = epsilon * direction + tangent(curvature @ direction)
+        bent = (direction * image).sum(1, keepdim=True)
+        active &= bent > 0
+        length = torch.where(active, size / torch.where(active, bent, 1), 0)
+        found, left = found + length * direction, left - length * image
+        now = (left * left).sum(1, keepdim=True)
+        direction = left + torch.where(active, now / torch.where(active, size, 1), 0) * direction
+        size = now
+    solved = size <= enough
+    return found if bool(solved.all()) else torch.where(solved, found, eliminated())
 
 
 _OPERATOR = Operator(

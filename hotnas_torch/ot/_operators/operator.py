@@ -99,8 +99,10 @@ class Operator:
         _REFERENCES.define(name + infer_schema(reference, mutates_args=()))
         _REFERENCES.impl(name, self._reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_REFERENCES)
+        self._compiled: Callable[..., Any] | None = None
         if _ext.loaded and not composed:
             torch.library.register_fake(f"hotnas::{name}", fake)
+            self._compiled = getattr(torch.ops.hotnas, name).default  # which is looked up once
         self._attached = attached(
             name,
             self._solve,
@@ -150,10 +152,10 @@ class Operator:
         *inputs, compiled = arguments
         if self._composed:
             inputs.append("ext" if compiled else "torch")
-        if self._composed or not compiled:
+        if self._composed or not compiled or self._compiled is None:
             return getattr(getattr(torch.ops, _NAMESPACE), self.name)(*inputs)
         try:
-            return getattr(torch.ops.hotnas, self.name)(*inputs)
+            return self._compiled(*inputs)
         except RuntimeError as error:
             failed = error
         _ext.raise_pending()  # a signal ended the call: its KeyboardInterrupt, say

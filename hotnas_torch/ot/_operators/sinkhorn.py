@@ -316,9 +316,21 @@ def mass_slopes(
     return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
 
 
-def _dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, mass: Tensor) -> Tensor:
+def _dual_value(
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    mass: Tensor,
+    *,
+    whole: bool = False,
+) -> Tensor:
     value = -epsilon * (mass - 1)
     for dual, masses in ((f, a), (g, b)):
+        if whole:
+            value = value + ((dual - epsilon * masses.log()) * masses).sum(1)
+            continue
         # Chosen before the products: 0 times -inf would be NaN.
         slope = torch.where(dual == -torch.inf, 0, dual)
         logarithm = torch.where(masses > 0, masses, 1).log()
@@ -365,7 +377,7 @@ def _objective(
     of_columns: Tensor,
     whole: bool,
 ) -> Tensor:
-    value = _dual_value(a, b, f, g, epsilon, mass)
+    value = _dual_value(a, b, f, g, epsilon, mass, whole=whole)
     value = _within_bounds(value, cost, a, b, epsilon, whole=whole)
     return value + _taken(a, b, of_rows, of_columns)
 

@@ -33,8 +33,8 @@ def transport(
 
     Returns:
         `plan` (B, n, m), a vertex of the transport polytope; `objective` (B,); duals `f` (B,
-        n) and `g` (B, m), up to one constant per item; `iterations` (B,) int32, augmenting
-        paths or pivots; `status` (B,) int32.
+        n) and `g` (B, m) with <f, a> = <g, b>; `iterations` (B,) int32, augmenting paths or
+        pivots; `status` (B,) int32.
 
     Differentiability:
         `objective` in `cost` (the plan), `a` and `b` (the duals, without their part along

@@ -242,6 +242,8 @@ def _differences(struct_x: Tensor, struct_y: Tensor, i: int, pairs: int) -> tupl
     after, before = _pair_sets(torch.full_like(k, i), k, j, l, pairs)
     leaving = struct_x[:, i, None, :, None] - struct_y[:, :, None, :]
     entering = struct_x[:, :, i][:, None, :, None] - struct_y.transpose(1, 2)[:, :, None, :]
+    if pairs == PAIRS_ALL:
+        return leaving, entering
     return _kept(leaving, after), _kept(entering, before)
 
 

@@ -51,12 +51,12 @@ def transport(
 
     Returns:
         `plan` (B, n, m); `objective` (B,); duals `f` (B, n) and `g` (B, m) with f_i + g_j
-        <= C_ij and equality on the support (a zero-weight row gets the largest dual that the
-        positive columns allow, which makes it the one-sided derivative of the objective in that
-        weight, a zero-weight column then what all rows allow; costs of these nodes that are no
-        numbers are passed over, 0 where there is no other); `iterations` (B,) int32, the number
-        of augmenting paths (of the compiled op, paths or pivots of the network simplex, which
-        ends at the same optimum); `status` (B,) int32. Items with status NONFINITE or
+        <= C_ij, equality on the support and <f, a> = <g, b> (a zero-weight row gets the largest
+        dual that the positive columns allow, which makes it the one-sided derivative of the
+        objective in that weight, a zero-weight column then what all rows allow; costs of these
+        nodes that are no numbers are passed over, 0 where there is no other); `iterations` (B,)
+        int32, the number of augmenting paths (of the compiled op, paths or pivots of the network
+        simplex, which ends at the same optimum); `status` (B,) int32. Items of status NONFINITE or
         INFEASIBLE (the masses do not fit, or what is forbidden leaves no coupling) are NaN
         throughout.
 
@@ -90,11 +90,16 @@ def transport(
 
     plan, f, g, iterations, left = shortest_paths(arcs, supply, demand)
     f, g = f * solvable, g * solvable
+    masses = (supply.sum(1) + demand.sum(1)).clamp_min(torch.finfo(cost.dtype).tiny)
+    shift = (((g * demand).sum(1) - (f * supply).sum(1)) / masses)[:, None]
+    f, g = f + shift, g - shift
     status = torch.where(solvable[:, 0] & ~(left <= excess), INFEASIBLE, status)
 
     objective = back(back((plan * used_cost).sum((1, 2)), of_cost), of_mass)
     f, g = extend_duals(cost, rows, columns, back(f, of_cost), back(g, of_cost))
     failed = status != CONVERGED
+    beyond = ~(f.isfinite().all(1) & g.isfinite().all(1))  # what the dtype holds
+    status = torch.where(beyond & ~failed, NONFINITE, status).to(torch.int32)
     return (
         _nan_where(failed, back(plan, of_mass)),
         _nan_where(failed, objective),

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import (
     ablation,
+    against,
     anasod,
     backward,
     barycenters,
@@ -68,6 +69,17 @@ from hotnas_torch.spaces import DARTS
 ROOT = Path(__file__).parents[3]
 
 TINY = {
+    "against": against.Settings(
+        sizes=(4,),
+        graph_sizes=(3,),
+        masses=("uniform",),
+        costs=("tied",),
+        problems=1,
+        entries=32,
+        rounds=1,
+        seconds=0.0,
+        compiled=0,
+    ),
     "capacity_landmarks": capacity_landmarks.Settings(networks=20, nums=(4,), repeats=1),
     "checkouts": checkouts.Settings(
         against=str(ROOT), rounds=2, seconds=0.0, only="transport, n = 8"
