@@ -57,17 +57,18 @@ class PartialAssignment {
  public:
   HN_HD PartialAssignment(const G& g, const Shape& s, const Work& w) : g_(g), s_(s), w_(w) {}
 
-  /// Whether the masses of both dummies' problem are such: then this solves it from now on.
-  HN_APART bool set_out(const T* a, const T* b) {
+  /// Whether a problem with both dummies is such: then this solves it, and those of other costs that forbid the same.
+  HN_APART bool set_out(const T* cost, const T* a, const T* b) {
     const int rows = s_.n - 1, columns = s_.m - 1;
-    if (rows < 1 || columns < 1) return false;
+    if (s_.assignment || rows < 1 || columns < 1) return false;
+    g_.sync();  // the costs are complete
     unit_ = a[0];
-    bool equal = true;
+    bool such = cost[rows * s_.ld + columns] > huge / 2;
     HN_ROLLED
-    for (int i = 0; i < rows; ++i) equal &= a[i] == unit_;
+    for (int i = 0; i < rows; ++i) such &= a[i] == unit_ && to_dummy(cost, i) < huge / 2;
     HN_ROLLED
-    for (int j = 0; j < columns; ++j) equal &= b[j] == unit_;
-    if (!equal) return false;
+    for (int j = 0; j < columns; ++j) such &= b[j] == unit_ && cost[rows * s_.ld + j] < huge / 2;
+    if (!such) return false;
     const T slack = 8 * T(s_.n + s_.m) * Limits<T>::epsilon;
     const T matched = T(rows) - b[columns] / unit_ + slack;
     if (!(matched >= 0)) return false;

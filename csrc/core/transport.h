@@ -149,7 +149,7 @@ class Transport {
   /// is a better start.
   HN_HD void set_out(const T* cost, const T* a, const T* b, bool with_dummies = false) {
     if (simplex_.has_basis() || partial_.fits()) return;
-    if (with_dummies && partial_.set_out(a, b)) return;
+    if (with_dummies && partial_.set_out(cost, a, b)) return;
     cold(cost);
     if (with_dummies) price_dummies(cost, a, b);
     if (!s_.assignment) simplex_.begin(cost, a, b);
