@@ -138,4 +138,20 @@ HN_HD MinAt<T> cheapest_arc(const G& g, const Shape& s, const std::type_identity
   return {0, -1};
 }
 
+/// u_i = min_j (cost_ij - v_j): duals of rows that are feasible up to one rounding.
+template <class G, class T>
+HN_HD void settle_rows(const G& g, const Shape& s, const std::type_identity_t<T>* cost,
+                       const std::type_identity_t<Array<T>>& dual) {
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) {
+    auto least = G::splat(2 * Limits<T>::huge);
+    HN_ROLLED
+    for (int j0 = 0; j0 < s.ld; j0 += G::width)
+      least = G::min(least, g.load(cost + i * s.ld + j0) - g.load(dual + j0));
+    const T value = -g.max_of(-least);
+    if (g.leader()) dual[s.ld + i] = value;
+  }
+  g.sync();
+}
+
 }  // namespace hotnas::HOTNAS_ISA

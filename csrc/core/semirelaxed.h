@@ -2,7 +2,8 @@
 //   min F(T)  over  T >= 0, T 1 = a.
 // A linear problem is the cheapest column of each row, and what a coupling is above it, row by row, is the gap:
 // a sum of terms of which none is negative, so that it needs no duals and is exact to its own size.
-// A few steps of conditional gradient, exact ones, choose the valley. Then the rows in turn, each moving mass from the
+// A few steps of conditional gradient, exact ones, choose the valley: towards all cheapest columns of a row where they
+// tie, as none of them is a reason to leave out the others. Then the rows in turn, each moving mass from the
 // column that adds most to the gap to the cheapest one, exactly, with the gradient kept up to date, end at its bottom: a
 // row's step costs O(n m), so that a sweep costs what one vertex does, and each row sees what the one before it did.
 // Complexity: O(n^2 m) per iteration.
@@ -18,7 +19,7 @@ template <class T>
 struct SemirelaxedWork {
   Structures<T> c;
   Vertex<T> dense;            // a coupling, as a list
-  Vertex<T> vertex;           // the cheapest column of each row, or a step of one row
+  Vertex<T> vertex;           // the cheapest columns of each row, or a step of one row
   Array<T> a, b;              // masses in units
   Array<T> cost, grad, plan;  // (n, ld)
   Array<T> change;            // B of a step, (n, ld)
@@ -34,7 +35,7 @@ HN_HD SemirelaxedWork<T> take_semirelaxed(Arena& arena, const Shape& s) {
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
   w.c = take_structures<T>(arena, s);
   w.dense = take_vertex<T>(arena, matrix + s.ld);  // lists are read a row of lanes at a time
-  w.vertex = take_vertex<T>(arena, s.ldn + s.ld);
+  w.vertex = take_vertex<T>(arena, matrix + s.ld);
   w.a = arena.take_far<T>(s.n);
   w.b = arena.take_far<T>(s.ld);
   w.cost = arena.take_far<T>(matrix);
@@ -91,7 +92,7 @@ class Semirelaxed {
         const T largest = largest_of<G, T>(g_, w_.grad, s_.n * s_.ld);
         if (!(largest - largest == 0)) return fail(Status::nonfinite);
         g_.sync();
-        list_cheapest();
+        list_cheapest(false);
         clear(w_.plan);
         g_.sync();
         HN_ROLLED
@@ -167,28 +168,38 @@ class Semirelaxed {
     return g_.total(static_cast<T>(wrong)) == 0;
   }
 
-  /// The cheapest column of each row of grad, the first of equals, in `vertex`, and its cost in `least`.
-  HN_HD void list_cheapest() const {
+  /// The cheapest column of each row of grad, in `vertex`, and its cost in `least`: the first of equals, or, to go on the
+  /// way towards them, all of them, an equal part of the mass each. Rounding makes no difference between columns.
+  HN_HD void list_cheapest(bool all) const {
     const auto last = G::template splat_int<T>(s_.m);
+    const T equal = all ? 16 * Limits<T>::epsilon * (linear_ + pair_) : T(0);
+    int count = 0;
     HN_ROLLED
     for (int i = 0; i < s_.n; ++i) {
       const T* row = w_.grad + i * s_.ld;
       Var least = G::splat(2 * huge);
-      auto at = g_.template index<T>(0);
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-        const auto column = g_.template index<T>(j0);
-        const Var value = G::select(column < last, g_.load(row + j0), G::splat(2 * huge));
-        at = G::select(value < least, column, at);
-        least = G::min(least, value);
+        const auto real = g_.template index<T>(j0) < last;
+        least = G::min(least, G::select(real, g_.load(row + j0), least));
       }
-      const MinAt<T> found = g_.template min_at<T>(least, at);
-      if (g_.leader()) {
-        w_.vertex.set(i, i, found.index, s_.ld, w_.a[i]);
-        w_.least[i] = found.value;
+      const T lowest = -g_.max_of(-least);
+      const Var most = G::splat(lowest + equal);
+      const int before = count;
+      HN_ROLLED
+      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+        const auto cheap = (g_.template index<T>(j0) < last) & (g_.load(row + j0) <= most);
+        count = g_.template append<T>(cheap, j0, w_.vertex.col, count);
       }
+      if (!all && count > before) count = before + 1;
+      const T share = w_.a[i] / T(count - before);
+      g_.sync();
+      HN_ROLLED
+      for (int t = before + g_.begin(); t < count; t += g_.step())
+        w_.vertex.set(t, i, w_.vertex.col[t], s_.ld, share);
+      if (g_.leader()) w_.least[i] = lowest;
     }
-    if (g_.leader()) *w_.vertex.count = s_.n;
+    if (g_.leader()) *w_.vertex.count = count;
     g_.sync();
   }
 
@@ -278,9 +289,10 @@ class Semirelaxed {
       g_.store(w_.plan + e, whole ? G::splat(T(0)) : G::splat(rest) * g_.load(w_.plan + e));
     }
     g_.sync();
+    const int count = *w_.vertex.count;
     HN_ROLLED
-    for (int i = g_.begin(); i < s_.n; i += g_.step())
-      w_.plan[w_.vertex.place[i]] += share * w_.vertex.mass[i];
+    for (int t = g_.begin(); t < count; t += g_.step())
+      w_.plan[w_.vertex.place[t]] += share * w_.vertex.mass[t];
     g_.sync();
   }
 
@@ -357,7 +369,7 @@ class Semirelaxed {
     HN_ROLLED
     for (;;) {
       g_.poll(std::int64_t{s_.n + 1} * s_.n * s_.ld);
-      list_cheapest();
+      list_cheapest(now.iterations < most_whole);
       const Slopes at = slopes();
       g_.sync();  // all have read the plan and the row minima
       now.objective = T(0.5) * (linear_ * at.linear + at.on_plan);

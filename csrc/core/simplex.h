@@ -163,16 +163,7 @@ class Simplex {
   HN_HD void settle(const T* cost) const {
     if (g_.leader()) renew(cost, false);
     g_.sync();
-    HN_ROLLED
-    for (int i = 0; i < s_.n; ++i) {
-      Var least = G::splat(2 * huge);
-      HN_ROLLED
-      for (int j0 = 0; j0 < s_.ld; j0 += G::width)
-        least = G::min(least, g_.load(cost + i * s_.ld + j0) - g_.load(w_.dual + j0));
-      const T value = -g_.max_of(-least);
-      if (g_.leader()) w_.dual[s_.ld + i] = value;
-    }
-    g_.sync();
+    settle_rows<G, T>(g_, s_, cost, w_.dual);
   }
 
   /// put(t, row, column, mass) for each entry of the coupling; returns their number. For the leader.

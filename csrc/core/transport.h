@@ -6,14 +6,15 @@
 // costs, one dense row relaxed across the lanes at a time; Jonker and Volgenant, 1987). Any v is a valid start, so the
 // duals of a neighbouring problem make a warm start: in conditional gradient the cost changes little between calls and
 // few paths remain to be searched. Among columns that are equally near, those without a row come first: where costs tie,
-// a search so ends at once and not after all columns at its distance. Other masses go to the network simplex
-// (simplex.h), which keeps its tree.
+// a search so ends at once and not after all columns at its distance. A part of masses that are all equal is a partial
+// assignment (partial_assignment.h). Other masses go to the network simplex (simplex.h), which keeps its tree.
 // Complexity: O(n m) per augmenting path, n of them at most.
 //
 // Costs are of a size far below `huge`, or `huge`, which forbids the arc; every row and column has one that is allowed;
 // masses are finite and not negative: csrc/items sees to that. What is sent uses no forbidden arc.
 #pragma once
 
+#include "partial_assignment.h"
 #include "simplex.h"
 
 namespace hotnas::HOTNAS_ISA {
@@ -81,6 +82,8 @@ struct TransportWork {
   Array<T> taken;               // (ld), of columns: 0 without a row, else huge
   Array<int> rows, cols;        // search order
   Array<int> row_of_col, col_of_row;
+  Array<int> later;    // (n), of a partial assignment: columns of rows, one path on
+  Array<T> row_least;  // (ldn), of the same: the least that a row costs
 };
 
 template <class T>
@@ -99,6 +102,8 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   w.cols = arena.take<int>(s.ld);
   w.row_of_col = arena.take<int>(s.ld);
   w.col_of_row = arena.take<int>(s.n);
+  w.later = arena.take_far<int>(s.n);
+  w.row_least = arena.take_far<T>(s.ldn);
   return w;
 }
 
@@ -160,15 +165,16 @@ class Transport {
 
  public:
   HN_HD Transport(const G& g, const Shape& s, const TransportWork<T>& w)
-      : g_(g), s_(s), w_(w), simplex_(g, s, w.simplex) {}
+      : g_(g), s_(s), w_(w), simplex_(g, s, w.simplex), partial_(g, s, w) {}
 
   /// Augmenting paths and pivots so far: what the cheapest arcs alone could not match.
-  HN_HD int paths() const { return paths_ + simplex_.pivots(); }
+  HN_HD int paths() const { return paths_ + simplex_.pivots() + partial_.paths(); }
 
   /// Before the first problem of some masses a (n), b (m): cold duals, and a first tree. Where a tree is there already, it
   /// is a better start.
   HN_HD void set_out(const T* cost, const T* a, const T* b, bool with_dummies = false) {
-    if (simplex_.has_basis()) return;
+    if (simplex_.has_basis() || partial_.fits()) return;
+    if (with_dummies && partial_.set_out(cost, a, b)) return;
     cold(cost);
     if (with_dummies) price_dummies(cost, a, b);
     if (!s_.assignment) simplex_.begin(cost, a, b);
@@ -176,7 +182,7 @@ class Transport {
 
   /// Column duals v_j = min_i cost_ij, for costs that have nothing to do with those before.
   HN_HD void cold(const T* cost) const {
-    if (simplex_.has_basis()) return;
+    if (simplex_.has_basis() || partial_.fits()) return;
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
       Var least = g_.load(cost + j0);
@@ -190,13 +196,17 @@ class Transport {
   /// After `set_out`: leaves duals in u, v and the coupling in the work space. Returns false when forbidden arcs leave
   /// none.
   HN_HD bool solve(const T* cost) {
+    if (partial_.fits()) return partial_.solve(cost);
     if (!s_.assignment) return simplex_.solve(cost);
     return s_.n <= most_in_order ? assign<false>(cost) : assign<true>(cost);
   }
 
   /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
   HN_HD void settle(const T* cost) const {
-    if (!s_.assignment) simplex_.settle(cost);
+    if (partial_.fits())
+      settle_rows<G, T>(g_, s_, cost, w_.simplex.dual);
+    else if (!s_.assignment)
+      simplex_.settle(cost);
   }
 
   /// The coupling as a list; unit converts integer units of mass into masses.
@@ -209,8 +219,8 @@ class Transport {
       if (g_.leader()) *out.count = s_.n;
     } else {
       if (g_.leader()) {
-        *out.count = simplex_.list(
-            [&](int t, int i, int j, T mass) { out.set(t, i, j, s_.ld, mass * unit); });
+        const auto put = [&](int t, int i, int j, T mass) { out.set(t, i, j, s_.ld, mass * unit); };
+        *out.count = partial_.fits() ? partial_.list(put) : simplex_.list(put);
       }
     }
     g_.sync();
@@ -270,11 +280,6 @@ class Transport {
     return true;
   }
 
-  /// Over the columns of one row; a row that fits the lanes needs no positions.
-  HN_HD MinAt<T> minimum(Var best, Int at) const {
-    return s_.ld == G::width ? g_.template min_at<T>(best) : g_.template min_at<T>(best, at);
-  }
-
   /// u_i = min_j (cost_ij - v_j), and as much mass as possible over that cheapest arc.
   template <bool FreeFirst>
   HN_HD void take_tight_rows(const T* cost) const {
@@ -296,7 +301,8 @@ class Transport {
         }
         best = G::min(best, reduced);
       }
-      MinAt<T> least = minimum(FreeFirst ? least_free : best, FreeFirst ? free_at : at);
+      MinAt<T> least =
+          nearest<G, T>(g_, s_, FreeFirst ? least_free : best, FreeFirst ? free_at : at);
       bool free;
       if constexpr (FreeFirst) {
         const T value = -g_.max_of(-best);
@@ -356,26 +362,14 @@ class Transport {
   /// distance of the nearest one without a row.
   template <bool FreeFirst>
   HN_HD MinAt<T> relax(const T* cost, int i, T mu, T& to_free) const {
-    const Var base = G::splat(w_.u[i] - mu);
-    const T* row = cost + i * s_.ld;
-    const Int me = G::template splat_int<T>(i);
-    Var best = G::splat(2 * huge), free = best;
-    Int at = g_.template index<T>(0);
-    HN_ROLLED
-    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      const Var price = g_.load(w_.price + j0);
-      const Var through = g_.load(row + j0) - base - price;
-      Var reach = g_.load(w_.reach + j0);
-      const Int via = g_.template load_int<T>(w_.via + j0);
-      g_.template store_int<T>(w_.via + j0, G::select(through < reach, me, via));
-      reach = G::min(reach, through);
-      g_.store(w_.reach + j0, reach);
-      at = G::select(reach < best, g_.template index<T>(j0), at);
-      best = G::min(best, reach);
-      if constexpr (FreeFirst) free = G::min(free, reach + g_.load(w_.taken + j0));
-    }
+    Var best, free = G::splat(2 * huge);
+    Int at;
+    relax_row<G, T>(g_, s_, w_, cost + i * s_.ld, w_.u[i] - mu, i, best, at,
+                    [&](int j0, Var reach) {
+                      if constexpr (FreeFirst) free = G::min(free, reach + g_.load(w_.taken + j0));
+                    });
     if constexpr (FreeFirst) to_free = -g_.max_of(-free);
-    return minimum(best, at);
+    return nearest<G, T>(g_, s_, best, at);
   }
 
   /// The first of the nearest columns without a row.
@@ -388,7 +382,7 @@ class Transport {
       at = G::select(free < best, g_.template index<T>(j0), at);
       best = G::min(best, free);
     }
-    return minimum(best, at).index;
+    return nearest<G, T>(g_, s_, best, at).index;
   }
 
   /// Matches `source` along one shortest path.
@@ -467,6 +461,7 @@ class Transport {
   const Shape& s_;
   const TransportWork<T>& w_;
   Simplex<G, T> simplex_;
+  PartialAssignment<G, T, TransportWork<T>> partial_;
   int paths_ = 0;
 };
 

@@ -199,6 +199,23 @@ class Calls {
     return p;
   }
 
+  /// And of equal masses, of which the dummies take what is left of whole units and a half.
+  static Problems<T> units(Problems<T> p) {
+    const int rows = p.n - 1, columns = p.m - 1;
+    const T moved = std::max(std::min(rows, columns) - T(1.5), T(0.5));
+    for (int item = 0; item < p.count; ++item) {
+      T *a = p.a.data() + item * p.n, *b = p.b.data() + item * p.m;
+      std::fill(a, a + rows, T(0.125));
+      std::fill(b, b + columns, T(0.125));
+      a[rows] = T(0.125) * (columns - moved);
+      b[columns] = T(0.125) * (rows - moved);
+      T* cost = p.cost.data() + static_cast<std::size_t>(item) * p.n * p.m;
+      for (int i = 0; i < rows; ++i) cost[i * p.m + columns] = 0;
+      for (int j = 0; j < columns; ++j) cost[rows * p.m + j] = 0;
+    }
+    return p;
+  }
+
   Results<T> transport(int dummies = 0) {
     Results<T> r = results(4);
     const TransportArgs<T> args{p_.n,
@@ -498,7 +515,7 @@ struct Choice {
                                    "fgw_merging",         "fgw_backward",   "entropic_fgw",
                                    "fgw_lower_bound",     "cell_distances", "network_distances",
                                    "forbidding",          "fgw_partial",    "semirelaxed_fgw",
-                                   "unbalanced_sinkhorn", "kl_transport"};
+                                   "unbalanced_sinkhorn", "kl_transport",   "partial_assignment"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
@@ -526,6 +543,11 @@ class Comparison {
                                   kind_names[static_cast<int>(kind)];
         const Problems<T> partial = Calls<T>::partial(problems);
         for (const std::string& kernel : choice_.kernels) {
+          if (kernel == "partial_assignment") {
+            const bool room = size[0] > 1 && size[1] > 1 && kind != Kind::nonfinite;
+            if (room) compare(kernel, kind, Calls<T>::units(partial), where);
+            continue;
+          }
           const bool part = kernel == "forbidding" || kernel == "fgw_partial";
           compare(kernel, kind, part ? partial : problems, where);
         }
@@ -562,7 +584,7 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
-    if (kernel == "forbidding") return calls.transport(1);
+    if (kernel == "forbidding" || kernel == "partial_assignment") return calls.transport(1);
     if (kernel == "fgw_partial") return calls.fgw(loss, pairs, 0, 1);
     if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
@@ -582,7 +604,7 @@ class Comparison {
   void compare(const std::string& kernel, Kind kind, const Problems<T>& p,
                const std::string& where) {
     const bool plain = kernel == "transport" || kernel == "sinkhorn" || kernel == "forbidding" ||
-                       kernel == "network_distances";
+                       kernel == "network_distances" || kernel == "partial_assignment";
     if (kernel == "fgw_lower_bound" && p.n * p.m > 100) return;  // n m transport problems
     // the remainder has too many digits for exact sums (see Draw)
     if (kind == Kind::remainder && !plain && kernel != "fgw_lower_bound") return;

@@ -54,14 +54,16 @@ KERNELS = {
     "entropic_items.h": "sinkhorn,entropic_fgw",
     "fgw.h": "fgw,fgw_merging,fgw_partial",
     "fgw_backward.h": "fgw_backward",
+    "forest.h": "transport,partial_assignment",
     "gather.h": "transport,fgw,fgw_backward",
     "item.h": "transport,fgw",
     "kl_transport.h": "kl_transport",
     "lower_bound.h": "fgw_lower_bound",
+    "partial_assignment.h": "partial_assignment",
     "semirelaxed.h": "semirelaxed_fgw",
     "simplex.h": "transport,forbidding,fgw,fgw_partial",
     "sinkhorn.h": "sinkhorn",
-    "transport.h": "transport,forbidding,fgw",
+    "transport.h": "transport,forbidding,fgw,partial_assignment",
     "unbalanced.h": "unbalanced_sinkhorn",
 }
 

@@ -161,16 +161,30 @@ def _start(
     if number == 0:
         return a[:, :, None] * (b / b.sum(1, keepdim=True))[:, None, :]
     costs = problem.cost if number == 1 else start_costs[number - NUM_STARTS].expand_as(present)
-    return _cheapest(torch.where(present, costs, 0), problem)[0]
+    return _cheapest(torch.where(present, costs, 0), problem)
 
 
-def _cheapest(slopes: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Return the vertex of the cheapest columns that are there, the first of equals, and minima."""
-    there = (problem.b != 0)[:, None, :]
-    least, at = torch.where(there, slopes, torch.inf).min(2)
-    at = torch.where(there & (slopes == least[:, :, None]), 1, 0).argmax(2)
-    vertex = torch.zeros_like(slopes).scatter_(2, at[:, :, None], problem.a[:, :, None])
-    return vertex, least
+def _cheapest(slopes: Tensor, problem: Problem) -> Tensor:
+    """Return the vertex of the cheapest columns that are there, the first of equals."""
+    slopes = _there(slopes, problem)
+    at = torch.where(slopes == slopes.amin(2, keepdim=True), 1, 0).argmax(2)
+    return torch.zeros_like(slopes).scatter_(2, at[:, :, None], problem.a[:, :, None])
+
+
+def _all_cheapest(slopes: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the coupling of all cheapest columns of each row, in equal parts, and row minima.
+
+    Slopes that only rounding tells apart are equal: none of them is a reason to leave out another.
+    """
+    slopes = _there(slopes, problem)
+    least = slopes.amin(2)
+    equal = 16 * torch.finfo(slopes.dtype).eps * (problem.linear + problem.pair)
+    cheap = slopes <= (least + equal[:, None])[:, :, None]
+    return cheap * (problem.a / cheap.sum(2))[:, :, None], least
+
+
+def _there(slopes: Tensor, problem: Problem) -> Tensor:
+    return torch.where((problem.b != 0)[:, None, :], slopes, torch.inf)
 
 
 @dataclass
@@ -281,7 +295,7 @@ def _descend(
     passes = 0
     while len(items):
         part = state.problem
-        vertex, least = _cheapest(state.gradient, part)
+        vertex, least = _all_cheapest(state.gradient, part)
         on_plan = (state.gradient * state.plan).sum((1, 2))
         linear = (part.cost * state.plan).sum((1, 2))
         above = torch.where(state.plan != 0, state.gradient - least[:, :, None], 0)
