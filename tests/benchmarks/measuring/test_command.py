@@ -31,6 +31,7 @@ from benchmarks import (
     gpu_model,
     gpu_occupancy,
     gram,
+    grammar,
     hierarchy,
     imagenet_scale,
     importing,
@@ -114,6 +115,7 @@ TINY = {
     "baselines": baselines.Settings(
         tasks=("nasbench_macro",), methods=("evolution", "NAS-BOWL"), seeds=1, evaluations=12
     ),
+    "grammar": grammar.Settings(networks=6, epochs=1, train=(3,), test=3, seeds=1),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "imagenet_scale": imagenet_scale.Settings(
         networks=20, steps=5, seeds=1, rejected=50, image_size=32, budget=6.0
