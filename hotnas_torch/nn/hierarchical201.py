@@ -105,8 +105,9 @@ def _parts(net: Network, channels: int, input_channels: int, num_classes: int) -
     )
     body: list[nn.Module] = []
     for cell in net.cells:
-        body.append(_Graph(cell, channels))
-        channels = body[-1].channels
+        graph = _Graph(cell, channels)
+        body.append(graph)
+        channels = graph.channels
     head = nn.Sequential(
         nn.BatchNorm2d(channels),
         nn.ReLU(),

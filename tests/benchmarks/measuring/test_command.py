@@ -47,6 +47,7 @@ from benchmarks import (
     outliers,
     partial,
     peers,
+    predictors,
     quality,
     relaxed,
     scaling,
@@ -102,6 +103,13 @@ TINY = {
     ),
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
+    ),
+    "predictors": predictors.Settings(
+        tasks=("nasbench_macro",),
+        models=("HOTNN averaged", "GRAF", "GRAF, forest"),
+        splits=2,
+        train=12,
+        test=6,
     ),
     "ablation": ablation.Settings(
         tasks=("nasbench_macro",),

@@ -132,8 +132,8 @@ def _assembled(chosen: dict[str, Any]) -> NestedCell:
 
 
 def _reduced(chosen: dict[str, Any]) -> NestedCell:
-    blocks = ["residual block"] * (2 if chosen["rule"] == "Residual2" else 1)
-    return _assembled({**chosen, **dict(enumerate(blocks))})
+    blocks = ("first", "second")[: 2 if chosen["rule"] == "Residual2" else 1]
+    return _assembled(chosen | dict.fromkeys(blocks, "residual block"))
 
 
 def _stage(block: Block, end: Block) -> Block:
