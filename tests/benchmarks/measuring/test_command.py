@@ -40,6 +40,7 @@ from benchmarks import (
     metric_quality,
     multi_objective,
     nago_data,
+    nago_noise,
     nago_search,
     nago_surrogate,
     neighbors,
@@ -123,6 +124,7 @@ TINY = {
     "baselines": baselines.Settings(
         tasks=("nasbench_macro",), methods=("evolution", "NAS-BOWL"), seeds=1, evaluations=12
     ),
+    "nago_noise": nago_noise.Settings(models=("BNN()",), observations=20, seeds=1, burn_in=20),
     "grammar": grammar.Settings(networks=6, epochs=1, train=(3,), test=3, seeds=1),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "imagenet_scale": imagenet_scale.Settings(
