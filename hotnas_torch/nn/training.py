@@ -189,6 +189,7 @@ class _Trainer:
         self.start = "" if self.file is None else self._digest()
         if self.file is not None and self.file.exists():
             self._load(self.file)
+        self.forward: Callable[[Tensor], tuple[Tensor, Tensor | None]]
         self.forward = self.together.wrapped(_Trained(model, auxiliary=extra.auxiliary > 0.0))
         if compile:
             backend = compile if isinstance(compile, str) else "inductor"
