@@ -174,10 +174,13 @@ def run(settings: Settings) -> Report:
                 row[f"after_{count}"] = float(values[:, count - 1].mean())
             row["error"] = standard_error(ends[method])
             row["hits"] = int((ends[method] <= tasks[name].errors[200].best_value + 1e-9).sum())
-            row["difference"] = row["p"] = None
+            row |= {"difference": None, "p": None, **{f"p_{count}": None for count in shown[:-1]}}
             if method != _OURS:
                 row["difference"] = float((ends[method] - ends[_OURS]).mean())
                 row["p"] = paired(ends[_OURS], ends[method])
+                for count in shown[:-1]:
+                    ours, theirs = (best[one][:, count - 1] for one in (_OURS, method))
+                    row[f"p_{count}"] = paired(ours, theirs)
             row["best"] = [[None if math.isnan(one) else one for one in each] for each in values]
             rows.append(row)
             if method in _RIVALS and settings.seeds > 1:
@@ -198,6 +201,7 @@ def run(settings: Settings) -> Report:
             Column("error", "standard error", number(2)),
             Column("hits", "met the best of all"),
             Column("difference", "less ours", number(2)),
+            *(Column(f"p_{n}", f"p after {n}", number(2)) for n in shown[:-1]),
             Column("p", "p", number(2)),
         )
         report.tables.append(

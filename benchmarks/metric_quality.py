@@ -27,7 +27,7 @@ from hotnas_torch.distances import OTMANN, EditDistance, TreeWasserstein, Weisfe
 from hotnas_torch.gp import HOTNNGP
 from hotnas_torch.gp.psd import landmark_features, whitener
 from hotnas_torch.spaces import SearchSpace
-from hotnas_torch.spaces.encodings import AdjacencyEncoding, PathEncoding
+from hotnas_torch.spaces.encodings import AdjacencyEncoding, GraphFeatures, PathEncoding
 
 __all__ = ["DISTANCES", "QUICK", "Distance", "Settings", "draw", "measured", "predictive", "run"]
 
@@ -87,6 +87,7 @@ DISTANCES: Mapping[str, Distance] = {
     ),
     "path": Distance("path encoding", _of_encoding(PathEncoding)),
     "adjacency": Distance("adjacency encoding", _of_encoding(AdjacencyEncoding)),
+    "graph_features": Distance("graph features (GRAF)", _of_encoding(GraphFeatures)),
     "edit": Distance("edit distance", _of_space(EditDistance)),
     "otmann": Distance("OTMANN", _of_space(OTMANN)),
     "tree_wasserstein": Distance("BO-TW", _of_space(TreeWasserstein)),

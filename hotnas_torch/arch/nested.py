@@ -1,6 +1,6 @@
 """Graphs of graphs: cells whose nodes may be cells themselves, to any depth."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from hotnas_torch.arch._json import check_keys, check_list, check_pairs
 from hotnas_torch.arch.canonical import canonical_order
 from hotnas_torch.arch.cell import Cell
 from hotnas_torch.arch.dag import renumbered
+from hotnas_torch.arguments import integer
 from hotnas_torch.errors import ArchitectureError
 
 __all__ = ["NestedCell", "cell_from_json"]
@@ -163,6 +164,39 @@ class NestedCell(Cell):
         pairs: list[tuple[int, int]] = []
         self._unfold(labels, pairs)
         return _without_joints(labels, pairs)
+
+    def fold(self, depth: int, name: Callable[[Cell], str]) -> Cell:
+        """Return the cell of which so many levels are graphs, what lies below being operations.
+
+        Args:
+            depth: Levels that stay, >= 1.
+            name: The operation that stands for a graph.
+
+        Raises:
+            TypeError: `depth` is no integer.
+            ValueError: It is below 1.
+
+        Example:
+            >>> inner = Cell(("input", "conv_3x3", "output"), ((0, 1), (1, 2)))
+            >>> outer = NestedCell.from_nodes(["input", inner, "output"], [(0, 1), (1, 2)])
+            >>> outer.fold(1, lambda graph: f"{graph.num_operations} operations").ops
+            ('input', '1 operations', 'output')
+        """
+        depth = integer("depth", depth, least=1)
+        if depth >= self.depth:
+            return self
+
+        def node(label: str, graph: Cell | None) -> str | Cell:
+            if graph is None:
+                return label
+            if depth == 1:
+                return name(graph)
+            return graph.fold(depth - 1, name) if isinstance(graph, NestedCell) else graph
+
+        nodes = list(map(node, self.ops, self.graphs))
+        if any(isinstance(one, Cell) for one in nodes):
+            return NestedCell.from_nodes(nodes, self.edges)
+        return Cell(tuple(map(str, nodes)), self.edges)
 
     def to_json(self) -> dict[str, Any]:
         """Return a description ready for `json.dumps`; a repeated graph is written once.

@@ -8,6 +8,10 @@ from hotnas_torch.gp.distribution import distribution_kernel
 from hotnas_torch.gp.feature_kernel import FeatureKernel
 from hotnas_torch.gp.feature_mean import FeatureMean
 from hotnas_torch.gp.features import FeatureGP, NetworkFeatures
+from hotnas_torch.gp.hierarchical_weisfeiler_lehman import (
+    HierarchicalWeisfeilerLehmanGP,
+    HierarchicalWeisfeilerLehmanKernel,
+)
 from hotnas_torch.gp.hotnn_settings import KernelSettings, ModelSettings
 from hotnas_torch.gp.joint import values_kernel
 from hotnas_torch.gp.kernel import HOTNNKernel
@@ -34,6 +38,8 @@ __all__ = [
     "FeatureKernel",
     "FeatureMean",
     "HOTNNKernel",
+    "HierarchicalWeisfeilerLehmanGP",
+    "HierarchicalWeisfeilerLehmanKernel",
     "KernelSettings",
     "LandmarkKernel",
     "LogitNormalPrior",

@@ -1,5 +1,6 @@
 """Generators of networks (NAGO): their boxes, searches in them, models of what they make."""
 
+from hotnas_torch.nago.batches import fitted_batch
 from hotnas_torch.nago.bnn import BNN, NoisyEnsemblePosterior, Sampling
 from hotnas_torch.nago.bohb import BOHB
 from hotnas_torch.nago.box import Box, UnitBox
@@ -69,6 +70,7 @@ __all__ = [
     "WattsStrogatz",
     "count_parameters",
     "fit_channels",
+    "fitted_batch",
     "generator_metric",
     "hypervolume",
     "memory_per_sample",

@@ -6,6 +6,7 @@ from hotnas_torch.nn.cifar import cifar10, cifar100
 from hotnas_torch.nn.counting import Costs, CostTable
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton, DARTSSupernet
 from hotnas_torch.nn.data import ClassificationData, ImageData, Split, digits
+from hotnas_torch.nn.hierarchical201 import HierarchicalNASBench201Module
 from hotnas_torch.nn.image_folder import FolderImages, image_folder
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.nn.nasbench201 import NASBench201Module, Skeleton
@@ -55,6 +56,7 @@ __all__ = [
     "EpochResult",
     "FGWTemplates",
     "FolderImages",
+    "HierarchicalNASBench201Module",
     "ImageData",
     "LearnedHierarchySearch",
     "LearnedHierarchySettings",

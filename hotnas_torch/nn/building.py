@@ -9,6 +9,7 @@ from torch import nn
 from hotnas_torch.arch import Network
 from hotnas_torch.arguments import kind, number
 from hotnas_torch.nn.darts import DARTSModule, DARTSSkeleton
+from hotnas_torch.nn.hierarchical201 import HierarchicalNASBench201Module
 from hotnas_torch.nn.nasbench201 import NASBench201Module, Skeleton
 from hotnas_torch.nn.supernets.mobile_supernets import MacroSupernet, MobileNetSupernet
 from hotnas_torch.nn.supernets.pooling_supernet import PoolingSupernet
@@ -27,7 +28,10 @@ _SUPERNETS = {
 
 _WITH_PATHS = ("darts", "transnas_macro")
 
-BUILDABLE = ("nasbench201", "darts", "transnas_macro", *_SUPERNETS)
+_HIERARCHICAL = "hierarchical_nasbench201"
+_HIERARCHICAL_CHANNELS = 16
+
+BUILDABLE = ("nasbench201", "darts", "transnas_macro", _HIERARCHICAL, *_SUPERNETS)
 """Names of the spaces whose networks can be built."""
 
 
@@ -36,8 +40,8 @@ class ModuleBuilder:
     """Builds torch modules of the networks of a space, for images of one shape.
 
     Args:
-        space: `NASBench201`, `DARTS`, `TransNASMacro`, `NASBenchMacro`, `MobileNetV2` or `Pooling`,
-            or a `Subset` of one.
+        space: `NASBench201`, `DARTS`, `TransNASMacro`, `NASBenchMacro`, `MobileNetV2`, `Pooling` or
+            `hierarchical_nasbench201()`, or a `Subset` of one.
         shape: What is not searched. A `Skeleton` for NAS-Bench-201, a `DARTSSkeleton` for DARTS
             (its `num_cells` None takes each network's depth), for the others a factor of all
             numbers of channels. None takes small ones: 8 channels in two stages of one cell, 4
@@ -144,6 +148,15 @@ class ModuleBuilder:
                 num_classes=self.num_classes,
                 generator=generator,
                 space=cast(TransNASMacro, self.space),
+                device=device,
+            )
+        if self.space.name == _HIERARCHICAL:
+            return HierarchicalNASBench201Module(
+                net,
+                channels=max(1, round(shape * _HIERARCHICAL_CHANNELS)),
+                input_channels=self.input_channels,
+                num_classes=self.num_classes,
+                generator=generator,
                 device=device,
             )
         return _SUPERNETS[self.space.name](

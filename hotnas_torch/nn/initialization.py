@@ -13,6 +13,9 @@ __all__ = ["build", "initialize"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
+_RESET = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, WeightedSum)
+"""Layers whose `reset_parameters` draws nothing."""
+
 
 def build(
     make: Callable[[], Module],
@@ -65,12 +68,12 @@ def initialize(module: nn.Module, *, generator: torch.Generator) -> None:
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, (nn.BatchNorm2d, WeightedSum)):
+        elif isinstance(layer, _RESET):
             layer.reset_parameters()
         elif next(layer.parameters(recurse=False), None) is not None or (
             next(layer.buffers(recurse=False), None) is not None
         ):
             raise TypeError(
                 f"cannot initialise {name or 'the module'} of type {type(layer).__name__}: only "
-                "Conv2d, BatchNorm2d, Linear and WeightedSum layers may hold parameters"
+                "Conv2d, Linear, WeightedSum and normalisation layers may hold parameters"
             )

@@ -11,7 +11,7 @@ from hotnas_torch.arguments import integer, kind, random_generator
 from hotnas_torch.nn.initialization import build
 from hotnas_torch.spaces import NASBench201
 
-__all__ = ["CellModule", "NASBench201Module", "Skeleton", "skeleton_parts"]
+__all__ = ["CellModule", "NASBench201Module", "ResidualBlock", "Skeleton", "skeleton_parts"]
 
 NUM_MAPS = 4
 # The six searched edges, in the order of the official string.
@@ -129,8 +129,13 @@ class CellModule(nn.Module):
         return maps[-1]
 
 
-class _ResidualBlock(nn.Module):
-    """Two convolutions with stride 2 beside a pooling and a 1 x 1 convolution."""
+class ResidualBlock(nn.Module):
+    """Two convolutions, the first of stride 2, beside a pooling and a 1 x 1 convolution.
+
+    Args:
+        in_channels: Channels of what enters.
+        channels: Channels of what leaves.
+    """
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -144,6 +149,7 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, channels, H / 2, W / 2), rounded up."""
         result: Tensor = self.shortcut(x) + self.body(x)
         return result
 
@@ -226,7 +232,7 @@ def skeleton_parts(skeleton: Skeleton, make_cell: Callable[[int], nn.Module]) ->
     stages: list[nn.Module] = []
     for stage in range(skeleton.num_stages):
         if stage > 0:
-            stages.append(_ResidualBlock(channels, 2 * channels))
+            stages.append(ResidualBlock(channels, 2 * channels))
             channels *= 2
         stages += [make_cell(channels) for _ in range(skeleton.cells_per_stage)]
     head = nn.Sequential(

@@ -5,29 +5,29 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from hotnas_torch.nn.augmentation import Augmentation, Targets
 from hotnas_torch.nn.data import ClassificationData, ImageSource
+from hotnas_torch.nn.precision import autocast_to, precision_of
 from hotnas_torch.nn.protocol import TrainingSettings
 from hotnas_torch.nn.regularizing import drop_paths
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
+from hotnas_torch.nn.together import Together
 
 __all__ = [
     "EpochResult",
     "TrainingResult",
     "TrainingSettings",
-    "autocast_to",
     "evaluate",
-    "precision_of",
     "train",
 ]
 
@@ -78,6 +78,8 @@ def train(
     generator: torch.Generator,
     every_epoch: Callable[[EpochResult], None] | None = None,
     checkpoint: str | PathLike[str] | None = None,
+    compile: bool | str = False,
+    group: "distributed.ProcessGroup | None" = None,
 ) -> TrainingResult:
     """Train a classifier in place.
 
@@ -96,17 +98,41 @@ def train(
             device.
         every_epoch: Called with the figures of each epoch that this call finishes.
         checkpoint: File to continue from, or to be written.
+        compile: Whether what is trained is compiled by `torch.compile`; a text names its backend.
+            Evaluation is not. Values then differ by roundings, and dropped paths break the graph.
+        group: Processes of `torch.distributed` that train the network together, each with the same
+            arguments and the module on a device of its own; None is this process alone. All load
+            and change whole batches and compute on their part, so that the steps are those of one
+            process but for batch normalisation, which sees a part at a time, and for the draws of
+            dropped paths. The first one writes the checkpoint, which all must be able to read.
 
     Returns:
         Figures per epoch and, at the end, on the test images. `seconds` are those of this call.
 
     Raises:
+        TypeError: `group` is no process group, or `compile` neither bool nor text.
         ValueError: The settings do not fit the images, or ask for a tower or for paths to drop that
-            the model lacks.
+            the model lacks; or a batch has fewer than two images for each process.
         ImportError: The augmentation is torchvision's, which is not installed.
         StorageError: The checkpoint is of another training, or none.
     """
-    return _Trainer(model, data, settings, generator, checkpoint).run(every_epoch)
+    trainer = _Trainer(model, data, settings, generator, checkpoint, compile, Together(group))
+    return trainer.run(every_epoch)
+
+
+class _Trained(nn.Module):
+    """What is computed in a step: logits, and those of the auxiliary tower where it is trained."""
+
+    def __init__(self, model: nn.Module, *, auxiliary: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.auxiliary = auxiliary
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.auxiliary:
+            logits, of_tower = self.model.with_auxiliary(images)  # type: ignore[operator]
+            return logits, of_tower
+        return self.model(images), None
 
 
 class _Trainer:
@@ -119,7 +145,17 @@ class _Trainer:
         settings: TrainingSettings,
         generator: torch.Generator,
         checkpoint: str | PathLike[str] | None,
+        compile: bool | str,
+        together: Together,
     ) -> None:
+        if not isinstance(compile, bool | str):
+            raise TypeError(f"compile must be a bool or the name of a backend; got {compile!r}")
+        if settings.batch_size < 2 * together.num:
+            raise ValueError(
+                f"batch_size must be at least {2 * together.num}, two images for each process; got"
+                f" {settings.batch_size}"
+            )
+        self.compile, self.together = compile, together
         self.model, self.data, self.settings, self.generator = model, data, settings, generator
         self.device = next(model.parameters()).device
         self.pixels = getattr(data, "pixels", None)
@@ -132,8 +168,7 @@ class _Trainer:
                 f"drop_path must be 0 for {type(model).__name__}, which has no operations that can"
                 " be left out"
             )
-        self.with_auxiliary = getattr(model, "with_auxiliary", None)
-        if extra.auxiliary and self.with_auxiliary is None:
+        if extra.auxiliary and not hasattr(model, "with_auxiliary"):
             raise ValueError(
                 f"auxiliary must be 0 for {type(model).__name__}, which has no auxiliary tower"
             )
@@ -154,6 +189,11 @@ class _Trainer:
         self.start = "" if self.file is None else self._digest()
         if self.file is not None and self.file.exists():
             self._load(self.file)
+        self.forward: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+        self.forward = self.together.wrapped(_Trained(model, auxiliary=extra.auxiliary > 0.0))
+        if compile:
+            backend = compile if isinstance(compile, str) else "inductor"
+            self.forward = torch.compile(self.forward, backend=backend)
 
     def run(self, every_epoch: Callable[[EpochResult], None] | None) -> TrainingResult:
         started = time.perf_counter()
@@ -168,6 +208,7 @@ class _Trainer:
         try:
             while len(self.epochs) < self.settings.epochs:
                 train_loss = self._epoch(training)
+                self.together.take_over((*self.model.buffers(), *(self.average or {}).values()))
                 with self._averaged():
                     found = evaluate(self.model, validation, batch_size=at_once)
                 epoch = EpochResult(train_loss, *found)
@@ -175,7 +216,7 @@ class _Trainer:
                 diverged = not (math.isfinite(train_loss) and math.isfinite(found[0]))
                 if diverged:
                     break
-                if self.file is not None:
+                if self.file is not None and self.together.rank == 0:
                     self._save(self.file)
                 if every_epoch is not None:
                     every_epoch(epoch)
@@ -195,11 +236,13 @@ class _Trainer:
         settings = self.settings
         self.model.train()
         done = len(self.epochs)
+        own = self.together.generator(self.generator)
         for path in self.paths:
             path.rate = settings.regularization.drop_path * done / settings.epochs
-            path.generator = self.generator
+            path.generator = own
         # A last batch of one image is left out: normalisation over it may have no variance.
-        starts = range(0, max(len(training) - 1, 1), settings.batch_size)
+        least = 2 * self.together.num
+        starts = range(0, max(len(training) - least + 1, 1), settings.batch_size)
         num_steps = settings.epochs * len(starts)
         order = torch.randperm(len(training), generator=self.generator)
         batches = [order[start : start + settings.batch_size] for start in starts]
@@ -211,7 +254,7 @@ class _Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
             total += self._step(images, labels)
-        return float(total) / len(starts)
+        return float(self.together.mean(total)) / len(starts)
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         extra = self.settings.regularization
@@ -220,21 +263,20 @@ class _Trainer:
             images, targets = self.settings.augmentation(
                 images, labels, generator=self.generator, pixels=self.pixels
             )
+        images, labels, targets, weight = self.together.part(images, labels, targets)
 
         def loss_of(logits: Tensor) -> Tensor:
             if targets is None:
-                return functional.cross_entropy(
+                return weight * functional.cross_entropy(
                     logits, labels, label_smoothing=extra.label_smoothing
                 )
-            return targets.loss(logits, extra.label_smoothing)
+            return weight * targets.loss(logits, extra.label_smoothing)
 
         with autocast_to(self.precision, self.device):
-            if extra.auxiliary and self.with_auxiliary is not None:
-                logits, of_tower = self.with_auxiliary(images)
-                main = loss_of(logits)
+            logits, of_tower = self.forward(images)
+            loss = main = loss_of(logits)
+            if of_tower is not None:
                 loss = main + extra.auxiliary * loss_of(of_tower)
-            else:
-                loss = main = loss_of(self.model(images))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if extra.clip is not None:
@@ -266,6 +308,9 @@ class _Trainer:
             "data": self.data.digest(),
             "shapes": {name: list(part.shape) for name, part in self.model.state_dict().items()},
             "start": self.start,
+            # Files of earlier versions do not say so.
+            **({"compile": self.compile} if self.compile else {}),
+            **({"processes": self.together.num} if self.together.num > 1 else {}),
         }
 
     def _digest(self) -> str:
@@ -295,23 +340,6 @@ class _Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.generator.set_state(state["generator"].cpu())
             self.epochs = [EpochResult(**entry) for entry in json.loads(state["epochs"])]
-
-
-def precision_of(wanted: str, device: torch.device) -> torch.dtype:
-    """Return what to compute with: the dtype of that name, or what is good on a device."""
-    if wanted != "auto":
-        named: torch.dtype = getattr(torch, wanted)
-        return named
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def autocast_to(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Compute with a dtype inside a `with`; float32 changes nothing."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

@@ -59,6 +59,8 @@ class Training:
         folder: Where trainings are written to after each epoch, a file each, so that one that was
             killed goes on from there and ends as uninterrupted; the file goes when the training is
             done. None writes nothing.
+        compile: Whether modules are compiled by `torch.compile` for their training; a text names
+            its backend.
 
     Raises:
         TypeError, ValueError: The skeleton or the settings do not fit data and space, the space's
@@ -87,7 +89,10 @@ class Training:
         device: torch.device | str = "cpu",
         num_threads: int | None = 1,
         folder: str | PathLike[str] | None = None,
+        compile: bool | str = False,
     ) -> None:
+        if not isinstance(compile, bool | str):
+            raise TypeError(f"compile must be a bool or the name of a backend; got {compile!r}")
         choice("value", value, ("error", "loss"))
         integer("seed", seed)
         if data is not None and not isinstance(data, ImageData | FolderImages):
@@ -117,6 +122,7 @@ class Training:
         self.device = torch.device(device)
         self.num_threads = num_threads
         self.folder = None if folder is None else Path(folder)
+        self.compile = compile
 
     @property
     def skeleton(self) -> Skeleton | DARTSSkeleton | float:
@@ -148,6 +154,7 @@ class Training:
                 self.settings,
                 generator=seeded_generator(self.seed, "order", net.spec),
                 checkpoint=checkpoint,
+                compile=self.compile,
             )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
@@ -184,6 +191,8 @@ class Training:
             "value": self.value,
             "seed": self.seed,
         }
+        if self.compile:
+            described["compile"] = self.compile
         # Records of NAS-Bench-201 do not say so, as those of earlier versions.
         return described if space.name == "nasbench201" else described | {"space": repr(space)}
 

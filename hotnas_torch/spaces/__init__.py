@@ -28,10 +28,18 @@ from hotnas_torch.spaces.transnas_micro import TransNASMicro
 
 if TYPE_CHECKING:
     from hotnas_torch.spaces import declared
-    from hotnas_torch.spaces.declared import Block, Cells, Choice, Choices, Finite
+    from hotnas_torch.spaces.declared import (
+        Block,
+        Cells,
+        Choice,
+        Choices,
+        Finite,
+        hierarchical_nasbench201,
+    )
 else:
     __getattr__, __dir__ = lazily(
-        __name__, declared=("Block", "Cells", "Choice", "Choices", "Finite")
+        __name__,
+        declared=("Block", "Cells", "Choice", "Choices", "Finite", "hierarchical_nasbench201"),
     )
 
 __all__ = [
@@ -64,5 +72,6 @@ __all__ = [
     "TransNASMicro",
     "declared",
     "get",
+    "hierarchical_nasbench201",
     "register",
 ]

@@ -39,6 +39,11 @@ _GROUP = "hotnas_torch.spaces"
 NAMES = tuple(_SPACES)
 """Names of the library's own spaces."""
 
+# Declared spaces lie above this module.
+_DECLARED = {
+    "hierarchical_nasbench201": "hotnas_torch.spaces.declared:hierarchical_nasbench201",
+}
+
 _registered: dict[str, Callable[..., SearchSpace]] = {}
 
 
@@ -70,7 +75,7 @@ def register(name: str, factory: Callable[..., SearchSpace]) -> None:
         )
     if not name or ":" in name:
         raise ValueError(f"name must be a text without a colon; got {name!r}")
-    if name in _SPACES or _registered.get(name, factory) is not factory:
+    if name in _SPACES or name in _DECLARED or _registered.get(name, factory) is not factory:
         raise ValueError(f"name must be new; got {name!r}, which is taken")
     _registered[name] = factory
 
@@ -80,8 +85,9 @@ def get(name: str, **options: Any) -> SearchSpace:
 
     Args:
         name: `"nasbench101"`, `"nasbench201"`, `"transnas_macro"`, `"darts"`, `"nasbench_macro"`,
-            `"pooling"` or `"mobilenet_v2"`; a name that was registered; or `"package.module:name"`
-            or `"folder/file.py:name"` of a space of one's own, or of a function that makes it.
+            `"pooling"`, `"mobilenet_v2"` or `"hierarchical_nasbench201"`; a name that was
+            registered; or `"package.module:name"` or `"folder/file.py:name"` of a space of one's
+            own, or of a function that makes it.
         **options: The space's own options, for example `contract_skip=True`.
 
     Raises:
@@ -103,7 +109,7 @@ def get(name: str, **options: Any) -> SearchSpace:
             found = found(**options)
         # Somebody's own function, which may fail in any way.
         except Exception as error:
-            if name in _SPACES:
+            if name in _SPACES or name in _DECLARED:
                 raise
             raise ValueError(f"cannot find {name}: {type(error).__name__}: {error}") from error
     if not isinstance(found, SearchSpace):
@@ -118,12 +124,14 @@ def _found(name: str) -> Any:
         return _SPACES[name]
     if name in _registered:
         return _registered[name]
+    if name in _DECLARED:
+        return referenced(_DECLARED[name])
     if ":" in name:
         return referenced(name)
     installed = entry_points(group=_GROUP)
     if name in installed.names:
         return referenced(installed[name].value)
-    known = [*NAMES, *_registered, *sorted(installed.names)]
+    known = [*NAMES, *_DECLARED, *_registered, *sorted(installed.names)]
     near = difflib.get_close_matches(name, known, n=1)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(

@@ -120,11 +120,19 @@ def test_what_is_wrong_is_named():
         ({"settings": {"epochs": 1}}, "settings must be a TrainingSettings or None"),
         ({"data": "digits"}, "data must be ImageData or None"),
         ({"skeleton": 8}, "skeleton must be a Skeleton or None"),
+        ({"compile": 3}, "compile must be a bool or the name of a backend; got 3"),
     ],
 )
 def test_settings_of_the_wrong_kind_are_refused_at_once(given, message):
     with pytest.raises(TypeError, match=message):
         Training(**given)
+
+
+@pytest.mark.compile
+def test_compiled_trainings_have_records_of_their_own():
+    plain, compiled = Training(settings=SHORT), Training(settings=SHORT, compile="eager")
+    assert figures(compiled(NETS[0])) == figures(plain(NETS[0]))
+    assert compiled.describe() == plain.describe() | {"compile": "eager"}
 
 
 # --- other spaces ---------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from hotnas_torch.arch import Network
 from hotnas_torch.arguments import choice, integer, kind, number
 from hotnas_torch.hierarchy import Sampler
 from hotnas_torch.nn.data import ImageSource, LabelledImages
+from hotnas_torch.nn.precision import autocast_to, precision_of
 from hotnas_torch.nn.supernets.checkpoint import applying, read_checkpoint, write_checkpoint
 from hotnas_torch.nn.supernets.reward import Reward
 from hotnas_torch.nn.supernets.single_path import SinglePathSupernet
-from hotnas_torch.nn.training import autocast_to, precision_of
 
 __all__ = ["SupernetEpoch", "SupernetResult", "SupernetSearch", "SupernetSettings"]
 

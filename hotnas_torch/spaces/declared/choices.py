@@ -40,7 +40,8 @@ class Choices(SearchSpace):
     read from some of them: from all of a space with at most 256, otherwise from 256 random ones,
     from those with the first and with the last options everywhere, and from some with each option
     that is missing; from at most 16 in all where `build` returns models. Where another network may
-    have more than these, say it: `operations`, `max_nodes`, `state_scale`.
+    have more than these, say it: `operations`, `max_nodes`, `state_scale`. With these and `tree`
+    said, nothing is left to read, and only a few networks are built.
 
     Args:
         choices: Options by the name of each choice: a list of plain values (int, float, bool, str,
@@ -101,7 +102,8 @@ class Choices(SearchSpace):
         is_model = is_module(
             called("build", build, self._block.chosen(self._block.some_code()), text)
         )
-        self._probed = self._some_networks(is_model)
+        said = None not in (operations, tree, max_nodes, state_scale)
+        self._probed = self._some_networks(is_model, said=said)
         probe = Probe(
             list(self._probed.values()),
             operations=operations,
@@ -155,18 +157,21 @@ class Choices(SearchSpace):
         network = as_network("build", built, self._example_inputs, text)
         return dataclasses.replace(network, spec=text)
 
-    def _some_networks(self, is_model: bool) -> dict[Code, Network]:
+    def _some_networks(self, is_model: bool, *, said: bool) -> dict[Code, Network]:
         """Return networks that show what the space holds, by their codes."""
         block = self._block
         most, again = (_MOST_MODELS, 1) if is_model else (_MOST_PROBED, _MOST_REPEATED)
+        if said:
+            most = min(most, _MOST_DESCRIBED)
         codes = [block.some_code(), block.last_code()]
         if block.bound() <= most:
             codes += block.all_codes()
         else:
             generator = torch.Generator().manual_seed(0)
             codes += [block.draw_code(generator) for _ in range(most - len(codes))]
-            covering = block.covering_codes(codes, generator)
-            codes += itertools.islice(covering, most if is_model else _MOST_COVERED)
+            if not said:
+                covering = block.covering_codes(codes, generator)
+                codes += itertools.islice(covering, most if is_model else _MOST_COVERED)
         found = {code: self._fresh(code) for code in dict.fromkeys(codes)}
         for code in itertools.islice(found, again):
             self._check_same(code, found[code])

@@ -1,6 +1,7 @@
 """Networks as numbers: adjacency, paths, and operation distributions, to and from networks."""
 
 from hotnas_torch.spaces.encodings.binary import AdjacencyEncoding, PathEncoding
+from hotnas_torch.spaces.encodings.graph_features import GraphFeatures
 from hotnas_torch.spaces.encodings.layer_costs import LayerCosts
 from hotnas_torch.spaces.encodings.operation_distribution import (
     MemberEncoding,
@@ -13,6 +14,7 @@ from hotnas_torch.spaces.encodings.slots import Slots, operation_slots
 
 __all__ = [
     "AdjacencyEncoding",
+    "GraphFeatures",
     "LayerCosts",
     "MemberEncoding",
     "OperationEncoding",

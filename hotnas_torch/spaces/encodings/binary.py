@@ -7,18 +7,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hotnas_torch.arch import Cell, Network, Operation
+from hotnas_torch.arch import Cell, Network
 from hotnas_torch.arguments import integer, kind
 from hotnas_torch.spaces.base import SearchSpace
+from hotnas_torch.spaces.encodings.cells import NO_OPERATIONS, EncodedCells, some_networks
 from hotnas_torch.spaces.joint import check_architectures
 
 __all__ = ["AdjacencyEncoding", "PathEncoding"]
 
-_NO_OPERATIONS = frozenset(("input", "output", "add"))
 _MAX_LENGTHS = {"nasbench101": 3, "nasbench201": 2}
 """By the name of a space: BANANAS keeps 40 paths of NAS-Bench-101, 30 of NAS-Bench-201."""
 _DEFAULT_MAX_LENGTH = 3
-_SAMPLE = 256
 # There are as many columns as sequences of operations, and a row holds all of them.
 _MOST_LENGTH = 64
 _MOST_COLUMNS = 2**22
@@ -69,31 +68,20 @@ class PathEncoding:
     def __init__(
         self, space: SearchSpace, *, max_length: int | None = None, num_places: int | None = None
     ) -> None:
-        kind("space", space, SearchSpace)
-        check_architectures("PathEncoding", space)
+        self._encoded = EncodedCells("PathEncoding", space, num_places)
         if max_length is None:
             max_length = _MAX_LENGTHS.get(space.name, _DEFAULT_MAX_LENGTH)
         max_length = integer("max_length", max_length, least=0, most=_MOST_LENGTH)
-        if num_places is not None:
-            integer("num_places", num_places, least=1)
         self.space = space
         self.max_length = max_length
-        self.alphabet = tuple(label for label in space.tree.labels if label not in _NO_OPERATIONS)
-        self._by_role = space.name == "darts"
-        self._most_cells = max(net.num_cells for net in _some_networks(space))
-        if space.repeats_one_cell:
-            num_places = 1
-        elif self._by_role:
-            num_places = 2
-        elif num_places is None:
-            num_places = self._most_cells
-        self._num_places = num_places
+        self.alphabet = self._encoded.alphabet
+        num_places = self._encoded.num_places
         base = len(self.alphabet)
         # Sequences of length l, read as numbers of l digits, follow all that are shorter.
         self._starts = list(
             itertools.accumulate((base**length for length in range(max_length + 1)), initial=0)
         )
-        self.num_columns = num_places * self._starts[-1] + self._by_role
+        self.num_columns = num_places * self._starts[-1] + self._encoded.by_role
         if self.num_columns > _MOST_COLUMNS:
             raise ValueError(
                 f"max_length must be small enough for {_MOST_COLUMNS:,} columns; got {max_length}, "
@@ -114,26 +102,16 @@ class PathEncoding:
         places = [
             (row, slot * self._starts[-1] + column)
             for row, net in enumerate(nets)
-            for slot, cell in enumerate(self._encoded_cells(net))
+            for slot, cell in enumerate(self._encoded(net))
             for column in self._paths(cell)
         ]
         if places:
             rows, columns = torch.tensor(places).unbind(1)
             encoded[rows, columns] = 1.0
-        if self._by_role:
+        if self._encoded.by_role:
             depths = torch.tensor([net.num_cells for net in nets], dtype=torch.float64)
-            encoded[:, -1] = depths / self._most_cells
+            encoded[:, -1] = depths / self._encoded.most_cells
         return encoded
-
-    def _encoded_cells(self, net: Network) -> Sequence[Cell]:
-        if not self._by_role:
-            return net.cells[: self._num_places]
-        reduction = next(place for place, divisor in enumerate(net.downsampling) if divisor > 1)
-        return net.cells[0], net.cells[reduction]
-
-    def _known(self, label: str) -> str:
-        """Return the label, or its kind where no network that was looked at has its numbers."""
-        return label if label in self.alphabet else Operation.parse(label).kind
 
     def _paths(self, cell: Cell) -> list[int]:
         """Columns of the sequences of a cell."""
@@ -147,9 +125,9 @@ class PathEncoding:
                     *(leading[before] for before in cell.predecessors(node))
                 )
                 label = cell.ops[node]
-                if label not in _NO_OPERATIONS:
+                if label not in NO_OPERATIONS:
                     found = {
-                        (length + 1, number * base + digit[self._known(label)])
+                        (length + 1, number * base + digit[self._encoded.known(label)])
                         for length, number in found
                         if length < self.max_length
                     }
@@ -187,7 +165,7 @@ class AdjacencyEncoding:
         kind("space", space, SearchSpace)
         check_architectures("AdjacencyEncoding", space)
         self.space = space
-        rows = space.encode(_some_networks(space)).long()
+        rows = space.encode(some_networks(space)).long()
         columns, values = [], []
         for column, (low, high) in enumerate(zip(rows.amin(0), rows.amax(0), strict=True)):
             # Of two values one is enough; a column that never varied here may elsewhere.
@@ -201,8 +179,3 @@ class AdjacencyEncoding:
     def __call__(self, nets: Sequence[Network]) -> Tensor:
         """Encode networks of the space as (N, P) float64."""
         return (self.space.encode(nets)[:, self._columns] == self._values).double()
-
-
-def _some_networks(space: SearchSpace) -> list[Network]:
-    """Return always the same networks, which show what the space holds."""
-    return space.sample(_SAMPLE, generator=torch.Generator().manual_seed(0))

@@ -33,6 +33,7 @@ from benchmarks import (
     gpu_occupancy,
     gpu_queue,
     gram,
+    grammar,
     hierarchy,
     imagenet_scale,
     importing,
@@ -41,6 +42,7 @@ from benchmarks import (
     metric_quality,
     multi_objective,
     nago_data,
+    nago_noise,
     nago_search,
     nago_surrogate,
     neighbors,
@@ -48,6 +50,7 @@ from benchmarks import (
     outliers,
     partial,
     peers,
+    predictors,
     quality,
     relaxed,
     scaling,
@@ -116,6 +119,13 @@ TINY = {
     "metric_quality": metric_quality.Settings(
         tasks=("nasbench_macro",), distances=("hotnn", "path"), splits=1, train=8, test=6
     ),
+    "predictors": predictors.Settings(
+        tasks=("nasbench_macro",),
+        models=("HOTNN averaged", "GRAF", "GRAF, forest"),
+        splits=2,
+        train=12,
+        test=6,
+    ),
     "ablation": ablation.Settings(
         tasks=("nasbench_macro",),
         splits=2,
@@ -128,6 +138,8 @@ TINY = {
     "baselines": baselines.Settings(
         tasks=("nasbench_macro",), methods=("evolution", "NAS-BOWL"), seeds=1, evaluations=12
     ),
+    "nago_noise": nago_noise.Settings(models=("BNN()",), observations=20, seeds=1, burn_in=20),
+    "grammar": grammar.Settings(networks=6, epochs=1, train=(3,), test=3, seeds=1),
     "hierarchy": hierarchy.Settings(tasks=("pooling",), budgets=(8,), seeds=1, printed_seeds=1),
     "imagenet_scale": imagenet_scale.Settings(
         networks=20, steps=5, seeds=1, rejected=50, image_size=32, budget=6.0
