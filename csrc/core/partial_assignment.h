@@ -63,13 +63,12 @@ class PartialAssignment {
   HN_APART bool set_out(const T* cost, const T* a, const T* b) {
     const int rows = s_.n - 1, columns = s_.m - 1;
     if (s_.assignment || rows < 1 || columns < 1) return false;
-    g_.sync();  // the costs are complete
     unit_ = a[0];
-    bool such = cost[rows * s_.ld + columns] > huge / 2;
+    bool such = spares_dummies(cost);
     HN_ROLLED
-    for (int i = 0; i < rows; ++i) such &= a[i] == unit_ && to_dummy(cost, i) < huge / 2;
+    for (int i = 0; i < rows; ++i) such &= a[i] == unit_;
     HN_ROLLED
-    for (int j = 0; j < columns; ++j) such &= b[j] == unit_ && cost[rows * s_.ld + j] < huge / 2;
+    for (int j = 0; j < columns; ++j) such &= b[j] == unit_;
     if (!such) return false;
     const T slack = 8 * T(s_.n + s_.m) * Limits<T>::epsilon;
     const T matched = T(rows) - b[columns] / unit_ + slack;
@@ -105,7 +104,6 @@ class PartialAssignment {
     if (part_ > 0) {
       HN_ROLLED
       for (int i = g_.begin(); i < s_.n - 1; i += g_.step()) w_.later[i] = w_.col_of_row[i];
-      g_.sync();
       if (!extend(cost, w_.later)) return false;
     }
     if (g_.leader()) {
@@ -139,6 +137,26 @@ class PartialAssignment {
   HN_HD T far() const { return 64 * T(s_.n + s_.m); }
 
   HN_HD T to_dummy(const T* cost, int i) const { return cost[i * s_.ld + s_.m - 1]; }
+
+  /// Whether of the dummies' arcs the one between them is forbidden, and no other.
+  HN_HD bool spares_dummies(const T* cost) const {
+    const int rows = s_.n - 1, columns = s_.m - 1;
+    const auto last = G::template splat_int<T>(columns);
+    Var between = G::splat(T(0)), most = between;
+    HN_ROLLED
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      const auto column = g_.template index<T>(j0);
+      const Var own = g_.load(cost + rows * s_.ld + j0);
+      between = G::select(column == last, own, between);
+      most = G::max(most, G::select(column < last, own, most));
+    }
+    const int from = columns / G::width * G::width;
+    const auto here = g_.template index<T>(from) == last;
+    HN_ROLLED
+    for (int i = 0; i < rows; ++i)
+      most = G::max(most, G::select(here, g_.load(cost + i * s_.ld + from), most));
+    return g_.max_of(between) > huge / 2 && g_.max_of(most) < huge / 2;
+  }
 
   /// Duals at the first price, and what rows and columns match by their cheapest arcs.
   HN_HD void open(const T* cost, T slack) {
@@ -231,7 +249,6 @@ class PartialAssignment {
       g_.store(w_.reach + j0, G::splat(huge));
       g_.store(w_.price + j0, g_.load(w_.v + j0));
     }
-    g_.sync();
     int at = source, out = -1, settled = 0, sink = -1;
     T mu = 0, until = 2 * huge;
     HN_ROLLED

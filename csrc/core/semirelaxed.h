@@ -66,7 +66,6 @@ class Semirelaxed {
         pair_(units.pair),
         stops_(stops) {
     if (g_.leader()) *w_.best = {huge, huge, 0, Status::infeasible};
-    g_.sync();
   }
 
   /// Runs the first `num` of the starts in their order: the coupling `init` if there is one, a b', the cheapest vertex of
@@ -91,7 +90,6 @@ class Semirelaxed {
           load(start - 3, w_.grad);
         const T largest = largest_of<G, T>(g_, w_.grad, s_.n * s_.ld);
         if (!(largest - largest == 0)) return fail(Status::nonfinite);
-        g_.sync();
         list_cheapest(false);
         clear(w_.plan);
         g_.sync();

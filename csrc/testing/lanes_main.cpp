@@ -511,11 +511,22 @@ bool close(T got, T expected, T tolerance) {
 /// What the command line chose.
 struct Choice {
   std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
-  std::vector<std::string> kernels{"transport",           "sinkhorn",       "fgw",
-                                   "fgw_merging",         "fgw_backward",   "entropic_fgw",
-                                   "fgw_lower_bound",     "cell_distances", "network_distances",
-                                   "forbidding",          "fgw_partial",    "semirelaxed_fgw",
-                                   "unbalanced_sinkhorn", "kl_transport",   "partial_assignment"};
+  std::vector<std::string> kernels{"transport",
+                                   "sinkhorn",
+                                   "fgw",
+                                   "fgw_merging",
+                                   "fgw_backward",
+                                   "entropic_fgw",
+                                   "fgw_lower_bound",
+                                   "cell_distances",
+                                   "network_distances",
+                                   "forbidding",
+                                   "fgw_partial",
+                                   "semirelaxed_fgw",
+                                   "unbalanced_sinkhorn",
+                                   "kl_transport",
+                                   "partial_assignment",
+                                   "fgw_units"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
 };
@@ -543,7 +554,7 @@ class Comparison {
                                   kind_names[static_cast<int>(kind)];
         const Problems<T> partial = Calls<T>::partial(problems);
         for (const std::string& kernel : choice_.kernels) {
-          if (kernel == "partial_assignment") {
+          if (kernel == "partial_assignment" || kernel == "fgw_units") {
             const bool room = size[0] > 1 && size[1] > 1 && kind != Kind::nonfinite;
             if (room) compare(kernel, kind, Calls<T>::units(partial), where);
             continue;
@@ -585,7 +596,7 @@ class Comparison {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
     if (kernel == "forbidding" || kernel == "partial_assignment") return calls.transport(1);
-    if (kernel == "fgw_partial") return calls.fgw(loss, pairs, 0, 1);
+    if (kernel == "fgw_partial" || kernel == "fgw_units") return calls.fgw(loss, pairs, 0, 1);
     if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
     if (kernel == "fgw_backward") return calls.fgw_backward(loss, pairs);
     if (kernel == "entropic_fgw") return calls.entropic_fgw(loss, pairs, flag);

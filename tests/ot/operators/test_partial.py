@@ -4,6 +4,7 @@ import numpy as np
 import ot as pot
 import pytest
 import scipy.optimize
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -91,6 +92,58 @@ def test_transport_is_that_of_linear_programming(
     assert torch.allclose((f * a).sum(1) + (g * b).sum(1) + price * mass, objective, atol=1e-13)
     expected = [linear_program(*item) for item in zip(cost, a, b, mass, strict=True)]
     assert torch.allclose(objective, torch.tensor(expected, dtype=F64), atol=1e-8)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 2), (4, 7), (8, 8)])
+def test_parts_of_equal_masses_are_those_of_linear_programming(
+    n: int, m: int, tied: bool, rng: torch.Generator, backend: str
+) -> None:
+    # whole units, halves, and what float64 only nearly holds
+    least = min(n, m)
+    units = torch.tensor([0.1, 0.5, least / 2, 0.7 * least, least - 1, least - 0.5], dtype=F64)
+    units = units.clamp(0).repeat(5)
+    cost = uniform(rng, len(units), n, m) - 0.3
+    cost = (4 * cost).floor() / 3 if tied else cost
+    a, b = (torch.full((len(units), k), 1 / 7, dtype=F64) for k in (n, m))
+    mass = units / 7
+    plan, objective, f, g, price, _, status = partial_transport(cost, a, b, mass, backend=backend)
+    assert (status == 0).all()
+    check_partial(plan, a, b, mass)
+    assert (plan > 0).sum((1, 2)).max() <= n + m - 1
+    assert torch.allclose(objective, (cost * plan).sum((1, 2)), atol=1e-14)
+    assert max(f.max(), g.max()) <= 0
+    assert (cost - price[:, None, None] - f[:, :, None] - g[:, None, :]).min() >= -1e-14
+    assert torch.allclose((f * a).sum(1) + (g * b).sum(1) + price * mass, objective, atol=1e-13)
+    expected = [linear_program(*item) for item in zip(cost, a, b, mass, strict=True)]
+    assert torch.allclose(objective, torch.tensor(expected, dtype=F64), atol=1e-8)
+
+
+def test_parts_of_equal_masses_go_where_no_arc_is_forbidden(
+    rng: torch.Generator, backend: str
+) -> None:
+    cost = uniform(rng, 40, 5, 5)
+    forbidden = uniform(rng, 40, 5, 5) < 0.4
+    a = torch.full((40, 5), 0.2, dtype=F64)
+    part = torch.tensor([0.5, 0.8], dtype=F64).repeat(20)
+    plan, objective, *_, status = partial_transport(
+        cost.masked_fill(forbidden, torch.inf), a, a, part, backend=backend
+    )
+    most = [
+        scipy.sparse.csgraph.maximum_bipartite_matching(scipy.sparse.csr_array(~arcs.numpy())) >= 0
+        for arcs in forbidden
+    ]
+    feasible = torch.tensor([0.2 * float(rows.sum()) for rows in most]) >= part - 1e-12
+    assert 5 < int(feasible.sum()) < 40
+    assert torch.equal(status, torch.where(feasible, 0, 3).to(status.dtype))
+    check_partial(plan[feasible], a[feasible], a[feasible], part[feasible])
+    assert (plan[feasible] * forbidden[feasible]).max() == 0
+    dear = cost.masked_fill(forbidden, 100.0)[feasible]
+    expected = [
+        linear_program(*item)
+        for item in zip(dear, a[feasible], a[feasible], part[feasible], strict=True)
+    ]
+    assert torch.allclose(objective[feasible], torch.tensor(expected, dtype=F64), atol=1e-8)
 
 
 @pytest.mark.ext
