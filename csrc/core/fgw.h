@@ -155,7 +155,7 @@ template <class T>
 HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   FgwWork<T> w{};
   const std::size_t matrix = static_cast<std::size_t>(s.n) * s.ld;
-  w.c = take_structures<T>(arena, s);
+  w.c = take_structures<T>(arena, s, true);
   w.transport = take_transport<T>(arena, s);
   const std::size_t vertex = vertex_capacity(s);
   w.found = take_vertex<T>(arena, vertex > matrix ? vertex : matrix);

@@ -36,11 +36,13 @@ struct Structures {
   Array<int> symmetric;  // one
 };
 
+/// near: whether inner loops wait for single entries of cx.
 template <class T>
-HN_HD Structures<T> take_structures(Arena& arena, const Shape& s) {
-  const std::size_t across = static_cast<std::size_t>(s.m) * s.ld;
-  return {arena.take<T>(static_cast<std::size_t>(s.n) * s.ldn), arena.take_far<T>(across),
-          arena.take_far<T>(across), arena.take_far<int>(1)};
+HN_HD Structures<T> take_structures(Arena& arena, const Shape& s, bool near = false) {
+  const std::size_t own = static_cast<std::size_t>(s.n) * s.ldn,
+                    across = static_cast<std::size_t>(s.m) * s.ld;
+  const Array<T> cx = near ? arena.take<T>(own) : arena.take_far<T>(own);
+  return {cx, arena.take_far<T>(across), arena.take_far<T>(across), arena.take_far<int>(1)};
 }
 
 /// Blanks what no pair of the pair set has, in the lanes' own columns, so that it can reach no result.

@@ -117,6 +117,7 @@ class Memory:
         self.valid = bytearray()
         self.written: dict[int, tuple[int, int]] = {}
         self.read: dict[int, tuple[int, int]] = {}
+        self.added: dict[int, int] = {}
 
     def upload(self, content: bytes) -> int:
         """Place bytes, with a gap before and after; return their address."""
@@ -152,14 +153,24 @@ class Memory:
             raise Fault(
                 f"thread {thread} reads what thread {owner[0]} writes, with no barrier between"
             )
+        self._not_added(at, thread, "reads")
         self.read[at] = (thread, epoch)
         return struct.unpack_from(form, self.data, at)[0]
 
-    def add(self, address: int, more: int) -> int:
-        """Add to an integer of 64 bits in one step; return what was there."""
+    def _not_added(self, at: int, thread: int, does: str) -> None:
+        if at in self.added:
+            raise Fault(f"thread {thread} {does} what thread {self.added[at]} adds to")
+
+    def add(self, address: int, more: int, thread: int) -> int:
+        """Add to an integer of 64 bits in one step; return what was there.
+
+        Additions are in no order among themselves, so that nothing else may be done there.
+        """
         at = self._at(address, 8, "atomic addition")
-        if at in self.written or at in self.read:
-            raise Fault("an atomic addition where threads read or write as well")
+        for log, does in ((self.written, "writes"), (self.read, "reads")):
+            if at in log:
+                raise Fault(f"thread {thread} adds to what thread {log[at][0]} {does}")
+        self.added[at] = thread
         before: int = struct.unpack_from("Q", self.data, at)[0]
         struct.pack_into("Q", self.data, at, (before + more) % (1 << 64))
         return before
@@ -174,6 +185,7 @@ class Memory:
                 raise Fault(
                     f"thread {thread} writes what thread {other[0]} {does}, with no barrier between"
                 )
+        self._not_added(at, thread, "writes")
         self.written[at] = (thread, epoch)
         struct.pack_into(form, self.data, at, value)
 
@@ -310,7 +322,7 @@ class Program:
         near = Memory(_SHARED - 256)
         near.upload(bytes(shared))
         parameters = dict(zip(self.parameters, values, strict=True))
-        memory.written, memory.read = {}, {}
+        memory.written, memory.read, memory.added = {}, {}, {}
         numbers = list(threads)
         width = width or len(numbers)
         alive = [_Thread(k, width, block, blocks, len(self._registers)) for k in numbers]
@@ -543,7 +555,7 @@ class _Segment:
             return self._memory(parts, operands)
         if name == "atom.global.add.u64":
             to, address, more = (self.program.operand(operand.strip("[]")) for operand in operands)
-            return [f"{to} = far.add({address}, {more})"]
+            return [f"{to} = far.add({address}, {more}, t.number)"]
         to = operands[0].split("|")[0]
         if to.startswith("{") or (op == "mov" and operands[1].startswith("{")):
             return self._halves(operands)

@@ -309,6 +309,17 @@ KERNEL = """
             "meet at different instructions",
         ),
         ("$L1: bra $L1;", "no end in sight"),
+        ("atom.global.add.u64 %rd5, [%rd2], 1;", None),
+        ("atom.global.add.u64 %rd5, [%rd4], 1;", "atomic addition of 8 bytes (outside|at an addr)"),
+        (
+            "atom.global.add.u64 %rd5, [%rd2], 1; ld.global.u32 %r2, [%rd2];",
+            "thread 0 reads what thread 0 adds to",
+        ),
+        ("mov.u32 %r3, 0; shfl.sync.idx.b32 %r2|%p1, %r1, %r3, 6175, 15;", None),
+        (
+            "mov.u32 %r3, 5; shfl.sync.idx.b32 %r2|%p1, %r1, %r3, 31, 15;",
+            "asks a lane that is not in its mask",
+        ),
     ],
 )
 def test_what_no_kernel_may_do(body: str, says: str | None) -> None:
@@ -323,6 +334,28 @@ def test_what_no_kernel_may_do(body: str, says: str | None) -> None:
     else:
         with pytest.raises(Fault, match=says):
             run()
+
+
+def test_every_thread_gets_another_number_from_a_queue() -> None:
+    body = "add.s64 %rd6, %rd2, 64; atom.global.add.u64 %rd5, [%rd6], 1; cvt.u32.u64 %r2, %rd5;"
+    program = Program(KERNEL.replace("BODY", body + " st.global.u32 [%rd4], %r2;"))
+    memory = Memory()
+    out = memory.upload(bytes(72))
+    program.run(memory, [struct.pack("Q", out)], threads=range(16), shared=0)
+    *numbers, queue = struct.unpack("16iQ", memory.download(out, 72))
+    assert sorted(numbers) == list(range(16))
+    assert queue == 16
+
+
+def test_a_shuffle_brings_what_the_first_lane_of_a_section_has() -> None:
+    # as __shfl_sync(mask, value, 0, 8): the bits above 8 hold the section
+    body = "mov.u32 %r3, 0; shfl.sync.idx.b32 %r2|%p1, %r1, %r3, 6175, -1;"
+    program = Program(KERNEL.replace("BODY", body + " st.global.u32 [%rd4], %r2;"))
+    memory = Memory()
+    out = memory.upload(bytes(128))
+    program.run(memory, [struct.pack("Q", out)], threads=range(32), shared=0)
+    found = struct.unpack("32i", memory.download(out, 128))
+    assert found == tuple(k // 8 * 8 for k in range(32))
 
 
 def test_unknown_instructions_are_refused() -> None:

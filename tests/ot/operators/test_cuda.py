@@ -141,16 +141,19 @@ def test_no_synchronisation_and_the_stream_of_the_caller(rng: torch.Generator) -
     assert torch.equal(found, expected)
 
 
-def test_a_graph_replays(rng: torch.Generator) -> None:
-    p = there(graphs(rng, 64, 8, 8).to(torch.float32))
+@pytest.mark.parametrize("items", [64, 100_000])  # of which the many are taken from a queue
+def test_a_graph_replays(items: int, rng: torch.Generator) -> None:
+    p = there(graphs(rng, items, 8, 8).to(torch.float32))
     call = calls(p)["fgw"]
     expected = call()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         found = call()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(found, expected)
+    for _ in range(2):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(found, expected)
+        found.zero_()
 
 
 def test_the_last_device(rng: torch.Generator) -> None:
