@@ -85,7 +85,7 @@ CYCLES = {
     "nasbench201": Line(-37_116.0, 88_966.0, 0.969),
     "nasbench101": Line(-5_679.0, 50_221.0, 0.980),
 }
-"""As `cycles_by_iterations` found them when all structures lay far; only their ratio matters here."""
+"""As `cycles_by_iterations` found them when all structures lay far; only their ratio matters."""
 
 
 class _Calls(TorchDispatchMode):
