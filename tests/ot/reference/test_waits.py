@@ -16,7 +16,7 @@ from tests.generators.operations import Counted
 
 Call = Callable[..., tuple[Tensor, ...]]
 
-# tensors, what follows them, and waits; were every step looked at, these would be 38, 18 and 110
+# tensors, what follows them, and waits; were every step looked at, these would be 39, 19 and 83
 CALLS: dict[str, tuple[Call, tuple[int, ...], tuple[Any, ...], int]] = {
     "sinkhorn": (sinkhorn, (0, 3, 4), (0.1, 1e-4, 100), 9),
     "unbalanced": (unbalanced_sinkhorn, (0, 3, 4), (0.1, 1.0, 1.0, 0, 1e-4, 100), 6),
