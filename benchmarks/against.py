@@ -447,7 +447,7 @@ def _agreement(row: Mapping[str, Any]) -> str:
         theirs = statistics.fmean(row["objectives"][peer])
         apart = (theirs - ours) / max(abs(ours), 1e-9)
         if abs(apart) > EQUAL:
-            said.append(f"{peer} {apart:+.2%}")
+            said.append(f"{peer} {100 * apart:+.2g} %")
     return ", ".join(said) or "equal"
 
 

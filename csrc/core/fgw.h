@@ -185,6 +185,17 @@ HN_HD FgwWork<T> take_fgw(Arena& arena, const Shape& s, int width, int atoms) {
   return w;
 }
 
+/// Lists the entries of a dense coupling (n, ld), row by row; returns their number. For the leader.
+template <class T>
+HN_HD int list_entries(const Shape& s, const std::type_identity_t<T>* plan, const Vertex<T>& out) {
+  int t = 0;
+  HN_ROLLED
+  for (int i = 0; i < s.n; ++i) HN_ROLLED
+  for (int j = 0; j < s.m; ++j)
+    if (plan[i * s.ld + j] > 0) out.set(t++, i, j, s.ld, plan[i * s.ld + j]);
+  return t;
+}
+
 template <class G, class Terms, class T>
 class Fgw {
   using Var = typename G::template Var<T>;
@@ -459,14 +470,7 @@ class Fgw {
   }
 
   /// Lists a dense coupling (n, ld) in `found`; for the leader.
-  HN_HD int list_coupling(const T* plan) const {
-    int t = 0;
-    HN_ROLLED
-    for (int i = 0; i < s_.n; ++i) HN_ROLLED
-    for (int j = 0; j < s_.m; ++j)
-      if (plan[i * s_.ld + j] > 0) w_.found.set(t++, i, j, s_.ld, plan[i * s_.ld + j]);
-    return t;
-  }
+  HN_HD int list_coupling(const T* plan) const { return list_entries(s_, plan, w_.found); }
 
   /// Lists the order-preserving coupling (north-west corner rule) in `found`; for the leader.
   HN_HD int list_in_order() const {

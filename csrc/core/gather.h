@@ -146,14 +146,14 @@ template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
                     int ld, std::type_identity_t<T>* to) {
   T defect = 0;
-  if constexpr (one_thread<G, T>) {  // whole rows at once
-    if (y.count == stride) {
+  if constexpr (one_thread<G, T>) {                           // whole rows at once
+    if (y.count > 0 && y.node[y.count - 1] == y.count - 1) {  // the first nodes, without gaps
       auto on_lanes = G::splat(T(0));
       for (int i = 0; i < x.count; ++i) {
         const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
         T* out = to + i * ld;
-        for (int j = 0; j < stride; ++j) out[j] = row[j];
-        for (int j = stride; j < ld; ++j) out[j] = 0;
+        for (int j = 0; j < y.count; ++j) out[j] = row[j];
+        for (int j = y.count; j < ld; ++j) out[j] = 0;
         for (int j0 = 0; j0 < ld; j0 += G::width) {
           const auto value = g.load(out + j0);
           on_lanes += value - value;

@@ -8,11 +8,11 @@
 
 namespace hotnas::HOTNAS_ISA {
 
-/// The derivative of the objective in the plan between any two nodes of the caller.
+/// The derivative of the objective in the plan between any two nodes of the caller. `plan` has its entries, row by row.
 template <class Args, class Terms, class T>
 HN_HD T fgw_slope(const Args& p, const Terms& terms, int64_t item, const Support& x,
-                  const Support& y, const Shape& s, const std::type_identity_t<T>* plan,
-                  const FgwUnits<T>& units, int i, int j) {
+                  const Support& y, const Shape& s, const Vertex<T>& plan, const FgwUnits<T>& units,
+                  int i, int j) {
   using Base = BatchItem<Args, T>;
   const T *struct_x = p.struct_x + item * Base::own(p),
           *struct_y = p.struct_y + item * Base::other(p);
@@ -23,26 +23,24 @@ HN_HD T fgw_slope(const Args& p, const Terms& terms, int64_t item, const Support
   const Pairs pairs = terms.pairs();
   bool paired = true;
   if constexpr (requires { p.dummies; }) paired = !p.dummies || (i < p.n - 1 && j < p.m - 1);
+  const int rows = s.n - (units.dummies.row ? 1 : 0),
+            columns = s.m - (units.dummies.column ? 1 : 0);
+  const int count = paired ? *plan.count : 0;
   T sum = 0;
   HN_ROLLED
-  for (int r = 0; paired && r < s.n - (units.dummies.row ? 1 : 0); ++r) {
-    const int k = x.node[r];
-    if (pairs != Pairs::all && k == i) continue;
-    HN_ROLLED
-    for (int c = 0; c < s.m - (units.dummies.column ? 1 : 0); ++c) {
-      const T mass = plan[r * s.ld + c];
-      const int l = y.node[c];
-      if (!(mass > 0) || (pairs != Pairs::all && l == j)) continue;
-      if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
-      T both = 0;
-      if (pairs != Pairs::ordered || i < k)
-        both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
-                     struct_y[static_cast<int64_t>(j) * p.m + l]);
-      if (pairs != Pairs::ordered || i > k)
-        both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
-                     struct_y[static_cast<int64_t>(l) * p.m + j]);
-      sum += mass * both;
-    }
+  for (int t = 0; t < count; ++t) {
+    if (plan.row[t] >= rows || plan.col[t] >= columns) continue;
+    const int k = x.node[plan.row[t]], l = y.node[plan.col[t]];
+    if (pairs != Pairs::all && (k == i || l == j)) continue;
+    if (pairs == Pairs::ordered && (i < k) != (j < l)) continue;
+    T both = 0;
+    if (pairs != Pairs::ordered || i < k)
+      both += term(struct_x[static_cast<int64_t>(i) * p.n + k],
+                   struct_y[static_cast<int64_t>(j) * p.m + l]);
+    if (pairs != Pairs::ordered || i > k)
+      both += term(struct_x[static_cast<int64_t>(k) * p.n + i],
+                   struct_y[static_cast<int64_t>(l) * p.m + j]);
+    sum += plan.mass[t] * both;
   }
   const T cost = p.cost[item * Base::matrix(p) + static_cast<int64_t>(i) * p.m + j];
   const T linear = units.linear == 0 ? T(0) : units.linear * (cost * power_of_two<T>(-units.cost));
@@ -120,9 +118,10 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
       p.iterations[item] = best.iterations;
       p.status[item] = static_cast<int32_t>(best.status);
     }
-    if (!failed(best.status) && solved) {
+    if (!failed(best.status) && solved && (x.count < p.n || y.count < p.m)) {
+      if (g.leader()) *w.fgw.found.count = list_entries(s, w.fgw.plan, w.fgw.found);
       extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
-        return fgw_slope(p, terms, item, x, y, s, w.fgw.plan, *w.fgw.units, i, j);
+        return fgw_slope(p, terms, item, x, y, s, w.fgw.found, *w.fgw.units, i, j);
       });
     }
   }

@@ -71,9 +71,10 @@ struct SemirelaxedFgwItem : BatchItem<SemirelaxedFgwArgs<T>, T> {
       p.status[item] = static_cast<int32_t>(best.status);
     }
     if (failed(best.status) || !solved || x.count == a.nodes) return;
+    if (g.leader()) *w.fgw.dense.count = list_entries(s, w.fgw.best_plan, w.fgw.dense);
     g.sync();
     extend_dual(g, a, y.count, f, [&](int i, int k) {
-      return fgw_slope(p, terms, item, x, y, s, w.fgw.best_plan, *w.fgw.units, i, y.node[k]);
+      return fgw_slope(p, terms, item, x, y, s, w.fgw.dense, *w.fgw.units, i, y.node[k]);
     });
   }
 

@@ -566,7 +566,7 @@ def _sums_to_one(masses: Tensor) -> bool:
     slack = _SLACK[masses.dtype]
     masses = masses.detach()
     if masses.shape[0] == 1:
-        return abs(masses.sum().item() - 1) <= slack
+        return bool(abs(masses.sum().item() - 1) <= slack)
     return bool(((masses.sum(1) - 1).abs() <= slack).all())
 
 

@@ -601,7 +601,8 @@ def _on_tangents(
     def eliminated() -> Tensor:
         system = tangent(tangent(curvature).mT)
         unit = torch.eye(system.shape[1], dtype=system.dtype, device=system.device)
-        return torch.linalg.solve_ex(system + epsilon * unit, right)[0]
+        found: Tensor = torch.linalg.solve_ex(system + epsilon * unit, right)[0]
+        return found
 
     if is_tracked(curvature, right) or not has_values(curvature, right):
         return eliminated()
