@@ -111,6 +111,17 @@ def test_a_part_is_found_in_the_whole(rng: torch.Generator, backend: str) -> Non
     assert torch.equal(plan, start)
 
 
+def test_tied_columns_share_a_row(backend: str) -> None:
+    # 0.1 + 0.2 is above 0.3 by a rounding
+    cost = torch.tensor([[[0.3, 0.1 + 0.2, 1.0], [0.5, 1.0, 0.75]]], dtype=F64)
+    a, b = torch.tensor([[0.75, 0.25]], dtype=F64), torch.full((1, 3), 1 / 3, dtype=F64)
+    none = torch.zeros(1, 3, 3, dtype=F64)
+    problem = Graphs(cost, none[:, :2, :2], none, a, b, torch.zeros(1, dtype=F64))
+    plan, *_, status = solve(problem, 1, backend=backend)
+    assert status.item() == 0
+    assert torch.equal(plan, torch.tensor([[[0.375, 0.375, 0.0], [0.25, 0.0, 0.0]]], dtype=F64))
+
+
 def test_too_few_steps_are_a_status(rng: torch.Generator, backend: str) -> None:
     problem = graphs(rng, 30, 7, 8)
     *_, iterations, status = solve(problem, 1, backend=backend, max_iter=1, tol=0.0)
