@@ -105,7 +105,7 @@ def test_a_command_exists_and_knows_its_options(
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
     else:
         # Other people's programs; that they are the ones meant is what can be checked.
-        assert words[0] in ("pip", "ray"), command
+        assert words[0] in ("pip", "ray", "torchrun"), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
