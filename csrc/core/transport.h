@@ -177,7 +177,7 @@ class Transport {
   }
 
   /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
-  HN_HD void settle(const T* cost) const {
+  HN_HD void settle(const T* cost) {
     if (!s_.assignment) simplex_.settle(cost);
   }
 

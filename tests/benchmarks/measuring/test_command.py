@@ -50,6 +50,7 @@ from benchmarks import (
     relaxed,
     scaling,
     segments,
+    small_cells,
     speed,
     spread,
     step,
@@ -73,6 +74,7 @@ TINY = {
     ),
     "gpu_model": gpu_model.Settings(),
     "segments": segments.Settings(graphs=(5,), rounds=1, seconds=0.0),
+    "small_cells": small_cells.Settings(sizes=((7, 8),), pairs=4, rounds=1, seconds=0.0),
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
