@@ -59,7 +59,8 @@ def run(settings: Settings) -> Report:
     flops = _flops(settings.rounds)
     generator = torch.Generator().manual_seed(settings.seed)
     space = spaces.get("nasbench201")
-    contenders, rows = [], []
+    contenders: list[Contender] = []
+    rows: list[dict[str, Any]] = []
     for n, m in settings.sizes:
         first = sized_cells(space, n, settings.pairs, generator)
         second = first if n == m else sized_cells(space, m, settings.pairs, generator)
