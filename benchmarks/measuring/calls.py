@@ -45,6 +45,29 @@ def _solvers() -> dict[str, Callable[[], object]]:
     return calls
 
 
+def _cells() -> dict[str, Callable[[], object]]:
+    """Distances between NAS-Bench-201 cells of two sizes, by one start and by three."""
+    generator = torch.Generator().manual_seed(0)
+    space = ht.spaces.NASBench201()
+    nets = space.sample(1000, generator=generator, distinct=True)
+    cells = {cell.key: cell for net in nets for cell in net.cells}.values()
+    calls: dict[str, Callable[[], object]] = {}
+    for n, m in ((7, 7), (8, 8), (6, 7), (6, 8), (7, 8)):
+        rows, cols = (
+            sorted((cell for cell in cells if cell.num_nodes == size), key=lambda cell: cell.key)
+            for size in (n, m)
+        )
+        chosen = rows[:60] if n == m else rows[:40] + cols[:40]
+        first, second = torch.triu_indices(len(chosen), len(chosen), 1)
+        if n != m:
+            across = (first < len(rows[:40])) & (second >= len(rows[:40]))
+            first, second = first[across], second[across]
+        for starts in (1, 3):
+            tables = ht.IFGW(space=space, num_starts=starts).prepare(chosen)
+            calls[f"cells, {n} x {m}, {starts} starts"] = partial(tables.solve, first, second)
+    return calls
+
+
 def _models() -> dict[str, Callable[[], object]]:
     generator = torch.Generator().manual_seed(0)
     space = ht.spaces.NASBench201()
@@ -72,7 +95,7 @@ def _models() -> dict[str, Callable[[], object]]:
 
 def _serve() -> None:
     torch.set_num_threads(1)
-    calls = _solvers() | _models()
+    calls = _solvers() | _cells() | _models()
     print(
         json.dumps({"file": ht.__file__, "version": ht.__version__, "calls": [*calls]}), flush=True
     )

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "arguments.h"
-#include "pair_cost.h"
+#include "pair_table.h"
 
 namespace hotnas::HOTNAS_ISA {
 
@@ -322,7 +322,12 @@ class Fgw {
   HN_HD void pairs_of(const Vertex<T>& v, T* out) const {
     int count = *v.count;
     if (w_.units->dummies.any()) count = put_dummies_last(v);
-    pair_cost(g_, s_, terms_, w_.c, v, count, out);
+    bool kept = false;
+    if constexpr (Tabulates<G, T>) {
+      kept = terms_.loss() == Loss::l1 && pair_table_.fits(s_);
+      if (kept) pair_table_.sum(g_, s_, terms_, w_.c, v, count, out);
+    }
+    if (!kept) pair_cost(g_, s_, terms_, w_.c, v, count, out);
     if (w_.units->dummies.any()) blank_dummies(out);
   }
 
@@ -911,6 +916,7 @@ class Fgw {
   int slots_ = 0, num_active_ = 0;
   // Vertices met, and 2 most_seen times one more than those of earlier descents; 0 times: there is one descent.
   int met_ = 0;
+  mutable PairTable<G, T> pair_table_;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -63,6 +63,21 @@ HN_HD auto is_forbidden(typename G::template Var<T> cost) {
   return cost > G::splat(Limits<T>::huge / 2);
 }
 
+/// A group whose lanes are one thread may keep a tree in a way of its own where n and m are no more than its lanes.
+template <class G, class T>
+concept HasSmallTree = requires { typename G::template SmallTree<T>; };
+
+struct NoSmallTree {};
+template <class G, class T>
+struct SmallTreeOf {
+  using type = NoSmallTree;
+};
+template <class G, class T>
+  requires HasSmallTree<G, T>
+struct SmallTreeOf<G, T> {
+  using type = typename G::template SmallTree<T>;
+};
+
 template <class G, class T>
 class Simplex {
   using Var = typename G::template Var<T>;
@@ -110,10 +125,19 @@ class Simplex {
     for (int j = s_.m + g_.begin(); j < s_.ld; j += g_.step()) w_.dual[j] = -huge;
     has_basis_ = true;
     g_.sync();
+    if constexpr (HasSmallTree<G, T>) {
+      // masses that are whole: what flows is exact, in whatever order it is added up
+      if (s_.ld == G::width && s_.ldn == G::width && are_equal(a, s_.n) && are_equal(b, s_.m)) {
+        renew(cost, false);
+        small_tree_.take(s_.n, s_.m, w_.order, w_.parent, w_.flow);
+      }
+    }
   }
 
   /// After `begin`: solves for its masses; leaves duals and the tree. Returns false where forbidden arcs cannot be spared.
   HN_HD bool solve(const T* cost) {
+    if constexpr (HasSmallTree<G, T>)
+      if (small_tree_.grown()) return solve_small(cost);
     g_.sync();  // the costs are complete
     if (g_.leader()) {
       w_.state->most = w_.state->pivots + most_pivots();
@@ -123,7 +147,7 @@ class Simplex {
     g_.sync();
     HN_ROLLED
     for (;;) {
-      const MinAt<T> entering = cheapest(cost);
+      const MinAt<T> entering = cheapest(cost, w_.dual);
       g_.sync();  // all lanes have read the duals
       if (entering.index >= 0) {
         g_.poll(std::int64_t{s_.n} * s_.ld);  // what a search visits at most
@@ -160,8 +184,13 @@ class Simplex {
   }
 
   /// Duals from the tree alone, and those of rows feasible up to one rounding: u_i = min_j (cost_ij - v_j).
-  HN_HD void settle(const T* cost) const {
-    if (g_.leader()) renew(cost, false);
+  HN_HD void settle(const T* cost) {
+    bool renewed = false;
+    if constexpr (HasSmallTree<G, T>) {
+      renewed = small_tree_.grown();
+      if (renewed) renew_small(cost);
+    }
+    if (!renewed && g_.leader()) renew(cost, false);
     g_.sync();
     settle_rows<G, T>(g_, s_, cost, w_.dual);
   }
@@ -169,6 +198,8 @@ class Simplex {
   /// put(t, row, column, mass) for each entry of the coupling; returns their number. For the leader.
   template <class Put>
   HN_HD int list(Put put) const {
+    if constexpr (HasSmallTree<G, T>)
+      if (small_tree_.grown()) return small_tree_.list(w_.state->dust, put);
     int count = 0;
     HN_ROLLED
     for (int x = 0; x < s_.ld + s_.n; x = after(x)) {
@@ -182,6 +213,79 @@ class Simplex {
  private:
   /// Pivots that may add to duals and flows, of those that end a solution.
   static constexpr int most_since = 16;
+
+  HN_HD static bool are_equal(const T* masses, int count) {
+    bool equal = true;
+    for (int k = 1; k < count; ++k) equal &= masses[k] == masses[0];
+    return equal;
+  }
+
+  /// As `solve`, by the small tree.
+  bool solve_small(const T* cost)
+    requires HasSmallTree<G, T>
+  {
+    TreeState<T>& state = *w_.state;
+    const int most = state.pivots + most_pivots();
+    state.since = 0;
+    state.size = small_tree_.renew(cost, state.far);
+    for (;;) {
+      const MinAt<T> entering = cheapest(cost, small_tree_.duals());
+      if (entering.index >= 0) {
+        g_.poll(std::int64_t{s_.n} * s_.ld);
+        ++state.pivots;
+        small_tree_.exchange(entering.index / G::width, entering.index % G::width, entering.value);
+        if (++state.since > most_since + s_.n + s_.m) renew_as_lists(cost, false);
+        if (state.pivots == most) return false;
+      } else if (state.forbids || state.since > most_since) {
+        if (!renew_as_lists(cost, true)) return false;
+      } else {
+        small_tree_.hang();
+        take_small_duals();
+        return true;
+      }
+    }
+  }
+
+  /// Duals and flows anew, and forbidden arcs spared or not, which is seldom. Returns false where they cannot be.
+  HN_APART bool renew_as_lists(const T* cost, bool spare)
+    requires HasSmallTree<G, T>
+  {
+    TreeState<T>& state = *w_.state;
+    state.since = 0;
+    small_tree_.hang();
+    small_tree_.give(w_.parent, w_.flow);
+    for (int x = 0; x < s_.ld + s_.n; ++x) w_.child[x] = -1;
+    for (int x = 0; x < s_.ld + s_.n; x = after(x))
+      if (x != state.root) w_.hang(x, w_.parent[x]);
+    if (spare) {
+      state.left = 0;
+      if (state.forbids) {
+        renew(cost, false);  // how deep nodes lie
+        take_small_duals();
+        spare_forbidden(cost);
+      }
+      state.forbids = 0;
+      state.far = 0;
+    }
+    renew(cost, true);
+    if (spare && state.left > 0) return false;
+    small_tree_.take(s_.n, s_.m, w_.order, w_.parent, w_.flow);
+    small_tree_.renew(cost, state.far);
+    return true;
+  }
+
+  void renew_small(const T* cost)
+    requires HasSmallTree<G, T>
+  {
+    w_.state->size = small_tree_.renew(cost, w_.state->far);
+    take_small_duals();
+  }
+
+  void take_small_duals() const
+    requires HasSmallTree<G, T>
+  {
+    for (int x = 0; x < s_.ld + s_.n; ++x) w_.dual[x] = small_tree_.duals()[x];
+  }
 
   /// Far more than are ever needed: a bound on the time that nobody can say more of.
   HN_HD int most_pivots() const {
@@ -276,11 +380,11 @@ class Simplex {
   HN_HD int after(int x) const { return x == s_.m - 1 ? s_.ld : x + 1; }
 
   /// What costs less than the duals of its nodes by most, of the rows that are looked at.
-  HN_HD MinAt<T> cheapest(const T* cost) const {
+  HN_HD MinAt<T> cheapest(const T* cost, const Array<T>& dual) const {
     // a cycle's cost is rounded by as much as its nodes' duals are
     const T roundings = s_.n + s_.m < 16 ? T(s_.n + s_.m) : T(16);
     const T bound = -roundings * Limits<T>::epsilon * w_.state->size;
-    return cheapest_arc<G, T>(g_, s_, cost, w_.dual, bound, w_.state->row);
+    return cheapest_arc<G, T>(g_, s_, cost, dual, bound, w_.state->row);
   }
 
   /// Duals that make all arcs of the tree tight; and flows from the masses, rather than from the last ones. For the
@@ -388,6 +492,7 @@ class Simplex {
   const Shape& s_;
   const SimplexWork<T>& w_;
   bool has_basis_ = false;
+  typename SmallTreeOf<G, T>::type small_tree_;
 };
 
 }  // namespace hotnas::HOTNAS_ISA

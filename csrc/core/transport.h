@@ -202,7 +202,7 @@ class Transport {
   }
 
   /// After solve(): duals with no more rounding than they need, which no cost is below by more than that.
-  HN_HD void settle(const T* cost) const {
+  HN_HD void settle(const T* cost) {
     if (partial_.fits())
       settle_rows<G, T>(g_, s_, cost, w_.simplex.dual);
     else if (!s_.assignment)

@@ -55,9 +55,21 @@ inline unsigned mask_bits(M mask) {
 }
 
 template <int W>
+class BitTree;
+
+template <int W>
 struct SimdGroup {
   static constexpr int width = W;
   Watch* watch = nullptr;
+
+  /// See csrc/cpu/bit_tree.h.
+  template <class T>
+    requires std::is_same_v<T, float>
+  using SmallTree = BitTree<W>;
+
+  /// Whether the pair costs of problems that fit the lanes fit a part of the first cache; see csrc/core/pair_table.h.
+  template <class T>
+  static constexpr bool tabulates = W * W * W * W * sizeof(T) <= 1 << 14;
 
   template <class T>
   using Var = Pack<T, W>;
@@ -193,6 +205,17 @@ struct SimdGroup {
     Pack<T, W> out{};
     for (int lane = 0; lane < W; ++lane) out[lane] = p[at[lane]];
     return out;
+  }
+  /// Lane k of the result is lane at[k] of v.
+  template <class V, class I>
+  static V permute(V v, I at) {
+#if defined(__clang__)
+    V out{};
+    for (int lane = 0; lane < W; ++lane) out[lane] = v[at[lane]];
+    return out;
+#else
+    return __builtin_shuffle(v, at);
+#endif
   }
   template <class T>
   void store(T* p, Pack<T, W> v) const {

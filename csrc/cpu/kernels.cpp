@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "group_simd.h"
+#include "bit_tree.h"
 #include "launch.h"
 
 namespace hotnas::HOTNAS_ISA {

@@ -55,6 +55,7 @@ from benchmarks import (
     relaxed,
     scaling,
     segments,
+    small_cells,
     speed,
     spread,
     step,
@@ -90,6 +91,7 @@ TINY = {
     "gpu_model": gpu_model.Settings(),
     "gpu_queue": gpu_queue.Settings(spaces=("nasbench201",), sides=(10,)),
     "segments": segments.Settings(graphs=(5,), rounds=1, seconds=0.0),
+    "small_cells": small_cells.Settings(sizes=((7, 8),), pairs=4, rounds=1, seconds=0.0),
     "speed": speed.Settings(
         sizes=((5, 2, 3),), pair_sets=("directed",), square_loss=True, rounds=1, seconds=0.0
     ),
