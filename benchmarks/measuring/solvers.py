@@ -292,11 +292,13 @@ def ott_gromov(
     Fixed counts are what its maintainers advise for batches. It weighs half the gradient of the
     quadratic term, so that its trade-off and its entropy are ours divided by 2 alpha.
     """
-    jax: Any = importlib.import_module("jax")
-    geometry: Any = importlib.import_module("ott.geometry.geometry")
-    quadratic: Any = importlib.import_module("ott.problems.quadratic.quadratic_problem")
-    gromov: Any = importlib.import_module("ott.solvers.quadratic.gromov_wasserstein")
-    sinkhorn: Any = importlib.import_module("ott.solvers.linear.sinkhorn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it stands on
+        jax: Any = importlib.import_module("jax")
+        geometry: Any = importlib.import_module("ott.geometry.geometry")
+        quadratic: Any = importlib.import_module("ott.problems.quadratic.quadratic_problem")
+        gromov: Any = importlib.import_module("ott.solvers.quadratic.gromov_wasserstein")
+        sinkhorn: Any = importlib.import_module("ott.solvers.linear.sinkhorn")
     scale = 2 * problems.alpha
     solver = gromov.GromovWasserstein(
         linear_solver=sinkhorn.Sinkhorn(
