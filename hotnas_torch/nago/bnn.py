@@ -21,6 +21,8 @@ __all__ = ["BNN", "NoisyEnsemblePosterior", "Sampling"]
 Noise = Literal["heteroscedastic", "homoscedastic"]
 
 _LOG_NOISE_RANGE = (-10.0, 5.0)
+_DESCENTS = 2
+"""Descents for each chain; chains begin at the best of them."""
 
 
 class Sampling(NamedTuple):
@@ -35,8 +37,10 @@ class Sampling(NamedTuple):
         friction: Of the sampler.
         batch_size: Observations per step, drawn for each chain; None takes all of them in every
             step, which small data sets can afford.
-        num_descent: Steps downhill before a chain begins, >= 0. Chains that begin at draws from the
-            prior may stay where all of the function is taken for noise, however long they are.
+        num_descent: Steps downhill before a chain begins, >= 0, from twice as many draws from the
+            prior as there are chains, which begin at the better half. Chains that begin at draws
+            from the prior may stay where all of the function is taken for noise, however long they
+            are.
 
     The default step is smaller than that of Springenberg et al. (0.1), with which chains on data of
     little noise jump out of the posterior.
@@ -327,30 +331,44 @@ class BNN(EnsembleModel):
         num_outputs, num = targets.shape
         num_weights = sum((fan_in + 1) * out for fan_in, out in itertools.pairwise(self._sizes))
         num_parameters = num_weights + (self.noise == "homoscedastic")
-        shape = (num_outputs * sampling.num_chains, num_parameters)
-        # Chain by chain within each output.
-        targets = targets.repeat_interleave(sampling.num_chains, dim=0)
         batch = None if sampling.batch_size is None else min(sampling.batch_size, num)
 
+        def potential(parameters: Tensor, inputs: Tensor, targets: Tensor, share: float) -> Tensor:
+            f, log_noise = self._outputs(parameters, inputs)
+            misfit = (targets - f).square() * torch.exp(-log_noise) + log_noise
+            return 0.5 * parameters.square().sum(1) + 0.5 * share * misfit.sum(1)
+
         def gradient(parameters: Tensor) -> Tensor:
-            chosen_inputs, chosen_targets, share = inputs, targets, 1.0
+            # As many networks of each output, one after the other.
+            own = targets.repeat_interleave(len(parameters) // num_outputs, dim=0)
+            chosen_inputs, chosen_targets, share = inputs, own, 1.0
             if batch is not None:
                 places = torch.randint(
                     num, (len(parameters), batch), generator=generator, device=generator.device
                 ).to(targets.device)
-                chosen_inputs, chosen_targets = inputs[places], targets.gather(1, places)
+                chosen_inputs, chosen_targets = inputs[places], own.gather(1, places)
                 share = num / batch
             with torch.enable_grad():
                 moving = parameters.detach().requires_grad_()
-                f, log_noise = self._outputs(moving, chosen_inputs)
-                misfit = (chosen_targets - f).square() * torch.exp(-log_noise) + log_noise
-                potential = 0.5 * moving.square().sum() + 0.5 * share * misfit.sum()
-                return torch.autograd.grad(potential, moving)[0]
+                total = potential(moving, chosen_inputs, chosen_targets, share).sum()
+                return torch.autograd.grad(total, moving)[0]
 
+        # One descent in ten ends where the function is taken for noise, and a chain stays there.
+        num_starts = sampling.num_chains * (_DESCENTS if sampling.num_descent else 1)
         initial = torch.randn(
-            shape, generator=generator, dtype=torch.float64, device=generator.device
+            (num_outputs * num_starts, num_parameters),
+            generator=generator,
+            dtype=torch.float64,
+            device=generator.device,
         )
         start = descended(gradient, initial.to(targets), num_steps=sampling.num_descent)
+        if num_starts > sampling.num_chains:
+            with torch.no_grad():
+                depth = potential(start, inputs, targets.repeat_interleave(num_starts, 0), 1.0)
+            best = depth.reshape(num_outputs, num_starts).argsort(dim=1, stable=True)
+            best = best[:, : sampling.num_chains].sort(1).values
+            first = torch.arange(num_outputs, device=best.device)[:, None] * num_starts
+            start = start[(first + best).flatten()]
         samples = sample_sghmc(
             gradient,
             start,
