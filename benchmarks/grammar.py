@@ -145,10 +145,11 @@ def run(settings: Settings) -> Report:
         f" {_CHANNELS} channels, {settings.epochs} epochs of 500 digits (batch {settings.batch},"
         f" rate {settings.learning_rate:g} along a cosine); their validation errors lie between"
         f" {min(errors):.1f} and {max(errors):.1f} %, median {statistics.median(errors):.1f}. The"
-        " target is the logarithm of that error, as in the paper; densities are of targets standardised by"
-        " the training networks, noise included. 'p': Wilcoxon's signed-rank test of the splits"
-        f" against {_OURS}, two-sided; splits share networks, so that it is too small by an unknown"
-        " factor. Published are networks of 16 channels trained for 200 epochs on CIFAR-10 and"
+        " target is the logarithm of that error, as in the paper; densities are of targets"
+        " standardised by the training networks, noise included. 'p': Wilcoxon's signed-rank"
+        f" test of the splits against {_OURS}, two-sided; splits share networks, so that it is too"
+        " small by an unknown factor. Published are networks of 16 channels trained for 200 epochs"
+        " on CIFAR-10 and"
         " others; nothing here says how they compare."
     )
     report.notes.append(
