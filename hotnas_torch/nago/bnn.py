@@ -1,3 +1,4 @@
+# Over 400 lines: the network, how it is sampled, and the posterior that it gives are one model.
 """Bayesian neural networks as BoTorch models, with noise that depends on the input."""
 
 import copy
