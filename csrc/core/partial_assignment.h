@@ -55,6 +55,12 @@ class PartialAssignment {
   using Int = typename G::template Int<T>;
   static constexpr T huge = Limits<T>::huge;
   static constexpr int left = -1, waiting = -2;  // rows without a column
+#ifdef __CUDACC__
+  static constexpr bool is_there =
+      false;  // the fused kernels would spill registers: the simplex serves there
+#else
+  static constexpr bool is_there = true;
+#endif
 
  public:
   HN_HD PartialAssignment(const G& g, const Shape& s, const Work& w) : g_(g), s_(s), w_(w) {}
@@ -62,7 +68,7 @@ class PartialAssignment {
   /// Whether a problem with both dummies is such: then this solves it, and those of other costs that forbid the same.
   HN_APART bool set_out(const T* cost, const T* a, const T* b) {
     const int rows = s_.n - 1, columns = s_.m - 1;
-    if (s_.assignment || rows < 1 || columns < 1) return false;
+    if (!is_there || s_.assignment || rows < 1 || columns < 1) return false;
     unit_ = a[0];
     bool such = spares_dummies(cost);
     HN_ROLLED
@@ -79,7 +85,7 @@ class PartialAssignment {
     return fits_;
   }
 
-  HN_HD bool fits() const { return fits_; }
+  HN_HD bool fits() const { return is_there && fits_; }
   HN_HD int paths() const { return paths_; }
 
   /// Leaves duals in u, v and the matchings in the work space. Returns false when forbidden arcs leave none.

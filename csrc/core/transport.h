@@ -198,6 +198,9 @@ class Transport {
   HN_HD bool solve(const T* cost) {
     if (partial_.fits()) return partial_.solve(cost);
     if (!s_.assignment) return simplex_.solve(cost);
+#ifdef __CUDACC__
+    if constexpr (G::width <= 32) return assign<false>(cost);  // both would spill registers
+#endif
     return s_.n <= most_in_order ? assign<false>(cost) : assign<true>(cost);
   }
 
