@@ -151,10 +151,10 @@ HN_HD bool reads_rows(const Shape& s) {
   return one_thread<G, T> && s.ld > 4 * G::width;
 }
 
-/// K from f and g, its transpose where that is read, and scalings of 1.
+/// K from f and g, its transpose where the sweeps read that, and scalings of 1.
 template <class G, class T>
 HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
-                      const std::type_identity_t<T>* cost, T inverse) {
+                      const std::type_identity_t<T>* cost, T inverse, bool transposed) {
   using Var = typename G::template Var<T>;
   const auto last = G::template splat_int<T>(s.m);
   HN_ROLLED
@@ -174,7 +174,7 @@ HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
   HN_ROLLED
   for (int i0 = 0; i0 < s.ldn; i0 += G::width) g.store(w.u + i0, G::splat(T(1)));
   g.sync();
-  if (reads_rows<G, T>(s)) return;
+  if (!transposed) return;
   HN_ROLLED
   for (int i = g.begin(); i < s.ldn; i += g.step()) HN_ROLLED
   for (int j = 0; j < s.m; ++j)
@@ -395,7 +395,7 @@ HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<
       ++result.iterations;
       checked = false;
     }
-    set_kernel(g, s, w, cost, inverse);
+    set_kernel(g, s, w, cost, inverse, !reads_rows<G, T>(s));
     const Scaled done = scale(g, s, w, epsilon, tol, result.iterations, max_iter, checked);
     scaled = done.iterations > result.iterations;
     if (!scaled && result.iterations == 0) continue;  // nothing is done yet that could be checked

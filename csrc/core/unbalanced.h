@@ -93,7 +93,7 @@ class Unbalanced {
         ++result.iterations;
         checked = false;
       }
-      set_kernel(g_, s_, in_, cost_, inverse_);
+      set_kernel(g_, s_, in_, cost_, inverse_, true);
       set_limits();
       const Scaled done = scale(tol * unit_, result.iterations, max_iter, checked);
       scaled = done.iterations > result.iterations;

@@ -69,7 +69,6 @@ struct UnbalancedSinkhornItem : BatchItem<UnbalancedSinkhornArgs<T>, T> {
                               T(level_of(of_x, of_y, variation)), larger);
       result = solver.solve(T(p.tol), p.max_iter);
       const T factor = unit.template outward<T>();
-      g.sync();  // all lanes have read the duals for the last time
       const T beyond =
           rescale(g, w.unbalanced.f, s.n, factor) + rescale(g, w.unbalanced.g, s.m, factor);
       g.sync();

@@ -564,13 +564,19 @@ class Comparison {
         }
       }
     }
-    // FGW alone proves its gaps, and parts with its terms; sums of all digits are as one lane has them only for few
-    if (std::ranges::find(choice_.kernels, "fgw") == choice_.kernels.end()) return;
+    // sums of all digits are as one lane has them only for few
     for (const int nodes : {7, 8, 9}) {
       ++batches_;
-      const Problems<T> problems = Draw<T>(Kind::cancelling, nodes).problems(2, nodes, nodes);
-      const std::string where = std::string(type) + " " + std::to_string(nodes) + " cancelling";
-      compare("fgw", Kind::cancelling, problems, where);
+      const std::string where = std::string(type) + " " + std::to_string(nodes);
+      // FGW alone proves its gaps, and parts with its terms
+      if (chosen("fgw"))
+        compare("fgw", Kind::cancelling, Draw<T>(Kind::cancelling, nodes).problems(2, nodes, nodes),
+                where + " cancelling");
+      if (!chosen("semirelaxed_fgw")) continue;
+      Problems<T> apart = Draw<T>(Kind::uneven, nodes).problems(2, nodes, nodes);
+      for (T& cost : apart.cost)
+        cost = std::ldexp(cost, -std::numeric_limits<T>::max_exponent * 3 / 4);
+      compare("semirelaxed_fgw", Kind::uneven, apart, where + " apart");
     }
   }
 
@@ -578,6 +584,10 @@ class Comparison {
   int comparisons() const { return comparisons_; }
 
  private:
+  bool chosen(const std::string& kernel) const {
+    return std::ranges::find(choice_.kernels, kernel) != choice_.kernels.end();
+  }
+
   template <class T>
   static const KernelsOf<T>& of(const Kernels& kernels) {
     if constexpr (sizeof(T) == sizeof(float))

@@ -13,7 +13,7 @@ __all__ = ["build", "initialize"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_RESET = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, WeightedSum)
+_RESET = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm, WeightedSum)
 """Layers whose `reset_parameters` draws nothing."""
 
 

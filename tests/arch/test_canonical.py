@@ -261,7 +261,7 @@ def test_symmetric_cells_are_quick(cell: Cell) -> None:
     other = shuffled(cell, 2)
     start = time.process_time()
     assert other.canonical() == cell.canonical()
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5.0
 
 
 def test_small_cells_are_quick() -> None:

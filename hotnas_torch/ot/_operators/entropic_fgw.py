@@ -579,7 +579,8 @@ def _bilinear_gradients(
         pairs,
         backend=backend,
     )
-    return of_x.unflatten(0, (4, -1)).sum(0), of_y.unflatten(0, (4, -1)).sum(0)
+    # reshape, as vmap knows no unflatten of what carries no batch
+    return of_x.reshape(4, -1, *of_x.shape[1:]).sum(0), of_y.reshape(4, -1, *of_y.shape[1:]).sum(0)
 
 
 def _on_tangents(
