@@ -510,7 +510,7 @@ bool close(T got, T expected, T tolerance) {
 
 /// What the command line chose.
 struct Choice {
-  std::vector<std::string> lanes{"1", "2", "8", "16", "32", "simd"};
+  std::vector<std::string> lanes;  // all that were compiled
   std::vector<std::string> kernels{"transport",
                                    "sinkhorn",
                                    "fgw",
@@ -876,6 +876,11 @@ Choice parse(int argc, char** argv) {
           argv[k]);
       std::exit(2);
     }
+  }
+  if (choice.lanes.empty()) {
+    choice.lanes.push_back("simd");
+    for (const auto& [width, kernels] : lane_kernels())
+      if (width > 0) choice.lanes.push_back(std::to_string(width));
   }
   for (const std::string& name : choice.lanes) {
     if (name == "serial" || name == "simd" || lane_kernels().contains(std::atoi(name.c_str())))

@@ -246,3 +246,50 @@ def test_four_processes_one_of_which_is_killed_every_ten_evaluations_evaluate_al
     assert min(begun) == 1
     assert sum(begun) - 40 <= kills
     assert sum(lines.values()) - sum(begun) - 40 <= kills
+
+
+def test_a_full_disk_ends_a_shared_search_in_one_sentence_and_it_goes_on(tmp_path, monkeypatch):
+    path, begun = tmp_path / "s.sqlite", []
+    finish = Membership.finish
+
+    def objective(net):
+        begun.append(net.spec)
+        return toy_value(net)
+
+    def on_a_full_disk(self, number, outcome, seconds):
+        if number == 3:
+            connection = self._store._connection
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            outcome = Outcome(outcome.value, {}, 0.0, "no " * 9000)
+        return finish(self, number, outcome, seconds)
+
+    settings = {"budget": 6, "storage": path, "shared": True, "progress": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(Membership, "finish", on_a_full_disk)
+        with pytest.raises(StorageError, match=r"disk is full.*make room.*goes on from there"):
+            run(made(), objective, **settings)
+    found = specs(run(made(), objective, **settings))
+    assert len(set(found)) == 6
+    assert Counter(begun) == Counter(found) + Counter([found[3]])
+
+
+def test_a_file_that_another_program_locks_is_said_and_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "s.sqlite"
+    settings = {"storage": path, "shared": True, "progress": False}
+    first = run(made(), programs.value, budget=3, **settings)
+    begin = Storage.begin
+
+    def locked(self, *args, **options):
+        begin(self, *args, **options)
+        self._connection.execute("PRAGMA busy_timeout = 50")
+
+    with sqlite3.connect(path, isolation_level=None) as other, monkeypatch.context() as patch:
+        patch.setattr(Storage, "begin", locked)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="another program keeps it locked"):
+            run(made(), programs.value, budget=6, **settings)
+        other.execute("ROLLBACK")
+    found = run(made(), programs.value, budget=6, **settings)
+    assert specs(found)[:3] == specs(first)
+    assert len(set(specs(found))) == 6
