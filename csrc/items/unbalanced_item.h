@@ -71,7 +71,6 @@ struct UnbalancedSinkhornItem : BatchItem<UnbalancedSinkhornArgs<T>, T> {
       const T factor = unit.template outward<T>();
       const T beyond =
           rescale(g, w.unbalanced.f, s.n, factor) + rescale(g, w.unbalanced.g, s.m, factor);
-      g.sync();
       result.finite &= g.total(beyond) == 0;
       status = status_of(result.finite, result.converged);
     }
