@@ -20,7 +20,7 @@ from hotnas_torch.ot.result import (
     unless_beyond,
     warn_if_unsolved,
 )
-from hotnas_torch.ot.sinkhorn import forbidden_pairs, without_coupling
+from hotnas_torch.ot.sinkhorn import forbidden_pairs, lost_by_plan, spared, without_coupling
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
 __all__ = ["entropic_fgw"]
@@ -149,7 +149,10 @@ def entropic_fgw(
     if validate and method == "proximal" and has_values(problem.init):
         _check_positive(problem)
     codes = loss_code(loss), pairs_code(pairs)
-    forbidden = forbidden_pairs(problem, validate=validate)
+    lost, forbidden = None, forbidden_pairs(problem, validate=validate)
+    if forbidden is not None:
+        lost = without_coupling(problem, forbidden, backend, validate=validate)
+        problem, forbidden = spared(problem, forbidden, lost)
     numbers = problem.cost if forbidden is None else torch.where(forbidden, 0, problem.cost)
     tensors = (
         numbers,
@@ -179,7 +182,7 @@ def entropic_fgw(
     rest = (1 - problem.alpha)[:, None]
     f, g = f + rest * of_rows, g + rest * of_columns
     if forbidden is not None:
-        lost = without_coupling(problem, forbidden, log_plan.exp(), backend, validate=validate)
+        lost = lost_by_plan(forbidden, log_plan.exp()) if lost is None else lost
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
         f, g, residual = (
             torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)

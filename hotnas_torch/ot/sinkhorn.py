@@ -1,5 +1,8 @@
 """Entropic optimal transport."""
 
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,9 @@ from hotnas_torch.ot.problem import (
 )
 from hotnas_torch.ot.result import SinkhornResult, SolveStatus, warn_if_unsolved
 
-__all__ = ["forbidden_pairs", "sinkhorn", "without_coupling"]
+__all__ = ["forbidden_pairs", "lost_by_plan", "sinkhorn", "spared", "without_coupling"]
+
+_Problem = TypeVar("_Problem", bound=LinearProblem)
 
 # L1 errors of the row marginal that rounding allows to reach.
 _DEFAULT_TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -99,6 +104,10 @@ def sinkhorn(
     problem = linear_problem(cost, a, b, validate=validate)
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
+    lost, forbidden = None, forbidden_pairs(problem, validate=validate)
+    if forbidden is not None:
+        lost = without_coupling(problem, forbidden, backend, validate=validate)
+        problem, forbidden = spared(problem, forbidden, lost)
     if init is None:
         cost, of_rows, of_columns = ops.reduced_costs(
             problem.cost, problem.a, problem.b, whole=problem.whole, differentiate=differentiate
@@ -107,7 +116,6 @@ def sinkhorn(
         # Duals to start from are what rows and columns have in common.
         of_rows, of_columns = given_duals(problem, init, validate=validate)
         cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
-    forbidden = forbidden_pairs(problem, validate=validate)
     if forbidden is not None:
         cost = ops.forbidding_costs(cost, forbidden, epsilon)
     f, g, residual, iterations, status = ops.sinkhorn(
@@ -122,7 +130,7 @@ def sinkhorn(
     )
     plan = ops.entropic_plan(cost, f, g, epsilon, whole=problem.whole)
     if forbidden is not None:
-        lost = without_coupling(problem, forbidden, plan, backend, validate=validate)
+        lost = lost_by_plan(forbidden, plan) if lost is None else lost
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
         f, g = (torch.where(lost[:, None], torch.nan, dual) for dual in (f, g))
         plan = torch.where(lost[:, None, None], torch.nan, plan)
@@ -184,14 +192,28 @@ def _may_read(problem: LinearProblem, *, validate: bool) -> bool:
 
 
 def without_coupling(
-    problem: LinearProblem, forbidden: Tensor, plan: Tensor, backend: ops.Backend, *, validate: bool
-) -> Tensor:
+    problem: LinearProblem, forbidden: Tensor, backend: ops.Backend, *, validate: bool
+) -> Tensor | None:
     """Return the items that no coupling solves without forbidden pairs, (B,).
 
-    Where values cannot be read, only those whose plan had come to use such a pair.
+    None where values cannot be read: then `lost_by_plan` tells afterwards.
     """
     if not _may_read(problem, validate=validate):
-        return (forbidden & (plan.detach() > 0)).any(2).any(1)
+        return None
     barred = torch.where(forbidden, torch.inf, 0 * problem.cost.detach())
     *_, status = ops.transport(barred, problem.a.detach(), problem.b.detach(), backend=backend)
     return status == SolveStatus.INFEASIBLE
+
+
+def lost_by_plan(forbidden: Tensor, plan: Tensor) -> Tensor:
+    """Return the items whose plan had come to use a forbidden pair, (B,)."""
+    return (forbidden & (plan.detach() > 0)).any(2).any(1)
+
+
+def spared(problem: _Problem, forbidden: Tensor, lost: Tensor | None) -> tuple[_Problem, Tensor]:
+    """Allow all pairs of items that are lost, which would take all iterations for nothing."""
+    if lost is None:
+        return problem, forbidden
+    of_lost = forbidden & lost[:, None, None]
+    cost = torch.where(of_lost, 0, problem.cost)
+    return replace(problem, cost=cost), forbidden & ~of_lost

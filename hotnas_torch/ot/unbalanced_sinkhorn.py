@@ -16,7 +16,7 @@ from hotnas_torch.ot.problem import (
     linear_problem,
 )
 from hotnas_torch.ot.result import SolveStatus, UnbalancedSinkhornResult, warn_if_unsolved
-from hotnas_torch.ot.sinkhorn import forbidden_pairs, without_coupling
+from hotnas_torch.ot.sinkhorn import forbidden_pairs, lost_by_plan, spared, without_coupling
 from hotnas_torch.ot.terms import Penalty as Divergence
 from hotnas_torch.ot.terms import penalty_code
 
@@ -111,7 +111,11 @@ def unbalanced_sinkhorn(
         _check_equal_sums(problem.a, problem.b)
     sides = tuple(Penalty(weight, penalty_code(penalty)) for weight in weights)
     settings = (epsilon, *weights, penalty_code(penalty))
-    cost, forbidden = problem.cost, forbidden_pairs(problem, validate=validate)
+    lost, forbidden = None, forbidden_pairs(problem, validate=validate)
+    if forbidden is not None:
+        lost = _without_plan(problem, forbidden, sides, backend, validate=validate)
+        problem, forbidden = spared(problem, forbidden, lost)
+    cost = problem.cost
     if forbidden is not None:
         bends = epsilon + sum(weight for weight in weights if not isinf(weight))
         cost = ops.forbidding_costs(cost, forbidden, bends)
@@ -132,7 +136,7 @@ def unbalanced_sinkhorn(
     if forbidden is not None:
         astray = (forbidden & (plan > 0)).any(2).any(1)  # where the dtype has no cost that bars
         status = torch.where(astray, SolveStatus.NONFINITE, status)
-        lost = _without_plan(problem, forbidden, plan, sides, backend, validate=validate)
+        lost = lost_by_plan(forbidden, plan) if lost is None else lost
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
         f, g = (torch.where((lost | astray)[:, None], torch.nan, dual) for dual in (f, g))
         given = cost, problem.a, problem.b, f, g
@@ -218,15 +222,17 @@ def _from(
 def _without_plan(
     problem: LinearProblem,
     forbidden: Tensor,
-    plan: Tensor,
     sides: tuple[Penalty, ...],
     backend: ops.Backend,
     *,
     validate: bool,
-) -> Tensor:
-    """Return the items whose held masses no plan has without forbidden pairs, (B,)."""
+) -> Tensor | None:
+    """Return the items whose held masses no plan has without forbidden pairs, (B,).
+
+    None where that is not known beforehand.
+    """
     if all(side.held for side in sides):
-        return without_coupling(problem, forbidden, plan, backend, validate=validate)
+        return without_coupling(problem, forbidden, backend, validate=validate)
     x, y = problem.a > 0, problem.b > 0
     allowed = ~forbidden & x[:, :, None] & y[:, None, :]
     bare = (x & ~allowed.any(2)).any(1), (y & ~allowed.any(1)).any(1)

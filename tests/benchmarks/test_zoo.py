@@ -62,6 +62,7 @@ def settings(tmp_path: Path) -> zoo.Settings:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.ext
 def test_models_are_compared_predicted_and_drawn(settings: zoo.Settings) -> None:
     report = zoo.run(settings)

@@ -215,7 +215,14 @@ def test_the_entropic_tangents_are_those_of_finite_differences() -> None:
         assert found.item() == pytest.approx((ahead - behind).item() / (2 * step), abs=1e-7)
 
 
-@pytest.mark.parametrize("solve", [sinkhorn, entropic, partial(entropic, method="proximal")])
+@pytest.mark.parametrize(
+    "solve",
+    [
+        sinkhorn,
+        entropic,
+        pytest.param(partial(entropic, method="proximal"), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("place", [3, 4], ids=["a", "b"])
 def test_unrolled_steps_refuse_the_derivative_in_a_mass_of_zero(solve: Solve, place: int) -> None:
     given = problem(())

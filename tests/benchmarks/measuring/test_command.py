@@ -238,8 +238,15 @@ def test_a_module_is_found_by_being_there_and_not_imported(tmp_path: Path) -> No
     ]
 
 
+# Half a minute each, though they measure next to nothing.
+LONG = ("backward", "checkouts", "digits", "grammar", "imagenet_scale", "supernet", "threads")
+
+
 @pytest.mark.ext
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TINY],
+)
 def test_each_benchmark_measures_draws_and_writes(
     name: str,
     tmp_path: Path,

@@ -17,9 +17,12 @@ LENGTHS = torch.tensor([0.9, 1.13, 0.87, 0.07, 0.11, 1.21], dtype=torch.float64)
 EXACT = {"tol": 1e-12, "max_iter": 500, "dtype": torch.float64}
 
 
-def compiled(*parameters):
+def compiled(*parameters, marks=()):
     """Finite differences in every parameter take minutes with the torch text of the solvers."""
-    return pytest.param(*parameters, marks=pytest.mark.ext)
+    return pytest.param(*parameters, marks=[pytest.mark.ext, *marks])
+
+
+SLOW = [pytest.mark.slow]
 
 
 def leaf(value):
@@ -61,7 +64,11 @@ def test_ifgw_is_differentiable_in_its_parameters(cells, tree, options):
 
 @pytest.mark.parametrize(
     ("memory_budget", "mass"),
-    [compiled(1, "channels"), compiled(4000, "uniform"), compiled(2**28, "channels")],
+    [
+        compiled(1, "channels", marks=SLOW),
+        compiled(4000, "uniform", marks=SLOW),
+        compiled(2**28, "channels"),
+    ],
 )
 def test_hotnn_is_differentiable_in_its_parameters(networks, tree, memory_budget, mass):
     def distances(rows, cols):

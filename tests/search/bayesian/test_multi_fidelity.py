@@ -139,6 +139,7 @@ def test_what_goes_on_is_what_the_model_holds_for_best_not_what_its_low_value_sa
     assert all(net.spec[0] != "1" for net in asked)
 
 
+@pytest.mark.slow
 def test_it_finds_better_networks_than_random_search_at_the_same_cost():
     wins = 0
     for seed in range(3):

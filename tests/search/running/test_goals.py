@@ -146,9 +146,8 @@ def test_the_bar_shows_the_largest_value(capsys):
 # --- several objectives ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "acquisition", ["log_nehvi", pytest.param("log_nparego", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("acquisition", ["log_nehvi", "log_nparego"])
 def test_hotnas_beats_chance_on_two_objectives(acquisition):
     goal = {"objectives": ("error", "size"), "known": {"size": size}}
 

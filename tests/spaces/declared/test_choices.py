@@ -132,6 +132,7 @@ def test_a_large_constrained_space_has_a_bound_and_no_size():
     assert len(set(nets)) == 20
 
 
+@pytest.mark.slow  # draws of a space that is too large to list
 def test_a_constraint_that_refuses_nearly_everything_is_drawn_from():
     many = {f"c{place}": [0, 1] for place in range(21)}
     space = Choices(many, chain, constraint=lambda choices: sum(choices.values()) <= 1)

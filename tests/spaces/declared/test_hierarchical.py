@@ -57,6 +57,7 @@ def convolutions(net):
     return net.spec.count("conv3x3")
 
 
+@pytest.mark.slow
 def test_a_search_is_at_home_in_it_and_resumes(tmp_path: Path) -> None:
     space, file = hierarchical_nasbench201(), tmp_path / "search.sqlite"
 
