@@ -41,7 +41,7 @@ class Settings:
     epochs: int = 30
     batch: int = 30
     rate: float = 0.02
-    seeds: int = 3
+    seeds: int = 10
 
 
 QUICK = Settings(graphs=40, epochs=4, seeds=1)
