@@ -2,14 +2,20 @@
 
 import hashlib
 import io
+import json
 import subprocess
-import sys
 import tarfile
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hotnas_torch.files import write_bytes
+
 __all__ = ["BOTORCH", "GPYTORCH", "POT", "POT_FOLDERS", "Archive", "Checkout", "Missing"]
+
+_INDEX = "https://pypi.org/simple"
+_JSON = "application/vnd.pypi.simple.v1+json"
 
 
 class Missing(Exception):
@@ -47,21 +53,33 @@ class Archive:
             given: The file, where it is not to be downloaded.
 
         Raises:
-            Missing: pip could not download it, or the file is another than the recorded one.
+            Missing: It could not be downloaded, or the file is another than the recorded one.
         """
         archive = given or cache / self.file
         if not archive.is_file():
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--no-binary", self.name, "--dest", str(cache)]
-            command += [f"{self.name}=={self.version}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode or not archive.is_file():
-                raise Missing(f"pip could not download it: {done.stderr.strip()[-300:]}")
+            write_bytes(archive, self._downloaded())
         content = archive.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest != self.sha256:
             raise Missing(f"{archive} has the digest {digest}, not {self.sha256} (delete it)")
         return _unpack(content, cache / f"{self.name}-{self.version}", self.tests, strip=1)
+
+    def _downloaded(self) -> bytes:
+        """Return the file. pip would build what its metadata need first."""
+        try:
+            for file in json.loads(_read(f"{_INDEX}/{self.name.lower()}/"))["files"]:
+                if file["filename"].lower() == self.file.lower():
+                    return _read(file["url"])
+        except OSError as error:
+            raise Missing(f"{self.file} could not be downloaded: {error}") from error
+        raise Missing(f"{_INDEX}/{self.name.lower()}/ has no file {self.file}")
+
+
+def _read(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"Accept": f"{_JSON}, */*;q=0.1"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,31 @@ def test_an_archive_other_than_the_recorded_one_is_refused(tmp_path):
         dataclasses.replace(source, sha256="0" * 64).obtain(tmp_path, None)
 
 
+def test_an_archive_is_downloaded_from_where_the_index_says(tmp_path, monkeypatch):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("peer-1/test/test_x.py"))
+    files = [{"filename": "Peer-1.tar.gz", "url": "https://example.org/file"}]
+    answers = {
+        "https://pypi.org/simple/peer/": json.dumps({"files": files}).encode(),
+        "https://example.org/file": stream.getvalue(),
+    }
+    monkeypatch.setattr(sources, "_read", answers.__getitem__)
+    digest = hashlib.sha256(stream.getvalue()).hexdigest()
+    source = sources.Archive("Peer", "1", digest, "peer-1.tar.gz")
+    assert (source.obtain(tmp_path, None) / "test" / "test_x.py").is_file()
+
+    with pytest.raises(sources.Missing, match="no file peer-2"):
+        dataclasses.replace(source, file="peer-2.tar.gz").obtain(tmp_path, None)
+
+    def unreachable(url):
+        raise OSError("no route to the index")
+
+    monkeypatch.setattr(sources, "_read", unreachable)
+    with pytest.raises(sources.Missing, match=r"peer-2.tar.gz could not.*no route"):
+        dataclasses.replace(source, file="peer-2.tar.gz").obtain(tmp_path, None)
+
+
 def test_a_clone_without_the_recorded_commit_is_refused(tmp_path):
     source = sources.Checkout("peer", "https://example.org/peer", "0" * 40)
     with pytest.raises(sources.Missing):
