@@ -17,8 +17,9 @@ class FGWTemplates(torch.nn.Module):
     """Fused Gromov-Wasserstein distances of graphs to learnable template graphs.
 
     What stands for a graph are its distances to K templates, whose structures, features and masses
-    are learned, and the weight alpha of structure against features as well. The distances do not
-    depend on the order of a graph's nodes, and graphs may have any size.
+    are learned, and the weight alpha of structure against features as well. Graphs may have any
+    size. A distance is the least of a few local optima, one of whose starts takes nodes as they
+    are numbered: another order of the nodes may lead to another optimum, mostly where nodes tie.
 
     Args:
         num_templates: Templates K.

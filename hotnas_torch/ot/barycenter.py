@@ -410,9 +410,13 @@ def _start(group: _Group, rank: int, pairs: Pairs) -> tuple[Tensor, Tensor | Non
     place = torch.where(masses > 0, level, torch.inf).argsort(dim=1, stable=True)
     cut = _staircase(group.a, masses.gather(1, place))
     plan = torch.zeros_like(cut).scatter(2, place[:, None, :].expand_as(cut), cut)
-    if plan.shape[1] == plan.shape[2]:
-        # In the order that its nodes have.
-        plan = plan.gather(1, place.argsort(dim=1)[:, :, None].expand_as(plan))
+    nodes = plan.shape[1]
+    if nodes <= plan.shape[2]:
+        # Where a graph has as many, they keep the order that its nodes have.
+        whole = (masses > 0).sum(1) == nodes
+        kept = torch.arange(nodes, device=place.device).expand(len(place), nodes)
+        numbered = torch.where(whole[:, None], place[:, :nodes].argsort(dim=1), kept)
+        plan = plan.gather(1, numbered[:, :, None].expand_as(plan))
     one = replace(
         group,
         struct=struct[:, None],
@@ -421,14 +425,14 @@ def _start(group: _Group, rank: int, pairs: Pairs) -> tuple[Tensor, Tensor | Non
         weights=torch.ones_like(group.weights[:, :1]),
     )
     start = mean_struct(one.struct, one.weights, plan[:, None], pairs)[0]
-    nodes = one.features
-    if nodes is not None:
-        nodes = mean_features(nodes, one.weights, plan[:, None])[0]
+    features = one.features
+    if features is not None:
+        features = mean_features(features, one.weights, plan[:, None])[0]
     if group.init_struct is not None:
         start = group.init_struct
     if group.init_features is not None:
-        nodes = group.init_features
-    return start, nodes, group.a
+        features = group.init_features
+    return start, features, group.a
 
 
 def _nearest_to_the_mean(group: _Group, signature: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
+from hotnas_torch.ot._operators.entropic_fgw import bounded
 from hotnas_torch.ot.problem import (
     GraphProblem,
     check_count,
@@ -194,7 +195,11 @@ def entropic_fgw(
         plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
     linear = (1 - problem.alpha) * (numbers * plan).sum((1, 2))
     quadratic = problem.alpha * ops.quadratic_cost(
-        plan, problem.struct_x, problem.struct_y, *codes, backend=backend
+        plan,
+        bounded(problem.struct_x, problem.a)[0],
+        bounded(problem.struct_y, problem.b)[0],
+        *codes,
+        backend=backend,
     )
     objective = linear + quadratic
     if method == "proximal" and differentiate == "implicit":

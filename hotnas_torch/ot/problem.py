@@ -244,7 +244,8 @@ def graph_problem(
     if checks:
         _check_both_masses(problem, balanced=balanced)
         if not finite:
-            _check_finite("cost", problem.cost, batch_shape, forbidding=forbidding)
+            held = balanced and not columns_free
+            _check_finite("cost", problem.cost, batch_shape, forbidding=forbidding, held=held)
             _check_finite("struct_x", problem.struct_x, batch_shape)
             _check_finite("struct_y", problem.struct_y, batch_shape)
         if isinstance(alpha, Tensor) or not 0 <= alpha <= 1:
@@ -458,7 +459,7 @@ def _check_linear_values(problem: LinearProblem, *, balanced: bool, forbidding: 
         return
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     costs = torch.where(present, problem.cost, 0)
-    _check_finite("cost", costs, problem.batch_shape, forbidding=forbidding)
+    _check_finite("cost", costs, problem.batch_shape, forbidding=forbidding, held=balanced)
 
 
 def _all_present(a: Tensor, b: Tensor, given: tuple[bool, bool], *, validate: bool) -> bool:
@@ -475,7 +476,7 @@ def _has_finite_sum(values: Tensor) -> bool:
 
 
 def _check_finite(
-    name: str, values: Tensor, batch_shape: Shape, *, forbidding: bool = False
+    name: str, values: Tensor, batch_shape: Shape, *, forbidding: bool = False, held: bool = True
 ) -> None:
     if _has_finite_sum(values):
         return
@@ -490,7 +491,9 @@ def _check_finite(
         if isinf(found):
             remedy += ", and anything else a finite number"
             remedy += " (or +inf, which forbids a pair)" if forbidding else ""
-        if name == "cost" and found == inf:
+        if name == "cost" and found == inf and not held:
+            remedy += "; a pair of a cost far above the others is left out"
+        elif name == "cost" and found == inf:
             remedy += (
                 "; to forbid a pair, give it a cost above (n + m) times the largest of the others,"
                 " which moves mass there only if it has no other way"

@@ -1,5 +1,6 @@
 """What a solver has after each iteration."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -56,7 +57,16 @@ def trace(
         >>> bool(steps[3].residual < steps[0].residual)
         True
     """
+    if not _takes_max_iter(solver):
+        name = getattr(solver, "__name__", repr(solver))
+        msg = f"solver must take max_iter, and {name} does not: it is solved in one go"
+        raise TypeError(msg)
     return _trace(solver, inputs, check_count("max_iter", max_iter), options)
+
+
+def _takes_max_iter(solver: Callable[..., Any]) -> bool:
+    known = inspect.signature(solver).parameters
+    return "max_iter" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def _trace(

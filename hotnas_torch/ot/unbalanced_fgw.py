@@ -51,8 +51,8 @@ def unbalanced_fgw(
     abs(p - q). What has no counterpart in the other
     graph is left out, at a price that rho sets. For the total variation, it is `fgw` with a dummy
     node on either side. For the divergence, each step improves one factor of T T' with the
-    other held, by an entropic problem whose entropy is relative to the last plan where epsilon is
-    0; a second descent, which begins with whole sides, is then tried as well. G is not convex: the
+    other held, by `unbalanced_sinkhorn`, or exactly by `unbalanced_transport` where epsilon is 0; a
+    second descent, which begins with small steps, is then tried as well. G is not convex: the
     result is a stationary plan that the start leads to.
 
     Args:
@@ -95,11 +95,13 @@ def unbalanced_fgw(
     Differentiability:
         `objective` in `cost`, `struct_x`, `struct_y`, `a`, `b` and `alpha` by the envelope theorem
         at the plan found, once, and in reverse mode unless with "tv"; another output has no
-        gradient.
+        gradient. A gap of g leaves errors of the order of its square root, so that gradients may
+        want a smaller `tol` than values. With "tv" it has a kink where all mass of a side is moved:
+        the gradient in masses is one of the slopes there.
 
     Complexity:
-        O(n m) per iteration of Sinkhorn, and per step O(n m (n + m)) for "l2" and "kl", O(n^2 m^2)
-        for "l1".
+        Per step one unbalanced transport problem and O(n m (n + m)) for "l2" and "kl", O(n^2 m^2)
+        for "l1". A few dozen steps without entropy; with it more, the less there is.
 
     Reference:
         T. Sejourne, F.-X. Vialard, G. Peyre, The unbalanced Gromov Wasserstein distance: conic

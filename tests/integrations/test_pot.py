@@ -230,7 +230,7 @@ def test_a_batch_of_graphs_is_worth_what_pot_says(loss: str, edges: bool) -> Non
 
 def test_batches_of_points_have_pots_costs_and_values() -> None:
     points = np.stack([X, X + 1]), np.stack([Y, 2 * Y])
-    for metric in ("sqeuclidean", "euclidean"):
+    for metric in ("sqeuclidean", "euclidean", "minkowski"):
         found, expected = (one.dist_batch(*points, metric=metric) for one in (ours, theirs.batch))
         np.testing.assert_allclose(found, expected, atol=1e-6)
     found, expected = (one.solve_sample_batch(*points, reg=0.1) for one in (ours, theirs.batch))
@@ -383,7 +383,14 @@ def test_what_was_passed_does_not_change() -> None:
         (lambda: ours.solve(M, unbalanced=1.0, unbalanced_type=None), "unbalanced_type must be"),
         (lambda: ours.solve_gromov(C1, C2, loss=None), "loss must be one of"),
         (lambda: ours.solve_gromov(C1, C2, unbalanced_type=None), "unbalanced_type must be one"),
-        (lambda: ours.dist(X, Y, "cosine"), "metric must be one of"),
+        (lambda: ours.dist(X, Y, "canberra"), "metric must be one of"),
+        (lambda: ours.dist(X, Y, w=np.ones(2)), "w must be None"),
+        (lambda: ours.solve_sample(X, Y, method="gaussian"), "method must be None"),
+        (lambda: ours.solve_sample(X, Y, lazy=True), "lazy must be False"),
+        (lambda: ours.solve_sample(X, Y, scaler="minmax"), "scaler None"),
+        (lambda: ours.solve_sample(X, Y, reg=1.0, debias="split"), "debias must be True"),
+        (lambda: ours.solve_sample(X, Y, debias=True), "with reg"),
+        (lambda: ours.solve_sample(X, Y, reg=1.0, debias=True, unbalanced=1.0), "unbalanced and c"),
     ],
 )
 def test_what_is_not_solved_is_refused_by_name(call: object, message: str) -> None:
@@ -397,6 +404,130 @@ def test_what_is_not_solved_is_refused_by_name(call: object, message: str) -> No
 def test_a_function_that_is_not_here_is_named_with_those_that_are(module, name):
     where = getattr(ours, module) if module else ours
     assert not hasattr(where, name)
-    said = rf"ot\.(\w+\.)?{name} is not one of POT's functions here: there are .*(sinkhorn|gromov)"
+    said = (
+        rf"ot\.(\w+\.)?{name} is not one of POT's functions here .*: there are .*(sinkhorn|gromov)"
+    )
     with pytest.raises(ours.Unsupported, match=said):
         getattr(where, name)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("sqeuclidean", "euclidean", "cityblock", "chebyshev", "minkowski"),
+        *("cosine", "correlation"),
+    ],
+)
+def test_costs_between_points_are_pots(metric):
+    x, y = RNG.random((5, 3)), RNG.random((4, 3))
+    expected = theirs.dist(x, y, metric, p=3)
+    np.testing.assert_allclose(ours.dist(x, y, metric, p=3), expected, atol=1e-14)
+    found = ours.dist(torch.tensor(x), torch.tensor(y), metric, p=3)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-14)
+
+
+def test_points_are_compared_as_by_pot_with_all_its_settings():
+    for settings in (
+        {"random_state": 0, "rank": 5, "scaling": 0.9, "n_projections": 7, "batch_size": 3},
+        {"reg": 0.5, "reg_type": "entropy"},
+        {"reg": 0.5, "debias": True},
+        {"reg": 0.5, "unbalanced": 1.0},
+        {"unbalanced": 1.0, "unbalanced_type": "KL", "metric": "euclidean"},
+    ):
+        found, expected = (one.solve_sample(X, Y, A, B, **settings) for one in (ours, theirs))
+        if "debias" in settings:  # POT's is of the linear parts alone
+            assert float(found.value) >= 0
+            assert found.status == "Converged"
+        else:
+            np.testing.assert_allclose(found.value_linear, expected.value_linear, rtol=1e-3)
+
+
+def test_logs_say_how_many_iterations_there_were_and_what_was_not_solved():
+    for method in ("sinkhorn_stabilized", "greenkhorn"):
+        _, log = ours.sinkhorn(A, B, M, 0.1, method=method, log=True)
+        assert log["n_iter"] == log["niter"] > 1
+    assert ours.solve_gromov(C1, C2, M).status == "Converged"
+    with pytest.warns(UserWarning, match="max_iter"):
+        assert ours.solve_gromov(C1, C2, reg=0.01, max_iter=1).status == "stopped at max_iter"
+
+
+def test_what_solves_nothing_is_pots_own():
+    assert ours.datasets is theirs.datasets
+    assert ours.tic is theirs.tic
+    assert ours.plot.plot2D_samples_mat
+    assert ours.utils is theirs.utils
+
+
+def test_unbalanced_graphs_of_thirty_nodes_are_solved_within_pots_steps():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(25, 2)), rng.normal(size=(30, 2)) + 2
+    given = theirs.dist(x, x), theirs.dist(y, y)
+    call = {"reg_marginals": 10, "alpha": 0.2, "M": theirs.dist(x, y), "log": True}
+    found, expected = (
+        one.gromov.fused_unbalanced_gromov_wasserstein(*given, **call)[-1] for one in (ours, theirs)
+    )
+    assert found["error"][0] < 1e-10 * found["fugw_cost"]
+    # Not convex: two descents may end in different valleys.
+    assert found["fugw_cost"] < expected["fugw_cost"] * (1 + 1e-2)
+    with pytest.warns(UserWarning, match="max_iter"):
+        ours.gromov.fused_unbalanced_gromov_wasserstein(*given, **call | {"max_iter": 1})
+
+
+@pytest.mark.parametrize("reg_type", ["entropy", "kl"])
+@pytest.mark.parametrize("mass", [1.0, 2.0])
+def test_a_batch_is_worth_what_pot_says(reg_type, mass):
+    costs = RNG.random((3, 5, 4))
+    a, b = mass * RNG.dirichlet(np.ones(5), 3), mass * RNG.dirichlet(np.ones(4), 3)
+    for method in ("auto", "proximal"):
+        settings = {"reg_type": reg_type, "tol": 1e-9, "max_iter": 5000, "method": method}
+        found, expected = (
+            one.solve_batch(costs, 0.3, a, b, **settings) for one in (ours, theirs.batch)
+        )
+        for name in ("value", "value_linear", "plan"):
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(expected, name), rtol=1e-2, atol=1e-3
+            )
+    found, expected = (
+        one.solve_batch(costs, 0.3, a, b, tol=1e-9, max_iter=5000) for one in (ours, theirs.batch)
+    )
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-7)
+    for one, other in zip(found.potentials, expected.potentials, strict=True):
+        apart = one - other
+        np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-6)
+    costs[:, 0, 0] = np.inf
+    assert np.isfinite(ours.solve_batch(costs, 0.3, a, b).value).all()
+
+
+def test_masses_that_are_left_out_take_the_dtype_of_the_costs():
+    x, y = X.astype(np.float32), Y.astype(np.float32)
+    cost = M.astype(np.float32)
+    for name in ("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence"):
+        found = getattr(ours.bregman, name)(x, y, 0.5)
+        assert np.asarray(found).dtype == np.float32
+        np.testing.assert_allclose(found, getattr(theirs.bregman, name)(X, Y, 0.5), atol=1e-4)
+    for call in (ours.emd, lambda *given: ours.sinkhorn(*given, 0.5)):
+        np.testing.assert_allclose(call([], [], cost).sum(), 1, rtol=1e-5)
+    columns = RNG.dirichlet(np.ones(4), 2).T
+    expected = theirs.emd2([], columns, M)
+    np.testing.assert_allclose(ours.emd2([], columns, M), expected, rtol=1e-10)
+    found = ours.emd2([], torch.tensor(columns), torch.tensor(M))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
+def test_a_debiased_value_comes_with_the_plan_between_the_samples():
+    found, expected = (
+        one.solve_sample(X, Y, reg=0.5, debias=True, tol=1e-9) for one in (ours, theirs)
+    )
+    np.testing.assert_allclose(found.plan, expected.plan, atol=1e-7)
+    for one, other in zip(found.potentials, expected.potentials, strict=True):
+        np.testing.assert_allclose(one - one[0], other - other[0], atol=1e-6)
+
+
+def test_a_stabilised_solution_goes_on_from_its_log():
+    settings = {"method": "sinkhorn_stabilized", "log": True}
+    plan, log = ours.sinkhorn(A, B, M, 0.1, **settings)
+    again, later = ours.sinkhorn(A, B, M, 0.1, warmstart=log["warmstart"], **settings)
+    np.testing.assert_allclose(again, plan, atol=1e-9)
+    assert later["niter"] < log["niter"]
+    expected = theirs.sinkhorn(A, B, M, 0.1, warmstart=log["warmstart"], **settings)[0]
+    np.testing.assert_allclose(again, expected, atol=1e-7)

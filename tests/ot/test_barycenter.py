@@ -343,3 +343,21 @@ def test_autocast_changes_nothing(rng: torch.Generator) -> None:
         again = ht.ot.fgw_barycenter(structs, features, nodes=4, validate=False)
     assert torch.equal(found.struct, again.struct)
     assert torch.equal(found.objective, again.objective)
+
+
+@pytest.mark.parametrize("pairs", ["all", "directed", "ordered"])
+@pytest.mark.parametrize("nodes", [4, 5, 6])
+def test_padding_changes_no_start(pairs: str, nodes: int, rng: torch.Generator) -> None:
+    structs = uniform(rng, 3, 4, 5, 5)
+    masses = torch.full((3, 4, 5), 0.2, dtype=F64)
+
+    def objective(before: int, after: int) -> Tensor:
+        pad = torch.nn.functional.pad
+        padded = pad(structs, (before, after, before, after))
+        found = ht.ot.fgw_barycenter(
+            padded, masses=pad(masses, (before, after)), nodes=nodes, pairs=pairs
+        )
+        return found.objective
+
+    for before, after in ((0, 1), (0, 3), (2, 0)):
+        assert torch.allclose(objective(before, after), objective(0, 0), rtol=1e-9)

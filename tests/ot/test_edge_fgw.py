@@ -120,6 +120,31 @@ def test_absent_nodes_change_nothing(rng, loss):
     assert torch.allclose(padded.plan[:, :3], plain.plan, atol=1e-12)
 
 
+@pytest.mark.parametrize("pairs", PAIRS)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_what_all_edges_have_in_common_changes_no_objective(rng, pairs, dtype):
+    # with absent nodes and unread pairs, whose zeros are no edges
+    x, y = (uniform(rng, 6, 4, 4, 1) for _ in range(2))
+    masses = torch.tensor([0.25] * 4 + [0.0] * 8, dtype=dtype)
+
+    def objective(offset, padded):
+        shifted = [(edges + offset).to(dtype) for edges in (x, y)]
+        cost = torch.zeros(6, 4, 4, dtype=dtype)
+        mass = masses[:4]
+        if padded:
+            pad = torch.nn.functional.pad
+            shifted = [pad(edges, (0, 0, 0, 8, 0, 8)) for edges in shifted]
+            cost, mass = pad(cost, (0, 8, 0, 8)), masses
+        found = ht.ot.edge_fgw(cost, *shifted, mass, mass, alpha=1.0, loss="l2", pairs=pairs)
+        assert bool(found.converged.all())
+        return found.objective
+
+    expected = objective(0.0, padded=False)
+    offset, tolerance = (64.0, 1e-4) if dtype == torch.float32 else (1e6, 1e-8)
+    for padded in (False, True):
+        assert torch.allclose(objective(offset, padded), expected, rtol=tolerance, atol=tolerance)
+
+
 def test_an_empty_batch_and_broadcast_inputs(rng):
     cost, x, y = problem(rng)
     assert ht.ot.edge_fgw(cost[:0], x[:0], y[:0]).objective.shape == (0,)
@@ -166,3 +191,9 @@ def test_wrong_arguments_say_what_is_wrong(change, error, message):
     call |= {"struct_y": torch.ones(3, 3, 2, dtype=F64)} | change
     with pytest.raises(error, match=message):
         ht.ot.edge_fgw(**call)
+
+
+def test_forward_mode_is_refused_in_our_words(rng):
+    cost, x, y = problem(rng)
+    with pytest.raises(RuntimeError, match="without forward mode"):
+        torch.func.jvp(lambda c: ht.ot.edge_fgw(c, x, y).objective, (cost,), (cost,))

@@ -255,3 +255,35 @@ def test_both_ways_to_solve_for_the_gradient_agree(
     monkeypatch.setattr(derivatives, "_MOST_PRODUCTS", 0)
     for one, other in zip(by_products, gradients(), strict=True):
         assert torch.allclose(one, other, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+@pytest.mark.parametrize("big", [1e20, 1e38])
+def test_what_absent_nodes_hold_changes_no_gradient_of_others(
+    loss: str, big: float, rng: torch.Generator
+) -> None:
+    given = [uniform(rng, *shape).float() for shape in ((3, 3), (3, 3), (3, 3))]
+
+    def gradients(held: float) -> list[Tensor]:
+        cost, x, y = (value.clone() for value in given)
+        x[2] = x[:, 2] = held
+        a, b = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.3, 0.7, 0.0])
+        leaves = [value.requires_grad_() for value in (cost, x, y, a, b)]
+        ot.entropic_fgw(*leaves, epsilon=0.5, loss=loss).objective.backward()
+        return [leaf.grad for leaf in leaves]
+
+    expected, found = gradients(0.0), gradients(big)
+    for one, other in zip(found, expected, strict=True):
+        assert bool(one.isfinite().all())
+        there = torch.ones_like(one, dtype=torch.bool)
+        if one.dim() == 1:
+            there[2] = False  # its own mass meets what it holds
+        assert torch.equal(one[there], other[there])
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_no_items_have_no_gradients(loss: str) -> None:
+    cost = torch.rand(0, 3, 3, requires_grad=True)
+    nothing = torch.rand(0, 3, 3)
+    ot.entropic_fgw(cost, nothing, nothing, epsilon=0.5, loss=loss).objective.sum().backward()
+    assert cost.grad.shape == (0, 3, 3)

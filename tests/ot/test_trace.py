@@ -114,3 +114,8 @@ def test_integers_and_halves_are_refused_with_the_remedy(dtype: torch.dtype) -> 
     ):
         with pytest.raises(TypeError, match=r"cost must be float32 or float64; .*cost.double\(\)"):
             solve(cost)
+
+
+def test_a_solver_without_iterations_is_refused() -> None:
+    with pytest.raises(TypeError, match="solver must take max_iter, and transport does not"):
+        ot.trace(ot.transport, torch.zeros(2, 2))

@@ -184,6 +184,20 @@ def test_what_is_never_worth_its_price_is_left(rng: torch.Generator, epsilon: fl
     assert not given["cost"].grad.any()
 
 
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_every_problem_ends_at_a_proof_and_a_looser_one_sooner(
+    rng: torch.Generator, loss: str
+) -> None:
+    given = problems(rng, 8, 12, 15)
+    tight, loose = (
+        ht.ot.unbalanced_fgw(**given, reg_m=1.0, loss=loss, tol=tol) for tol in (1e-10, 1e-4)
+    )
+    assert bool(tight.converged.all())
+    assert bool((tight.gap <= 1e-10 * tight.objective).all())
+    assert bool((loose.iterations <= tight.iterations).all())
+    assert bool((tight.iterations < 400).all())
+
+
 def test_equal_graphs_that_cost_nothing_stay_whole(backend: str) -> None:
     nothing = torch.zeros(3, 3, dtype=F64)
     found = ht.ot.unbalanced_fgw(nothing, nothing, nothing, reg_m=1.0, backend=backend)

@@ -2,8 +2,12 @@
 
 Names and signatures are POT's, and so are the kinds of arrays: numpy in, numpy out; torch in,
 torch out, with gradients. POT itself is not needed. A call that is outside what this library
-solves raises `Unsupported`, and its message says what it has to be.
+solves raises `Unsupported`, and its message says what it has to be. Of POT's names what solves
+nothing (`datasets`, `plot`, `utils`, ...) is POT's own, where it is installed.
 """
+
+from importlib import import_module
+from typing import Any
 
 from hotnas_torch.integrations.pot import batch, bregman, gromov, lp, partial, unbalanced
 from hotnas_torch.integrations.pot.arrays import Unsupported, absent, dist, unif
@@ -57,4 +61,15 @@ __all__ = [
     "unif",
 ]
 
-__getattr__ = absent(__name__)
+_HELPERS = ("backend", "datasets", "plot", "tic", "toc", "toq", "utils")
+_absent = absent(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HELPERS:
+        return _absent(name)
+    try:
+        theirs = import_module("ot")
+        return getattr(theirs, name) if hasattr(theirs, name) else import_module(f"ot.{name}")
+    except ImportError as error:
+        raise AttributeError(f"ot.{name} is POT's own (pip install POT): {error}") from error

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "Unsupported",
     "absent",
     "dist",
+    "given_masses",
     "named",
     "problem",
     "quiet_unless",
@@ -41,7 +43,10 @@ def absent(module: str) -> Callable[[str], NoReturn]:
     def get(name: str) -> NoReturn:
         short = module.removeprefix("hotnas_torch.integrations.").replace("pot", "ot", 1)
         there = ", ".join(one for one in sys.modules[module].__all__ if one != "Unsupported")
-        raise _Absent(f"{short}.{name} is not one of POT's functions here: there are {there}")
+        raise _Absent(
+            f"{short}.{name} is not one of POT's functions here (POT's own can be used beside:"
+            f" import ot): there are {there}"
+        )
 
     return get
 
@@ -112,7 +117,7 @@ def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> 
     Raises:
         Unsupported: What is read is no problem of ours; the message says why.
     """
-    found, is_numpy = tensors(*arrays, a, b)
+    found, is_numpy = tensors(*arrays, given_masses(a), given_masses(b))
     matrices = [matrix for matrix in found[:-2] if matrix is not None]
     if any(matrix.dim() < 2 or not matrix.numel() for matrix in matrices):
         raise Unsupported("costs and structures must be matrices with at least one entry")
@@ -123,7 +128,7 @@ def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> 
         ("a", found[-2], cost.shape[-2]),
         ("b", found[-1], matrices[-1].shape[-1]),
     ):
-        if mass is None or len(mass) == 0:
+        if mass is None:
             masses.append(cost.new_full((*batch, size), 1 / size))
             continue
         if mass.shape != (*batch, size):
@@ -144,6 +149,13 @@ def problem(arrays: Sequence[Any], a: Any, b: Any, *, balanced: bool = True) -> 
         return Problem(tuple(matrices), masses[0], masses[1], torch.ones_like(total), is_numpy)
     masses = [mass / mass.detach().sum(-1, keepdim=True) for mass in masses]
     return Problem(tuple(matrices), masses[0], masses[1], total, is_numpy)
+
+
+def given_masses(masses: Any) -> Any:
+    """Return masses, or None where there are none: POT takes empty arrays for uniform ones."""
+    if isinstance(masses, Tensor):
+        return masses if masses.numel() else None
+    return masses if masses is not None and np.size(masses) else None
 
 
 def started(solved: Problem, warmstart: Any, epsilon: float) -> tuple[Tensor, Tensor] | None:
@@ -189,33 +201,56 @@ def unif(n: int, type_as: Any = None) -> Any:
     return np.full(n, 1 / n, dtype=None if type_as is None else type_as.dtype)
 
 
-_METRICS = ("sqeuclidean", "euclidean", "cityblock")
+_NORMS = {"cityblock": 1.0, "euclidean": 2.0, "chebyshev": inf}
+_METRICS = ("sqeuclidean", *_NORMS, "minkowski", "cosine", "correlation")
 
 
-def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> Any:
+def dist(
+    x1: Any,
+    x2: Any = None,
+    metric: str = "sqeuclidean",
+    p: float = 2,
+    w: Any = None,
+    backend: str = "auto",
+    nx: Any = None,
+    use_tensor: bool = False,
+) -> Any:
     """Return costs between points, shape (n, m), as `ot.dist` of a metric by name.
 
     Args:
         x1: Points, shape (n, d), or a batch of them.
         x2: Points, shape (m, d), likewise; None for `x1`.
-        metric: "sqeuclidean", "euclidean" or "cityblock".
-        p: Of POT's Minkowski metric, which is not here.
+        metric: "sqeuclidean", "euclidean", "cityblock", "chebyshev", "minkowski", "cosine" or
+            "correlation".
+        p: Order of the Minkowski metric.
+        w: None: weights are of POT's other metrics.
+        backend: Changes nothing, like what follows.
+        nx: See `backend`.
+        use_tensor: See `backend`.
 
     Raises:
-        Unsupported: Another metric.
+        Unsupported: Another metric, or weights.
     """
-    del p
+    del backend, nx, use_tensor
     if metric not in _METRICS:
         raise Unsupported(f"metric must be one of {', '.join(_METRICS)}; got {metric!r}")
+    if w is not None:
+        raise Unsupported("w must be None")
     found, is_numpy = tensors(x1, x2)
     first, second = found[0], found[0] if found[1] is None else found[1]
     assert first is not None
     assert second is not None
-    difference = first[..., :, None, :] - second[..., None, :, :]
-    if metric == "cityblock":
-        costs = difference.abs().sum(-1)
-    elif metric == "sqeuclidean":
-        costs = difference.square().sum(-1)
+    if metric in ("cosine", "correlation"):
+        if metric == "correlation":
+            first, second = (x - x.mean(-1, keepdim=True) for x in (first, second))
+        sizes = (torch.linalg.vector_norm(x, dim=-1) for x in (first, second))
+        of_first, of_second = sizes
+        costs = 1 - first @ second.mT / (of_first[..., :, None] * of_second[..., None, :])
     else:
-        costs = torch.linalg.vector_norm(difference, dim=-1)
+        difference = first[..., :, None, :] - second[..., None, :, :]
+        if metric == "sqeuclidean":
+            costs = difference.square().sum(-1)
+        else:
+            order = float(p) if metric == "minkowski" else _NORMS[metric]
+            costs = torch.linalg.vector_norm(difference, ord=order, dim=-1)
     return costs.numpy() if is_numpy else costs

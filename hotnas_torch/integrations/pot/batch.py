@@ -32,6 +32,8 @@ __all__ = ["dist_batch", "solve_batch", "solve_gromov_batch", "solve_sample_batc
 
 __getattr__ = absent(__name__)
 
+_METHODS = ("auto", "proximal", "sinkhorn", "log_sinkhorn")
+
 
 def solve_batch(
     M: Any,
@@ -48,33 +50,36 @@ def solve_batch(
 ) -> OTResult:
     """`ot.solve_batch`: transport, by `hotnas_torch.ot.transport` or `sinkhorn`.
 
-    Arguments and results are POT's. Without `reg`, or by "proximal", which goes to the same, plans
-    are exact; `inner_iter` and `inner_reg` change nothing.
+    Arguments and results are POT's. Without `reg` plans are exact; all methods go to the same, so
+    that `method`, `inner_iter` and `inner_reg` change nothing.
 
     Raises:
-        Unsupported: Gradients through iterations, or masses of different sums.
+        Unsupported: Gradients through iterations, an unknown method or `reg_type`, a method with
+            entropy but no `reg`, or masses of different sums.
     """
     del inner_iter, inner_reg
     if grad not in ("envelope", "detach"):
         raise Unsupported(f"grad must be 'envelope' or 'detach'; got {grad!r}")
+    kind = named("reg_type", reg_type, ("kl", "entropy"))
+    if named("method", method, _METHODS) in ("sinkhorn", "log_sinkhorn") and not reg:
+        raise Unsupported(f"reg must be positive with method={method!r}; got {reg!r}")
     solved = problem([M], a, b)
     cost = solved.arrays[0]
     result: TransportResult | SinkhornResult
-    if method == "proximal" or not reg:
+    unit = 1.0  # of potentials
+    if not reg:
         result = transport(cost, solved.a, solved.b)
     else:
-        result = sinkhorn(
-            cost, solved.a, solved.b, epsilon=float(reg), tol=tol, max_iter=int(max_iter)
-        )
-    plan = result.plan.detach()
-    linear = (cost * plan).sum((-2, -1))
+        unit = float(reg)
+        result = sinkhorn(cost, solved.a, solved.b, epsilon=unit, tol=tol, max_iter=int(max_iter))
+    total = solved.total[..., None, None]
+    plan = total * result.plan.detach()
+    linear = torch.where(plan > 0, cost * plan, 0).sum((-2, -1))
     value = linear
     if reg:
-        product = solved.a[..., None] * solved.b[..., None, :]
-        reference = 1.0 if reg_type == "entropy" else product
+        product = total.square() * solved.a[..., None] * solved.b[..., None, :]
+        reference = 1.0 if kind == "entropy" else product
         entropy = torch.where(plan > 0, plan * (plan / reference).log(), 0).sum((-2, -1))
-        if reg_type == "entropy":
-            entropy = entropy - plan.sum((-2, -1))
         value = linear + reg * entropy
     if grad == "detach":
         value, linear = value.detach(), linear.detach()
@@ -82,7 +87,7 @@ def solve_batch(
         value=solved.back(value),
         value_linear=solved.back(linear),
         plan=solved.back(plan),
-        potentials=(solved.back(result.f.detach()), solved.back(result.g.detach())),
+        potentials=(solved.back(result.f.detach() / unit), solved.back(result.g.detach() / unit)),
         log={"n_iter": int(result.iterations.max())},
     )
 
@@ -114,13 +119,15 @@ def solve_sample_batch(
     )
 
 
-def dist_batch(X1: Any, X2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> Any:
+def dist_batch(
+    X1: Any, X2: Any = None, metric: str = "sqeuclidean", p: float = 2, nx: Any = None
+) -> Any:
     """`ot.dist_batch`: costs between points, shape (B, n, m), of a metric by name.
 
     Raises:
         Unsupported: Another metric than those of `dist`.
     """
-    return dist(X1, X2, metric, p)
+    return dist(X1, X2, metric, p, nx=nx)
 
 
 def solve_gromov_batch(

@@ -80,7 +80,9 @@ def sinkhorn(
     solved = problem([M], a, b)
     if solved.arrays[0].dim() != 2:
         raise Unsupported(f"M must be a matrix; got shape {tuple(solved.arrays[0].shape)}")
-    settings |= {"init": started(solved, warmstart, float(reg))}
+    # POT's stabilised methods take duals, and the others logarithms of scalings.
+    of_duals = str(method).lower() in ("sinkhorn_stabilized", "sinkhorn_epsilon_scaling")
+    settings |= {"init": started(solved, warmstart, 1.0 if of_duals else float(reg))}
     with quiet_unless(warn):
         result = entropic(
             solved.arrays[0], solved.a, solved.b, tol=_tol(stopThr, solved.a.dtype), **settings
@@ -101,8 +103,10 @@ def sinkhorn(
         "beta": result.g + epsilon * solved.total.log(),
     }
     shown = {name: solved.back(value) for name, value in found.items()}
-    residual = solved.back(result.residual)
-    return plan, shown | {"err": [residual], "niter": int(result.iterations), "n_iter": residual}
+    if of_duals:
+        shown["warmstart"] = shown["alpha"], shown["beta"]
+    count = int(result.iterations)
+    return plan, shown | {"err": [solved.back(result.residual)], "niter": count, "n_iter": count}
 
 
 def _tol(wanted: float, dtype: torch.dtype) -> float:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, absent, problem
+import numpy as np
+
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, absent, given_masses, problem
 from hotnas_torch.ot import TransportResult, transport
 
 __all__ = ["emd", "emd2"]
@@ -75,12 +77,12 @@ def emd2(
 def several(a: Any, b: Any, M: Any, value: Any) -> Any:
     """Solve one problem per column of `b`, shape (m, k), as a batch; returns k values."""
     count = b.shape[1]
-    columns = b.T
+    columns, a = b.T, given_masses(a)
     if hasattr(M, "expand"):
         costs, rows = M.expand(count, *M.shape), a if a is None else a.expand(count, len(a))
     else:
         costs = M[None].repeat(count, 0)
-        rows = a if a is None or len(a) == 0 else a[None].repeat(count, 0)
+        rows = a if a is None else np.asarray(a)[None].repeat(count, 0)
     solved = problem([costs], rows, columns)
     return solved.back(value(solved) * solved.total)
 

@@ -1,5 +1,6 @@
 """`ot.solve` and `ot.solve_gromov`: POT's one interface to many problems."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,14 @@ from hotnas_torch.integrations.pot.gromov.entropic import entropic
 from hotnas_torch.integrations.pot.results import OTResult
 from hotnas_torch.integrations.pot.unbalanced import entropic as entropic_unbalanced
 from hotnas_torch.integrations.pot.unbalanced import exact as exact_unbalanced
-from hotnas_torch.ot import sinkhorn, sinkhorn_divergence, transport
+from hotnas_torch.ot import (
+    EntropicFGWResult,
+    SinkhornDivergenceResult,
+    SinkhornResult,
+    sinkhorn,
+    sinkhorn_divergence,
+    transport,
+)
 
 __all__ = ["solve", "solve_gromov", "solve_sample"]
 
@@ -95,9 +103,13 @@ def solve(
         value=value,
         value_linear=linear,
         potentials=(f / float(reg), g / float(reg)),
-        status="Converged" if bool(found.converged) else "stopped at max_iter",
+        status=_status(found),
         log={"niter": int(found.iterations)},
     )
+
+
+def _status(found: SinkhornResult | SinkhornDivergenceResult | EntropicFGWResult) -> str:
+    return "Converged" if bool(found.converged) else "stopped at max_iter"
 
 
 def _unbalanced(
@@ -144,22 +156,72 @@ def solve_sample(
     b: Any = None,
     metric: str = "sqeuclidean",
     reg: float | None = None,
+    c: Any = None,
+    reg_type: str = "KL",
+    unbalanced: Any = None,
+    unbalanced_type: str = "KL",
+    lazy: bool = False,
+    batch_size: int | None = None,
+    method: str | None = None,
+    n_threads: int = 1,
+    max_iter: int | None = None,
+    plan_init: Any = None,
+    rank: int = 100,
+    scaling: float = 0.95,
+    potentials_init: Any = None,
+    X_init: Any = None,
+    tol: float | None = None,
+    verbose: bool = False,
+    grad: str = "autodiff",
+    random_state: Any = None,
     debias: bool = False,
-    **settings: Any,
+    n_projections: int = 50,
+    projections: Any = None,
+    scaler: Any = None,
 ) -> OTResult:
     """`ot.solve_sample`: `solve` of the costs between points; by `sinkhorn_divergence` if `debias`.
 
+    Arguments and results are POT's. What belongs to POT's other methods alone, such as `rank`,
+    changes nothing without them, as in POT.
+
     Raises:
-        Unsupported: As `solve`; another metric; low-rank and lazy plans.
+        Unsupported: As `solve`; another metric; a method, whose value is another one in POT; lazy
+            plans; points to scale; with `debias`, "split", or unbalanced or unregularised problems.
     """
+    del batch_size, rank, scaling, X_init, random_state, n_projections, projections
+    if method is not None:
+        raise Unsupported(f"method must be None, for the costs between all points; got {method!r}")
+    if lazy or scaler is not None:
+        raise Unsupported("lazy must be False, and scaler None")
+    costs = dist(X_a, X_b, metric)
     if not debias:
-        return solve(dist(X_a, X_b, metric), a, b, reg, **settings)
-    known = {"tol", "max_iter", "reg_type", "grad"}
-    if not reg or not known.issuperset(settings):
-        raise Unsupported(f"debias takes reg and {', '.join(sorted(known))} only")
-    solved = problem([dist(X_a, X_b, metric)], a, b)
+        return solve(
+            costs,
+            a,
+            b,
+            reg,
+            c,
+            reg_type,
+            unbalanced,
+            unbalanced_type,
+            None,
+            n_threads,
+            max_iter,
+            plan_init,
+            potentials_init,
+            tol,
+            verbose,
+            grad,
+        )
+    if debias is not True or not reg or unbalanced is not None or c is not None:
+        raise Unsupported("debias must be True, with reg, and unbalanced and c must be None")
+    if plan_init is not None or potentials_init is not None:
+        raise Unsupported("plan_init and potentials_init must be None")
+    if grad not in _GRADS:
+        raise Unsupported(f"grad must be one of {', '.join(_GRADS)}; got {grad!r}")
+    named("reg_type", reg_type, ("kl", "entropy"))
+    solved = problem([costs], a, b)
     of_a, of_b = (problem([dist(x, None, metric)], None, None).arrays[0] for x in (X_a, X_b))
-    tol = settings.get("tol")
     found = sinkhorn_divergence(
         solved.arrays[0],
         of_a,
@@ -168,12 +230,11 @@ def solve_sample(
         solved.b,
         epsilon=float(reg),
         tol=None if tol is None else max(tol, 1e-5 if of_a.dtype == torch.float32 else 1e-9),
-        max_iter=int(settings.get("max_iter") or 10_000),
+        max_iter=10_000 if max_iter is None else int(max_iter),
     )
-    value = found.objective.detach() if settings.get("grad") == "detach" else found.objective
-    return OTResult(
-        value=solved.back(value), potentials=(solved.back(found.f), solved.back(found.g))
-    )
+    value = found.objective.detach() if grad == "detach" else found.objective
+    between = solve(costs, a, b, reg, reg_type=reg_type, max_iter=max_iter, tol=tol, grad=grad)
+    return replace(between, value=solved.back(value), value_linear=None, status=_status(found))
 
 
 def solve_gromov(
@@ -239,6 +300,7 @@ def solve_gromov(
             value_linear=None if M is None else log["lin_loss"],
             value_quad=value if M is None else log["quad_loss"],
             potentials=None if relaxed else (log["u"], log["v"]),
+            status=log["warning"] or "Converged",
             log=log,
         )
     named("reg_type", reg_type, ("entropy",))
@@ -261,5 +323,6 @@ def solve_gromov(
         value=solved.back(whole),
         value_linear=None if M is None else solved.back(found.cost_linear),
         value_quad=solved.back(found.objective if M is None else found.cost_quad),
+        status=_status(found),
         log={"err": [solved.back(found.residual)]},
     )

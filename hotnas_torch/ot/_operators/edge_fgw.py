@@ -25,6 +25,7 @@ __all__ = [
     "pair_bend",
     "pair_mask",
     "read_edges",
+    "within",
 ]
 
 EdgeLoss = Literal["l1", "l2", "kl"]
@@ -145,6 +146,14 @@ def read_edges(edges: Tensor, masses: Tensor, pairs: int) -> Tensor:
     return torch.where(read[..., None], edges, 0)
 
 
+def within(edges: Tensor, masses: Tensor) -> Tensor:
+    """Return edges of which those of absent nodes are not so large that squares overflow."""
+    there = masses != 0
+    both = (there[:, :, None] & there[:, None, :])[..., None]
+    most = 1e-3 * torch.finfo(edges.dtype).max ** 0.5
+    return torch.where(both, edges, edges.clamp(-most, most))
+
+
 # --- pair costs -----------------------------------------------------------------------------------
 
 
@@ -255,14 +264,15 @@ def edge_problem(
     known = (cost, x, y, a, b, 1 - alpha, alpha, barred, everywhere, backend)
     if terms.loss == "l1":
         return _ByTable(*known, _table(x, y, terms))
-    return _ByProducts(*known, *_products(x, y, terms))
+    return _ByProducts(*known, *_products(x, y, a, b, terms))
 
 
 def pair_bend(plan: Tensor, x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
     """Compute B(plan), (B, n, m), differentiable in the edges."""
     if terms.loss == "l1":
         return _tabulated(plan, _table(x, y, terms))
-    return _between(plan, *_products(x, y, terms))
+    rows, columns = plan.detach().sum(2), plan.detach().sum(1)
+    return _between(plan, *_products(x, y, rows, columns, terms))
 
 
 def _between(plan: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -274,12 +284,14 @@ def _tabulated(plan: Tensor, table: Tensor) -> Tensor:
     return (table @ plan.flatten(1)[..., None]).reshape(plan.shape)
 
 
-def _products(x: Tensor, y: Tensor, terms: EdgeTerms) -> tuple[Tensor, Tensor]:
-    """Decompose the loss: L(x, y) = f(x) + g(y) - sum of h(x) k(y)."""
+def _products(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, terms: EdgeTerms
+) -> tuple[Tensor, Tensor]:
+    """Decompose the loss of edges between masses a, b: L(x, y) = f(x) + g(y) - sum of h(x) k(y)."""
     mask_x, mask_y = (pair_mask(edges.shape[1], terms.pairs, edges) for edges in (x, y))
     if terms.loss == "l2":
         # Shifted alike, edges differ by the same: squares shall not be far larger than that.
-        middle = 0.5 * (x.mean((1, 2), keepdim=True) + y.mean((1, 2), keepdim=True)).detach()
+        middle = 0.5 * (_middle(x, a, mask_x) + _middle(y, b, mask_y))
         x, y = x - middle, y - middle
         of_x, of_y, h, k = x * x, y * y, 2 * x, y
     else:
@@ -293,6 +305,14 @@ def _products(x: Tensor, y: Tensor, terms: EdgeTerms) -> tuple[Tensor, Tensor]:
         [torch.ones_like(y[:, None, :, :, 0]), of_y.sum(-1)[:, None], k.movedim(-1, 1)], 1
     )
     return left * mask_x, right * mask_y
+
+
+def _middle(edges: Tensor, masses: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of what is read between nodes that are there, (B, 1, 1, d)."""
+    there = (masses > 0).to(edges.dtype)
+    read = (there[:, :, None] * there[:, None, :] * mask)[..., None]
+    total = torch.where(read > 0, edges.detach(), 0).sum((1, 2), keepdim=True)
+    return total / read.sum((1, 2), keepdim=True).clamp(min=1)
 
 
 def _table(x: Tensor, y: Tensor, terms: EdgeTerms) -> Tensor:
@@ -319,10 +339,20 @@ Slopes = Callable[[Tensor, Sequence[Tensor], Sequence[bool]], Sequence[Tensor | 
 
 class _AtCoupling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        objective, ctx.slopes, ctx.once, *tensors = inputs
+    def forward(objective: Tensor, *inputs: Any) -> Tensor:
+        del inputs
+        return objective.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        _, ctx.slopes, ctx.once, *tensors = inputs
         ctx.save_for_backward(*tensors)
-        return objective.clone()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        del tangents
+        raise RuntimeError(f"{ctx.once} (backward, without forward mode)")
 
     @staticmethod
     @full_precision
@@ -365,7 +395,7 @@ def _slopes(
     if (needed[3] or needed[4]) and not bool((a > 0).all() and (b > 0).all()):
         # What it would cost absent nodes to enter.
         weight = alpha[:, None, None]
-        bend = pair_bend(plan, x, y, terms)
+        bend = pair_bend(plan, within(x, a), within(y, b), terms)
         f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
     of_a, of_b = (grad[:, None] * tangent(dual, masses) for dual, masses in ((f, a), (g, b)))
     return [of_cost, of_x, of_y, of_a, of_b, of_alpha]

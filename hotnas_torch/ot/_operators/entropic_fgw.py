@@ -184,9 +184,35 @@ def following_plan(
     plan = log_plan.exp()
     if not is_tracked(a, b):
         return plan
+    (struct_x, known_x), (struct_y, known_y) = bounded(struct_x, a), bounded(struct_y, b)
     bend = dense_pair_cost(plan, struct_x, struct_y, loss, pairs)
-    gradient = _gradient(cost, bend, alpha)
+    known = known_x[:, :, None] & known_y[:, None, :]
+    gradient = torch.where(known, _gradient(cost, bend, alpha), torch.inf)
     return following_masses(plan, gradient, a, b, f, g, epsilon)
+
+
+def bounded(struct: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a structure without what absent nodes hold where its square would be no number.
+
+    The slope of the quadratic term at absent nodes is then one: 0 times it is 0.
+
+    Args:
+        struct: Shape (B, n, n).
+        masses: Shape (B, n), 0 at absent nodes.
+
+    Returns:
+        The structure, with 0 in place of such numbers; which nodes hold none, (B, n).
+    """
+    there = masses > 0
+    small = struct.abs() < _most_squared(struct.dtype)
+    beside = there[:, None, :]
+    known = there | ((small | ~beside) & (small.mT | ~beside)).all(2)
+    return torch.where(small | there[:, :, None] & beside, struct, 0), known
+
+
+def _most_squared(dtype: torch.dtype) -> float:
+    """Return up to where squares, and sums of them, are numbers."""
+    return 0.1 * float(torch.finfo(dtype).max ** 0.5)
 
 
 def _gradient(cost: Tensor, bend: Tensor, alpha: Tensor) -> Tensor:
@@ -375,7 +401,7 @@ def _per_chunk(
     cost = torch.where(present & (cost == torch.inf), 0, cost)
     # Absent nodes may hold anything; what they hold counts for their masses' derivatives alone, 0
     # if it is no number, and its square must not spoil the others.
-    most = 0.1 * torch.finfo(cost.dtype).max ** 0.5
+    most = _most_squared(cost.dtype)
 
     def whole(values: Tensor, there: Tensor) -> Tensor:
         small: Tensor = values.abs() < most
@@ -443,12 +469,12 @@ def _implicit_change(
     inverse = marginal_inverse(plan)
 
     def marginals(columns: Tensor) -> Tensor:  # E
-        plans = (root * columns).reshape(batch, n, m, -1)
+        plans = (root * columns).reshape(batch, n, m, columns.shape[2])
         return torch.cat([plans.sum(2), plans.sum(1)], 1)
 
     def spread(duals: Tensor) -> Tensor:  # E'
         rows, columns = duals[:, :n, None], duals[:, None, n:]
-        return root * (rows + columns).reshape(batch, n * m, -1)
+        return root * (rows + columns).reshape(batch, n * m, duals.shape[2])
 
     def tangent(columns: Tensor) -> Tensor:  # P
         return columns - spread(inverse @ marginals(columns))
@@ -503,12 +529,12 @@ def _implicit_gradients(
     inverse = marginal_inverse(plan)
 
     def marginals(columns: Tensor) -> Tensor:  # E
-        plans = (root * columns).reshape(batch, n, m, -1)
+        plans = (root * columns).reshape(batch, n, m, columns.shape[2])
         return torch.cat([plans.sum(2), plans.sum(1)], 1)
 
     def spread(duals: Tensor) -> Tensor:  # E'
         rows, columns = duals[:, :n, None], duals[:, None, n:]
-        return root * (rows + columns).reshape(batch, n * m, -1)
+        return root * (rows + columns).reshape(batch, n * m, duals.shape[2])
 
     def tangent(columns: Tensor) -> Tensor:  # P, as E E' is the derivative of the marginals
         return columns - spread(inverse @ marginals(columns))
@@ -580,7 +606,8 @@ def _bilinear_gradients(
         backend=backend,
     )
     # reshape, as vmap knows no unflatten of what carries no batch
-    return of_x.reshape(4, -1, *of_x.shape[1:]).sum(0), of_y.reshape(4, -1, *of_y.shape[1:]).sum(0)
+    x, y = (4, *struct_x.shape), (4, *struct_y.shape)
+    return of_x.reshape(x).sum(0), of_y.reshape(y).sum(0)
 
 
 def _on_tangents(

@@ -23,6 +23,7 @@ from hotnas_torch.ot._operators.edge_fgw import (
     edge_problem,
     pair_bend,
     read_edges,
+    within,
 )
 from hotnas_torch.ot._operators.operator import Backend, full_precision, is_tracked
 from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
@@ -41,9 +42,9 @@ __all__ = ["Prices", "Relaxed", "unbalanced_fgw"]
 
 _STEP = 0.05
 """Entropy of a step where the problem has none, in units of what pairs cost."""
-_WHOLE_SIDES = 5
-"""Steps of the second descent without entropy that solve for one side, and not towards it."""
-_WHOLE_TOL, _WHOLE_MAX_ITER = 1e-4, 50
+_SMALL_STEPS = 10
+"""Steps with an entropy that the first descent begins with where the problem has none."""
+_EXACT_TOL, _MOST_ARCS = 1e-9, 10_000
 _INNER_SHARE = 0.01
 """Error of masses that the transport problem of a step may leave, in units of the gap."""
 _INNER_MAX_ITER = 10_000
@@ -183,17 +184,17 @@ def _value(
 def _solve(
     known: _Known, problem: EdgeProblem, start: Tensor, tol: float, max_iter: int
 ) -> Relaxed:
-    """Descend from a start; without entropy by small steps and by whole sides, which lead apart."""
+    """Descend from a start; without entropy also without small steps, which leads elsewhere."""
     prices = known.prices
     if prices.epsilon:
-        return _descend(known, problem, start, prices.epsilon, 0, tol, max_iter)
+        return _descend(known, problem, start, prices.epsilon, max_iter, tol, max_iter)
     steps = _step_sizes(known, start, problem.pair_cost(start))
     parts, places = [], []
     for step in steps.unique().tolist() or [0]:
         items = (steps == step).nonzero().squeeze(1)
         given = known.of(items), problem.select(items), start[items], _STEP * 2.0**step
-        small, whole = (_descend(*given, sides, tol, max_iter) for sides in (0, _WHOLE_SIDES))
-        parts.append(_better(small, whole))
+        ends = (_descend(*given, small, tol, max_iter) for small in (_SMALL_STEPS, 0))
+        parts.append(_better(*ends))
         places.append(items)
     order = torch.cat(places).argsort()
     return Relaxed(*(getattr(_joined(parts), name)[order] for name in Relaxed.__slots__))
@@ -281,6 +282,16 @@ def _solve_side(
     return plan, lower, f, g, status
 
 
+def _solve_exactly(known: _Known, costs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Solve the transport problem of one side without entropy; see `_solve_side`."""
+    prices = known.prices
+    weights = prices.rows, prices.columns, PENALTY_KL
+    plan, value, f, g, gap, _, status = unbalanced_transport(
+        costs, known.a, known.b, *weights, _EXACT_TOL, _MOST_ARCS, backend=known.backend
+    )
+    return plan, value - gap, f, g, status
+
+
 def _terms(known: _Known) -> tuple[Tensor, Tensor, Tensor, Tensor, Prices]:
     return known.cost, known.a, known.b, known.alpha, known.prices
 
@@ -309,7 +320,7 @@ def _descend(
     problem: EdgeProblem,
     plan: Tensor,
     epsilon: float,
-    whole: int,
+    small: int,
     tol: float,
     max_iter: int,
 ) -> Relaxed:
@@ -320,11 +331,10 @@ def _descend(
         problem: Their pair costs.
         plan: Couplings to start from.
         epsilon: Weight of the entropy, of the problem or of steps.
-        whole: For how many steps one side is solved for, without entropy.
+        small: How many steps have it; those that follow solve for one side exactly.
         tol: Relative gap to stop at.
         max_iter: Most steps.
     """
-    prices = known.prices
     inner = max(_INNER_SHARE * tol, _INNER_TOL[plan.dtype])
     floor = 2 * torch.finfo(plan.dtype).eps
     rounding = 16 * torch.finfo(plan.dtype).eps
@@ -347,12 +357,10 @@ def _descend(
         last, value = plan[items], objective[items]
         costs, fixed = _side(part, last, bend[items])
         mass = last.sum((1, 2))
-        target, lower, _, _, ended = _solve_side(part, costs, last, epsilon, inner)
-        if step <= whole:
-            weights = prices.rows, prices.columns, PENALTY_KL
-            target = unbalanced_transport(
-                costs, part.a, part.b, *weights, _WHOLE_TOL, _WHOLE_MAX_ITER, backend=part.backend
-            )[0]
+        if step <= small:
+            target, lower, _, _, ended = _solve_side(part, costs, last, epsilon, inner)
+        else:
+            target, lower, _, _, ended = _solve_exactly(part, costs)
         # A minimum over one side; the other has the same to win.
         apart = 2 * (value - mass * (lower + fixed)).clamp_min(0)
         gap[items], iterations[items] = apart, step
@@ -434,10 +442,13 @@ def _entering(
     """Return the derivatives in masses of absent nodes by what they would carry, (B, n), (B, m)."""
     cost, x, y, a, b, alpha = given
     known = _Known(cost, a, b, alpha, prices, backend)
-    bend = pair_bend(plan, x, y, terms)  # also of nodes that are absent
+    bend = pair_bend(plan, within(x, a), within(y, b), terms)  # also of nodes that are absent
     costs, _ = _side(known, plan, bend)
-    epsilon = prices.epsilon or float(prices.rows) * 1e-2
-    _, _, f, g, _ = _solve_side(known, costs, plan, epsilon, _INNER_TOL[plan.dtype])
+    if prices.epsilon:
+        found = _solve_side(known, costs, plan, prices.epsilon, _INNER_TOL[plan.dtype])
+    else:
+        found = _solve_exactly(known, costs)
+    _, _, f, g, _ = found
     there_x, there_y = (a > 0)[:, :, None], (b > 0)[:, None, :]
     if prices.epsilon:
         weights = prices.rows, prices.columns, PENALTY_KL

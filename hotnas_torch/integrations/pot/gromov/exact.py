@@ -3,7 +3,13 @@
 from typing import Any
 
 from hotnas_torch.integrations.pot.arrays import Problem, Unsupported
-from hotnas_torch.integrations.pot.gromov.reading import check_loss, graphs, start_of, weight_of
+from hotnas_torch.integrations.pot.gromov.reading import (
+    check_loss,
+    graphs,
+    start_of,
+    warning_of,
+    weight_of,
+)
 from hotnas_torch.ot import FGWResult, edge_fgw, fgw
 
 __all__ = [
@@ -173,6 +179,7 @@ def _log(solved: Problem, result: FGWResult) -> dict[str, Any]:
         "u": solved.back(result.f.detach()),
         "v": solved.back(result.g.detach()),
         "loss": [value],
+        "warning": warning_of(result),
         "gw_dist": value,
         "fgw_dist": value,
     }

@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 
 from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, problem, tensors
-from hotnas_torch.ot import PartialFGWResult, SemirelaxedFGWResult
+from hotnas_torch.ot import FGWResult, PartialFGWResult, SemirelaxedFGWResult
 
-__all__ = ["check_loss", "graphs", "relaxed_plan", "relaxed_value", "start_of", "weight_of"]
+__all__ = [
+    "check_loss",
+    "graphs",
+    "relaxed_plan",
+    "relaxed_value",
+    "start_of",
+    "warning_of",
+    "weight_of",
+]
 
 
 def graphs(M: Any, C1: Any, C2: Any, p: Any, q: Any, *, balanced: bool = True) -> Problem:
@@ -42,9 +50,19 @@ def start_of(solved: Problem, G0: Any) -> Any:
     """Return the coupling to start from, POT's where none is given."""
     if G0 is None:
         return "product"
+    if isinstance(G0, str):
+        raise Unsupported(
+            f"G0 must be None or a plan; got {G0!r} (hotnas_torch.ot's own functions try several"
+            " starts: num_starts=)"
+        )
     (start,), _ = tensors(G0)
     assert start is not None
     return start.to(solved.a.dtype)
+
+
+def warning_of(result: FGWResult | PartialFGWResult | SemirelaxedFGWResult) -> str | None:
+    """Return what POT's logs say of a problem that was not solved to the end."""
+    return None if bool(result.converged) else "stopped at max_iter"
 
 
 def relaxed_plan(
@@ -55,7 +73,7 @@ def relaxed_plan(
     if not log:
         return plan
     value = solved.back(result.objective.detach())
-    return plan, {"loss": [value], name: value}
+    return plan, {"loss": [value], name: value, "warning": warning_of(result)}
 
 
 def relaxed_value(
@@ -68,6 +86,7 @@ def relaxed_value(
     return value, {
         "loss": [value],
         name: value,
+        "warning": warning_of(result),
         "T": solved.back(result.plan.detach()),
         "lin_loss": solved.back(result.cost_linear.detach()),
         "quad_loss": solved.back(result.cost_quad.detach()),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported
+from hotnas_torch.integrations.pot.arrays import Problem
 from hotnas_torch.integrations.pot.gromov.reading import (
     check_loss,
     graphs,
@@ -125,8 +125,6 @@ def _semirelaxed(
     max_iter: float,
     tol: float,
 ) -> tuple[Problem, SemirelaxedFGWResult]:
-    if isinstance(G0, str):
-        raise Unsupported(f"G0 must be a plan or None; got {G0!r}")
     check_loss(loss_fun)
     solved = graphs(M, C1, C2, p, None)
     weight = weight_of(solved, alpha)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hotnas_torch.integrations.pot.arrays import Problem, Unsupported, quiet_unless
+from hotnas_torch.integrations.pot.arrays import Problem, Unsupported
 from hotnas_torch.integrations.pot.gromov.reading import graphs, start_of
 from hotnas_torch.ot import UnbalancedFGWResult, unbalanced_fgw
 
@@ -38,15 +38,15 @@ def fused_unbalanced_gromov_wasserstein(
 
     Arguments and results are POT's, whose two plans are one here. The start is `init_pi`, or the
     product of the masses. It stops at a gap of `tol` squared of the objective, at least 1e-11 (1e-6
-    in float32), and no earlier; `unbalanced_solver`, `init_duals` and what belongs to the transport
-    problems of a step change nothing.
+    in float32), or after `max_iter` steps, with a warning; `unbalanced_solver`, `init_duals` and
+    what belongs to the transport problems of a step change nothing.
 
     Raises:
         ValueError: `reg_marginals` is neither a number nor a pair of them.
         Unsupported: Another divergence than "kl", an unknown solver, or weights that are not
             positive and finite.
     """
-    del init_duals, max_iter, max_iter_ot, tol_ot, verbose, kwargs_solve
+    del init_duals, max_iter_ot, tol_ot, verbose, kwargs_solve
     solved, result, scale = _solve(
         Cx,
         Cy,
@@ -59,6 +59,7 @@ def fused_unbalanced_gromov_wasserstein(
         alpha,
         M,
         init_pi,
+        max_iter,
         tol,
     )
     plan = solved.back(result.plan.detach())
@@ -87,7 +88,7 @@ def fused_unbalanced_gromov_wasserstein2(
     **kwargs_solve: Any,
 ) -> Any:
     """`ot.gromov.fused_unbalanced_gromov_wasserstein2`: the value, differentiable."""
-    del init_duals, max_iter, max_iter_ot, tol_ot, verbose, kwargs_solve
+    del init_duals, max_iter_ot, tol_ot, verbose, kwargs_solve
     solved, result, scale = _solve(
         Cx,
         Cy,
@@ -100,6 +101,7 @@ def fused_unbalanced_gromov_wasserstein2(
         alpha,
         M,
         init_pi,
+        max_iter,
         tol,
     )
     value = solved.back(result.objective / scale)
@@ -118,6 +120,7 @@ def _solve(
     alpha: float,
     M: Any,
     init: Any,
+    max_iter: int,
     tol: float,
 ) -> tuple[Problem, UnbalancedFGWResult, float]:
     """Solve POT's problem, which weighs the costs by `alpha` and the structures by 1."""
@@ -133,20 +136,20 @@ def _solve(
     cost, x, y = solved.arrays
     scale = 1.0 if M is None else 1 / (1 + float(alpha))
     least = 1e-6 if cost.dtype == torch.float32 else 1e-11
-    with quiet_unless(False):
-        result = unbalanced_fgw(
-            cost,
-            x,
-            y,
-            solved.a,
-            solved.b,
-            reg_m=tuple(scale * weight for weight in weights),  # type: ignore[arg-type]
-            epsilon=scale * float(epsilon),
-            alpha=scale,
-            loss="l2",
-            init=start_of(solved, init),
-            tol=max(float(tol) ** 2, least),  # of the second order in the plan
-        )
+    result = unbalanced_fgw(
+        cost,
+        x,
+        y,
+        solved.a,
+        solved.b,
+        reg_m=tuple(scale * weight for weight in weights),  # type: ignore[arg-type]
+        epsilon=scale * float(epsilon),
+        alpha=scale,
+        loss="l2",
+        init=start_of(solved, init),
+        tol=max(float(tol) ** 2, least),  # of the second order in the plan
+        max_iter=int(max_iter),
+    )
     return solved, result, scale
 
 
