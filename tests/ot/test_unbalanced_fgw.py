@@ -347,3 +347,29 @@ def test_what_the_total_variation_refuses(change: dict[str, Any], says: str) -> 
     call = {"cost": square, "struct_x": square, "struct_y": square, "reg_m": 1.0} | change
     with pytest.raises(ValueError, match=says):
         ht.ot.unbalanced_fgw(**{"penalty": "tv"} | call)
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("held", [1e6, 1e12, 1e30])
+def test_what_absent_nodes_hold_changes_no_gradient_of_others(
+    rng: torch.Generator, loss: str, epsilon: float, held: float
+) -> None:
+    given = problems(rng, 3, 4, 5, torch.float32)
+    for name, size in (("a", 4), ("b", 5)):
+        given[name][:, size - 1] = 0
+
+    def gradients(held: float) -> list[Tensor]:
+        filled = {name: value.clone() for name, value in given.items()}
+        for name in ("struct_x", "struct_y"):
+            filled[name][:, -1] = filled[name][:, :, -1] = held
+        leaves = [filled[name].requires_grad_() for name in ("cost", "struct_x", "a", "b")]
+        found = ht.ot.unbalanced_fgw(**filled, reg_m=0.5, epsilon=epsilon, loss=loss)
+        return list(torch.autograd.grad(found.objective.sum(), leaves))
+
+    for one, other in zip(gradients(held), gradients(0.0), strict=True):
+        assert bool(one.isfinite().all())
+        there = torch.ones_like(one, dtype=torch.bool)
+        if one.dim() == 2:
+            there[:, -1] = False  # the mass of a node that is absent meets what it holds
+        assert torch.allclose(one[there], other[there], rtol=1e-5, atol=1e-7)
