@@ -51,9 +51,9 @@ def unbalanced_fgw(
     abs(p - q). What has no counterpart in the other
     graph is left out, at a price that rho sets. For the total variation, it is `fgw` with a dummy
     node on either side. For the divergence, each step improves one factor of T T' with the
-    other held, by `unbalanced_sinkhorn`, or exactly by `unbalanced_transport` where epsilon is 0; a
-    second descent, which begins with small steps, is then tried as well. G is not convex: the
-    result is a stationary plan that the start leads to.
+    other held, by `unbalanced_sinkhorn`; where epsilon is 0, exactly by `unbalanced_transport` or
+    by a step with an entropy relative to the last plan, and the better of two descents counts. G is
+    not convex: the result is a stationary plan that the start leads to.
 
     Args:
         cost: Costs between nodes, shape (*batch, n, m), float32 or float64; with "tv" at least 0,

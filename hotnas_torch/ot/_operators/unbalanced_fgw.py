@@ -42,11 +42,13 @@ __all__ = ["Prices", "Relaxed", "unbalanced_fgw"]
 
 _STEP = 0.05
 """Entropy of a step where the problem has none, in units of what pairs cost."""
-_SMALL_STEPS = 10
-"""Steps with an entropy that the first descent begins with where the problem has none."""
+_SMALL_STEPS, _EXACT_STEPS = 10, 10
+"""Where the problem has no entropy: steps with one that the first of two descents begins with, and
+exact ones of both, after which the better one goes on."""
 _EXACT_TOL, _MOST_ARCS = 1e-9, 10_000
-_INNER_SHARE = 0.01
-"""Error of masses that the transport problem of a step may leave, in units of the gap."""
+_INNER_FIRST, _INNER_SHARE = 1e-4, 0.01
+"""Error of masses that the transport problem of the first step may leave, a tenth of it with each
+step, down to a share of the gap wanted: of the step alone, as no neighbour is to change an item."""
 _INNER_MAX_ITER = 10_000
 _INNER_TOL = {torch.float32: 1e-6, torch.float64: 1e-11}
 _HALVINGS = 30
@@ -149,13 +151,18 @@ class _Known:
         return _Known(cost, a, b, alpha, self.prices, self.backend)
 
 
-def _relative(plan: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum p log(p / q), (B,): of row masses, of column masses, of the plan to the product."""
+def _relative(plan: Tensor, a: Tensor, b: Tensor, prices: Prices) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum p log(p / q), (B,): of row masses, of column masses, of the plan to the product.
+
+    What costs nothing is left at 0.
+    """
     log_a, log_b = (torch.where(mass > 0, mass, 1).log() for mass in (a, b))
     rows, columns = plan.sum(2), plan.sum(1)
     towards = (rows * log_a).sum(1), (columns * log_b).sum(1)
     of_rows = torch.xlogy(rows, rows).sum(1) - towards[0]
     of_columns = torch.xlogy(columns, columns).sum(1) - towards[1]
+    if not prices.epsilon:
+        return of_rows, of_columns, torch.zeros_like(of_rows)
     joint = torch.xlogy(plan, plan).sum((1, 2)) - towards[0] - towards[1]
     return of_rows, of_columns, joint
 
@@ -170,7 +177,7 @@ def _value(
     mass = plan.sum((1, 2))
     totals = a.sum(1), b.sum(1), a.sum(1) * b.sum(1)
     weights = prices.rows, prices.columns, prices.epsilon
-    for weight, total, off in zip(weights, totals, _relative(plan, a, b), strict=True):
+    for weight, total, off in zip(weights, totals, _relative(plan, a, b, prices), strict=True):
         if weight:
             # KL of two products: 2 |p| sum p log(p / q) - |p|^2 + |q|^2.
             value = value + weight * (2 * mass * off - mass.square() + total.square())
@@ -187,17 +194,36 @@ def _solve(
     """Descend from a start; without entropy also without small steps, which leads elsewhere."""
     prices = known.prices
     if prices.epsilon:
-        return _descend(known, problem, start, prices.epsilon, max_iter, tol, max_iter)
+        return _descend(known, problem, start, prices.epsilon, max_iter, 0, tol, max_iter)
     steps = _step_sizes(known, start, problem.pair_cost(start))
     parts, places = [], []
     for step in steps.unique().tolist() or [0]:
         items = (steps == step).nonzero().squeeze(1)
         given = known.of(items), problem.select(items), start[items], _STEP * 2.0**step
-        ends = (_descend(*given, small, tol, max_iter) for small in (_SMALL_STEPS, 0))
-        parts.append(_better(*ends))
+        parts.append(_by_both(*given, tol, max_iter))
         places.append(items)
     order = torch.cat(places).argsort()
     return Relaxed(*(getattr(_joined(parts), name)[order] for name in Relaxed.__slots__))
+
+
+def _by_both(
+    known: _Known, problem: EdgeProblem, start: Tensor, epsilon: float, tol: float, max_iter: int
+) -> Relaxed:
+    """Descend with small steps first and without, and go on where the lower one is not done."""
+    few = min(max_iter, _SMALL_STEPS + _EXACT_STEPS)
+    ends = (
+        _descend(known, problem, start, epsilon, small, _EXACT_STEPS, tol, few)
+        for small in (_SMALL_STEPS, 0)
+    )
+    best = _better(*ends)
+    left = (best.status == MAX_ITER).nonzero().squeeze(1)
+    if len(left) and max_iter > few:
+        given = known.of(left), problem.select(left), best.plan[left], epsilon
+        rest = _descend(*given, 0, 0, tol, max_iter - few)
+        rest = replace(rest, iterations=rest.iterations + best.iterations[left])
+        for name in Relaxed.__slots__:
+            getattr(best, name)[left] = getattr(rest, name)
+    return best
 
 
 def _joined(parts: Sequence[Relaxed]) -> Relaxed:
@@ -233,7 +259,7 @@ def _side(known: _Known, plan: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
     for weight, total, off in zip(
         (prices.rows, prices.columns, prices.epsilon),
         totals,
-        _relative(plan, known.a, known.b),
+        _relative(plan, known.a, known.b, prices),
         strict=True,
     ):
         if weight:
@@ -321,6 +347,7 @@ def _descend(
     plan: Tensor,
     epsilon: float,
     small: int,
+    exact: int,
     tol: float,
     max_iter: int,
 ) -> Relaxed:
@@ -331,11 +358,13 @@ def _descend(
         problem: Their pair costs.
         plan: Couplings to start from.
         epsilon: Weight of the entropy, of the problem or of steps.
-        small: How many steps have it; those that follow solve for one side exactly.
+        small: How many steps have it.
+        exact: How many of those that follow solve for one side exactly, before both take turns:
+            exact steps find what carries no mass, the others the rest.
         tol: Relative gap to stop at.
         max_iter: Most steps.
     """
-    inner = max(_INNER_SHARE * tol, _INNER_TOL[plan.dtype])
+    least = max(_INNER_SHARE * tol, _INNER_TOL[plan.dtype])
     floor = 2 * torch.finfo(plan.dtype).eps
     rounding = 16 * torch.finfo(plan.dtype).eps
 
@@ -357,7 +386,8 @@ def _descend(
         last, value = plan[items], objective[items]
         costs, fixed = _side(part, last, bend[items])
         mass = last.sum((1, 2))
-        if step <= small:
+        inner = max(least, _INNER_FIRST * 0.1 ** (step - 1))
+        if step <= small or (step > small + exact and (step - small) % 2):
             target, lower, _, _, ended = _solve_side(part, costs, last, epsilon, inner)
         else:
             target, lower, _, _, ended = _solve_exactly(part, costs)
