@@ -89,11 +89,8 @@ def run(settings: Settings) -> Report:
         rows += _measure("semi-relaxed", _semirelaxed(drawn), nodes, settings)
         rows += _measure("unbalanced, entropic", _entropic(drawn), nodes, settings)
         rows += _measure("unbalanced", _unbalanced(drawn), nodes, settings)
-        few = drawn.items(slice(_FEW))
-        rows += _measure(
-            "unbalanced FGW, entropic", _unbalanced_fgws(few, EPSILON), nodes, settings
-        )
-        rows += _measure("unbalanced FGW", _unbalanced_fgws(few, 0.0), nodes, settings)
+        for problem, epsilon in (("unbalanced FGW, entropic", EPSILON), ("unbalanced FGW", 0.0)):
+            rows += _measure(problem, _unbalanced_fgws(drawn, epsilon), nodes, settings)
     report.tables.append(
         Table(
             "partial",
