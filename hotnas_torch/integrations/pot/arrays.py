@@ -224,9 +224,9 @@ def dist(
             "correlation".
         p: Order of the Minkowski metric.
         w: None: weights are of POT's other metrics.
-        backend: Changes nothing, like what follows.
-        nx: See `backend`.
-        use_tensor: See `backend`.
+        backend: Changes nothing.
+        nx: Changes nothing.
+        use_tensor: Changes nothing.
 
     Raises:
         Unsupported: Another metric, or weights.

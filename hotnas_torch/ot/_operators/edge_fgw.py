@@ -1,3 +1,4 @@
+# Over 400 lines: one solver: pair costs of edges by loss, the descent, its gradient.
 """Fused Gromov-Wasserstein of edges with features: pair costs, solution, gradient."""
 
 from collections.abc import Callable, Sequence
