@@ -73,7 +73,7 @@ SUITES = (
             f"test/test_{name}.py"
             for name in (
                 *("ot", "bregman", "solvers", "optim", "da", "mapping", "factored", "gmm"),
-                *("partial", "unbalanced"),
+                "partial",
             )
         ],
         "pot",
