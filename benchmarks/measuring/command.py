@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.benchmark import Benchmark, benchmarks
+from benchmarks.measuring.machine import revision
 from benchmarks.measuring.report import Claim, Unavailable
 from hotnas_torch import _ext
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; with `--check` 1 if a claim is not met; 2 if what was named cannot be measured here.
     """
+    revision()  # of the code that is loaded now
     given = sys.argv[1:] if argv is None else list(argv)
     names = list(itertools.takewhile(lambda part: not part.startswith("-"), given))
     unknown = [name for name in names if name not in BENCHMARKS]

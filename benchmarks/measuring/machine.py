@@ -1,6 +1,7 @@
 """Where and with what a measurement was made, and how busy the machine was meanwhile."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -52,8 +53,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def revision() -> str | None:
-    """Name the commit that is measured, `-dirty` where files differ from it; None outside git."""
+    """Name the commit that is measured, `-dirty` where files differ from it; None outside git.
+
+    It is that of the first call: what is committed during a measurement is not what is measured.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError):
         done = subprocess.run(
