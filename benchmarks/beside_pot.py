@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.measuring.evaluate import Array
+from benchmarks.measuring.evaluate import Array, divergence, divergence_of_products
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 
 __all__ = ["QUICK", "Settings", "run"]
@@ -171,10 +171,6 @@ def _kl_fused(one: _Problem, plan: Array) -> float:
     return float((1 - one.alpha) * _linear(one, plan) + one.alpha * pairs)
 
 
-def _kl(p: Array, q: Array) -> float:
-    return float((np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), 0) - p + q).sum())
-
-
 def _variation(p: Array, q: Array) -> float:
     return float(np.abs(p - q).sum())
 
@@ -183,26 +179,20 @@ def _unbalanced(divergence: Callable[[Array, Array], float], entropic: bool) -> 
     def value(one: _Problem, plan: Array) -> float:
         found = _linear(one, plan)
         if entropic:
-            found += one.epsilon * _kl(plan, one.a[:, None] * one.b)
+            found += one.epsilon * divergence(plan, one.a[:, None] * one.b)
         of_rows, of_columns = divergence(plan.sum(1), one.a), divergence(plan.sum(0), one.b)
         return found + one.rho[0] * of_rows + one.rho[1] * of_columns
 
     return value
 
 
-def _of_products(p: Array, q: Array) -> float:
-    """KL of the products of two measures with themselves."""
-    p, q = p.ravel(), q.ravel()
-    return _kl(p[:, None] * p, q[:, None] * q)
-
-
 def _unbalanced_fused(entropic: bool) -> Callable[[_Problem, Array], float]:
     def value(one: _Problem, plan: Array) -> float:
         found = _fused(one, plan)
-        found += one.rho[0] * _of_products(plan.sum(1), one.a)
-        found += one.rho[1] * _of_products(plan.sum(0), one.b)
+        found += one.rho[0] * divergence_of_products(plan.sum(1), one.a)
+        found += one.rho[1] * divergence_of_products(plan.sum(0), one.b)
         if entropic:
-            found += one.epsilon * _of_products(plan, one.a[:, None] * one.b)
+            found += one.epsilon * divergence_of_products(plan, one.a[:, None] * one.b)
         return found
 
     return value
@@ -290,7 +280,7 @@ _KINDS = {
         lambda all_: ht.ot.unbalanced_sinkhorn(
             all_.cost, all_.a, all_.b, epsilon=all_.epsilon, reg_m=all_.rho
         ),
-        _unbalanced(_kl, True),
+        _unbalanced(divergence, True),
         _off_nothing,
         balanced=False,
     ),
@@ -308,7 +298,7 @@ _KINDS = {
     "unbalanced, KL": _Kind(
         lambda one: pot.unbalanced.mm_unbalanced(one.a, one.b, one.cost, one.rho),
         lambda all_: ht.ot.unbalanced_transport(all_.cost, all_.a, all_.b, reg_m=all_.rho),
-        _unbalanced(_kl, False),
+        _unbalanced(divergence, False),
         _off_nothing,
         balanced=False,
     ),

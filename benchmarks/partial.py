@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import ot as pot
 import torch
-from scipy.special import xlogy
 from torch import Tensor
 
 import hotnas_torch as ht
-from benchmarks.measuring.evaluate import Array, pair_tensor
+from benchmarks.measuring.evaluate import Array, divergence_of_products, pair_tensor
 from benchmarks.measuring.problems import Problems, random_problems
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.solvers import Job
@@ -107,8 +106,7 @@ def run(settings: Settings) -> Report:
         f" optima. Masses that are not matched cost {PENALTY:g} times their Kullback-Leibler"
         f" divergence (of products of masses, between graphs), entropy {EPSILON:g}; POT has its own"
         " tolerances, and two plans between graphs, of which the first counts. What is promised is"
-        " of the"
-        " fastest of our rows whose mean objective is not above POT's by more than"
+        " of the fastest of our rows whose mean objective is not above POT's by more than"
         f" {TOLERANCE:g} of it, or two standard errors."
     )
     return report
@@ -382,9 +380,9 @@ def _unbalanced_fgws(problems: Problems, epsilon: float) -> list[Solved]:
         for item, (plan, a, b) in enumerate(
             zip(plans, some.a.numpy(), some.b.numpy(), strict=True)
         ):
-            values[item] += PENALTY * _of_products(plan.sum(1), a)
-            values[item] += PENALTY * _of_products(plan.sum(0), b)
-            values[item] += epsilon * _of_products(plan.ravel(), np.outer(a, b).ravel())
+            values[item] += PENALTY * divergence_of_products(plan.sum(1), a)
+            values[item] += PENALTY * divergence_of_products(plan.sum(0), b)
+            values[item] += epsilon * divergence_of_products(plan, np.outer(a, b))
         return values
 
     name = "fused_unbalanced_gromov_wasserstein"
@@ -394,12 +392,6 @@ def _unbalanced_fgws(problems: Problems, epsilon: float) -> list[Solved]:
             "hotnas_torch.ot.unbalanced_fgw", ours, some, worth, _COPIES * len(problems) // _FEW
         ),
     ]
-
-
-def _of_products(p: Array, q: Array) -> float:
-    """KL of the products of two measures with themselves."""
-    square, other = np.outer(p, p), np.outer(q, q)
-    return float((xlogy(square, square / other) - square + other).sum())
 
 
 def _against(

@@ -5,7 +5,15 @@ import numpy.typing as npt
 
 from benchmarks.measuring.problems import Problems
 
-__all__ = ["Array", "marginal_error", "objectives", "onto_marginals", "pair_tensor"]
+__all__ = [
+    "Array",
+    "divergence",
+    "divergence_of_products",
+    "marginal_error",
+    "objectives",
+    "onto_marginals",
+    "pair_tensor",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -21,6 +29,17 @@ def pair_tensor(problems: Problems, item: int) -> Array:
     elif problems.pairs == "ordered":
         terms *= (i[:, None] < i)[:, None, :, None] & (j[:, None] < j)[None, :, None, :]
     return terms
+
+
+def divergence(p: Array, q: Array) -> float:
+    """Return the Kullback-Leibler divergence of masses p from q > 0, the sums included."""
+    return float((np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), 0) - p + q).sum())
+
+
+def divergence_of_products(p: Array, q: Array) -> float:
+    """Return that of the products of two measures with themselves."""
+    p, q = p.ravel(), q.ravel()
+    return divergence(p[:, None] * p, q[:, None] * q)
 
 
 def marginal_error(problems: Problems, plans: Array) -> Array:

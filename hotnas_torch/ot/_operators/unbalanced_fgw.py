@@ -46,6 +46,7 @@ _SMALL_STEPS, _EXACT_STEPS = 10, 10
 """Where the problem has no entropy: steps with one that the first of two descents begins with, and
 exact ones of both, after which the better one goes on."""
 _EXACT_TOL, _MOST_ARCS = 1e-9, 10_000
+"""Of the transport problem of an exact step, which ends at rounding after about n + m arcs."""
 _INNER_FIRST, _INNER_SHARE = 1e-4, 0.01
 """Error of masses that the transport problem of the first step may leave, a tenth of it with each
 step, down to a share of the gap wanted: of the step alone, as no neighbour is to change an item."""
