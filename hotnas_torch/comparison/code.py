@@ -23,11 +23,20 @@ def code_version() -> dict[str, str]:
         of `arch`, `distances`, `gp`, `objectives`, `ot`, `search` and `spaces`, whatever stands in
         their comments and docstrings.
 
+    Raises:
+        FileNotFoundError: The modules' sources are not where they were imported from.
+
     Complexity: parses these modules once in a process, about a second.
     """
     digest = hashlib.sha256()
     for package in _DECIDING:
-        for path in sorted((_PACKAGE / package).rglob("*.py")):
+        paths = sorted((_PACKAGE / package).rglob("*.py"))
+        if not paths:
+            raise FileNotFoundError(
+                f"the code that makes records has no digest: {_PACKAGE / package} holds no modules "
+                "(it was moved or deleted while this process ran, or installed without sources)"
+            )
+        for path in paths:
             digest.update(path.relative_to(_PACKAGE).as_posix().encode())
             digest.update(_statements(path.read_text(encoding="utf-8")).encode())
     return {"package": __version__, "digest": digest.hexdigest()[:16]}

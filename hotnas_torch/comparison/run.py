@@ -135,6 +135,7 @@ def search_once(
     batch: int,
 ) -> Record:
     """Run one search in a table and write its record."""
+    code_version()  # before the search: the folder may change while it runs
     table = _table(TASKS[task], data)
     space = table.space
     generator = torch.Generator().manual_seed(seed)
@@ -192,6 +193,7 @@ def _reported(task: Task, data: Path) -> Table:
 
 
 def _start_worker() -> None:
+    code_version()  # of what was just imported, not of what the folder holds after the first search
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

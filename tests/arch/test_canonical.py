@@ -146,6 +146,7 @@ def test_the_form_is_a_valid_isomorphic_cell_and_its_own_form(cell: Cell) -> Non
     assert isomorphic(cell, form)
 
 
+@pytest.mark.slow
 def test_every_unlabelled_cell_of_six_nodes() -> None:
     """All 2^15 edge sets: classes by canonical form are the isomorphism classes."""
     pairs = list(combinations(range(6), 2))

@@ -93,6 +93,7 @@ def test_too_few_models_are_said_to_be(settings: zoo.Settings, tmp_path: Path) -
         zoo.run(zoo.Settings(data=str(tmp_path / "nothing")))
 
 
+@pytest.mark.slow
 @pytest.mark.ext
 def test_granularities_are_compared(settings: zoo.Settings) -> None:
     several = replace(settings, granularities=(2, 28), numbers=("structure",), repeats=1)

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hotnas_torch._version import __version__
 from hotnas_torch.comparison import code, compare
+from hotnas_torch.comparison.run import search_once
 from hotnas_torch.errors import StorageError
 
 
@@ -40,6 +42,37 @@ def test_the_digest_changes_with_what_the_code_does_and_not_with_what_it_says(co
     assert digest() == before
     module.rename(module.with_name("aims.py"))
     assert digest() != before
+
+
+def test_code_that_is_gone_has_no_digest(copy: Path) -> None:
+    shutil.rmtree(copy / "search")
+    with pytest.raises(FileNotFoundError, match=r"package/search holds no modules"):
+        digest()
+
+
+def test_the_digest_is_that_of_the_code_that_ran(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def version() -> dict[str, str]:
+        asked.append("version")
+        return {"package": __version__, "digest": "0" * 16}
+
+    def build(*arguments: object) -> None:
+        asked.append("search")
+        raise LookupError
+
+    monkeypatch.setattr("hotnas_torch.comparison.run.code_version", version)
+    monkeypatch.setattr(
+        "hotnas_torch.comparison.run.METHODS", {"any": SimpleNamespace(build=build)}
+    )
+    with pytest.raises(LookupError):
+        search_once(
+            "nasbench_macro", "any", 0, data=data_dir, folder=tmp_path, num_initial=2,
+            num_evaluations=2, batch=1,
+        )  # fmt: skip
+    assert asked == ["version", "search"]
 
 
 def test_a_record_of_other_code_is_refused(

@@ -70,6 +70,7 @@ def test_a_search_is_judged_by_the_network_that_it_would_choose(data_dir, tmp_pa
     assert record.reported[-1] >= min(100 - float(row["cifar10_test"]) for row in seen)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent():
     program = (
         "import multiprocessing, time\n"
@@ -106,6 +107,7 @@ def test_what_is_finished_is_not_run_again(compared, data_dir, monkeypatch):
     assert again == records[-3:]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same(compared, data_dir, tmp_path):
     records, _ = compared
     parallel = compare(

@@ -149,6 +149,7 @@ def fitted(space, rng, num=20, **settings):
     return model, nets
 
 
+@pytest.mark.slow
 def test_level_weights_and_noise_have_the_largest_evidence(space, rng):
     model, nets = fitted(space, rng, levels=(0, 1))
     kernel, y = model.covar_module, model.train_targets.numpy()

@@ -394,6 +394,7 @@ def test_scipys_names_of_options_hold_for_several_outputs(data):
     assert not model.training
 
 
+@pytest.mark.slow
 def test_cross_validation_predicts_what_is_left_out(data):
     X, Y = data[0][:12], data[1][:12]
     results = batch_cross_validation(

@@ -176,6 +176,7 @@ def test_optimize_acqf_moves_through_it(exact):
     assert NB201.contains(relaxed.relaxation.round(found)[0])
 
 
+@pytest.mark.slow
 @SPACES
 def test_gradients_beat_a_random_pool_of_as_many_evaluations(space):
     gains = []

@@ -283,6 +283,7 @@ def test_the_noise_is_within_30_percent_where_data_are_dense() -> None:
     assert bool(((ratio > 0.7) & (ratio < 1.3)).all()), ratio.flatten()
 
 
+@pytest.mark.slow
 def test_no_chain_stays_where_the_function_is_noise() -> None:
     # Started at draws from the prior, one of these ten does: its noise is that of the targets.
     X, Y = known(200, seed=2)

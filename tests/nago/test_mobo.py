@@ -60,7 +60,7 @@ def run(search: MOBO, nums: tuple[int, ...]) -> Tensor:
 EVERY = [
     pytest.param(QUICK, plain_gp, id="pareto-gp"),
     pytest.param(QUICK, FEW, id="pareto-bnn"),
-    pytest.param(CLIMB, plain_gp, id="nehvi-gp"),
+    pytest.param(CLIMB, plain_gp, id="nehvi-gp", marks=pytest.mark.slow),
     pytest.param(CLIMB, FEW, id="nehvi-bnn"),
     pytest.param(RandomChoice(), plain_gp, id="random"),
 ]

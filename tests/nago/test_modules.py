@@ -77,6 +77,7 @@ def check_trains_one_step(net, limit):
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.slow
 def test_sampled_networks_build_run_and_stay_within_the_limit():
     for net in sampled(40, small=True):
         check_trains_one_step(net, LIMIT)

@@ -25,7 +25,9 @@ def test_every_network_of_nas_bench_macro_costs_what_was_published(data_dir):
     assert costs.multiply_adds.tolist() == [published[net.spec]["flops"] for net in nets]
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "mobile" else n for n in MAKERS]
+)
 def test_costs_are_those_of_the_network_alone(name, rng):
     make, size = MAKERS[name]
     supernet = make(normalization="running")

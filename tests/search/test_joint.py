@@ -46,7 +46,13 @@ def strategy(name, seed=0, space=SPACE):
     return kind(space, generator=torch.Generator().manual_seed(seed), **SETTINGS.get(name, {}))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "CombinedBO" else name
+        for name in SETTINGS
+    ],
+)
 def test_a_search_that_is_interrupted_ends_as_it_would_have(name, tmp_path):
     whole = run(strategy(name), value, budget=14, batch_size=2, progress=False)
     first = run(

@@ -119,6 +119,7 @@ def test_room_is_counted_by_node(cluster):
         RayExecutor(num_gpus=2)
 
 
+@pytest.mark.slow
 def test_a_task_takes_its_gpu(cluster):
     with RayExecutor(num_gpus=1, device="cpu") as executor:
         assert executor.room() == 1

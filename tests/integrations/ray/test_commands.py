@@ -28,6 +28,7 @@ def test_gram_on_a_cluster_is_gram(cluster, tmp_path):
     assert torch.equal(GramStore(store).tensor(), expected)
 
 
+@pytest.mark.slow
 def test_search_on_a_cluster_is_asynchronous(cluster, tmp_path, data_dir):
     out = tmp_path / "pooling.sqlite"
     table = str(data_dir / "pooling-cifar10-resnet20" / "pooling36.csv")

@@ -44,6 +44,7 @@ def test_an_evaluation_is_stopped_after_its_time(cluster, tmp_path):
     assert slow.cost >= 0.5
 
 
+@pytest.mark.slow
 def test_the_end_of_a_search_ends_what_hangs(cluster):
     started = time.monotonic()
     with RayExecutor() as executor:
@@ -84,6 +85,7 @@ def test_an_objective_that_cannot_travel_is_refused(cluster):
         executor.evaluator((lambda _: (yield generator))(0), 2, CATCH)
 
 
+@pytest.mark.slow
 def test_a_search_that_loses_a_worker_loses_and_repeats_nothing(cluster, tmp_path):
     strategy = RandomSearch(SPACE, generator=torch.Generator().manual_seed(0))
     with RayExecutor() as executor:

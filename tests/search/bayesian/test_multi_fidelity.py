@@ -229,6 +229,7 @@ def test_curves_of_what_was_cut_are_recorded(tmp_path):
     assert counts == [1, 1, 1, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_large_values_may_be_good():
     strategy = make(direction="maximize")
     for _ in range(18):

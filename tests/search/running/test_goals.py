@@ -311,7 +311,8 @@ def early(net):
     return float(sum(map(int, net.spec[:4])))
 
 
-@pytest.mark.parametrize("known", [{}, pytest.param({"early": early}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [{}, {"early": early}])
 def test_hotnas_finds_the_best_within_bounds_sooner_than_by_chance(known):
     def objective(net):
         return {"value": toy_value(net), "early": early(net)}

@@ -121,6 +121,7 @@ def all_end(pids, seconds):
     return True
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_hangs_is_stopped_with_what_it_has_started(tmp_path, monkeypatch):
     monkeypatch.setenv("HANGING", str(tmp_path))
     nets = networks("0", "1", "2")
