@@ -311,6 +311,7 @@ def calls_of_operators(n: int, pairs: int, device: torch.device) -> dict[str, Ca
     return {
         "Transport": lambda: ops.transport(cost, a, b, **ext),
         "Sinkhorn": lambda: ops.sinkhorn(cost, a, b, 0.1, 1e-4, 100, **ext),
+        "EntropicTransport": lambda: ops.entropic_transport(cost, a, b, 0.1, 1e-4, 100, **ext),
         "UnbalancedSinkhorn": lambda: ops.unbalanced_sinkhorn(cost, a, b, *unbalanced, **ext),
         "KlTransport": lambda: ops.kl_transport(cost, a, b, 1.0, 1.0, 1e-4, 100_000, **ext),
         "Fgw": lambda: ops.fgw(*graphs, *descent, **ext),

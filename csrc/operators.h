@@ -78,6 +78,40 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
 }
 
 template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_transport(
+    const Tensor& cost_, const Tensor& a_, const Tensor& b_, double epsilon, double tol,
+    std::int64_t max_iter) {
+  const Batch in("entropic_transport", cost_);
+  check_epsilon(in.op, epsilon);
+  const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
+  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
+  Tensor linear = in.result_per_item(), residual = in.result_per_item();
+  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m});
+  Tensor iterations = in.count_per_item();
+  Tensor status = in.count_per_item();
+  by_dtype(in.matrix, in.op, [&]<class T>() {
+    const EntropicTransportArgs<T> args{.n = in.n,
+                                        .m = in.m,
+                                        .cost = data<T>(in.matrix),
+                                        .a = data<T>(a),
+                                        .b = data<T>(b),
+                                        .epsilon = epsilon,
+                                        .tol = tol,
+                                        .max_iter = count(in.op, "max_iter", max_iter),
+                                        .plan = write<T>(plan),
+                                        .objective = write<T>(objective),
+                                        .linear = write<T>(linear),
+                                        .f = write<T>(f),
+                                        .g = write<T>(g),
+                                        .residual = write<T>(residual),
+                                        .iterations = write<std::int32_t>(iterations),
+                                        .status = write<std::int32_t>(status)};
+    Device::run(&KernelsOf<T>::entropic_transport, args, in.size, in.chunk(), in.op);
+  });
+  return {plan, objective, linear, f, g, residual, iterations, status};
+}
+
+template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
     const Tensor& cost_, const Tensor& struct_x_, const Tensor& struct_y_, const Tensor& a_,
     const Tensor& b_, const Tensor& alpha_, const Tensor& init_, const Tensor& start_costs_,

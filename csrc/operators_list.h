@@ -12,6 +12,10 @@
   X(sinkhorn, Sinkhorn, \
     "(Tensor cost, Tensor a, Tensor b, float epsilon, float tol, int max_iter)" \
     " -> (Tensor f, Tensor g, Tensor residual, Tensor iterations, Tensor status)") \
+  X(entropic_transport, EntropicTransport, \
+    "(Tensor cost, Tensor a, Tensor b, float epsilon, float tol, int max_iter)" \
+    " -> (Tensor plan, Tensor objective, Tensor linear, Tensor f, Tensor g, Tensor residual, Tensor iterations," \
+    " Tensor status)") \
   X(fgw, Fgw, \
     "(Tensor cost, Tensor struct_x, Tensor struct_y, Tensor a, Tensor b, Tensor alpha, Tensor init," \
     " Tensor start_costs, int loss, int pairs, int num_starts, float tol, int max_iter, int dummies=0)" \

@@ -52,7 +52,8 @@ Tensor read(const Tensor& tensor, const Call& op, const char* name, ScalarType t
                     length, " along dimension ", axis, ", got ", tensor.size(axis));
     ++axis;
   }
-  return torch::stable::contiguous(tensor);
+  // What the dispatcher takes for a call is as long as a small problem.
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 /// Counts are ints in the kernels.
@@ -90,10 +91,24 @@ T* write(Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+/// A tensor without values, by an allocation that passes the dispatcher by: a single problem makes six.
 Tensor like(const Tensor& tensor, std::initializer_list<std::int64_t> shape,
             std::optional<ScalarType> type = std::nullopt) {
-  const std::vector<std::int64_t> size(shape);
-  return torch::stable::new_empty(tensor, torch::headeronly::IntHeaderOnlyArrayRef(size), type);
+  constexpr std::size_t most = 4;
+  std::int64_t strides[most], stride = 1;
+  STD_TORCH_CHECK(shape.size() <= most, "results have at most ", most, " dimensions");
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    strides[axis] = stride;
+    stride *= std::max<std::int64_t>(shape.begin()[axis], 1);
+  }
+  const auto device = tensor.device();
+  using torch::stable::detail::from, torch::stable::detail::to;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<std::int64_t>(shape.size()), shape.begin(), strides,
+                               to<std::int32_t>(from(type.value_or(tensor.scalar_type()))),
+                               to<std::int32_t>(from(device.type())), device.index(), &made));
+  return Tensor(made);
 }
 
 /// Work per chunk large enough that its start-up does not show, small enough to balance threads.

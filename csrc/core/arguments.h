@@ -29,6 +29,16 @@ struct SinkhornArgs {
   std::int32_t *iterations, *status;
 };
 
+template <class T>
+struct EntropicTransportArgs {
+  int n, m;
+  const T *cost, *a, *b;
+  double epsilon, tol;
+  int max_iter;
+  T *plan, *objective, *linear, *f, *g, *residual;
+  std::int32_t *iterations, *status;
+};
+
 /// struct_x (batch, n, n), struct_y (batch, m, m), alpha (batch); init (batch, n, m) or null;
 /// start_costs (num_start_costs, n, m). dummies: whether the last node of each side has no pairs.
 template <class T>

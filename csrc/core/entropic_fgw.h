@@ -109,6 +109,8 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
       if (way.started) entry = ScalarLanes::log(entry);
     }
   if (g.leader()) *w.plan.count = count;
+  if constexpr (one_thread<G, T>)
+    if (multiplies(s, terms)) centre_structures(g, s, w.c);
   g.sync();
   EntropicFgwResult<T> result{0, 0, false, true};
   while (result.iterations < max_iter) {
@@ -142,7 +144,7 @@ HN_HD EntropicFgwResult<T> entropic_fgw(const G& g, const Shape& s, const Terms&
     T moved = 0;
     HN_ROLLED
     for (int t = g.begin(); t < count; t += g.step()) {
-      const T now = ScalarLanes::exp(w.log_plan[w.plan.place[t]]);
+      const T now = w.sinkhorn.by_row[w.plan.place[t]];  // the coupling that Sinkhorn has checked
       const T change = now - w.plan.mass[t];
       moved += change < 0 ? -change : change;
       w.plan.mass[t] = now;

@@ -235,22 +235,60 @@ HN_HD void product_block(const G& g, int count, int j0, T* out, int ld, Start st
     for (int p = 0; p < P; ++p) g.store(out + r * ld + j0 + p * G::width, sum[r][p]);
 }
 
-/// out (n, ld) = start(i, j) + sum_k left(i, k) right(k, j).
+/// out (n, ld) = start(i, j) + sum_k left(i, k) right(k, j). Some rows of `left` at once, which stay near while the columns
+/// of `right` come by, each for all of them.
 template <class G, class T, class Start, class Left, class Right>
 HN_HD void multiply_matrices(const G& g, const Shape& s, int count, T* out, Start start, Left left,
                              Right right) {
-  const auto rows = [&]<int R>(std::integral_constant<int, R>, int i) {
-    g.poll(std::int64_t{R} * count * s.ld);
-    const auto starts = [&](int r, int j0) { return start(i + r, j0); };
-    const auto factor = [&](int r, int k) { return left(i + r, k); };
-    int j0 = 0;
-    for (; j0 + 2 * G::width <= s.ld; j0 += 2 * G::width)
-      product_block<R, 2>(g, count, j0, out + i * s.ld, s.ld, starts, factor, right);
-    if (j0 < s.ld) product_block<R, 1>(g, count, j0, out + i * s.ld, s.ld, starts, factor, right);
+  constexpr int together = 64;
+  const auto columns = [&]<int P>(std::integral_constant<int, P>, int first, int last, int j0) {
+    const auto rows = [&]<int R>(std::integral_constant<int, R>, int i) {
+      g.poll(std::int64_t{R} * count * P * G::width);
+      product_block<R, P>(
+          g, count, j0, out + i * s.ld, s.ld, [&](int r, int j) { return start(i + r, j); },
+          [&](int r, int k) { return left(i + r, k); }, right);
+    };
+    int i = first;
+    for (; i + 4 <= last; i += 4) rows(std::integral_constant<int, 4>{}, i);
+    for (; i < last; ++i) rows(std::integral_constant<int, 1>{}, i);
   };
-  int i = 0;
-  for (; i + 4 <= s.n; i += 4) rows(std::integral_constant<int, 4>{}, i);
-  for (; i < s.n; ++i) rows(std::integral_constant<int, 1>{}, i);
+  for (int first = 0; first < s.n; first += together) {
+    const int last = first + together < s.n ? first + together : s.n;
+    int j0 = 0;
+    for (; j0 + 3 * G::width <= s.ld; j0 += 3 * G::width)
+      columns(std::integral_constant<int, 3>{}, first, last, j0);
+    for (; j0 < s.ld; j0 += G::width) columns(std::integral_constant<int, 1>{}, first, last, j0);
+  }
+}
+
+/// The middle of all entries of both structures, 0 where it is no more than what subtracting it has left.
+template <class T>
+HN_HD T middle_of(const Shape& s, const Structures<T>& c) {
+  T low = c.cx[0], high = low;
+  const auto extend = [&](const T* values, int count, int ld) {
+    for (int i = 0; i < count; ++i)
+      for (int k = 0; k < count; ++k) {
+        const T value = values[i * ld + k];
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+      }
+  };
+  extend(c.cx, s.n, s.ldn);
+  extend(c.cy, s.m, s.ld);
+  const T middle = low + (high - low) / 2, rest = 4 * Limits<T>::epsilon * (high - low);
+  return middle <= rest && -middle <= rest ? T(0) : middle;
+}
+
+/// Takes their middle from both structures, which dense_pair_cost then need not do. For one thread, and all pairs.
+template <class G, class T>
+HN_HD void centre_structures(const G& g, const Shape& s, const Structures<T>& c) {
+  const auto middle = G::splat(middle_of(s, c));
+  const auto centre = [&](T* values, int count) {
+    for (int e = 0; e < count; e += G::width) g.store(values + e, g.load(values + e) - middle);
+  };
+  centre(c.cx, s.n * s.ldn);
+  centre(c.cy, s.m * s.ld);
+  centre(c.cyt, s.m * s.ld);
 }
 
 /// B of a coupling of all pairs, rows `stride` apart, for the squared loss:
@@ -263,18 +301,7 @@ HN_HD void dense_pair_cost(const G& g, const Shape& s, const Structures<T>& c,
                            std::type_identity_t<T>* product, std::type_identity_t<T>* p,
                            std::type_identity_t<T>* q, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
-  T low = c.cx[0], high = low;
-  const auto extend = [&](const T* values, int count, int ld) {
-    for (int i = 0; i < count; ++i)
-      for (int k = 0; k < count; ++k) {
-        const T value = values[i * ld + k];
-        low = value < low ? value : low;
-        high = value > high ? value : high;
-      }
-  };
-  extend(c.cx, s.n, s.ldn);
-  extend(c.cy, s.m, s.ld);
-  const T middle = low + (high - low) / 2;
+  const T middle = middle_of(s, c);
   for (int j = 0; j < s.m; ++j) q[j] = 0;
   for (int i = 0; i < s.n; ++i) {
     p[i] = 0;
@@ -304,21 +331,31 @@ HN_HD void dense_pair_cost(const G& g, const Shape& s, const Structures<T>& c,
     for (int j0 = 0; j0 < s.ld; j0 += G::width)
       g.store(out + i * s.ld + j0, g.load(out + j0) + G::splat(sum));
   }
-  for (int turn = 0; turn < (symmetric ? 1 : 2); ++turn) {
-    const bool back = turn == 1;
+  // Sums of products without `middle`, where there is none, take half the instructions.
+  const auto add_products = [&]<bool Centred>(std::bool_constant<Centred>, bool back) {
     const T* other = back ? c.cy : c.cyt;
     const auto zero = [&](int, int) { return G::splat(T(0)); };
     const auto of_x = [&](int i, int k) {
-      return (back ? c.cx[k * s.ldn + i] : c.cx[i * s.ldn + k]) - middle;
+      const T value = back ? c.cx[k * s.ldn + i] : c.cx[i * s.ldn + k];
+      return Centred ? value : value - middle;
     };
     const auto of_plan = [&](int k, int j0) { return g.load(plan + k * stride + j0); };
     multiply_matrices(g, s, s.n, product, zero, of_x, of_plan);
+    for (int e = 0; e < s.n * s.ld; e += G::width)
+      g.store(product + e, g.load(product + e) * G::splat(twice));
     const auto before = [&](int i, int j0) { return g.load(out + i * s.ld + j0); };
-    const auto of_product = [&](int i, int l) { return twice * product[i * s.ld + l]; };
+    const auto of_product = [&](int i, int l) { return product[i * s.ld + l]; };
     const auto of_y = [&](int l, int j0) {
-      return g.load(other + l * s.ld + j0) - G::splat(middle);
+      const Var value = g.load(other + l * s.ld + j0);
+      return Centred ? value : value - G::splat(middle);
     };
     multiply_matrices(g, s, s.m, out, before, of_product, of_y);
+  };
+  for (int turn = 0; turn < (symmetric ? 1 : 2); ++turn) {
+    if (middle == 0)
+      add_products(std::true_type{}, turn == 1);
+    else
+      add_products(std::false_type{}, turn == 1);
   }
 }
 

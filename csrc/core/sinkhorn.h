@@ -181,8 +181,8 @@ HN_HD void set_kernel(const G& g, const Shape& s, const SinkhornWork<T>& w,
     w.by_column[j * s.ldn + i] = i < s.n ? w.by_row[i * s.ld + j] : T(0);
 }
 
-/// L1 errors of the masses of exp((f_i + g_j - cost_ij) / epsilon), the larger of rows' and columns'. Overwrites v
-/// and next_v.
+/// L1 errors of the masses of the coupling exp((f_i + g_j - cost_ij) / epsilon), the larger of rows' and columns'. The
+/// coupling takes the place of K, and v and next_v are overwritten.
 template <class G, class T>
 HN_HD T coupling_error(const G& g, const Shape& s, const SinkhornWork<T>& w,
                        const std::type_identity_t<T>* cost, T inverse) {
@@ -209,6 +209,7 @@ HN_HD T coupling_error(const G& g, const Shape& s, const SinkhornWork<T>& w,
             ((dual + g.load(w.g + j0)) - g.load(cost + i * s.ld + j0)) * G::splat(inverse);
         const Var mass = G::select(g.template index<T>(j0) < last, G::exp(value), zero);
         sum += mass;
+        g.store(w.by_row + i * s.ld + j0, mass);
         g.store(w.next_v + j0, g.load(w.next_v + j0) + mass);
       }
       rows += ScalarLanes::abs(g.sum(sum) - w.a[i]);
@@ -365,7 +366,7 @@ HN_HD Scaled scale(const G& g, const Shape& s, const SinkhornWork<T>& w, T epsil
   return {it, converged};
 }
 
-/// Runs from the column duals in w.g; cost is (n, ld).
+/// Runs from the column duals in w.g; cost is (n, ld). Leaves the coupling in w.by_row.
 template <class G, class T>
 HN_HD SinkhornResult<T> sinkhorn(const G& g, const Shape& s, const SinkhornWork<T>& w,
                                  const std::type_identity_t<T>* cost, T epsilon, T tol,

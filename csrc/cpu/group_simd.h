@@ -119,11 +119,11 @@ struct SimdGroup {
     using I = LaneInt<T>;
     constexpr bool single = sizeof(T) == 4;
     constexpr int mantissa = single ? 23 : 52, bias = single ? 127 : 1023, terms = single ? 7 : 13;
-    // adding and subtracting 1.5 * 2^mantissa rounds to the nearest integer
+    // adding and subtracting 1.5 * 2^mantissa rounds to the nearest integer, which is in the last bits in between
     const V magic = splat(single ? T(12582912.0) : T(6755399441055744.0));
     const V lowest = splat(single ? T(-87) : T(-708)), highest = splat(single ? T(88) : T(709));
     const V inside = min(max(x, lowest), highest);
-    const V k = (inside * splat(T(1.4426950408889634)) + magic) - magic;
+    const V shifted = inside * splat(T(1.4426950408889634)) + magic, k = shifted - magic;
     // ln 2 in two parts, so that k ln 2 is subtracted without rounding
     const V high = splat(single ? T(0.693145751953125) : T(6.93147180369123816490e-01));
     const V low = splat(single ? T(1.428606765330187e-06) : T(1.90821492927058770002e-10));
@@ -135,7 +135,7 @@ struct SimdGroup {
       factor /= T(t);
       sum = sum * r + splat(1 / factor);
     }
-    const Pack<I, W> power = (__builtin_convertvector(k, Pack<I, W>) + splat_int_of<I>(bias))
+    const Pack<I, W> power = (reinterpret_cast<Pack<I, W>>(shifted) + splat_int_of<I>(bias))
                              << mantissa;
     const V value = sum * reinterpret_cast<V>(power);
     return x < lowest ? V{} : (x == x ? value : x);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../core/entropic_fgw.h"
-#include "../core/sinkhorn.h"
+#include "../core/entropic_transport.h"
 #include "item.h"
 
 namespace hotnas::HOTNAS_ISA {
@@ -123,6 +123,95 @@ struct SinkhornItem : BatchItem<SinkhornArgs<T>, T> {
       store_vector(g, y, w.sinkhorn.g, dual);
     }
     if (g.leader()) {
+      p.residual[item] = result.residual;
+      p.iterations[item] = result.iterations;
+      p.status[item] = static_cast<int32_t>(status);
+    }
+  }
+};
+
+/// Sinkhorn of what rows and columns of the costs do not have in common, with the coupling and its values.
+template <class T>
+struct EntropicTransportItem : BatchItem<EntropicTransportArgs<T>, T> {
+  using Args = EntropicTransportArgs<T>;
+  using Base = BatchItem<Args, T>;
+  struct Work {
+    SinkhornWork<T> sinkhorn;
+    Common<T> common;
+    Array<T> cost;
+    GatherWork gather;
+  };
+
+  HN_HD static Work take(Arena& arena, const Shape& most, const Args&, Sizing sizing) {
+    Work w{};
+    w.sinkhorn = take_sinkhorn<T>(arena, most);
+    w.common = take_common<T>(arena, most);
+    w.cost = arena.take_far<T>(static_cast<std::size_t>(most.n) * most.ld);
+    w.gather = take_gather(arena, sizing.nodes_x, sizing.nodes_y);
+    return w;
+  }
+
+  template <class G, class Terms>
+  HN_HD static void solve(const G& g, const Args& p, const Terms&, int64_t item, const Work& w) {
+    const int64_t matrix = Base::matrix(p);
+    Side<T> a, b;
+    Base::sides(p, item, a, b);
+    Status status = check_masses(g, a, b);
+    const Support x = list_support(g, a, w.gather.x);
+    const Support y = list_support(g, b, w.gather.y);
+    const Shape s = shape_of<G>(x, y);
+    const SinkhornWork<T>& duals = w.sinkhorn;
+    const T defect = load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.cost);
+    if (!(g.total(defect) == 0)) status = Status::nonfinite;
+    SinkhornResult<T> result{0, 0, true, true};
+    EntropicValues<T> values{0, 0};
+    const CostUnit unit(p.epsilon);
+    T spread = 0;
+    if (status == Status::converged && s.n > 0) {
+      spread = reduce_costs<G, T>(g, s, w.cost, w.common, unit.template inward<T>());
+      if (!(spread - spread == 0)) status = Status::nonfinite;
+    }
+    const bool solved = status == Status::converged && s.n > 0;
+    if (solved) {
+      load_log_masses(g, s, x, y, a.mass, b.mass, duals);
+      fill(g, duals.g, s.ld, T(0));
+      result = sinkhorn(g, s, duals, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
+      values = values_of(
+          g, s, duals, w.cost, w.common, spread, T(unit.epsilon), unit.template outward<T>(),
+          [&](int i) { return a.mass[x.node[i]]; }, [&](int j) { return b.mass[y.node[j]]; });
+      result.finite &= duals_outward(g, s, duals, unit);
+      status = status_of(result.finite, result.converged);
+    }
+    T* plan = p.plan + item * matrix;
+    T *f = p.f + item * p.n, *dual = p.g + item * p.m;
+    const bool lost = failed(status);
+    const T value = lost ? T(NAN) : T(-INFINITY);
+    if (lost || s.n < p.n || s.m < p.m) fill(g, plan, matrix, lost ? T(NAN) : T(0));
+    fill(g, f, p.n, value);
+    fill(g, dual, p.m, value);
+    g.sync();
+    if (lost) {
+      result.residual = values.objective = values.linear = T(NAN);
+    } else if (solved) {
+      store_matrix(g, x, y, duals.by_row, s.ld, plan, p.m);
+      T ahead = 0;  // <g, b> - <f, a> of the caller's costs
+      HN_ROLLED
+      for (int i = g.begin(); i < s.n; i += g.step()) {
+        duals.f[i] += w.common.of_rows[i];
+        ahead -= duals.f[i] * a.mass[x.node[i]];
+      }
+      HN_ROLLED
+      for (int j = g.begin(); j < s.m; j += g.step()) {
+        duals.g[j] += w.common.of_columns[j];
+        ahead += duals.g[j] * b.mass[y.node[j]];
+      }
+      const T shift = T(0.5) * g.total(ahead);
+      store_vector(g, x, duals.f, f, [&](T found) { return found + shift; });
+      store_vector(g, y, duals.g, dual, [&](T found) { return found - shift; });
+    }
+    if (g.leader()) {
+      p.objective[item] = values.objective;
+      p.linear[item] = values.linear;
       p.residual[item] = result.residual;
       p.iterations[item] = result.iterations;
       p.status[item] = static_cast<int32_t>(status);

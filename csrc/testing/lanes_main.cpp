@@ -253,6 +253,28 @@ class Calls {
     return r;
   }
 
+  Results<T> entropic_transport() {
+    Results<T> r = results(6);
+    const EntropicTransportArgs<T> args{p_.n,
+                                        p_.m,
+                                        p_.cost.data(),
+                                        p_.a.data(),
+                                        p_.b.data(),
+                                        0.02,
+                                        1e-4,
+                                        20,
+                                        r.room("plan", matrix()),
+                                        r.room("objective", p_.count),
+                                        r.room("linear", p_.count),
+                                        r.room("f", rows()),
+                                        r.room("g", columns()),
+                                        r.room("residual", p_.count),
+                                        r.iterations.data(),
+                                        r.status.data()};
+    r.complete = k_.entropic_transport(args, 0, p_.count, watch_);
+    return r;
+  }
+
   /// All kinds of starts: the given one, pointwise, signature, order-preserving, and two costs.
   Results<T> fgw(int loss, int pairs, int has_init, int dummies = 0) {
     Results<T> r = results(5);
@@ -511,21 +533,14 @@ bool close(T got, T expected, T tolerance) {
 /// What the command line chose.
 struct Choice {
   std::vector<std::string> lanes;  // all that were compiled
-  std::vector<std::string> kernels{"transport",
-                                   "sinkhorn",
-                                   "fgw",
-                                   "fgw_merging",
-                                   "fgw_backward",
-                                   "entropic_fgw",
-                                   "fgw_lower_bound",
-                                   "cell_distances",
-                                   "network_distances",
-                                   "forbidding",
-                                   "fgw_partial",
-                                   "semirelaxed_fgw",
-                                   "unbalanced_sinkhorn",
-                                   "kl_transport",
-                                   "partial_assignment",
+  std::vector<std::string> kernels{"transport",          "sinkhorn",
+                                   "entropic_transport", "fgw",
+                                   "fgw_merging",        "fgw_backward",
+                                   "entropic_fgw",       "fgw_lower_bound",
+                                   "cell_distances",     "network_distances",
+                                   "forbidding",         "fgw_partial",
+                                   "semirelaxed_fgw",    "unbalanced_sinkhorn",
+                                   "kl_transport",       "partial_assignment",
                                    "fgw_units"};
   int nodes = 33, every = 1, fill = 255, wild = 0;
   bool all_terms = false;
@@ -605,6 +620,7 @@ class Comparison {
   static Results<T> call(const std::string& kernel, Calls<T> calls, int loss, int pairs, int flag) {
     if (kernel == "transport") return calls.transport();
     if (kernel == "sinkhorn") return calls.sinkhorn();
+    if (kernel == "entropic_transport") return calls.entropic_transport();
     if (kernel == "forbidding" || kernel == "partial_assignment") return calls.transport(1);
     if (kernel == "fgw_partial" || kernel == "fgw_units") return calls.fgw(loss, pairs, 0, 1);
     if (kernel == "fgw" || kernel == "fgw_merging") return calls.fgw(loss, pairs, flag);
@@ -624,7 +640,8 @@ class Comparison {
   template <class T>
   void compare(const std::string& kernel, Kind kind, const Problems<T>& p,
                const std::string& where) {
-    const bool plain = kernel == "transport" || kernel == "sinkhorn" || kernel == "forbidding" ||
+    const bool plain = kernel == "transport" || kernel == "sinkhorn" ||
+                       kernel == "entropic_transport" || kernel == "forbidding" ||
                        kernel == "network_distances" || kernel == "partial_assignment";
     if (kernel == "fgw_lower_bound" && p.n * p.m > 100) return;  // n m transport problems
     // the remainder has too many digits for exact sums (see Draw)
@@ -816,6 +833,7 @@ int run_wild(const Choice& choice, const Kernels& kernels, int rounds, unsigned 
       bool good = true;
       if (kernel == "transport") good = keeps_mass(p, calls.transport());
       if (kernel == "sinkhorn") calls.sinkhorn();
+      if (kernel == "entropic_transport") calls.entropic_transport();
       if (kernel == "fgw") good = keeps_mass(p, calls.fgw(loss, pairs, flag));
       if (kernel == "fgw_backward") calls.fgw_backward(loss, pairs);
       if (kernel == "entropic_fgw") calls.entropic_fgw(loss, pairs, flag);

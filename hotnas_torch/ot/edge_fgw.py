@@ -24,7 +24,6 @@ from hotnas_torch.ot.problem import (
     check_count,
     check_number,
     graph_problem,
-    mean_free_duals,
     paid,
 )
 from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
@@ -131,7 +130,7 @@ def edge_fgw(
         check_domain(x.detach(), y.detach(), problem, terms)
     given = problem.cost, x, y, problem.a, problem.b, problem.alpha
     found = solve(*given, problem.init, terms, num_starts, tol, max_iter, backend=backend)
-    f, g = mean_free_duals(found.f, found.g, problem.a.detach(), problem.b.detach())
+    f, g = ops.mean_free_duals(found.f, found.g, problem.a.detach(), problem.b.detach())
     linear = (1 - problem.alpha.detach()) * paid(problem.cost.detach(), found.plan)
     status = unless_beyond(found.status, f, g)
     result = FGWResult(

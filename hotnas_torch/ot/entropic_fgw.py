@@ -13,7 +13,6 @@ from hotnas_torch.ot.problem import (
     check_number,
     graph_problem,
     has_values,
-    mean_free_duals,
 )
 from hotnas_torch.ot.result import (
     EntropicFGWResult,
@@ -204,7 +203,7 @@ def entropic_fgw(
     objective = linear + quadratic
     if method == "proximal" and differentiate == "implicit":
         objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
-    f, g = mean_free_duals(f, g, problem.a, problem.b)
+    f, g = ops.mean_free_duals(f, g, problem.a, problem.b)
     there = (torch.where(dual == -torch.inf, 0, dual) for dual in (f, g))
     status = unless_beyond(status, objective[:, None], *there)
     objective = torch.where(status == SolveStatus.NONFINITE, torch.nan, objective)

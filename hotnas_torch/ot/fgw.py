@@ -13,7 +13,6 @@ from hotnas_torch.ot.problem import (
     check_number,
     graph_problem,
     has_values,
-    mean_free_duals,
     paid,
 )
 from hotnas_torch.ot.result import FGWResult, unless_beyond, warn_if_unsolved
@@ -135,7 +134,7 @@ def fgw(
     if bound:
         lower = problem.restore(ops.fgw_lower_bound(*tensors, *codes, backend=backend))
     linear = (1 - problem.alpha) * paid(problem.cost, plan)
-    f, g = mean_free_duals(f, g, problem.a, problem.b, whole=problem.whole)
+    f, g = ops.mean_free_duals(f, g, problem.a, problem.b, whole=problem.whole)
     status = unless_beyond(status, f, g)
     result = FGWResult(
         plan=problem.restore(plan),

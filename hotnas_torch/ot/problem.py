@@ -21,7 +21,6 @@ __all__ = [
     "graph_problem",
     "has_values",
     "linear_problem",
-    "mean_free_duals",
     "paid",
 ]
 
@@ -133,7 +132,7 @@ def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
     Raises:
         ValueError: As `linear_problem` with `validate`.
     """
-    solved = not status.any()
+    solved = not (status.item() if status.numel() == 1 else status.any())
     sides = zip((problem.a, problem.b), problem.given, strict=True)
     if not (solved and all(_sums_to_one(masses) for masses, theirs in sides if theirs)):
         _check_linear_values(problem, balanced=True, forbidding=True)
@@ -290,20 +289,6 @@ def check_count(name: str, value: int) -> int:
         msg = f"{name} must be at most {_MOST}; got {value}"
         raise ValueError(msg)
     return value
-
-
-def mean_free_duals(
-    f: Tensor, g: Tensor, a: Tensor, b: Tensor, *, whole: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Choose the open constant of duals so that <f, a> = <g, b>; -inf and absent nodes stay.
-
-    `whole` says that no node is absent.
-    """
-    # Chosen before the product: 0 times -inf would be NaN in the gradient of the masses.
-    present_f = f if whole else torch.where(a > 0, f, 0)
-    present_g = g if whole else torch.where(b > 0, g, 0)
-    shift = 0.5 * ((present_g * b).sum(1, keepdim=True) - (present_f * a).sum(1, keepdim=True))
-    return f + shift, g - shift
 
 
 def given_duals(

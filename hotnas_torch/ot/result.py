@@ -471,7 +471,7 @@ def warn_if_unsolved(solver: str, status: Tensor) -> None:
 
 def _describe_unsolved(solver: str, status: Tensor) -> str:
     """Return which items ended how, or nothing when all converged."""
-    if not status.any():  # CONVERGED is 0
+    if not (status.any() if status.dim() else status.item()):  # CONVERGED is 0
         return ""
     if status.dim() == 0:
         return f"{solver}: {SolveStatus(int(status)).message}"

@@ -11,10 +11,10 @@ from hotnas_torch.ot.problem import (
     LinearProblem,
     check_count,
     check_number,
+    check_once_solved,
     given_duals,
     has_values,
     linear_problem,
-    mean_free_duals,
     paid,
 )
 from hotnas_torch.ot.result import SinkhornResult, SolveStatus, warn_if_unsolved
@@ -101,9 +101,18 @@ def sinkhorn(
         >>> [[round(mass, 4) for mass in row] for row in plan.tolist()]
         [[0.3655, 0.1345], [0.1345, 0.3655]]
     """
-    problem = linear_problem(cost, a, b, validate=validate)
+    problem = linear_problem(cost, a, b, validate=False, presence=False)
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
+    check_count("max_iter", max_iter)
+    if init is None and differentiate == "implicit":
+        found = _at_once(problem, epsilon, tol, max_iter, backend, validate=validate)
+        if found is not None:
+            result, solved = found
+            if validate and not solved:
+                warn_if_unsolved("sinkhorn", result.status)
+            return result
+    problem = linear_problem(cost, a, b, validate=validate)
     lost, forbidden = None, forbidden_pairs(problem, validate=validate)
     if forbidden is not None:
         lost = without_coupling(problem, forbidden, backend, validate=validate)
@@ -124,7 +133,7 @@ def sinkhorn(
         problem.b,
         epsilon,
         tol,
-        check_count("max_iter", max_iter),
+        max_iter,
         backend=backend,
         differentiate=differentiate,
     )
@@ -156,7 +165,9 @@ def sinkhorn(
         present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
         numbers = torch.where(present | numbers.isfinite(), numbers, 0)
     linear = (numbers * plan).sum((1, 2)) if forbidden is None else paid(numbers, plan)
-    f, g = mean_free_duals(f + of_rows, g + of_columns, problem.a, problem.b, whole=problem.whole)
+    f, g = ops.mean_free_duals(
+        f + of_rows, g + of_columns, problem.a, problem.b, whole=problem.whole
+    )
     result = SinkhornResult(
         plan=problem.restore(plan),
         objective=problem.restore(objective),
@@ -170,6 +181,44 @@ def sinkhorn(
     if validate and has_values(result.status):
         warn_if_unsolved("sinkhorn", result.status)
     return result
+
+
+def _at_once(
+    problem: LinearProblem,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    backend: ops.Backend,
+    *,
+    validate: bool,
+) -> tuple[SinkhornResult, bool] | None:
+    """Solve with one compiled operator what nothing tracks and no pair is forbidden in, else None.
+
+    Values are checked afterwards, as the operator is safe on any.
+
+    Returns:
+        The result, and whether all items are solved.
+    """
+    given = problem.cost, problem.a, problem.b
+    if not (ops.at_once(backend, *given) and _may_read(problem, validate=validate)):
+        return None
+    found = ops.entropic_transport(*given, epsilon, tol, max_iter, backend=backend)
+    status = found[-1]
+    solved = check_once_solved(problem, status) if validate else not status.any()
+    if not solved and bool((problem.cost == torch.inf).any()):
+        return None
+    plan, objective, linear, f, g, residual, iterations, status = map(problem.restore, found)
+    result = SinkhornResult(
+        plan=plan,
+        objective=objective,
+        cost_linear=linear,
+        f=f,
+        g=g,
+        residual=residual,
+        iterations=iterations,
+        status=status,
+    )
+    return result, bool(solved)
 
 
 def forbidden_pairs(problem: LinearProblem, *, validate: bool) -> Tensor | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hotnas_torch._ext import ISA_NAMES
 from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw
+from hotnas_torch.ot._reference.entropic_transport import entropic_transport
 from hotnas_torch.ot._reference.fgw import fgw, fgw_backward
 from hotnas_torch.ot._reference.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._reference.kl_transport import kl_transport
@@ -37,6 +38,7 @@ SIZES = [(1, 1), (1, 8), (7, 7), (8, 9), (9, 7)]
 TORCH_TEXTS = {
     "transport": transport,
     "sinkhorn": sinkhorn,
+    "entropic_transport": entropic_transport,
     "fgw": fgw,
     "fgw_backward": fgw_backward,
     "entropic_fgw": entropic_fgw,
@@ -51,6 +53,7 @@ NAMES = list(TORCH_TEXTS)
 FLOATS = {  # how many of the results are numbers; iterations and status follow
     "transport": 4,
     "sinkhorn": 3,
+    "entropic_transport": 6,
     "fgw": 5,
     "fgw_backward": 3,
     "entropic_fgw": 4,
@@ -114,6 +117,7 @@ def arguments(name: str, p: Graphs, loss: int, pairs: int) -> tuple[Any, ...]:
     return {
         "transport": (p.cost, p.a, p.b),
         "sinkhorn": (p.cost, p.a, p.b, 0.25, NEVER, 12),
+        "entropic_transport": (p.cost, p.a, p.b, (0.25, 2.0)[loss], NEVER, 12),
         "fgw": (*graphs, none, p.cost[:1].contiguous(), loss, pairs, 4, GAP, 12),
         "fgw_backward": (p.a[:, :, None] * p.b[:, None, :], *graphs[1:3], p.alpha, loss, pairs),
         "entropic_fgw": (*graphs, none, 0.25, loss, pairs, loss, NEVER, 3, NEVER, 12),

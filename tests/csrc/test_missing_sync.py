@@ -114,7 +114,7 @@ def test_every_exception_is_a_sync() -> None:
 
 KERNELS = {
     "entropic_fgw.h": "entropic_fgw",
-    "entropic_items.h": "sinkhorn,entropic_fgw",
+    "entropic_items.h": "sinkhorn,entropic_transport,entropic_fgw",
     "fgw.h": "fgw,fgw_merging,fgw_partial",
     "fgw_backward.h": "fgw_backward",
     "forest.h": "transport,forbidding,fgw,fgw_partial",

@@ -19,6 +19,7 @@ from torch import Tensor
 from hotnas_torch.ot._operators import (
     cell_distances,
     entropic_fgw,
+    entropic_transport,
     fgw,
     fgw_lower_bound,
     kl_transport,
@@ -87,6 +88,8 @@ def calls(p: Graphs, device: Device, loss: int, pairs: int) -> dict[str, tuple[b
         transport(p.cost, p.a, p.b, backend="ext"), range(6))  # fmt: skip
     add("Sinkhorn", [n, m, cost, a, b, 0.1, 1e-4, 30],
         sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(5))  # fmt: skip
+    add("EntropicTransport", [n, m, cost, a, b, 0.1, 1e-4, 30],
+        entropic_transport(p.cost, p.a, p.b, 0.1, 1e-4, 30, backend="ext"), range(8))  # fmt: skip
     add("Fgw", [n, m, cost, x, y, a, b, alpha, null, null, 0, loss, pairs, 3, 1e-4, 50, 0],
         fgw(*p.tensors(), none, none, loss, pairs, 3, 1e-4, 50, backend="ext"),
         range(7))  # fmt: skip
@@ -141,6 +144,7 @@ DESCENTS = {"Fgw": 1, "CellDistances": 0, "SemirelaxedFgw": 1}
 OPERATORS = [
     "Transport",
     "Sinkhorn",
+    "EntropicTransport",
     "Fgw",
     "SemirelaxedFgw",
     "UnbalancedSinkhorn",

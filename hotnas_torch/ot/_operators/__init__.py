@@ -9,6 +9,7 @@ from hotnas_torch.ot._operators.entropic_fgw import (
     following_plan,
     stationary_objective,
 )
+from hotnas_torch.ot._operators.entropic_transport import at_once, entropic_transport
 from hotnas_torch.ot._operators.fgw import fgw, fgw_backward, quadratic_cost
 from hotnas_torch.ot._operators.graph_tables import cell_distances, network_distances
 from hotnas_torch.ot._operators.kl_transport import kl_transport
@@ -18,10 +19,8 @@ from hotnas_torch.ot._operators.partial import partial_fgw, partial_transport
 from hotnas_torch.ot._operators.semirelaxed_fgw import semirelaxed_fgw
 from hotnas_torch.ot._operators.sinkhorn import (
     entropic_objective,
-    entropic_plan,
     following_masses,
     forbidding_costs,
-    reduced_costs,
     sinkhorn,
 )
 from hotnas_torch.ot._operators.transport import transport
@@ -33,14 +32,21 @@ from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
     unbalanced_value,
 )
 from hotnas_torch.ot._operators.unbalanced_transport import unbalanced_transport
+from hotnas_torch.ot._reference.entropic_transport import (
+    entropic_plan,
+    mean_free_duals,
+    reduced_costs,
+)
 
 __all__ = [
     "Backend",
     "Differentiate",
+    "at_once",
     "cell_distances",
     "entropic_fgw",
     "entropic_objective",
     "entropic_plan",
+    "entropic_transport",
     "fgw",
     "fgw_backward",
     "fgw_lower_bound",
@@ -49,6 +55,7 @@ __all__ = [
     "following_unbalanced",
     "forbidding_costs",
     "kl_transport",
+    "mean_free_duals",
     "network_distances",
     "partial_fgw",
     "partial_transport",

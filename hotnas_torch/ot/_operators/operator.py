@@ -128,7 +128,7 @@ class Operator:
                 and cannot serve.
             RuntimeError: Steps shall be recorded under `torch.vmap`.
         """
-        compiled = self._uses_extension(backend, inputs[0].device)
+        compiled = self.uses_extension(backend, inputs[0].device)
         if differentiate == "unroll":
             if backend == "ext":
                 msg = (
@@ -161,7 +161,8 @@ class Operator:
         _ext.raise_pending()  # a signal ended the call: its KeyboardInterrupt, say
         raise failed
 
-    def _uses_extension(self, backend: str, device: torch.device) -> bool:
+    def uses_extension(self, backend: str, device: torch.device) -> bool:
+        """Tell whether a call with this backend runs the compiled op; errors as there."""
         if backend == "torch":
             return False
         if backend == "auto":
@@ -344,6 +345,10 @@ def is_tracked(*values: Any) -> bool:
         *values: Tensors, and anything else, which is not tracked.
     """
     recorded = torch.is_grad_enabled()
+    if forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active():
+        return recorded and any(
+            isinstance(value, Tensor) and value.requires_grad for value in values
+        )
     return any(
         isinstance(value, Tensor)
         and (
@@ -378,17 +383,22 @@ def has_values(*tensors: Tensor) -> bool:
     meta device. Checks of values are left out there; the solvers report by `status` and NaN what
     the checks would have refused.
     """
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None or is_vmapped(*tensors):
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return False
-    return not any(tensor.is_meta or _may_be_fake(tensor) for tensor in tensors)
+    return all(map(_holds_numbers, tensors)) or not (
+        is_vmapped(*tensors) or any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
+    )
 
 
-def _may_be_fake(tensor: Tensor) -> bool:
-    # Most tensors are nothing but that, which says so in a tenth of the time.
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if type(tensor) is Tensor and not wrapped and not torch._is_functional_tensor(tensor):
-        return False
-    return is_fake(tensor)
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor is nothing but that, as most are, and says so in a tenth of the time."""
+    return (
+        type(tensor) is Tensor
+        and not tensor.is_meta
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
+        and not torch._is_functional_tensor(tensor)
+    )
 
 
 def plain(value: Tensor) -> Tensor:

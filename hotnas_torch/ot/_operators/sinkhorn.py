@@ -21,17 +21,21 @@ from hotnas_torch.ot._operators.operator import (
     undefined,
 )
 from hotnas_torch.ot._operators.transport import tangent
+from hotnas_torch.ot._reference.entropic_transport import (
+    dual_value,
+    entropic_plan,
+    taken_in_common,
+    within_bounds,
+)
 from hotnas_torch.ot._reference.sinkhorn import sinkhorn as reference
 
 __all__ = [
     "absent_shares",
     "appearing",
     "entropic_objective",
-    "entropic_plan",
     "following_masses",
     "forbidding_costs",
     "marginal_inverse",
-    "reduced_costs",
     "refuse_entering",
     "sinkhorn",
 ]
@@ -112,49 +116,6 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
             raise ValueError(msg)
 
 
-def reduced_costs(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    *,
-    whole: bool = False,
-    differentiate: Differentiate = "implicit",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take from the costs what whole rows and columns share, which leaves no choice.
-
-    Duals are rounded to their own size over `epsilon`: that of what is left, not of an offset.
-
-    Args:
-        cost: Costs, shape (B, n, m).
-        a: Row masses, shape (B, n).
-        b: Column masses, shape (B, m).
-        whole: Whether it is known that no mass is 0, which saves passes.
-        differentiate: What is taken is constant, as optimal plans do not depend on it; with
-            "unroll" it is not, as the first iterations do.
-
-    Returns:
-        Costs whose smallest is 0 in each row and column that is there, and what the rows (B, n) and
-        the columns (B, m) had in common, 0 for absent ones.
-    """
-    if whole and differentiate != "unroll":
-        of_rows = cost.detach().amin(2)
-        rest = cost - of_rows[:, :, None]
-        of_columns = rest.detach().amin(1)
-        return rest.sub_(of_columns[:, None, :]), of_rows, of_columns
-    x, y = a > 0, b > 0
-
-    def least(values: Tensor, dim: int, of: Tensor, others: Tensor) -> Tensor:
-        values = values if differentiate == "unroll" else values.detach()
-        there = others.unsqueeze(3 - dim)
-        found = values.masked_fill(~there, torch.inf).amin(dim)
-        return torch.where(of & others.any(1)[:, None], found, 0)
-
-    of_rows = least(cost, 2, x, y)
-    rest = cost - of_rows[:, :, None]
-    of_columns = least(rest, 1, y, x)
-    return rest - of_columns[:, None, :], of_rows, of_columns
-
-
 def forbidding_costs(cost: Tensor, forbidden: Tensor, epsilon: float) -> Tensor:
     """Replace forbidden costs by finite ones, of which no coupling of the others leaves a mass.
 
@@ -170,22 +131,6 @@ def forbidding_costs(cost: Tensor, forbidden: Tensor, epsilon: float) -> Tensor:
     allowed = torch.where(forbidden, 0, cost.detach()).nan_to_num(0, 0, 0).abs().amax((1, 2))
     large = 2 * sum(cost.shape[1:]) * (allowed + underflow * epsilon)
     return torch.where(forbidden, large[:, None, None], cost)
-
-
-def entropic_plan(
-    cost: Tensor, f: Tensor, g: Tensor, epsilon: float, *, whole: bool = False
-) -> Tensor:
-    """Compute exp((f_i + g_j - cost_ij) / epsilon), shape (B, n, m); 0 where a dual is -inf.
-
-    `whole` says that none is, which saves passes.
-    """
-    if whole:
-        return (f[:, :, None] + g[:, None, :]).sub_(cost).mul_(1 / epsilon).exp_()
-    absent = (f == -torch.inf)[:, :, None] | (g == -torch.inf)[:, None, :]
-    # In place, as memory is what takes time here; absent nodes before the exponential, so that what
-    # stands there reaches no gradient.
-    exponent = (f[:, :, None] + g[:, None, :]).sub_(cost).mul_(1 / epsilon)
-    return exponent.masked_fill_(absent, -torch.inf).exp_()
 
 
 def entropic_objective(
@@ -230,7 +175,7 @@ def entropic_objective(
     of_rows = torch.zeros_like(a) if of_rows is None else of_rows
     of_columns = torch.zeros_like(b) if of_columns is None else of_columns
     if differentiate == "unroll":
-        return _dual_value(a, b, f, g, epsilon, mass) + _taken(a, b, of_rows, of_columns)
+        return dual_value(a, b, f, g, epsilon, mass) + taken_in_common(a, b, of_rows, of_columns)
     value: Tensor = _ENTROPIC_OBJECTIVE(cost, a, b, f, g, epsilon, mass, of_rows, of_columns, whole)
     return value
 
@@ -316,54 +261,6 @@ def mass_slopes(
     return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
 
 
-def _dual_value(
-    a: Tensor,
-    b: Tensor,
-    f: Tensor,
-    g: Tensor,
-    epsilon: float,
-    mass: Tensor,
-    *,
-    whole: bool = False,
-) -> Tensor:
-    value = -epsilon * (mass - 1)
-    for dual, masses in ((f, a), (g, b)):
-        if whole:
-            value = value + ((dual - epsilon * masses.log()) * masses).sum(1)
-            continue
-        # Chosen before the products: 0 times -inf would be NaN.
-        slope = torch.where(dual == -torch.inf, 0, dual)
-        logarithm = torch.where(masses > 0, masses, 1).log()
-        value = value + ((slope - epsilon * logarithm) * masses).sum(1)
-    return value
-
-
-def _taken(a: Tensor, b: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
-    """Return what the costs of every coupling have in common."""
-    return (of_rows * a).sum(1) + (of_columns * b).sum(1)
-
-
-def _within_bounds(
-    value: Tensor, cost: Tensor, a: Tensor, b: Tensor, epsilon: float, *, whole: bool
-) -> Tensor:
-    """Keep the value between <cost, a b'> and, by Hoeffding's lemma, spread^2 / 8 epsilon less.
-
-    Where `epsilon` is large against the costs, duals of its size leave nothing else of the value.
-    """
-    absent = None if whole else (a == 0)[:, :, None] | (b == 0)[:, None, :]
-
-    def with_absent(number: float) -> Tensor:
-        return cost if absent is None else cost.masked_fill(absent, number)
-
-    spread = with_absent(-torch.inf).amax((1, 2)) - with_absent(torch.inf).amin((1, 2))
-    close = spread < epsilon
-    if whole and not close.any():
-        return value
-    product = ((with_absent(0) @ b[:, :, None]).squeeze(2) * a).sum(1)
-    lowest = product - spread * (spread / (8 * epsilon))
-    return torch.where(close, value.clamp(lowest, product), value)
-
-
 @full_precision
 def _objective(
     cost: Tensor,
@@ -377,9 +274,9 @@ def _objective(
     of_columns: Tensor,
     whole: bool,
 ) -> Tensor:
-    value = _dual_value(a, b, f, g, epsilon, mass, whole=whole)
-    value = _within_bounds(value, cost, a, b, epsilon, whole=whole)
-    return value + _taken(a, b, of_rows, of_columns)
+    value = dual_value(a, b, f, g, epsilon, mass, whole=whole)
+    value = within_bounds(value, cost, a, b, epsilon, whole=whole)
+    return value + taken_in_common(a, b, of_rows, of_columns)
 
 
 def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -15,6 +15,7 @@ from hotnas_torch.matrices import DeviceExecutor
 from hotnas_torch.ot._operators import (
     cell_distances,
     entropic_fgw,
+    entropic_transport,
     fgw,
     fgw_backward,
     fgw_lower_bound,
@@ -56,6 +57,9 @@ def calls(p: Graphs) -> dict[str, Callable[..., Any]]:
     return {
         "transport": lambda: transport(p.cost, p.a, p.b, backend="ext")[1],
         "sinkhorn": lambda: sinkhorn(p.cost, p.a, p.b, 0.1, 1e-4, 100, backend="ext")[2:3],
+        "entropic_transport": lambda: entropic_transport(
+            p.cost, p.a, p.b, 0.1, 1e-4, 100, backend="ext"
+        )[:6],
         "fgw": lambda: fgw(*p.tensors(), none, none, 0, 1, 3, 1e-4, 100, backend="ext")[1],
         "partial_transport": lambda: partial_transport(
             barred, p.a, p.b, 0.5 + 0 * p.alpha, backend="ext"
