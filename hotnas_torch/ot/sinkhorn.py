@@ -85,7 +85,8 @@ def sinkhorn(
         convergence, whatever number of iterations was run, and can be differentiated again. Items
         that failed get NaN, and only they. In the mass of an absent node, the first derivative is
         the limit of those at small masses; second ones take the node as absent for good. Unrolled
-        iterations have none there, and refuse masses of 0 where a gradient is recorded.
+        iterations have none there, and refuse masses of 0 where a gradient is recorded. Without a
+        gradient, `vmap` or a tracer, values may differ from those with one by their last bits.
 
     Complexity:
         O(n m) per iteration, O(n m) memory per problem; implicit backward O((n + m)^3).

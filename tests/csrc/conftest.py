@@ -57,7 +57,7 @@ def lanes(testing_ops: Any) -> Callable[..., Any]:
 
         names = (
             "transport sinkhorn fgw fgw_backward entropic_fgw fgw_lower_bound cell_distances"
-            " network_distances semirelaxed_fgw unbalanced_sinkhorn kl_transport"
+            " network_distances semirelaxed_fgw unbalanced_sinkhorn kl_transport entropic_transport"
         )
         return SimpleNamespace(**{name: operator(name) for name in names.split()})
 
