@@ -129,6 +129,8 @@ class Solver:
         local: Whether it ends in one of several optima, as its starts and rounding lead it.
         partial: Whether it moves a given part of the mass.
         elsewhere: Of two descents that differ by rounding, how many may end in another optimum.
+        parts: Whether what is one operator is taken apart where a gradient is recorded: the last
+            bits may differ.
     """
 
     call: Callable[..., Any]
@@ -140,6 +142,7 @@ class Solver:
     partial: bool = False
     elsewhere: float = 1e-3
     of_a_thousand: int = 1000
+    parts: bool = False
 
     def draw(self, rng: torch.Generator, size: int, most: int = 5) -> Case:
         """A batch of problems of up to `most` nodes: any masses, absent nodes, any settings."""
@@ -598,6 +601,7 @@ SOLVERS: dict[str, Solver] = {
         False,
         sinkhorn_excess,
         200_000,
+        parts=True,
     ),
     "mirror": Solver(
         ht.ot.entropic_fgw, partial(of_entropic, "mirror"), True, entropic_excess, 125_000
