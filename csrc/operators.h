@@ -81,7 +81,7 @@ template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_transport(
     const Tensor& cost_, const Tensor& a_, const Tensor& b_, double epsilon, double tol,
     std::int64_t max_iter) {
-  const Batch in("entropic_transport", cost_);
+  const Batch in("sinkhorn", cost_);  // as callers know it
   check_epsilon(in.op, epsilon);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();

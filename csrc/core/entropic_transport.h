@@ -21,11 +21,11 @@ HN_HD Common<T> take_common(Arena& arena, const Shape& s) {
 }
 
 /// Takes from the costs (n, ld) the least of each row, then of each column; what is left is multiplied by `factor`.
-/// Returns the largest of that, NaN where costs are so far apart that T does not hold it. Row by row, while a row is near;
-/// lanes meet columns of their own alone, but for of_rows.
+/// Returns whether T holds what is left. Row by row, while a row is near; lanes meet columns of their own alone, but for
+/// of_rows.
 template <class G, class T>
-HN_HD T reduce_costs(const G& g, const Shape& s, std::type_identity_t<T>* cost,
-                     const Common<T>& common, T factor) {
+HN_HD bool reduce_costs(const G& g, const Shape& s, std::type_identity_t<T>* cost,
+                        const Common<T>& common, T factor) {
   using Var = typename G::template Var<T>;
   const Var none = G::splat(T(INFINITY)), zero = G::splat(T(0));
   const auto last = G::template splat_int<T>(s.m);
@@ -62,26 +62,25 @@ HN_HD T reduce_costs(const G& g, const Shape& s, std::type_identity_t<T>* cost,
       g.store(row + j0, rest);
     }
   }
-  const T largest = g.max_of(apart);
-  return g.max_of(most) + (largest - largest);
+  const T before = g.max_of(apart), after = g.max_of(most);
+  return before - before == 0 && after - after == 0;
 }
 
-/// Values of a coupling, in the caller's units.
 template <class T>
 struct EntropicValues {
   T objective, linear;
 };
 
-/// Values of the coupling in w.by_row, of f and g. `spread` is the largest of the reduced costs, which are (n, ld) and,
-/// like epsilon and the duals, in units of which the caller's numbers have `outward`. mass_a(i) and mass_b(j) are the
-/// masses.
+/// Values of the coupling in w.by_row, of f and g, all in the caller's units: there, costs far below epsilon keep their
+/// digits. `cost` is as it was before it was reduced, (n, ld); mass_a(i) and mass_b(j) are the masses.
 template <class G, class T, class MassA, class MassB>
 HN_HD EntropicValues<T> values_of(const G& g, const Shape& s, const SinkhornWork<T>& w,
                                   const std::type_identity_t<T>* cost, const Common<T>& common,
-                                  T spread, T epsilon, T outward, MassA mass_a, MassB mass_b) {
+                                  T epsilon, MassA mass_a, MassB mass_b) {
   using Var = typename G::template Var<T>;
-  const Var zero = G::splat(T(0)), out = G::splat(outward);
-  const bool close = spread < epsilon;
+  const auto last = G::template splat_int<T>(s.m);
+  const Var zero = G::splat(T(0));
+  Var most = zero;
   T total = 0, linear = 0, product = 0;
   HN_ROLLED
   for (int i = 0; i < s.n; ++i) {
@@ -90,14 +89,17 @@ HN_HD EntropicValues<T> values_of(const G& g, const Shape& s, const SinkhornWork
     Var sum = zero, paid = zero, even = zero;
     HN_ROLLED
     for (int j0 = 0; j0 < s.ld; j0 += G::width) {
-      const Var rest = g.load(cost + i * s.ld + j0), mass = g.load(w.by_row + i * s.ld + j0);
+      const Var given = g.load(cost + i * s.ld + j0), mass = g.load(w.by_row + i * s.ld + j0);
+      const Var rest = G::select(g.template index<T>(j0) < last,
+                                 (given - of_row) - g.load(common.of_columns + j0), zero);
+      most = G::max(most, rest);
       sum += mass;
-      paid += mass * ((out * rest + of_row) + g.load(common.of_columns + j0));
-      if (close) even += rest * g.load(w.b + j0);
+      paid += mass * given;
+      even += rest * g.load(w.b + j0);
     }
     total += g.sum(sum);
     linear += g.sum(paid);
-    if (close) product += w.a[i] * g.sum(even);
+    product += w.a[i] * g.sum(even);
   }
   T value = 0, taken = 0;
   HN_ROLLED
@@ -111,11 +113,12 @@ HN_HD EntropicValues<T> values_of(const G& g, const Shape& s, const SinkhornWork
     taken += mass_b(j) * common.of_columns[j];
   }
   value = g.total(value) - epsilon * (total - 1);
-  if (close) {
+  const T spread = g.max_of(most);
+  if (spread < epsilon) {
     const T least = product - spread * (spread / (8 * epsilon));
     value = value < least ? least : product < value ? product : value;
   }
-  return {outward * value + g.total(taken), linear};
+  return {value + g.total(taken), linear};
 }
 
 }  // namespace hotnas::HOTNAS_ISA

@@ -166,21 +166,20 @@ struct EntropicTransportItem : BatchItem<EntropicTransportArgs<T>, T> {
     SinkhornResult<T> result{0, 0, true, true};
     EntropicValues<T> values{0, 0};
     const CostUnit unit(p.epsilon);
-    T spread = 0;
-    if (status == Status::converged && s.n > 0) {
-      spread = reduce_costs<G, T>(g, s, w.cost, w.common, unit.template inward<T>());
-      if (!(spread - spread == 0)) status = Status::nonfinite;
-    }
+    if (status == Status::converged && s.n > 0 &&
+        !reduce_costs<G, T>(g, s, w.cost, w.common, unit.template inward<T>()))
+      status = Status::nonfinite;
     const bool solved = status == Status::converged && s.n > 0;
     if (solved) {
       load_log_masses(g, s, x, y, a.mass, b.mass, duals);
       fill(g, duals.g, s.ld, T(0));
       result = sinkhorn(g, s, duals, w.cost, T(unit.epsilon), T(p.tol), p.max_iter);
-      values = values_of(
-          g, s, duals, w.cost, w.common, spread, T(unit.epsilon), unit.template outward<T>(),
-          [&](int i) { return a.mass[x.node[i]]; }, [&](int j) { return b.mass[y.node[j]]; });
       result.finite &= duals_outward(g, s, duals, unit);
       status = status_of(result.finite, result.converged);
+      load_matrix(g, x, y, p.cost + item * matrix, p.m, s.ld, w.cost);
+      values = values_of(
+          g, s, duals, w.cost, w.common, T(p.epsilon), [&](int i) { return a.mass[x.node[i]]; },
+          [&](int j) { return b.mass[y.node[j]]; });
     }
     T* plan = p.plan + item * matrix;
     T *f = p.f + item * p.n, *dual = p.g + item * p.m;

@@ -20,7 +20,7 @@ from hotnas_torch.ot.result import (
     unless_beyond,
     warn_if_unsolved,
 )
-from hotnas_torch.ot.sinkhorn import forbidden_pairs, lost_by_plan, spared, without_coupling
+from hotnas_torch.ot.sinkhorn import forbidden_pairs, spared, without_coupling
 from hotnas_torch.ot.terms import Loss, Pairs, loss_code, pairs_code
 
 __all__ = ["entropic_fgw"]
@@ -182,7 +182,8 @@ def entropic_fgw(
     rest = (1 - problem.alpha)[:, None]
     f, g = f + rest * of_rows, g + rest * of_columns
     if forbidden is not None:
-        lost = lost_by_plan(forbidden, log_plan.exp()) if lost is None else lost
+        if lost is None:
+            lost = _lacks_mass(log_plan.exp(), problem.a, problem.b, residual)
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
         f, g, residual = (
             torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)
@@ -200,6 +201,9 @@ def entropic_fgw(
         *codes,
         backend=backend,
     )
+    quadratic = torch.where(
+        linear.isnan(), torch.nan, quadratic
+    )  # which reads no entry that is NaN
     objective = linear + quadratic
     if method == "proximal" and differentiate == "implicit":
         objective = ops.stationary_objective(*tensors, log_plan, f, g, *codes, backend=backend)
@@ -222,6 +226,17 @@ def entropic_fgw(
     if validate and has_values(result.status):
         warn_if_unsolved("entropic_fgw", result.status)
     return result
+
+
+def _lacks_mass(plan: Tensor, a: Tensor, b: Tensor, residual: Tensor) -> Tensor:
+    """Return the items whose masses, (B,), are off by more than the residual that was found.
+
+    What is missing was at forbidden pairs, which the plan has no longer.
+    """
+    plan = plan.detach()
+    missing = torch.maximum((plan.sum(2) - a).abs().sum(1), (plan.sum(1) - b).abs().sum(1))
+    least: Tensor = 2 * residual.detach() + torch.finfo(plan.dtype).eps ** 0.5
+    return missing.detach() > least
 
 
 def _check_positive(problem: GraphProblem) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "check_once_solved",
     "given_duals",
     "graph_problem",
+    "has_finite_sum",
     "has_values",
     "linear_problem",
     "paid",
@@ -109,7 +110,7 @@ def linear_problem(
     if moved is not None:
         moved = _flatten(moved, batch_shape, 0)
         readable = readable and has_values(moved)
-    finite = validate and readable and _has_finite_sum(flat_cost)
+    finite = validate and readable and has_finite_sum(flat_cost)
     problem = LinearProblem(flat_cost, flat_a, flat_b, batch_shape, whole, moved, given, finite)
     if validate and readable:
         _check_linear_values(problem, balanced=balanced, forbidding=forbidding)
@@ -219,7 +220,7 @@ def graph_problem(
     if moved is not None:
         readable = readable and has_values(moved)
     checks = validate and readable
-    finite = checks and all(map(_has_finite_sum, matrices))
+    finite = checks and all(map(has_finite_sum, matrices))
     if not finite:
         # Absent nodes hold numbers from here on: only the derivatives in their masses ask for them.
         x, y = flat_a != 0, flat_b != 0
@@ -455,7 +456,7 @@ def _all_present(a: Tensor, b: Tensor, given: tuple[bool, bool], *, validate: bo
     return all(masses.numel() > 0 and masses.detach().min().item() > 0 for masses in read)
 
 
-def _has_finite_sum(values: Tensor) -> bool:
+def has_finite_sum(values: Tensor) -> bool:
     """Whether one pass shows that all values are finite; only if not, they need a closer look."""
     return isfinite(values.detach().sum().item())
 
@@ -463,7 +464,7 @@ def _has_finite_sum(values: Tensor) -> bool:
 def _check_finite(
     name: str, values: Tensor, batch_shape: Shape, *, forbidding: bool = False, held: bool = True
 ) -> None:
-    if _has_finite_sum(values):
+    if has_finite_sum(values):
         return
     bad = ~values.detach().isfinite()
     if forbidding:

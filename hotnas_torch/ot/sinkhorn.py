@@ -13,6 +13,7 @@ from hotnas_torch.ot.problem import (
     check_number,
     check_once_solved,
     given_duals,
+    has_finite_sum,
     has_values,
     linear_problem,
     paid,
@@ -195,7 +196,7 @@ def _at_once(
 ) -> tuple[SinkhornResult, bool] | None:
     """Solve with one compiled operator what nothing tracks and no pair is forbidden in, else None.
 
-    Values are checked afterwards, as the operator is safe on any.
+    Masses are checked afterwards, as the operator is safe on any.
 
     Returns:
         The result, and whether all items are solved.
@@ -203,11 +204,11 @@ def _at_once(
     given = problem.cost, problem.a, problem.b
     if not (ops.at_once(backend, *given) and _may_read(problem, validate=validate)):
         return None
+    if not has_finite_sum(problem.cost):  # there may be a forbidden pair
+        return None
     found = ops.entropic_transport(*given, epsilon, tol, max_iter, backend=backend)
     status = found[-1]
     solved = check_once_solved(problem, status) if validate else not status.any()
-    if not solved and bool((problem.cost == torch.inf).any()):
-        return None
     plan, objective, linear, f, g, residual, iterations, status = map(problem.restore, found)
     result = SinkhornResult(
         plan=plan,
@@ -229,7 +230,8 @@ def forbidden_pairs(problem: LinearProblem, *, validate: bool) -> Tensor | None:
     cost = problem.cost.detach()
     forbidden = cost == torch.inf
     if not problem.whole:
-        forbidden &= (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
+        # Not in place: torch.vmap may map the masses alone.
+        forbidden = forbidden & (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     if _may_read(problem, validate=validate) and not bool(forbidden.any()):
         return None
     return forbidden

@@ -259,3 +259,27 @@ def test_traced_and_mapped_calls_keep_to_it_too(rng: torch.Generator) -> None:
     assert solved.any()
     assert torch.allclose(mapped[solved], together.plan[solved], atol=1e-8)
     assert not (mapped[cost == torch.inf] > 0).any()
+
+
+@pytest.mark.parametrize("pairs", ["all", "directed"])
+def test_entropic_fgw_tells_of_what_has_no_coupling_under_vmap(pairs: str, backend: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    cost, x, y = (torch.rand(4, 4, generator=rng, dtype=torch.float64) for _ in range(3))
+    barred = cost.clone()
+    barred[:3, :2] = torch.inf  # the other two columns have no room for three rows
+    one = cost.clone()
+    one[0, 0] = torch.inf
+
+    def solve(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = ot.entropic_fgw(
+            given, x, y, epsilon=1.0, pairs=pairs, validate=False, backend=backend
+        )
+        return found.status, found.objective, found.cost_quad, found.plan
+
+    status, objective, quadratic, plan = torch.func.vmap(solve)(torch.stack([barred, one, cost]))
+    assert status.tolist() == [INFEASIBLE, 0, 0]
+    assert objective.isnan().tolist() == quadratic.isnan().tolist() == [True, False, False]
+    for item, given in enumerate((barred, one, cost)):
+        alone = solve(given)
+        torch.testing.assert_close(plan[item], alone[3], equal_nan=True)
+        assert alone[2].isnan() == (item == 0)

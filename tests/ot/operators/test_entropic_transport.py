@@ -153,3 +153,39 @@ def test_who_called_is_warned(rng: torch.Generator, backend: str) -> None:
 def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
     given = [tensor.to(dtype) for tensor in problem(rng, 5, 6)]
     torch.library.opcheck(torch.ops.hotnas.entropic_transport.default, (*given, 0.2, 1e-4, 100))
+
+
+@pytest.mark.parametrize(("scale", "epsilon"), [(1e-8, 1e36), (1e-12, 1e30), (1e-18, 1e28)])
+def test_costs_far_below_epsilon_keep_their_digits(
+    scale: float, epsilon: float, backend: str
+) -> None:
+    cost = torch.tensor([[0.2, 1.3], [0.9, 0.4]]) * scale
+    found = ht.ot.sinkhorn(cost, epsilon=epsilon, backend=backend)
+    assert float(found.objective) == pytest.approx(0.7 * scale, rel=1e-6)
+    assert float(found.cost_linear) == pytest.approx(0.7 * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e9, 1e12])
+def test_a_column_of_next_to_no_mass_costs_next_to_nothing(offset: float, backend: str) -> None:
+    cost = torch.tensor([[-offset, 1.0], [-offset, 2.0]])
+    masses = torch.tensor([1e-3 / offset, 1.0])
+    found = ht.ot.sinkhorn(cost, None, masses, epsilon=1.0, backend=backend)
+    expected = (cost.double() * found.plan.double()).sum()
+    assert float(found.cost_linear) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_masses_alone_can_be_mapped(rng: torch.Generator, backend: str) -> None:
+    cost, a, b = problem(rng, 4, 5)
+    found = torch.func.vmap(
+        lambda mass: ht.ot.sinkhorn(cost[0], mass, b[0], epsilon=0.3, backend=backend).plan
+    )(a)
+    for plan, mass in zip(found, a, strict=True):
+        expected = ht.ot.sinkhorn(cost[0], mass, b[0], epsilon=0.3, backend=backend).plan
+        torch.testing.assert_close(plan, expected, rtol=0, atol=1e-12)
+
+
+def test_a_side_that_is_too_long_is_said_to_be_of_sinkhorn(backend: str) -> None:
+    if backend == "torch":
+        pytest.skip("the torch text has no such limit")
+    with pytest.raises(RuntimeError, match="sinkhorn: at most 32768 nodes"):
+        ht.ot.sinkhorn(torch.zeros(1, 32769), epsilon=1.0, backend=backend)
