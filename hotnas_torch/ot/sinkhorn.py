@@ -114,6 +114,7 @@ def sinkhorn(
             if validate and not solved:
                 warn_if_unsolved("sinkhorn", result.status)
             return result
+    # Step by step, each with its own derivative; values are checked first.
     problem = linear_problem(cost, a, b, validate=validate)
     lost, forbidden = None, forbidden_pairs(problem, validate=validate)
     if forbidden is not None:
