@@ -1,5 +1,5 @@
 // What is told of an entropic problem beside its duals: what its costs have in common before, its coupling and values
-// after, each entry read once. The coupling is exp((f_i + g_j - C_ij) / epsilon), the objective that of the dual problem,
+// after, in one pass each. The coupling is exp((f_i + g_j - C_ij) / epsilon), the objective that of the dual problem,
 //   <f - epsilon log a, a> + <g - epsilon log b, b> - epsilon (sum T - 1),
 // which by Hoeffding's lemma lies between <C, a b'> - spread^2 / 8 epsilon and <C, a b'>: where epsilon is large, duals of
 // its size leave nothing else of the value.
