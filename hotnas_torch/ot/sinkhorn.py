@@ -23,6 +23,8 @@ from hotnas_torch.ot.result import SinkhornResult, SolveStatus, warn_if_unsolved
 __all__ = ["forbidden_pairs", "lost_by_plan", "sinkhorn", "spared", "without_coupling"]
 
 _Problem = TypeVar("_Problem", bound=LinearProblem)
+_Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Plan, objective, linear cost, duals of rows and columns, residual, iterations, status."""
 
 # L1 errors of the row marginal that rounding allows to reach.
 _DEFAULT_TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -107,15 +109,82 @@ def sinkhorn(
     epsilon = check_number("epsilon", epsilon, positive=True)
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     check_count("max_iter", max_iter)
-    if init is None and differentiate == "implicit":
-        found = _at_once(problem, epsilon, tol, max_iter, backend, validate=validate)
-        if found is not None:
-            result, solved = found
-            if validate and not solved:
-                warn_if_unsolved("sinkhorn", result.status)
-            return result
-    # Step by step, each with its own derivative; values are checked first.
-    problem = linear_problem(cost, a, b, validate=validate)
+    settings = epsilon, tol, max_iter
+    at_once = (
+        init is None and differentiate == "implicit" and _goes_at_once(problem, backend, validate)
+    )
+    if at_once and has_finite_sum(problem.cost):
+        given = problem.cost, problem.a, problem.b
+        found = ops.entropic_transport(*given, *settings, backend=backend)
+        # Masses are checked afterwards, as the operator is safe on any.
+        status = found[-1]
+        solved = check_once_solved(problem, status) if validate else True
+    else:
+        problem = linear_problem(cost, a, b, validate=validate)
+        if at_once:
+            found = _free_at_once(problem, *settings, backend)
+        else:
+            found = _step_by_step(
+                problem, *settings, init, differentiate, backend, validate=validate
+            )
+        solved = not has_values(found[-1])
+    plan, objective, linear, f, g, residual, iterations, status = map(problem.restore, found)
+    result = SinkhornResult(
+        plan=plan,
+        objective=objective,
+        cost_linear=linear,
+        f=f,
+        g=g,
+        residual=residual,
+        iterations=iterations,
+        status=status,
+    )
+    if validate and not solved:
+        warn_if_unsolved("sinkhorn", result.status)
+    return result
+
+
+def _goes_at_once(problem: LinearProblem, backend: ops.Backend, validate: bool) -> bool:
+    """Whether the operator of all steps may run: nothing is tracked, values can be looked at."""
+    given = problem.cost, problem.a, problem.b
+    return ops.at_once(backend, *given) and _may_read(problem, validate=validate)
+
+
+def _free_at_once(
+    problem: LinearProblem, epsilon: float, tol: float, max_iter: int, backend: ops.Backend
+) -> _Found:
+    """Run the operator of all steps on the items that have no forbidden pair, which it knows not.
+
+    The others go step by step; so no item's values depend on what stands in another one.
+    """
+    present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
+    barred = (present & (problem.cost == torch.inf)).any(2).any(1)
+    cost = torch.where(barred[:, None, None], 0, problem.cost)
+    found = ops.entropic_transport(
+        cost, problem.a, problem.b, epsilon, tol, max_iter, backend=backend
+    )
+    if barred.any():
+        part = replace(problem, cost=problem.cost[barred], a=problem.a[barred], b=problem.b[barred])
+        of_part = _step_by_step(
+            part, epsilon, tol, max_iter, None, "implicit", backend, validate=True
+        )
+        for values, some in zip(found, of_part, strict=True):
+            values[barred] = some
+    return found
+
+
+def _step_by_step(
+    problem: LinearProblem,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    init: tuple[Tensor, Tensor] | None,
+    differentiate: ops.Differentiate,
+    backend: ops.Backend,
+    *,
+    validate: bool,
+) -> _Found:
+    """Solve by steps that each have their own derivative; values have been checked."""
     lost, forbidden = None, forbidden_pairs(problem, validate=validate)
     if forbidden is not None:
         lost = without_coupling(problem, forbidden, backend, validate=validate)
@@ -171,57 +240,7 @@ def sinkhorn(
     f, g = ops.mean_free_duals(
         f + of_rows, g + of_columns, problem.a, problem.b, whole=problem.whole
     )
-    result = SinkhornResult(
-        plan=problem.restore(plan),
-        objective=problem.restore(objective),
-        cost_linear=problem.restore(linear),
-        f=problem.restore(f),
-        g=problem.restore(g),
-        residual=problem.restore(residual),
-        iterations=problem.restore(iterations),
-        status=problem.restore(status),
-    )
-    if validate and has_values(result.status):
-        warn_if_unsolved("sinkhorn", result.status)
-    return result
-
-
-def _at_once(
-    problem: LinearProblem,
-    epsilon: float,
-    tol: float,
-    max_iter: int,
-    backend: ops.Backend,
-    *,
-    validate: bool,
-) -> tuple[SinkhornResult, bool] | None:
-    """Solve with one compiled operator what nothing tracks and no pair is forbidden in, else None.
-
-    Masses are checked afterwards, as the operator is safe on any.
-
-    Returns:
-        The result, and whether all items are solved.
-    """
-    given = problem.cost, problem.a, problem.b
-    if not (ops.at_once(backend, *given) and _may_read(problem, validate=validate)):
-        return None
-    if not has_finite_sum(problem.cost):  # there may be a forbidden pair
-        return None
-    found = ops.entropic_transport(*given, epsilon, tol, max_iter, backend=backend)
-    status = found[-1]
-    solved = check_once_solved(problem, status) if validate else not status.any()
-    plan, objective, linear, f, g, residual, iterations, status = map(problem.restore, found)
-    result = SinkhornResult(
-        plan=plan,
-        objective=objective,
-        cost_linear=linear,
-        f=f,
-        g=g,
-        residual=residual,
-        iterations=iterations,
-        status=status,
-    )
-    return result, bool(solved)
+    return plan, objective, linear, f, g, residual, iterations, status
 
 
 def forbidden_pairs(problem: LinearProblem, *, validate: bool) -> Tensor | None:

@@ -1,5 +1,7 @@
 """Costs of +inf: never in a plan, and said by the status where there is none without."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -249,6 +251,36 @@ def test_a_warning_says_what_to_look_at() -> None:
             result = solve()
         assert result.status.item() == INFEASIBLE
         assert result.objective.isnan()
+
+
+@pytest.mark.parametrize("name", ["transport", "sinkhorn", "unbalanced", "fgw", "entropic_fgw"])
+def test_a_forbidden_pair_of_one_item_changes_no_bit_of_another(
+    name: str, dtype: torch.dtype, rng: torch.Generator, backend: str
+) -> None:
+    cost, a, b = forbidding(rng, share=0.05)
+    cost, a, b = cost.to(dtype), a.to(dtype), b.to(dtype)
+    x, y = (uniform(rng, len(cost), side, side).to(dtype) for side in SIDES)
+
+    def solve(chosen: Tensor) -> ot.TransportResult:
+        given = cost[chosen], a[chosen], b[chosen]
+        options: dict[str, Any] = {"backend": backend, "validate": False}
+        if name == "transport":
+            return ot.transport(*given, **options)
+        if name == "sinkhorn":
+            return ot.sinkhorn(*given, epsilon=0.1, **options)
+        if name == "unbalanced":
+            return ot.unbalanced_sinkhorn(*given, epsilon=0.1, reg_m=1.0, **options)
+        graph = given[0], x[chosen], y[chosen], *given[1:]
+        if name == "fgw":
+            return ot.fgw(*graph, **options)
+        return ot.entropic_fgw(*graph, epsilon=0.1, **options)
+
+    whole = torch.ones(len(cost), dtype=torch.bool)
+    free = cost.isfinite().all(2).all(1)
+    assert 5 < free.sum() < len(cost) - 5
+    together, apart = solve(whole), solve(free)
+    for part in ("plan", "objective", "status"):
+        assert torch.equal(getattr(together, part)[free], getattr(apart, part)), part
 
 
 def test_traced_and_mapped_calls_keep_to_it_too(rng: torch.Generator) -> None:
