@@ -26,6 +26,7 @@ examples:
   hotnas gram --space darts --sample 500 --preset paper --dtype float64 --out paper.npz
   hotnas gram --space nasbench101 --sample 20000 --device cuda --out gpu.npz
   hotnas gram --space nasbench101 --sample 100000 --ray auto --store gram.zarr --resume
+  hotnas gram --space nasbench201 --sample 15000 --store half.zarr --stored-as float16
   hotnas gram --space nasbench201 --sample 500 --distance tree_wasserstein --out tw.npz
   hotnas gram --space nasbench201 --sample 500 --distance edit --setting edge_cost=2 --out e.npz
   hotnas gram --space darts --sample 500 --distance mine:Distance --out mine.npz
@@ -80,6 +81,11 @@ def add_gram(commands: Any) -> None:
         help="folder to write instead, a Zarr group of tiles",
     )
     gram.add_argument(
+        "--stored-as",
+        choices=("float16", "float32", "float64"),
+        help="type that the distances of --store are rounded to (default: as they are computed)",
+    )
+    gram.add_argument(
         "--known",
         type=Path,
         metavar="PATH",
@@ -100,6 +106,8 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
     pictures = {} if arguments.out is None else _outputs(arguments)
     if arguments.store is not None:
         _check_folder(arguments.store)
+    elif arguments.stored_as is not None:
+        raise BadInput("--stored-as goes with --store: a file keeps distances as they are computed")
     target: Path = arguments.store if arguments.out is None else arguments.out
     partial_result = target if arguments.out is None else f"{target}.partial"
     networks = _networks(arguments, space)
@@ -115,7 +123,8 @@ def _gram(parser: Parser, arguments: argparse.Namespace) -> None:
                 "known": arguments.known,
             }
             if arguments.out is None:
-                distance.gram_store(networks, target, **options)
+                stored_as = arguments.stored_as and getattr(torch, arguments.stored_as)
+                distance.gram_store(networks, target, stored_as=stored_as, **options)
             else:
                 matrix = distance.gram(networks, out=target, **options)
     except ImportError as error:

@@ -21,7 +21,7 @@ from hotnas_torch.matrices.comparison import (
     write_gram,
     write_gram_store,
 )
-from hotnas_torch.matrices.gram_store import GramStore
+from hotnas_torch.matrices.gram_store import STORED_TYPES, GramStore
 from hotnas_torch.matrices.known import GrownComparison, KnownDistances, new_networks
 from hotnas_torch.matrices.neighbors import Neighbors, Rows, check_num_neighbors, nearest
 from hotnas_torch.matrices.pairwise import (
@@ -328,6 +328,7 @@ class NetworkDistance:
         take_over: bool = False,
         executor: Executor | None = None,
         known: str | PathLike[str] | None = None,
+        stored_as: torch.dtype | None = None,
     ) -> GramStore:
         """Write distances between networks to a folder, never as a whole in memory.
 
@@ -344,7 +345,11 @@ class NetworkDistance:
             take_over: Go on with what another process is computing there; that one stops. Without
                 it, the second process is refused; what a dead one left stops nobody.
             executor: As in `__call__`.
-            known: As in `gram`; another folder than this one.
+            known: As in `gram`; another folder than this one. A store of rounded distances serves
+                one that rounds them alike.
+            stored_as: Type that distances are rounded to when they are written: float16 halves a
+                store of float32, and keeps distances to a relative 2^-11 (below 6e-5, to 3e-8).
+                None for `dtype`, which loses nothing.
 
         Returns:
             The store, open for reading: rows, nearest neighbours and kernel rows on demand.
@@ -353,15 +358,22 @@ class NetworkDistance:
             FileNotFoundError: `known` is not there.
             GramFileError: `folder` cannot be written, or holds another computation or (without
                 `resume`) any; or `known` is damaged, of other settings, or this folder. Raised
-                before any work, nothing is lost.
+                before any work, nothing is lost. Or a distance is above what `stored_as` can say,
+                65,504 for float16, which only its tile shows.
             ImportError: zarr is not installed.
-            TypeError, ValueError, ArchitectureError: As `__call__`.
+            TypeError, ValueError, ArchitectureError: As `__call__`; or `stored_as` is none of
+                float16, float32 and float64.
 
         Complexity: memory of the tables, of what they need first where that fits `memory_budget`,
             and of the tiles that are on their way.
         """
         rows = self._check("nets", nets)
         description = self._description(rows, executor)
+        if stored_as is not None:
+            if stored_as not in STORED_TYPES:
+                raise ValueError(f"stored_as must be one of {STORED_TYPES}; got {stored_as!r}")
+            rounded = {"stored_as": str(stored_as).removeprefix("torch.")}
+            description = description._replace(settings=description.settings | rounded)
         earlier = None if known is None else KnownDistances.open(known, description)
         if earlier is not None and earlier.replaced_by(folder):
             raise GramFileError(
@@ -379,6 +391,7 @@ class NetworkDistance:
             overwrite=overwrite,
             take_over=take_over,
             executor=executor,
+            stored_as=stored_as,
         )
 
     def neighbors(

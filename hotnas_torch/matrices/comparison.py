@@ -176,11 +176,13 @@ def write_gram_store(
     overwrite: bool,
     take_over: bool,
     executor: Executor | None,
+    stored_as: torch.dtype | None = None,
 ) -> GramStore:
     """Write a symmetric matrix tile by tile to a folder, and open it; arguments as `write_gram`.
 
     Raises:
-        GramFileError: `folder` cannot be written, or holds something that must not be replaced.
+        GramFileError: `folder` cannot be written, or holds something that must not be replaced, or
+            a value is above what `stored_as` can say.
         ImportError: zarr is not installed.
     """
     num_distinct = int(comparison.row_items.max()) + 1
@@ -193,6 +195,7 @@ def write_gram_store(
             items=comparison.row_items,
             edge=comparison.edge,
             dtype=comparison.dtype,
+            stored_as=stored_as,
             resume=resume,
             overwrite=overwrite,
             take_over=take_over,

@@ -3,7 +3,8 @@
 The folder is a Zarr group of format 3, which any Zarr library reads::
 
     distances   (U, U)  between the U distinct networks in the order in which they are worked on;
-                        one chunk per tile, only those on and above the diagonal exist
+                        one chunk per tile, only those on and above the diagonal exist;
+                        float64, float32 or, rounded, float16
     item        (X,)    which distinct network each of the X given ones is
     networks            UTF-8 text, the architecture strings, one per line
     cells       (C, C)  between distinct cells, in the same form, where the computation keeps them
@@ -29,10 +30,12 @@ from hotnas_torch.files import is_version, open_ordinary
 from hotnas_torch.matrices.neighbors import Neighbors, check_num_neighbors, nearest_of_rows
 from hotnas_torch.matrices.pairwise import MEMORY_BUDGET
 
-__all__ = ["GramStore"]
+__all__ = ["STORED_TYPES", "GramStore"]
 
 FORMAT = "hotnas-gram-store"
 FORMAT_VERSION = 1
+STORED_TYPES = (torch.float16, torch.float32, torch.float64)
+"""Of distances between networks."""
 ARRAYS = ("distances", "item", "networks", "cells")
 BYTES_PER_CHUNK = 2**20
 """Of "item" and "networks"."""
@@ -84,7 +87,7 @@ class GramStore:
                 f"{self.folder} holds an interrupted run (compute it again with resume=True)"
             )
         with readable(self.folder):
-            self._distances = stored_array(root, "distances", (torch.float32, torch.float64), 2)
+            self._distances = stored_array(root, "distances", STORED_TYPES, 2)
             self._names = stored_array(root, "networks", (torch.uint8,), 1)
             items = stored_array(root, "item", (torch.int64,), 1)
             _check_chunks(self.folder, items)
@@ -118,8 +121,9 @@ class GramStore:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the distances."""
-        return getattr(torch, str(self._distances.dtype))  # type: ignore[no-any-return]
+        """Type of the distances as they are read: float32 also where they are stored as float16."""
+        stored: torch.dtype = getattr(torch, str(self._distances.dtype))
+        return torch.promote_types(stored, torch.float32)
 
     def rows(self, networks: Sequence[int] | Tensor) -> Tensor:
         """Distances of some networks to all.
@@ -240,7 +244,7 @@ class GramStore:
             except FileNotFoundError as error:
                 raise lacking from error
             place = slice(i * edge, (i + 1) * edge), slice(j * edge, (j + 1) * edge)
-            tile = torch.from_numpy(np.asarray(self._distances[place]))
+            tile = torch.from_numpy(np.asarray(self._distances[place])).to(self.dtype)
         if bool(tile.isnan().any()):
             raise lacking
         return tile

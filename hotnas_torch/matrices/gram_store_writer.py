@@ -31,7 +31,6 @@ from hotnas_torch.matrices.pairwise import Tile
 __all__ = ["GramStoreWriter"]
 
 _STAGES = {"networks": "distances"}
-_NUMPY_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class GramStoreWriter:
@@ -44,7 +43,8 @@ class GramStoreWriter:
         names: Architecture strings in order.
         items: Which distinct network each network is, shape (X,), int64.
         edge: Side of a tile of networks.
-        dtype: Type of the distances.
+        dtype: Type of the distances as they are computed.
+        stored_as: Type that those between networks are rounded to; None for `dtype`.
         resume: Take over the tiles of an interrupted run of the same computation.
         overwrite: Discard what an earlier run left; other files in the folder stay.
         take_over: Go on with the folder of another process, which then stops.
@@ -68,13 +68,14 @@ class GramStoreWriter:
         items: Tensor,
         edge: int,
         dtype: torch.dtype,
+        stored_as: torch.dtype | None = None,
         resume: bool,
         overwrite: bool,
         take_over: bool = False,
     ) -> None:
         self.folder = Path(folder)
         import_zarr()
-        self._dtype = dtype
+        self._dtype, self._stored_as = dtype, stored_as or dtype
         description = describe_gram(settings, keys) | {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -142,10 +143,14 @@ class GramStoreWriter:
             _STAGES.get(stage, stage),
             shape=(size, size),
             chunks=(edge, edge),
-            dtype=_NUMPY_DTYPES[self._dtype],
+            dtype=str(self._type_of(stage)).removeprefix("torch."),
             compressors=[import_zarr().codecs.Crc32cCodec()],
             fill_value=math.nan,
         )
+
+    def _type_of(self, stage: str) -> torch.dtype:
+        # What the distances between networks are computed from keeps its digits.
+        return self._stored_as if stage == "networks" else self._dtype
 
     def stage(self, name: str, size: int, edge: int) -> "_Stage":
         """Return the tiles of one matrix.
@@ -160,7 +165,7 @@ class GramStoreWriter:
             with self._written():
                 return _Stage(self, self._make(self._root, name, size, edge))
         with readable(self.folder):
-            found = stored_array(self._root, array, (self._dtype,), 2)
+            found = stored_array(self._root, array, (self._type_of(name),), 2)
         if found.shape == (size, size) and found.chunks != (edge, edge):
             raise GramFileError(
                 f"{self.folder} has tiles of {found.chunks[0]} a side in {array}, and this run"
@@ -224,9 +229,23 @@ class _Stage:
         return None if bool(values.isnan().any()) else values
 
     def save(self, tile: Tile, values: Tensor) -> None:
-        """Write the block of a finished tile."""
+        """Write the block of a finished tile.
+
+        Raises:
+            GramFileError: A distance is above what the type in which they are stored can say.
+        """
+        values = values.cpu()
+        rounded = values.to(getattr(torch, str(self._array.dtype)))
+        over = rounded.isinf() & values.isfinite()
+        if bool(over.any()):
+            raise GramFileError(
+                f"{self._writer.folder}: {rounded.dtype} cannot say the distance"
+                f" {float(values[over].max()):.6g}: its largest number is"
+                f" {torch.finfo(rounded.dtype).max:.6g} (choose a wider type for stored_as, with"
+                " overwrite=True)"
+            )
         with self._writer._written():
-            self._array[tile.rows, tile.cols] = values.cpu().numpy()
+            self._array[tile.rows, tile.cols] = rounded.numpy()
 
 
 def _remove_array(folder: Path) -> None:

@@ -71,6 +71,8 @@ class KnownDistances:
             if name not in _OF_NO_VALUE
         }
         expected = {name: settings[name] for name in settings if name not in _OF_NO_VALUE}
+        if "stored_as" not in found:  # it has all digits, and they are rounded when they are stored
+            expected.pop("stored_as", None)
         if differences := list(differing_settings(found, expected)):
             raise GramFileError(
                 f"known: {path} holds other distances: {'; '.join(differences)} (leave it out, or"

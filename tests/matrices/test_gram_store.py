@@ -388,3 +388,55 @@ def test_a_store_is_taken_over(metric, nets, folder, expected):
     metric.gram_store(nets, folder, progress=False, take_over=True)
     locks[0].close()
     assert torch.equal(GramStore(folder).tensor(), expected)
+
+
+def test_a_store_of_rounded_distances_is_half_as_large(metric, nets, folder, store, expected):
+    rounded = metric.gram_store(nets, folder, progress=False, stored_as=torch.float16)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded.tensor(), expected.half().float())
+    assert ((rounded.tensor() - expected).abs() <= expected * 2**-11).all()
+    sizes = [
+        sum(path.stat().st_size for path in (found.folder / "distances/c").glob("*/*"))
+        for found in (rounded, store)
+    ]
+    assert sizes[0] < 0.51 * sizes[1]
+    # What they are computed from, and an interrupted run goes on from, keeps its digits.
+    cells = zarr.open_group(folder, mode="r", zarr_format=3)["cells"]
+    assert str(cells.dtype) == str(expected.dtype).removeprefix("torch.")
+    again = metric.gram_store(nets, folder, progress=False, stored_as=torch.float16)
+    assert torch.equal(again.tensor(), rounded.tensor())
+    with pytest.raises(GramFileError, match="stored_as is 'float16' there and None here"):
+        metric.gram_store(nets, folder, progress=False)
+
+
+def test_rounded_distances_grow_rounded_ones_alone(metric, nets, tmp_path, expected):
+    half = {"progress": False, "stored_as": torch.float16}
+    metric.gram_store(nets[:50], tmp_path / "half", **half)
+    metric.gram_store(nets[:50], tmp_path / "whole", progress=False)
+    for known in ("half", "whole"):
+        grown = metric.gram_store(nets, tmp_path / f"{known}_grown", known=tmp_path / known, **half)
+        assert torch.equal(grown.tensor(), expected.half().float())
+    with pytest.raises(GramFileError, match="stored_as is 'float16' there and None here"):
+        metric.gram(nets, out=tmp_path / "out.npz", known=tmp_path / "half", progress=False)
+
+
+class Far(ht.distances.NetworkDistance):
+    name = "far"
+
+    def config(self):
+        return super().config()
+
+    def _tables(self, nets):
+        return torch.arange(float(len(nets)))
+
+    def _values(self, tables, i, j):
+        return 1e5 * (tables[i] - tables[j]).abs()[None]
+
+
+def test_what_a_type_cannot_say_is_refused(nets, folder, tmp_path):
+    far = Far(SPACE)
+    with pytest.raises(GramFileError, match=r"float16 cannot say the distance .* 65504"):
+        far.gram_store(nets, folder, progress=False, stored_as=torch.float16)
+    with pytest.raises(ValueError, match=r"stored_as must be one of .*; got torch.int8"):
+        far.gram_store(nets, tmp_path / "other", progress=False, stored_as=torch.int8)
+    assert not (tmp_path / "other").exists()

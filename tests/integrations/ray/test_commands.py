@@ -54,6 +54,7 @@ def test_a_cluster_without_room_is_a_failure_in_one_line(cluster, tmp_path, caps
     [
         (["--store", "x.zarr", "--out", "x.npz"], "not allowed with argument"),
         ([], "one of the arguments --out --store is required"),
+        (["--out", "x.npz", "--stored-as", "float16"], "--stored-as goes with --store"),
         (["--store", "x.zarr", "--task-gpus", "1"], "--task-gpus is an option of --ray"),
         (["--store", "x.zarr", "--ray", "auto", "--retries", "-1"], "retries must be an integer"),
     ],
