@@ -1,5 +1,6 @@
 """How do rate and time per iteration grow with the number of nodes?"""
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,19 @@ from matplotlib.figure import Figure
 
 from benchmarks.measuring import solvers
 from benchmarks.measuring.figures import COLOURS, INK, canvas, label_ends, log_log
-from benchmarks.measuring.problems import Problems, random_problems
+from benchmarks.measuring.problems import Problems, padded, random_problems
 from benchmarks.measuring.report import Claim, Column, Report, Row, Table, number
 from benchmarks.measuring.solvers import Job
-from benchmarks.measuring.timing import alternate
+from benchmarks.measuring.timing import Contender, alternate
+from hotnas_torch import ot
+from hotnas_torch.ot.terms import Loss, Pairs
 
 __all__ = ["QUICK", "Settings", "draw", "growth", "run"]
 
 
 TARGET = 3.2
+MIXED_TARGET, MIXED_NODES = 1.3, 30
+"""Time of a batch of several sizes over that of a batch of each, promised from so many nodes on."""
 FIRST, LAST = 8, 32
 """Sizes between which the exponent is promised."""
 
@@ -34,6 +39,7 @@ class Settings:
         peer_entries: Decides the peers' problems: so many entries of their dense (nm, nm) matrices.
         rounds: Turns of each solver.
         seconds: Least processor time of a turn.
+        mixed: Nodes of graphs that are solved in one batch, and how many problems of each size.
         seed: Of the problems.
     """
 
@@ -42,10 +48,16 @@ class Settings:
     peer_entries: int = 4_000_000
     rounds: int = 3
     seconds: float = 0.25
+    mixed: tuple[tuple[tuple[int, ...], int], ...] = (
+        ((5, 8, 11, 14, 20, 28, 32), 128),
+        ((30, 60, 100, 200, 300), 4),
+    )
     seed: int = 0
 
 
-QUICK = Settings(problems=64, peer_entries=500_000, rounds=2, seconds=0.05)
+QUICK = Settings(
+    problems=64, peer_entries=500_000, rounds=2, seconds=0.05, mixed=(((5, 11, 20), 32),)
+)
 
 
 def run(settings: Settings) -> Report:
@@ -100,11 +112,82 @@ def run(settings: Settings) -> Report:
             report.claims.append(
                 Claim(f"{title}: exponent of the time per iteration", "<=", TARGET, exponent)
             )
+    mixed = [
+        _measure_mixed(sizes, count, loss, settings, generator)
+        for sizes, count in settings.mixed
+        for loss in ("l1", "l2")
+    ]
+    report.tables.append(
+        Table(
+            "mixed",
+            "Graphs of several sizes, `ht.ot.fgw`, milliseconds: one batch of all, a batch of each",
+            (
+                Column("loss", "loss"),
+                Column("sizes", "n"),
+                Column("count", "problems of each", number()),
+                Column("together", "together", number()),
+                Column("apart", "apart", number()),
+                Column("times", "together / apart", "{:.2f}".format),
+            ),
+            mixed,
+        )
+    )
+    for row in mixed:
+        if row["least"] < MIXED_NODES:
+            continue
+        text = f"{row['loss']}, n = {row['sizes']}: time of one batch over that of its parts"
+        report.claims.append(Claim(text, "<=", MIXED_TARGET, row["times"]))
     report.notes.append(
         f"The exponent is the slope of a least-squares line through the logarithms, n = {FIRST} to"
         f" {LAST}; an iteration is one exact transport problem with all that goes with it."
     )
     return report
+
+
+def _measure_mixed(
+    sizes: Sequence[int],
+    count: int,
+    loss: Loss,
+    settings: Settings,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    pairs: Pairs = "directed" if loss == "l1" else "all"
+    parts = [
+        random_problems(nodes, count, loss=loss, pairs=pairs, generator=generator).to(torch.float32)
+        for nodes in sizes
+    ]
+
+    def job(name: str, problems: Problems) -> Contender:
+        def solve() -> ot.FGWResult:
+            return ot.fgw(
+                problems.cost,
+                problems.struct_x,
+                problems.struct_y,
+                problems.a,
+                problems.b,
+                loss=loss,
+                pairs=pairs,
+                alpha=problems.alpha,
+            )
+
+        return Contender(name, solve, 1)
+
+    contenders = [job("together", padded(parts))]
+    contenders += [job(str(nodes), part) for nodes, part in zip(sizes, parts, strict=True)]
+    rates = alternate(contenders, rounds=settings.rounds, seconds=settings.seconds)
+    together, *apart = (rates[contender.name].values for contender in contenders)
+    sums = [sum(1 / rate for rate in turn) for turn in zip(*apart, strict=True)]
+    times = [1 / rate / total for rate, total in zip(together, sums, strict=True)]
+    return {
+        "loss": loss,
+        "sizes": ", ".join(map(str, sizes)),
+        "least": min(sizes),
+        "count": count,
+        "together": 1e3 / max(together),
+        "apart": 1e3 * min(sums),
+        "times": statistics.median(times),
+        "all_times": times,
+    }
 
 
 def ours_rows(rows: Sequence[Row], loss: str) -> list[Row]:

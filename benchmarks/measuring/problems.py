@@ -18,6 +18,7 @@ __all__ = [
     "cell_problems",
     "dag_cells",
     "draw_pairs",
+    "padded",
     "random_problems",
     "real_problems",
     "sized_cells",
@@ -114,6 +115,23 @@ def random_problems(
 
     mass = torch.full((count, nodes), 1 / nodes, dtype=torch.float64)
     return Problems(draw(), structure(), structure(), mass, mass, loss, pairs)
+
+
+def padded(parts: Sequence[Problems]) -> Problems:
+    """Return problems of several sizes as one batch: smaller ones get nodes without mass."""
+    nodes = max(part.cost.shape[1] for part in parts)
+
+    def together(name: str) -> Tensor:
+        values = [getattr(part, name) for part in parts]
+        widened = []
+        for value in values:
+            more = nodes - value.shape[-1]
+            sides = (0, more) * (value.dim() - 1)
+            widened.append(torch.nn.functional.pad(value, sides))
+        return torch.cat(widened)
+
+    names = "cost", "struct_x", "struct_y", "a", "b"
+    return replace(parts[0], **{name: together(name) for name in names})
 
 
 def cell_problems(

@@ -35,7 +35,11 @@ class Back {
  public:
   HN_HD explicit Back(int e)
       : first_(power_of_two<T>(e / 2)), second_(power_of_two<T>(e - e / 2)) {}
-  HN_HD T operator()(T value) const { return value * first_ * second_; }
+  /// Of a number, or of one per lane.
+  template <class V>
+  HN_HD V operator()(V value) const {
+    return value * first_ * second_;
+  }
 
  private:
   T first_, second_;

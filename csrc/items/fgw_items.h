@@ -48,6 +48,183 @@ HN_HD T fgw_slope(const Args& p, const Terms& terms, int64_t item, const Support
          Back<T>(units.of_pair - units.mass)(units.pair == 0 ? T(0) : units.pair * sum);
 }
 
+/// `extend_duals` of `fgw_slope` where all lanes are one thread's: columns lie on them, and some rows are met at a time.
+/// In a batch of padded problems most pairs of nodes are of absent ones, and one by one they took longer than the problem.
+template <class G, class Terms, class T>
+class DualsOnLanes {
+  using Var = typename G::template Var<T>;
+  using Base = BatchItem<FgwArgs<T>, T>;
+  static constexpr int block = 4;
+  struct Columns {
+    typename G::template Int<T> node;
+    int lanes;
+  };
+  struct Rows {
+    int node[block];
+    int count;
+  };
+  struct Slopes {
+    Var of[block];
+  };
+
+ public:
+  /// w.found has the entries of the plan; `room`, of at least room_for(s) numbers, is free.
+  DualsOnLanes(const G& g, const FgwArgs<T>& p, const Terms& terms, int64_t item, const Support& x,
+               const Support& y, const Shape& s, const FgwWork<T>& w, T* room)
+      : g_(g), p_(p), terms_(terms), x_(x), y_(y), s_(s), w_(w), to_(room),
+        from_(room + int64_t{s.m} * G::width), cost_(p.cost + item * Base::matrix(p)),
+        struct_x_(p.struct_x + item * Base::own(p)), struct_y_(p.struct_y + item * Base::other(p)) {}
+
+  static int64_t room_for(const Shape& s) { return int64_t{2} * s.m * G::width; }
+
+  void extend(const Side<T>& a, const Side<T>& b, T* f, T* dual) const {
+    const auto absent = [](const Side<T>& side) {
+      return [&side](int node) { return !(side.mass[node] > 0); };
+    };
+    const auto all = [](int) { return true; };
+    for (int i = 0; i < p_.n; ++i)
+      if (absent(a)(i)) f[i] = T(INFINITY);
+    columns(
+        y_.count, [&](int j) { return y_.node[j]; }, all, [&](const Columns& at) {
+          const Var paid = of_lanes(at, [&](int64_t j) { return dual[j]; });
+          rows(absent(a), [&](const Rows& of) {
+            const Slopes slope = slopes(of, at);
+            for (int r = 0; r < of.count; ++r) {
+              const T least = -g_.max_of(-finite(slope.of[r] - paid, at.lanes));
+              f[of.node[r]] = least < f[of.node[r]] ? least : f[of.node[r]];
+            }
+          });
+        });
+    for (int i = 0; i < p_.n; ++i)
+      if (f[i] == T(INFINITY)) f[i] = 0;
+    columns(p_.m, [](int j) { return j; }, absent(b), [&](const Columns& at) {
+      Var least = G::splat(T(INFINITY));
+      rows(all, [&](const Rows& of) {
+        const Slopes slope = slopes(of, at);
+        for (int r = 0; r < of.count; ++r)
+          least = G::min(least, finite(slope.of[r] - G::splat(f[of.node[r]]), at.lanes));
+      });
+      for (int lane = 0; lane < at.lanes; ++lane)
+        dual[at.node[lane]] = least[lane] == T(INFINITY) ? T(0) : least[lane];
+    });
+  }
+
+ private:
+  /// Calls `then` with the columns node(0), ..., node(count - 1) that are chosen, side by side on the lanes.
+  template <class Node, class Chosen, class Then>
+  void columns(int count, Node node, Chosen chosen, Then then) const {
+    Columns at{{}, 0};
+    for (int j = 0; j < count; ++j) {
+      if (chosen(node(j))) at.node[at.lanes++] = node(j);
+      if (at.lanes == G::width || (at.lanes > 0 && j + 1 == count)) {
+        load(at);
+        then(at);
+        at.lanes = 0;
+      }
+    }
+  }
+
+  /// Calls `then` with the rows that are chosen, some at a time.
+  template <class Chosen, class Then>
+  void rows(Chosen chosen, Then then) const {
+    Rows of{{}, 0};
+    for (int i = 0; i < p_.n; ++i) {
+      if (chosen(i)) of.node[of.count++] = i;
+      if (of.count == block || (of.count > 0 && i + 1 == p_.n)) {
+        for (int r = of.count; r < block; ++r) of.node[r] = of.node[0];
+        then(of);
+        of.count = 0;
+      }
+    }
+  }
+
+  /// One value per column on the lanes; 0 on lanes without one.
+  template <class Value>
+  Var of_lanes(const Columns& at, Value value) const {
+    Var found = G::splat(T(0));
+    for (int lane = 0; lane < at.lanes; ++lane) found[lane] = value(at.node[lane]);
+    return found;
+  }
+
+  /// The structure between the columns on the lanes and those with mass, in units.
+  void load(const Columns& at) const {
+    const T factor = power_of_two<T>(-w_.units->structure);
+    for (int l = 0; l < s_.m; ++l) {
+      const int64_t node = y_.node[l];
+      g_.store(to_ + l * G::width,
+               of_lanes(at, [&](int64_t j) { return struct_y_[j * p_.m + node] * factor; }));
+      g_.store(from_ + l * G::width,
+               of_lanes(at, [&](int64_t j) { return struct_y_[node * p_.m + j] * factor; }));
+    }
+  }
+
+  /// The values on the first lanes, infinity in place of what is not finite: absent nodes may hold anything.
+  Var finite(Var value, int lanes) const {
+    const auto allowed = (value - value == G::splat(T(0))) &
+                         (g_.template index<T>(0) < G::template splat_int<T>(lanes));
+    return G::select(allowed, value, G::splat(T(INFINITY)));
+  }
+
+  /// fgw_slope between these rows and the columns that are loaded.
+  Slopes slopes(const Rows& of, const Columns& at) const {
+    const FgwUnits<T>& units = *w_.units;
+    const Vertex<T>& plan = w_.found;
+    const T factor = power_of_two<T>(-units.structure);
+    const Pairs pairs = terms_.pairs();
+    const int last_row = s_.n - (units.dummies.row ? 1 : 0),
+              last_column = s_.m - (units.dummies.column ? 1 : 0);
+    const int dummy_row = p_.dummies ? p_.n - 1 : -1, dummy_column = p_.dummies ? p_.m - 1 : -1;
+    const int count = *plan.count;
+    const Var none = G::splat(T(0));
+    g_.poll(int64_t{block} * count * G::width);
+    Slopes sum;
+    for (int r = 0; r < block; ++r) sum.of[r] = none;
+    for (int t = 0; t < count; ++t) {
+      if (plan.row[t] >= last_row || plan.col[t] >= last_column) continue;
+      const int64_t k = x_.node[plan.row[t]];
+      const int l = plan.col[t];
+      const auto node = G::template splat_int<T>(y_.node[l]);
+      const Var mass = G::splat(plan.mass[t]), to = g_.load(to_ + l * G::width),
+                from = g_.load(from_ + l * G::width);
+      for (int r = 0; r < block; ++r) {
+        const int64_t i = of.node[r];
+        if (i == dummy_row || (pairs != Pairs::all && k == i)) continue;
+        const T out = struct_x_[i * p_.n + k] * factor, in = struct_x_[k * p_.n + i] * factor;
+        const Var leaving = loss<G>(terms_.loss(), G::splat(out) - to);
+        const Var entering = loss<G>(terms_.loss(), G::splat(in) - from);
+        Var both = leaving + entering;
+        if (pairs == Pairs::ordered)
+          both = i < k ? G::select(at.node < node, leaving, none)
+                       : G::select(at.node > node, entering, none);
+        else if (pairs == Pairs::directed)
+          both = G::select(at.node == node, none, both);
+        sum.of[r] += mass * both;
+      }
+    }
+    const auto paired = at.node != G::template splat_int<T>(dummy_column);
+    const Back<T> of_linear(units.of_linear - units.mass), of_pair(units.of_pair - units.mass);
+    const Var unit = G::splat(power_of_two<T>(-units.cost));
+    Slopes slope;
+    for (int r = 0; r < block; ++r) {
+      const T* row = cost_ + static_cast<int64_t>(of.node[r]) * p_.m;
+      const Var cost = of_lanes(at, [&](int64_t j) { return row[j]; });
+      const Var linear = units.linear == 0 ? none : G::splat(units.linear) * (cost * unit);
+      const Var pair = units.pair == 0 ? none : G::splat(units.pair) * sum.of[r];
+      slope.of[r] = of_linear(linear) + of_pair(G::select(paired, pair, none));
+    }
+    return slope;
+  }
+
+  const G& g_;
+  const FgwArgs<T>& p_;
+  const Terms& terms_;
+  const Support &x_, &y_;
+  const Shape& s_;
+  const FgwWork<T>& w_;
+  T *to_, *from_;  // (s.m, width)
+  const T *cost_, *struct_x_, *struct_y_;
+};
+
 template <class T>
 struct FgwItem : BatchItem<FgwArgs<T>, T> {
   using Args = FgwArgs<T>;
@@ -120,6 +297,12 @@ struct FgwItem : BatchItem<FgwArgs<T>, T> {
     }
     if (!failed(best.status) && solved && (x.count < p.n || y.count < p.m)) {
       if (g.leader()) *w.fgw.found.count = list_entries(s, w.fgw.plan, w.fgw.found);
+      if constexpr (one_thread<G, T>) {
+        using OnLanes = DualsOnLanes<G, Terms, T>;
+        const int64_t room = static_cast<int64_t>(w.fgw.atoms) * s.n * s.ld;  // that of pair costs
+        if (OnLanes::room_for(s) <= room)
+          return OnLanes(g, p, terms, item, x, y, s, w.fgw, w.fgw.pair).extend(a, b, f, dual);
+      }
       extend_duals(g, a, b, x, y, f, dual, [&](int i, int j) {
         return fgw_slope(p, terms, item, x, y, s, w.fgw.found, *w.fgw.units, i, j);
       });

@@ -51,7 +51,20 @@ HN_HD void extend_duals(const G& g, const Side<T>& a, const Side<T>& b, const Su
   g.sync();
   extend_dual(g, a, y.count, f, [&](int i, int k) { return at(i, y.node[k]) - dual[y.node[k]]; });
   g.sync();
-  extend_dual(g, b, a.nodes, dual, [&](int j, int i) { return at(i, j) - f[i]; });
+  if constexpr (one_thread<G, T>) {  // costs lie row by row, and so they are read
+    for (int j = 0; j < b.nodes; ++j)
+      if (!(b.mass[j] > 0)) dual[j] = T(INFINITY);
+    for (int i = 0; i < a.nodes; ++i)
+      for (int j = 0; j < b.nodes; ++j) {
+        if (b.mass[j] > 0) continue;
+        const T value = at(i, j) - f[i];
+        if (value - value == 0 && value < dual[j]) dual[j] = value;
+      }
+    for (int j = 0; j < b.nodes; ++j)
+      if (dual[j] == T(INFINITY)) dual[j] = 0;
+  } else {
+    extend_dual(g, b, a.nodes, dual, [&](int j, int i) { return at(i, j) - f[i]; });
+  }
 }
 
 /// 0, or NaN on a lane one of whose values, as it wrote them, is no number.

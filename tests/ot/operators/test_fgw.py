@@ -322,6 +322,28 @@ def test_gradients_do_not_see_absent_nodes(rng: torch.Generator, backend: str) -
     assert (gradients[0][x] == 0).all()
 
 
+@pytest.mark.parametrize(("n", "m"), [(5, 7), (3, 20), (20, 2), (19, 18), (1, 9)])
+@pytest.mark.parametrize(("loss", "pairs"), TERMS, ids=TERM_NAMES)
+def test_duals_of_absent_nodes_are_the_largest_that_the_others_allow(
+    loss: int, pairs: int, n: int, m: int, rng: torch.Generator, backend: str
+) -> None:
+    """Rows by the columns that are there, columns by all rows, at the slope of the plan."""
+    problem = graphs(rng, 60 if backend == "ext" else 4, n, m, absent=0.5)
+    if n > 1:
+        problem.a[0, 1:], problem.a[0, 0] = 0, 1  # one node on this side
+    problem.alpha[:2] = torch.tensor([0, 1])
+    plan, _, f, g, *_ = solve(problem, loss, pairs, backend=backend)
+    plan.requires_grad_()
+    value = fgw_objective(plan, *problem.tensors()[:3], problem.alpha, loss, pairs)
+    (slope,) = torch.autograd.grad(value.sum(), plan)
+    present_x, present_y = problem.a > 0, problem.b > 0
+    for_rows = torch.where(present_y[:, None], slope - g[:, None], torch.inf).amin(2)
+    for_columns = (slope - f[:, :, None]).amin(1)
+    assert torch.allclose(f[~present_x], for_rows[~present_x], atol=1e-12)
+    assert torch.allclose(g[~present_y], for_columns[~present_y], atol=1e-12)
+    assert (~present_y).any()
+
+
 def test_asymmetric_structures_get_whole_gradients(rng: torch.Generator, backend: str) -> None:
     """Each entry counts for itself: the gradient is that of the entry, not half of a pair's."""
     problem = graphs(rng, 1, 4, 4, even=True)
