@@ -18,6 +18,7 @@ _OPTIONS = {
     "num_gpus": "task_gpus",
     "timeout": "time_limit",
     "address": "ray",
+    "folder": "store",
 }
 _SWITCHES = re.compile(r"(pass )?\b(resume|overwrite|take_over|accept_objective|shared)=True\b")
 

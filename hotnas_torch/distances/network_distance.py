@@ -349,7 +349,7 @@ class NetworkDistance:
                 one that rounds them alike.
             stored_as: Type that distances are rounded to when they are written: float16 halves a
                 store of float32, and keeps distances to a relative 2^-11 (below 6e-5, to 3e-8).
-                None for `dtype`, which loses nothing.
+                `dtype`, which None stands for, and wider ones round nothing.
 
         Returns:
             The store, open for reading: rows, nearest neighbours and kernel rows on demand.
@@ -358,8 +358,8 @@ class NetworkDistance:
             FileNotFoundError: `known` is not there.
             GramFileError: `folder` cannot be written, or holds another computation or (without
                 `resume`) any; or `known` is damaged, of other settings, or this folder. Raised
-                before any work, nothing is lost. Or a distance is above what `stored_as` can say,
-                65,504 for float16, which only its tile shows.
+                before any work, nothing is lost. Or, which only its tile shows, a distance is NaN
+                or above what `stored_as` can say, 65,504 for float16.
             ImportError: zarr is not installed.
             TypeError, ValueError, ArchitectureError: As `__call__`; or `stored_as` is none of
                 float16, float32 and float64.
@@ -372,6 +372,9 @@ class NetworkDistance:
         if stored_as is not None:
             if stored_as not in STORED_TYPES:
                 raise ValueError(f"stored_as must be one of {STORED_TYPES}; got {stored_as!r}")
+            if stored_as.itemsize >= self.dtype.itemsize:
+                stored_as = None  # nothing is rounded
+        if stored_as is not None:
             rounded = {"stored_as": str(stored_as).removeprefix("torch.")}
             description = description._replace(settings=description.settings | rounded)
         earlier = None if known is None else KnownDistances.open(known, description)

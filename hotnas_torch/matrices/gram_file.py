@@ -193,16 +193,21 @@ def digest_of(keys: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise a GramFileError that names the differences of two descriptions, if there are any."""
+def check_same(
+    path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], *, argument: str = "out"
+) -> None:
+    """Raise a GramFileError that names the differences of two descriptions, if there are any.
+
+    `argument` is what names the path.
+    """
     if not isinstance(found, Mapping):
-        raise GramFileError(f"out: {path} has no description; it is damaged (delete it)")
+        raise GramFileError(f"{argument}: {path} has no description; it is damaged (delete it)")
     if found.get("fingerprint") == expected["fingerprint"]:
         return
     differences = list(_differences(found, expected)) or ["it describes another computation"]
     raise GramFileError(
-        f"out: {path} belongs to another computation: {'; '.join(differences)}"
-        " (choose another file, or pass overwrite=True to replace it)"
+        f"{argument}: {path} belongs to another computation: {'; '.join(differences)}"
+        " (choose another place, or pass overwrite=True to replace it)"
     )
 
 

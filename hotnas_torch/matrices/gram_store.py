@@ -135,6 +135,7 @@ class GramStore:
             Shape (r, X), on the CPU.
 
         Raises:
+            TypeError: They are no whole numbers.
             IndexError: A number out of range; the message names it.
             GramFileError: A tile is damaged or missing.
         """
@@ -209,7 +210,15 @@ class GramStore:
         return self.rows(torch.arange(len(self)))
 
     def _numbers(self, networks: Sequence[int] | Tensor) -> Tensor:
-        numbers = torch.as_tensor(networks, dtype=torch.int64).reshape(-1)
+        numbers = torch.as_tensor(networks)
+        if len(numbers.reshape(-1)) and (
+            numbers.is_floating_point() or numbers.dtype == torch.bool
+        ):
+            raise TypeError(
+                f"networks must be whole numbers; got {numbers.dtype} (of a mask, pass"
+                " mask.nonzero().squeeze(1))"
+            )
+        numbers = numbers.to(torch.int64).reshape(-1)
         wrong = (numbers < 0) | (numbers >= len(self))
         if bool(wrong.any()):
             raise IndexError(

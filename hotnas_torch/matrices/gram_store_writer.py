@@ -117,7 +117,7 @@ class GramStoreWriter:
                 f"{self.folder} holds {what} (pass resume=True to go on with the same computation,"
                 " or overwrite=True to replace it)"
             )
-        check_same(self.folder, found, description)
+        check_same(self.folder, found, description, argument="folder")
         return root
 
     def _begin(
@@ -133,7 +133,9 @@ class GramStoreWriter:
         for name, data in (("networks", text), ("item", items.numpy())):
             chunk = min(len(data), BYTES_PER_CHUNK // data.itemsize)
             checked = [import_zarr().codecs.Crc32cCodec()]
-            root.create_array(name, data=data, chunks=(chunk,), compressors=checked)
+            # All chunks are there, be they of nothing but zeros.
+            whole = {"write_empty_chunks": True}
+            root.create_array(name, data=data, chunks=(chunk,), compressors=checked, config=whole)
         self._make(root, "networks", int(items.max()) + 1, edge)
         root.attrs["state"] = "running"
         return root
@@ -232,9 +234,16 @@ class _Stage:
         """Write the block of a finished tile.
 
         Raises:
-            GramFileError: A distance is above what the type in which they are stored can say.
+            GramFileError: A distance is no number, or above what the type in which they are stored
+                can say.
         """
         values = values.cpu()
+        if bool(values.isnan().any()):
+            place = int(tile.rows.start), int(tile.cols.start)
+            raise GramFileError(
+                f"{self._writer.folder}: distances of the tile at {place} are NaN, which a store"
+                " does not hold (call the distance on these networks to see which, and mend it)"
+            )
         rounded = values.to(getattr(torch, str(self._array.dtype)))
         over = rounded.isinf() & values.isfinite()
         if bool(over.any()):

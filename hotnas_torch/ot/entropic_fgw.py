@@ -13,6 +13,7 @@ from hotnas_torch.ot.problem import (
     check_number,
     graph_problem,
     has_values,
+    paid,
 )
 from hotnas_torch.ot.result import (
     EntropicFGWResult,
@@ -193,7 +194,7 @@ def entropic_fgw(
     plan = log_plan.exp()
     if method == "mirror" and differentiate == "implicit":
         plan = ops.following_plan(log_plan, *tensors, f, g, epsilon, *codes)
-    linear = (1 - problem.alpha) * (numbers * plan).sum((1, 2))
+    linear = (1 - problem.alpha) * paid(numbers, plan)
     quadratic = problem.alpha * ops.quadratic_cost(
         plan,
         bounded(problem.struct_x, problem.a)[0],

@@ -222,9 +222,11 @@ def graph_problem(
     checks = validate and readable
     finite = checks and all(map(has_finite_sum, matrices))
     if not finite:
-        # Absent nodes hold numbers from here on: only the derivatives in their masses ask for them.
+        # Absent nodes hold numbers from here on, or forbid a pair: only the derivatives in their
+        # masses ask for them.
         x, y = flat_a != 0, flat_b != 0
-        flat_cost = _with_numbers(x[:, :, None] & y[:, None, :], flat_cost)
+        barring = torch.inf if forbidding else 0.0
+        flat_cost = _with_numbers(x[:, :, None] & y[:, None, :], flat_cost, barring)
         flat_x = _with_numbers(x[:, :, None] & x[:, None, :], flat_x)
         flat_y = _with_numbers(y[:, :, None] & y[:, None, :], flat_y)
     problem = GraphProblem(
@@ -339,9 +341,9 @@ def paid(cost: Tensor, plan: Tensor) -> Tensor:
     return (torch.where((plan == 0) & (cost == inf), 0, cost) * plan).sum((1, 2))
 
 
-def _with_numbers(present: Tensor, values: Tensor) -> Tensor:
-    """Put 0 where absent nodes hold what is no number."""
-    return torch.where(present, values, values.nan_to_num(0.0, 0.0, 0.0))
+def _with_numbers(present: Tensor, values: Tensor, infinity: float = 0.0) -> Tensor:
+    """Put 0 where absent nodes hold what is no number, and `infinity` where they hold +inf."""
+    return torch.where(present, values, values.nan_to_num(0.0, infinity, 0.0))
 
 
 def _check_cost(cost: object) -> None:

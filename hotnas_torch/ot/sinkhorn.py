@@ -198,7 +198,7 @@ def _step_by_step(
         of_rows, of_columns = given_duals(problem, init, validate=validate)
         cost = problem.cost - of_rows[:, :, None] - of_columns[:, None, :]
     if forbidden is not None:
-        cost = ops.forbidding_costs(cost, forbidden, epsilon)
+        cost = ops.forbidding_costs(cost, problem.a, problem.b, forbidden, epsilon)
     f, g, residual, iterations, status = ops.sinkhorn(
         cost,
         problem.a,
@@ -213,8 +213,9 @@ def _step_by_step(
     if forbidden is not None:
         lost = lost_by_plan(forbidden, plan) if lost is None else lost
         status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
-        f, g = (torch.where(lost[:, None], torch.nan, dual) for dual in (f, g))
-        plan = torch.where(lost[:, None, None], torch.nan, plan)
+        # By products, so that the gradients of these items are NaN, too.
+        number = torch.where(lost, torch.full_like(residual, torch.nan), 1)
+        f, g, plan = f * number[:, None], g * number[:, None], plan * number[:, None, None]
     mass = plan.sum((1, 2))
     if differentiate == "implicit":
         plan = ops.following_masses(plan, cost, problem.a, problem.b, f, g, epsilon)

@@ -118,7 +118,7 @@ def unbalanced_sinkhorn(
     cost = problem.cost
     if forbidden is not None:
         bends = epsilon + sum(weight for weight in weights if not isinf(weight))
-        cost = ops.forbidding_costs(cost, forbidden, bends)
+        cost = ops.forbidding_costs(cost, problem.a, problem.b, forbidden, bends)
     start = None if init is None else _start(problem, init, sides[1], validate=validate)
     used, masses = (cost, problem.b) if start is None else _from(start, cost, problem.b, *settings)
     f, g, residual, iterations, status = ops.unbalanced_sinkhorn(

@@ -440,3 +440,34 @@ def test_what_a_type_cannot_say_is_refused(nets, folder, tmp_path):
     with pytest.raises(ValueError, match=r"stored_as must be one of .*; got torch.int8"):
         far.gram_store(nets, tmp_path / "other", progress=False, stored_as=torch.int8)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_store_of_one_network_can_be_read(metric, nets, folder, count):
+    store = metric.gram_store(nets[:1] * count, folder, progress=False)
+    assert torch.equal(store.tensor(), torch.zeros(count, count, dtype=metric.dtype))
+
+
+def test_a_type_that_rounds_nothing_changes_nothing(metric, nets, tmp_path, expected):
+    wide = metric.gram_store(nets, tmp_path / "a", progress=False, stored_as=torch.float64)
+    assert torch.equal(wide.tensor(), expected)
+    again = metric.gram_store(nets, tmp_path / "a", progress=False, stored_as=metric.dtype)
+    assert again.meta["fingerprint"] == wide.meta["fingerprint"]
+    grown = metric.gram(nets, out=tmp_path / "b.npz", known=tmp_path / "a", progress=False)
+    assert torch.equal(grown, expected)
+
+
+def test_distances_that_are_no_numbers_are_not_stored(nets, folder):
+    class Broken(Far):
+        def _values(self, tables, i, j):
+            return torch.where(j - i == 3, torch.nan, super()._values(tables, i, j))
+
+    with pytest.raises(GramFileError, match=r"distances of the tile at \(0, 0\) are NaN"):
+        Broken(SPACE).gram_store(nets, folder, progress=False)
+
+
+def test_masks_and_fractions_are_no_numbers_of_networks(store):
+    for wrong in (torch.tensor([False, True]), [2.9], torch.tensor([1.0])):
+        with pytest.raises(TypeError, match="networks must be whole numbers"):
+            store.rows(wrong)
+    assert store.rows([]).shape == (0, len(store))

@@ -315,3 +315,76 @@ def test_entropic_fgw_tells_of_what_has_no_coupling_under_vmap(pairs: str, backe
         alone = solve(given)
         torch.testing.assert_close(plan[item], alone[3], equal_nan=True)
         assert alone[2].isnan() == (item == 0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(
+    "name", ["transport", "sinkhorn", "unbalanced", "fgw", "edge", "mirror", "proximal"]
+)
+def test_the_first_mass_of_a_node_with_a_forbidden_pair_has_the_slope_of_a_small_one(
+    name: str, alpha: float, rng: torch.Generator, backend: str
+) -> None:
+    cost, x, y = uniform(rng, 4, 4), uniform(rng, 4, 4), uniform(rng, 4, 4)
+    cost[3, 1] = torch.inf  # of the node that is absent
+    b = masses(rng, 1, 4)[0]
+
+    def slope(mass: float) -> Tensor:
+        a = torch.tensor([0.3, 0.2, 0.5 - mass, mass], dtype=F64, requires_grad=True)
+        graph: dict[str, Any] = {"alpha": alpha, "backend": backend}
+        if name == "transport":
+            found: ot.TransportResult = ot.transport(cost, a, b, backend=backend)
+        elif name == "sinkhorn":
+            found = ot.sinkhorn(cost, a, b, epsilon=0.2, tol=1e-12, backend=backend)
+        elif name == "unbalanced":
+            found = ot.unbalanced_sinkhorn(
+                cost, a, b, epsilon=0.2, reg_m=1.0, tol=1e-12, backend=backend
+            )
+        elif name == "fgw":
+            found = ot.fgw(cost, x, y, a, b, **graph)
+        elif name == "edge":
+            found = ot.edge_fgw(cost, x[..., None], y[..., None], a, b, **graph)
+        else:
+            found = ot.entropic_fgw(cost, x, y, a, b, epsilon=0.3, tol=1e-10, method=name, **graph)
+        assert found.converged
+        (gradient,) = torch.autograd.grad(found.objective, a)
+        return gradient - gradient[:3].mean()
+
+    assert torch.allclose(slope(0.0), slope(1e-8), atol=1e-5)
+
+
+def test_what_absent_nodes_cost_bars_no_other_item(
+    dtype: torch.dtype, rng: torch.Generator, backend: str
+) -> None:
+    cost = uniform(rng, 2, 3, 3).to(dtype)
+    cost[1, 0, 0] = torch.inf
+    a = torch.tensor([0.5, 0.5, 0], dtype=dtype)
+    expected = ot.sinkhorn(cost[:, :2], a[:2], epsilon=0.1, backend=backend)
+    assert expected.converged.all()
+    for junk in (torch.finfo(dtype).max, -torch.finfo(dtype).max, 1e30, torch.inf, torch.nan):
+        cost[:, 2] = junk
+        for tracked in (False, True):
+            found = ot.sinkhorn(
+                cost.clone().requires_grad_(tracked), a, epsilon=0.1, backend=backend
+            )
+            assert found.converged.all()
+            assert torch.allclose(found.plan[:, :2], expected.plan, atol=1e-6)
+        found = ot.unbalanced_sinkhorn(cost, a, epsilon=0.1, reg_m=1.0, backend=backend)
+        assert found.converged.all()
+
+
+def test_gradients_of_what_has_no_coupling_are_nan_and_no_others(
+    rng: torch.Generator, backend: str
+) -> None:
+    cost = uniform(rng, 2, 3, 3)
+    cost[1, 1:, :] = torch.inf
+    for part in ("plan", "objective", "cost_linear", "f"):
+        a = torch.full((2, 3), 1 / 3, dtype=F64, requires_grad=True)
+        given = cost.clone().requires_grad_()
+        found = ot.sinkhorn(given, a, epsilon=0.1, backend=backend, validate=False)
+        assert found.status.tolist() == [0, INFEASIBLE]
+        value = getattr(found, part)
+        of_cost, of_a = torch.autograd.grad((value * uniform(rng, *value.shape)).sum(), (given, a))
+        assert of_cost[0].isfinite().all()
+        assert of_a[0].isfinite().all()
+        assert of_a[1].isnan().all()
+        assert of_cost[1, 0].isnan().all()

@@ -88,8 +88,8 @@ def edge_fgw(
             barred = torch.where(forbidden, torch.inf, torch.zeros_like(cost))
             cut_off = transport(barred, a, b, backend=backend)[5] == INFEASIBLE
             status[cut_off] = INFEASIBLE
-        found = Solution.failed(cost, a, b, status)
-        numbers = torch.where(forbidden, 0, cost)
+        numbers = torch.where(cost == torch.inf, 0, cost)  # absent nodes may forbid pairs, too
+        found = Solution.failed(numbers, a, b, status)
         for items in batches((status == MAX_ITER).nonzero().squeeze(1), cost, terms):
             given = [value[items] for value in (numbers, read_x, read_y, a, b, alpha)]
             problem = edge_problem(*given, terms=terms, backend=backend, forbidden=forbidden[items])
@@ -386,7 +386,8 @@ def _slopes(
     grad: Tensor, given: Sequence[Tensor], needed: Sequence[bool], *, terms: EdgeTerms
 ) -> list[Tensor | None]:
     cost, x, y, a, b, alpha, plan, f, g = given
-    cost = torch.where(_forbidden(cost, a, b), 0, cost)
+    barred = cost == torch.inf
+    cost = torch.where(barred, 0, cost)
     with torch.enable_grad():
         leaves = [value.detach().requires_grad_() for value in (cost, x, y, alpha)]
         costs, edges_x, edges_y, weight = leaves
@@ -397,7 +398,8 @@ def _slopes(
         # What it would cost absent nodes to enter.
         weight = alpha[:, None, None]
         bend = pair_bend(plan, within(x, a), within(y, b), terms)
-        f, g = entry_duals((1 - weight) * cost + weight * bend, a, b, f, g)
+        slope = torch.where(barred, torch.inf, (1 - weight) * cost + weight * bend)
+        f, g = entry_duals(slope, a, b, f, g)
     of_a, of_b = (grad[:, None] * tangent(dual, masses) for dual, masses in ((f, a), (g, b)))
     return [of_cost, of_x, of_y, of_a, of_b, of_alpha]
 

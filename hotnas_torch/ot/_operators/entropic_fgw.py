@@ -187,7 +187,7 @@ def following_plan(
     (struct_x, known_x), (struct_y, known_y) = bounded(struct_x, a), bounded(struct_y, b)
     bend = dense_pair_cost(plan, struct_x, struct_y, loss, pairs)
     known = known_x[:, :, None] & known_y[:, None, :]
-    gradient = torch.where(known, _gradient(cost, bend, alpha), torch.inf)
+    gradient = torch.where(known, _gradient(cost, bend, alpha), torch.nan)
     return following_masses(plan, gradient, a, b, f, g, epsilon)
 
 
@@ -217,7 +217,14 @@ def _most_squared(dtype: torch.dtype) -> float:
 
 def _gradient(cost: Tensor, bend: Tensor, alpha: Tensor) -> Tensor:
     weight = alpha[:, None, None]
-    return (1 - weight) * cost + weight * bend
+    barred = cost == torch.inf
+    slope = (1 - weight) * _unbarred(cost) + weight * bend
+    return torch.where(barred, torch.inf, slope)
+
+
+def _unbarred(cost: Tensor) -> Tensor:
+    """Costs with 0 in place of +inf, where there is no mass."""
+    return torch.where(cost == torch.inf, 0, cost)
 
 
 def stationary_objective(
@@ -280,7 +287,7 @@ def _objective(
     del a, b, f, g
     plan = log_plan.exp()
     quadratic = quadratic_cost(plan, struct_x, struct_y, loss, pairs, backend=backend)
-    return (1 - alpha) * (cost * plan).sum((1, 2)) + alpha * quadratic
+    return (1 - alpha) * (_unbarred(cost) * plan).sum((1, 2)) + alpha * quadratic
 
 
 def _setup_objective(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -397,8 +404,9 @@ def _per_chunk(
     present = x[:, :, None] & y[:, None, :]
     within_x, within_y = x[:, :, None] & x[:, None, :], y[:, :, None] & y[:, None, :]
     solved = ~failed
-    # Forbidden pairs have no mass, and so no derivative.
-    cost = torch.where(present & (cost == torch.inf), 0, cost)
+    # Forbidden pairs have no mass, and so no derivative; those of absent nodes never will have.
+    barred = (cost == torch.inf) & ~present & solved[:, None, None]
+    cost = _unbarred(cost)
     # Absent nodes may hold anything; what they hold counts for their masses' derivatives alone, 0
     # if it is no number, and its square must not spoil the others.
     most = _most_squared(cost.dtype)
@@ -417,7 +425,7 @@ def _per_chunk(
         where = (present, within_x, within_y, known_x, known_y, solved)
     tensors: tuple[Tensor, ...] = (
         *(torch.where(kept, value, 0) for kept, value in zip(where, given, strict=True)),
-        numbers(cost, present),
+        torch.where(barred, torch.inf, numbers(cost, present)),
         numbers(struct_x, within_x),
         numbers(struct_y, within_y),
         alpha,
@@ -485,7 +493,7 @@ def _implicit_change(
     into_rows, into_columns = rows * change_a[:, :, None], columns * change_b[:, None, :]
     entering = (into_rows + into_columns).reshape(batch, n * m, 1)
     change_a, change_b = change_a - into_columns.sum(2), change_b - into_rows.sum(1)
-    push = (1 - weight) * change_cost + change_alpha[:, None, None] * (bend - cost)
+    push = (1 - weight) * change_cost + change_alpha[:, None, None] * (bend - _unbarred(cost))
     push = push + weight * (matrix @ entering).reshape(batch, n, m)
     push = push + weight * pair_cost_change(
         plan, struct_x, struct_y, change_x, change_y, loss, pairs
@@ -553,7 +561,7 @@ def _implicit_gradients(
 
     change = (root * adjoint).reshape(batch, n, m)  # what the loss gains per unit of -dG
     bend = (matrix @ plan.reshape(batch, n * m, 1)).reshape(batch, n, m)
-    grad_alpha = (change * (cost - bend)).sum((1, 2))
+    grad_alpha = (change * (_unbarred(cost) - bend)).sum((1, 2))
     # An absent node takes its first mass from the others, and bends their costs.
     rows, columns = absent_shares(_gradient(cost, bend, alpha), f, g, epsilon)
     bent = weight * (matrix @ change.reshape(batch, n * m, 1)).reshape(batch, n, m)

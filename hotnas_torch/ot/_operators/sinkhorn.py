@@ -32,6 +32,7 @@ from hotnas_torch.ot._reference.sinkhorn import sinkhorn as reference
 __all__ = [
     "absent_shares",
     "appearing",
+    "can_enter",
     "entropic_objective",
     "following_masses",
     "forbidding_costs",
@@ -116,7 +117,9 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
             raise ValueError(msg)
 
 
-def forbidding_costs(cost: Tensor, forbidden: Tensor, epsilon: float) -> Tensor:
+def forbidding_costs(
+    cost: Tensor, a: Tensor, b: Tensor, forbidden: Tensor, epsilon: float
+) -> Tensor:
     """Replace forbidden costs by finite ones, of which no coupling of the others leaves a mass.
 
     Duals of a coupling without them differ along its arcs by costs and logarithms of masses: what
@@ -124,11 +127,14 @@ def forbidding_costs(cost: Tensor, forbidden: Tensor, epsilon: float) -> Tensor:
 
     Args:
         cost: Costs, shape (B, n, m), anything where forbidden.
+        a: Row masses, shape (B, n); what absent nodes cost does not count.
+        b: Column masses, shape (B, m).
         forbidden: Which pairs are, shape (B, n, m).
         epsilon: Weight of the entropy.
     """
     underflow = 110 if cost.dtype == torch.float32 else 750  # exp(-underflow) is 0
-    allowed = torch.where(forbidden, 0, cost.detach()).nan_to_num(0, 0, 0).abs().amax((1, 2))
+    counts = (a > 0)[:, :, None] & (b > 0)[:, None, :] & ~forbidden
+    allowed = torch.where(counts, cost.detach(), 0).nan_to_num(0, 0, 0).abs().amax((1, 2))
     large = 2 * sum(cost.shape[1:]) * (allowed + underflow * epsilon)
     return torch.where(forbidden, large[:, None, None], cost)
 
@@ -191,7 +197,7 @@ def absent_shares(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> tuple[T
 
     Returns:
         Shares of absent rows in the columns, and of absent columns in the rows, both (B, n, m); 0
-        for nodes that are there, and where one of the costs is no number.
+        for nodes that are there, at forbidden pairs (+inf), and where a cost is no number.
     """
     rows, columns = _shares(cost, f, g, epsilon), _shares(cost.mT, g, f, epsilon)
     return rows, columns.mT
@@ -200,12 +206,24 @@ def absent_shares(cost: Tensor, f: Tensor, g: Tensor, epsilon: float) -> tuple[T
 def _shares(cost: Tensor, own: Tensor, others: Tensor, epsilon: float) -> Tensor:
     there = (others != -torch.inf)[:, None, :]
     usable = cost.isfinite()
-    known = (own == -torch.inf) & (usable | ~there).all(2) & there.any(2)
-    reached = known[:, :, None] & there
+    known = (own == -torch.inf) & can_enter(cost, there)
+    reached = known[:, :, None] & there & usable
     duals = torch.where(there, others[:, None, :], 0)
     exponent = torch.where(reached, (duals - torch.where(usable, cost, 0)) / epsilon, 0)
-    exponent = torch.where(there | ~known[:, :, None], exponent, -torch.inf)
+    exponent = torch.where(reached | ~known[:, :, None], exponent, -torch.inf)
     return torch.where(reached, exponent.softmax(2), 0)
+
+
+def can_enter(cost: Tensor, there: Tensor) -> Tensor:
+    """Whether rows may have a first mass: no cost is NaN or -inf, and one is not +inf, shape (B, n).
+
+    Args:
+        cost: Costs, shape (B, n, m).
+        there: Which columns count, shape (B, 1, m).
+    """
+    usable = cost.isfinite()
+    said = usable | (cost == torch.inf) | ~there
+    return said.all(2) & (usable & there).any(2)
 
 
 @one_call
@@ -238,7 +256,8 @@ def mass_slopes(
     """Return derivative of the objective in the row masses, without its part along (1, ..., 1).
 
     It is f - epsilon log a, which has a limit as a mass goes to 0: by the dual that the node would
-    have. Absent nodes get that limit, and 0 where one of their costs is no number.
+    have; forbidden pairs (+inf) have no part in it. Absent nodes get that limit, and 0 where one of
+    their costs is no number or all pairs are forbidden.
 
     Args:
         cost: Costs, shape (B, n, m).
@@ -254,10 +273,10 @@ def mass_slopes(
     here, others = (a > 0), (g != -torch.inf)[:, None, :]
     usable = cost.isfinite()
     exponent = (torch.where(others, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
-    limit = -epsilon * torch.where(others, exponent, -torch.inf).logsumexp(2)
+    limit = -epsilon * torch.where(others & usable, exponent, -torch.inf).logsumexp(2)
     slope = torch.where(here, f - epsilon * torch.where(here, a, 1).log(), limit)
     slope = slope + of_rows
-    known = here | ((usable | ~others).all(2) & others.any(2))
+    known = here | can_enter(cost, others)
     return torch.where(known, tangent(torch.where(known, slope, 0), a), 0)
 
 

@@ -15,7 +15,7 @@ from hotnas_torch.ot._operators.operator import (
     save,
     undefined,
 )
-from hotnas_torch.ot._operators.sinkhorn import appearing
+from hotnas_torch.ot._operators.sinkhorn import appearing, can_enter
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import Penalty
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import unbalanced_sinkhorn as reference
 
@@ -226,9 +226,10 @@ def _mass_slopes(
 ) -> Tensor:
     """Return the derivative of the dual problem in the row masses, (B, n)."""
     f, known = entering_duals(cost, b, f, g, epsilon, side)
-    there = (g != -torch.inf)[:, None, :]
-    numbers = torch.where(cost.isfinite(), cost, 0)
-    exponent = (f[:, :, None] + torch.where(there, g[:, None, :], 0) - numbers) / epsilon
+    usable = cost.isfinite()
+    there = (g != -torch.inf)[:, None, :] & usable
+    duals = torch.where(there, g[:, None, :], 0)
+    exponent = (f[:, :, None] + duals - torch.where(usable, cost, 0)) / epsilon
     logarithm = torch.where(b > 0, b, 1).log()[:, None, :]
     shares = torch.where(there, (exponent + logarithm).exp(), 0).sum(2)
     slope = paid_for(side, f) - epsilon * (shares - b.sum(1, keepdim=True))
@@ -241,10 +242,10 @@ def entering_duals(
     """Return row duals, of absent rows as they would enter, and which are known, both (B, n)."""
     here, there = f != -torch.inf, (g != -torch.inf)[:, None, :]
     usable = cost.isfinite()
-    known = here | ((usable | ~there).all(2) & there.any(2))
+    known = here | can_enter(cost, there)
     exponent = (torch.where(there, g[:, None, :], 0) - torch.where(usable, cost, 0)) / epsilon
     logarithm = torch.where(b > 0, b, 1).log()[:, None, :]
-    sums = torch.where(there, exponent + logarithm, -torch.inf).logsumexp(2)
+    sums = torch.where(there & usable, exponent + logarithm, -torch.inf).logsumexp(2)
     entering = side.draw(-epsilon * torch.where(known, sums, 0), epsilon)
     return torch.where(here, f, entering), known
 
@@ -324,7 +325,7 @@ def mass_shares(
 
     def shares(cost: Tensor, b: Tensor, f: Tensor, g: Tensor, weight: float) -> Tensor:
         full, known = entering_duals(cost, b, f, g, epsilon, Penalty(weight, penalty))
-        there = (g != -torch.inf)[:, None, :] & known[:, :, None]
+        there = (g != -torch.inf)[:, None, :] & known[:, :, None] & cost.isfinite()
         others = torch.where(g == -torch.inf, 0, g)[:, None, :]
         exponent = (full[:, :, None] + others - torch.where(there, cost, 0)) / epsilon
         logarithm = torch.where(b > 0, b, 1).log()[:, None, :]
