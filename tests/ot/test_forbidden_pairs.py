@@ -344,7 +344,7 @@ def test_the_first_mass_of_a_node_with_a_forbidden_pair_has_the_slope_of_a_small
         elif name == "edge":
             found = ot.edge_fgw(cost, x[..., None], y[..., None], a, b, **graph)
         else:
-            found = ot.entropic_fgw(cost, x, y, a, b, epsilon=0.3, tol=1e-10, method=name, **graph)
+            found = ot.entropic_fgw(cost, x, y, a, b, epsilon=0.1, tol=1e-10, method=name, **graph)
         assert found.converged
         (gradient,) = torch.autograd.grad(found.objective, a)
         return gradient - gradient[:3].mean()

@@ -215,7 +215,7 @@ def _shares(cost: Tensor, own: Tensor, others: Tensor, epsilon: float) -> Tensor
 
 
 def can_enter(cost: Tensor, there: Tensor) -> Tensor:
-    """Whether rows may have a first mass: no cost is NaN or -inf, and one is not +inf, shape (B, n).
+    """Whether rows may have a first mass, (B, n): no cost is NaN or -inf, and one is not +inf.
 
     Args:
         cost: Costs, shape (B, n, m).
