@@ -71,9 +71,18 @@ class DualsOnLanes {
   /// w.found has the entries of the plan; `room`, of at least room_for(s) numbers, is free.
   DualsOnLanes(const G& g, const FgwArgs<T>& p, const Terms& terms, int64_t item, const Support& x,
                const Support& y, const Shape& s, const FgwWork<T>& w, T* room)
-      : g_(g), p_(p), terms_(terms), x_(x), y_(y), s_(s), w_(w), to_(room),
-        from_(room + int64_t{s.m} * G::width), cost_(p.cost + item * Base::matrix(p)),
-        struct_x_(p.struct_x + item * Base::own(p)), struct_y_(p.struct_y + item * Base::other(p)) {}
+      : g_(g),
+        p_(p),
+        terms_(terms),
+        x_(x),
+        y_(y),
+        s_(s),
+        w_(w),
+        to_(room),
+        from_(room + int64_t{s.m} * G::width),
+        cost_(p.cost + item * Base::matrix(p)),
+        struct_x_(p.struct_x + item * Base::own(p)),
+        struct_y_(p.struct_y + item * Base::other(p)) {}
 
   static int64_t room_for(const Shape& s) { return int64_t{2} * s.m * G::width; }
 
@@ -85,7 +94,8 @@ class DualsOnLanes {
     for (int i = 0; i < p_.n; ++i)
       if (absent(a)(i)) f[i] = T(INFINITY);
     columns(
-        y_.count, [&](int j) { return y_.node[j]; }, all, [&](const Columns& at) {
+        y_.count, [&](int j) { return y_.node[j]; }, all,
+        [&](const Columns& at) {
           const Var paid = of_lanes(at, [&](int64_t j) { return dual[j]; });
           rows(absent(a), [&](const Rows& of) {
             const Slopes slope = slopes(of, at);
@@ -97,16 +107,18 @@ class DualsOnLanes {
         });
     for (int i = 0; i < p_.n; ++i)
       if (f[i] == T(INFINITY)) f[i] = 0;
-    columns(p_.m, [](int j) { return j; }, absent(b), [&](const Columns& at) {
-      Var least = G::splat(T(INFINITY));
-      rows(all, [&](const Rows& of) {
-        const Slopes slope = slopes(of, at);
-        for (int r = 0; r < of.count; ++r)
-          least = G::min(least, finite(slope.of[r] - G::splat(f[of.node[r]]), at.lanes));
-      });
-      for (int lane = 0; lane < at.lanes; ++lane)
-        dual[at.node[lane]] = least[lane] == T(INFINITY) ? T(0) : least[lane];
-    });
+    columns(
+        p_.m, [](int j) { return j; }, absent(b),
+        [&](const Columns& at) {
+          Var least = G::splat(T(INFINITY));
+          rows(all, [&](const Rows& of) {
+            const Slopes slope = slopes(of, at);
+            for (int r = 0; r < of.count; ++r)
+              least = G::min(least, finite(slope.of[r] - G::splat(f[of.node[r]]), at.lanes));
+          });
+          for (int lane = 0; lane < at.lanes; ++lane)
+            dual[at.node[lane]] = least[lane] == T(INFINITY) ? T(0) : least[lane];
+        });
   }
 
  private:

@@ -43,8 +43,8 @@ class GramStoreWriter:
         names: Architecture strings in order.
         items: Which distinct network each network is, shape (X,), int64.
         edge: Side of a tile of networks.
-        dtype: Type of the distances as they are computed.
-        stored_as: Type that those between networks are rounded to; None for `dtype`.
+        dtypes: Type of the distances as they are computed, and the type that those between
+            networks are rounded to.
         resume: Take over the tiles of an interrupted run of the same computation.
         overwrite: Discard what an earlier run left; other files in the folder stay.
         take_over: Go on with the folder of another process, which then stops.
@@ -67,15 +67,14 @@ class GramStoreWriter:
         names: Sequence[str],
         items: Tensor,
         edge: int,
-        dtype: torch.dtype,
-        stored_as: torch.dtype | None = None,
+        dtypes: tuple[torch.dtype, torch.dtype],
         resume: bool,
         overwrite: bool,
         take_over: bool = False,
     ) -> None:
         self.folder = Path(folder)
         import_zarr()
-        self._dtype, self._stored_as = dtype, stored_as or dtype
+        self._dtype, self._stored_as = dtypes
         description = describe_gram(settings, keys) | {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

@@ -204,7 +204,7 @@ def test_one_process_writes_at_a_time(metric, nets, folder):
         "names": ["a"],
         "items": torch.tensor([0]),
         "edge": 4,
-        "dtype": torch.float32,
+        "dtypes": (torch.float32, torch.float32),
         "resume": True,
         "overwrite": False,
     }
