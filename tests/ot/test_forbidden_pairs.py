@@ -1,5 +1,6 @@
 """Costs of +inf: never in a plan, and said by the status where there is none without."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -317,9 +318,12 @@ def test_entropic_fgw_tells_of_what_has_no_coupling_under_vmap(pairs: str, backe
         assert alone[2].isnan() == (item == 0)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize(
-    "name", ["transport", "sinkhorn", "unbalanced", "fgw", "edge", "mirror", "proximal"]
+    ("name", "alpha"),
+    [
+        *((name, 0.0) for name in ("transport", "sinkhorn", "unbalanced")),
+        *product(("fgw", "edge", "mirror", "proximal"), (0.0, 0.4, 1.0)),
+    ],
 )
 def test_the_first_mass_of_a_node_with_a_forbidden_pair_has_the_slope_of_a_small_one(
     name: str, alpha: float, rng: torch.Generator, backend: str
