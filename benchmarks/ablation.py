@@ -19,6 +19,7 @@ from benchmarks.measuring.report import Column, Report, Table, number
 from benchmarks.measuring.statistics import paired, standard_error
 from benchmarks.measuring.tables import published
 from benchmarks.metric_quality import Distance
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.tasks import TASKS
 from hotnas_torch.search import HOTNAS
 from hotnas_torch.spaces import SearchSpace
@@ -202,7 +203,7 @@ def _searches(settings: Settings) -> Table:
         table = TASKS[name].open(folder)
         lines = recorded(
             Path(settings.storage) / "searches" / f"{name}.jsonl",
-            {"evaluations": settings.evaluations, "version": ht.__version__},
+            {"evaluations": settings.evaluations, "code": code_version()},
             [
                 {"variant": variant, "seed": seed}
                 for seed in range(settings.seeds)

@@ -23,12 +23,13 @@ from threadpoolctl import threadpool_limits
 
 import hotnas_torch as ht
 from benchmarks.measuring.evaluate import Array
-from benchmarks.measuring.machine import versions
+from benchmarks.measuring.machine import core_digest, versions
 from benchmarks.measuring.problems import Problems
 from benchmarks.measuring.records import recorded
 from benchmarks.measuring.report import Claim, Column, Report, Row, Table, number
 from benchmarks.measuring.solvers import pot_conditional_gradient
 from benchmarks.measuring.timing import Contender, alternate
+from hotnas_torch.comparison.code import code_version
 
 __all__ = ["CHOICES", "QUICK", "Settings", "run"]
 
@@ -310,6 +311,7 @@ def run(settings: Settings) -> Report:
         for nodes in (settings.graph_sizes if "fgw" in kind else settings.sizes)
     ]
     about = {"settings": asdict(settings) | {"storage": ""}, "versions": dict(versions())}
+    about |= {"code": code_version("ot"), "core": core_digest()}
     for unseen in ("kinds", "sizes", "graph_sizes", "masses", "costs"):
         del about["settings"][unseen]  # which cells there are changes none of them
     dear: dict[tuple[str, ...], float] = {}

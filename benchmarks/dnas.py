@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-import hotnas_torch as ht
 from benchmarks.measuring.figures import COLOURS, INK, canvas
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import standard_error
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.nn import (
     DifferentiableSearch,
     DifferentiableSettings,
@@ -77,7 +77,7 @@ def run(settings: Settings) -> Report:
         folder / "searches.jsonl",
         # More seeds are added to those that there are.
         {k: v for k, v in asdict(settings).items() if k not in ("seeds", "storage")}
-        | {"version": ht.__version__},
+        | {"code": code_version("nn", "objectives", "spaces")},
         wanted,
         lambda key: _measure(settings, folder, key["method"], key["seed"]),
         title="searches",

@@ -19,6 +19,7 @@ from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import mean_and_error, paired, standard_error
 from benchmarks.measuring.tables import published
 from hotnas_torch.arch import Network
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Boltzmann,
@@ -281,7 +282,7 @@ def _searches(task: _Task, settings: Settings) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     found = recorded(
         Path(settings.storage) / f"{task.name}.jsonl",
-        {"version": 1, "task": task.name},
+        {"code": code_version("hierarchy", "objectives", "search", "spaces"), "task": task.name},
         wanted,
         lambda key: _search(task, **key),
         title=task.name,

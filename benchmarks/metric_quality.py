@@ -22,6 +22,7 @@ from benchmarks.measuring.report import Column, Report, Table, number
 from benchmarks.measuring.statistics import standard_error, surprise
 from benchmarks.measuring.tables import logarithms, published
 from hotnas_torch.arch import Network
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.tasks import TASKS, Task
 from hotnas_torch.distances import OTMANN, EditDistance, TreeWasserstein, WeisfeilerLehman
 from hotnas_torch.gp import HOTNNGP
@@ -289,7 +290,7 @@ def measured(
             "train": settings.train,
             "test": settings.test,
             "neighbors": settings.neighbors,
-            "version": ht.__version__,
+            "code": code_version(),
         }
         wanted: list[Key] = [
             {"distance": name, "split": split}

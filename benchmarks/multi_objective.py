@@ -15,6 +15,7 @@ from benchmarks.measuring.records import recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import mean_and_error, paired
 from benchmarks.measuring.tables import published
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.objectives import NASBench201Table, TransNASMacroTable
 from hotnas_torch.objectives import Table as Benchmark
 from hotnas_torch.search import (
@@ -148,7 +149,11 @@ def run(settings: Settings) -> Report:
     ]
     found = recorded(
         Path(settings.storage) / "searches.jsonl",
-        {"evaluations": settings.evaluations, "pool_size": settings.pool_size},
+        {
+            "evaluations": settings.evaluations,
+            "pool_size": settings.pool_size,
+            "code": code_version(),
+        },
         keys,
         lambda key: {"share": _search(key["task"], key["method"], key["seed"], folder, settings)},
         title="multi_objective",

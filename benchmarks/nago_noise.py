@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import hotnas_torch as ht
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.nago import BNN, Sampling
 
 __all__ = ["QUICK", "Settings", "run"]
@@ -83,7 +83,7 @@ def run(settings: Settings) -> Report:
     about = {
         "observations": settings.observations,
         "burn_in": settings.burn_in,
-        "version": ht.__version__,
+        "code": code_version("gp", "nago"),
     }
     found = recorded(
         Path(settings.storage) / "fits.jsonl", about, wanted, measure, title="nago_noise"

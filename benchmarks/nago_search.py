@@ -22,6 +22,7 @@ from benchmarks.measuring.records import recorded
 from benchmarks.measuring.report import Column, Report, Table
 from benchmarks.measuring.statistics import mean_and_error
 from benchmarks.nago_data import CASES, PARAMETER_LIMIT
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.nago import (
     BOHB,
     MOBO,
@@ -269,6 +270,7 @@ class _Searches:
             for method in methods
         ]
         about = {k: v for k, v in asdict(self.settings).items() if k not in _ELSEWHERE}
+        about["code"] = code_version("gp", "nago", "search")
         file = self._records / "searches.jsonl"
         if self.settings.finished:
             wanted = [key for key in wanted if _is_recorded(file, about, key)]

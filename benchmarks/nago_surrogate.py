@@ -21,6 +21,7 @@ from benchmarks.measuring.records import recorded
 from benchmarks.measuring.report import Column, Report, Row, Table, Unavailable
 from benchmarks.measuring.statistics import surprise
 from benchmarks.nago_data import CASES, RESULTS, Evaluations, read_evaluations
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.nago import NoisyEnsemblePosterior, Sampling
 from hotnas_torch.nago.surrogates import BNNSurrogate, GPSurrogate, Surrogate
 from hotnas_torch.plot import plot_fronts, plot_spread
@@ -198,6 +199,7 @@ def _measured(case: str, data: Evaluations, records: Path, num_splits: int) -> l
     ]
     about = {
         "case": case,
+        "code": code_version("gp", "nago"),
         "num_evaluations": len(data.theta),
         "surrogates": {name: repr(surrogate) for name, surrogate in SURROGATES.items()},
     }

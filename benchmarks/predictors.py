@@ -24,6 +24,7 @@ from benchmarks.measuring.report import Column, Report, Table, number
 from benchmarks.measuring.statistics import paired, standard_error, surprise
 from benchmarks.measuring.tables import drawn, published
 from hotnas_torch.arch import Network
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.tasks import TASKS
 from hotnas_torch.distances import OTMANN, EditDistance, TreeWasserstein
 from hotnas_torch.gp import AveragedGP, DistanceGP, FeatureGP, WeisfeilerLehmanGP
@@ -300,7 +301,8 @@ def _measured(settings: Settings, name: str) -> dict[str, list[dict[str, Any]]]:
     wanted: list[Key] = [
         {"split": split, "model": one} for split in range(settings.splits) for one in models
     ]
-    about = {"train": settings.train, "test": settings.test, "version": ht.__version__}
+    code = {"code": code_version(), "scores": code_version("nn")}
+    about = {"train": settings.train, "test": settings.test} | code
     file = Path(settings.storage) / f"{name}.jsonl"
     found = recorded(file, about, wanted, measure, title=TASKS[name].title)
     return {one: [line for line in found if line["model"] == one] for one in models}

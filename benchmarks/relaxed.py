@@ -21,6 +21,7 @@ from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import paired, standard_error
 from benchmarks.measuring.tables import logarithms, published
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.tasks import TASKS
 from hotnas_torch.gp import HOTNNGP, optimize_relaxed
 from hotnas_torch.objectives import Table as Published
@@ -139,7 +140,7 @@ def _records(settings: Settings, name: str, data: Path) -> list[dict[str, Any]]:
     about = {
         "observations": settings.observations,
         "acquisitions": list(settings.acquisitions),
-        "version": ht.__version__,
+        "code": code_version(),
     }
     wanted: list[Key] = [{"seed": seed} for seed in range(settings.seeds)]
     table: list[Published] = []

@@ -20,6 +20,7 @@ from benchmarks.measuring.figures import COLOURS, INK, canvas
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.report import Claim, Column, Report, Table, number
 from benchmarks.measuring.statistics import standard_error
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.hierarchy import (
     ArchitectureTree,
     Boltzmann,
@@ -305,7 +306,7 @@ def _recorded(
     about = {field: getattr(settings, field) for field in (*common, *depends)}
     return recorded(
         Path(settings.storage) / f"{name}.jsonl",
-        about | {"version": ht.__version__},
+        about | {"code": code_version("hierarchy", "nn", "objectives", "spaces")},
         wanted,
         lambda key: measure(settings, key),
         title=name,

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,9 +15,11 @@ from typing import Any, Self
 import torch
 
 import hotnas_torch as ht
+from hotnas_torch import _ext
 
 __all__ = [
     "Load",
+    "core_digest",
     "describe",
     "peak_memory",
     "processors",
@@ -51,6 +54,12 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def core_digest() -> str | None:
+    """Return 16 hex digits of the compiled core's file; None where there is none."""
+    core = _ext.path
+    return None if core is None else hashlib.sha256(core.read_bytes()).hexdigest()[:16]
 
 
 @functools.cache

@@ -14,10 +14,10 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.stats import spearmanr
 from torch import Tensor
 
-import hotnas_torch as ht
 from benchmarks.measuring.records import Key, recorded
 from benchmarks.measuring.statistics import surprise
 from benchmarks.measuring.tables import drawn
+from hotnas_torch.comparison.code import code_version
 from hotnas_torch.comparison.tasks import Task
 from hotnas_torch.objectives import Table
 from hotnas_torch.spaces import SearchSpace
@@ -88,7 +88,7 @@ def predicted(
             **describe(model),
         }
 
-    about = {"train": train, "test": test, "version": ht.__version__}
+    about = {"train": train, "test": test, "code": code_version()}
     file = storage / f"{task.name}.jsonl"
     found = recorded(file, about, wanted, measure, title=task.title)
     return {name: [one for one in found if one["model"] == name] for name in models}

@@ -15,13 +15,16 @@ _DECIDING = ("arch", "distances", "gp", "objectives", "ot", "search", "spaces")
 
 
 @cache
-def code_version() -> dict[str, str]:
+def code_version(*packages: str) -> dict[str, str]:
     """Return what tells two versions of the code apart that may propose different networks.
 
+    Args:
+        *packages: Whose modules count, such as "nn"; none: `arch`, `distances`, `gp`, `objectives`,
+            `ot`, `search` and `spaces`, which decide what a search proposes.
+
     Returns:
-        `package`, the package's version, and `digest`, 16 hex digits that change with the modules
-        of `arch`, `distances`, `gp`, `objectives`, `ot`, `search` and `spaces`, whatever stands in
-        their comments and docstrings.
+        `package`, the package's version, and `digest`, 16 hex digits that change with those
+        modules, but not with what stands in their comments and docstrings.
 
     Raises:
         FileNotFoundError: The modules' sources are not where they were imported from.
@@ -29,7 +32,7 @@ def code_version() -> dict[str, str]:
     Complexity: parses these modules once in a process, about a second.
     """
     digest = hashlib.sha256()
-    for package in _DECIDING:
+    for package in packages or _DECIDING:
         paths = sorted((_PACKAGE / package).rglob("*.py"))
         if not paths:
             raise FileNotFoundError(

@@ -69,7 +69,7 @@ def transport(
         problem.cost, problem.a, problem.b, backend=backend
     )
     solved = True
-    if validate and has_values(problem.cost, problem.a, problem.b):
+    if validate and has_values(status):  # as the inputs have
         solved = check_once_solved(problem, status)
     result = TransportResult(
         plan=problem.restore(plan),

@@ -346,9 +346,11 @@ def is_tracked(*values: Any) -> bool:
     """
     recorded = torch.is_grad_enabled()
     if forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active():
-        return recorded and any(
-            isinstance(value, Tensor) and value.requires_grad for value in values
-        )
+        # A loop: a generator costs as much as the small problem that is asked for.
+        for value in values:
+            if recorded and isinstance(value, Tensor) and value.requires_grad:
+                return True
+        return False
     return any(
         isinstance(value, Tensor)
         and (
@@ -385,9 +387,10 @@ def has_values(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or get_proxy_mode() is not None:
         return False
-    return all(map(_holds_numbers, tensors)) or not (
-        is_vmapped(*tensors) or any(tensor.is_meta or is_fake(tensor) for tensor in tensors)
-    )
+    for tensor in tensors:
+        if not _holds_numbers(tensor):
+            return not (is_vmapped(*tensors) or any(one.is_meta or is_fake(one) for one in tensors))
+    return True
 
 
 def _holds_numbers(tensor: Tensor) -> bool:
