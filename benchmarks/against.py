@@ -58,7 +58,7 @@ class Settings:
         graph_sizes: The same of graphs.
         masses: "uniform" or "random".
         costs: "random", "tied" (integers from 0 to 9) or "points" (squared distances).
-        problems: Of a cell, one after the other; one from 200 nodes on.
+        problems: Of a cell, one after the other; of graphs one from 200 nodes on.
         entries: Of the costs of a batch, which has at most 256 problems.
         rounds: Turns of each solver.
         seconds: Least processor time of a turn.
@@ -349,7 +349,7 @@ def _measure(
     costs: str,
 ) -> dict[str, Any]:
     rng = np.random.default_rng([settings.seed, nodes])
-    count = 1 if nodes >= 200 else settings.problems
+    count = 1 if nodes >= 200 and "fgw" in kind else settings.problems
     problems = [_draw(nodes, masses, costs, rng) for _ in range(count)]
     ours = _ours(kind, epsilon)
     single = [one.tensors() for one in problems]

@@ -140,14 +140,19 @@ HN_HD MassUnit<T> load_masses(const G& g, const Support& x, const Support& y, co
   return {equal ? a[x.node[0]] * factor : total * factor / (T(x.count) * T(y.count)), exponent};
 }
 
+/// Whether those are the first nodes.
+HN_HD bool has_no_gaps(const Support& x) {
+  return x.count > 0 && x.node[x.count - 1] == x.count - 1;
+}
+
 /// Rows and columns with mass of a (.., stride) matrix, padded with zeros; each lane its own columns. Returns 0, or NaN
 /// on a lane that met what is no number.
 template <class G, class T>
 HN_HD T load_matrix(const G& g, const Support& x, const Support& y, const T* from, int stride,
                     int ld, std::type_identity_t<T>* to) {
   T defect = 0;
-  if constexpr (one_thread<G, T>) {                           // whole rows at once
-    if (y.count > 0 && y.node[y.count - 1] == y.count - 1) {  // the first nodes, without gaps
+  if constexpr (one_thread<G, T>) {  // whole rows at once
+    if (has_no_gaps(y)) {
       auto on_lanes = G::splat(T(0));
       for (int i = 0; i < x.count; ++i) {
         const T* row = from + static_cast<std::size_t>(x.node[i]) * stride;
@@ -224,6 +229,15 @@ template <class G, class T, class Unit = SameUnit>
 HN_HD void store_matrix(const G& g, const Support& x, const Support& y,
                         const std::type_identity_t<T>* from, int ld, T* to, int stride,
                         Unit unit = {}) {
+  if constexpr (one_thread<G, T>) {  // whole rows at once
+    if (has_no_gaps(y)) {
+      for (int i = 0; i < x.count; ++i) {
+        T* row = to + static_cast<std::size_t>(x.node[i]) * stride;
+        for (int j = 0; j < y.count; ++j) row[j] = unit(from[i * ld + j]);
+      }
+      return;
+    }
+  }
   HN_ROLLED
   for (int i = 0; i < x.count; ++i) {
     T* row = to + static_cast<std::size_t>(x.node[i]) * stride;

@@ -112,15 +112,16 @@ struct SimdGroup {
     return reinterpret_cast<V>(reinterpret_cast<Pack<I, W>>(x) & magnitude);
   }
 
-  /// e^x by 2^k times a Taylor polynomial on |r| <= ln2 / 2; correct to the last two bits.
+  /// e^x by 2^k times a Taylor polynomial (Estrin's scheme) on |r| <= ln2 / 2; correct to the last two bits.
   template <class V>
   static V exp(V x) {
     using T = std::remove_cvref_t<decltype(x[0])>;
     using I = LaneInt<T>;
     constexpr bool single = sizeof(T) == 4;
     constexpr int mantissa = single ? 23 : 52, bias = single ? 127 : 1023, terms = single ? 7 : 13;
-    // adding and subtracting 1.5 * 2^mantissa rounds to the nearest integer, which is in the last bits in between
-    const V magic = splat(single ? T(12582912.0) : T(6755399441055744.0));
+    // adding and subtracting 1.5 * 2^mantissa rounds to the nearest integer, which is in the last bits in between,
+    // here as the exponent of a number
+    const V magic = splat((single ? T(12582912.0) : T(6755399441055744.0)) + T(bias));
     const V lowest = splat(single ? T(-87) : T(-708)), highest = splat(single ? T(88) : T(709));
     const V inside = min(max(x, lowest), highest);
     const V shifted = inside * splat(T(1.4426950408889634)) + magic, k = shifted - magic;
@@ -128,17 +129,24 @@ struct SimdGroup {
     const V high = splat(single ? T(0.693145751953125) : T(6.93147180369123816490e-01));
     const V low = splat(single ? T(1.428606765330187e-06) : T(1.90821492927058770002e-10));
     const V r = (inside - k * high) - k * low;
+    // e^r = 1 + (r + r^2 q), q by pairs of terms, pairs of pairs and so on: few wait for one another
+    constexpr int pairs = (terms - 1) / 2;
+    V q[pairs];
     T factor = 1;
-    for (int t = 2; t <= terms; ++t) factor *= T(t);
-    V sum = splat(1 / factor);
-    for (int t = terms; t >= 1; --t) {
-      factor /= T(t);
-      sum = sum * r + splat(1 / factor);
+    for (int pair = 0; pair < pairs; ++pair) {
+      const T even = 1 / (factor *= T(2 * pair + 2)), odd = 1 / (factor *= T(2 * pair + 3));
+      q[pair] = splat(odd) * r + splat(even);
     }
-    const Pack<I, W> power = (reinterpret_cast<Pack<I, W>>(shifted) + splat_int_of<I>(bias))
-                             << mantissa;
-    const V value = sum * reinterpret_cast<V>(power);
-    return x < lowest ? V{} : (x == x ? value : x);
+    const V square = r * r;
+    V by = square;
+    for (int count = pairs; count > 1; count = (count + 1) / 2) {
+      for (int pair = 0; pair < count / 2; ++pair) q[pair] = q[2 * pair + 1] * by + q[2 * pair];
+      if (count % 2) q[count / 2] = q[count - 1];
+      by *= by;
+    }
+    const V sum = (q[0] * square + r) + splat(T(1));
+    const V power = reinterpret_cast<V>(reinterpret_cast<Pack<I, W>>(shifted) << mantissa);
+    return x < lowest ? V{} : sum * power;  // NaN stays NaN
   }
   /// log x = k log 2 + 2 atanh(s), s = (m - 1) / (m + 1), for x = 2^k m and m between sqrt(1/2) and sqrt(2);
   /// correct to the last two bits.

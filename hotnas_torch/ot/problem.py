@@ -13,6 +13,7 @@ from hotnas_torch.ot._operators.operator import has_values
 __all__ = [
     "GraphProblem",
     "LinearProblem",
+    "all_solved",
     "check_count",
     "check_floating",
     "check_number",
@@ -115,6 +116,11 @@ def linear_problem(
     return problem
 
 
+def all_solved(status: Tensor) -> bool:
+    """Whether all items are solved, by their status, shape (B,)."""
+    return not (status.item() if status.numel() == 1 else status.any())
+
+
 def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
     """Check values after a solver that is safe on any, which spares what its success has shown.
 
@@ -131,7 +137,7 @@ def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
     Raises:
         ValueError: As `linear_problem` with `validate`.
     """
-    solved = not (status.item() if status.numel() == 1 else status.any())
+    solved = all_solved(status)
     given_a, given_b = problem.given
     right = (not given_a or _sums_to_one(problem.a)) and (not given_b or _sums_to_one(problem.b))
     if not (solved and right):

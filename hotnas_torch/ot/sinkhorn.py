@@ -9,6 +9,7 @@ from torch import Tensor
 from hotnas_torch.ot import _operators as ops
 from hotnas_torch.ot.problem import (
     LinearProblem,
+    all_solved,
     check_count,
     check_number,
     check_once_solved,
@@ -110,23 +111,17 @@ def sinkhorn(
     tol = _DEFAULT_TOL[cost.dtype] if tol is None else check_number("tol", tol, positive=False)
     check_count("max_iter", max_iter)
     settings = epsilon, tol, max_iter
-    at_once = (
-        init is None and differentiate == "implicit" and _goes_at_once(problem, backend, validate)
-    )
-    if at_once and has_finite_sum(problem.cost):
+    if init is None and differentiate == "implicit" and _goes_at_once(problem, backend, validate):
         given = problem.cost, problem.a, problem.b
         found = ops.entropic_transport(*given, *settings, backend=backend)
-        # Masses are checked afterwards, as the operator is safe on any.
+        # Values are checked afterwards, as the operator is safe on any.
         status = found[-1]
-        solved = check_once_solved(problem, status) if validate else True
+        solved = check_once_solved(problem, status) if validate else all_solved(status)
+        if not solved and not has_finite_sum(problem.cost):
+            _solve_forbidding(problem, *settings, backend, found)
     else:
         problem = linear_problem(cost, a, b, validate=validate)
-        if at_once:
-            found = _free_at_once(problem, *settings, backend)
-        else:
-            found = _step_by_step(
-                problem, *settings, init, differentiate, backend, validate=validate
-            )
+        found = _step_by_step(problem, *settings, init, differentiate, backend, validate=validate)
         solved = not has_values(found[-1])
     plan, objective, linear, f, g, residual, iterations, status = map(problem.restore, found)
     result = SinkhornResult(
@@ -146,31 +141,31 @@ def sinkhorn(
 
 def _goes_at_once(problem: LinearProblem, backend: ops.Backend, validate: bool) -> bool:
     """Whether the operator of all steps may run: nothing is tracked, values can be looked at."""
-    given = problem.cost, problem.a, problem.b
-    return ops.at_once(backend, *given) and _may_read(problem, validate=validate)
+    if not (validate or problem.cost.device.type == "cpu"):
+        return False
+    return ops.at_once(backend, problem.cost, problem.a, problem.b)
 
 
-def _free_at_once(
-    problem: LinearProblem, epsilon: float, tol: float, max_iter: int, backend: ops.Backend
-) -> _Found:
-    """Run the operator of all steps on the items that have no forbidden pair, which it knows not.
+def _solve_forbidding(
+    problem: LinearProblem,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    backend: ops.Backend,
+    found: _Found,
+) -> None:
+    """Put the results of items with a forbidden pair, which the operator of all steps knows not.
 
-    The others go step by step; so no item's values depend on what stands in another one.
+    They go step by step; so no item's values depend on what stands in another one.
     """
     present = (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]
     barred = (present & (problem.cost == torch.inf)).any(2).any(1)
-    cost = torch.where(barred[:, None, None], 0, problem.cost)
-    found = ops.entropic_transport(
-        cost, problem.a, problem.b, epsilon, tol, max_iter, backend=backend
-    )
-    if barred.any():
-        part = replace(problem, cost=problem.cost[barred], a=problem.a[barred], b=problem.b[barred])
-        of_part = _step_by_step(
-            part, epsilon, tol, max_iter, None, "implicit", backend, validate=True
-        )
-        for values, some in zip(found, of_part, strict=True):
-            values[barred] = some
-    return found
+    if not barred.any():
+        return
+    part = replace(problem, cost=problem.cost[barred], a=problem.a[barred], b=problem.b[barred])
+    of_part = _step_by_step(part, epsilon, tol, max_iter, None, "implicit", backend, validate=True)
+    for values, some in zip(found, of_part, strict=True):
+        values[barred] = some
 
 
 def _step_by_step(
