@@ -49,7 +49,7 @@ def strategy(name, seed=0, space=SPACE):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name == "CombinedBO" else name
+        pytest.param(name, marks=pytest.mark.slow) if name in ("CombinedBO", "BOTW") else name
         for name in SETTINGS
     ],
 )

@@ -179,9 +179,9 @@ def test_a_search_goes_on_bit_by_bit(tmp_path, goal):
         )
 
     path = tmp_path / "search.sqlite"
-    whole = go(10)
-    go(8, storage=path)
-    again = go(10, storage=path)
+    whole = go(8)
+    go(6, storage=path)
+    again = go(8, storage=path)
     assert specs(again) == specs(whole)
     assert torch.equal(again.values.nan_to_num(), whole.values.nan_to_num())
     assert [trial.number for trial in again.front] == [trial.number for trial in whole.front]
