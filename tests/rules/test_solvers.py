@@ -21,6 +21,7 @@ SOME, ALL = 1000, 10**6
 MILLION = pytest.param(ALL, marks=pytest.mark.slow)
 by_solver = pytest.mark.parametrize("name", SOLVERS)
 by_count = pytest.mark.parametrize("count", [SOME, MILLION])
+# The text is written for clarity: it solves the thousand, in few batches.
 by_backend = pytest.mark.parametrize(
     ("backend", "count"),
     [("ext", SOME), ("torch", SOME), pytest.param("ext", ALL, marks=pytest.mark.slow)],
@@ -39,11 +40,6 @@ def cases(
     size = min(size or 50, count)
     for _ in range(count // size):
         yield SOLVERS[name], SOLVERS[name].draw(rng, size, most)
-
-
-def of_text(backend: str) -> dict[str, int]:
-    """Few batches and small problems where the text solves them: it is written for clarity."""
-    return {"size": 500, "most": 4} if backend == "torch" else {}
 
 
 def same(x: Tensor, y: Tensor) -> Tensor:
@@ -71,7 +67,7 @@ def demand_equal(found: Outputs, expected: Outputs, case: Case, what: str) -> No
 @by_backend
 @by_solver
 def test_no_unit_changes_a_bit(name: str, backend: str, count: int, rng: torch.Generator) -> None:
-    for solver, case in cases(name, count, rng, **of_text(backend)):
+    for solver, case in cases(name, count, rng, size=500 * (backend == "torch")):
         found, powers = solver.solve(case, backend), solver.units(rng, case)
         for output, value in solver.solve(case.rescaled(powers), backend).items():
             scaled = times(found[output], case.unit_of(output, powers))
@@ -210,7 +206,7 @@ def test_the_proof_is_what_another_library_says(rng: torch.Generator) -> None:
 def test_what_stands_at_absent_nodes_changes_no_bit(
     name: str, backend: str, count: int, rng: torch.Generator
 ) -> None:
-    for solver, case in cases(name, count, rng, **of_text(backend)):
+    for solver, case in cases(name, count, rng, size=500 * (backend == "torch")):
         gone = {mass: torch.rand(case.inputs[mass].shape, generator=rng) < 0.3 for mass in "ab"}
 
         def leave(name: str, value: Tensor, gone: dict[str, Tensor] = gone) -> Tensor:
