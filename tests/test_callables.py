@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from hotnas_torch.callables import describe_callable
-from hotnas_torch.objectives import Function
 
 SCALE = 2.0
 CALLS = []
@@ -93,6 +92,8 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("first", "second"), DIFFERENT)
 def test_what_may_compute_something_else_is_described_differently(first, second):
+    from hotnas_torch.objectives import Function  # seconds, of which other processes have no need
+
     assert describe_callable(first) != describe_callable(second)
     assert Function(first, name="f").describe() != Function(second, name="f").describe()
     assert describe_callable(first) == describe_callable(first)

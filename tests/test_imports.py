@@ -60,9 +60,12 @@ def run(program, *arguments, **environment):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("missing", [(), ("optuna", "ray", "zarr")], ids=["all", "no extras"])
-@pytest.mark.parametrize("disabled", ["", "1"], ids=["compiled", "torch alone"])
-def test_all_modules_can_be_imported(missing, disabled):
+@pytest.mark.parametrize(
+    ("disabled", "missing"),
+    [("", ()), ("1", ("optuna", "ray", "zarr"))],
+    ids=["compiled, all", "torch alone, no extras"],
+)
+def test_all_modules_can_be_imported(disabled, missing):
     run(WALK, *missing, HOTNAS_DISABLE_EXT=disabled, HOTNAS_REQUIRE_EXT="")
 
 

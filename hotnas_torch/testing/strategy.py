@@ -99,8 +99,7 @@ class StrategyContract(ABC):
     def test_equal_seeds_ask_the_same_and_other_seeds_do_not(self) -> None:
         first, second, other = self.strategy(0), self.strategy(0), self.strategy(1)
         traces = [
-            [self.step(strategy, num) for num in (2, 3, 3, 4)]
-            for strategy in (first, second, other)
+            [self.step(strategy, num) for num in (3, 3, 4)] for strategy in (first, second, other)
         ]
         assert traces[0] == traces[1] != traces[2]
 
@@ -195,8 +194,8 @@ class StrategyContract(ABC):
     @pytest.mark.parametrize(("offset", "unit"), [(2.3026, 1e-7), (0.0, 1e-13), (1e9, 1.0)])
     def test_survives_values_that_hardly_differ(self, offset: float, unit: float) -> None:
         strategy = self.strategy()
-        for _ in range(4):
-            nets = strategy.ask(4)
+        for num in (6, 8):
+            nets = strategy.ask(num)
             strategy.tell(nets, [offset + unit * self.value(net) for net in nets])
         asked = strategy.ask(2)
         assert len({net.spec for net in asked}) == 2
@@ -242,7 +241,7 @@ class StrategyContract(ABC):
         for strategy in (whole, resumed):
             assert strategy.pending == tuple(pending)
             strategy.tell(pending, [self.value(pending[0]), math.nan, self.value(pending[2])])
-        for num in (2, 4, 3):
+        for num in (4, 3):
             assert self.step(resumed, num) == self.step(whole, num)
         assert resumed.observations[:num] == whole.observations[:num]
         assert json.dumps(resumed.state_dict()) == json.dumps(whole.state_dict())

@@ -426,18 +426,17 @@ def test_an_element_of_a_batch_is_the_model_of_its_own_observations(data):
     torch.testing.assert_close(second.mean, posterior.mean[..., 1:])
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1e9])
-def test_the_unit_of_the_targets_does_not_matter(data, unit):
+def test_the_unit_of_the_targets_does_not_matter(data):
     X, Y = data
     test = rows(5, seed=7)
     found = []
-    for factor in (1.0, unit):
+    for factor in (1.0, 1e-3, 1e9):
         model = HOTNNGP(X, 80.0 * factor + factor * Y, space=SPACE)
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         posterior = model.posterior(test)
         found.append((posterior.mean / factor - 80.0, posterior.variance.sqrt() / factor))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=0.02, rtol=0.05)
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, atol=0.02, rtol=0.05)
 
 
 def test_acquisition_functions_that_look_ahead_run(fitted, data):

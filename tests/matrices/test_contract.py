@@ -358,10 +358,8 @@ def test_samples_of_networks_are_compared(name: str, nets: list[Network]) -> Non
     assert best.min() <= found[0, 1] <= best.max()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in NAMES), "tests.matrices.own:Widths"],
-)
+@pytest.mark.slow  # by default HOTNN's is killed: tests/matrices/test_gram_file.py
+@pytest.mark.parametrize("name", [*NAMES, "tests.matrices.own:Widths"])
 def test_a_killed_process_is_gone_on_with_to_the_byte(name: str, tmp_path: Path) -> None:
     script = tmp_path / "compute.py"
     script.write_text(

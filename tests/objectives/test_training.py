@@ -148,7 +148,9 @@ def test_networks_of_every_space_that_can_be_built_are_trained(name):
     found = objective(net)
     assert not found.failed
     assert found.metrics["parameters"] > 100
-    assert figures(Training(space=spaces.Subset(space, [net]), settings=ONE)(net)) == figures(found)
+    if name == "nasbench201":  # once: larger ones train for half a minute
+        subset = Training(space=spaces.Subset(space, [net]), settings=ONE)
+        assert figures(subset(net)) == figures(found)
     described = objective.describe()
     assert json.loads(json.dumps(described)) == described
     assert ("space" in described) == (name != "nasbench201")
@@ -158,14 +160,13 @@ def test_a_darts_network_is_trained_at_its_depth_and_with_its_tower():
     space = spaces.DARTS(min_depth=3, max_depth=6)
     text = space.sample_one(generator=torch.Generator().manual_seed(1)).spec.rsplit(",", 1)[0]
     sizes = {}
-    for depth in (3, 4):
-        for weight in (0.0, 0.4):
-            settings = TrainingSettings(
-                epochs=1, batch_size=100, regularization=Regularization(auxiliary=weight)
-            )
-            objective = Training(space=space, settings=settings)
-            evaluation = objective(space.from_string(f"{text},{depth}"))
-            sizes[depth, weight] = evaluation.metrics["parameters"]
+    for depth, weight in ((3, 0.0), (4, 0.0), (3, 0.4)):
+        settings = TrainingSettings(
+            epochs=1, batch_size=100, regularization=Regularization(auxiliary=weight)
+        )
+        objective = Training(space=space, settings=settings)
+        evaluation = objective(space.from_string(f"{text},{depth}"))
+        sizes[depth, weight] = evaluation.metrics["parameters"]
     assert sizes[3, 0.0] < sizes[4, 0.0] < sizes[3, 0.4]
 
 

@@ -58,7 +58,7 @@ def test_distances_are_those_of_the_definition(
     assert bool(found.converged)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_objective_is_not_above_that_of_pot(seed: int, bare: bool) -> None:
     structs, features = circles(torch.Generator().manual_seed(seed), 6, 8)

@@ -159,7 +159,8 @@ def test_unbalanced_plans_keep_to_it_too(
     allowed = cost.isfinite() & (a > 0)[:, :, None] & (b > 0)[:, None, :]
     bare = ~allowed.any(2) if reg_m[0] == torch.inf else ~allowed.any(1)
     barred = (bare & (held > 0)).any(1) if torch.inf in reg_m else torch.zeros(60).bool()
-    found = ot.unbalanced_sinkhorn(cost, a, b, epsilon=0.1, **options)
+    entropic = options | {"epsilon": 0.5}  # of less, "tv" needs thousands of steps
+    found = ot.unbalanced_sinkhorn(cost, a, b, **entropic)
     results = [found]
     if penalty == "tv":
         results.append(ot.unbalanced_transport(cost, a, b, **options))
@@ -170,7 +171,7 @@ def test_unbalanced_plans_keep_to_it_too(
         assert result.plan[barred].isnan().all()
     # What is forbidden is as good as very dear.
     dear = torch.where(cost == torch.inf, 1e3, cost)
-    expected = ot.unbalanced_sinkhorn(dear, a, b, epsilon=0.1, **options)
+    expected = ot.unbalanced_sinkhorn(dear, a, b, **entropic)
     good = (found.status == 0) & (expected.status == 0)
     assert good.sum() > 30 or barred.sum() > 20
     assert torch.allclose(found.objective[good], expected.objective[good], atol=1e-7)
@@ -294,7 +295,7 @@ def test_traced_and_mapped_calls_keep_to_it_too(rng: torch.Generator) -> None:
     assert not (mapped[cost == torch.inf] > 0).any()
 
 
-@pytest.mark.parametrize("pairs", ["all", "directed"])
+@pytest.mark.parametrize("pairs", ["all", pytest.param("directed", marks=pytest.mark.slow)])
 def test_entropic_fgw_tells_of_what_has_no_coupling_under_vmap(pairs: str, backend: str) -> None:
     rng = torch.Generator().manual_seed(0)
     cost, x, y = (torch.rand(4, 4, generator=rng, dtype=torch.float64) for _ in range(3))
@@ -322,7 +323,9 @@ def test_entropic_fgw_tells_of_what_has_no_coupling_under_vmap(pairs: str, backe
     ("name", "alpha"),
     [
         *((name, 0.0) for name in ("transport", "sinkhorn", "unbalanced")),
-        *product(("fgw", "edge", "mirror", "proximal"), (0.0, 0.4, 1.0)),
+        *product(("fgw", "edge", "mirror"), (0.0, 0.4, 1.0)),
+        *product(("proximal",), (0.0, 0.4)),
+        pytest.param("proximal", 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_the_first_mass_of_a_node_with_a_forbidden_pair_has_the_slope_of_a_small_one(
@@ -348,7 +351,9 @@ def test_the_first_mass_of_a_node_with_a_forbidden_pair_has_the_slope_of_a_small
         elif name == "edge":
             found = ot.edge_fgw(cost, x[..., None], y[..., None], a, b, **graph)
         else:
-            found = ot.entropic_fgw(cost, x, y, a, b, epsilon=0.1, tol=1e-10, method=name, **graph)
+            # Proximal points end in the same optimum, sooner with less entropy.
+            graph |= {"epsilon": 0.1 if name == "mirror" else 0.05, "tol": 1e-10}
+            found = ot.entropic_fgw(cost, x, y, a, b, method=name, **graph)
         assert found.converged
         (gradient,) = torch.autograd.grad(found.objective, a)
         return gradient - gradient[:3].mean()

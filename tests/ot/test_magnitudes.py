@@ -395,6 +395,7 @@ def test_nothing_that_overflowed_is_called_solved(backend: str, dtype: torch.dty
         return (torch.rand(shape, generator=rng, dtype=F64) * signs * size).to(dtype)
 
     beyond = 0
+    few = {"tol": 1e-2, "max_iter": 9, "inner_max_iter": 30}
     for size in (most, most**0.55):
         cost, x, y = draw(50, 3, 4), draw(50, 3, 3), draw(50, 4, 4)
         results = [ht.ot.transport(cost, backend=backend)]
@@ -405,9 +406,7 @@ def test_nothing_that_overflowed_is_called_solved(backend: str, dtype: torch.dty
                 results.append(ht.ot.fgw(cost, x, y, max_iter=20, bound=True, **terms))
                 for method in ("mirror", "proximal"):
                     results.append(
-                        ht.ot.entropic_fgw(
-                            cost, x, y, epsilon=size, method=method, tol=1e-2, max_iter=9, **terms
-                        )
+                        ht.ot.entropic_fgw(cost, x, y, epsilon=size, method=method, **few, **terms)
                     )
         for found in results:
             beyond += int((found.status == 2).sum())

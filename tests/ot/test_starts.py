@@ -20,8 +20,9 @@ def near(value: Tensor, rng: torch.Generator) -> Tensor:
 def test_entropic_fgw_goes_on_from_a_plan(method: str, rng: torch.Generator, backend: str) -> None:
     p = graphs(rng, 6, 3, 4, absent=0.2)
     given = p.struct_x, p.struct_y, p.a, p.b
-    options: dict[str, Any] = {"epsilon": 0.5, "method": method, "backend": backend, "tol": 1e-6}
-    options["validate"] = False
+    options: dict[str, Any] = {"method": method, "backend": backend, "tol": 1e-6}
+    # Proximal points end in the same optimum, sooner with less entropy.
+    options |= {"epsilon": 0.5 if method == "mirror" else 0.1, "validate": False}
     start = ot.entropic_fgw(p.cost, *given, **options).plan
     if method == "proximal":
         start = 0.99 * start + 0.01 * p.a[:, :, None] * p.b[:, None, :]

@@ -43,9 +43,10 @@ def filled(blocks, executor, items=12, edge=2):
 # --- the same bits --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("budget", [2**20, 60_000, 64])
-def test_distances_are_those_of_one_process(executor, nets, budget):
+@pytest.mark.parametrize(("budget", "num"), [(2**20, 60), (60_000, 60), (64, 24)])
+def test_distances_are_those_of_one_process(executor, nets, budget, num):
     # Cells first; several tiles of networks; tiles of networks that each compute their cells.
+    nets = nets[:num]
     metric = ht.HOTNN(space=SPACE, memory_budget=budget)
     assert torch.equal(metric(nets, executor=executor), metric(nets))
     assert torch.equal(

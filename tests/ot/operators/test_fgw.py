@@ -21,9 +21,7 @@ from tests.generators.problems import (
     none_like,
     uniform,
 )
-
-TERMS = [(loss, pairs) for loss in (0, 1) for pairs in (0, 1, 2)]
-TERM_NAMES = [f"{('l1', 'l2')[loss]}-{('all', 'directed', 'ordered')[p]}" for loss, p in TERMS]
+from tests.generators.terms import TERM_NAMES, TERMS, of_derivatives
 
 
 def solve(
@@ -282,7 +280,7 @@ def test_alpha_is_a_weight_per_item(rng: torch.Generator, backend: str) -> None:
     assert objective[0] == linear[0]
 
 
-@pytest.mark.parametrize(("loss", "pairs"), TERMS, ids=TERM_NAMES)
+@of_derivatives
 def test_gradients(loss: int, pairs: int, rng: torch.Generator, backend: str) -> None:
     problem = graphs(rng, 3, 4, 5, alpha=0.4)
     inputs = [tensor.requires_grad_() for tensor in problem.tensors()]

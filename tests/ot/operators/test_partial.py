@@ -11,9 +11,7 @@ from torch import Tensor
 from hotnas_torch.ot._operators import fgw, partial_fgw, partial_transport
 from tests.generators.oracles import fgw_objective
 from tests.generators.problems import F64, Graphs, graphs, masses, none_like, uniform
-
-TERMS = [(loss, pairs) for loss in (0, 1) for pairs in (0, 1, 2)]
-TERM_NAMES = [f"{('l1', 'l2')[loss]}-{('all', 'directed', 'ordered')[p]}" for loss, p in TERMS]
+from tests.generators.terms import TERM_NAMES, TERMS, of_derivatives
 
 
 def unbalanced(rng: torch.Generator, batch: int, n: int, m: int) -> tuple[Tensor, ...]:
@@ -326,7 +324,7 @@ def test_gradients_of_transport(rng: torch.Generator, backend: str) -> None:
     assert torch.autograd.gradcheck(objective, inputs, check_forward_ad=True, fast_mode=fast)
 
 
-@pytest.mark.parametrize(("loss", "pairs"), TERMS, ids=TERM_NAMES)
+@of_derivatives
 def test_gradients(loss: int, pairs: int, rng: torch.Generator, backend: str) -> None:
     size = 1 if backend == "torch" else 3
     problem = graphs(rng, size, 4, 5, alpha=0.4)

@@ -199,7 +199,9 @@ def test_a_waiting_page_becomes_the_report(visit, tmp_path):
         assert page.locator("#tip").is_visible()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_ends_the_command_well(searched, number):
     command = [sys.executable, "-m", "hotnas_torch", "report", str(searched), "--watch"]
     with subprocess.Popen(

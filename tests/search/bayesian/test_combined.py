@@ -10,6 +10,7 @@ from hotnas_torch.search import (
     BayesianSearch,
     CombinedBO,
     CombinedSurrogate,
+    HOTNNSurrogate,
     MutantPool,
     ScreenedPool,
 )
@@ -34,7 +35,7 @@ class TestScreenedPool(StrategyContract):
         return BayesianSearch(
             space,
             generator=generator,
-            surrogate=CombinedSurrogate(),
+            surrogate=HOTNNSurrogate(model_options={"learn": []}),  # the cheap one: of the pool
             pool=pool,
             num_initial=6,
             name="screened",

@@ -159,7 +159,7 @@ def test_it_finds_better_networks_than_random_search_at_the_same_cost():
 
 def test_a_result_compares_whole_evaluations_alone():
     objective = Fidelities({1: lambda _: -100.0, 3: toy_value})
-    result = run(make(), objective, budget=12, progress=False)
+    result = run(make(), objective, budget=8, progress=False)
     whole = [trial for trial in result.trials if level(trial.network) == 3]
     assert result.best.value == min(trial.value for trial in whole)
     assert [trial.outcome.metrics["epochs"] for trial in result.trials[:4]] == [1, 1, 1, 3]
@@ -182,7 +182,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path):
     def trials(result):
         return [(trial.network.spec, trial.value) for trial in result.trials]
 
-    whole = run(make(), error, budget=FullTrainings(8), progress=False)
+    whole = run(make(), error, budget=FullTrainings(6), progress=False)
     file = tmp_path / "search.sqlite"
 
     count = 0
@@ -195,11 +195,11 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path):
         return error(point)
 
     with pytest.raises(KeyboardInterrupt):
-        run(make(), stopping, budget=FullTrainings(8), storage=file, progress=False)
+        run(make(), stopping, budget=FullTrainings(6), storage=file, progress=False)
     again = run(
         make(),
         error,
-        budget=FullTrainings(8),
+        budget=FullTrainings(6),
         storage=file,
         progress=False,
         accept_objective=True,
@@ -211,7 +211,7 @@ def test_a_network_that_fails_at_a_rung_does_not_go_on():
     def failing(point):
         return math.nan if network(point).spec[0] == "0" else error(point)
 
-    result = run(make(), failing, budget=24, progress=False)
+    result = run(make(), failing, budget=14, progress=False)
     failed = {network(one.network).spec for one in result.trials if one.failed}
     assert failed
     asked = [network(one.network).spec for one in result.trials]

@@ -67,16 +67,16 @@ def specs(result):
 )
 def test_maximising_asks_what_minimising_the_negative_asks(kind, settings):
     negated = run(
-        made(kind, **settings), lambda net: -programs.value(net), budget=16, progress=False
+        made(kind, **settings), lambda net: -programs.value(net), budget=10, progress=False
     )
     # Said to the strategy or, as far as a few evaluations, to the search.
     strategy = made(kind, **settings, direction="maximize")
-    result = run(strategy, programs.value, budget=16, progress=False)
+    result = run(strategy, programs.value, budget=10, progress=False)
     assert specs(result) == specs(negated)
     said = run(
-        made(kind, **settings), programs.value, budget=8, progress=False, direction="maximize"
+        made(kind, **settings), programs.value, budget=7, progress=False, direction="maximize"
     )
-    assert specs(said) == specs(negated)[:8]
+    assert specs(said) == specs(negated)[:7]
     assert result.best.value == -negated.best.value == strategy.best.value
     values = [trial.value for trial in result.trials if not trial.failed]
     assert result.best.value == max(values)
@@ -179,9 +179,9 @@ def test_a_search_goes_on_bit_by_bit(tmp_path, goal):
         )
 
     path = tmp_path / "search.sqlite"
-    whole = go(12)
-    go(8, storage=path)
-    again = go(12, storage=path)
+    whole = go(8)
+    go(6, storage=path)
+    again = go(8, storage=path)
     assert specs(again) == specs(whole)
     assert torch.equal(again.values.nan_to_num(), whole.values.nan_to_num())
     assert [trial.number for trial in again.front] == [trial.number for trial in whole.front]

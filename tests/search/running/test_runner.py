@@ -399,11 +399,15 @@ def test_a_finished_search_is_read_back_and_can_be_extended(tmp_path):
     assert extended.trials[9].elapsed > first.trials[-1].elapsed
 
 
-@pytest.mark.parametrize("name", ["evolution", pytest.param("hotnas", marks=pytest.mark.slow)])
-def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name):
+# In the middle of a batch, all.
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [("evolution", [11]), pytest.param("hotnas", [4, 11], marks=pytest.mark.slow)],
+)
+def test_a_search_that_is_killed_resumes_as_if_it_had_not_been(tmp_path, name, ends):
     storage = tmp_path / "search.sqlite"
     finished = 0
-    for wanted in (4, 11):  # in the middle of a batch, both
+    for wanted in ends:
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.search.programs", name, str(storage), "0.05"],
             cwd=ROOT,
