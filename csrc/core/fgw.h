@@ -406,6 +406,7 @@ class Fgw {
   /// of the gap; where it is not, all that the smaller can do is to be lost in the rounding of it.
   HN_APART void apart(FgwUnits<T>& units) const {
     const bool floor = never_negative(g_, s_, units, w_.cost);
+    g_.sync();  // all lanes have read the last start
     if (g_.leader()) *w_.found.count = list_coupling(w_.plan);
     g_.sync();
     pairs_of(w_.found, w_.grad);
