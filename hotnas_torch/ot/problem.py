@@ -31,7 +31,7 @@ _MOST = 2**31 - 1
 _SLACK = {dtype: 0.5 * torch.finfo(dtype).eps ** 0.5 for dtype in (torch.float32, torch.float64)}
 """What a total may be off 1: half of what the solvers accept as the difference of two totals."""
 _FEW = 100
-"""Nodes up to which Python adds masses in a third of the time that operations of torch take."""
+"""Nodes up to which Python adds masses in less time than operations of torch."""
 
 
 @dataclass(frozen=True)
