@@ -47,6 +47,26 @@ USE = textwrap.dedent(
             raise AssertionError(remedy)
     """
 )
+COMPILE = textwrap.dedent(
+    """
+    import sys, torch
+    import hotnas_torch as ht
+    import hotnas_torch.gp, hotnas_torch.search
+    space = ht.spaces.Pooling()
+    networks = space.sample(3, generator=torch.Generator().manual_seed(0))
+    cost = torch.tensor([[3.0, 1.0], [1.0, 2.0]], requires_grad=True)
+    ht.ot.sinkhorn(cost, epsilon=0.1).objective.backward()
+    distances = ht.HOTNN(space=space)(networks)
+    assert "torch._dynamo" not in sys.modules  # it takes as long as the rest of torch
+    twice = lambda c: 2 * ht.ot.transport(c).objective
+    whole = torch.compile(twice, backend="aot_eager", fullgraph=True)
+    assert whole(cost).item() == 2.0
+    import torch._dynamo
+    assert ht.HOTNN.__call__._torchdynamo_disable
+    apart = torch.compile(lambda n: ht.HOTNN(space=space)(n) + 1, backend="aot_eager")
+    assert torch.equal(apart(networks), distances + 1)
+    """
+)
 
 
 def run(program, *arguments, **environment):
@@ -71,3 +91,8 @@ def test_all_modules_can_be_imported(disabled, missing):
 
 def test_what_is_missing_is_said_when_it_is_used():
     run(USE)
+
+
+@pytest.mark.compile
+def test_the_compiler_of_torch_waits_until_somebody_compiles_and_then_knows_our_functions():
+    run(COMPILE)

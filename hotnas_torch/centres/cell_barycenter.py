@@ -12,7 +12,7 @@ from hotnas_torch.arguments import integer, items, kind, number
 from hotnas_torch.distances import IFGW
 from hotnas_torch.distances._tables.cell_tables import pair_costs, unique_cells
 from hotnas_torch.errors import ArchitectureError
-from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.graphs import Graphs, feature_costs
 from hotnas_torch.ot.scalars import value_of
 

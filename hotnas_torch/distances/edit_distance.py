@@ -16,7 +16,8 @@ from hotnas_torch.distances._tables.labels import with_rows_for
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._operators.operator import interpreted, is_tracked
+from hotnas_torch.ot._operators.operator import is_tracked
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.scalars import constant
 from hotnas_torch.spaces import SearchSpace
 

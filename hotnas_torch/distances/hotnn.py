@@ -34,7 +34,8 @@ from hotnas_torch.matrices.comparison import Comparison
 from hotnas_torch.matrices.neighbors import Rows
 from hotnas_torch.matrices.pairwise import Executor, Tiling, fill
 from hotnas_torch.matrices.progress import Progress
-from hotnas_torch.ot._operators.operator import interpreted, is_tracked
+from hotnas_torch.ot._operators.operator import is_tracked
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.scalars import Scalar, fraction, value_of
 from hotnas_torch.spaces import SearchSpace
 

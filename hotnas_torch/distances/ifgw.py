@@ -27,7 +27,8 @@ from hotnas_torch.distances.settings import (
 )
 from hotnas_torch.matrices.pairwise import Executor, Stages, Tiling, fill, tile_edge
 from hotnas_torch.matrices.progress import Progress
-from hotnas_torch.ot._operators.operator import interpreted, is_tracked, plain
+from hotnas_torch.ot._operators.operator import is_tracked, plain
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.scalars import Scalar, fraction, value_of
 from hotnas_torch.spaces import SearchSpace
 from hotnas_torch.spaces.base import check_space

@@ -31,7 +31,8 @@ from hotnas_torch.matrices.pairwise import (
 )
 from hotnas_torch.matrices.progress import Progress, progress_bar
 from hotnas_torch.ot._operators import Backend
-from hotnas_torch.ot._operators.operator import interpreted, is_tracked
+from hotnas_torch.ot._operators.operator import is_tracked
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.spaces import AnyNetwork, SearchSpace
 from hotnas_torch.spaces.base import check_space
 from hotnas_torch.spaces.joint import check_architectures

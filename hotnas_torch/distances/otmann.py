@@ -21,7 +21,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 from hotnas_torch.distances._tables.operation_kinds import OperationKind, kinds_of
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.scalars import constant, readable
 from hotnas_torch.spaces import SearchSpace
 

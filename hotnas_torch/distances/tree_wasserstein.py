@@ -23,7 +23,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 )
 from hotnas_torch.distances._tables.operation_kinds import OPERATION_KINDS
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
-from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.ot.scalars import Scalar, fraction, readable, value_of
 from hotnas_torch.segments import segment_sum
 from hotnas_torch.spaces import SearchSpace

@@ -20,7 +20,7 @@ from hotnas_torch.distances._tables.layer_graph import (
 from hotnas_torch.distances.network_distance import KernelTerm, NetworkDistance
 from hotnas_torch.errors import ArchitectureError
 from hotnas_torch.matrices.progress import Progress, progress_bar
-from hotnas_torch.ot._operators.operator import interpreted
+from hotnas_torch.ot._operators.tracing import interpreted
 from hotnas_torch.segments import segment_sum
 from hotnas_torch.spaces import SearchSpace
 

@@ -77,8 +77,8 @@ class SolveLog:
         """
         here = SolveLog(self._max_iter)
         here._pairs = status.numel()
-        failed = (status >= SolveStatus.NONFINITE) | ~torch.isfinite(objective)
-        stopped = status == SolveStatus.MAX_ITER
+        failed = (status >= SolveStatus.NONFINITE.value) | ~torch.isfinite(objective)
+        stopped = status == SolveStatus.MAX_ITER.value
         any_failed, any_stopped = torch.stack([failed.any(), stopped.any()]).cpu().tolist()
         if any_failed:
             raise SolverError(

@@ -483,10 +483,10 @@ def _descend(group: _Group, start: tuple[Tensor, Tensor | None, Tensor], rule: _
         objective=_total(group, distances),
         distances=distances,
         iterations=torch.ones_like(inner),
-        status=torch.where(inner < SolveStatus.NONFINITE, SolveStatus.MAX_ITER, inner),
+        status=torch.where(inner < SolveStatus.NONFINITE.value, SolveStatus.MAX_ITER.value, inner),
         sources=torch.zeros_like(plans),
     )
-    active = (inner < SolveStatus.NONFINITE).nonzero().squeeze(1)
+    active = (inner < SolveStatus.NONFINITE.value).nonzero().squeeze(1)
     afresh = torch.ones_like(active, dtype=torch.bool)
     for _ in range(rule.max_iter - 1):
         if not len(active):
@@ -517,7 +517,7 @@ def _descend(group: _Group, start: tuple[Tensor, Tensor | None, Tensor], rule: _
             state.put(active, better, **found)
         state.iterations[active] += 1
         little = ~(fallen > rule.tol * objective)
-        failed = inner >= SolveStatus.NONFINITE
+        failed = inner >= SolveStatus.NONFINITE.value
         done = failed | still | (little & ~afresh)
         state.status[active[done]] = inner[done]
         afresh = (afresh & ~little)[~done]

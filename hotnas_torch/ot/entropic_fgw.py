@@ -185,7 +185,7 @@ def entropic_fgw(
     if forbidden is not None:
         if lost is None:
             lost = _lacks_mass(log_plan.exp(), problem.a, problem.b, residual)
-        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        status = torch.where(lost, SolveStatus.INFEASIBLE.value, status).to(torch.int32)
         f, g, residual = (
             torch.where(lost.reshape(-1, *[1] * (value.dim() - 1)), torch.nan, value)
             for value in (f, g, residual)
@@ -211,7 +211,7 @@ def entropic_fgw(
     f, g = ops.mean_free_duals(f, g, problem.a, problem.b)
     there = (torch.where(dual == -torch.inf, 0, dual) for dual in (f, g))
     status = unless_beyond(status, objective[:, None], *there)
-    objective = torch.where(status == SolveStatus.NONFINITE, torch.nan, objective)
+    objective = torch.where(status == SolveStatus.NONFINITE.value, torch.nan, objective)
     result = EntropicFGWResult(
         plan=problem.restore(plan),
         log_plan=problem.restore(log_plan),

@@ -440,7 +440,7 @@ def _share(moved: Tensor, whole: Tensor) -> Tensor:
 
 def _broadcast(shapes: dict[str, torch.Size]) -> Shape:
     first = tuple(shapes["cost"])
-    if all(not shape or tuple(shape) == first for shape in shapes.values()):
+    if all(len(shape) == 0 or tuple(shape) == first for shape in shapes.values()):
         return first
     try:
         return tuple(torch.broadcast_shapes(*shapes.values()))

@@ -71,7 +71,7 @@ class _Result:
     @property
     def converged(self) -> Tensor:
         """Whether each item was solved to the tolerance, bool, shape (*batch,)."""
-        return self.status == SolveStatus.CONVERGED
+        return self.status == SolveStatus.CONVERGED.value
 
     def detach(self) -> Self:
         """Return the same result cut off from the gradient graph."""
@@ -458,7 +458,7 @@ def unless_beyond(status: Tensor, *values: Tensor) -> Tensor:
         return status
     numbers = torch.cat(values, 1).detach().isfinite().all(1)
     # the two statuses of what is solved are 0 and 1, the others more
-    return torch.where(numbers, status, status.clamp_min(SolveStatus.NONFINITE))
+    return torch.where(numbers, status, status.clamp_min(SolveStatus.NONFINITE.value))
 
 
 def warn_if_unsolved(solver: str, status: Tensor) -> None:

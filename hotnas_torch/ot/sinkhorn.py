@@ -207,7 +207,7 @@ def _step_by_step(
     plan = ops.entropic_plan(cost, f, g, epsilon, whole=problem.whole)
     if forbidden is not None:
         lost = lost_by_plan(forbidden, plan) if lost is None else lost
-        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        status = torch.where(lost, SolveStatus.INFEASIBLE.value, status).to(torch.int32)
         # By products, so that the gradients of these items are NaN, too.
         number = torch.where(lost, torch.full_like(residual, torch.nan), 1)
         f, g, plan = f * number[:, None], g * number[:, None], plan * number[:, None, None]
@@ -270,7 +270,7 @@ def without_coupling(
         return None
     barred = torch.where(forbidden, torch.inf, 0 * problem.cost.detach())
     *_, status = ops.transport(barred, problem.a.detach(), problem.b.detach(), backend=backend)
-    return status == SolveStatus.INFEASIBLE
+    return status == SolveStatus.INFEASIBLE.value
 
 
 def lost_by_plan(forbidden: Tensor, plan: Tensor) -> Tensor:

@@ -80,6 +80,6 @@ def _trace(
     else:
         yield (result := solver(*inputs, max_iter=1, validate=False, **options))
     for count in range(2, max_iter + 1):
-        if not (result.status == SolveStatus.MAX_ITER).any():
+        if not (result.status == SolveStatus.MAX_ITER.value).any():
             return
         yield (result := solver(*inputs, max_iter=count, validate=False, **options))

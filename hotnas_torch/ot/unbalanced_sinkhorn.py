@@ -135,9 +135,9 @@ def unbalanced_sinkhorn(
     plan = ops.unbalanced_plan(*given, epsilon)
     if forbidden is not None:
         astray = (forbidden & (plan > 0)).any(2).any(1)  # where the dtype has no cost that bars
-        status = torch.where(astray, SolveStatus.NONFINITE, status)
+        status = torch.where(astray, SolveStatus.NONFINITE.value, status)
         lost = lost_by_plan(forbidden, plan) if lost is None else lost
-        status = torch.where(lost, SolveStatus.INFEASIBLE, status).to(torch.int32)
+        status = torch.where(lost, SolveStatus.INFEASIBLE.value, status).to(torch.int32)
         f, g = (torch.where((lost | astray)[:, None], torch.nan, dual) for dual in (f, g))
         given = cost, problem.a, problem.b, f, g
         plan = torch.where((lost | astray)[:, None, None], torch.nan, plan)

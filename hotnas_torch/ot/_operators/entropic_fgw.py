@@ -41,7 +41,6 @@ from hotnas_torch.ot._operators.operator import (
     has_values,
     held,
     is_tracked,
-    one_call,
     save,
     undefined,
 )
@@ -52,6 +51,7 @@ from hotnas_torch.ot._operators.sinkhorn import (
     marginal_inverse,
     refuse_entering,
 )
+from hotnas_torch.ot._operators.tracing import one_call
 from hotnas_torch.ot._reference.entropic_fgw import entropic_fgw as reference
 from hotnas_torch.ot._reference.pair_cost import (
     dense_pair_cost,

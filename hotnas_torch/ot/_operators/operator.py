@@ -8,7 +8,6 @@ outputs surrounds it as one `torch.autograd.Function` for both (`Operator`).
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from inspect import isfunction
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
@@ -20,9 +19,9 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.library import Library, infer_schema
 
 from hotnas_torch import _ext
+from hotnas_torch.ot._operators.tracing import STEPS_DEPEND_ON_VALUES, left_to_python, one_call
 
 __all__ = [
-    "STEPS_DEPEND_ON_VALUES",
     "Backend",
     "Differentiate",
     "Operator",
@@ -32,10 +31,8 @@ __all__ = [
     "full_precision",
     "has_values",
     "held",
-    "interpreted",
     "is_tracked",
     "is_vmapped",
-    "one_call",
     "plain",
     "save",
     "undefined",
@@ -46,10 +43,6 @@ Differentiate = Literal["implicit", "unroll"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Class = TypeVar("Class", bound=type)
-
-STEPS_DEPEND_ON_VALUES = 'differentiate="unroll" records steps whose number depends on the values'
-"""Why neither torch.vmap nor one graph of a tracer can take them."""
 
 _NAMESPACE = "hotnas_reference"
 _REFERENCES = Library(_NAMESPACE, "FRAGMENT")
@@ -93,9 +86,8 @@ class Operator:
         self.name = name
         self._composed = composed
         self._reference = full_precision(reference)
-        self._recorded: Callable[..., Any] = torch.compiler.disable(
-            self._reference, reason=STEPS_DEPEND_ON_VALUES
-        )
+        self._recorded = self._reference
+        left_to_python(self, "_recorded", STEPS_DEPEND_ON_VALUES)
         _REFERENCES.define(name + infer_schema(reference, mutates_args=()))
         _REFERENCES.impl(name, self._reference, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_REFERENCES)
@@ -287,12 +279,6 @@ def attached(
     return one_call(call)
 
 
-def one_call(function: Callable[P, R]) -> Callable[P, R]:
-    """Have tracers take a function as one call, and follow it with all transforms at work."""
-    taken: Callable[P, R] = torch.compiler.allow_in_graph(function)
-    return taken
-
-
 def _transforms() -> list[Any]:
     """Kinds of the active transforms of `torch.func`, the outermost first."""
     if not torch._C._are_functorch_transforms_active():
@@ -306,20 +292,6 @@ def forward_levels() -> tuple[int, int]:
     levels = _transforms()
     forward = levels.count(kinds.Jvp)
     return forward, forward + levels.count(kinds.Grad)
-
-
-def interpreted(cls: Class) -> Class:
-    """Have `torch.compile` leave the public methods of a class to Python.
-
-    They read architectures and values, of which no graph can be made; a tracer that follows them
-    all the same takes minutes and says so in warnings.
-    """
-    for name, member in list(vars(cls).items()):
-        public = not name.startswith("_") or name in ("__init__", "__call__")
-        if public and isfunction(member):
-            reason = f"{cls.__name__} reads architectures and values"
-            setattr(cls, name, torch.compiler.disable(member, reason=reason))
-    return cls
 
 
 def save(ctx: Any, *tensors: Tensor) -> None:

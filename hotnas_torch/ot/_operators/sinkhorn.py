@@ -1,13 +1,13 @@
 # Over 400 lines: one operator, its gradients and tangents.
 """Entropic optimal transport of a batch of small problems."""
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hotnas_torch.ot._operators.operator import (
-    STEPS_DEPEND_ON_VALUES,
     Backend,
     Differentiate,
     Operator,
@@ -16,10 +16,10 @@ from hotnas_torch.ot._operators.operator import (
     full_precision,
     has_values,
     is_tracked,
-    one_call,
     save,
     undefined,
 )
+from hotnas_torch.ot._operators.tracing import STEPS_DEPEND_ON_VALUES, left_to_python, one_call
 from hotnas_torch.ot._operators.transport import tangent
 from hotnas_torch.ot._reference.entropic_transport import (
     dual_value,
@@ -90,7 +90,6 @@ def sinkhorn(
     return result
 
 
-@torch.compiler.disable(reason=STEPS_DEPEND_ON_VALUES)  # type: ignore[untyped-decorator]
 def refuse_entering(a: Tensor, b: Tensor) -> None:
     """Refuse masses of 0 in which recorded steps would silently have the derivative 0.
 
@@ -103,6 +102,10 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
     Raises:
         ValueError: One is 0, and is tracked.
     """
+    _refuse_entering_now(a, b)
+
+
+def _refuse_entering_now(a: Tensor, b: Tensor) -> None:
     for name, mass in (("a", a), ("b", b)):
         if not is_tracked(mass) or not has_values(mass):
             continue
@@ -115,6 +118,9 @@ def refuse_entering(a: Tensor, b: Tensor) -> None:
                 " or leave the node out"
             )
             raise ValueError(msg)
+
+
+left_to_python(sys.modules[__name__], "_refuse_entering_now", STEPS_DEPEND_ON_VALUES)  # has values
 
 
 def forbidding_costs(

@@ -11,11 +11,11 @@ from hotnas_torch.ot._operators.operator import (
     along,
     attached,
     is_tracked,
-    one_call,
     save,
     undefined,
 )
 from hotnas_torch.ot._operators.sinkhorn import appearing, can_enter
+from hotnas_torch.ot._operators.tracing import one_call
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import Penalty
 from hotnas_torch.ot._reference.unbalanced_sinkhorn import unbalanced_sinkhorn as reference
 
