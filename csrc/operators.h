@@ -2,6 +2,7 @@
 // device. Included once per device, with a policy for what devices do differently:
 //   run(kernel, args, items, chunk, op)         the kernel (a member of KernelsOf) on all items
 //   check_index(op, name, index, below)         values of an index tensor, where reading them is free
+// Problems come in a batch, or one comes without that dimension, and then its results have none either.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -25,8 +26,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
                                                                      std::int64_t dummies) {
   const Batch in("transport", cost_);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
-  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m});
+  Tensor plan = in.result({in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m});
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -54,8 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& cost_,
   const Batch in("sinkhorn", cost_);
   check_epsilon(in.op, epsilon);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}),
-         residual = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m}), residual = in.result_per_item();
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -84,9 +84,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entro
   const Batch in("sinkhorn", cost_);  // as callers know it
   check_epsilon(in.op, epsilon);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
-  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
+  Tensor plan = in.result({in.n, in.m}), objective = in.result_per_item();
   Tensor linear = in.result_per_item(), residual = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m});
+  Tensor f = in.result({in.n}), g = in.result({in.m});
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -124,12 +124,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fgw(
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   const Tensor alpha = in.items("alpha", alpha_);
   const bool has_init = init_.numel() > 0, has_starts = start_costs_.numel() > 0;
-  const Tensor init = has_init ? in.read("init", init_, {in.size, in.n, in.m}) : init_;
+  const Tensor init = has_init ? in.read("init", init_, {in.n, in.m}) : init_;
   const Tensor starts =
-      has_starts ? in.read("start_costs", start_costs_, {-1, in.n, in.m}) : start_costs_;
+      has_starts ? in.read_shared("start_costs", start_costs_, {-1, in.n, in.m}) : start_costs_;
   const int given = has_starts ? count(in.op, "the number of start_costs", starts.size(0)) : 0;
-  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}), gap = in.result_per_item();
+  Tensor plan = in.result({in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m}), gap = in.result_per_item();
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -175,12 +175,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> semirelaxed_fgw(
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   const Tensor alpha = in.items("alpha", alpha_);
   const bool has_init = init_.numel() > 0, has_starts = start_costs_.numel() > 0;
-  const Tensor init = has_init ? in.read("init", init_, {in.size, in.n, in.m}) : init_;
+  const Tensor init = has_init ? in.read("init", init_, {in.n, in.m}) : init_;
   const Tensor starts =
-      has_starts ? in.read("start_costs", start_costs_, {-1, in.n, in.m}) : start_costs_;
+      has_starts ? in.read_shared("start_costs", start_costs_, {-1, in.n, in.m}) : start_costs_;
   const int given = has_starts ? count(in.op, "the number of start_costs", starts.size(0)) : 0;
-  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), gap = in.result_per_item();
+  Tensor plan = in.result({in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.n}), gap = in.result_per_item();
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -224,8 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> unbalanced_sinkhorn(
   STD_TORCH_CHECK(penalty == 0 || penalty == 1, in.op, ": penalty must be 0 (kl) or 1 (tv), got ",
                   penalty);
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}),
-         residual = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m}), residual = in.result_per_item();
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -261,8 +260,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> kl_transport(
   STD_TORCH_CHECK(marginal_x <= 1e300 || marginal_y <= 1e300, in.op,
                   ": marginal_x and marginal_y must not both be infinite");
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
-  Tensor plan = in.result({in.size, in.n, in.m}), objective = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m}), gap = in.result_per_item();
+  Tensor plan = in.result({in.n, in.m}), objective = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m}), gap = in.result_per_item();
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
@@ -296,7 +295,7 @@ std::tuple<Tensor, Tensor, Tensor> fgw_backward(const Tensor& plan_, const Tenso
   const Tensor struct_x = in.rows_squared("struct_x", struct_x_);
   const Tensor struct_y = in.columns_squared("struct_y", struct_y_);
   const Tensor weight = in.items("weight", weight_);
-  Tensor grad_x = in.result({in.size, in.n, in.n}), grad_y = in.result({in.size, in.m, in.m});
+  Tensor grad_x = in.result({in.n, in.n}), grad_y = in.result({in.m, in.m});
   Tensor value = in.result_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {
     const FgwBackwardArgs<T> args{.n = in.n,
@@ -329,9 +328,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> entropic_fgw(
   const Tensor a = in.rows("a", a_), b = in.columns("b", b_);
   const Tensor alpha = in.items("alpha", alpha_);
   const bool has_init = init_.numel() > 0;
-  const Tensor init = has_init ? in.read("init", init_, {in.size, in.n, in.m}) : init_;
-  Tensor log_plan = in.result({in.size, in.n, in.m}), residual = in.result_per_item();
-  Tensor f = in.result({in.size, in.n}), g = in.result({in.size, in.m});
+  const Tensor init = has_init ? in.read("init", init_, {in.n, in.m}) : init_;
+  Tensor log_plan = in.result({in.n, in.m}), residual = in.result_per_item();
+  Tensor f = in.result({in.n}), g = in.result({in.m});
   Tensor iterations = in.count_per_item();
   Tensor status = in.count_per_item();
   by_dtype(in.matrix, in.op, [&]<class T>() {

@@ -125,41 +125,63 @@ void check_epsilon(const Call& op, double epsilon) {
                   ": epsilon must be finite and positive, got ", epsilon);
 }
 
-/// A batch of problems between two lists of nodes, by its first matrix (batch, n, m); it reads the other inputs
-/// and makes the results. What it read must outlive the pointers into it.
+/// A batch of problems between two lists of nodes, by its first matrix (batch, n, m), or one problem (n, m); it
+/// reads the other inputs and makes the results, whose shapes are given for one problem. What it read must
+/// outlive the pointers into it.
 struct Batch {
+  using Shape = std::initializer_list<std::int64_t>;
   Call op;
   Tensor matrix;
+  bool alone;
   std::int64_t size;
   int n, m;
 
   Batch(const char* name, const Tensor& first, const char* argument = "cost")
       : op(name, first),
-        matrix(hotnas::read(first, op, argument, first.scalar_type(), {-1, -1, -1})),
-        size(matrix.size(0)),
-        n(nodes(matrix, 1, op)),
-        m(nodes(matrix, 2, op)) {}
+        matrix(first.dim() == 2
+                   ? hotnas::read(first, op, argument, first.scalar_type(), {-1, -1})
+                   : hotnas::read(first, op, argument, first.scalar_type(), {-1, -1, -1})),
+        alone(matrix.dim() == 2),
+        size(alone ? 1 : matrix.size(0)),
+        n(nodes(matrix, alone ? 0 : 1, op)),
+        m(nodes(matrix, alone ? 1 : 2, op)) {}
 
-  Tensor read(const char* name, const Tensor& given,
-              std::initializer_list<std::int64_t> shape) const {
+  /// One tensor for all problems.
+  Tensor read_shared(const char* name, const Tensor& given, Shape shape) const {
     return hotnas::read(given, op, name, matrix.scalar_type(), shape);
   }
-  Tensor rows(const char* name, const Tensor& given) const { return read(name, given, {size, n}); }
-  Tensor columns(const char* name, const Tensor& given) const {
-    return read(name, given, {size, m});
+  Tensor read(const char* name, const Tensor& given, Shape shape) const {
+    return of_all(shape, [&](Shape all) { return read_shared(name, given, all); });
   }
-  Tensor items(const char* name, const Tensor& given) const { return read(name, given, {size}); }
+  Tensor rows(const char* name, const Tensor& given) const { return read(name, given, {n}); }
+  Tensor columns(const char* name, const Tensor& given) const { return read(name, given, {m}); }
+  Tensor items(const char* name, const Tensor& given) const { return read(name, given, {}); }
   Tensor rows_squared(const char* name, const Tensor& given) const {
-    return read(name, given, {size, n, n});
+    return read(name, given, {n, n});
   }
   Tensor columns_squared(const char* name, const Tensor& given) const {
-    return read(name, given, {size, m, m});
+    return read(name, given, {m, m});
   }
 
-  Tensor result(std::initializer_list<std::int64_t> shape) const { return like(matrix, shape); }
-  Tensor result_per_item() const { return like(matrix, {size}); }
-  Tensor count_per_item() const { return like(matrix, {size}, ScalarType::Int); }
+  Tensor result(Shape shape) const {
+    return of_all(shape, [&](Shape all) { return like(matrix, all); });
+  }
+  Tensor result_per_item() const { return result({}); }
+  Tensor count_per_item() const {
+    return of_all({}, [&](Shape all) { return like(matrix, all, ScalarType::Int); });
+  }
   std::int64_t chunk() const { return chunk_for(n, m); }
+
+ private:
+  /// f with the shape of all problems, from that of one.
+  template <class F>
+  Tensor of_all(Shape one, F f) const {
+    if (alone) return f(one);
+    const std::int64_t* length = one.begin();
+    if (one.size() == 0) return f({size});
+    if (one.size() == 1) return f({size, length[0]});
+    return f({size, length[0], length[1]});
+  }
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ __all__ = [
     "GraphProblem",
     "LinearProblem",
     "all_solved",
+    "alone",
     "check_count",
     "check_floating",
     "check_number",
@@ -24,6 +25,7 @@ __all__ = [
     "has_values",
     "linear_problem",
     "paid",
+    "sums_to_one",
 ]
 
 Shape = tuple[int, ...]
@@ -139,10 +141,53 @@ def check_once_solved(problem: LinearProblem, status: Tensor) -> bool:
     """
     solved = all_solved(status)
     given_a, given_b = problem.given
-    right = (not given_a or _sums_to_one(problem.a)) and (not given_b or _sums_to_one(problem.b))
+    right = (not given_a or sums_to_one(problem.a)) and (not given_b or sums_to_one(problem.b))
     if not (solved and right):
         _check_linear_values(problem, balanced=True, forbidding=True)
     return solved
+
+
+def sums_to_one(masses: Tensor) -> bool:
+    """Whether masses, shape (..., n), sum to 1 each."""
+    slack = _SLACK[masses.dtype]
+    if masses.numel() == masses.shape[-1] <= _FEW:
+        values = masses.tolist() if masses.dim() == 1 else masses.flatten().tolist()
+        return bool(abs(sum(values) - 1) <= slack)  # false for NaN
+    return bool(((masses.detach().sum(-1) - 1).abs() <= slack).all())
+
+
+def alone(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return the tensors of one problem, or None where `linear_problem` knows what they are.
+
+    Args:
+        cost: Shape (n, m), with nodes on both sides.
+        a: Shape (n,), of the dtype of the costs, or None for uniform.
+        b: Shape (m,).
+    """
+    if not isinstance(cost, Tensor) or cost.dim() != 2 or cost.dtype not in _SLACK:
+        return None
+    if cost.layout != torch.strided:
+        return None
+    n, m = cost.shape
+    if n == 0 or m == 0 or not (_fits(a, n, cost) and _fits(b, m, cost)):
+        return None
+    if a is None:
+        a = cost.new_full((n,), 1 / n)
+        if b is None and n == m:
+            return cost, a, a
+    return cost, a, cost.new_full((m,), 1 / m) if b is None else b
+
+
+def _fits(mass: Tensor | None, nodes: int, cost: Tensor) -> bool:
+    if mass is None:
+        return True
+    return (
+        isinstance(mass, Tensor)
+        and mass.shape == (nodes,)
+        and mass.dtype == cost.dtype
+        and mass.device == cost.device
+        and mass.layout == cost.layout
+    )
 
 
 def graph_problem(
@@ -550,7 +595,7 @@ def _check_moved(problem: LinearProblem) -> None:
 def _check_masses(
     name: str, masses: Tensor, batch_shape: Shape, *, whole: bool, partial: bool = False
 ) -> None:
-    if whole and not partial and _sums_to_one(masses):
+    if whole and not partial and sums_to_one(masses):
         return
     must = f"{name} must be non-negative and sum to 1 along its last dimension; "
     if partial:  # of any sum
@@ -571,13 +616,6 @@ def _check_masses(
         item = _item(first, batch_shape)
         msg = f"{must}{item}sums to {total:.9g}" + ("" if partial else " (divide it by its sum)")
         raise ValueError(msg)
-
-
-def _sums_to_one(masses: Tensor) -> bool:
-    slack = _SLACK[masses.dtype]
-    if masses.shape[0] == 1 and masses.shape[1] <= _FEW:
-        return bool(abs(sum(masses.tolist()[0]) - 1) <= slack)  # false for NaN
-    return bool(((masses.detach().sum(1) - 1).abs() <= slack).all())
 
 
 def _check_any_masses(name: str, masses: Tensor, batch_shape: Shape) -> None:

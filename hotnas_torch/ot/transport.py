@@ -3,7 +3,14 @@
 from torch import Tensor
 
 from hotnas_torch.ot import _operators as ops
-from hotnas_torch.ot.problem import check_once_solved, has_values, linear_problem
+from hotnas_torch.ot.problem import (
+    all_solved,
+    alone,
+    check_once_solved,
+    has_values,
+    linear_problem,
+    sums_to_one,
+)
 from hotnas_torch.ot.result import TransportResult, warn_if_unsolved
 
 __all__ = ["transport"]
@@ -64,6 +71,8 @@ def transport(
         >>> result.objective.item(), result.plan.tolist()
         (0.0, [[0.5, 0.0], [0.0, 0.5]])
     """
+    if backend != "torch" and (short := _solved_alone(cost, a, b, validate=validate)) is not None:
+        return short
     problem = linear_problem(cost, a, b, validate=False, presence=False)
     plan, objective, f, g, iterations, status = ops.transport(
         problem.cost, problem.a, problem.b, backend=backend
@@ -81,4 +90,26 @@ def transport(
     )
     if not solved:
         warn_if_unsolved("transport", result.status)
+    return result
+
+
+def _solved_alone(
+    cost: Tensor, a: Tensor | None, b: Tensor | None, *, validate: bool
+) -> TransportResult | None:
+    """Solve one problem that is right and has a solution: None for all others, and for errors."""
+    problem = alone(cost, a, b)
+    found = None if problem is None else ops.transport_alone(*problem)
+    if problem is None or found is None:
+        return None
+    result = TransportResult(
+        plan=found[0],
+        objective=found[1],
+        f=found[2],
+        g=found[3],
+        iterations=found[4],
+        status=found[5],
+    )
+    given = [mass for mass in (a, b) if mass is not None]
+    if validate and not (all_solved(result.status) and all(map(sums_to_one, given))):
+        return None
     return result

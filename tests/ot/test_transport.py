@@ -25,6 +25,22 @@ def test_a_single_problem_comes_back_without_a_batch_dimension(
     assert result.raise_if_failed() is result
 
 
+@pytest.mark.parametrize("given", [(), ("a",), ("b",), ("a", "b")], ids=str)
+def test_a_single_problem_is_that_of_a_batch_to_the_bit(
+    given: tuple[str, ...], rng: torch.Generator, dtype: torch.dtype
+) -> None:
+    cost = uniform(rng, 6, 5).to(dtype)
+    both = {"a": masses(rng, 1, 6).to(dtype), "b": masses(rng, 1, 5).to(dtype)}
+    masses_given = {name: both[name] for name in given}
+    expected = ot.transport(cost[None], **masses_given)
+    alone = {name: mass[0] for name, mass in masses_given.items()}
+    for leaf in (cost, cost.clone().requires_grad_(), cost.T.contiguous().T):
+        found = ot.transport(leaf, **alone)
+        for name in ("plan", "objective", "f", "g", "iterations", "status"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)[0])
+        assert found.objective.requires_grad == leaf.requires_grad
+
+
 def test_leading_dimensions_are_kept_and_broadcast(rng: torch.Generator, backend: str) -> None:
     cost = uniform(rng, 3, 1, 4, 5)
     a, b = masses(rng, 2, 4), masses(rng, 1, 5)[0]

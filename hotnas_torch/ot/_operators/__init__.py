@@ -23,7 +23,7 @@ from hotnas_torch.ot._operators.sinkhorn import (
     forbidding_costs,
     sinkhorn,
 )
-from hotnas_torch.ot._operators.transport import transport
+from hotnas_torch.ot._operators.transport import transport, transport_alone
 from hotnas_torch.ot._operators.unbalanced_sinkhorn import (
     following_unbalanced,
     unbalanced_objective,
@@ -65,6 +65,7 @@ __all__ = [
     "sinkhorn",
     "stationary_objective",
     "transport",
+    "transport_alone",
     "unbalanced_objective",
     "unbalanced_plan",
     "unbalanced_sinkhorn",

@@ -140,12 +140,32 @@ class Operator:
             raise ValueError(msg)
         return self._attached(*inputs, compiled)
 
+    def alone(self, *tensors: Tensor) -> Any:
+        """Run the compiled op on one problem, without a batch dimension: a third of the time.
+
+        Args:
+            *tensors: As the op takes them, less the dimension that items lie in.
+
+        Returns:
+            Its results, without that dimension, too; None where that cannot be: something tracks
+            the tensors or traces the call, or there is no compiled op for them.
+        """
+        if self._compiled is None or not tensors[0].is_cpu:
+            return None
+        if not has_values(*tensors) or is_tracked(*tensors):
+            return None
+        return self._run(tensors)
+
     def _solve(self, *arguments: Any) -> Any:
         *inputs, compiled = arguments
         if self._composed:
             inputs.append("ext" if compiled else "torch")
         if self._composed or not compiled or self._compiled is None:
             return getattr(getattr(torch.ops, _NAMESPACE), self.name)(*inputs)
+        return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> Any:
+        assert self._compiled is not None
         try:
             return self._compiled(*inputs)
         except RuntimeError as error:

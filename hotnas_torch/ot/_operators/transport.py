@@ -16,7 +16,7 @@ from hotnas_torch.ot._operators.operator import (
 )
 from hotnas_torch.ot._reference.transport import transport as reference
 
-__all__ = ["entry_duals", "tangent", "transport"]
+__all__ = ["entry_duals", "tangent", "transport", "transport_alone"]
 
 
 def transport(
@@ -56,6 +56,22 @@ def transport(
     return result
 
 
+def transport_alone(
+    cost: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """Solve one problem, whose tensors and results have no batch dimension; see `Operator.alone`.
+
+    Args:
+        cost: Shape (n, m).
+        a: Shape (n,).
+        b: Shape (m,).
+    """
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] | None = _OPERATOR.alone(
+        cost, a, b
+    )
+    return result
+
+
 def tangent(dual: Tensor, masses: Tensor) -> Tensor:
     """Subtract from `dual` (B, n) its mean over the nodes of positive weight."""
     present = masses > 0
@@ -65,7 +81,7 @@ def tangent(dual: Tensor, masses: Tensor) -> Tensor:
 
 def _fake(cost: Tensor, a: Tensor, b: Tensor, dummies: int = 0) -> tuple[Tensor, ...]:
     del dummies
-    batch = cost.shape[0]
+    batch = cost.shape[:-2]
     counts = cost.new_empty(batch, dtype=torch.int32)
     return (
         torch.empty_like(cost, memory_format=torch.contiguous_format),

@@ -50,9 +50,12 @@ for seed in range(ROUNDS):
     none = cost.new_empty(0)
     init = bits(rng, dtype, batch, n, m) if number(0, 2) else none
     starts = bits(rng, dtype, number(0, 3), n, m) if number(0, 2) else none
+    if batch == 1 and number(0, 2):
+        cost, x, y, a, b, alpha = (t[0] for t in (cost, x, y, a, b, alpha))
+        init = init[0] if init.numel() else init
     terms = number(0, 2), number(0, 3)
     tol = (1e-6, 0.0, -1.0, float("nan"), float("inf"))[number(0, 5)]
-    labels = torch.randint(0, 3, (batch, n)), torch.randint(-number(0, 2), 3, (batch, m))
+    labels = torch.randint(0, 3, a.shape), torch.randint(-number(0, 2), 3, b.shape)
     index = torch.randint(0, max(batch, 1), (number(0, 5),))
     table = bits(rng, dtype, 3, 3)
     op = torch.ops.hotnas
@@ -154,3 +157,36 @@ def test_an_item_of_no_numbers_is_called_nonfinite(backend: str, rng: torch.Gene
     start[0, 0, 0] = 0.5
     found = ht.ot.fgw(good, good, good, init=start, validate=False, backend=backend)
     assert found.status.tolist() == [3, 0]
+
+
+def test_one_problem_alone_is_a_batch_of_one_without_its_dimension(rng: torch.Generator) -> None:
+    n, m = 4, 5
+    cost, x, y = (torch.rand(1, *shape, generator=rng) for shape in ((n, m), (n, n), (m, m)))
+    a, b = torch.full((1, n), 1 / n), torch.full((1, m), 1 / m)
+    alpha, none = torch.tensor([0.5]), cost.new_empty(0)
+    init, starts = a[:, :, None] * b[:, None, :], torch.rand(2, n, m, generator=rng)
+    graph, op = (cost, x, y, a, b, alpha), torch.ops.hotnas
+    calls = (
+        (op.transport, (cost, a, b)),
+        (op.sinkhorn, (cost, a, b, 0.1, 1e-6, 100)),
+        (op.entropic_transport, (cost, a, b, 0.1, 1e-6, 100)),
+        (op.fgw, (*graph, init, starts, 0, 1, 4, 1e-4, 100)),
+        (op.semirelaxed_fgw, (*graph, none, starts, 0, 1, 3, 1e-4, 100)),
+        (op.unbalanced_sinkhorn, (cost, a, b, 0.1, 1.0, 1.0, 0, 1e-6, 100)),
+        (op.kl_transport, (cost, a, b, 1.0, 1.0, 1e-6, 100)),
+        (op.fgw_backward, (cost, x, y, alpha, 0, 1)),
+        (op.entropic_fgw, (*graph, init, 0.1, 1, 0, 0, 1e-6, 10, 1e-6, 100)),
+        (op.fgw_lower_bound, (*graph, 0, 1)),
+    )
+    for call, given in calls:
+        expected = call(*given)
+        alone = (
+            value[0] if isinstance(value, torch.Tensor) and len(value) == 1 else value
+            for value in given
+        )
+        found = call(*alone)
+        pairs = (
+            zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
+        )
+        for mine, theirs in pairs:
+            assert torch.equal(mine, theirs[0]), call

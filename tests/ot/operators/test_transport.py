@@ -328,4 +328,5 @@ def test_opcheck(rng: torch.Generator, dtype: torch.dtype) -> None:
     inputs = tuple(tensor.to(dtype) for tensor in problems("random", rng, 3, 4))
     op = torch.ops.hotnas.transport.default
     torch.library.opcheck(op, inputs)
+    torch.library.opcheck(op, tuple(tensor[0] for tensor in inputs))
     torch.library.opcheck(torch.ops.hotnas_reference.transport.default, inputs)
