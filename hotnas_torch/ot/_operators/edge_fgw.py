@@ -282,7 +282,8 @@ def _between(plan: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _tabulated(plan: Tensor, table: Tensor) -> Tensor:
-    return (table @ plan.flatten(1)[..., None]).reshape(plan.shape)
+    # Not as a product of matrices, whose bits are other ones in another batch.
+    return (table * plan.flatten(1)[:, None]).sum(2).reshape(plan.shape)
 
 
 def _products(
