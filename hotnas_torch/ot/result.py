@@ -32,7 +32,11 @@ __all__ = [
 
 
 class SolveStatus(IntEnum):
-    """How an item ended; `status` tensors hold these codes."""
+    """How an item ended; `status` tensors hold these codes.
+
+    In code that `torch.compile` traces compare with `.value`: a tensor beside an `IntEnum` is
+    False there.
+    """
 
     CONVERGED = 0
     MAX_ITER = 1

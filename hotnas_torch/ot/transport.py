@@ -71,8 +71,10 @@ def transport(
         >>> result.objective.item(), result.plan.tolist()
         (0.0, [[0.5, 0.0], [0.0, 0.5]])
     """
-    if backend != "torch" and (short := _solved_alone(cost, a, b, validate=validate)) is not None:
-        return short
+    if backend in ("auto", "ext"):
+        short = _solved_alone(cost, a, b, validate=validate)
+        if short is not None:
+            return short
     problem = linear_problem(cost, a, b, validate=False, presence=False)
     plan, objective, f, g, iterations, status = ops.transport(
         problem.cost, problem.a, problem.b, backend=backend

@@ -322,6 +322,7 @@ def compiled_agrees(name: str, **options: object) -> None:
 
 @pytest.mark.compile
 def test_a_compiled_transport_has_its_gradient_and_refuses_that_of_the_plan() -> None:
+    compiled_agrees("transport")
     compiled_agrees("transport", dynamic=True, fullgraph=True)
     cost = problem()[0].requires_grad_()
     result = torch.compile(ot.transport, backend="aot_eager")(cost)

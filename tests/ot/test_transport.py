@@ -41,6 +41,11 @@ def test_a_single_problem_is_that_of_a_batch_to_the_bit(
         assert found.objective.requires_grad == leaf.requires_grad
 
 
+def test_an_unknown_backend_is_refused_for_one_problem_too(rng: torch.Generator) -> None:
+    with pytest.raises(ValueError, match=r"backend must be .* got .gpu"):
+        ot.transport(uniform(rng, 3, 3), backend="gpu")
+
+
 def test_leading_dimensions_are_kept_and_broadcast(rng: torch.Generator, backend: str) -> None:
     cost = uniform(rng, 3, 1, 4, 5)
     a, b = masses(rng, 2, 4), masses(rng, 1, 5)[0]

@@ -141,7 +141,7 @@ class Operator:
         return self._attached(*inputs, compiled)
 
     def alone(self, *tensors: Tensor) -> Any:
-        """Run the compiled op on one problem, without a batch dimension: a third of the time.
+        """Run the compiled op on one problem, which spares making a batch of it.
 
         Args:
             *tensors: As the op takes them, less the dimension that items lie in.

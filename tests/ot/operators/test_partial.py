@@ -252,10 +252,10 @@ def test_reaches_the_objective_of_pot_on_500_problems(rng: torch.Generator) -> N
         1,
     )
     # Two methods from one start may end in different optima, and which of them in the lower one is
-    # chance: 1 in 500 here, 1 in 6 the other way round; with the other starts one at most.
+    # chance: 1 in 500 here, 1 in 6 the other way round. With the other starts none is higher.
     assert (one > 1e-6).sum() <= 3
     assert (one < -1e-6).sum() >= 30
-    assert (more > 1e-6).sum() <= 1
+    assert (more > 1e-6).sum() == 0
     assert more.mean() < -1e-4
 
 
