@@ -22,15 +22,16 @@ Assumptions, on the slow side where we could not know:
   exceeds this cache comes from memory, each time.
 """
 
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_occupancy import LIMITS, occupancy, read_table
+from benchmarks.gpu_occupancy import LIMITS, lanes_for, occupancy, read_table, tile_for
 from benchmarks.measuring.report import Column, Report, Table, number
 from tests.csrc.ptx import Memory, Program, Tally, compile_kernels, structure
 
@@ -121,11 +122,6 @@ COUNTS = {
 """By operator and nodes of both sides, as `count` found them."""
 
 
-def lanes_for(nodes: int) -> int:
-    """Return how many threads work on a problem."""
-    return 8 if nodes <= 8 else 16 if nodes <= 16 else 32
-
-
 def predict(
     gpu: Gpu,
     operator: str,
@@ -146,7 +142,7 @@ def predict(
         name as `bound`; `at_best` and `bound_at_best`, the same where they always do.
     """
     counts, lanes = table[operator, nodes], lanes_for(nodes)
-    wanted = {"operator": operator, "dtype": "float32", "lanes": str(lanes)}
+    wanted = {"operator": operator, "dtype": "float32", "nodes": str(tile_for(nodes))}
     wanted["architecture"] = gpu.architecture
     kernel = next(row for row in read_table()[1] if wanted.items() <= row.items())
     limits = LIMITS[gpu.architecture]
@@ -183,7 +179,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
 
     Args:
         nvcc: The CUDA compiler.
-        operator: `"Fgw"`, `"Transport"` or `"Sinkhorn"`.
+        operator: Such as `"Fgw"`; networks have three kinds of cells.
         nodes: Nodes of both sides.
         problems: How many to average over.
 
@@ -193,7 +189,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
     rng = torch.Generator().manual_seed(0)
     lanes = lanes_for(nodes)
     groups = 32 // lanes
-    program = Program(compile_kernels(nvcc, operator, "float"), f"ELi{lanes}EE")
+    program = Program(compile_kernels(nvcc, operator, "float"), f"ELi{tile_for(nodes)}EE")
     totals = [0.0] * len(Counts.__dataclass_fields__)
     for _ in range(problems):
         content = [torch.rand(groups, nodes, nodes, generator=rng) for _ in range(3)]
@@ -213,33 +209,66 @@ def _run(
 ) -> tuple[Tally, Memory]:
     """Solve one problem per group of lanes; `content` is costs and structures (groups, n, n)."""
     memory = Memory()
-    items, nodes, _ = content[0].shape
+    lanes = lanes_for(content[0].shape[1])
 
     def array(tensor: Tensor) -> tuple[str, int]:
         return "P", memory.upload(bytes(tensor.numpy().tobytes()))
 
+    arguments = _arguments(operator, content, array)
+    # every thread of a warp has its place, whether it has a problem or not
+    near, far = _NEAR + 4 * lanes % 128, 512 * 1024
+    space = array(torch.zeros(32 // lanes * far, dtype=torch.uint8))
+    values = [structure(*arguments), struct.pack("q", len(content[0]))]
+    values += [struct.pack("QQ", near, far), structure(space), structure(("P", 0))]
+    tally = program.run(memory, values, threads=threads, shared=near * (32 // lanes))
+    return tally, memory
+
+
+def _arguments(
+    operator: str, content: list[Tensor], array: Callable[[Tensor], tuple[str, int]]
+) -> list[object]:
+    """Return the values of an operator's structure in `csrc/core/arguments.h`, results as zeros."""
+    items, nodes, _ = content[0].shape
+
     def zeros(*shape: int) -> tuple[str, int]:
         return array(torch.zeros(items, *shape))
 
+    def counting(count: int) -> tuple[str, int]:
+        return array(torch.arange(items * nodes).view(items, nodes) % count)
+
+    inf, null = math.inf, ("P", 0)
     cost, x, y = map(array, content)
-    even, null = array(torch.full((items, nodes), 1 / nodes)), ("P", 0)
+    even = array(torch.full((items, nodes), 1 / nodes))
     alpha = array(torch.full((items,), 0.5))
     plan, f, g = zeros(nodes, nodes), zeros(nodes), zeros(nodes)
-    objective, gap, iterations, status = (zeros() for _ in range(4))
-    arguments = {
-        "Transport": [0, cost, even, even, plan, objective, f, g, iterations, status],
-        "Sinkhorn": [cost, even, even, 0.1, 1e-4, 100, f, g, gap, iterations, status],
-        "Fgw": [cost, x, y, even, even, alpha, null, null, 0, 0, 1, 1, 1e-4, 100, 0,
-                plan, objective, f, g, gap, iterations, status],
+    value, gap, iterations, status = (zeros() for _ in range(4))
+    which, labels = array(torch.arange(items)), counting(3)
+    table = array(1 - torch.eye(3))
+    transport = [nodes, nodes, cost, even, even]
+    graphs = [nodes, nodes, cost, x, y, even, even, alpha]
+    starts = [null, null, 0, 0, 1, 1, 1e-4, 100]
+    cell = [("q", items), nodes, labels, even, x, even]
+    network = [("q", items), nodes, labels, even, even]
+    return {
+        "Transport": [nodes, nodes, 0, cost, even, even, plan, value, f, g, iterations, status],
+        "Sinkhorn": [*transport, 0.1, 1e-4, 100, f, g, gap, iterations, status],
+        "EntropicTransport": [*transport, 0.1, 1e-4, 100,
+                              plan, value, zeros(), f, g, gap, iterations, status],
+        "UnbalancedSinkhorn": [*transport, 0.1, 0.3, 0.3, 0, 1e-4, 100,
+                               f, g, gap, iterations, status],
+        "KlTransport": [*transport, 0.3, inf, 1e-4, 100,
+                        plan, value, f, g, gap, iterations, status],
+        "Fgw": [*graphs, *starts, 0, plan, value, f, g, gap, iterations, status],
+        "SemirelaxedFgw": [*graphs, *starts, plan, value, f, gap, iterations, status],
+        "EntropicFgw": [*graphs, null, 0.1, 0, 1, 0, 1e-4, 20, 1e-4, 100,
+                        plan, f, g, gap, iterations, status],
+        "FgwBackward": [nodes, nodes, array(torch.full((items, nodes, nodes), nodes**-2.0)), x, y,
+                        alpha, 0, 1, zeros(nodes, nodes), zeros(nodes, nodes), value],
+        "LowerBound": [*graphs, 0, 1, value],
+        "CellDistances": [*cell, *cell[:4], y, even, table, 3, 1, which, which, ("f", 0.5),
+                          0, 1, 0, 1, 0, null, 1e-4, 100, value, gap, iterations, status],
+        "NetworkDistances": [*network, *network, table, ("q", 3), ("q", 3), 1, which, which, value],
     }[operator]  # fmt: skip
-    # every thread of a warp has its place, whether it has a problem or not
-    lanes = lanes_for(nodes)
-    near, far = _NEAR + 4 * lanes % 128, 512 * 1024
-    space = array(torch.zeros(32 // lanes * far, dtype=torch.uint8))
-    values = [structure(nodes, nodes, *arguments), struct.pack("q", items)]
-    values += [struct.pack("QQ", near, far), structure(space), structure(null)]
-    tally = program.run(memory, values, threads=threads, shared=near * (32 // lanes))
-    return tally, memory
 
 
 def run(settings: Settings) -> Report:
