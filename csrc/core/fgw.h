@@ -601,14 +601,15 @@ class Fgw {
 
   /// out = scale_linear * cost + scale_pair * sum_a weight_a B_a.
   HN_HD void combine(T scale_linear, T scale_pair, T* out) const {
+    // in whole blocks, none twice: out may be an atom's B
     constexpr int block = one_thread<G, T> ? 4 : 8;  // rows of lanes that one weight serves
-    const int last = s_.n * s_.ld - block * G::width;
+    const int matrix = s_.n * s_.ld;
     int e = 0;
-    HN_ROLLED
-    for (; last >= 0 && e < last + (block - 1) * G::width; e += block * G::width)  // some twice
-      combine_packs<block>(scale_linear, scale_pair, e < last ? e : last, out);
-    HN_ROLLED
-    for (; e < s_.n * s_.ld; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
+    for (; e + block * G::width <= matrix; e += block * G::width)
+      combine_packs<block>(scale_linear, scale_pair, e, out);
+    for (; block > 4 && e + 4 * G::width <= matrix; e += 4 * G::width)
+      combine_packs<4>(scale_linear, scale_pair, e, out);
+    for (; e < matrix; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
   }
 
   template <int Packs>
