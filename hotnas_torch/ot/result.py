@@ -34,8 +34,8 @@ __all__ = [
 class SolveStatus(IntEnum):
     """How an item ended; `status` tensors hold these codes.
 
-    In code that `torch.compile` traces compare with ``SolveStatus.X.value``: a tensor beside an
-    `IntEnum` is False there.
+    In code that `torch.compile` traces compare with the integer value of a member: a tensor beside
+    an `IntEnum` is False there.
     """
 
     CONVERGED = 0
