@@ -22,15 +22,16 @@ Assumptions, on the slow side where we could not know:
   exceeds this cache comes from memory, each time.
 """
 
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_occupancy import LIMITS, occupancy, read_table
+from benchmarks.gpu_occupancy import LIMITS, lanes_for, occupancy, read_table, tile_for
 from benchmarks.measuring.report import Column, Report, Table, number
 from tests.csrc.ptx import Memory, Program, Tally, compile_kernels, structure
 
@@ -108,22 +109,29 @@ class Counts:
 
 
 COUNTS = {
-    ("Fgw", 8): Counts(33769, 357884, 1378, 4698, 11455, 119073),
-    ("Fgw", 11): Counts(57473, 602561, 2509, 11064, 33479, 348617),
-    ("Fgw", 20): Counts(138092, 1322953, 5064, 35472, 138092, 1322953),
-    ("Transport", 8): Counts(2595, 23803, 75, 880, 817, 6849),
-    ("Transport", 11): Counts(3752, 32082, 84, 1468, 2078, 17103),
-    ("Transport", 20): Counts(6846, 54798, 116, 4096, 6846, 54798),
-    ("Sinkhorn", 8): Counts(7286, 60037, 129, 748, 2355, 17909),
-    ("Sinkhorn", 11): Counts(9681, 80157, 176, 1548, 5433, 43369),
-    ("Sinkhorn", 20): Counts(11112, 108923, 293, 4828, 11112, 108923),
+    ("Fgw", 8): Counts(29733, 272846, 1266, 4698, 10378, 92791),
+    ("Fgw", 11): Counts(50640, 419971, 2179, 11064, 30066, 243428),
+    ("Fgw", 20): Counts(108310, 769174, 4378, 35472, 108310, 769174),
+    ("Transport", 8): Counts(2763, 26026, 81, 880, 859, 7403),
+    ("Transport", 11): Counts(3941, 34417, 90, 1468, 2172, 18270),
+    ("Transport", 20): Counts(7076, 57264, 122, 4096, 7076, 57264),
+    ("Sinkhorn", 8): Counts(6797, 51935, 103, 748, 2247, 15913),
+    ("Sinkhorn", 11): Counts(8946, 68864, 141, 1548, 5077, 37747),
+    ("Sinkhorn", 20): Counts(9562, 87780, 231, 4828, 9562, 87780),
+    ("EntropicTransport", 8): Counts(8539, 82152, 260, 1076, 2690, 23507),
+    ("EntropicTransport", 11): Counts(11498, 110361, 360, 2148, 6332, 58385),
+    ("EntropicTransport", 20): Counts(14207, 161479, 612, 6644, 14207, 161479),
+    ("UnbalancedSinkhorn", 8): Counts(8451, 79811, 229, 1004, 2286, 21147),
+    ("UnbalancedSinkhorn", 11): Counts(9903, 93938, 272, 2060, 5164, 48404),
+    ("UnbalancedSinkhorn", 20): Counts(12286, 125516, 379, 5852, 12286, 125516),
+    ("NetworkDistances", 8): Counts(3731, 38665, 103, 400, 933, 9666),
+    ("NetworkDistances", 11): Counts(5575, 53816, 127, 552, 2788, 26908),
+    ("NetworkDistances", 20): Counts(12631, 106612, 199, 976, 12631, 106612),
+    ("FgwBackward", 8): Counts(34024, 617382, 3380, 2632, 8506, 154346),
+    ("FgwBackward", 11): Counts(94426, 1650849, 8870, 6036, 47213, 825424),
+    ("FgwBackward", 20): Counts(624682, 10329234, 54104, 20968, 624682, 10329234),
 }
 """By operator and nodes of both sides, as `count` found them."""
-
-
-def lanes_for(nodes: int) -> int:
-    """Return how many threads work on a problem."""
-    return 8 if nodes <= 8 else 16 if nodes <= 16 else 32
 
 
 def predict(
@@ -146,7 +154,7 @@ def predict(
         name as `bound`; `at_best` and `bound_at_best`, the same where they always do.
     """
     counts, lanes = table[operator, nodes], lanes_for(nodes)
-    wanted = {"operator": operator, "dtype": "float32", "lanes": str(lanes)}
+    wanted = {"operator": operator, "dtype": "float32", "nodes": str(tile_for(nodes))}
     wanted["architecture"] = gpu.architecture
     kernel = next(row for row in read_table()[1] if wanted.items() <= row.items())
     limits = LIMITS[gpu.architecture]
@@ -183,7 +191,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
 
     Args:
         nvcc: The CUDA compiler.
-        operator: `"Fgw"`, `"Transport"` or `"Sinkhorn"`.
+        operator: Such as `"Fgw"`; networks have three kinds of cells.
         nodes: Nodes of both sides.
         problems: How many to average over.
 
@@ -193,7 +201,7 @@ def count(nvcc: Path, operator: str, nodes: int, problems: int) -> Counts:
     rng = torch.Generator().manual_seed(0)
     lanes = lanes_for(nodes)
     groups = 32 // lanes
-    program = Program(compile_kernels(nvcc, operator, "float"), f"ELi{lanes}EE")
+    program = Program(compile_kernels(nvcc, operator, "float"), f"ELi{tile_for(nodes)}EE")
     totals = [0.0] * len(Counts.__dataclass_fields__)
     for _ in range(problems):
         content = [torch.rand(groups, nodes, nodes, generator=rng) for _ in range(3)]
@@ -213,33 +221,66 @@ def _run(
 ) -> tuple[Tally, Memory]:
     """Solve one problem per group of lanes; `content` is costs and structures (groups, n, n)."""
     memory = Memory()
-    items, nodes, _ = content[0].shape
+    lanes = lanes_for(content[0].shape[1])
 
     def array(tensor: Tensor) -> tuple[str, int]:
         return "P", memory.upload(bytes(tensor.numpy().tobytes()))
 
+    arguments = _arguments(operator, content, array)
+    # every thread of a warp has its place, whether it has a problem or not
+    near, far = _NEAR + 4 * lanes % 128, 512 * 1024
+    space = array(torch.zeros(32 // lanes * far, dtype=torch.uint8))
+    values = [structure(*arguments), struct.pack("q", len(content[0]))]
+    values += [struct.pack("QQ", near, far), structure(space), structure(("P", 0))]
+    tally = program.run(memory, values, threads=threads, shared=near * (32 // lanes))
+    return tally, memory
+
+
+def _arguments(
+    operator: str, content: list[Tensor], array: Callable[[Tensor], tuple[str, int]]
+) -> list[object]:
+    """Return the values of an operator's structure in `csrc/core/arguments.h`, results as zeros."""
+    items, nodes, _ = content[0].shape
+
     def zeros(*shape: int) -> tuple[str, int]:
         return array(torch.zeros(items, *shape))
 
+    def counting(count: int) -> tuple[str, int]:
+        return array(torch.arange(items * nodes).view(items, nodes) % count)
+
+    inf, null = math.inf, ("P", 0)
     cost, x, y = map(array, content)
-    even, null = array(torch.full((items, nodes), 1 / nodes)), ("P", 0)
+    even = array(torch.full((items, nodes), 1 / nodes))
     alpha = array(torch.full((items,), 0.5))
     plan, f, g = zeros(nodes, nodes), zeros(nodes), zeros(nodes)
-    objective, gap, iterations, status = (zeros() for _ in range(4))
-    arguments = {
-        "Transport": [0, cost, even, even, plan, objective, f, g, iterations, status],
-        "Sinkhorn": [cost, even, even, 0.1, 1e-4, 100, f, g, gap, iterations, status],
-        "Fgw": [cost, x, y, even, even, alpha, null, null, 0, 0, 1, 1, 1e-4, 100, 0,
-                plan, objective, f, g, gap, iterations, status],
+    value, gap, iterations, status = (zeros() for _ in range(4))
+    which, labels = array(torch.arange(items)), counting(3)
+    table = array(1 - torch.eye(3))
+    transport = [nodes, nodes, cost, even, even]
+    graphs = [nodes, nodes, cost, x, y, even, even, alpha]
+    starts = [null, null, 0, 0, 1, 1, 1e-4, 100]
+    cell = [("q", items), nodes, labels, even, x, even]
+    network = [("q", items), nodes, labels, even, even]
+    return {
+        "Transport": [nodes, nodes, 0, cost, even, even, plan, value, f, g, iterations, status],
+        "Sinkhorn": [*transport, 0.1, 1e-4, 100, f, g, gap, iterations, status],
+        "EntropicTransport": [*transport, 0.1, 1e-4, 100,
+                              plan, value, zeros(), f, g, gap, iterations, status],
+        "UnbalancedSinkhorn": [*transport, 0.1, 0.3, 0.3, 0, 1e-4, 100,
+                               f, g, gap, iterations, status],
+        "KlTransport": [*transport, 0.3, inf, 1e-4, 100,
+                        plan, value, f, g, gap, iterations, status],
+        "Fgw": [*graphs, *starts, 0, plan, value, f, g, gap, iterations, status],
+        "SemirelaxedFgw": [*graphs, *starts, plan, value, f, gap, iterations, status],
+        "EntropicFgw": [*graphs, null, 0.1, 0, 1, 0, 1e-4, 20, 1e-4, 100,
+                        plan, f, g, gap, iterations, status],
+        "FgwBackward": [nodes, nodes, array(torch.full((items, nodes, nodes), nodes**-2.0)), x, y,
+                        alpha, 0, 1, zeros(nodes, nodes), zeros(nodes, nodes), value],
+        "LowerBound": [*graphs, 0, 1, value],
+        "CellDistances": [*cell, *cell[:4], y, even, table, 3, 1, which, which, ("f", 0.5),
+                          0, 1, 0, 1, 0, null, 1e-4, 100, value, gap, iterations, status],
+        "NetworkDistances": [*network, *network, table, ("q", 3), ("q", 3), 1, which, which, value],
     }[operator]  # fmt: skip
-    # every thread of a warp has its place, whether it has a problem or not
-    lanes = lanes_for(nodes)
-    near, far = _NEAR + 4 * lanes % 128, 512 * 1024
-    space = array(torch.zeros(32 // lanes * far, dtype=torch.uint8))
-    values = [structure(nodes, nodes, *arguments), struct.pack("q", items)]
-    values += [struct.pack("QQ", near, far), structure(space), structure(null)]
-    tally = program.run(memory, values, threads=threads, shared=near * (32 // lanes))
-    return tally, memory
 
 
 def run(settings: Settings) -> Report:

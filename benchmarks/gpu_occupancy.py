@@ -13,8 +13,8 @@ import torch
 from benchmarks.measuring.report import Column, Report, Table, Unavailable
 
 __all__ = [
-    "LIMITS", "ON_REQUEST", "QUICK", "RESULTS", "Kernel", "Limits", "Settings", "compiler",
-    "kernels", "occupancy", "parse_report", "read_table", "run",
+    "LIMITS", "ON_REQUEST", "QUICK", "RESULTS", "TILES", "Kernel", "Limits", "Settings", "compiler",
+    "kernels", "lanes_for", "occupancy", "parse_report", "read_table", "run", "tile_for",
 ]  # fmt: skip
 
 ON_REQUEST = "needs the reports of make cuda"
@@ -71,9 +71,22 @@ LIMITS = {
 SAME_CODE = {"sm_80": ("sm_86", "sm_89")}
 """GPUs that run the code of another architecture."""
 
+TILES = (8, 16, 32, 64)
+"""Nodes of a side up to which a kernel has problems share a block."""
+
 _REGISTER_UNIT = 256  # registers are handed out to a warp in such lots
 _WARP_UNIT = 4  # warps get registers in fours
 _SHARED_UNIT = 128
+
+
+def tile_for(nodes: int) -> int:
+    """Return which of `TILES` takes problems of so many nodes."""
+    return next(most for most in TILES if nodes <= most)
+
+
+def lanes_for(nodes: int) -> int:
+    """Return how many threads work on a problem of so many nodes, up to 64."""
+    return min(tile_for(nodes), 32)
 
 
 def occupancy(limits: Limits, *, threads: int, registers: int, shared: int) -> float:
@@ -122,7 +135,7 @@ class Kernel:
     Attributes:
         operator: Name of the operator, such as `"Fgw"`.
         dtype: `"float32"` or `"float64"`.
-        lanes: Threads per problem; None where a block works on one problem.
+        nodes: Most nodes of a side; None for those of larger problems, a block for each.
         architecture: Such as `"sm_90"`.
         registers: Per thread.
         stack: Bytes per thread.
@@ -132,7 +145,7 @@ class Kernel:
 
     operator: str
     dtype: str
-    lanes: int | None
+    nodes: int | None
     architecture: str
     registers: int
     stack: int
@@ -153,13 +166,13 @@ def parse_report(text: str) -> list[Kernel]:
     """Read what `ptxas -v` printed."""
     found = []
     for match in _ENTRY.finditer(text):
-        operator, kind, lanes, architecture, stack, stores, loads, registers, rest = match.groups()
+        operator, kind, nodes, architecture, stack, stores, loads, registers, rest = match.groups()
         shared = re.search(r"(\d+) bytes smem", rest)
         found.append(
             Kernel(
                 operator=operator,
                 dtype="float32" if kind == "f" else "float64",
-                lanes=int(lanes) if lanes else None,
+                nodes=int(nodes) if nodes else None,
                 architecture=architecture,
                 registers=int(registers),
                 stack=int(stack),
@@ -184,24 +197,25 @@ def kernels(folder: Path) -> list[dict[str, str]]:
     """
     layout = {}
     for line in torch.ops.hotnas.cuda_kernels().splitlines():
-        operator, bits, lanes, threads, near, far = line.split()
-        layout[operator, f"float{bits}", int(lanes)] = int(threads), int(near), int(far)
+        operator, bits, nodes, threads, near, far = line.split()
+        layout[operator, f"float{bits}", int(nodes)] = int(threads), int(near), int(far)
     rows: list[dict[str, str]] = []
     for report in sorted(folder.glob("*.txt")):
         for kernel in parse_report(report.read_text(encoding="utf-8")):
             for gpu in (kernel.architecture, *SAME_CODE.get(kernel.architecture, ())):
                 limits = LIMITS[gpu]
                 shared, threads, far = kernel.shared, 128, "-"
-                if kernel.lanes is not None:
-                    threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.lanes]
+                if kernel.nodes is not None:
+                    lanes = lanes_for(kernel.nodes)
+                    threads, near, bytes_far = layout[kernel.operator, kernel.dtype, kernel.nodes]
                     threads = threads_of_block(
                         limits,
                         threads=threads,
                         registers=kernel.registers,
-                        lanes=kernel.lanes,
+                        lanes=lanes,
                         near=near,
                     )
-                    shared += near * threads // kernel.lanes
+                    shared += near * threads // lanes
                     far = str(bytes_far)
                 share = occupancy(
                     limits, threads=threads, registers=kernel.registers, shared=shared
@@ -209,12 +223,12 @@ def kernels(folder: Path) -> list[dict[str, str]]:
                 row = {name: str(getattr(kernel, name)) for name in Kernel.__dataclass_fields__}
                 row |= {"architecture": gpu, "threads": str(threads)}
                 row |= {"shared": str(shared), "global": far}
-                row |= {"lanes": "block" if kernel.lanes is None else str(kernel.lanes)}
+                row |= {"nodes": "more" if kernel.nodes is None else str(kernel.nodes)}
                 rows.append(row | {"occupancy": f"{share:.0%}"})
-    order = ["8", "16", "32", "block"]
+    order = [*map(str, TILES), "more"]
     return sorted(
         rows,
-        key=lambda r: (r["architecture"], r["dtype"], r["operator"], order.index(r["lanes"])),
+        key=lambda r: (r["architecture"], r["dtype"], r["operator"], order.index(r["nodes"])),
     )
 
 

@@ -170,7 +170,7 @@ def makespans(work: NDArray[np.float64], groups: int, of_warp: int) -> dict[str,
 def resident_groups(gpu: str) -> int:
     """Return how many pairs of up to 8 nodes a GPU works on at once, float32."""
     model = GPUS[gpu]
-    wanted = {"operator": "CellDistances", "dtype": "float32", "lanes": str(LANES)}
+    wanted = {"operator": "CellDistances", "dtype": "float32", "nodes": str(LANES)}
     wanted["architecture"] = model.architecture
     kernel = next(row for row in read_table()[1] if wanted.items() <= row.items())
     share = float(kernel["occupancy"].rstrip("%")) / 100

@@ -200,6 +200,8 @@ template <class G, class Terms, class T>
 class Fgw {
   using Var = typename G::template Var<T>;
   static constexpr T huge = Limits<T>::huge;
+  /// Entries of a vertex that a GPU waits for together, in registers.
+  static constexpr int fetched = one_thread<G, T> ? 1 : sizeof(T) == 4 ? 4 : 2;
 
  public:
   /// The units are in the work space.
@@ -270,47 +272,45 @@ class Fgw {
   }
 
   /// Cost whose cheapest vertex matches nodes of like features and like mean structure:
-  /// (1 - alpha) cost + alpha times the mean of L(out_i - out'_j) and L(in_i - in'_j).
+  /// (1 - alpha) cost + alpha times the mean of L(out_i - out'_j) and L(in_i - in'_j). What no pair has is 0 in the
+  /// structures.
   HN_HD void signature(T* out) const {
-    const Pairs pairs = terms_.pairs();
+    const Array<T>&out_other = w_.transport.reach,
+          &in_other = w_.transport.price;  // free until then
     HN_ROLLED
-    for (int i = 0; i < s_.n; ++i) {
-      T out_mean = 0, in_mean = 0;
+    for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+      Var leaving = G::splat(T(0)), entering = G::splat(T(0));
       HN_ROLLED
-      for (int k = 0; k < s_.n; ++k) {
-        if (pairs != Pairs::all && k == i) continue;
-        if (pairs != Pairs::ordered || k > i)
-          out_mean += w_.a[k] * w_.units->unit * w_.c.cx[i * s_.ldn + k];
-        if (pairs != Pairs::ordered || k < i)
-          in_mean += w_.a[k] * w_.units->unit * w_.c.cx[k * s_.ldn + i];
+      for (int l = 0; l < s_.m; ++l) {
+        const Var mass = G::splat(w_.b[l] * w_.units->unit);
+        leaving += mass * g_.load(w_.c.cyt + l * s_.ld + j0);
+        entering += mass * g_.load(w_.c.cy + l * s_.ld + j0);
+      }
+      g_.store(out_other + j0, leaving);
+      g_.store(in_other + j0, entering);
+    }
+    HN_ROLLED
+    for (int first = 0; first < s_.n; first += g_.step()) {
+      const int own = first + g_.begin();  // each lane sums a row
+      T leaving = 0, entering = 0;
+      HN_ROLLED
+      for (int k = 0; own < s_.n && k < s_.n; ++k) {
+        const T mass = w_.a[k] * w_.units->unit;
+        leaving += mass * w_.c.cx[own * s_.ldn + k];
+        entering += mass * w_.c.cx[k * s_.ldn + own];
       }
       HN_ROLLED
-      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-        Var out_other = G::splat(T(0)), in_other = G::splat(T(0));
-        const auto column = g_.template index<T>(j0);
+      for (int i = first; i < s_.n && i < first + g_.step(); ++i) {
+        const Var out_mean = G::splat(g_.total(i == own ? leaving : T(0)));
+        const Var in_mean = G::splat(g_.total(i == own ? entering : T(0)));
         HN_ROLLED
-        for (int l = 0; l < s_.m; ++l) {
-          const auto at = G::template splat_int<T>(l);
-          const Var mass = G::splat(w_.b[l] * w_.units->unit), none = G::splat(T(0));
-          const Var leaving = g_.load(w_.c.cyt + l * s_.ld + j0);
-          const Var entering = g_.load(w_.c.cy + l * s_.ld + j0);
-          if (pairs == Pairs::all) {
-            out_other += mass * leaving;
-            in_other += mass * entering;
-          } else if (pairs == Pairs::directed) {
-            const Var apart = G::select(column == at, none, mass);
-            out_other += apart * leaving;
-            in_other += apart * entering;
-          } else {
-            out_other += G::select(column < at, mass, none) * leaving;
-            in_other += G::select(column > at, mass, none) * entering;
-          }
+        for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
+          const Var gap = loss<G>(terms_.loss(), out_mean - g_.load(out_other + j0)) +
+                          loss<G>(terms_.loss(), in_mean - g_.load(in_other + j0));
+          const Var cost = g_.load(w_.cost + i * s_.ld + j0);
+          g_.store(out + i * s_.ld + j0,
+                   G::splat(w_.units->linear) * cost + G::splat(w_.units->pair / 2) * gap);
         }
-        const Var gap = loss<G>(terms_.loss(), G::splat(out_mean) - out_other) +
-                        loss<G>(terms_.loss(), G::splat(in_mean) - in_other);
-        const Var cost = g_.load(w_.cost + i * s_.ld + j0);
-        g_.store(out + i * s_.ld + j0,
-                 G::splat(w_.units->linear) * cost + G::splat(w_.units->pair / 2) * gap);
       }
     }
     if (w_.units->dummies.any()) unpair_dummies(out);
@@ -327,7 +327,7 @@ class Fgw {
       kept = terms_.loss() == Loss::l1 && pair_table_.fits(s_);
       if (kept) pair_table_.sum(g_, s_, terms_, w_.c, v, count, out);
     }
-    if (!kept) pair_cost(g_, s_, terms_, w_.c, v, count, out);
+    if (!kept) pair_cost<fetched>(g_, s_, terms_, w_.c, v, count, out);
     if (w_.units->dummies.any()) blank_dummies(out);
   }
 
@@ -601,26 +601,30 @@ class Fgw {
 
   /// out = scale_linear * cost + scale_pair * sum_a weight_a B_a.
   HN_HD void combine(T scale_linear, T scale_pair, T* out) const {
+    // in whole blocks, none twice: out may be an atom's B
+    constexpr int block = one_thread<G, T> ? 4 : 8;  // rows of lanes that one weight serves
     const int matrix = s_.n * s_.ld;
-    constexpr int block = 4;  // registers: one weight serves four packs
     int e = 0;
     for (; e + block * G::width <= matrix; e += block * G::width)
       combine_packs<block>(scale_linear, scale_pair, e, out);
+    for (; block > 4 && e + 4 * G::width <= matrix; e += 4 * G::width)
+      combine_packs<4>(scale_linear, scale_pair, e, out);
     for (; e < matrix; e += G::width) combine_packs<1>(scale_linear, scale_pair, e, out);
   }
 
   template <int Packs>
   HN_HD void combine_packs(T scale_linear, T scale_pair, int e, T* out) const {
     const std::size_t matrix = static_cast<std::size_t>(s_.n) * s_.ld;  // all atoms: beyond an int
-    Var sum[Packs];
-    for (int r = 0; r < Packs; ++r)
-      sum[r] = G::splat(scale_linear) * g_.load(w_.cost + e + r * G::width);
+    Var sum[Packs], values[Packs];
+    for (int r = 0; r < Packs; ++r) sum[r] = g_.load(w_.cost + e + r * G::width);
+    for (int r = 0; r < Packs; ++r) sum[r] = G::splat(scale_linear) * sum[r];
     HN_ROLLED
     for (int t = 0; t < num_active_; ++t) {
       const int a = w_.active[t];
       const Var weight = G::splat(scale_pair * w_.weight[a]);
       const T* pair = w_.pair + a * matrix + e;
-      for (int r = 0; r < Packs; ++r) sum[r] += weight * g_.load(pair + r * G::width);
+      for (int r = 0; r < Packs; ++r) values[r] = g_.load(pair + r * G::width);  // all at once
+      for (int r = 0; r < Packs; ++r) sum[r] += weight * values[r];
     }
     for (int r = 0; r < Packs; ++r) g_.store(out + e + r * G::width, sum[r]);
   }
@@ -792,7 +796,7 @@ class Fgw {
     if (better) {
       current_plan(w_.plan);
       HN_ROLLED
-      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = w_.transport.u[i];
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.f[i] = transport_.u()[i];
       HN_ROLLED
       for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.g[j] = w_.transport.v[j];
     }
@@ -822,7 +826,7 @@ class Fgw {
       Var mass = G::splat(T(0)), sum = mass, over = mass, least = g_.load(w_.grad + j0);
       HN_ROLLED
       for (int i = 0; i < s_.n; ++i) {
-        const Var u = G::splat(w_.transport.u[i]), both = u + v;
+        const Var u = G::splat(transport_.u()[i]), both = u + v;
         const Var of_v = both - u,
                   lost = (u - (both - of_v)) + (v - of_v);  // of the sum, by rounding
         const Var cost = g_.load(w_.grad + i * s_.ld + j0);
@@ -858,7 +862,7 @@ class Fgw {
     HN_ROLLED
     for (int turn = 0; turn < 2 && now.gap > enough && now.iterations < stops_.max_iter; ++turn) {
       HN_ROLLED
-      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.rough_u[i] = w_.transport.u[i];
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.rough_u[i] = transport_.u()[i];
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width)
         g_.store(w_.rough_v + j0, g_.load(w_.transport.v + j0));
@@ -879,7 +883,7 @@ class Fgw {
       }
       g_.sync();
       HN_ROLLED
-      for (int i = g_.begin(); i < s_.n; i += g_.step()) w_.transport.u[i] += w_.rough_u[i];
+      for (int i = g_.begin(); i < s_.n; i += g_.step()) transport_.u()[i] += w_.rough_u[i];
       HN_ROLLED
       for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
         const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);

@@ -75,7 +75,7 @@ HN_HD T fgw_lower_bound(const G& g, const Shape& s, const Terms& terms, const Lo
     transport.settle(cost);
     T value = 0;
     HN_ROLLED
-    for (int i = 0; i < s.n; ++i) value += w.a[i] * w.transport.u[i];
+    for (int i = 0; i < s.n; ++i) value += w.a[i] * transport.u()[i];
     HN_ROLLED
     for (int j = 0; j < s.m; ++j) value += w.b[j] * w.transport.v[j];
     g.sync();

@@ -79,45 +79,63 @@ HN_HD Var loss(Loss kind, Var difference) {
   return kind == Loss::l1 ? G::abs(difference) : difference * difference;
 }
 
-/// Rows [i, i + R) of B(V), written to out. OneWay: of one direction of each pair, twice.
-template <int R, bool OneWay, class G, class Terms, class T>
+/// Rows [i, i + R) of B(V), written to out. OneWay: of one direction of each pair, twice. E entries of V are fetched at
+/// once, as a GPU waits for all of them together.
+template <int R, int E, bool OneWay, class G, class Terms, class T>
 HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
                           const Vertex<T>& v, int count, int i, std::type_identity_t<T>* out) {
   using Var = typename G::template Var<T>;
   const Loss kind = terms.loss();
+  const Var none = G::splat(T(0));
   for (int j0 = 0; j0 < s.ld; j0 += G::width) {
     const auto column = g.template index<T>(j0);
     Var sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = G::splat(T(0));
+    for (int r = 0; r < R; ++r) sum[r] = none;
     HN_ROLLED
-    for (int t = 0; t < count; ++t) {
-      const int k = v.row[t], l = v.col[t];
-      const Var into = g.load(c.cyt + l * s.ld + j0), from = g.load(c.cy + l * s.ld + j0);
-      const Var mass = G::splat(v.mass[t]), none = G::splat(T(0));
-      const auto at = G::template splat_int<T>(l);
-      if (terms.pairs() == Pairs::ordered) {
-        const Var before = G::select(column < at, mass, none);
-        const Var after = G::select(column > at, mass, none);
+    for (int t0 = 0; t0 < count; t0 += E) {
+      int row[E], col[E];
+      T moved[E];
+      Var in[E], out_of[E];
+      for (int e = 0; e < E; ++e) {
+        const int t = E == 1 ? t0 : ScalarLanes::min(t0 + e, count - 1);
+        row[e] = v.row[t];
+        col[e] = v.col[t];
+        moved[e] = v.mass[t];
+      }
+      for (int e = 0; e < E; ++e) {
+        in[e] = g.load(c.cyt + col[e] * s.ld + j0);
+        out_of[e] = g.load(c.cy + col[e] * s.ld + j0);
+      }
+      for (int e = 0; e < E; ++e) {
+        const int k = row[e];
+        const bool real = E == 1 || t0 + e < count;  // and not the last one again
+        const Var into = in[e], from = out_of[e], mass = G::splat(real ? moved[e] : T(0));
+        const auto at = G::template splat_int<T>(col[e]);
+        T to[R], back[R];  // of x
         for (int r = 0; r < R; ++r) {
-          if (i + r < k)
-            sum[r] += before * loss<G>(kind, G::splat(c.cx[(i + r) * s.ldn + k]) - into);
-          else if (i + r > k)
-            sum[r] += after * loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
+          if (!OneWay) to[r] = c.cx[(i + r) * s.ldn + k];
+          back[r] = c.cx[k * s.ldn + i + r];
         }
-      } else if constexpr (OneWay) {
-        const Var both = mass + mass;
-        const Var apart = terms.pairs() == Pairs::all ? both : G::select(column == at, none, both);
-        for (int r = 0; r < R; ++r) {
-          if (terms.pairs() == Pairs::directed && i + r == k) continue;
-          sum[r] += apart * loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
-        }
-      } else {
-        const Var apart = terms.pairs() == Pairs::all ? mass : G::select(column == at, none, mass);
-        for (int r = 0; r < R; ++r) {
-          if (terms.pairs() == Pairs::directed && i + r == k) continue;
-          const Var both = loss<G>(kind, G::splat(c.cx[(i + r) * s.ldn + k]) - into) +
-                           loss<G>(kind, G::splat(c.cx[k * s.ldn + i + r]) - from);
-          sum[r] += apart * both;
+        if (terms.pairs() == Pairs::ordered) {
+          const Var before = G::select(column < at, mass, none);
+          const Var after = G::select(column > at, mass, none);
+          for (int r = 0; r < R; ++r) {
+            if (i + r < k)
+              sum[r] += before * loss<G>(kind, G::splat(to[r]) - into);
+            else if (i + r > k)
+              sum[r] += after * loss<G>(kind, G::splat(back[r]) - from);
+          }
+        } else {
+          const bool directed = terms.pairs() == Pairs::directed;
+          const Var both = OneWay ? mass + mass : mass;
+          const Var apart = directed ? G::select(column == at, none, both) : both;
+          for (int r = 0; r < R; ++r) {
+            if (E == 1 && directed && i + r == k) continue;
+            const Var gap = OneWay ? loss<G>(kind, G::splat(back[r]) - from)
+                                   : loss<G>(kind, G::splat(to[r]) - into) +
+                                         loss<G>(kind, G::splat(back[r]) - from);
+            sum[r] += (E > 1 && directed && i + r == k ? none : apart) * gap;
+          }
         }
       }
     }
@@ -125,30 +143,33 @@ HN_HD void pair_cost_rows(const G& g, const Shape& s, const Terms& terms, const 
   }
 }
 
-template <bool OneWay, class G, class Terms, class T>
+template <int E, bool OneWay, class G, class Terms, class T>
 HN_HD void pair_cost_by_rows(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
                              const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
+  constexpr int R = 4;
   int i = 0;
   HN_ROLLED
-  for (; i + 4 <= s.n; i += 4) {
-    g.poll(std::int64_t{4} * count * s.ld);
-    pair_cost_rows<4, OneWay>(g, s, terms, c, v, count, i, out);
+  while (i < s.n) {
+    g.poll(std::int64_t{R} * count * s.ld);
+    if (s.n >= R && i + 1 < s.n) {
+      if (i + R > s.n) i = s.n - R;  // some rows again: one pass rather than two
+      pair_cost_rows<R, E, OneWay>(g, s, terms, c, v, count, i, out);
+      i += R;
+    } else {
+      pair_cost_rows<1, 1, OneWay>(g, s, terms, c, v, count, i, out);
+      ++i;
+    }
   }
-  if (i + 2 <= s.n) {
-    pair_cost_rows<2, OneWay>(g, s, terms, c, v, count, i, out);
-    i += 2;
-  }
-  if (i < s.n) pair_cost_rows<1, OneWay>(g, s, terms, c, v, count, i, out);
 }
 
-/// B(V), (n, ld), of the first `count` entries of V.
-template <class G, class Terms, class T>
+/// B(V), (n, ld), of the first `count` entries of V, E of which are fetched at once.
+template <int E = 1, class G, class Terms, class T>
 HN_HD void pair_cost(const G& g, const Shape& s, const Terms& terms, const Structures<T>& c,
                      const Vertex<T>& v, const int count, std::type_identity_t<T>* out) {
   if (terms.pairs() != Pairs::ordered && *c.symmetric)
-    pair_cost_by_rows<true>(g, s, terms, c, v, count, out);
+    pair_cost_by_rows<E, true>(g, s, terms, c, v, count, out);
   else
-    pair_cost_by_rows<false>(g, s, terms, c, v, count, out);
+    pair_cost_by_rows<E, false>(g, s, terms, c, v, count, out);
 }
 
 template <class G, class Terms, class T>

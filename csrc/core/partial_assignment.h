@@ -63,7 +63,8 @@ class PartialAssignment {
 #endif
 
  public:
-  HN_HD PartialAssignment(const G& g, const Shape& s, const Work& w) : g_(g), s_(s), w_(w) {}
+  HN_HD PartialAssignment(const G& g, const Shape& s, const Work& w)
+      : g_(g), s_(s), w_(w), u_(w.simplex.dual_of_rows(s)) {}
 
   /// Whether a problem with both dummies is such: then this solves it, and those of other costs that forbid the same.
   HN_APART bool set_out(const T* cost, const T* a, const T* b) {
@@ -113,7 +114,7 @@ class PartialAssignment {
       if (!extend(cost, w_.later)) return false;
     }
     if (g_.leader()) {
-      w_.u[s_.n - 1] = 0;
+      u_[s_.n - 1] = 0;
       w_.v[s_.m - 1] = -price_;
     }
     g_.sync();
@@ -196,7 +197,7 @@ class PartialAssignment {
       }
       const MinAt<T> found = nearest<G, T>(g_, s_, least, at);
       if (g_.leader()) {
-        w_.u[i] = found.value;
+        u_[i] = found.value;
         w_.row_least[i] = found.value - to_dummy(cost, i);
         w_.col_of_row[i] = found.index;
       }
@@ -211,7 +212,7 @@ class PartialAssignment {
       for (int i = 0; i < rows; ++i) {
         const int j = w_.col_of_row[i];
         if (!(w_.row_least[i] < price_)) {
-          w_.u[i] = price_ + to_dummy(cost, i);
+          u_[i] = price_ + to_dummy(cost, i);
           w_.col_of_row[i] = left;
         } else if (w_.row_of_col[j] < 0) {
           w_.row_of_col[j] = i;
@@ -241,8 +242,7 @@ class PartialAssignment {
   HN_HD MinAt<T> relax(const T* cost, int i, T distance) const {
     Var least;
     Int at;
-    relax_row<G, T>(g_, s_, w_, cost + i * s_.ld, w_.u[i] - distance, i, least, at,
-                    [](int, Var) {});
+    relax_row<G, T>(g_, s_, w_, cost + i * s_.ld, u_[i] - distance, i, least, at, [](int, Var) {});
     return nearest<G, T>(g_, s_, least, at);
   }
 
@@ -259,7 +259,7 @@ class PartialAssignment {
     T mu = 0, until = 2 * huge;
     HN_ROLLED
     for (;;) {
-      const T leaves = mu + (price_ + to_dummy(cost, at) - w_.u[at]);
+      const T leaves = mu + (price_ + to_dummy(cost, at) - u_[at]);
       if (leaves < until) {
         until = leaves;
         out = at;
@@ -279,13 +279,13 @@ class PartialAssignment {
     if (!(mu <= huge / 2)) return false;  // the costs are not numbers
     g_.sync();                            // the search is over on every lane, and `via` is complete
     raise(settled, mu, sink < 0 ? out : -1, price_ + to_dummy(cost, out));
-    if (g_.leader() && !(sink < 0 && out == source)) w_.u[source] += mu;
+    if (g_.leader() && !(sink < 0 && out == source)) u_[source] += mu;
     if (g_.leader()) {
       if (sink < 0) {
         const int freed = w_.col_of_row[out];
         w_.col_of_row[out] = left;
         if (out == source)
-          w_.u[source] = price_ + to_dummy(cost, source);
+          u_[source] = price_ + to_dummy(cost, source);
         else
           flip(w_.col_of_row, freed);
       } else {
@@ -309,7 +309,7 @@ class PartialAssignment {
       HN_ROLLED
       for (int i = 0; i < s_.n - 1; ++i) {
         if (w_.col_of_row[i] != left) continue;
-        const Var through = g_.load(cost + i * s_.ld + j0) - G::splat(w_.u[i]);
+        const Var through = g_.load(cost + i * s_.ld + j0) - G::splat(u_[i]);
         via = G::select(through < reach, G::template splat_int<T>(i), via);
         reach = G::min(reach, through);
       }
@@ -340,7 +340,7 @@ class PartialAssignment {
     raise(settled, mu, -1, T(0));
     HN_ROLLED
     for (int i = g_.begin(); i < s_.n - 1; i += g_.step())
-      if (w_.col_of_row[i] == left) w_.u[i] = price_ + to_dummy(cost, i);
+      if (w_.col_of_row[i] == left) u_[i] = price_ + to_dummy(cost, i);
     g_.sync();  // what is left has been read
     if (g_.leader()) flip(columns, sink_);
     g_.sync();
@@ -366,7 +366,7 @@ class PartialAssignment {
     HN_ROLLED
     for (int t = g_.begin(); t < settled; t += g_.step()) {
       const int i = w_.rows[t], j = w_.cols[t];
-      w_.u[i] = i == out ? value : w_.u[i] + (mu - w_.row_dist[i]);
+      u_[i] = i == out ? value : u_[i] + (mu - w_.row_dist[i]);
       w_.v[j] -= mu - w_.col_dist[j];
     }
   }
@@ -387,6 +387,7 @@ class PartialAssignment {
   const G& g_;
   const Shape& s_;
   const Work& w_;
+  const Array<T> u_;
   bool fits_ = false;
   int asked_ = 0, paths_ = 0, sink_ = -1;
   T unit_ = 0, part_ = 0, price_ = 0;

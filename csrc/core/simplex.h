@@ -41,6 +41,9 @@ struct SimplexWork : Forest<T> {
   Array<T> demand,
       closed;  // (ld), of the first tree: what is to come; less the duals, huge where full
   Array<TreeState<T>> state;  // one
+
+  /// Duals of rows, (n): behind the columns of the problem at hand, which may be fewer than there is room for.
+  HN_HD Array<T> dual_of_rows(const Shape& s) const { return part(dual, s.ld); }
 };
 
 template <class T>

@@ -75,7 +75,7 @@ HN_HD std::size_t vertex_capacity(const Shape& s) {
 template <class T>
 struct TransportWork {
   SimplexWork<T> simplex;
-  Array<T> u, v;                // duals, (n), (ld)
+  Array<T> v;                   // duals of columns, (ld)
   Array<T> reach, price;        // path length to each open column; v, or -huge when closed
   Array<LaneInt<T>> via;        // row before each column
   Array<T> row_dist, col_dist;  // (n), (ld)
@@ -91,7 +91,6 @@ HN_HD TransportWork<T> take_transport(Arena& arena, const Shape& s) {
   TransportWork<T> w{};
   w.simplex = take_simplex<T>(arena, s);
   w.v = w.simplex.dual;
-  w.u = part(w.simplex.dual, s.ld);
   w.reach = arena.take<T>(s.ld);
   w.price = arena.take<T>(s.ld);
   w.via = arena.take<LaneInt<T>>(s.ld);
@@ -165,7 +164,15 @@ class Transport {
 
  public:
   HN_HD Transport(const G& g, const Shape& s, const TransportWork<T>& w)
-      : g_(g), s_(s), w_(w), simplex_(g, s, w.simplex), partial_(g, s, w) {}
+      : g_(g),
+        s_(s),
+        w_(w),
+        u_(w.simplex.dual_of_rows(s)),
+        simplex_(g, s, w.simplex),
+        partial_(g, s, w) {}
+
+  /// Duals of rows, (n).
+  HN_HD const Array<T>& u() const { return u_; }
 
   /// Augmenting paths and pivots so far: what the cheapest arcs alone could not match.
   HN_HD int paths() const { return paths_ + simplex_.pivots() + partial_.paths(); }
@@ -316,7 +323,7 @@ class Transport {
       }
       g_.sync();
       if (g_.leader()) {
-        w_.u[i] = least.value;
+        u_[i] = least.value;
         w_.col_of_row[i] = free ? least.index : -1;
         if (free) w_.row_of_col[least.index] = i;
         if (FreeFirst && free) w_.taken[least.index] = huge;
@@ -331,11 +338,11 @@ class Transport {
   HN_HD void take_tight_columns(const T* cost) const {
     HN_ROLLED
     for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-      Var best = g_.load(cost + j0) - G::splat(w_.u[0]);
+      Var best = g_.load(cost + j0) - G::splat(u_[0]);
       Int at = G::template splat_int<T>(0);
       HN_ROLLED
       for (int i = 1; i < s_.n; ++i) {
-        const Var reduced = g_.load(cost + i * s_.ld + j0) - G::splat(w_.u[i]);
+        const Var reduced = g_.load(cost + i * s_.ld + j0) - G::splat(u_[i]);
         if (FreeFirst && w_.col_of_row[i] < 0)
           at = G::select(reduced <= best, G::template splat_int<T>(i), at);
         else
@@ -367,10 +374,9 @@ class Transport {
   HN_HD MinAt<T> relax(const T* cost, int i, T mu, T& to_free) const {
     Var best, free = G::splat(2 * huge);
     Int at;
-    relax_row<G, T>(g_, s_, w_, cost + i * s_.ld, w_.u[i] - mu, i, best, at,
-                    [&](int j0, Var reach) {
-                      if constexpr (FreeFirst) free = G::min(free, reach + g_.load(w_.taken + j0));
-                    });
+    relax_row<G, T>(g_, s_, w_, cost + i * s_.ld, u_[i] - mu, i, best, at, [&](int j0, Var reach) {
+      if constexpr (FreeFirst) free = G::min(free, reach + g_.load(w_.taken + j0));
+    });
     if constexpr (FreeFirst) to_free = -g_.max_of(-free);
     return nearest<G, T>(g_, s_, best, at);
   }
@@ -434,7 +440,7 @@ class Transport {
     HN_ROLLED
     for (int t = g_.begin(); t <= settled; t += g_.step()) {
       const int i = w_.rows[t];
-      w_.u[i] += mu - w_.row_dist[i];
+      u_[i] += mu - w_.row_dist[i];
     }
     HN_ROLLED
     for (int t = g_.begin(); t < settled; t += g_.step()) {
@@ -463,6 +469,7 @@ class Transport {
   const G& g_;
   const Shape& s_;
   const TransportWork<T>& w_;
+  const Array<T> u_;
   Simplex<G, T> simplex_;
   PartialAssignment<G, T, TransportWork<T>> partial_;
   int paths_ = 0;

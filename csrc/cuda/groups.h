@@ -14,7 +14,6 @@ class TileGroup : public ScalarLanes {
 
  public:
   static constexpr int width = W;
-  static constexpr bool one_row = true;
 
   __device__ TileGroup() : rank_(threadIdx.x % W), shift_(threadIdx.x % 32 / W * W) {}
 
@@ -108,6 +107,13 @@ class TileGroup : public ScalarLanes {
   __device__ static int in_order(int bits) { return bits ^ (bits >> 31 & 0x7fffffff); }
 
   int rank_, shift_;
+};
+
+/// The same for problems that have no more columns than there are lanes.
+template <int W>
+class OneRowGroup : public TileGroup<W> {
+ public:
+  static constexpr bool one_row = true;
 };
 
 /// All W threads of a block, for problems so large that a warp would take long.

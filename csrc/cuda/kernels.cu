@@ -2,9 +2,9 @@
 // where a problem is large. Compiled once per operator and type:
 //   HOTNAS_NAME  "Fgw", the operator    HOTNAS_ITEM  FgwItem, of csrc/items    HOTNAS_TYPE  float or double
 //
-// Problems of up to 8, 16 and 32 nodes a side take as many lanes; what their inner loops touch lies in shared
-// memory at addresses known when the program is compiled. Larger problems take a block each and
-// lie in global memory. The grid is as large as the GPU can hold at once; each group begins with the item of its
+// Problems of up to 8, 16 and 32 nodes a side take as many lanes, and what their inner loops touch lies in shared
+// memory; those of up to 64 take a warp, two columns to a lane, and lie in global memory. The places of their arrays
+// are known when the program is compiled. Larger problems take a block each and lie in global memory. The grid is as large as the GPU can hold at once; each group begins with the item of its
 // own number and takes what comes next from a counter, as items differ in work by an order of magnitude. Who
 // solves an item changes nothing in its result.
 #define HOTNAS_ISA device
@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "../items/items.h"
 #include "groups.h"
@@ -21,16 +22,30 @@
 namespace hotnas::HOTNAS_ISA {
 namespace {
 
-/// Threads of a block, and blocks that a multiprocessor shall hold at once, which bounds their registers: 64 of
-/// 32 bits, so that half of the warps that it can hold are there, and 128 for double.
-template <class Item, int W>
+/// How problems of up to N nodes a side share a block: its threads, and blocks that a multiprocessor shall hold at
+/// once, which bounds their registers. 64 of 32 bits, so that half of the warps that it can hold are there, and 128 for
+/// double; more for items that fetch ahead, of which memory holds fewer, and where loops go over rows of lanes.
+template <class Item, int N>
 struct Tiles {
   using T = typename Item::Lane;
-  static constexpr int threads = W == 32 ? 128 : 256;
-  static constexpr int blocks = 65536 / threads / (sizeof(T) == 8 ? 128 : 64);
-  static constexpr int groups = threads / W;
-  HN_HD static Shape most() { return {W, W, W, W, false}; }
-  HN_HD static Sizing sizing() { return {W, atom_slots(most()), W, W}; }
+  static constexpr bool one_row = N <= 32;
+  using Group = std::conditional_t<one_row, OneRowGroup<one_row ? N : 32>, TileGroup<32>>;
+  static constexpr int width = Group::width;
+  static constexpr bool ahead = requires { Item::fetches_ahead; };
+  static constexpr int threads = width == 32 || ahead ? 128 : 256;
+  static constexpr int registers = sizeof(T) == 8 ? 128
+                                   : N > 32       ? 96
+                                   : !ahead       ? 64
+                                   : N == 8       ? 72
+                                   : N == 16      ? 80
+                                                  : 96;
+  static constexpr int blocks = 65536 / threads / registers;
+  static constexpr int groups = threads / width;
+  HN_HD static Shape most() { return {N, N, N, N, false}; }
+  HN_HD static Sizing sizing() { return {width, atom_slots(most()), N, N}; }
+  HN_HD static Arena arena(char* near, char* far) {
+    return one_row ? Arena(near, far) : Arena(far);
+  }
 };
 constexpr int block_width = 128;
 constexpr int blocks_of_large = 2;
@@ -51,19 +66,21 @@ HN_HD auto terms_of(const Args& args) {
     return FixedTerms<Loss::l1, Pairs::all>{};
 }
 
-template <class Item, int W>
-__global__ __launch_bounds__((Tiles<Item, W>::threads), (Tiles<Item, W>::blocks)) void tiles(
+template <class Item, int N>
+__global__ __launch_bounds__((Tiles<Item, N>::threads), (Tiles<Item, N>::blocks)) void tiles(
     const __grid_constant__ typename Item::Arguments args, const std::int64_t items,
     const __grid_constant__ Space space, char* const far, unsigned long long* const queue) {
-  using Layout = Tiles<Item, W>;
+  using Layout = Tiles<Item, N>;
+  constexpr int width = Layout::width;
   extern __shared__ __align__(128) char near[];
-  const int slot = static_cast<int>(threadIdx.x) / W, groups = static_cast<int>(blockDim.x) / W;
+  const int slot = static_cast<int>(threadIdx.x) / width;
+  const int groups = static_cast<int>(blockDim.x) / width;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * groups + slot;
   const std::int64_t all = static_cast<std::int64_t>(gridDim.x) * groups;
-  Arena arena(near + slot * space.near, far + first * space.far);
+  Arena arena = Layout::arena(near + slot * space.near, far + first * space.far);
   const auto work = Item::take(arena, Layout::most(), args, Layout::sizing());
   const auto terms = terms_of(args);
-  const TileGroup<W> group;
+  const typename Layout::Group group;
   HN_ROLLED
   for (std::int64_t item = first; item < items;) {
     Item::solve(group, args, terms, item, work);
@@ -154,22 +171,24 @@ cudaError_t queue_blocks(Kernel kernel, int width, int groups, int whole, const 
   return cudaGetLastError();
 }
 
-template <class Item, int W>
+template <class Item, int N>
 Space space_of_tile(const typename Item::Arguments& args) {
-  using Layout = Tiles<Item, W>;
-  Arena arena(nullptr, nullptr);
+  using Layout = Tiles<Item, N>;
+  Arena arena = Layout::arena(nullptr, nullptr);
   Item::take(arena, Layout::most(), args, Layout::sizing());
+  const auto whole = [](std::size_t bytes) { return (bytes + 127) / 128 * 128; };
+  if (!Layout::one_row) return {0, whole(arena.used())};
   // Neighbours in a warp start in different banks of shared memory.
-  constexpr std::size_t row = W * sizeof(typename Item::Lane) % 128;
-  return {(arena.used() + 127) / 128 * 128 + row, (arena.used_far() + 127) / 128 * 128};
+  constexpr std::size_t row = N * sizeof(typename Item::Lane) % 128;
+  return {whole(arena.used()) + row, whole(arena.used_far())};
 }
 
-template <class Item, int W>
+template <class Item, int N>
 cudaError_t queue_tiles(const typename Item::Arguments& args, std::int64_t items,
                         const cuda::Queue& queue) {
-  using Layout = Tiles<Item, W>;
-  return queue_blocks(tiles<Item, W>, W, Layout::groups, 32 / W, space_of_tile<Item, W>(args), args,
-                      items, queue);
+  using Layout = Tiles<Item, N>;
+  return queue_blocks(tiles<Item, N>, Layout::width, Layout::groups, 32 / Layout::width,
+                      space_of_tile<Item, N>(args), args, items, queue);
 }
 
 template <class Item>
@@ -198,6 +217,7 @@ const char* launch(const Args& args, std::int64_t items, const Queue& queue) {
   const cudaError_t error = most <= 8    ? HOTNAS_ISA::queue_tiles<Item, 8>(args, items, queue)
                             : most <= 16 ? HOTNAS_ISA::queue_tiles<Item, 16>(args, items, queue)
                             : most <= 32 ? HOTNAS_ISA::queue_tiles<Item, 32>(args, items, queue)
+                            : most <= 64 ? HOTNAS_ISA::queue_tiles<Item, 64>(args, items, queue)
                                          : HOTNAS_ISA::queue_large<Item>(args, items, queue);
   if (error == cudaSuccess) return nullptr;
   cudaGetLastError();  // or the next launch would report this one's
@@ -208,18 +228,19 @@ template <class Args>
 std::string describe(const Args& args) {
   using Item = HOTNAS_ISA::HOTNAS_ITEM<HOTNAS_TYPE>;
   std::string lines;
-  const auto add = [&]<int W>() {
-    const HOTNAS_ISA::Space space = HOTNAS_ISA::space_of_tile<Item, W>(args);
+  const auto add = [&]<int N>() {
+    const HOTNAS_ISA::Space space = HOTNAS_ISA::space_of_tile<Item, N>(args);
     lines += HOTNAS_NAME;
     for (const std::size_t value :
-         {sizeof(HOTNAS_TYPE) * 8, std::size_t{W},
-          static_cast<std::size_t>(HOTNAS_ISA::Tiles<Item, W>::threads), space.near, space.far})
+         {sizeof(HOTNAS_TYPE) * 8, std::size_t{N},
+          static_cast<std::size_t>(HOTNAS_ISA::Tiles<Item, N>::threads), space.near, space.far})
       lines.append(1, ' ').append(std::to_string(value));
     lines.append(1, '\n');
   };
   add.template operator()<8>();
   add.template operator()<16>();
   add.template operator()<32>();
+  add.template operator()<64>();
   return lines;
 }
 

@@ -23,8 +23,8 @@ struct Queue {
 template <class Args>
 const char* launch(const Args& args, std::int64_t items, const Queue& queue);
 
-/// A line per kernel for problems of up to 32 nodes: operator, type, lanes per problem, threads of a block, and
-/// bytes of shared and of global memory per problem.
+/// A line per kernel for problems of up to 64 nodes: operator, type, most nodes, threads of a block, and bytes of
+/// shared and of global memory per problem.
 template <class Args>
 std::string describe(const Args& args);
 

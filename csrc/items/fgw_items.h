@@ -241,6 +241,7 @@ template <class T>
 struct FgwItem : BatchItem<FgwArgs<T>, T> {
   using Args = FgwArgs<T>;
   using Base = BatchItem<Args, T>;
+  static constexpr bool fetches_ahead = true;  // pair_cost of vertices
   struct Work {
     FgwWork<T> fgw;
     GatherWork gather;

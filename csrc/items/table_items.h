@@ -72,6 +72,7 @@ struct CellDistancesItem {
   using Arguments = Args;
   using Scalar = T;
   using Lane = T;
+  static constexpr bool fetches_ahead = true;  // pair_cost of vertices
   struct Work {
     FgwWork<T> fgw;
     GatherWork gather;

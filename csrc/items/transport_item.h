@@ -83,8 +83,9 @@ struct TransportItem : BatchItem<TransportArgs<T>, T> {
         objective += w.vertex.mass[t] * w.cost[w.vertex.place[t]];
       }
       objective = of_mass(of_cost(g.total(objective)));
-      centre_duals(g, s, w.a, w.b, w.transport.u, w.transport.v);
-      store_vector(g, x, w.transport.u, f, of_cost);
+      const Array<T> u = w.transport.simplex.dual_of_rows(s);
+      centre_duals(g, s, w.a, w.b, u, w.transport.v);
+      store_vector(g, x, u, f, of_cost);
       store_vector(g, y, w.transport.v, dual, of_cost);
       extend_duals(g, a, b, x, y, f, dual,
                    [&](int i, int j) { return cost[static_cast<int64_t>(i) * p.m + j]; });

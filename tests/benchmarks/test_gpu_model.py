@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.gpu_model import COUNTS, GPUS, Gpu, lanes_for, predict
-from benchmarks.gpu_occupancy import read_table
+from benchmarks.gpu_model import COUNTS, GPUS, Gpu, predict
+from benchmarks.gpu_occupancy import read_table, tile_for
 
 RESOURCES = ("issue", "latency", "cache", "memory")
 
@@ -28,5 +28,5 @@ def test_five_million_problems_of_eight_nodes_on_an_h100() -> None:
 
 
 def test_every_prediction_has_its_kernel() -> None:
-    table = {(row["operator"], row["lanes"]) for row in read_table()[1]}
-    assert {(operator, str(lanes_for(nodes))) for operator, nodes in COUNTS} <= table
+    table = {(row["operator"], row["nodes"]) for row in read_table()[1]}
+    assert {(operator, str(tile_for(nodes))) for operator, nodes in COUNTS} <= table

@@ -1,5 +1,6 @@
 """The CUDA kernels as the compiler made them: no spills, and how many fit a multiprocessor."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from benchmarks import gpu_occupancy
 from benchmarks.gpu_occupancy import (
     LIMITS,
     SAME_CODE,
+    TILES,
     Settings,
     compiler,
     kernels,
@@ -60,9 +62,9 @@ def test_occupancy(
 
 def test_reports_are_read() -> None:
     tile, block = parse_report(REPORT)
-    assert (tile.operator, tile.dtype, tile.lanes) == ("Transport", "float32", 16)
+    assert (tile.operator, tile.dtype, tile.nodes) == ("Transport", "float32", 16)
     assert (tile.architecture, tile.registers, tile.stack, tile.spills) == ("sm_90", 64, 176, 830)
-    assert (block.operator, block.dtype, block.lanes) == ("Fgw", "float64", None)
+    assert (block.operator, block.dtype, block.nodes) == ("Fgw", "float64", None)
     assert (block.registers, block.spills, block.shared) == (150, 0, 128)
 
 
@@ -79,17 +81,17 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def small(table: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Those for problems of up to 32 nodes."""
-    return [row for row in table if row["lanes"] != "block"]
+    """Those for problems of up to 64 nodes."""
+    return [row for row in table if row["nodes"] != "more"]
 
 
 @pytest.mark.ext
 def test_every_kernel_is_there(table: list[dict[str, str]]) -> None:
-    # operators, 2 types, 3 widths and the blocks for large problems
+    # operators, 2 types, 4 sizes and the blocks for large problems
     compiled = _ext.cuda_architectures()
     gpus = sum(1 + len(SAME_CODE.get(name, ())) for name in compiled)
-    operators = len(torch.ops.hotnas.cuda_kernels().splitlines()) // 6
-    assert len(table) == operators * 8 * gpus
+    operators = len(torch.ops.hotnas.cuda_kernels().splitlines()) // (2 * len(TILES))
+    assert len(table) == operators * 2 * (len(TILES) + 1) * gpus
 
 
 @pytest.mark.ext
@@ -103,7 +105,7 @@ def test_many_warps_are_resident(table: list[dict[str, str]]) -> None:
         row
         for row in table
         if (row["architecture"], row["dtype"]) == ("sm_90", "float32")
-        and row["lanes"] in ("8", "16")
+        and row["nodes"] in ("8", "16")
         and row["operator"] != "KlTransport"  # float64 inside, whatever it is given
     ]
     assert chosen
@@ -126,7 +128,13 @@ def test_every_kernel_fits_every_gpu(table: list[dict[str, str]]) -> None:
 def test_every_kernel_of_the_committed_table_can_be_launched(architecture: str) -> None:
     _, rows = read_table()
     here = [row for row in rows if row["architecture"] == architecture]
-    assert len(here) == len(rows) / len(LIMITS)
+    sizes = [*map(str, TILES), "more"]
+    if architecture != "sm_90":
+        sizes.remove("64")  # compiled since for sm_90 alone
+    found = sorted((row["operator"], row["dtype"], row["nodes"]) for row in here)
+    operators = {row["operator"] for row in rows}
+    assert len(operators) == 12
+    assert found == sorted(itertools.product(operators, ("float32", "float64"), sizes))
     limits = LIMITS[architecture]
     for row in here:
         assert int(row["shared"]) <= limits.shared_of_block, row
@@ -172,7 +180,7 @@ def test_as_in_the_committed_table(folder: Path, table: list[dict[str, str]]) ->
 
 
 def test_tables_are_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"operator": "Fgw", "lanes": "8"}, {"operator": "Transport", "lanes": "block"}]
+    rows = [{"operator": "Fgw", "nodes": "8"}, {"operator": "Transport", "nodes": "more"}]
     monkeypatch.setattr(gpu_occupancy, "kernels", lambda _: rows)
     (tmp_path / "compiler.txt").write_text("nvcc 13.0.88\n")
     report = run(Settings(reports=str(tmp_path)))

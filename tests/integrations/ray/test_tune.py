@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 
 import pytest
@@ -222,28 +221,17 @@ def trainable(config):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cluster")
 def test_an_experiment_of_tune(tmp_path):
-    import ray
-
-    ray.init(
-        num_cpus=2,
-        object_store_memory=80 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        found = integration.StrategySearcher(strategy())
-        results = tune.Tuner(
-            trainable,
-            param_space={"epochs": 1},
-            tune_config=tune.TuneConfig(
-                search_alg=found, metric="error", mode="min", num_samples=5, max_concurrent_trials=2
-            ),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
-        ).fit()
-    finally:
-        ray.shutdown()
+    found = integration.StrategySearcher(strategy())
+    results = tune.Tuner(
+        trainable,
+        param_space={"epochs": 1},
+        tune_config=tune.TuneConfig(
+            search_alg=found, metric="error", mode="min", num_samples=5, max_concurrent_trials=2
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    ).fit()
     assert len(results) == 5
     specs = {result.config["architecture"] for result in results}
     assert len(specs) == 5
