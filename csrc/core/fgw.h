@@ -884,11 +884,8 @@ class Fgw {
       g_.sync();
       HN_ROLLED
       for (int i = g_.begin(); i < s_.n; i += g_.step()) transport_.u()[i] += w_.rough_u[i];
-      HN_ROLLED
-      for (int j0 = 0; j0 < s_.ld; j0 += G::width) {
-        const Var sum = g_.load(w_.transport.v + j0) + g_.load(w_.rough_v + j0);
-        g_.store(w_.transport.v + j0, sum);
-      }
+      HN_ROLLED  // columns that are none keep what closes them
+      for (int j = g_.begin(); j < s_.m; j += g_.step()) w_.transport.v[j] += w_.rough_v[j];
       if (found) return true;
     }
     return false;

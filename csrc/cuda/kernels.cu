@@ -4,9 +4,9 @@
 //
 // Problems of up to 8, 16 and 32 nodes a side take as many lanes, and what their inner loops touch lies in shared
 // memory; those of up to 64 take a warp, two columns to a lane, and lie in global memory. The places of their arrays
-// are known when the program is compiled. Larger problems take a block each and lie in global memory. The grid is as large as the GPU can hold at once; each group begins with the item of its
-// own number and takes what comes next from a counter, as items differ in work by an order of magnitude. Who
-// solves an item changes nothing in its result.
+// are known when the program is compiled. Larger ones take a block each and lie in global memory. The grid is as large
+// as the GPU can hold at once; each group begins with the item of its own number and takes what comes next from a
+// counter, as items differ in work by an order of magnitude. Who solves an item changes nothing in its result.
 #define HOTNAS_ISA device
 
 #include <cuda_runtime.h>

@@ -19,11 +19,11 @@ rand = lambda *shape: torch.rand(*shape, generator=g)
 def sinkhorn(backend, n=1000):
     return ht.ot.sinkhorn(rand(n, n), epsilon=1e-4, tol=0, max_iter=10**7, backend=backend).plan
 def transport(backend):
-    a = rand(2000, 120).double()
+    a = rand(1500, 200).double()
     a = a / a.sum(1, keepdim=True)
-    return ht.ot.transport(rand(2000, 120, 120).double(), a, a.flip(1), backend=backend).plan
+    return ht.ot.transport(rand(1500, 200, 200).double(), a, a.flip(1), backend=backend).plan
 def fgw(backend):
-    x = rand(200_000, 8, 8)
+    x = rand(40_000, 24, 24)
     return ht.ot.fgw(x, x.mT, x, max_iter=10_000, backend=backend).plan
 def entropic_fgw(backend):
     x = rand(200, 200)
