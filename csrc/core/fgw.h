@@ -275,6 +275,7 @@ class Fgw {
   /// (1 - alpha) cost + alpha times the mean of L(out_i - out'_j) and L(in_i - in'_j). What no pair has is 0 in the
   /// structures.
   HN_HD void signature(T* out) const {
+    const Pairs pairs = terms_.pairs();
     const Array<T>&out_other = w_.transport.reach,
           &in_other = w_.transport.price;  // free until then
     HN_ROLLED
@@ -295,9 +296,11 @@ class Fgw {
       T leaving = 0, entering = 0;
       HN_ROLLED
       for (int k = 0; own < s_.n && k < s_.n; ++k) {
-        const T mass = w_.a[k] * w_.units->unit;
-        leaving += mass * w_.c.cx[own * s_.ldn + k];
-        entering += mass * w_.c.cx[k * s_.ldn + own];
+        if (pairs != Pairs::all && k == own) continue;
+        if (pairs != Pairs::ordered || k > own)
+          leaving += w_.a[k] * w_.units->unit * w_.c.cx[own * s_.ldn + k];
+        if (pairs != Pairs::ordered || k < own)
+          entering += w_.a[k] * w_.units->unit * w_.c.cx[k * s_.ldn + own];
       }
       HN_ROLLED
       for (int i = first; i < s_.n && i < first + g_.step(); ++i) {
