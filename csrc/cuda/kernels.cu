@@ -22,9 +22,24 @@
 namespace hotnas::HOTNAS_ISA {
 namespace {
 
+/// Registers of items that fetch ahead, for problems of up to 8, 16, 32 and 64 nodes: those with which the assembler of an
+/// architecture spills none. Less shared memory holds fewer problems, which may have more.
+struct Ahead {
+  int floats[4], doubles[4];
+};
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ / 100 == 9
+constexpr Ahead ahead_registers{{72, 80, 96, 96}, {128, 128, 128, 128}};
+#elif __CUDA_ARCH__ < 900
+constexpr Ahead ahead_registers{{96, 128, 96, 128}, {128, 128, 128, 128}};
+#elif __CUDA_ARCH__ < 1200
+constexpr Ahead ahead_registers{{96, 96, 96, 96}, {128, 128, 128, 128}};
+#else
+constexpr Ahead ahead_registers{{96, 128, 96, 128}, {128, 128, 128, 160}};
+#endif
+
 /// How problems of up to N nodes a side share a block: its threads, and blocks that a multiprocessor shall hold at
 /// once, which bounds their registers. 64 of 32 bits, so that half of the warps that it can hold are there, and 128 for
-/// double; more for items that fetch ahead, of which memory holds fewer, and where loops go over rows of lanes.
+/// double; more for items that fetch ahead, of which shared memory holds fewer, and where loops go over rows of lanes.
 template <class Item, int N>
 struct Tiles {
   using T = typename Item::Lane;
@@ -33,12 +48,13 @@ struct Tiles {
   static constexpr int width = Group::width;
   static constexpr bool ahead = requires { Item::fetches_ahead; };
   static constexpr int threads = width == 32 || ahead ? 128 : 256;
-  static constexpr int registers = sizeof(T) == 8 ? 128
-                                   : N > 32       ? 96
-                                   : !ahead       ? 64
-                                   : N == 8       ? 72
-                                   : N == 16      ? 80
-                                                  : 96;
+  static constexpr int size = N == 8 ? 0 : N == 16 ? 1 : N == 32 ? 2 : 3;
+  static constexpr bool doubles = sizeof(T) == 8;
+  static constexpr int registers =
+      ahead     ? (doubles ? ahead_registers.doubles[size] : ahead_registers.floats[size])
+      : doubles ? 128
+      : N > 32  ? 96
+                : 64;
   static constexpr int blocks = 65536 / threads / registers;
   static constexpr int groups = threads / width;
   HN_HD static Shape most() { return {N, N, N, N, false}; }
