@@ -14,6 +14,7 @@ from hotnas_torch.ot._operators import sinkhorn
 PROBLEMS = """
 import os, signal, sys, threading, time, torch, hotnas_torch as ht
 from hotnas_torch.ot import _operators as ops
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 g = torch.Generator().manual_seed(0)
 rand = lambda *shape: torch.rand(*shape, generator=g)
 def sinkhorn(backend, n=1000):
@@ -49,26 +50,26 @@ def run(script: str, send: int | None = None, after: float = 1.5) -> tuple[str, 
     Returns what it prints and, where it prints that it was interrupted, for how many seconds it
     went on.
     """
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", PROBLEMS + script],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )
-    assert child.stdout is not None
-    try:
-        assert child.stdout.readline() == "begin\n"
-        if send is not None:
-            time.sleep(after)
-            assert child.poll() is None
-            sent = time.monotonic()
-            child.send_signal(send)
-        output, _ = child.communicate(timeout=120)
-        words, _, moment = output.strip().partition(" at ")
-        return words, float(moment) - sent if moment else 0.0
-    finally:
-        child.kill()
+    ) as child:
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline() == "begin\n"
+            if send is not None:
+                time.sleep(after)
+                assert child.poll() is None
+                sent = time.monotonic()
+                child.send_signal(send)
+            output, _ = child.communicate(timeout=120)
+        finally:
+            child.kill()
+    words, _, moment = output.strip().partition(" at ")
+    return words, float(moment) - sent if moment else 0.0
 
 
 INTERRUPTED = """
