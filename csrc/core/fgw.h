@@ -296,7 +296,7 @@ class Fgw {
       T leaving = 0, entering = 0;
       HN_ROLLED
       for (int k = 0; own < s_.n && k < s_.n; ++k) {
-        if (pairs != Pairs::all && k == own) continue;
+        if (pairs != Pairs::all && k == own) continue;  // 0, but it would be fused with its sum
         if (pairs != Pairs::ordered || k > own)
           leaving += w_.a[k] * w_.units->unit * w_.c.cx[own * s_.ldn + k];
         if (pairs != Pairs::ordered || k < own)
